@@ -1,0 +1,8 @@
+# The domain: no I/O, no library but libc.
+noinst_LTLIBRARIES += libcore.la
+libcore_la_SOURCES = \
+	daemon/core/arena.h \
+	daemon/core/failure.c daemon/core/failure.h
+
+include daemon/source/local.mk
+include daemon/rpc/local.mk

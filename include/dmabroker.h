@@ -1,0 +1,3 @@
+#ifndef DMABROKER_H
+#define DMABROKER_H
+#endif

@@ -1,0 +1,1 @@
+# what is built and run from tests/ctl
