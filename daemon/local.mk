@@ -2,7 +2,8 @@
 noinst_LTLIBRARIES += libcore.la
 libcore_la_SOURCES = \
 	daemon/core/arena.h \
-	daemon/core/failure.c daemon/core/failure.h
+	daemon/core/failure.c daemon/core/failure.h \
+	daemon/core/source.c daemon/core/source.h
 
 include daemon/source/local.mk
 include daemon/rpc/local.mk

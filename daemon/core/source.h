@@ -1,0 +1,128 @@
+/* Where memory comes from: the table of operations that a memory source offers the core.
+ *
+ * A source keeps *stock*: free memory that it holds already, in grains (huge pages, or 4 KiB for the simulation), each
+ * known by its machine address. The core decides which run of stock becomes a region; the source then *carves* it: it
+ * makes a file of its own of exactly that run, in address order, so that file offset 0 is the run's first byte. Handing
+ * out the file's descriptor thus shows its holder that region and nothing else. *Restoring* a region takes the file apart
+ * and puts zeroed memory back in stock.
+ *
+ * Everything that may take time is a job. submit() never blocks and never completes a job before it returns; the source
+ * works on a thread of its own, and source_dispatch() runs the completions on the loop's thread. Jobs of one source
+ * complete in the order in which they were submitted. The core alone keeps track of which stock is free: a job that
+ * takes stock (carve, shrink) removes it from the core's books before it is submitted, and whatever comes back is listed
+ * in `arrived`, also when the job failed. */
+#ifndef DMAB_CORE_SOURCE_H
+#define DMAB_CORE_SOURCE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "daemon/core/failure.h"
+
+struct source;
+struct source_backing; /* a region's memory as its source keeps it: opaque to the core */
+
+/* A machine-contiguous run of whole grains. */
+struct source_run {
+        uint64_t addr, size;
+        int node; /* NUMA node, or -1 */
+};
+
+enum source_job_kind {
+        SOURCE_GROW,    /* get `size` more bytes (or as much as there is) from the system into stock: `arrived` */
+        SOURCE_CARVE,   /* make a backing of stock [addr, addr+size): `backing`; on failure `arrived` has what is left of it */
+        SOURCE_RESTORE, /* end `backing`: its memory, zeroed, goes to `arrived`; `backing` is freed by the job */
+        SOURCE_SHRINK,  /* give stock [addr, addr+size) back to the system; what could not be given is in `arrived` */
+        SOURCE_VERIFY,  /* compare every grain of `backing` with the kernel's page map: -EUCLEAN and a sentence */
+        SOURCE_ZERO,    /* zero [offset, offset+size) of `backing` */
+        SOURCE_JOB_KINDS
+};
+
+struct source_job {
+        enum source_job_kind kind;
+        uint64_t addr, size; /* in: bytes. CARVE with SOURCE_CHOOSES: `size` and `limit` in, `addr` out */
+        uint64_t limit;      /* in, SOURCE_CHOOSES only: the last byte must be at or below this */
+        uint64_t offset;     /* in: ZERO */
+        int node;            /* in: GROW's preferred NUMA node, or -1 */
+        struct source_backing *backing;
+
+        int status; /* out: 0 or -errno; then `failure` says why */
+        struct failure failure;
+        struct source_run *arrived; /* out: malloc'd; source_job_deinit() frees it */
+        size_t n_arrived;
+
+        /* Called once, on the loop's thread, from source_dispatch(). It owns the job again. */
+        void (*done)(struct source_job *job);
+        void *userdata;
+
+        struct source_job *next; /* the source's own */
+};
+
+enum {
+        SOURCE_SIMULATED = 1 << 0, /* the addresses are no machine addresses; every layer says so */
+        SOURCE_CHOOSES = 1 << 1,   /* keeps no stock: the kernel picks the address at carve */
+        SOURCE_PINS = 1 << 2,      /* the memory cannot move while a region lives */
+};
+
+/* What a source says of itself, for status and for the core's decisions. Strings live as long as the source. */
+struct source_info {
+        const char *name;     /* "hugetlb", "sim", "dma-heap" */
+        const char *about;    /* one sentence: what it is here, e.g. "2 MiB huge pages, pinned by io_uring" */
+        unsigned flags;       /* SOURCE_* */
+        uint64_t grain;       /* bytes; power of two */
+        uint64_t limit;       /* most bytes that it may hold; UINT64_MAX: what the system gives */
+        uint64_t reserve;     /* bytes of stock it should hold from the start and never give back */
+        uint64_t idle_ms;     /* stock above `reserve` that stays unused this long may be given back; 0: never */
+        uint64_t available;   /* bytes that GROW may still get, as far as the source can tell now */
+};
+
+/* One key=value of the source's section in the configuration. */
+struct source_option {
+        const char *key, *value;
+};
+
+struct source_ops {
+        size_t struct_size; /* sizeof(struct source_ops) of the author's header; the table may only grow at its end */
+        unsigned version;   /* SOURCE_OPS_VERSION */
+        const char *name;
+        const char *doc; /* one sentence */
+        /* Keys that its section may have, each with a sentence; ends with a NULL key. */
+        const struct source_option *options;
+
+        /* Judge one option without any effect: 0, or -errno with a sentence. */
+        int (*check_option)(const char *key, const char *value, struct failure *failure);
+        /* Open with options that have been checked. Memory that `reserve` demands arrives by a later GROW. On failure a
+         * sentence says what a person can do about it. */
+        int (*open)(const struct source_option *options, size_t n_options, struct source **ret, struct failure *failure);
+        /* Ends the worker after the jobs in its queue, gives everything back to the system, frees the source. All
+         * backings must have been restored or abandoned. Completions not yet dispatched are dispatched. NULL is fine. */
+        void (*close)(struct source *source);
+        void (*describe)(struct source *source, struct source_info *ret);
+        /* Queue a job; the source owns it until done(). Never fails, never blocks: trouble is told by the job's status. */
+        void (*submit)(struct source *source, struct source_job *job);
+        /* Readable when source_dispatch() has something to do. Owned by the source. */
+        int (*event_fd)(struct source *source);
+        /* Run the completions that are ready, on the calling thread. */
+        void (*dispatch)(struct source *source);
+        /* Wait until at least one completion is ready, or until no job is left (for tests and shutdown). */
+        void (*wait)(struct source *source);
+
+        /* The backing's file: borrowed, offset 0 is the region's first byte, sealed against any change of size. */
+        int (*backing_fd)(struct source_backing *backing);
+        /* Zero [offset, offset+size) at once: for sizes too small to be worth a job. -EFAULT when the holder of the
+         * descriptor has made holes that cannot be filled: harms only itself. */
+        int (*backing_zero)(struct source_backing *backing, uint64_t offset, uint64_t size);
+};
+
+enum { SOURCE_OPS_VERSION = 1 };
+
+struct source {
+        const struct source_ops *ops; /* first member of every source's own struct */
+};
+
+void source_job_deinit(struct source_job *job);
+/* Note a run in job->arrived, merged with the last one where it continues it. -ENOMEM. */
+int source_job_arrive(struct source_job *job, uint64_t addr, uint64_t size, int node);
+
+#endif
