@@ -1,3 +1,4 @@
+include tests/lib/local.mk
 include tests/unit/local.mk
 include tests/rpc/local.mk
 include tests/ctl/local.mk
