@@ -1,0 +1,577 @@
+#include "proto/methods.h"
+
+#define ARRAY_SIZE(array) (sizeof(array) / sizeof(*(array)))
+
+#define FIELD(structure, member, type_, ...)                                                                         \
+        {                                                                                                            \
+                .name = #member, .type = SCHEMA_##type_, .offset = offsetof(struct structure, member),               \
+                .size = sizeof(((struct structure *)0)->member), __VA_ARGS__                                         \
+        }
+#define STRUCT(structure, rows)                                                                                      \
+        { .name = #structure, .size = sizeof(struct structure), .fields = rows, .n_fields = ARRAY_SIZE(rows) }
+#define DEFINE(structure, ...)                                                                                       \
+        static const struct schema_field structure##_rows[] = { __VA_ARGS__ };                                       \
+        static const struct schema_struct structure##_struct = STRUCT(structure, structure##_rows)
+
+#define NEEDED .required = true
+#define HANDLE .min = 1, .max = SCHEMA_INTEGER_MAX
+#define NAME .min = 1, .max = 128
+#define ERRORS(...) (const enum reason[]){ __VA_ARGS__, REASON_NONE }
+
+static const char *const role_names[] = { "admin", "local", "guest", NULL };
+static const char *const addressing_names[] = { "machine", "simulated", NULL };
+static const char *const translation_names[] = { "identity", "iommu", "grant", "guest", NULL };
+static const char *const priority_names[] = { "normal", "high", NULL };
+static const char *const lifetime_names[] = { "session", "owner", NULL };
+static const char *const source_state_names[] = { "ready", "unavailable", NULL };
+static const char *const stats_group_names[] = { "rpc", "memory", "owners", NULL };
+static const char *const quota_names[] = { "bytes",   "held_bytes", "low_bytes", "allocs",
+                                           "devices", "regions",    "waiters",   "connections", NULL };
+
+#define DOC_REQUEST_KEY                                                                                              \
+        "the same key from the same owner gives the same answer again and takes nothing twice"
+#define DOC_ADDRESSING "whether the addresses are the machine's or made up by the simulation"
+#define DOC_MACHINE_ADDR "address on the host's memory bus; told to administrators and local users only"
+#define DOC_LIST_OWNER "only this owner's, such as user:1000; administrators may name any owner, others themselves"
+#define DOC_AFTER "only those with a greater handle: the last one of the page before"
+#define DOC_LIST_LIMIT "how many to answer with at most; 1000 unless given"
+#define DOC_MORE "whether the limit cut the list short"
+#define LIST_LIMIT .min = 1, .max = PROTOCOL_LIST_MAX
+
+static const struct schema_struct empty_result_struct = { .name = "empty_result", .size = sizeof(struct empty_result) };
+
+DEFINE(ok_result, FIELD(ok_result, ok, BOOL, NEEDED, .doc = "always true; a failure is an error"));
+
+/* ---- broker ---- */
+
+DEFINE(broker_hello_params,
+        FIELD(broker_hello_params, client, STRING, NAME, .doc = "what the client calls itself, for logs and lists"),
+        FIELD(broker_hello_params, protocol, UINT, .min = 1, .max = 65535,
+              .doc = "the version that the client speaks; 1 unless given"),
+        FIELD(broker_hello_params, session, STRING, NAME,
+              .doc = "the token of a session to resume; without it a new session is opened"));
+
+DEFINE(hello_limits,
+        FIELD(hello_limits, message_bytes, UINT, NEEDED, .doc = "bytes of one message"),
+        FIELD(hello_limits, nesting, UINT, NEEDED, .doc = "levels of arrays and objects in one message"),
+        FIELD(hello_limits, calls_in_flight, UINT, NEEDED, .doc = "calls of one connection that wait for their reply"),
+        FIELD(hello_limits, batch_elements, UINT, NEEDED, .doc = "requests in one batch"),
+        FIELD(hello_limits, batch_reply_bytes, UINT, NEEDED,
+              .doc = "bytes of a batch's reply beyond which the rest of the batch is refused unexecuted"),
+        FIELD(hello_limits, fds_per_reply, UINT, NEEDED,
+              .doc = "file descriptors with one reply; 0 where none can travel"),
+        FIELD(hello_limits, queue_bytes, UINT, NEEDED,
+              .doc = "bytes of replies not read yet at which the connection is closed"),
+        FIELD(hello_limits, grace_ms, UINT, NEEDED,
+              .doc = "milliseconds that a session outlives its connection"),
+        FIELD(hello_limits, wait_ms, UINT, NEEDED, .doc = "the longest wait_ms that a call may ask for"),
+        FIELD(hello_limits, list_elements, UINT, NEEDED, .doc = "the greatest limit of a list"));
+
+DEFINE(broker_hello_result,
+        FIELD(broker_hello_result, server, STRING, NEEDED, .doc = "the name of the daemon"),
+        FIELD(broker_hello_result, version, STRING, NEEDED, .doc = "the version of the daemon"),
+        FIELD(broker_hello_result, protocol, UINT, NEEDED,
+              .doc = "the version of the protocol that is spoken from now on"),
+        FIELD(broker_hello_result, session, STRING, NEEDED, .doc = "the session's token; a secret"),
+        FIELD(broker_hello_result, owner, STRING, NEEDED,
+              .doc = "who the caller is, such as user:1000; nobody can name their own"),
+        FIELD(broker_hello_result, role, ENUM, NEEDED, .names = role_names, .doc = "what the caller may do"),
+        FIELD(broker_hello_result, capabilities, STRING, NEEDED, .array = true,
+              .doc = "what this daemon can do beyond the methods themselves"),
+        FIELD(broker_hello_result, limits, OBJECT, NEEDED, .sub = &hello_limits_struct,
+              .doc = "the connection's limits"));
+
+DEFINE(status_source,
+        FIELD(status_source, name, STRING, NEEDED, .doc = "hugetlb, dma-heap, sim"),
+        FIELD(status_source, addressing, ENUM, NEEDED, .names = addressing_names, .doc = DOC_ADDRESSING),
+        FIELD(status_source, state, ENUM, NEEDED, .names = source_state_names, .doc = "whether it serves memory"),
+        FIELD(status_source, why, STRING, NEEDED, .doc = "a sentence: why it was chosen, or why it does not serve"),
+        FIELD(status_source, total, UINT, NEEDED, .doc = "bytes that it holds"),
+        FIELD(status_source, free, UINT, NEEDED, .doc = "bytes of these in no region"),
+        FIELD(status_source, in_regions, UINT, NEEDED, .doc = "bytes of these in regions"),
+        FIELD(status_source, used, UINT, NEEDED, .doc = "bytes allocated within regions"),
+        FIELD(status_source, largest_free, UINT, NEEDED, .doc = "bytes of the largest machine-contiguous free piece"),
+        FIELD(status_source, low_total, UINT, NEEDED, .doc = "bytes below 4 GiB"),
+        FIELD(status_source, low_free, UINT, NEEDED, .doc = "free bytes below 4 GiB"),
+        FIELD(status_source, grain, UINT, NEEDED, .doc = "bytes of the pieces that it moves between owners"),
+        FIELD(status_source, pinned, BOOL, NEEDED, .doc = "whether the kernel is kept from moving the pages"),
+        FIELD(status_source, limit, UINT, .doc = "bytes that it may grow to; absent: no limit of its own"),
+        FIELD(status_source, pending, UINT, NEEDED, .doc = "bytes still to be cleaned before they can be handed out"),
+        FIELD(status_source, emergency, UINT, NEEDED, .doc = "bytes held back for allocations of high priority"));
+
+DEFINE(status_backend,
+        FIELD(status_backend, name, STRING, NEEDED, .doc = "who translates a device's addresses"),
+        FIELD(status_backend, translation, ENUM, NEEDED, .names = translation_names, .doc = "how"),
+        FIELD(status_backend, devices, UINT, NEEDED, .doc = "open devices behind it"));
+
+DEFINE(status_counts,
+        FIELD(status_counts, connections, UINT, NEEDED, .doc = "open connections"),
+        FIELD(status_counts, sessions, UINT, NEEDED, .doc = "sessions, those in their grace time included"),
+        FIELD(status_counts, owners, UINT, NEEDED, .doc = "owners that hold something or are connected"),
+        FIELD(status_counts, devices, UINT, NEEDED, .doc = "open devices"),
+        FIELD(status_counts, regions, UINT, NEEDED, .doc = "regions"),
+        FIELD(status_counts, allocs, UINT, NEEDED, .doc = "live allocations"),
+        FIELD(status_counts, waiters, UINT, NEEDED, .doc = "calls that wait for memory"));
+
+DEFINE(broker_status_result,
+        FIELD(broker_status_result, server, STRING, NEEDED, .doc = "the name of the daemon"),
+        FIELD(broker_status_result, version, STRING, NEEDED, .doc = "the version of the daemon"),
+        FIELD(broker_status_result, uptime, UINT, NEEDED, .doc = "seconds since the daemon started"),
+        FIELD(broker_status_result, uptime_ms, UINT, NEEDED, .doc = "the same in milliseconds"),
+        FIELD(broker_status_result, addressing, ENUM, NEEDED, .names = addressing_names,
+              .doc = "simulated if any source that serves memory is a simulation"),
+        FIELD(broker_status_result, sources, OBJECT, NEEDED, .array = true, .sub = &status_source_struct,
+              .doc = "where memory comes from"),
+        FIELD(broker_status_result, backends, OBJECT, NEEDED, .array = true, .sub = &status_backend_struct,
+              .doc = "who translates addresses"),
+        FIELD(broker_status_result, counts, OBJECT, NEEDED, .sub = &status_counts_struct,
+              .doc = "how much there is of everything"),
+        FIELD(broker_status_result, notes, STRING, NEEDED, .array = true,
+              .doc = "sentences an administrator should read, such as why the simulation was picked"));
+
+/* ---- device ---- */
+
+DEFINE(device_list_params,
+        FIELD(device_list_params, owner, STRING, NAME, .doc = DOC_LIST_OWNER),
+        FIELD(device_list_params, after, UINT, .doc = DOC_AFTER),
+        FIELD(device_list_params, limit, UINT, LIST_LIMIT, .doc = DOC_LIST_LIMIT));
+
+#define DOC_MASK "the addresses that it can put on the bus"
+#define DOC_COHERENT_MASK "the addresses that coherent memory must have"
+#define DOC_BOUNDARY "bytes: a power of two whose multiples no allocation crosses"
+#define DOC_MAX_SEGMENT "bytes of the longest piece that it can transfer at once"
+#define DOC_MIN_ALIGN_MASK "the address bits that bouncing must preserve"
+#define DOC_NODE "the NUMA node that its memory should be on"
+#define DOC_WAIT_MS "milliseconds that its allocations wait for memory unless they say otherwise"
+
+DEFINE(device_info,
+        FIELD(device_info, device, UINT, NEEDED, HANDLE, .doc = "its handle"),
+        FIELD(device_info, name, STRING, NEEDED, .doc = "its name"),
+        FIELD(device_info, owner, STRING, NEEDED, .doc = "who opened it"),
+        FIELD(device_info, parent, STRING, .doc = "the device that it is attached to"),
+        FIELD(device_info, via, STRING, NEEDED, .doc = "the nearest ancestor, or itself, that does the DMA"),
+        FIELD(device_info, translation, ENUM, NEEDED, .names = translation_names, .doc = "what its addresses mean"),
+        FIELD(device_info, mask, HEX, NEEDED, .doc = DOC_MASK),
+        FIELD(device_info, coherent_mask, HEX, NEEDED, .doc = DOC_COHERENT_MASK),
+        FIELD(device_info, boundary, UINT, .doc = DOC_BOUNDARY),
+        FIELD(device_info, max_segment, UINT, .doc = DOC_MAX_SEGMENT),
+        FIELD(device_info, min_align_mask, HEX, .doc = DOC_MIN_ALIGN_MASK),
+        FIELD(device_info, node, UINT, .doc = DOC_NODE),
+        FIELD(device_info, wait_ms, UINT, .doc = DOC_WAIT_MS),
+        FIELD(device_info, allocs, UINT, NEEDED, .doc = "live allocations for it"),
+        FIELD(device_info, bytes, UINT, NEEDED, .doc = "bytes of these"),
+        FIELD(device_info, reserved_bytes, UINT, NEEDED, .doc = "bytes reserved for it alone"),
+        FIELD(device_info, session_bound, BOOL, NEEDED, .doc = "whether it is closed when its session ends"));
+
+DEFINE(device_list_result,
+        FIELD(device_list_result, devices, OBJECT, NEEDED, .array = true, .sub = &device_info_struct,
+              .doc = "in the order of their handles"),
+        FIELD(device_list_result, more, BOOL, NEEDED, .doc = DOC_MORE));
+
+DEFINE(device_open_params,
+        FIELD(device_open_params, name, STRING, NEEDED, NAME,
+              .doc = "a PCI address such as 0000:03:00.0, or any other name"),
+        FIELD(device_open_params, parent, STRING, NAME,
+              .doc = "the device that it is attached to, and that does the DMA if it cannot; found in sysfs for "
+                     "PCI devices"),
+        FIELD(device_open_params, mask, HEX, .doc = DOC_MASK "; 0xffffffff unless given"),
+        FIELD(device_open_params, coherent_mask, HEX, .doc = DOC_COHERENT_MASK "; the mask unless given"),
+        FIELD(device_open_params, boundary, UINT, .doc = DOC_BOUNDARY),
+        FIELD(device_open_params, max_segment, UINT, .doc = DOC_MAX_SEGMENT),
+        FIELD(device_open_params, min_align_mask, HEX, .doc = DOC_MIN_ALIGN_MASK),
+        FIELD(device_open_params, node, UINT, .max = 1023, .doc = DOC_NODE),
+        FIELD(device_open_params, wait_ms, UINT, .max = PROTOCOL_WAIT_MS_MAX, .doc = DOC_WAIT_MS),
+        FIELD(device_open_params, lifetime, ENUM, .names = lifetime_names,
+              .doc = "whether it is closed when the session ends, or stays until closed; session unless given"),
+        FIELD(device_open_params, request_key, STRING, NAME, .doc = DOC_REQUEST_KEY));
+
+DEFINE(device_open_result,
+        FIELD(device_open_result, device, UINT, NEEDED, HANDLE, .doc = "its handle"),
+        FIELD(device_open_result, translation, ENUM, NEEDED, .names = translation_names,
+              .doc = "what its addresses mean: identity (machine addresses), iommu, grant, guest"),
+        FIELD(device_open_result, via, STRING, NEEDED, .doc = "the nearest ancestor, or itself, that does the DMA"),
+        FIELD(device_open_result, name, STRING, NEEDED, .doc = "its name"),
+        FIELD(device_open_result, parent, STRING, .doc = "the device that it is attached to"),
+        FIELD(device_open_result, mask, HEX, NEEDED, .doc = DOC_MASK),
+        FIELD(device_open_result, coherent_mask, HEX, NEEDED, .doc = DOC_COHERENT_MASK),
+        FIELD(device_open_result, boundary, UINT, .doc = DOC_BOUNDARY),
+        FIELD(device_open_result, max_segment, UINT, .doc = DOC_MAX_SEGMENT),
+        FIELD(device_open_result, min_align_mask, HEX, .doc = DOC_MIN_ALIGN_MASK),
+        FIELD(device_open_result, node, UINT, .doc = DOC_NODE),
+        FIELD(device_open_result, wait_ms, UINT, .doc = DOC_WAIT_MS));
+
+DEFINE(device_set_mask_params,
+        FIELD(device_set_mask_params, device, UINT, NEEDED, HANDLE, .doc = "the device"),
+        FIELD(device_set_mask_params, mask, HEX, NEEDED, .doc = "the new mask"),
+        FIELD(device_set_mask_params, coherent, BOOL,
+              .doc = "true: the coherent mask only; false: the streaming mask only; absent: both"));
+
+DEFINE(device_set_mask_result,
+        FIELD(device_set_mask_result, ok, BOOL, NEEDED, .doc = "always true; a mask that cannot be served is an error"),
+        FIELD(device_set_mask_result, mask, HEX, NEEDED, .doc = "the mask in force"),
+        FIELD(device_set_mask_result, coherent_mask, HEX, NEEDED, .doc = "the coherent mask in force"));
+
+DEFINE(device_supported_params,
+        FIELD(device_supported_params, device, UINT, NEEDED, HANDLE, .doc = "the device"),
+        FIELD(device_supported_params, mask, HEX, NEEDED, .doc = "the mask in question"),
+        FIELD(device_supported_params, coherent, BOOL, .doc = "as for device.set_mask"));
+
+DEFINE(device_supported_result,
+        FIELD(device_supported_result, supported, BOOL, NEEDED, .doc = "whether device.set_mask would accept it"),
+        FIELD(device_supported_result, why, STRING, .doc = "a sentence: why not"));
+
+DEFINE(device_close_params,
+        FIELD(device_close_params, device, UINT, NEEDED, HANDLE, .doc = "the device"),
+        FIELD(device_close_params, force, BOOL, .doc = "free what it still holds instead of refusing"));
+
+static const struct schema_field device_leak_rows[] = {
+        FIELD(device_leak, alloc, UINT, NEEDED, HANDLE, .doc = "the allocation"),
+        FIELD(device_leak, size, UINT, NEEDED, .doc = "its bytes"),
+        FIELD(device_leak, dma_addr, HEX, NEEDED, .doc = "its address for the device"),
+};
+const struct schema_struct device_leak_struct = STRUCT(device_leak, device_leak_rows);
+
+DEFINE(device_close_result,
+        FIELD(device_close_result, leaked, OBJECT, NEEDED, .array = true, .sub = &device_leak_struct,
+              .doc = "what the device still held and force freed; without force the error busy has the same "
+                     "list in its data"));
+
+DEFINE(device_reserve_params,
+        FIELD(device_reserve_params, device, UINT, NEEDED, HANDLE, .doc = "the device"),
+        FIELD(device_reserve_params, size, UINT, NEEDED, .min = 1, .max = SCHEMA_INTEGER_MAX,
+              .doc = "bytes from the first to the last"),
+        FIELD(device_reserve_params, mask, HEX, .doc = "narrower than the device's coherent mask"),
+        FIELD(device_reserve_params, stride, UINT, .min = 1, .max = SCHEMA_INTEGER_MAX,
+              .doc = "with usable: of every stride bytes only the first usable may be used"),
+        FIELD(device_reserve_params, usable, UINT, .min = 1, .max = SCHEMA_INTEGER_MAX,
+              .doc = "see stride; a stride of 2 MiB with 1 MiB usable leaves the even megabytes"),
+        FIELD(device_reserve_params, request_key, STRING, NAME, .doc = DOC_REQUEST_KEY));
+
+DEFINE(device_reserve_result,
+        FIELD(device_reserve_result, region, UINT, NEEDED, HANDLE, .doc = "the region's handle"),
+        FIELD(device_reserve_result, size, UINT, NEEDED, .doc = "bytes from the first to the last, as rounded"),
+        FIELD(device_reserve_result, usable_bytes, UINT, NEEDED, .doc = "bytes that allocations can have"),
+        FIELD(device_reserve_result, dma_addr, HEX, NEEDED, .doc = "the first byte's address for the device"),
+        FIELD(device_reserve_result, machine_addr, HEX, .doc = DOC_MACHINE_ADDR),
+        FIELD(device_reserve_result, addressing, ENUM, NEEDED, .names = addressing_names, .doc = DOC_ADDRESSING));
+
+DEFINE(device_unreserve_params,
+        FIELD(device_unreserve_params, device, UINT, NEEDED, HANDLE, .doc = "the device"),
+        FIELD(device_unreserve_params, region, UINT, NEEDED, HANDLE, .doc = "the region that device.reserve gave"));
+
+/* ---- coherent ---- */
+
+DEFINE(coherent_alloc_params,
+        FIELD(coherent_alloc_params, device, UINT, NEEDED, HANDLE, .doc = "the device that will use it"),
+        FIELD(coherent_alloc_params, size, UINT, NEEDED, .min = 1, .max = SCHEMA_INTEGER_MAX,
+              .doc = "bytes; rounded up to pages"),
+        FIELD(coherent_alloc_params, align, UINT,
+              .doc = "a power of two; as the kernel does it unless given: the size, rounded up to a power of "
+                     "two of pages"),
+        FIELD(coherent_alloc_params, boundary, UINT,
+              .doc = "bytes: a power of two whose multiples it must not cross, in addition to the device's own"),
+        FIELD(coherent_alloc_params, mask, HEX, .doc = "narrower than the device's coherent mask"),
+        FIELD(coherent_alloc_params, wait_ms, UINT, .max = PROTOCOL_WAIT_MS_MAX,
+              .doc = "milliseconds to wait for memory; 0: never wait; the device's wait_ms unless given"),
+        FIELD(coherent_alloc_params, priority, ENUM, .names = priority_names,
+              .doc = "high may use the emergency reserve"),
+        FIELD(coherent_alloc_params, zero, BOOL, .doc = "zero it even if it was the same owner's before"),
+        FIELD(coherent_alloc_params, shareable, BOOL, .doc = "allow it to be mapped for a second device"),
+        FIELD(coherent_alloc_params, lifetime, ENUM, .names = lifetime_names,
+              .doc = "whether it is freed when the session ends, or stays until freed; session unless given"),
+        FIELD(coherent_alloc_params, fd, BOOL,
+              .doc = "pass a file descriptor of its region with the reply, to be mapped at offset; local sockets only"),
+        FIELD(coherent_alloc_params, request_key, STRING, NAME, .doc = DOC_REQUEST_KEY));
+
+DEFINE(coherent_alloc_result,
+        FIELD(coherent_alloc_result, alloc, UINT, NEEDED, HANDLE, .doc = "its handle"),
+        FIELD(coherent_alloc_result, region, UINT, NEEDED, HANDLE, .doc = "the region that it lies in"),
+        FIELD(coherent_alloc_result, offset, UINT, NEEDED, .doc = "where in the region"),
+        FIELD(coherent_alloc_result, size, UINT, NEEDED, .doc = "its bytes, as rounded"),
+        FIELD(coherent_alloc_result, dma_addr, HEX, NEEDED, .doc = "the address that the device must be given"),
+        FIELD(coherent_alloc_result, machine_addr, HEX, .doc = DOC_MACHINE_ADDR),
+        FIELD(coherent_alloc_result, addressing, ENUM, NEEDED, .names = addressing_names, .doc = DOC_ADDRESSING));
+
+DEFINE(coherent_free_params,
+        FIELD(coherent_free_params, alloc, UINT, NEEDED, HANDLE, .doc = "the allocation"));
+
+DEFINE(coherent_list_params,
+        FIELD(coherent_list_params, device, UINT, HANDLE, .doc = "only this device's"),
+        FIELD(coherent_list_params, owner, STRING, NAME, .doc = DOC_LIST_OWNER),
+        FIELD(coherent_list_params, after, UINT, .doc = DOC_AFTER),
+        FIELD(coherent_list_params, limit, UINT, LIST_LIMIT, .doc = DOC_LIST_LIMIT));
+
+#define ALLOC_ROWS(structure)                                                                                        \
+        FIELD(structure, alloc, UINT, NEEDED, HANDLE, .doc = "its handle"),                                          \
+        FIELD(structure, device, UINT, NEEDED, HANDLE, .doc = "the device that it is for"),                          \
+        FIELD(structure, owner, STRING, NEEDED, .doc = "who is charged for it"),                                     \
+        FIELD(structure, region, UINT, NEEDED, HANDLE, .doc = "the region that it lies in"),                         \
+        FIELD(structure, offset, UINT, NEEDED, .doc = "where in the region"),                                        \
+        FIELD(structure, size, UINT, NEEDED, .doc = "its bytes"),                                                    \
+        FIELD(structure, dma_addr, HEX, NEEDED, .doc = "its address for the device"),                                \
+        FIELD(structure, machine_addr, HEX, .doc = DOC_MACHINE_ADDR),                                                \
+        FIELD(structure, addressing, ENUM, NEEDED, .names = addressing_names, .doc = DOC_ADDRESSING),                \
+        FIELD(structure, lifetime, ENUM, NEEDED, .names = lifetime_names, .doc = "until when it lives"),             \
+        FIELD(structure, shareable, BOOL, NEEDED, .doc = "whether a second device may have it mapped"),              \
+        FIELD(structure, age_ms, UINT, NEEDED, .doc = "milliseconds since it was allocated")
+
+DEFINE(alloc_info, ALLOC_ROWS(alloc_info));
+
+DEFINE(coherent_list_result,
+        FIELD(coherent_list_result, allocs, OBJECT, NEEDED, .array = true, .sub = &alloc_info_struct,
+              .doc = "in the order of their handles"),
+        FIELD(coherent_list_result, more, BOOL, NEEDED, .doc = DOC_MORE));
+
+DEFINE(coherent_lookup_params,
+        FIELD(coherent_lookup_params, dma_addr, HEX, .doc = "an address for a device, anywhere in an allocation"),
+        FIELD(coherent_lookup_params, machine_addr, HEX,
+              .doc = "or a machine address; exactly one of the two is needed"),
+        FIELD(coherent_lookup_params, device, UINT, HANDLE, .doc = "only among this device's"));
+
+DEFINE(coherent_lookup_result,
+        ALLOC_ROWS(coherent_lookup_result),
+        FIELD(coherent_lookup_result, at, UINT, NEEDED, .doc = "where in the allocation the address lies"));
+
+/* ---- region ---- */
+
+DEFINE(region_list_params,
+        FIELD(region_list_params, device, UINT, HANDLE, .doc = "only those reserved for this device"),
+        FIELD(region_list_params, owner, STRING, NAME, .doc = DOC_LIST_OWNER),
+        FIELD(region_list_params, after, UINT, .doc = DOC_AFTER),
+        FIELD(region_list_params, limit, UINT, LIST_LIMIT, .doc = DOC_LIST_LIMIT));
+
+DEFINE(region_extent,
+        FIELD(region_extent, offset, UINT, NEEDED, .doc = "where in the region it starts"),
+        FIELD(region_extent, machine_addr, HEX, .doc = DOC_MACHINE_ADDR),
+        FIELD(region_extent, size, UINT, NEEDED, .doc = "its bytes, machine-contiguous"));
+
+DEFINE(region_info,
+        FIELD(region_info, region, UINT, NEEDED, HANDLE, .doc = "its handle"),
+        FIELD(region_info, owner, STRING, NEEDED, .doc = "the only one who can see its memory"),
+        FIELD(region_info, device, UINT, HANDLE, .doc = "the device that it is reserved for"),
+        FIELD(region_info, source, STRING, NEEDED, .doc = "where its memory comes from"),
+        FIELD(region_info, node, UINT, .doc = "the NUMA node that it is on"),
+        FIELD(region_info, size, UINT, NEEDED, .doc = "its bytes"),
+        FIELD(region_info, used, UINT, NEEDED, .doc = "bytes allocated in it"),
+        FIELD(region_info, allocs, UINT, NEEDED, .doc = "allocations in it"),
+        FIELD(region_info, addressing, ENUM, NEEDED, .names = addressing_names, .doc = DOC_ADDRESSING),
+        FIELD(region_info, extents, OBJECT, NEEDED, .array = true, .sub = &region_extent_struct,
+              .doc = "the machine-contiguous runs that it is made of"));
+
+DEFINE(region_list_result,
+        FIELD(region_list_result, regions, OBJECT, NEEDED, .array = true, .sub = &region_info_struct,
+              .doc = "in the order of their handles"),
+        FIELD(region_list_result, more, BOOL, NEEDED, .doc = DOC_MORE));
+
+DEFINE(region_get_params, FIELD(region_get_params, region, UINT, NEEDED, HANDLE, .doc = "the region"));
+
+/* ---- quota ---- */
+
+DEFINE(quota_get_params, FIELD(quota_get_params, owner, STRING, NAME,
+        .doc = "whose; administrators may name any owner, others themselves; the caller's own unless given"));
+
+DEFINE(quota_values,
+        FIELD(quota_values, bytes, UINT, .nullable = true, .doc = "bytes allocated"),
+        FIELD(quota_values, held_bytes, UINT, .nullable = true, .doc = "bytes of the regions that the owner occupies"),
+        FIELD(quota_values, low_bytes, UINT, .nullable = true, .doc = "bytes allocated below 4 GiB"),
+        FIELD(quota_values, allocs, UINT, .nullable = true, .doc = "allocations"),
+        FIELD(quota_values, devices, UINT, .nullable = true, .doc = "open devices"),
+        FIELD(quota_values, regions, UINT, .nullable = true, .doc = "regions"),
+        FIELD(quota_values, waiters, UINT, .nullable = true, .doc = "calls that wait for memory"),
+        FIELD(quota_values, connections, UINT, .nullable = true, .doc = "connections"));
+
+DEFINE(quota_set_params,
+        FIELD(quota_set_params, owner, STRING, NEEDED, NAME, .doc = "whose"),
+        FIELD(quota_set_params, limits, OBJECT, .sub = &quota_values_struct,
+              .doc = "the limits to set; those absent or null stay as they are; 0 allows none"),
+        FIELD(quota_set_params, unlimited, ENUM, .array = true, .max_items = 64, .names = quota_names,
+              .doc = "the limits to lift"));
+
+DEFINE(quota_result,
+        FIELD(quota_result, owner, STRING, NEEDED, .doc = "whose"),
+        FIELD(quota_result, limits, OBJECT, NEEDED, .sub = &quota_values_struct,
+              .doc = "the limits in force; absent: none"),
+        FIELD(quota_result, usage, OBJECT, NEEDED, .sub = &quota_values_struct, .doc = "what is charged now"));
+
+/* ---- stats ---- */
+
+DEFINE(stats_get_params,
+        FIELD(stats_get_params, group, ENUM, .names = stats_group_names, .doc = "only this group"));
+DEFINE(stats_reset_params,
+        FIELD(stats_reset_params, group, ENUM, .names = stats_group_names, .doc = "only this group"));
+
+DEFINE(stats_counter,
+        FIELD(stats_counter, name, STRING, NEEDED, .doc = "what is counted"),
+        FIELD(stats_counter, value, UINT, NEEDED,
+              .doc = "since the start or the last reset; high-water marks likewise"));
+
+DEFINE(stats_latency,
+        FIELD(stats_latency, method, STRING, NEEDED, .doc = "the method"),
+        FIELD(stats_latency, count, UINT, NEEDED, .doc = "calls answered"),
+        FIELD(stats_latency, mean_us, NUMBER, NEEDED,
+              .doc = "mean time from the request to its answer, in microseconds"),
+        FIELD(stats_latency, p50_us, NUMBER, NEEDED, .doc = "half of the calls took at most this"),
+        FIELD(stats_latency, p99_us, NUMBER, NEEDED, .doc = "99 of 100 calls took at most this"),
+        FIELD(stats_latency, max_us, NUMBER, NEEDED, .doc = "the slowest call"));
+
+DEFINE(stats_group,
+        FIELD(stats_group, name, ENUM, NEEDED, .names = stats_group_names, .doc = "the group"),
+        FIELD(stats_group, counters, OBJECT, NEEDED, .array = true, .sub = &stats_counter_struct,
+              .doc = "its counters"),
+        FIELD(stats_group, latencies, OBJECT, NEEDED, .array = true, .sub = &stats_latency_struct,
+              .doc = "how long calls took, for each method that was called"));
+
+DEFINE(stats_get_result,
+        FIELD(stats_get_result, groups, OBJECT, NEEDED, .array = true, .sub = &stats_group_struct,
+              .doc = "the groups"));
+
+/* ---- debug ---- */
+
+DEFINE(debug_check_params,
+        FIELD(debug_check_params, repair, BOOL, .doc = "also put right what can be put right"));
+
+DEFINE(check_counts,
+        FIELD(check_counts, owners, UINT, NEEDED, .doc = "owners"),
+        FIELD(check_counts, devices, UINT, NEEDED, .doc = "devices"),
+        FIELD(check_counts, regions, UINT, NEEDED, .doc = "regions"),
+        FIELD(check_counts, extents, UINT, NEEDED, .doc = "extents"),
+        FIELD(check_counts, allocs, UINT, NEEDED, .doc = "allocations"),
+        FIELD(check_counts, pages, UINT, NEEDED, .doc = "pages compared with the kernel's page map"));
+
+DEFINE(check_problem,
+        FIELD(check_problem, what, STRING, NEEDED, .doc = "a stable word for the kind of problem"),
+        FIELD(check_problem, text, STRING, NEEDED, .doc = "a sentence"),
+        FIELD(check_problem, handle, UINT, .doc = "the object that it is about"),
+        FIELD(check_problem, repaired, BOOL, NEEDED, .doc = "whether it was put right"));
+
+DEFINE(debug_check_result,
+        FIELD(debug_check_result, clean, BOOL, NEEDED, .doc = "whether everything agrees"),
+        FIELD(debug_check_result, checked, OBJECT, NEEDED, .sub = &check_counts_struct,
+              .doc = "how much was looked at"),
+        FIELD(debug_check_result, problems, OBJECT, NEEDED, .array = true, .sub = &check_problem_struct,
+              .doc = "what does not agree"));
+
+/* ---- the methods ---- */
+
+#define METHOD(group, verb) [METHOD_##group##_##verb] = { .id = METHOD_##group##_##verb, .name = #group "." #verb
+
+static const struct schema_method methods[METHOD_COUNT] = {
+        METHOD(broker, hello),
+          .summary = "open or resume a session",
+          .doc = "Without a token a session is opened and its token returned. With a token the session is "
+                 "resumed, which "
+                 "only its owner can do. What a session holds is freed when it ends: by broker.bye, by an "
+                 "administrator, or when its connection has been gone for the grace time",
+          .params = &broker_hello_params_struct, .results = &broker_hello_result_struct,
+          .errors = ERRORS(REASON_unknown_handle, REASON_gone, REASON_busy, REASON_unsupported, REASON_limit) },
+        METHOD(broker, ping), .summary = "answer", .results = &empty_result_struct },
+        METHOD(broker, bye),
+          .summary = "end the session",
+          .doc = "Everything that lives as long as the session is freed before the answer is sent",
+          .results = &empty_result_struct },
+        METHOD(broker, status),
+          .summary = "say where memory comes from and how much of it there is",
+          .results = &broker_status_result_struct },
+        METHOD(rpc, discover),
+          .summary = "describe the protocol",
+          .doc = "The result is an OpenRPC document made from the table that requests are checked against" },
+        METHOD(device, list),
+          .summary = "list open devices",
+          .params = &device_list_params_struct, .results = &device_list_result_struct,
+          .errors = ERRORS(REASON_not_permitted) },
+        METHOD(device, open),
+          .summary = "open a device",
+          .doc = "A device without DMA of its own uses the nearest ancestor that has it, which is found once, now. The "
+                 "name need not be unique",
+          .params = &device_open_params_struct, .results = &device_open_result_struct,
+          .errors = ERRORS(REASON_mask, REASON_boundary, REASON_unknown_device, REASON_quota, REASON_limit,
+                           REASON_unsupported),
+          .takes = true },
+        METHOD(device, set_mask),
+          .summary = "change the addresses that a device can reach",
+          .doc = "Refused with the reason mask when there is no memory that the device could then be given",
+          .params = &device_set_mask_params_struct, .results = &device_set_mask_result_struct,
+          .errors = ERRORS(REASON_unknown_device, REASON_mask, REASON_busy) },
+        METHOD(device, supported),
+          .summary = "ask whether device.set_mask would accept a mask",
+          .params = &device_supported_params_struct, .results = &device_supported_result_struct,
+          .errors = ERRORS(REASON_unknown_device) },
+        METHOD(device, close),
+          .summary = "close a device",
+          .doc = "A device that still holds allocations is not closed unless force is given: the error busy then has "
+                 "them in its data as leaked",
+          .params = &device_close_params_struct, .results = &device_close_result_struct,
+          .errors = ERRORS(REASON_unknown_device, REASON_busy) },
+        METHOD(device, reserve),
+          .summary = "reserve memory for one device",
+          .doc = "The device's allocations are served from the region from then on, and nobody else's are",
+          .params = &device_reserve_params_struct, .results = &device_reserve_result_struct,
+          .errors = ERRORS(REASON_unknown_device, REASON_quota, REASON_no_memory, REASON_no_contiguous, REASON_mask,
+                           REASON_limit, REASON_source_unavailable),
+          .takes = true },
+        METHOD(device, unreserve),
+          .summary = "give a device's reserved memory back",
+          .params = &device_unreserve_params_struct, .results = &ok_result_struct,
+          .errors = ERRORS(REASON_unknown_device, REASON_unknown_handle, REASON_wrong_device, REASON_busy) },
+        METHOD(coherent, alloc),
+          .summary = "allocate machine-contiguous memory for a device",
+          .doc = "Pages, contiguous on the host's memory bus, that the device and the CPU see alike. A call that waits "
+                 "is answered when memory is free or its time is over; other calls are answered meanwhile. With fd the "
+                 "reply carries a descriptor of the region, which holds memory of this owner only",
+          .params = &coherent_alloc_params_struct, .results = &coherent_alloc_result_struct,
+          .errors = ERRORS(REASON_unknown_device, REASON_quota, REASON_no_memory, REASON_no_contiguous, REASON_mask,
+                           REASON_boundary, REASON_would_block, REASON_timeout, REASON_limit, REASON_unsupported,
+                           REASON_gone, REASON_source_unavailable),
+          .fds_max = 1, .fds_when = offsetof(struct coherent_alloc_params, fd), .takes = true },
+        METHOD(coherent, free),
+          .summary = "free an allocation",
+          .params = &coherent_free_params_struct, .results = &ok_result_struct,
+          .errors = ERRORS(REASON_unknown_handle, REASON_double_free, REASON_busy) },
+        METHOD(coherent, list),
+          .summary = "list allocations",
+          .params = &coherent_list_params_struct, .results = &coherent_list_result_struct,
+          .errors = ERRORS(REASON_not_permitted, REASON_unknown_device) },
+        METHOD(coherent, lookup),
+          .summary = "find the allocation that holds an address",
+          .params = &coherent_lookup_params_struct, .results = &coherent_lookup_result_struct,
+          .errors = ERRORS(REASON_bad_address, REASON_unknown_device, REASON_not_permitted) },
+        METHOD(region, list),
+          .summary = "list regions and the extents that they are made of",
+          .params = &region_list_params_struct, .results = &region_list_result_struct,
+          .errors = ERRORS(REASON_not_permitted, REASON_unknown_device) },
+        METHOD(region, get),
+          .summary = "describe one region and pass its memory",
+          .doc = "The reply carries a descriptor of the region's memory to its owner, on local sockets",
+          .params = &region_get_params_struct, .results = &region_info_struct,
+          .errors = ERRORS(REASON_unknown_handle),
+          .fds_max = 1, .fds_when = SCHEMA_FDS_ALWAYS },
+        METHOD(quota, get),
+          .summary = "say what an owner may have and what it has",
+          .params = &quota_get_params_struct, .results = &quota_result_struct,
+          .errors = ERRORS(REASON_not_permitted, REASON_unknown_handle) },
+        METHOD(quota, set),
+          .summary = "set an owner's limits",
+          .doc = "A limit below what is charged already takes nothing away, but allows no more",
+          .params = &quota_set_params_struct, .results = &quota_result_struct,
+          .role = SCHEMA_ROLE_ADMIN },
+        METHOD(stats, get),
+          .summary = "tell counters, high-water marks and latencies",
+          .params = &stats_get_params_struct, .results = &stats_get_result_struct,
+          .role = SCHEMA_ROLE_LOCAL },
+        METHOD(stats, reset),
+          .summary = "start counters and latencies anew",
+          .params = &stats_reset_params_struct, .results = &ok_result_struct,
+          .role = SCHEMA_ROLE_ADMIN },
+        METHOD(debug, check),
+          .summary = "check every invariant, and every page's address against the kernel",
+          .params = &debug_check_params_struct, .results = &debug_check_result_struct,
+          .role = SCHEMA_ROLE_ADMIN },
+};
+
+const struct schema_table protocol_table = {
+        .title = "dmabroker",
+        .version = "1",
+        .description = "Machine-contiguous memory for devices, over JSON-RPC 2.0: one JSON text per line",
+        .methods = methods,
+        .n_methods = METHOD_COUNT,
+};
