@@ -2,6 +2,7 @@
 noinst_LTLIBRARIES += libcore.la
 libcore_la_SOURCES = \
 	daemon/core/arena.h \
+	daemon/core/broker.h daemon/core/translator.h \
 	daemon/core/failure.c daemon/core/failure.h \
 	daemon/core/source.c daemon/core/source.h
 

@@ -1,0 +1,266 @@
+/* The broker: owners, their sessions, devices, regions and allocations, and the memory sources behind them. This is the
+ * core's whole face; whoever speaks a protocol calls these functions and nothing else.
+ *
+ * All calls come from one thread. Functions that can fail return 0 or -errno and fill `failure` (which may be NULL) on
+ * error; nothing has changed then. Sizes, offsets and addresses are in bytes, times in milliseconds of the clock that was
+ * given to broker_new(). Handles are never reused. Strings and views returned by reference live until the next call. */
+#ifndef DMAB_CORE_BROKER_H
+#define DMAB_CORE_BROKER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "daemon/core/failure.h"
+#include "daemon/core/source.h"
+#include "daemon/core/translator.h"
+
+struct broker;
+struct session;
+struct ticket; /* a request that is not answered yet */
+
+/* What an owner may hold. The order is the order in which they are told. */
+#define QUOTA_LIST(QUOTA)                                                            \
+        QUOTA(bytes, "bytes of coherent allocations")                                \
+        QUOTA(held_bytes, "bytes of regions, the unused parts of them included")     \
+        QUOTA(low_bytes, "bytes of coherent allocations below 4 GiB")                \
+        QUOTA(allocs, "coherent allocations")                                        \
+        QUOTA(devices, "open devices")                                               \
+        QUOTA(regions, "regions")                                                    \
+        QUOTA(waiters, "requests that wait for memory")                              \
+        QUOTA(connections, "connections and sessions")
+
+enum quota_kind {
+#define QUOTA_ENUM(name, text) QUOTA_##name,
+        QUOTA_LIST(QUOTA_ENUM)
+#undef QUOTA_ENUM
+        QUOTA_KINDS
+};
+
+#define QUOTA_UNLIMITED UINT64_MAX
+
+struct quota {
+        uint64_t of[QUOTA_KINDS];
+};
+
+const char *quota_name(enum quota_kind kind);
+
+struct broker_options {
+        uint64_t (*now_ms)(void *userdata); /* monotonic */
+        void *userdata;
+        struct quota quota;           /* of owners that nothing else was said about */
+        uint64_t region_idle_ms;      /* an unused region goes back to stock after this long */
+        unsigned low_keep_percent;    /* of the memory below 4 GiB that only narrow masks may use, where there is memory above */
+        unsigned emergency_permille;  /* of each source's memory that only `priority: high` may use */
+        uint64_t emergency_max;       /* ... but never more than this many bytes */
+        const struct translator_ops *const *translators; /* ends with NULL; in order of precedence */
+};
+
+void broker_options_default(struct broker_options *ret);
+
+int broker_new(const struct broker_options *options, struct broker **ret);
+/* Ends every session, restores every region, closes every source. Blocks until the sources' work is done. NULL is fine. */
+struct broker *broker_free(struct broker *broker);
+/* Take over what may change while running: everything but the clock and the translators. */
+void broker_reconfigure(struct broker *broker, const struct broker_options *options);
+
+/* Consumes the source, also on failure. Its reserve begins to arrive at once, see broker_settled(). */
+int broker_add_source(struct broker *broker, struct source *source);
+/* True when no job is under way. */
+bool broker_settled(const struct broker *broker);
+/* Answers a request once: with NULL, or with why not. Not called any more once the ticket was cancelled. */
+typedef void (*broker_done_fn)(void *userdata, const struct failure *failure, uint64_t handle);
+
+/* The moment at which broker_tick() wants to run, UINT64_MAX for never. */
+uint64_t broker_deadline(const struct broker *broker);
+/* Deadlines of waiting requests, idle regions and idle stock. */
+void broker_tick(struct broker *broker);
+
+/* ---- owners and sessions ---- */
+
+/* owner: e.g. "user:1000"; the caller has proved who it is. A session holds devices and allocations until it ends.
+ * Reasons: quota (connections), no_memory. */
+int session_open(struct broker *broker, const char *owner, struct session **ret, struct failure *failure);
+/* Frees what the session holds: allocations whose lifetime is not `owner`, devices that have no other allocations, and
+ * cancels what waits. NULL is fine. */
+struct session *session_close(struct session *session);
+const char *session_owner(const struct session *session);
+
+/* Whoever calls: a session, and whether it may see and release what belongs to others. */
+struct caller {
+        struct session *session;
+        bool admin;
+};
+
+struct owner_view {
+        const char *name;
+        struct quota limits, usage;
+};
+
+/* owner NULL: the caller's own. Others: admin only (not_permitted). An owner that has never been here has the default limits. */
+int quota_get(const struct caller *caller, const char *owner, struct owner_view *ret, struct failure *failure);
+/* Lower than what is in use is allowed: nothing is taken away, nothing more is given. Admin only. mask: bit per kind to set. */
+int quota_set(const struct caller *caller, const char *owner, unsigned mask, const struct quota *limits,
+              struct failure *failure);
+/* The same without a caller: what the configuration says. */
+int broker_set_quota(struct broker *broker, const char *owner, const struct quota *limits);
+typedef int (*owner_visit_fn)(const struct owner_view *view, void *userdata);
+int broker_visit_owners(struct broker *broker, owner_visit_fn visit, void *userdata);
+
+/* ---- devices ---- */
+
+/* What may be said of a device; 0 or NULL: nothing said. */
+struct device_options {
+        const char *name;
+        const char *parent;
+        uint64_t mask;           /* 2^n - 1; default: all ones */
+        uint64_t coherent_mask;  /* default: mask */
+        uint64_t boundary;       /* power of two */
+        uint64_t max_segment;    /* largest allocation */
+        uint64_t min_align_mask; /* 2^n - 1: alignment of everything */
+        int node;                /* NUMA node, or -1 */
+        uint64_t timeout_ms;
+        const char *request_key; /* or NULL */
+        uint64_t request_digest; /* of the request's parameters, to tell a repeated request from another */
+};
+
+struct device_view {
+        uint64_t handle;
+        const char *name, *owner, *parent /* or NULL */, *via, *translation;
+        uint64_t mask, coherent_mask, boundary, max_segment, min_align_mask;
+        int node;
+        uint64_t allocs, bytes, reserved_bytes;
+        bool session_bound; /* ends with its session */
+};
+
+/* What the configuration says of a device by name: `dma` false means that it delegates to its parent. */
+int broker_define_device(struct broker *broker, const struct device_options *options, bool dma);
+
+/* Reasons: bad_param, mask, boundary, unknown_device (the parent), quota, busy (same key under way). */
+int device_open(const struct caller *caller, const struct device_options *options, uint64_t *ret_handle,
+                struct failure *failure);
+int device_get(const struct caller *caller, uint64_t device, struct device_view *ret, struct failure *failure);
+int device_set_mask(const struct caller *caller, uint64_t device, uint64_t mask, bool coherent, struct failure *failure);
+int device_supported(const struct caller *caller, uint64_t device, uint64_t mask, bool coherent, bool *ret,
+                     struct failure *failure);
+/* -EBUSY with what it still holds unless force, which frees it. The leak report is told in either case through visit. */
+struct alloc_view;
+typedef int (*alloc_visit_fn)(const struct alloc_view *view, void *userdata);
+int device_close(const struct caller *caller, uint64_t device, bool force, alloc_visit_fn visit, void *userdata,
+                 struct failure *failure);
+typedef int (*device_visit_fn)(const struct device_view *view, void *userdata);
+/* The caller's own, or with admin those of `owner` (NULL: all), ascending by handle. */
+int device_visit(const struct caller *caller, const char *owner, device_visit_fn visit, void *userdata,
+                 struct failure *failure);
+
+struct reserve_request {
+        uint64_t device, size;
+        uint64_t mask;           /* 0: the device's coherent mask */
+        uint64_t stride, usable; /* only the first `usable` bytes of every `stride` are used; both powers of two, or 0 */
+        const char *request_key;
+        uint64_t request_digest;
+};
+
+/* The device is then served from its reserved regions and nobody else is. done gets the region's handle. */
+struct ticket *device_reserve(const struct caller *caller, const struct reserve_request *request, broker_done_fn done,
+                              void *userdata);
+/* Reasons: unknown_handle, wrong_device, busy (allocations live in it). */
+int device_unreserve(const struct caller *caller, uint64_t device, uint64_t region, struct failure *failure);
+
+/* ---- coherent allocations ---- */
+
+struct alloc_request {
+        uint64_t device;
+        uint64_t size;     /* rounded up to 4 KiB; told by the view */
+        uint64_t align;    /* power of two; 0: 4 KiB */
+        uint64_t boundary; /* power of two; 0: the device's */
+        uint64_t mask;     /* 0: the device's coherent mask */
+        uint64_t wait_ms;  /* 0: never wait for memory to become free */
+        bool high, zero, shareable;
+        bool owner_lifetime;
+        const char *request_key;
+        uint64_t request_digest;
+};
+
+struct alloc_view {
+        uint64_t handle, device, region;
+        const char *owner, *device_name;
+        uint64_t offset, size; /* within the region's file */
+        uint64_t dma_addr, machine_addr;
+        bool simulated, owner_lifetime, shareable;
+        uint64_t age_ms;
+};
+
+/* done is called exactly once, possibly before this returns (the return value is then NULL), with the allocation's
+ * handle. Waiting requests of one owner are served in the order in which they came. */
+struct ticket *coherent_alloc(const struct caller *caller, const struct alloc_request *request, broker_done_fn done,
+                              void *userdata);
+/* Nobody waits for the answer any more; what it may have taken is given back. */
+void ticket_cancel(struct ticket *ticket);
+
+/* Reasons: unknown_handle; double_free, for a handle that was the caller's own. */
+int coherent_free(const struct caller *caller, uint64_t alloc, struct failure *failure);
+int coherent_get(const struct caller *caller, uint64_t alloc, struct alloc_view *ret, struct failure *failure);
+/* By any address inside the allocation; others' only with admin. Reason: bad_address. */
+int coherent_lookup(const struct caller *caller, uint64_t addr, bool machine, struct alloc_view *ret,
+                    struct failure *failure);
+/* Ascending by handle, from the first above `after`. device 0: all; owner as in device_visit(). */
+int coherent_visit(const struct caller *caller, uint64_t device, const char *owner, uint64_t after, alloc_visit_fn visit,
+                   void *userdata, struct failure *failure);
+
+/* ---- regions ---- */
+
+struct region_view {
+        uint64_t handle;
+        uint64_t device; /* to which it is exclusive, or 0 */
+        const char *owner, *source;
+        int node;
+        uint64_t size, used, allocs;
+        uint64_t machine_addr; /* one machine-contiguous extent: offset 0 of the file */
+        bool simulated;
+};
+
+int region_get(const struct caller *caller, uint64_t region, struct region_view *ret, struct failure *failure);
+/* The descriptor of the region's memory: the owner's own only, also for an administrator. Borrowed: dup before use. */
+int region_fd(const struct caller *caller, uint64_t region, int *ret_fd, struct failure *failure);
+typedef int (*region_visit_fn)(const struct region_view *view, void *userdata);
+int region_visit(const struct caller *caller, const char *owner, uint64_t after, region_visit_fn visit, void *userdata,
+                 struct failure *failure);
+
+/* ---- what there is ---- */
+
+struct source_view {
+        struct source_info info;
+        uint64_t total;        /* bytes that the source holds now */
+        uint64_t free;         /* ... of these in stock */
+        uint64_t in_regions;   /* ... of these in regions */
+        uint64_t used;         /* ... of these in allocations */
+        uint64_t largest_free; /* bytes of the largest machine-contiguous piece of stock */
+        uint64_t low_total, low_free; /* below 4 GiB */
+        uint64_t emergency;
+        uint64_t pending;      /* jobs under way */
+        uint64_t lost;         /* bytes that did not come back, or came back where something already was */
+};
+typedef int (*source_visit_fn)(const struct source_view *view, void *userdata);
+int broker_visit_sources(struct broker *broker, source_visit_fn visit, void *userdata);
+
+/* Pieces of stock for a picture of memory: free runs, ascending. */
+typedef int (*run_visit_fn)(const char *source, uint64_t addr, uint64_t size, void *userdata);
+int broker_visit_stock(struct broker *broker, run_visit_fn visit, void *userdata);
+
+struct broker_counts {
+        uint64_t owners, sessions, devices, regions, allocs, waiters;
+};
+void broker_counts(const struct broker *broker, struct broker_counts *ret);
+
+/* Counters since the start or the last reset: name, value, ascending by name; until visit returns non-zero. */
+typedef int (*counter_visit_fn)(const char *name, uint64_t value, void *userdata);
+int broker_visit_counters(const struct broker *broker, counter_visit_fn visit, void *userdata);
+void broker_reset_counters(struct broker *broker);
+
+/* Every invariant of the core's books, then every region against its source (for real memory: the kernel's page map).
+ * Each problem is one call of problem(); then done(), once. The caller cannot cancel: userdata must live until done(). */
+typedef void (*problem_fn)(void *userdata, const char *what, const char *text, uint64_t handle);
+void broker_check(struct broker *broker, problem_fn problem, void (*done)(void *userdata, uint64_t checked), void *userdata);
+
+#endif

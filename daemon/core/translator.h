@@ -1,0 +1,41 @@
+/* Who translates a device's addresses: the table of operations that a translator (an IOMMU, the grant tables, or nobody)
+ * offers the core. The core never interprets a dma address; it only stores what map() said. Which translator serves a
+ * device is decided once, when the device is opened: the first in the daemon's list whose attach() takes it.
+ *
+ * Calls happen on the loop's thread and must not block. */
+#ifndef DMAB_CORE_TRANSLATOR_H
+#define DMAB_CORE_TRANSLATOR_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "daemon/core/failure.h"
+
+struct translation; /* one attached device, as the translator keeps it; opaque to the core */
+
+/* What a translator or the bus knows of a device. */
+struct translator_facts {
+        int node;           /* NUMA node, or -1 */
+        uint64_t mask;      /* the machine addresses that it can be given, all ones below; UINT64_MAX: no limit */
+        char name[64];      /* the device's canonical name, e.g. with the PCI domain filled in */
+};
+
+struct translator_ops {
+        size_t struct_size; /* sizeof of the author's header; the table may only grow at its end */
+        unsigned version;   /* TRANSLATOR_OPS_VERSION */
+        const char *name;   /* what device.open tells as `translation` */
+
+        /* Take a device by name. -ENODEV: not mine, ask the next. Any other error is final, with a sentence. */
+        int (*attach)(const char *name, struct translation **ret, struct translator_facts *ret_facts,
+                      struct failure *failure);
+        /* Undo attach(); all its mappings have been undone. */
+        void (*detach)(struct translation *translation);
+        /* Make a machine-contiguous run reachable; *ret_dma is what the device must be given. */
+        int (*map)(struct translation *translation, uint64_t addr, uint64_t size, uint64_t *ret_dma,
+                   struct failure *failure);
+        void (*unmap)(struct translation *translation, uint64_t dma_addr, uint64_t size);
+};
+
+enum { TRANSLATOR_OPS_VERSION = 1 };
+
+#endif
