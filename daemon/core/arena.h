@@ -27,16 +27,18 @@ struct arena_block {
         uint32_t tag; /* of the span the block lies in, as given to arena_add() */
 };
 
-/* granule: power of two, the unit of every size and address. -ENOMEM. */
+/* granule: power of two, the unit of every size and address. -EINVAL: it is none; -ENOMEM. */
 int arena_new(uint64_t granule, struct arena **ret);
 struct arena *arena_free(struct arena *arena); /* returns NULL */
 
-/* Add a span, all of it free. -EINVAL: not in granules, empty, or past the end of the address space;
- * -EEXIST: overlaps a span that is there; -ENOMEM. tag is the caller's own. */
+/* Add a span, all of it free. -EINVAL: not in granules, empty, past the end of the address space, or the piece
+ * that would make the address space complete, whose size no counter holds; -EEXIST: overlaps a span that is there;
+ * -ENOMEM. tag is the caller's own. */
 int arena_add(struct arena *arena, uint64_t addr, uint64_t size, uint32_t tag);
 
 /* Take [addr, addr+size), all of it free, out of the arena: what is left of the span becomes one or two spans with the
- * same tag. -ENOENT: not wholly inside one span; -EBUSY: part of it is allocated; -ENOMEM. */
+ * same tag. -EINVAL: not in granules or empty; -ENOENT: not wholly inside one span; -EBUSY: part of it is allocated;
+ * -ENOMEM. What is left may cost a visit of each block on the smaller side. */
 int arena_remove(struct arena *arena, uint64_t addr, uint64_t size);
 
 /* 0 and *ret; -ENOSPC: no free block suits, and that is certain, not a guess; -EINVAL: the request is malformed
@@ -46,7 +48,8 @@ int arena_alloc(struct arena *arena, const struct arena_request *request, struct
 /* Like arena_alloc(), but only looks. */
 int arena_find(struct arena *arena, const struct arena_request *request, struct arena_block *ret);
 
-/* Allocate exactly [addr, addr+size). -ENOENT outside every span, -EBUSY not free, -ENOMEM. */
+/* Allocate exactly [addr, addr+size). -EINVAL: not in granules or empty; -ENOENT: not wholly inside one span;
+ * -EBUSY: part of it is allocated; -ENOMEM. */
 int arena_alloc_at(struct arena *arena, uint64_t addr, uint64_t size, struct arena_block *ret);
 
 /* Release the allocated block that starts at addr. -ENOENT: no allocated block starts there. ret_merged, if not NULL,
@@ -67,8 +70,10 @@ struct arena_usage {
 
 void arena_usage(const struct arena *arena, struct arena_usage *ret);
 
-/* Free bytes and the largest free piece within [floor, limit], both inclusive. Costs a walk: for messages, not for hot paths. */
-void arena_usage_within(const struct arena *arena, uint64_t floor, uint64_t limit, uint64_t *ret_free, uint64_t *ret_largest);
+/* Free bytes and the largest free piece within [floor, limit], both inclusive. Costs a walk: for messages, not for hot
+ * paths. */
+void arena_usage_within(const struct arena *arena, uint64_t floor, uint64_t limit, uint64_t *ret_free,
+                        uint64_t *ret_largest);
 
 /* Every block in ascending address order, spans apart, until visit returns non-zero, which is then returned.
  * visit must not change the arena. */
