@@ -6,3 +6,8 @@ include tests/client/local.mk
 include tests/vm/local.mk
 include tests/fuzz/local.mk
 include tests/bench/local.mk
+
+# Rules about the tree as a whole.
+tree_tests = tests/layering.sh tests/text.sh
+dist_check_SCRIPTS += $(tree_tests)
+TESTS += $(tree_tests)
