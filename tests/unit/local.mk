@@ -1,4 +1,13 @@
 # what is built and run from tests/unit: one block per test
+
+if HAVE_CMOCKA
+check_PROGRAMS += tests/unit/source-sim-test
+TESTS += tests/unit/source-sim-test
+tests_unit_source_sim_test_SOURCES = tests/unit/source-sim-test.c
+tests_unit_source_sim_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_source_sim_test_LDADD = libsource.la libcore.la $(CMOCKA_LIBS)
+endif
+
 if HAVE_CMOCKA
 
 check_PROGRAMS += tests/unit/arena-model

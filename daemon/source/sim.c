@@ -1,0 +1,462 @@
+/* A simulated source: ordinary memory under made-up machine addresses, for tests and for machines without privileges.
+ * The same options and the same jobs always give the same addresses. No device could ever use them, which is why
+ * everything that comes from here carries SOURCE_SIMULATED. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "daemon/source/layout.h"
+#include "daemon/source/option.h"
+#include "daemon/source/sources.h"
+#include "daemon/source/worker.h"
+
+#define SIM_LAYOUT_DEFAULT "8M@0x00800000,120M@0x78000000,128M@0x100000000"
+
+enum {
+        SIM_SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL,
+        SIM_DELAY_MAX_MS = 60 * 1000,
+        /* Up to this size writing zeros is cheaper than giving pages back and faulting them anew. */
+        SIM_WRITE_ZEROS_MAX = 64 * 1024,
+};
+
+struct source_backing {
+        int fd;
+        uint64_t addr, size;
+};
+
+/* Pieces of the layout, ordered by rank and address. */
+struct pieces {
+        struct layout_span *spans;
+        size_t n, room;
+};
+
+struct sim {
+        struct source base;
+        struct source_worker *worker;
+        struct layout layout;
+        struct pieces undelivered; /* the worker's alone */
+        uint64_t limit, reserve, idle_ms, delay_ms;
+        _Atomic uint64_t held; /* delivered by GROW and not given back */
+        char about[96];
+};
+
+struct sim_options {
+        struct layout layout;
+        uint64_t limit, reserve, idle_ms, delay_ms;
+};
+
+static const struct source_option sim_options[] = {
+        { "layout", "the made-up memory, a list of SIZE@ADDR in the order in which it is handed out [" SIM_LAYOUT_DEFAULT "]" },
+        { "holes", "a list of SIZE@ADDR that is cut out of the layout [none]" },
+        { "limit", "most bytes to hold [the whole layout]" },
+        { "reserve", "bytes to hold from the start and never give back [all up to the limit]" },
+        { "idle_ms", "give memory above the reserve back when it was unused for so long; 0: never [0]" },
+        { "delay_ms", "how long making a region takes at least, to test what waits for it [0]" },
+        { NULL, NULL },
+};
+
+static int sim_read_option(struct sim_options *options, const char *key, const char *value, struct failure *failure) {
+        struct layout scratch;
+        int r;
+
+        if (strcmp(key, "layout") == 0)
+                return layout_parse(key, value, &options->layout, failure);
+        if (strcmp(key, "holes") == 0)
+                return layout_parse(key, value, &scratch, failure);
+        if (strcmp(key, "limit") == 0) {
+                r = option_size(key, value, &options->limit, failure);
+                if (r == 0 && options->limit < LAYOUT_GRAIN)
+                        return failure_set(failure, REASON_bad_param, "limit = %.40s: at least 4096 are needed", value);
+                return r;
+        }
+        if (strcmp(key, "reserve") == 0)
+                return option_size(key, value, &options->reserve, failure);
+        if (strcmp(key, "idle_ms") == 0)
+                return option_number(key, value, &options->idle_ms, failure);
+        if (strcmp(key, "delay_ms") == 0) {
+                r = option_number(key, value, &options->delay_ms, failure);
+                if (r == 0 && options->delay_ms > SIM_DELAY_MAX_MS)
+                        return failure_set(failure, REASON_bad_param, "delay_ms = %.40s: at most %d", value,
+                                           SIM_DELAY_MAX_MS);
+                return r;
+        }
+        return option_unknown("sim", sim_options, key, failure);
+}
+
+static int sim_check_option(const char *key, const char *value, struct failure *failure) {
+        struct sim_options scratch;
+
+        return sim_read_option(&scratch, key, value, failure);
+}
+
+static int sim_read_options(struct sim *sim, const struct source_option *options, size_t n, struct failure *failure) {
+        struct sim_options read = { .limit = UINT64_MAX, .reserve = UINT64_MAX };
+        const char *holes = option_find(options, n, "holes");
+        struct layout cuts;
+        uint64_t total;
+        size_t i;
+        int r;
+
+        r = layout_parse("layout", SIM_LAYOUT_DEFAULT, &read.layout, failure);
+        for (i = 0; i < n && r == 0; i++)
+                r = sim_read_option(&read, options[i].key, options[i].value, failure);
+        if (r == 0 && holes) {
+                r = layout_parse("holes", holes, &cuts, failure);
+                if (r == 0)
+                        r = layout_cut(&read.layout, &cuts, failure);
+        }
+        if (r < 0)
+                return r;
+
+        total = layout_total(&read.layout);
+        sim->layout = read.layout;
+        sim->limit = (read.limit < total ? read.limit : total) / LAYOUT_GRAIN * LAYOUT_GRAIN;
+        if (read.reserve != UINT64_MAX && read.reserve > sim->limit)
+                return failure_set(failure, REASON_bad_param,
+                                   "reserve = %" PRIu64 ": that is more than the limit of %" PRIu64 " bytes", read.reserve,
+                                   sim->limit);
+        sim->reserve = (read.reserve < sim->limit ? read.reserve : sim->limit) / LAYOUT_GRAIN * LAYOUT_GRAIN;
+        sim->idle_ms = read.idle_ms;
+        sim->delay_ms = read.delay_ms;
+        return 0;
+}
+
+static bool is_before(const struct layout_span *a, const struct layout_span *b) {
+        return a->rank != b->rank ? a->rank < b->rank : a->addr < b->addr;
+}
+
+static int pieces_insert(struct pieces *pieces, const struct layout_span *piece) {
+        struct layout_span *spans;
+        size_t at = 0, room;
+
+        if (pieces->n == pieces->room) {
+                room = pieces->room ? 2 * pieces->room : 16;
+                spans = realloc(pieces->spans, room * sizeof(*spans));
+                if (!spans)
+                        return -ENOMEM;
+                pieces->spans = spans;
+                pieces->room = room;
+        }
+        while (at < pieces->n && is_before(&pieces->spans[at], piece))
+                at++;
+        memmove(&pieces->spans[at + 1], &pieces->spans[at], (pieces->n - at) * sizeof(*piece));
+        pieces->spans[at] = *piece;
+        pieces->n++;
+        return 0;
+}
+
+/* Join what continues its predecessor within the same span of the layout. */
+static void pieces_merge(struct pieces *pieces) {
+        struct layout_span *last;
+        size_t i, n = 0;
+
+        for (i = 0; i < pieces->n; i++) {
+                last = n ? &pieces->spans[n - 1] : NULL;
+                if (last && last->rank == pieces->spans[i].rank && last->addr + last->size == pieces->spans[i].addr)
+                        last->size += pieces->spans[i].size;
+                else
+                        pieces->spans[n++] = pieces->spans[i];
+        }
+        pieces->n = n;
+}
+
+static int sim_grow(struct sim *sim, struct source_job *job) {
+        uint64_t held = atomic_load(&sim->held), wanted = job->size, got = 0, take;
+        struct layout_span *first;
+        int r;
+
+        if (wanted > sim->limit - held)
+                wanted = sim->limit - held;
+        wanted = wanted / LAYOUT_GRAIN * LAYOUT_GRAIN;
+        while (got < wanted && sim->undelivered.n > 0) {
+                first = &sim->undelivered.spans[0];
+                take = first->size < wanted - got ? first->size : wanted - got;
+                r = source_job_arrive(job, first->addr, take, -1);
+                if (r < 0)
+                        break;
+                got += take;
+                first->addr += take;
+                first->size -= take;
+                if (first->size == 0)
+                        memmove(first, first + 1, --sim->undelivered.n * sizeof(*first));
+        }
+        atomic_fetch_add(&sim->held, got);
+        if (got == 0)
+                return failure_set(&job->failure, REASON_no_memory,
+                                   "the simulated memory of %" PRIu64 " bytes is used up: raise layout or limit of source sim",
+                                   sim->limit);
+        return 0;
+}
+
+/* [addr, addr+size) may cross spans of the layout that touch: each part goes back to its own. */
+static int sim_shrink(struct sim *sim, struct source_job *job) {
+        const uint64_t job_end = job->addr + job->size;
+        struct layout_span part;
+        uint64_t end;
+        size_t i;
+        int r = 0;
+
+        for (i = 0; i < sim->layout.n; i++) {
+                part = sim->layout.spans[i];
+                end = part.addr + part.size < job_end ? part.addr + part.size : job_end;
+                if (part.addr < job->addr)
+                        part.addr = job->addr;
+                if (part.addr >= end)
+                        continue;
+                part.size = end - part.addr;
+                if (pieces_insert(&sim->undelivered, &part) < 0) {
+                        source_job_arrive(job, part.addr, part.size, -1);
+                        r = failure_set(&job->failure, REASON_no_memory, "there is no memory for the books of source sim");
+                        continue;
+                }
+                atomic_fetch_sub(&sim->held, part.size);
+        }
+        pieces_merge(&sim->undelivered);
+        return r;
+}
+
+static int sim_make_file(uint64_t size) {
+        int fd, r;
+
+        fd = memfd_create("dmabroker-sim", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        if (fd < 0)
+                return -errno;
+        if (ftruncate(fd, (off_t)size) < 0 || fcntl(fd, F_ADD_SEALS, SIM_SEALS) < 0) {
+                r = -errno;
+                close(fd);
+                return r;
+        }
+        return fd;
+}
+
+static void sim_delay(const struct sim *sim) {
+        struct timespec delay = {
+                .tv_sec = (time_t)(sim->delay_ms / 1000),
+                .tv_nsec = (long)(sim->delay_ms % 1000) * 1000000,
+        };
+
+        while (sim->delay_ms && nanosleep(&delay, &delay) < 0 && errno == EINTR)
+                ;
+}
+
+static int sim_carve(struct sim *sim, struct source_job *job) {
+        struct source_backing *backing;
+        int fd, r;
+
+        sim_delay(sim);
+        if (job->size == 0 || job->size % LAYOUT_GRAIN || job->addr % LAYOUT_GRAIN) {
+                r = failure_set(&job->failure, REASON_bad_param, "a region is made of whole grains of 4096 bytes");
+                goto fail;
+        }
+        backing = malloc(sizeof(*backing));
+        fd = backing ? sim_make_file(job->size) : -ENOMEM;
+        if (fd < 0) {
+                free(backing);
+                r = failure_set_errno(&job->failure, REASON_source_unavailable, -fd,
+                                      "no file for a region of %" PRIu64 " bytes: %s", job->size, strerror(-fd));
+                goto fail;
+        }
+        *backing = (struct source_backing){ .fd = fd, .addr = job->addr, .size = job->size };
+        job->backing = backing;
+        return 0;
+
+fail:
+        source_job_arrive(job, job->addr, job->size, -1);
+        return r;
+}
+
+/* Ordinary memory has no address to lose: whoever still maps the file keeps the old pages, and a region made later at
+ * the same simulated address is a new file, full of zeros. */
+static int sim_restore(struct source_job *job) {
+        struct source_backing *backing = job->backing;
+
+        job->backing = NULL;
+        close(backing->fd);
+        source_job_arrive(job, backing->addr, backing->size, -1);
+        free(backing);
+        return 0;
+}
+
+static int sim_verify(struct source_job *job) {
+        const struct source_backing *backing = job->backing;
+        struct stat st;
+        int seals;
+
+        seals = fcntl(backing->fd, F_GET_SEALS);
+        if (seals < 0 || fstat(backing->fd, &st) < 0)
+                return failure_set_errno(&job->failure, REASON_source_unavailable, EUCLEAN,
+                                         "the file of the region at 0x%" PRIx64 " cannot be examined: %s", backing->addr,
+                                         strerror(errno));
+        if ((seals & SIM_SEALS) != SIM_SEALS || (uint64_t)st.st_size != backing->size)
+                return failure_set_errno(&job->failure, REASON_source_unavailable, EUCLEAN,
+                                         "the file of the region at 0x%" PRIx64 " has %jd bytes and seals 0x%x instead of "
+                                         "%" PRIu64 " and 0x%x", backing->addr, (intmax_t)st.st_size, (unsigned)seals,
+                                         backing->size, SIM_SEALS);
+        return 0;
+}
+
+static int sim_backing_fd(struct source_backing *backing) {
+        return backing->fd;
+}
+
+static int sim_backing_zero(struct source_backing *backing, uint64_t offset, uint64_t size) {
+        static const char zeros[SIM_WRITE_ZEROS_MAX];
+        ssize_t n;
+
+        if (offset > backing->size || size > backing->size - offset)
+                return -EINVAL;
+        if (size == 0)
+                return 0;
+        /* Whole pages are dropped and read as zero from then on, partial ones are cleared. */
+        if (size > sizeof(zeros))
+                return fallocate(backing->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size) < 0
+                               ? -errno
+                               : 0;
+        while (size > 0) {
+                n = pwrite(backing->fd, zeros, (size_t)size, (off_t)offset);
+                if (n < 0 && errno == EINTR)
+                        continue;
+                if (n <= 0)
+                        return n < 0 ? -errno : -EIO;
+                offset += (uint64_t)n;
+                size -= (uint64_t)n;
+        }
+        return 0;
+}
+
+static int sim_zero(struct source_job *job) {
+        int r;
+
+        r = sim_backing_zero(job->backing, job->offset, job->size);
+        if (r < 0)
+                failure_set_errno(&job->failure, REASON_source_unavailable, -r,
+                                  "%" PRIu64 " bytes of the region at 0x%" PRIx64 " cannot be zeroed: %s", job->size,
+                                  job->backing->addr, strerror(-r));
+        return r;
+}
+
+static void sim_work(struct source *source, struct source_job *job) {
+        struct sim *sim = (struct sim *)source;
+
+        switch (job->kind) {
+        case SOURCE_GROW:
+                job->status = sim_grow(sim, job);
+                return;
+        case SOURCE_CARVE:
+                job->status = sim_carve(sim, job);
+                return;
+        case SOURCE_RESTORE:
+                job->status = sim_restore(job);
+                return;
+        case SOURCE_SHRINK:
+                job->status = sim_shrink(sim, job);
+                return;
+        case SOURCE_VERIFY:
+                job->status = sim_verify(job);
+                return;
+        case SOURCE_ZERO:
+                job->status = sim_zero(job);
+                return;
+        case SOURCE_JOB_KINDS:
+                break;
+        }
+        job->status = failure_set(&job->failure, REASON_unsupported, "source sim knows no job of kind %d", (int)job->kind);
+}
+
+static void sim_close(struct source *source) {
+        struct sim *sim = (struct sim *)source;
+
+        if (!sim)
+                return;
+        source_worker_free(sim->worker);
+        free(sim->undelivered.spans);
+        free(sim);
+}
+
+static int sim_open(const struct source_option *options, size_t n_options, struct source **ret, struct failure *failure) {
+        struct sim *sim;
+        size_t i;
+        int r = 0;
+
+        sim = calloc(1, sizeof(*sim));
+        if (!sim)
+                return failure_set(failure, REASON_no_memory, "there is no memory to open source sim");
+        sim->base.ops = &source_sim_ops;
+        r = sim_read_options(sim, options, n_options, failure);
+        if (r < 0)
+                goto fail;
+        for (i = 0; i < sim->layout.n && r == 0; i++)
+                r = pieces_insert(&sim->undelivered, &sim->layout.spans[i]);
+        if (r == 0)
+                r = source_worker_new("source-sim", sim_work, &sim->base, &sim->worker);
+        if (r < 0) {
+                failure_set_errno(failure, REASON_source_unavailable, -r, "source sim cannot start: %s", strerror(-r));
+                goto fail;
+        }
+        snprintf(sim->about, sizeof(sim->about), "simulated memory of %" PRIu64 " KiB in %zu pieces, for no real device",
+                 layout_total(&sim->layout) / 1024, sim->layout.n);
+        *ret = &sim->base;
+        return 0;
+
+fail:
+        free(sim->undelivered.spans);
+        free(sim);
+        return r;
+}
+
+static void sim_describe(struct source *source, struct source_info *ret) {
+        struct sim *sim = (struct sim *)source;
+
+        *ret = (struct source_info){
+                .name = "sim",
+                .about = sim->about,
+                .flags = SOURCE_SIMULATED,
+                .grain = LAYOUT_GRAIN,
+                .limit = sim->limit,
+                .reserve = sim->reserve,
+                .idle_ms = sim->idle_ms,
+                .available = sim->limit - atomic_load(&sim->held),
+        };
+}
+
+static void sim_submit(struct source *source, struct source_job *job) {
+        source_worker_submit(((struct sim *)source)->worker, job);
+}
+
+static int sim_event_fd(struct source *source) {
+        return source_worker_event_fd(((struct sim *)source)->worker);
+}
+
+static void sim_dispatch(struct source *source) {
+        source_worker_dispatch(((struct sim *)source)->worker);
+}
+
+static void sim_wait(struct source *source) {
+        source_worker_wait(((struct sim *)source)->worker);
+}
+
+const struct source_ops source_sim_ops = {
+        .struct_size = sizeof(struct source_ops),
+        .version = SOURCE_OPS_VERSION,
+        .name = "sim",
+        .doc = "simulated memory with made-up addresses, for tests and for machines without privileges",
+        .options = sim_options,
+        .check_option = sim_check_option,
+        .open = sim_open,
+        .close = sim_close,
+        .describe = sim_describe,
+        .submit = sim_submit,
+        .event_fd = sim_event_fd,
+        .dispatch = sim_dispatch,
+        .wait = sim_wait,
+        .backing_fd = sim_backing_fd,
+        .backing_zero = sim_backing_zero,
+};
