@@ -1,3 +1,247 @@
+/* libdmabroker: machine-contiguous memory that a device can reach, from the daemon dmabrokerd(8).
+ *
+ * Conventions
+ *
+ *  - Every function that can fail returns 0 or a negative errno value; outputs (`ret_*`) are set only on success.
+ *    dmab_last_error() then has a sentence that a person can act on, for the calling thread.
+ *  - Sizes, alignments, boundaries and offsets are bytes; times are milliseconds.
+ *  - Addresses and masks are 64 bits wide. A mask is the highest address that a device can put on the bus:
+ *    DMAB_MASK(32) is 0xffffffff.
+ *  - Thread-safety: any number of threads may use one dmab_t and the devices opened through it, at the same time. Only
+ *    what ends an object (dmab_disconnect(), a successful dmab_device_close()) must not race with its other uses.
+ *    No function is a cancellation point.
+ *  - Connection: a lost connection is made again by itself, and the session (what it had opened and allocated) goes on.
+ *    The memory stays mapped and valid meanwhile. When the daemon no longer knows the session, every call answers
+ *    -ESTALE: disconnect and connect again.
+ *  - fork(): the child must not use the parent's handles; its calls answer -EINVAL. Memory that was mapped before the
+ *    fork is shared between both. The child may call dmab_disconnect(), which then releases the child's copies only.
+ *    exec() closes every descriptor of the library.
+ *  - Structures whose first member is `struct_size` must have it set to sizeof(the structure), best by the initializer
+ *    next to them; later versions add members at the end without breaking programs that are built already. */
 #ifndef DMABROKER_H
 #define DMABROKER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#pragma GCC visibility push(default)
+
+/* One session with a daemon. */
+typedef struct dmab dmab_t;
+
+/* One device that does DMA, opened in a session. */
+typedef struct dmab_device dmab_device_t;
+
+/* The address that a device must be given: an address on its own bus, not a pointer. */
+typedef uint64_t dmab_addr_t;
+
+/* An address that is not known or not told; no allocation ever has it. */
+#define DMAB_ADDR_NONE UINT64_MAX
+
+/* The mask of a device with `bits` address lines, 1 to 64 (the kernel's DMA_BIT_MASK). */
+#define DMAB_MASK(bits) ((bits) >= 64 ? UINT64_MAX : (UINT64_C(1) << (bits)) - 1)
+
+/* The release of the library, e.g. "0.1.0". Never freed. */
+const char *dmab_version(void);
+
+/* ---- sessions ---------------------------------------------------------------------------------------------------- */
+
+/* Connect to a daemon and open a session.
+ *
+ * uri is `unix:PATH` for the socket PATH, or `auto:`, NULL or "" for the socket that the environment variable
+ * DMABROKER_SOCKET names, else /run/dmabroker/dmabroker.sock. `virtio:` and `xen:` are for use inside guests and answer
+ * -EOPNOTSUPP in this release.
+ * The caller ends *ret with dmab_disconnect().
+ *
+ * -ENOENT, -ECONNREFUSED: no daemon listens there; -EACCES: the socket is not for this user; -ENOTSOCK: the path is
+ * something else; -EPROTO: whoever listens does not speak this protocol; -ETIMEDOUT: it does not answer;
+ * -EINVAL: the URI is not understood; -ENAMETOOLONG, -ENOMEM, -EMFILE. */
+int dmab_connect(const char *uri, dmab_t **ret);
+
+/* End the session: every device is closed, everything allocated in it is freed, and its memory is unmapped, so that
+ * no pointer from it may be used afterwards. dmab is invalid when it returns. NULL is fine. Keeps the thread's last
+ * error. */
+void dmab_disconnect(dmab_t *dmab);
+
+/* How long a lost connection is tried again before calls fail, in milliseconds; 5,000 unless set. 0: a call that finds
+ * the connection lost tries once, and a call that loses it answers -ECONNRESET. */
+int dmab_set_reconnect_timeout(dmab_t *dmab, unsigned timeout_ms);
+
+/* Call any method of the protocol (dmabroker-protocol(7), `dmabrokerctl help METHOD`).
+ *
+ * params_json is a JSON object, or NULL for no parameters. *ret_result_json is the result as JSON text on one line; the
+ * caller frees it with free(). ret_result_json may be NULL when the result does not matter. File descriptors that come
+ * with the result are closed; dmab_call_fds() keeps them. A method that takes something gets a `request_key` unless the
+ * parameters have one, so that a lost connection never takes anything twice.
+ *
+ * An error of the protocol comes back as its errno (-ENOSYS for an unknown method, -EINVAL for parameters of the wrong
+ * form); dmab_last_error_json() has the whole error object. -EINVAL: params_json is no JSON object; -ECONNRESET: the
+ * connection was lost before the answer came and the call may not be repeated, so that it is not known whether it was
+ * carried out; -ESTALE: the daemon has forgotten the session; -ENOMEM. */
+int dmab_call(dmab_t *dmab, const char *method, const char *params_json, char **ret_result_json);
+
+/* dmab_call() that also receives file descriptors: *ret_n_fds of them in ret_fds, which has room for max_fds. The
+ * caller closes them (they are close-on-exec). -E2BIG: more came than there is room for; none is kept, but the call was
+ * carried out. */
+int dmab_call_fds(dmab_t *dmab, const char *method, const char *params_json, char **ret_result_json, int *ret_fds,
+                  size_t max_fds, size_t *ret_n_fds);
+
+/* Why the calling thread's last failed call failed, as a sentence; "" when none has failed. Valid until the thread's
+ * next failing call; never freed. A call that succeeds does not change it. */
+const char *dmab_last_error(void);
+
+/* The daemon's error object of the calling thread's last failed call as JSON text: code, message and data with errno,
+ * reason and the values that matter. NULL when the failure did not come from the daemon. Lives as long as
+ * dmab_last_error(). */
+const char *dmab_last_error_json(void);
+
+/* The stable token for why the last failed call failed ("quota", "no_contiguous", "mask" …); NULL when the failure has
+ * none. Lifetime as dmab_last_error(). */
+const char *dmab_last_reason(void);
+
+/* Who the daemon says this session belongs to, e.g. "user:1000", and its role: "admin", "local" or "guest". Never NULL;
+ * valid until dmab_disconnect(). */
+const char *dmab_owner(const dmab_t *dmab);
+const char *dmab_role(const dmab_t *dmab);
+
+/* The release of the daemon that the session was opened with; valid until dmab_disconnect(). */
+const char *dmab_server_version(const dmab_t *dmab);
+
+/* ---- devices ----------------------------------------------------------------------------------------------------- */
+
+/* What a device is and can; 0 or NULL leaves a member to the daemon. Mirrors struct device_dma_parameters and the masks
+ * of the kernel's struct device. */
+struct dmab_device_options {
+        size_t struct_size;
+        const char *parent; /* the device above it; the nearest ancestor that does DMA itself does it for this one */
+        uint64_t mask;      /* highest address of streaming mappings; 0: as coherent_mask, else 32 bits */
+        uint64_t coherent_mask;  /* highest address of coherent memory; 0: as mask */
+        uint64_t boundary;       /* a power of two that no allocation may cross; 0: none */
+        uint64_t max_segment;    /* bytes of the longest piece that the device takes at once; 0: no limit */
+        uint64_t min_align_mask; /* address bits that must survive bouncing, e.g. 0xfff for NVMe; 0: none */
+        int node;                /* preferred NUMA node; -1: none */
+        unsigned timeout_ms;     /* how long DMAB_WAIT waits; 0: 10,000 */
+};
+#define DMAB_DEVICE_OPTIONS_INIT { .struct_size = sizeof(struct dmab_device_options), .node = -1 }
+
+/* Open a device: a PCI address such as "0000:00:1f.6", or a name of the caller's choice for a virtual one. options may
+ * be NULL. End *ret with dmab_device_close(); dmab_disconnect() does it otherwise.
+ *
+ * -EINVAL: a name, mask or boundary that is never acceptable; -ERANGE: the mask cannot be served; -ENODEV: the parent
+ * does not exist; -EDQUOT: the owner's quota; -E2BIG: options of a later version with members that this one does not
+ * know; and what dmab_call() answers. The same device may be open more than once. */
+int dmab_device_open(dmab_t *dmab, const char *name, const struct dmab_device_options *options, dmab_device_t **ret);
+
+/* Close a device that has nothing left. On success device is invalid. -EBUSY: it still has allocations; the sentence
+ * says how many and names one, nothing has changed, and device stays open. -ESTALE: the daemon has forgotten the
+ * session and with it the device; device is invalid and its memory unmapped. On any other error device stays open. */
+int dmab_device_close(dmab_device_t *device);
+
+/* Close a device and free whatever it still has; pointers to its memory are invalid afterwards. Errors as
+ * dmab_device_close(), except that -EBUSY does not happen. */
+int dmab_device_close_force(dmab_device_t *device);
+
+/* Set both masks of a device (the kernel's dma_set_mask_and_coherent()). What has been allocated stays where it is.
+ * -ERANGE: no memory source can serve it, and the masks are unchanged; -EINVAL: not of the form 2^n-1, or below a
+ * page. */
+int dmab_set_mask(dmab_device_t *device, uint64_t mask);
+
+/* Could this mask be served? 1: yes, 0: no, else -errno (the kernel's dma_supported()). */
+int dmab_supported(dmab_device_t *device, uint64_t mask);
+
+/* Properties that never change while the device is open; valid until it is closed, never NULL. */
+const char *dmab_device_name(const dmab_device_t *device);        /* as it was opened */
+const char *dmab_device_translation(const dmab_device_t *device); /* "identity", "iommu", "grant" or "guest" */
+const char *dmab_device_via(const dmab_device_t *device); /* the device that does the DMA: itself or an ancestor */
+uint64_t dmab_device_handle(const dmab_device_t *device); /* its number in the protocol, for dmab_call() */
+
+/* Set memory aside that serves this device and nobody else (the kernel's restricted-dma-pool): size bytes below mask
+ * (0: the device's coherent mask). Its allocations are then served from there. *ret_region is the number that
+ * dmab_device_unreserve() takes; closing the device ends it too. -ENOMEM, -ERANGE, -EDQUOT and what dmab_call()
+ * answers. */
+int dmab_device_reserve(dmab_device_t *device, size_t size, uint64_t mask, uint64_t *ret_region);
+
+/* Give it back. -EBUSY: there are allocations in it. -ENOENT: not one of this device's. */
+int dmab_device_unreserve(dmab_device_t *device, uint64_t region);
+
+/* ---- coherent memory --------------------------------------------------------------------------------------------- */
+
+/* How hard to try, and what for. At most one of the first two; neither is DMAB_NOWAIT. */
+enum {
+        DMAB_NOWAIT = 1 << 0, /* fail at once with -ENOMEM (GFP_ATOMIC without the reserve) */
+        DMAB_WAIT = 1 << 1,   /* wait for memory, up to the device's timeout: -ETIMEDOUT (GFP_KERNEL) */
+        DMAB_HIGH = 1 << 2,   /* may use the emergency reserve (__GFP_HIGH) */
+        DMAB_ZERO = 1 << 3,   /* filled with zeroes (__GFP_ZERO); else it may hold what the same owner left there */
+        DMAB_SHAREABLE = 1 << 4, /* may be mapped for a second device */
+};
+
+/* Allocate machine-contiguous memory that the CPU and the device both see without any flushing (the kernel's
+ * dma_alloc_coherent()). It is mapped read-write at *ret_vaddr; *ret_dma is what the device must be given.
+ * size is rounded up to whole pages of 4 KiB, and dma is aligned to the smallest power of two of pages that holds it,
+ * as in the kernel; dmab_alloc_coherent_attrs() can ask for less or more. It never crosses the device's boundary and
+ * lies below its coherent mask. Free it with dmab_free_coherent(); it ends with its device and its session otherwise.
+ *
+ * -ENOMEM: not enough free memory, or none in one piece (dmab_last_reason() tells them apart: no_memory,
+ * no_contiguous); -ETIMEDOUT: DMAB_WAIT waited in vain; -EDQUOT: the owner's quota; -EINVAL: size 0, flags that do not
+ * go together, or larger than the boundary; -E2BIG: more than this daemon ever gives; -EOPNOTSUPP: a flag that is not
+ * possible here; and what dmab_call() answers. */
+int dmab_alloc_coherent(dmab_device_t *device, size_t size, unsigned flags, void **ret_vaddr, dmab_addr_t *ret_dma);
+
+/* What an allocation may ask for beyond what its device says. 0 leaves it to the device. */
+struct dmab_coherent_attrs {
+        size_t struct_size;
+        uint64_t align;    /* a power of two; 0: the size, rounded up to a power of two of pages */
+        uint64_t boundary; /* a power of two that must not be crossed, in addition to the device's */
+        uint64_t mask;     /* highest address, in addition to the device's coherent mask */
+        unsigned wait_ms;  /* with DMAB_WAIT: how long; 0: the device's timeout */
+};
+#define DMAB_COHERENT_ATTRS_INIT { .struct_size = sizeof(struct dmab_coherent_attrs) }
+
+/* dmab_alloc_coherent() with more to say (the kernel's dma_alloc_attrs()). attrs may be NULL. Errors are the same, and
+ * -EINVAL for an alignment or boundary that is no power of two. */
+int dmab_alloc_coherent_attrs(dmab_device_t *device, size_t size, unsigned flags,
+                              const struct dmab_coherent_attrs *attrs, void **ret_vaddr, dmab_addr_t *ret_dma);
+
+/* Free what dmab_alloc_coherent() gave (the kernel's dma_free_coherent(), with the checks of CONFIG_DMA_API_DEBUG).
+ * Unmaps vaddr. The device must no longer use the memory.
+ *
+ * -EFAULT: vaddr is not (or no longer) an allocation of this session; -EXDEV: it is another device's; -EINVAL: size is
+ * not the size that was asked for, or dma not its address: nothing has changed. -ESTALE: the daemon has forgotten the
+ * session, and with it the memory; vaddr is unmapped. An answer with the reason double_free or unknown_handle: somebody
+ * else, such as dmabrokerctl, has freed it; vaddr is unmapped. On any other error the memory stays allocated and
+ * mapped. */
+int dmab_free_coherent(dmab_device_t *device, size_t size, void *vaddr, dmab_addr_t dma);
+
+/* Are the addresses of an allocation real? */
+enum dmab_addressing {
+        DMAB_ADDRESSING_MACHINE = 1,   /* addresses on the machine's bus */
+        DMAB_ADDRESSING_SIMULATED = 2, /* made up by the simulation: no device can use them */
+};
+
+/* Where an allocation is. */
+struct dmab_coherent_info {
+        size_t struct_size;
+        uint64_t alloc;        /* its number in the protocol, for dmab_call() */
+        uint64_t region;       /* the region it lies in */
+        uint64_t offset;       /* bytes from the region's start */
+        uint64_t size;         /* bytes, as rounded up */
+        dmab_addr_t dma_addr;  /* what the device is given */
+        uint64_t machine_addr; /* on the machine's bus; DMAB_ADDR_NONE when the daemon does not tell this client */
+        enum dmab_addressing addressing;
+};
+#define DMAB_COHERENT_INFO_INIT { .struct_size = sizeof(struct dmab_coherent_info) }
+
+/* Describe the allocation that starts at vaddr. Makes no call to the daemon. The caller sets ret->struct_size; the
+ * members within it are filled. -EFAULT: vaddr is not the start of an allocation of this session; -EXDEV: it is another
+ * device's; -EINVAL: struct_size is too small. */
+int dmab_coherent_info(dmab_device_t *device, const void *vaddr, struct dmab_coherent_info *ret);
+
+#pragma GCC visibility pop
+#ifdef __cplusplus
+}
+#endif
+
 #endif

@@ -1,0 +1,154 @@
+/* dmab_call(): any method of the protocol, with JSON for its parameters and its result. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "client/error.h"
+#include "client/session.h"
+#include "proto/methods.h"
+
+/* A method that ends something answers otherwise the second time. */
+static bool ends_something(const struct schema_method *method) {
+        return method->id == METHOD_broker_bye || method->id == METHOD_broker_hello ||
+               method->id == METHOD_device_close || method->id == METHOD_device_unreserve ||
+               method->id == METHOD_coherent_free;
+}
+
+/* The name goes into JSON as it is. */
+static int check_method(const char *method) {
+        size_t length =
+                method ? strspn(method, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") : 0;
+
+        if (!length || length > 64 || method[length])
+                return error_set(ENOSYS, "no method has a name like this one: it must be letters, digits, \".\" and "
+                                         "\"_\", at most 64");
+        return 0;
+}
+
+static int nesting_of(const json_t *value, unsigned limit) {
+        const char *key;
+        json_t *member;
+        size_t i;
+        int deepest = 0, n;
+
+        if (!json_is_object(value) && !json_is_array(value))
+                return 0;
+        if (!limit)
+                return 1;
+        if (json_is_array(value)) {
+                json_array_foreach(value, i, member) {
+                        n = nesting_of(member, limit - 1);
+                        deepest = n > deepest ? n : deepest;
+                }
+        } else {
+                json_object_foreach((json_t *)value, key, member) {
+                        n = nesting_of(member, limit - 1);
+                        deepest = n > deepest ? n : deepest;
+                }
+        }
+        return deepest + 1;
+}
+
+/* Messages beyond the daemon's limits are answered without an id: they must not be sent. */
+static int check_limits(struct dmab *dmab, json_t *params, const char *text) {
+        const struct link_limits *limits = link_limits(dmab->link);
+
+        if (strlen(text) + 256 > limits->message_bytes)
+                return error_set(E2BIG,
+                                 "the parameters have %zu bytes, too many for the %llu of a message "
+                                 "to this daemon",
+                                 strlen(text), (unsigned long long)limits->message_bytes);
+        if ((uint64_t)nesting_of(params, limits->nesting) + 1 > limits->nesting)
+                return error_set(E2BIG, "the parameters are nested too deeply; this daemon takes %llu levels",
+                                 (unsigned long long)limits->nesting);
+        return 0;
+}
+
+static int make_params(struct dmab *dmab, const struct schema_method *method, const char *given, char **ret) {
+        json_error_t error;
+        json_t *params = json_loads(given ? given : "{}", JSON_REJECT_DUPLICATES, &error);
+        char key[LINK_KEY_SIZE], *text = NULL;
+        int r = 0;
+
+        if (!params)
+                return error_set(EINVAL, "the parameters are not JSON: %s at line %d, column %d", error.text,
+                                 error.line, error.column);
+        if (!json_is_object(params))
+                r = error_set(EINVAL, "the parameters must be a JSON object, such as {\"device\": 1}");
+        if (!r && method && method->takes && !json_object_get(params, "request_key")) {
+                link_make_key(dmab->link, key);
+                r = json_object_set_new(params, "request_key", json_string(key))
+                            ? error_set(ENOMEM, "there is not enough memory")
+                            : 0;
+        }
+        if (!r) {
+                text = json_dumps(params, JSON_COMPACT);
+                r = text ? check_limits(dmab, params, text) : error_set(ENOMEM, "there is not enough memory");
+        }
+        json_decref(params);
+        if (r) {
+                free(text);
+                return r;
+        }
+        *ret = text;
+        return 0;
+}
+
+static int take_result(const struct link_reply *reply, char **ret_json) {
+        char *text = json_dumps(reply->result, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(15));
+
+        if (!text)
+                return error_set(ENOMEM, "there is not enough memory");
+        *ret_json = text;
+        return 0;
+}
+
+int dmab_call_fds(dmab_t *dmab, const char *method, const char *params_json, char **ret_result_json, int *ret_fds,
+                  size_t max_fds, size_t *ret_n_fds) {
+        const struct schema_method *known;
+        struct link_reply reply = { 0 };
+        struct link_request request = { .method = method };
+        char *params = NULL;
+        int r = session_check(dmab);
+
+        if (!r)
+                r = check_method(method);
+        if (r)
+                return r;
+        known = schema_method_find(&protocol_table, method);
+        request.repeatable = known && !ends_something(known);
+        if (params_json || (known && known->takes)) {
+                r = make_params(dmab, known, params_json, &params);
+                if (r)
+                        return r;
+        }
+        request.params = params;
+        r = link_call(dmab->link, &request, &reply, NULL);
+        free(params);
+        if (!r && known && known->id == METHOD_broker_bye)
+                link_end(dmab->link);
+        if (!r && reply.n_fds > max_fds)
+                r = error_set(E2BIG, "%zu file descriptors came with the answer to %s, and there is room for %zu",
+                              reply.n_fds, method, max_fds);
+        if (!r && ret_result_json)
+                r = take_result(&reply, ret_result_json);
+        if (!r && reply.n_fds)
+                memcpy(ret_fds, reply.fds, reply.n_fds * sizeof(int));
+        if (!r) {
+                *ret_n_fds = reply.n_fds;
+                reply.n_fds = 0;
+        }
+        link_reply_release(&reply);
+        return r;
+}
+
+int dmab_call(dmab_t *dmab, const char *method, const char *params_json, char **ret_result_json) {
+        int fds[CHANNEL_FDS_MAX];
+        size_t n_fds = 0;
+        int r = dmab_call_fds(dmab, method, params_json, ret_result_json, fds, CHANNEL_FDS_MAX, &n_fds);
+
+        for (size_t i = 0; i < n_fds; i++)
+                close(fds[i]);
+        return r;
+}

@@ -1,0 +1,308 @@
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/error.h"
+#include "client/params.h"
+#include "client/result.h"
+#include "client/session.h"
+#include "proto/schema.h"
+
+/* uthash must report that it has no memory, not end the process. */
+#define HASH_NONFATAL_OOM 1
+#define uthash_nonfatal_oom(element) ((element)->unhashed = true)
+#include <uthash.h>
+
+/* Known from the allocation on, by its pointer, until it is freed; while a thread frees it, it is in no table, so that
+ * a second free of the same pointer finds nothing. */
+struct allocation {
+        void *vaddr; /* key */
+        dmab_device_t *device;
+        struct region *region;
+        size_t asked; /* the caller's size */
+        uint64_t number, region_number, offset, size, machine_addr;
+        dmab_addr_t dma_addr;
+        enum dmab_addressing addressing;
+        bool unhashed;
+        UT_hash_handle hh;
+};
+
+static int no_memory(void) {
+        return error_set(ENOMEM, "there is not enough memory");
+}
+
+/* ---- the table ---- */
+
+static int table_add(struct dmab *dmab, struct allocation *allocation) {
+        pthread_mutex_lock(&dmab->lock);
+        allocation->unhashed = false;
+        HASH_ADD_PTR(dmab->allocations, vaddr, allocation);
+        pthread_mutex_unlock(&dmab->lock);
+        return allocation->unhashed ? no_memory() : 0;
+}
+
+/* The allocation at vaddr, if it is the device's. With the session's lock held. */
+static int table_find(const dmab_device_t *device, const void *vaddr, struct allocation **ret) {
+        struct allocation *allocation;
+
+        HASH_FIND_PTR(device->dmab->allocations, &vaddr, allocation);
+        if (!allocation)
+                return error_set(EFAULT,
+                                 "%p is not the start of an allocation of this session; it may have been freed already",
+                                 vaddr);
+        if (allocation->device != device)
+                return error_set(EXDEV, "the allocation at %p belongs to %s, not to %s", vaddr,
+                                 allocation->device->name, device->name);
+        *ret = allocation;
+        return 0;
+}
+
+/* Give up the CPU's view of it. */
+static void drop(struct dmab *dmab, struct allocation *allocation) {
+        region_release(dmab, allocation->region);
+        free(allocation);
+}
+
+void coherent_forget(struct dmab *dmab, const struct dmab_device *device) {
+        struct allocation *allocation, *next, *dropped = NULL;
+
+        pthread_mutex_lock(&dmab->lock);
+        HASH_ITER(hh, dmab->allocations, allocation, next) {
+                if (device && allocation->device != device)
+                        continue;
+                HASH_DEL(dmab->allocations, allocation);
+                allocation->vaddr = dropped;
+                dropped = allocation;
+        }
+        pthread_mutex_unlock(&dmab->lock);
+        for (; dropped; dropped = next) {
+                next = dropped->vaddr;
+                drop(dmab, dropped);
+        }
+}
+
+/* ---- allocating ---- */
+
+static int check_flags(unsigned flags) {
+        const unsigned known = DMAB_NOWAIT | DMAB_WAIT | DMAB_HIGH | DMAB_ZERO | DMAB_SHAREABLE;
+
+        if (flags & ~known)
+                return error_set(EINVAL, "flags 0x%x are none that libdmabroker knows", flags & ~known);
+        if ((flags & DMAB_NOWAIT) && (flags & DMAB_WAIT))
+                return error_set(EINVAL, "DMAB_NOWAIT and DMAB_WAIT contradict each other");
+        return 0;
+}
+
+static int check_sizes(size_t size, const struct dmab_coherent_attrs *attrs) {
+        if (!size)
+                return error_set(EINVAL, "an allocation of 0 bytes is none");
+        if (size > SCHEMA_INTEGER_MAX)
+                return error_set(E2BIG, "%zu bytes are more than any machine has", size);
+        if (attrs->align > SCHEMA_INTEGER_MAX || attrs->boundary > SCHEMA_INTEGER_MAX)
+                return error_set(EINVAL, "an alignment or boundary of more than 2^52 bytes cannot be had");
+        return 0;
+}
+
+static void alloc_params(const dmab_device_t *device, size_t size, unsigned flags,
+                         const struct dmab_coherent_attrs *attrs, const char *key, struct params *params) {
+        params_begin(params);
+        params_uint(params, "device", device->handle);
+        params_uint(params, "size", size);
+        if (attrs->align)
+                params_uint(params, "align", attrs->align);
+        if (attrs->boundary)
+                params_uint(params, "boundary", attrs->boundary);
+        if (attrs->mask)
+                params_hex(params, "mask", attrs->mask);
+        params_uint(params, "wait_ms", !(flags & DMAB_WAIT) ? 0 : attrs->wait_ms ? attrs->wait_ms : device->wait_ms);
+        if (flags & DMAB_HIGH)
+                params_word(params, "priority", "high", '"');
+        if (flags & DMAB_ZERO)
+                params_word(params, "zero", "true", 0);
+        if (flags & DMAB_SHAREABLE)
+                params_word(params, "shareable", "true", 0);
+        params_word(params, "request_key", key, '"');
+        params_end(params);
+}
+
+/* The answer's members. `number` is set if it is there, so that the memory can be given back. */
+static int take_answer(json_t *result, struct allocation *allocation) {
+        const char *addressing = json_string_value(json_object_get(result, "addressing"));
+        int r = result_uint(result, "alloc", &allocation->number);
+
+        if (!r)
+                r = result_uint(result, "region", &allocation->region_number);
+        if (!r)
+                r = result_uint(result, "offset", &allocation->offset);
+        if (!r)
+                r = result_uint(result, "size", &allocation->size);
+        if (!r)
+                r = result_hex(result, "dma_addr", &allocation->dma_addr);
+        allocation->machine_addr = DMAB_ADDR_NONE;
+        if (!r && json_object_get(result, "machine_addr"))
+                r = result_hex(result, "machine_addr", &allocation->machine_addr);
+        allocation->addressing =
+                addressing && !strcmp(addressing, "machine") ? DMAB_ADDRESSING_MACHINE : DMAB_ADDRESSING_SIMULATED;
+        return r;
+}
+
+static int free_number(struct dmab *dmab, uint64_t number) {
+        struct link_reply reply = { 0 };
+        struct params params;
+        bool repeated;
+        int r;
+
+        params_begin(&params);
+        params_uint(&params, "alloc", number);
+        params_end(&params);
+        r = link_call(dmab->link,
+                      &(struct link_request){ .method = "coherent.free", .params = params.text, .repeatable = true },
+                      &reply, &repeated);
+        link_reply_release(&reply);
+        /* The first of two may have done it, and handles are never used again. */
+        if (r && repeated && (error_is("double_free") || error_is("unknown_handle")))
+                r = 0;
+        return r;
+}
+
+/* Make it visible to the CPU and known to the session. */
+static int settle(struct dmab *dmab, struct allocation *allocation) {
+        int r = region_use(dmab, allocation->region_number, &allocation->region);
+
+        if (r)
+                return r;
+        allocation->vaddr = region_address(allocation->region, allocation->offset, allocation->size);
+        if (!allocation->vaddr || allocation->asked > allocation->size)
+                r = error_set(EPROTO, "the daemon's answer puts an allocation outside its region");
+        else
+                r = table_add(dmab, allocation);
+        if (r)
+                region_release(dmab, allocation->region);
+        return r;
+}
+
+int dmab_alloc_coherent_attrs(dmab_device_t *device, size_t size, unsigned flags,
+                              const struct dmab_coherent_attrs *attrs, void **ret_vaddr, dmab_addr_t *ret_dma) {
+        struct dmab_coherent_attrs known = DMAB_COHERENT_ATTRS_INIT;
+        struct link_reply reply = { 0 };
+        struct allocation *allocation;
+        char key[LINK_KEY_SIZE];
+        struct params params;
+        int r = session_check(device->dmab);
+
+        if (!r && attrs)
+                r = session_copy_struct(&known, sizeof(known), attrs, "struct dmab_coherent_attrs");
+        if (!r)
+                r = check_flags(flags);
+        if (!r)
+                r = check_sizes(size, &known);
+        if (r)
+                return r;
+        allocation = calloc(1, sizeof(*allocation));
+        if (!allocation)
+                return no_memory();
+        allocation->device = device;
+        allocation->asked = size;
+        link_make_key(device->dmab->link, key);
+        alloc_params(device, size, flags, &known, key, &params);
+        r = link_call(device->dmab->link,
+                      &(struct link_request){ .method = "coherent.alloc", .params = params.text, .repeatable = true },
+                      &reply, NULL);
+        if (!r)
+                r = take_answer(reply.result, allocation);
+        if (!r)
+                r = settle(device->dmab, allocation);
+        link_reply_release(&reply);
+        if (r) {
+                struct error_state *saved = error_save();
+
+                if (allocation->number)
+                        free_number(device->dmab, allocation->number);
+                error_restore(saved);
+                free(allocation);
+                return r;
+        }
+        *ret_vaddr = allocation->vaddr;
+        *ret_dma = allocation->dma_addr;
+        return 0;
+}
+
+int dmab_alloc_coherent(dmab_device_t *device, size_t size, unsigned flags, void **ret_vaddr, dmab_addr_t *ret_dma) {
+        return dmab_alloc_coherent_attrs(device, size, flags, NULL, ret_vaddr, ret_dma);
+}
+
+/* ---- freeing ---- */
+
+static int take_out(dmab_device_t *device, size_t size, void *vaddr, dmab_addr_t dma, struct allocation **ret) {
+        struct allocation *allocation;
+        int r;
+
+        pthread_mutex_lock(&device->dmab->lock);
+        r = table_find(device, vaddr, &allocation);
+        if (!r && allocation->asked != size)
+                r = error_set(EINVAL, "the allocation at %p was made with %zu bytes, and is freed with %zu", vaddr,
+                              allocation->asked, size);
+        if (!r && allocation->dma_addr != dma)
+                r = error_set(EINVAL, "the allocation at %p has the dma address 0x%llx, and is freed with 0x%llx",
+                              vaddr, (unsigned long long)allocation->dma_addr, (unsigned long long)dma);
+        if (!r)
+                HASH_DEL(device->dmab->allocations, allocation);
+        pthread_mutex_unlock(&device->dmab->lock);
+        if (!r)
+                *ret = allocation;
+        return r;
+}
+
+int dmab_free_coherent(dmab_device_t *device, size_t size, void *vaddr, dmab_addr_t dma) {
+        struct dmab *dmab = device->dmab;
+        struct allocation *allocation;
+        int r = session_check(dmab);
+
+        if (!r)
+                r = take_out(device, size, vaddr, dma, &allocation);
+        if (r)
+                return r;
+        r = free_number(dmab, allocation->number);
+        /* Whatever the daemon does not know any more, its owner has lost: by the session's end or an administrator. */
+        if (r && r != -ESTALE && !error_is("double_free") && !error_is("unknown_handle")) {
+                struct error_state *saved = error_save();
+
+                if (table_add(dmab, allocation))
+                        drop(dmab, allocation);
+                error_restore(saved);
+                return r;
+        }
+        drop(dmab, allocation);
+        return r;
+}
+
+int dmab_coherent_info(dmab_device_t *device, const void *vaddr, struct dmab_coherent_info *ret) {
+        struct dmab_coherent_info info = DMAB_COHERENT_INFO_INIT;
+        struct allocation *allocation;
+        size_t size = ret->struct_size;
+        int r = session_check(device->dmab);
+
+        if (r)
+                return r;
+        if (size < sizeof(size))
+                return error_set(EINVAL,
+                                 "struct_size of struct dmab_coherent_info is %zu; set it to sizeof(the structure)",
+                                 size);
+        pthread_mutex_lock(&device->dmab->lock);
+        r = table_find(device, vaddr, &allocation);
+        if (!r) {
+                info.alloc = allocation->number;
+                info.region = allocation->region_number;
+                info.offset = allocation->offset;
+                info.size = allocation->size;
+                info.dma_addr = allocation->dma_addr;
+                info.machine_addr = allocation->machine_addr;
+                info.addressing = allocation->addressing;
+        }
+        pthread_mutex_unlock(&device->dmab->lock);
+        if (r)
+                return r;
+        memcpy(ret, &info, size < sizeof(info) ? size : sizeof(info));
+        ret->struct_size = size;
+        return 0;
+}

@@ -1,0 +1,27 @@
+/* Why a call failed, remembered for the calling thread: what dmab_last_error() and its sisters tell. */
+#ifndef DMAB_CLIENT_ERROR_H
+#define DMAB_CLIENT_ERROR_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+/* Remember a sentence. Returns -error, so that a caller can `return error_set(EINVAL, ...)`. */
+int error_set(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Remember the error object of a reply (borrowed). Returns the negative errno that it stands for; -EPROTO if it is not
+ * an error object of the protocol. */
+int error_set_reply(json_t *object);
+
+/* Say the last error with another sentence: its reason and its JSON stay. */
+void error_reword(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Does the last error have this reason? */
+bool error_is(const char *reason);
+
+/* Put the thread's last error aside and bring it back: for cleanup whose own failures must not hide the first one. */
+struct error_state;
+struct error_state *error_save(void);
+/* Frees saved; NULL is fine and changes nothing. */
+void error_restore(struct error_state *saved);
+
+#endif

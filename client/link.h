@@ -1,0 +1,67 @@
+/* A session's calls: numbers them, gives every thread the reply that is its own, and keeps the session alive over lost
+ * connections.
+ *
+ * No thread of its own. Of the threads that wait for replies, one is the reader: it takes what comes from the socket,
+ * hands replies to those they belong to, and passes the role on when its own has come. */
+#ifndef DMAB_CLIENT_LINK_H
+#define DMAB_CLIENT_LINK_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "client/channel.h"
+
+struct link;
+
+struct link_request {
+        const char *method;  /* needs no escaping in JSON */
+        const char *params;  /* a JSON object without LF; NULL: none */
+        bool repeatable;     /* may be sent again when the connection was lost before the reply came */
+        unsigned timeout_ms; /* give up waiting for the reply; the connection is then lost. 0: never */
+};
+
+struct link_reply {
+        json_t *result;           /* the caller's */
+        int fds[CHANNEL_FDS_MAX]; /* the caller's; close-on-exec */
+        size_t n_fds;
+};
+
+struct link_limits {
+        uint64_t message_bytes, nesting, calls_in_flight, wait_ms;
+};
+
+/* Connect to the socket at path and open a session. Errors as dmab_connect(), with a sentence. */
+int link_open(const char *path, struct link **ret);
+
+/* End the session (unless it is gone already) and free the link. No call may be under way. */
+void link_close(struct link *link);
+
+/* Free the link in the child of a fork, leaving the session to the parent. */
+void link_abandon(struct link *link);
+
+/* Call and wait. On success *ret is the caller's to release (link_reply_release()). On failure the thread's last error
+ * is set. If the call was sent more than once, *ret_repeated (may be NULL) is true: an earlier one may have been
+ * carried out. */
+int link_call(struct link *link, const struct link_request *request, struct link_reply *ret, bool *ret_repeated);
+
+/* Drop the result and close the descriptors. */
+void link_reply_release(struct link_reply *reply);
+
+/* The session is over by the caller's own wish: every later call answers -ESTALE. */
+void link_end(struct link *link);
+
+void link_set_timeout(struct link *link, unsigned timeout_ms);
+
+/* A key that no other taking call of this owner has: "0123456789abcdef-1". */
+enum { LINK_KEY_SIZE = 40 };
+void link_make_key(struct link *link, char key[LINK_KEY_SIZE]);
+
+/* What broker.hello said first. Lives as long as the link. */
+const struct link_limits *link_limits(const struct link *link);
+const char *link_owner(const struct link *link);
+const char *link_role(const struct link *link);
+const char *link_server_version(const struct link *link);
+
+#endif

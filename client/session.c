@@ -1,0 +1,114 @@
+#include "client/session.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/address.h"
+#include "client/error.h"
+#include "config.h"
+
+/* A handle is the property of the process that made it. Counting forks costs nothing per call; asking for the process's
+ * id would be a system call each time. */
+static unsigned forks;
+static pthread_once_t forks_once = PTHREAD_ONCE_INIT;
+
+static void count_fork(void) {
+        forks++;
+}
+
+static void watch_forks(void) {
+        pthread_atfork(NULL, NULL, count_fork);
+}
+
+int session_check(const struct dmab *dmab) {
+        if (!dmab)
+                return error_set(EINVAL, "the handle of the session is NULL");
+        if (dmab->forks != forks)
+                return error_set(EINVAL, "this handle is the parent process's, from before fork(); connect again");
+        return 0;
+}
+
+int session_copy_struct(void *known, size_t known_size, const void *given, const char *what) {
+        const unsigned char *bytes = given;
+        size_t size;
+
+        memcpy(&size, given, sizeof(size));
+        if (size < sizeof(size) || size > 4096)
+                return error_set(EINVAL,
+                                 "struct_size of %s is %zu; set it to sizeof(the structure), best with its _INIT macro",
+                                 what, size);
+        for (size_t i = known_size; i < size; i++)
+                if (bytes[i])
+                        return error_set(
+                                E2BIG, "%s asks for something that libdmabroker %s does not know yet; use a later one",
+                                what, VERSION);
+        memcpy(known, given, size < known_size ? size : known_size);
+        return 0;
+}
+
+int dmab_connect(const char *uri, dmab_t **ret) {
+        struct dmab *dmab;
+        char *path;
+        int r;
+
+        pthread_once(&forks_once, watch_forks);
+        r = address_parse(uri, &path);
+        if (r)
+                return r;
+        dmab = calloc(1, sizeof(*dmab));
+        if (dmab)
+                r = link_open(path, &dmab->link);
+        else
+                r = error_set(ENOMEM, "there is not enough memory");
+        free(path);
+        if (r) {
+                free(dmab);
+                return r;
+        }
+        pthread_mutex_init(&dmab->lock, NULL);
+        dmab->forks = forks;
+        *ret = dmab;
+        return 0;
+}
+
+void dmab_disconnect(dmab_t *dmab) {
+        if (!dmab)
+                return;
+        if (dmab->forks == forks) {
+                link_close(dmab->link);
+        } else {
+                /* Another thread of the parent may have held the lock at the fork; in the child nobody does. */
+                pthread_mutex_init(&dmab->lock, NULL);
+                link_abandon(dmab->link);
+        }
+        coherent_forget(dmab, NULL);
+        while (dmab->devices)
+                device_forget(dmab->devices);
+        pthread_mutex_destroy(&dmab->lock);
+        free(dmab);
+}
+
+int dmab_set_reconnect_timeout(dmab_t *dmab, unsigned timeout_ms) {
+        int r = session_check(dmab);
+
+        if (!r)
+                link_set_timeout(dmab->link, timeout_ms);
+        return r;
+}
+
+const char *dmab_owner(const dmab_t *dmab) {
+        return link_owner(dmab->link);
+}
+
+const char *dmab_role(const dmab_t *dmab) {
+        return link_role(dmab->link);
+}
+
+const char *dmab_server_version(const dmab_t *dmab) {
+        return link_server_version(dmab->link);
+}
+
+const char *dmab_version(void) {
+        return VERSION;
+}

@@ -1,0 +1,47 @@
+/* What a dmab_t and a dmab_device_t are, for the files that make them up. */
+#ifndef DMAB_CLIENT_SESSION_H
+#define DMAB_CLIENT_SESSION_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "client/link.h"
+#include "client/region.h"
+#include "include/dmabroker.h"
+
+struct allocation; /* coherent.c */
+
+struct dmab {
+        struct link *link;
+        unsigned forks;       /* fork_count() when it was made */
+        pthread_mutex_t lock; /* guards all below */
+        struct region_table regions;
+        struct allocation *allocations; /* hashed by vaddr */
+        struct dmab_device *devices;
+};
+
+struct dmab_device {
+        struct dmab *dmab;
+        struct dmab_device *next, **pprev; /* in dmab->devices */
+        uint64_t handle;
+        unsigned wait_ms;
+        char *name, *translation, *via;
+};
+
+/* 0, or -EINVAL with a sentence in the child of a fork: every public function asks this first. */
+int session_check(const struct dmab *dmab);
+
+/* Unmap and forget every allocation of a device, or of all when device is NULL, without a word to the daemon. */
+void coherent_forget(struct dmab *dmab, const struct dmab_device *device);
+
+/* Take a device off its session and free it. */
+void device_forget(struct dmab_device *device);
+
+/* Copy a caller's struct that begins with its size into known, of which the size is known_size: members that the
+ * caller's version does not have stay as they are; -E2BIG when it has members, not 0, that this one does not know.
+ * -EINVAL: no size. */
+int session_copy_struct(void *known, size_t known_size, const void *given, const char *what);
+
+#endif
