@@ -81,6 +81,15 @@ DEFINE(broker_hello_result,
         FIELD(broker_hello_result, limits, OBJECT, NEEDED, .sub = &hello_limits_struct,
               .doc = "the connection's limits"));
 
+DEFINE(broker_status_params,
+        FIELD(broker_status_params, runs, UINT, LIST_LIMIT,
+              .doc = "also tell where the free memory is: at most so many machine-contiguous runs of each source; "
+                     "not for guests"));
+
+DEFINE(memory_run,
+        FIELD(memory_run, machine_addr, HEX, NEEDED, .doc = "where on the host's memory bus it starts"),
+        FIELD(memory_run, size, UINT, NEEDED, .doc = "its bytes"));
+
 DEFINE(status_source,
         FIELD(status_source, name, STRING, NEEDED, .doc = "hugetlb, dma-heap, sim"),
         FIELD(status_source, addressing, ENUM, NEEDED, .names = addressing_names, .doc = DOC_ADDRESSING),
@@ -97,7 +106,9 @@ DEFINE(status_source,
         FIELD(status_source, pinned, BOOL, NEEDED, .doc = "whether the kernel is kept from moving the pages"),
         FIELD(status_source, limit, UINT, .doc = "bytes that it may grow to; absent: no limit of its own"),
         FIELD(status_source, pending, UINT, NEEDED, .doc = "bytes still to be cleaned before they can be handed out"),
-        FIELD(status_source, emergency, UINT, NEEDED, .doc = "bytes held back for allocations of high priority"));
+        FIELD(status_source, emergency, UINT, NEEDED, .doc = "bytes held back for allocations of high priority"),
+        FIELD(status_source, free_runs, OBJECT, .array = true, .sub = &memory_run_struct,
+              .doc = "memory in no region, ascending; only with runs"));
 
 DEFINE(status_backend,
         FIELD(status_backend, name, STRING, NEEDED, .doc = "who translates a device's addresses"),
@@ -471,7 +482,7 @@ static const struct schema_method methods[METHOD_COUNT] = {
           .results = &empty_result_struct },
         METHOD(broker, status),
           .summary = "say where memory comes from and how much of it there is",
-          .results = &broker_status_result_struct },
+          .params = &broker_status_params_struct, .results = &broker_status_result_struct },
         METHOD(rpc, discover),
           .summary = "describe the protocol",
           .doc = "The result is an OpenRPC document made from the table that requests are checked against" },

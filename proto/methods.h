@@ -111,6 +111,17 @@ struct broker_hello_result {
         struct hello_limits limits;
 };
 
+struct broker_status_params {
+        uint64_t present;
+        uint64_t runs;
+};
+
+struct memory_run {
+        uint64_t present;
+        uint64_t machine_addr;
+        uint64_t size;
+};
+
 struct status_source {
         uint64_t present;
         const char *name;
@@ -129,6 +140,7 @@ struct status_source {
         uint64_t limit; /* optional */
         uint64_t pending;
         uint64_t emergency;
+        SCHEMA_LIST(struct memory_run) free_runs; /* optional */
 };
 
 struct status_backend {
