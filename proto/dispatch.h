@@ -134,6 +134,7 @@ void rpc_peer_complain_fds(struct rpc_peer *peer);      /* descriptors came in, 
 /* The peer is there as long as the call is. */
 struct rpc_peer *rpc_call_peer(const struct rpc_call *call);
 const struct schema_method *rpc_call_method(const struct rpc_call *call);
+const struct schema_table *rpc_call_table(const struct rpc_call *call);
 /* Nobody waits for the answer: it will be thrown away, so descriptors need not be made for it. */
 bool rpc_call_is_notification(const struct rpc_call *call);
 

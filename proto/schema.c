@@ -15,9 +15,7 @@ static int complain(const struct check *check, const char *field, const char *wh
         return -EINVAL;
 }
 
-static size_t type_size(const struct schema_field *field) {
-        if (field->array)
-                return sizeof(SCHEMA_LIST(void));
+size_t schema_item_size(const struct schema_field *field) {
         switch (field->type) {
         case SCHEMA_BOOL:
                 return sizeof(bool);
@@ -45,7 +43,7 @@ static int check_field(const struct check *check, const struct schema_struct *st
         if (field->offset % 8 || field->offset < end || field->offset / 8 > 63 ||
             field->offset + field->size > structure->size)
                 return complain(check, field->name, "has no slot of its own, or is out of order");
-        if (field->size != type_size(field))
+        if (field->size != (field->array ? sizeof(SCHEMA_LIST(void)) : schema_item_size(field)))
                 return complain(check, field->name, "has a member of another size than its type");
         if ((field->type == SCHEMA_ENUM) != !!field->names || (field->type == SCHEMA_OBJECT) != !!field->sub)
                 return complain(check, field->name, "lacks names or a sub-table, or has one in vain");

@@ -115,6 +115,9 @@ int schema_table_check(const struct schema_table *table, char *text, size_t text
 /* The method with that name, or NULL. A linear search: the dispatch has its own index. */
 const struct schema_method *schema_method_find(const struct schema_table *table, const char *name);
 
+/* Bytes of one value of the row's type in memory, be it the member itself or an element of its list. */
+size_t schema_item_size(const struct schema_field *field);
+
 const char *schema_role_name(enum schema_role role);
 /* One word or two for people: "integer", "hex string", "array of string" … */
 const char *schema_type_name(enum schema_type type);
