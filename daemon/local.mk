@@ -6,5 +6,16 @@ libcore_la_SOURCES = \
 	daemon/core/failure.c daemon/core/failure.h \
 	daemon/core/source.c daemon/core/source.h
 
+# The daemon but for its main().
+noinst_LTLIBRARIES += libdaemon.la
+libdaemon_la_SOURCES = \
+	daemon/config.c daemon/config.h \
+	daemon/config-keys.c \
+	daemon/config-value.c \
+	daemon/log.c daemon/log.h
+libdaemon_la_CFLAGS = $(AM_CFLAGS) $(INIH_CFLAGS) $(SYSTEMD_CFLAGS)
+libdaemon_la_LIBADD = libiommu.la libsource.la libcore.la $(INIH_LIBS) $(SYSTEMD_LIBS)
+
+include daemon/iommu/local.mk
 include daemon/source/local.mk
 include daemon/rpc/local.mk

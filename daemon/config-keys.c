@@ -1,0 +1,93 @@
+#include "daemon/config.h"
+
+#include "daemon/log.h"
+
+static const char *const access_names[] = { "group", "everyone", NULL };
+static const char *const log_target_names[] = { "auto", "journal", "stderr", NULL };
+
+#define IN_CONFIG(member) .offset = offsetof(struct config, member)
+#define IN_DEVICE(member) .offset = offsetof(struct config_device, member)
+#define RELOAD .reloadable = true
+
+#define DAEMON(name, type_, ...) { .section = "daemon", .key = name, .type = CONFIG_##type_, __VA_ARGS__ }
+#define MEMORY(name, type_, ...) { .section = "memory", .key = name, .type = CONFIG_##type_, RELOAD, __VA_ARGS__ }
+#define LIMIT(name, type_, ...) { .section = "limits", .key = name, .type = CONFIG_##type_, RELOAD, __VA_ARGS__ }
+#define DEVICE(name, type_, ...) { .section = "device", .key = name, .type = CONFIG_##type_, RELOAD, __VA_ARGS__ }
+#define QUOTA(kind, type_, fallback_, doc_)                                                                   \
+        { .section = "quota", .key = #kind, .type = CONFIG_##type_, RELOAD, .unlimited = true,               \
+          .offset = QUOTA_##kind * sizeof(uint64_t), .fallback = fallback_, .doc = doc_ }
+
+#define MIB (UINT64_C(1) << 20)
+#define GIB (UINT64_C(1) << 30)
+
+const struct config_key config_keys[] = {
+        DAEMON("socket", TEXT, IN_CONFIG(socket), .fallback = "/run/dmabroker/dmabroker.sock",
+               .doc = "path of the socket to listen on; its directory is made if it is missing"),
+        DAEMON("state_dir", TEXT, IN_CONFIG(state_dir), .fallback = "/var/lib/dmabroker",
+               .doc = "directory for what must survive; one daemon at a time may use it"),
+        DAEMON("source", TEXT, IN_CONFIG(source), .fallback = "auto",
+               .doc = "memory sources, separated by commas; auto: those that have a section, or else hugetlb where "
+                      "that works and sim where not"),
+        DAEMON("access", CHOICE, IN_CONFIG(access), RELOAD, .fallback = "group", .choices = access_names,
+               .doc = "who may connect: the members of group and admin_group, or everyone on this machine"),
+        DAEMON("group", TEXT, IN_CONFIG(group), RELOAD, .fallback = "dmabroker", .doc = "members may connect"),
+        DAEMON("admin_group", TEXT, IN_CONFIG(admin_group), RELOAD, .fallback = "dmabroker-admin",
+               .doc = "members are administrators, as are root and the daemon's own user"),
+        DAEMON("grace", TIME, IN_CONFIG(grace_ms), RELOAD, .fallback = "30s", .max = 86400000,
+               .doc = "how long a session outlives its last connection; 0: it ends at once"),
+        DAEMON("shutdown_timeout", TIME, IN_CONFIG(shutdown_ms), RELOAD, .fallback = "3s", .max = 600000,
+               .doc = "how long the last answers may take to be read when the daemon ends"),
+        DAEMON("log_level", CHOICE, IN_CONFIG(log_level), RELOAD, .fallback = "info", .choices = log_level_names,
+               .doc = "the least important messages that are logged"),
+        DAEMON("log_target", CHOICE, IN_CONFIG(log_target), RELOAD, .fallback = "auto", .choices = log_target_names,
+               .doc = "auto: the journal if standard error is connected to it, standard error if not"),
+
+        MEMORY("region_idle", TIME, IN_CONFIG(region_idle_ms), .fallback = "10s",
+               .doc = "how long an owner keeps a region in which nothing is allocated"),
+        MEMORY("low_keep_percent", COUNT, IN_CONFIG(low_keep_percent), .fallback = "50", .max = 100,
+               .doc = "percent of the memory below 4 GiB that only devices with narrow masks may use, where there is "
+                      "memory above"),
+        MEMORY("emergency_permille", COUNT, IN_CONFIG(emergency_permille), .fallback = "20", .max = 1000,
+               .doc = "thousandths of each source's memory that only requests of high priority may use"),
+        MEMORY("emergency_max", SIZE, IN_CONFIG(emergency_max), .fallback = "64M",
+               .doc = "... but never more than this"),
+
+        LIMIT("connections", COUNT, IN_CONFIG(connections), .fallback = "16384", .min = 1, .max = 1000000,
+              .doc = "connections at a time, of all owners"),
+        LIMIT("message", SIZE, IN_CONFIG(message_bytes), .fallback = "1M", .min = 1024, .max = 256 * MIB,
+              .doc = "bytes of one message"),
+        LIMIT("nesting", COUNT, IN_CONFIG(nesting), .fallback = "64", .min = 8, .max = 1024,
+              .doc = "levels of arrays and objects in one message"),
+        LIMIT("calls_in_flight", COUNT, IN_CONFIG(calls_in_flight), .fallback = "256", .min = 1, .max = 1000000,
+              .doc = "calls of one connection that wait for their answer"),
+        LIMIT("batch_elements", COUNT, IN_CONFIG(batch_elements), .fallback = "1024", .min = 1, .max = 1000000,
+              .doc = "requests in one batch"),
+        LIMIT("batch_reply", SIZE, IN_CONFIG(batch_reply_bytes), .fallback = "8M", .min = 4096, .max = GIB,
+              .doc = "bytes of a batch's answer beyond which the rest of the batch is refused unexecuted"),
+        LIMIT("queue", SIZE, IN_CONFIG(queue_bytes), .fallback = "32M", .min = 65536, .max = 4 * GIB,
+              .doc = "bytes of answers not read yet at which a connection is cut off"),
+        LIMIT("queue_pause", SIZE, IN_CONFIG(queue_pause_bytes), .fallback = "256K", .min = 4096, .max = 4 * GIB,
+              .doc = "bytes of answers not read yet at which no more requests are taken from a connection"),
+        LIMIT("stall", TIME, IN_CONFIG(stall_ms), .fallback = "30s", .min = 100, .max = 86400000,
+              .doc = "how long a connection may leave its answers unread before it is cut off"),
+
+        QUOTA(bytes, SIZE, "unlimited", "bytes of coherent allocations"),
+        QUOTA(held_bytes, SIZE, "unlimited", "bytes of regions, the unused parts of them included"),
+        QUOTA(low_bytes, SIZE, "unlimited", "bytes of coherent allocations below 4 GiB"),
+        QUOTA(allocs, COUNT, "1048576", "coherent allocations"),
+        QUOTA(devices, COUNT, "4096", "open devices"),
+        QUOTA(regions, COUNT, "65536", "regions"),
+        QUOTA(waiters, COUNT, "4096", "requests that wait for memory"),
+        QUOTA(connections, COUNT, "4096", "connections, and likewise sessions"),
+
+        DEVICE("parent", TEXT, IN_DEVICE(parent), .doc = "the device that it is attached to"),
+        DEVICE("dma", BOOL, IN_DEVICE(dma), .fallback = "yes",
+               .doc = "whether it does DMA by itself; no: its nearest ancestor that can does it"),
+        DEVICE("mask", MASK, IN_DEVICE(mask), .min = 0xfff, .doc = "addresses that it can put on the bus"),
+        DEVICE("coherent_mask", MASK, IN_DEVICE(coherent_mask), .min = 0xfff,
+               .doc = "addresses that its coherent memory must have; the mask unless given"),
+        DEVICE("boundary", POWER, IN_DEVICE(boundary), .min = 4096, .doc = "no allocation crosses a multiple of this"),
+        DEVICE("max_segment", SIZE, IN_DEVICE(max_segment), .min = 4096, .doc = "its largest allocation"),
+        DEVICE("min_align_mask", MASK, IN_DEVICE(min_align_mask), .doc = "address bits that bouncing must preserve"),
+        { .section = NULL },
+};

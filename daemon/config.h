@@ -1,0 +1,109 @@
+/* The configuration: one table of keys, from which the parser, the defaults, --list-config and the manual page's test all
+ * come, and what a file says in terms of it. Files are read and judged as a whole: every error is told with its line. */
+#ifndef DMAB_DAEMON_CONFIG_H
+#define DMAB_DAEMON_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "daemon/core/broker.h"
+#include "daemon/core/failure.h"
+#include "daemon/core/source.h"
+
+#define CONFIG_PATH "/etc/dmabroker/dmabroker.conf"
+
+enum config_type {
+        CONFIG_TEXT,   /* char * */
+        CONFIG_CHOICE, /* uint64_t: index into choices */
+        CONFIG_BOOL,   /* uint64_t: 0 or 1; yes, no, true, false, on, off */
+        CONFIG_COUNT,  /* uint64_t */
+        CONFIG_SIZE,   /* uint64_t: bytes, with K, M, G or T */
+        CONFIG_POWER,  /* uint64_t: a size that is a power of two */
+        CONFIG_TIME,   /* uint64_t: milliseconds, with ms, s, min or h; a bare number is seconds */
+        CONFIG_MASK,   /* uint64_t: 2^n - 1, as 0x… */
+};
+
+struct config_key {
+        const char *section; /* daemon, memory, limits; quota and device, whose sections have a name as well */
+        const char *key;
+        enum config_type type;
+        bool reloadable;      /* SIGHUP changes it */
+        bool unlimited;       /* "unlimited" is a value too: UINT64_MAX */
+        size_t offset;        /* in struct config, struct quota or struct config_device */
+        const char *fallback; /* as one would write it; NULL: nothing said */
+        uint64_t min, max;    /* of numbers; max 0: none */
+        const char *const *choices; /* ends with NULL */
+        const char *doc;
+};
+
+/* Ends with a NULL section. */
+extern const struct config_key config_keys[];
+
+const char *config_type_name(enum config_type type);
+
+/* Text to value as the key's type and range demand it. text is copied. 0; -EINVAL with a sentence; -ENOMEM. */
+int config_value_parse(const struct config_key *key, const char *text, void *ret_value, struct failure *failure);
+
+enum config_access { CONFIG_ACCESS_GROUP, CONFIG_ACCESS_EVERYONE };
+enum config_log_target { CONFIG_LOG_AUTO, CONFIG_LOG_JOURNAL, CONFIG_LOG_STDERR };
+
+struct config_source {
+        const struct source_ops *ops;
+        unsigned line; /* of its section; 0: it has none */
+        struct source_option *options;
+        size_t n_options;
+};
+
+struct config_quota {
+        char *owner; /* user:UID */
+        struct quota quota;
+};
+
+struct config_device {
+        char *name, *parent;
+        uint64_t dma, mask, coherent_mask, boundary, max_segment, min_align_mask;
+};
+
+struct config {
+        char *socket, *state_dir, *source, *group, *admin_group; /* socket and state_dir: NULL unless said */
+        uint64_t access, log_level, log_target;
+        uint64_t grace_ms, shutdown_ms;
+
+        uint64_t region_idle_ms, low_keep_percent, emergency_permille, emergency_max;
+
+        uint64_t connections, message_bytes, nesting, calls_in_flight, batch_elements, batch_reply_bytes;
+        uint64_t queue_bytes, queue_pause_bytes, stall_ms;
+
+        struct quota quota; /* of everybody */
+        struct config_quota *quotas;
+        size_t n_quotas;
+        struct config_device *devices;
+        size_t n_devices;
+        struct config_source *sources; /* every source that this build has */
+        size_t n_sources;
+};
+
+/* line 0: the file as a whole. */
+typedef void (*config_complain_fn)(void *userdata, const char *path, unsigned line, const char *sentence);
+
+/* path NULL: the default one, which need not exist. 0; -EINVAL, -errno after complain() was called at least once. */
+int config_load(const char *path, config_complain_fn complain, void *userdata, struct config **ret);
+struct config *config_free(struct config *config); /* NULL is fine */
+
+enum { CONFIG_SOURCES_MAX = 8 };
+
+/* Which sources are to serve: `names` (--source; NULL: what the file says) is a comma-separated list or "auto". Nothing
+ * picked means that the daemon chooses. -EINVAL with a sentence: unknown, or the simulation beside a real source. */
+int config_pick_sources(const struct config *config, const char *names,
+                        const struct config_source *ret_picked[CONFIG_SOURCES_MAX], size_t *ret_n,
+                        struct failure *failure);
+
+/* One line per key: section, key, type, default, "reload" or "restart", documentation; separated by tabs. */
+void config_list(FILE *file);
+
+/* The name of the first key whose value differs and that cannot be changed by a reload, as section.key in text, or false. */
+bool config_needs_restart(const struct config *old, const struct config *new, char *text, size_t text_size);
+
+#endif

@@ -1,0 +1,55 @@
+#include "daemon/iommu/pci.h"
+
+#include <ctype.h>
+#include <stdio.h>
+
+static bool parse_part(const char **text, unsigned digits, unsigned long max, char end, unsigned long *ret) {
+        unsigned long value = 0;
+        unsigned n = 0;
+
+        for (; isxdigit((unsigned char)**text) && n < digits; n++, (*text)++)
+                value = value * 16 + (unsigned long)(isdigit((unsigned char)**text) ? **text - '0'
+                                                                                      : (**text | 32) - 'a' + 10);
+        if (!n || value > max || **text != end)
+                return false;
+        if (end)
+                (*text)++;
+        *ret = value;
+        return true;
+}
+
+bool pci_name_parse(const char *text, char ret_name[PCI_NAME_MAX]) {
+        unsigned long domain = 0, bus, slot, function;
+        const char *at = text, *rest;
+
+        /* With a domain there are two colons; the first attempt is to read one. */
+        rest = at;
+        if (!parse_part(&rest, 8, 0xffffffff, ':', &domain))
+                return false;
+        if (parse_part(&rest, 2, 0xff, ':', &bus))
+                at = rest;
+        else {
+                domain = 0;
+                if (!parse_part(&at, 2, 0xff, ':', &bus))
+                        return false;
+        }
+        if (!parse_part(&at, 2, 0x1f, '.', &slot) || !parse_part(&at, 1, 7, '\0', &function))
+                return false;
+        snprintf(ret_name, PCI_NAME_MAX, "%04lx:%02lx:%02lx.%lx", domain, bus, slot, function);
+        return true;
+}
+
+int pci_node(const char *name) {
+        char path[96];
+        int node = -1;
+        FILE *file;
+
+        snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/numa_node", name);
+        file = fopen(path, "re");
+        if (!file)
+                return -1;
+        if (fscanf(file, "%d", &node) != 1 || node < 0)
+                node = -1;
+        fclose(file);
+        return node;
+}

@@ -1,0 +1,15 @@
+/* What sysfs knows of PCI devices. Small files of the kernel's memory: reading them does not block. */
+#ifndef DMAB_IOMMU_PCI_H
+#define DMAB_IOMMU_PCI_H
+
+#include <stdbool.h>
+
+enum { PCI_NAME_MAX = 32 };
+
+/* Is text a PCI address, such as 0000:03:00.0 or 3:0.0? ret_name gets it as sysfs writes it, with the domain. */
+bool pci_name_parse(const char *text, char ret_name[PCI_NAME_MAX]);
+
+/* The NUMA node of a device whose name is as pci_name_parse() gives it: -1 when it has none, or is not there. */
+int pci_node(const char *name);
+
+#endif
