@@ -1,1 +1,2 @@
 # what is built from docs
+EXTRA_DIST += docs/architecture.md

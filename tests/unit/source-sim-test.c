@@ -200,7 +200,8 @@ static void test_a_region_is_a_zeroed_file_of_its_own_that_cannot_change_size(vo
 }
 
 static void test_zeroing_touches_exactly_what_was_asked(void **state) {
-        static const struct { uint64_t offset, size; } cases[] = { { 1, 3 }, { 4095, 2 }, { 100, 65536 }, { 5000, 65537 }, { 4096, 300000 } };
+        static const struct { uint64_t offset, size; } cases[] = { { 1, 3 }, { 4095, 2 }, { 100, 65536 }, { 5000, 65537 },
+                                                                   { 4096, 300000 } };
         struct source *source = open_sim(NULL, 0);
         struct source_backing *backing = carve(source, 0x800000, MIB);
         size_t i, j;
