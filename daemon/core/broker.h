@@ -149,7 +149,7 @@ typedef int (*alloc_visit_fn)(const struct alloc_view *view, void *userdata);
 int device_close(const struct caller *caller, uint64_t device, bool force, alloc_visit_fn visit, void *userdata,
                  struct failure *failure);
 typedef int (*device_visit_fn)(const struct device_view *view, void *userdata);
-/* The caller's own, or with admin those of `owner` (NULL: all), ascending by handle. */
+/* The caller's own, or with admin those of `owner` (NULL: all). */
 int device_visit(const struct caller *caller, const char *owner, device_visit_fn visit, void *userdata,
                  struct failure *failure);
 
@@ -204,7 +204,8 @@ int coherent_get(const struct caller *caller, uint64_t alloc, struct alloc_view 
 /* By any address inside the allocation; others' only with admin. Reason: bad_address. */
 int coherent_lookup(const struct caller *caller, uint64_t addr, bool machine, struct alloc_view *ret,
                     struct failure *failure);
-/* Ascending by handle, from the first above `after`. device 0: all; owner as in device_visit(). */
+/* In a stable order, from the one that follows the handle `after` (0: from the start). device 0: all; owner as in
+ * device_visit(). */
 int coherent_visit(const struct caller *caller, uint64_t device, const char *owner, uint64_t after, alloc_visit_fn visit,
                    void *userdata, struct failure *failure);
 

@@ -6,6 +6,7 @@
 #ifndef DMAB_CORE_TRANSLATOR_H
 #define DMAB_CORE_TRANSLATOR_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -15,6 +16,7 @@ struct translation; /* one attached device, as the translator keeps it; opaque t
 
 /* What a translator or the bus knows of a device. */
 struct translator_facts {
+        bool present;       /* the host knows the device; any name may be opened, but only a present one be a parent */
         int node;           /* NUMA node, or -1 */
         uint64_t mask;      /* the machine addresses that it can be given, all ones below; UINT64_MAX: no limit */
         char name[64];      /* the device's canonical name, e.g. with the PCI domain filled in */

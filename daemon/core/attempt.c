@@ -1,0 +1,304 @@
+/* One attempt to satisfy a request: where memory is looked for, and in which order. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/core/objects.h"
+
+/* Zeroing more than this at once would hold up everybody else. */
+#define ZERO_AT_ONCE (UINT64_C(256) << 10)
+#define ATTEMPTS_MAX 64
+
+/* In the order in which they are tried: memory that few devices can reach is given away last. The last row is for what
+ * straddles. */
+static const struct tier {
+        uint64_t floor, top;
+} tiers[] = {
+        { LOW_LIMIT + 1, UINT64_MAX },
+        { UINT64_C(1) << 24, LOW_LIMIT },
+        { 0, (UINT64_C(1) << 24) - 1 },
+        { 0, UINT64_MAX },
+};
+enum { TIERS = sizeof(tiers) / sizeof(tiers[0]) };
+
+static bool tier_want(const struct request *request, int tier, struct arena_request *ret) {
+        *ret = request->want;
+        ret->floor = larger(ret->floor, tiers[tier].floor);
+        ret->limit = smaller(ret->limit, tiers[tier].top);
+        return ret->floor <= ret->limit && ret->limit - ret->floor >= ret->size - 1;
+}
+
+/* The device's node first, then the others. */
+static int place(const struct supply *supply, const struct request *request, size_t i) {
+        size_t j;
+
+        for (j = 0; j < supply->n_stocks; j++)
+                if (supply->stocks[j].node == request->device->node)
+                        break;
+        if (j == supply->n_stocks || i > j)
+                return supply->stocks[i].node;
+        return i == 0 ? supply->stocks[j].node : supply->stocks[i - 1].node;
+}
+
+static struct arena *window_arena(const struct request *request, const struct supply *supply, int node) {
+        struct window *window;
+
+        LL_FOREACH(request->owner->windows, window)
+                if (window->supply == supply && window->node == node)
+                        return window->arena;
+        return NULL;
+}
+
+void request_release(struct request *request) {
+        struct region *region = request->region;
+
+        /* A region that is on its way back has forgotten its blocks. */
+        if (region && region->state == REGION_LIVE) {
+                arena_release(region_arena(region), request->block.addr, NULL);
+                region_unuse(region, request->block.size);
+        }
+        request->region = NULL;
+}
+
+static int block_fail(struct request *request, int error) {
+        request_release(request);
+        return failure_set_errno(&request->failure, error == -ENOMEM ? REASON_no_memory : REASON_source_unavailable, -error,
+                                 "The memory could not be zeroed: %s", strerror(-error));
+}
+
+/* The block has been cut from region's arena. */
+static int block_taken(struct request *request, struct region *region) {
+        struct alloc *alloc;
+        int r;
+
+        request->region = region;
+        region_use(region, request->block.size);
+        if (request->zero && request->block.size > ZERO_AT_ONCE) {
+                r = supply_zero(region->supply, request);
+                return r < 0 ? block_fail(request, r) : ATTEMPT_WORKING;
+        }
+        if (request->zero) {
+                r = region->supply->source->ops->backing_zero(region->backing, request->block.addr - region->addr,
+                                                              request->block.size);
+                if (r < 0)
+                        return block_fail(request, r);
+                region->supply->broker->counters[COUNTER_zeroed_bytes] += request->block.size;
+        }
+        r = alloc_new(request, &alloc);
+        if (r < 0) {
+                request_release(request);
+                return r;
+        }
+        request->handle = alloc->handle;
+        return 0;
+}
+
+static int arena_try(struct request *request, struct arena *arena, const struct arena_request *want) {
+        int r;
+
+        if (!arena)
+                return -ENOSPC;
+        r = arena_alloc(arena, want, &request->block);
+        if (r == -ENOMEM)
+                return failure_set(&request->failure, REASON_no_memory, "The daemon itself is out of memory");
+        if (r < 0)
+                return -ENOSPC;
+        return block_taken(request, region_at(request->owner->broker, request->block.addr));
+}
+
+/* -ENOSPC: go on looking. */
+static int tier_try(struct request *request, struct supply *supply, int tier) {
+        struct arena_request want;
+        size_t i;
+        int r, node;
+
+        if (!tier_want(request, tier, &want))
+                return -ENOSPC;
+        if (want.floor <= LOW_LIMIT && request->kind == REQUEST_ALLOC) {
+                r = owner_check(request->owner, QUOTA_low_bytes, want.size, &request->failure);
+                if (r < 0)
+                        return request->want.limit <= LOW_LIMIT ? r : -ENOSPC;
+        }
+        for (i = 0; i < supply->n_stocks; i++) {
+                node = place(supply, request, i);
+                r = -ENOSPC;
+                if (request->kind == REQUEST_ALLOC)
+                        r = arena_try(request, window_arena(request, supply, node), &want);
+                if (r == -ENOSPC)
+                        r = supply_carve(supply, request, &want, node, &request->failure);
+                else
+                        return r;
+                if (r == 0)
+                        return ATTEMPT_WORKING;
+                if (r != -ENOSPC)
+                        return r;
+        }
+        return -ENOSPC;
+}
+
+static bool reclaim(struct supply *supply, const struct request *request) {
+        struct region *region, *next;
+        bool any = false;
+
+        DL_FOREACH_SAFE2(supply->idle, region, next, idle_next) {
+                if (region->addr > request->want.limit || region->addr + region->size <= request->want.floor)
+                        continue;
+                region_restore(region);
+                any = true;
+        }
+        return any;
+}
+
+/* ---- why not ---- */
+
+struct prospect {
+        uint64_t reachable; /* bytes within the limit, in use or not */
+        uint64_t free, largest;
+        bool growing, returning;
+};
+
+static void prospect_add(struct prospect *prospect, const struct supply *supply, const struct request *request) {
+        uint64_t free_bytes, largest, limit = request->want.limit;
+        struct region *region;
+        size_t i;
+
+        supply_usage(supply, limit, &free_bytes, &largest);
+        prospect->free += free_bytes;
+        prospect->largest = larger(prospect->largest, largest);
+        prospect->reachable += free_bytes;
+        prospect->growing |= supply->info.available > 0;
+        prospect->returning |= supply->returning > 0;
+        for (i = 0; i < supply->n_regions; i++) {
+                region = supply->regions[i];
+                if (region->addr > limit)
+                        break;
+                prospect->reachable += smaller(region->size, limit - region->addr + 1);
+        }
+}
+
+static void prospect_own(struct prospect *prospect, const struct request *request) {
+        uint64_t free_bytes, largest;
+        struct window *window;
+
+        LL_FOREACH(request->owner->windows, window) {
+                arena_usage_within(window->arena, 0, request->want.limit, &free_bytes, &largest);
+                prospect->free += free_bytes;
+                prospect->largest = larger(prospect->largest, largest);
+        }
+}
+
+static void explain(struct request *request, enum reason reason, const struct prospect *prospect, const char *why) {
+        const struct arena_request *want = &request->want;
+
+        failure_set(&request->failure, reason, "%s: asked for %llu bytes at or below 0x%llx, %llu are free, at most %llu in "
+                    "one piece", why, (unsigned long long)want->size, (unsigned long long)want->limit,
+                    (unsigned long long)prospect->free, (unsigned long long)prospect->largest);
+        failure_add_number(&request->failure, "asked", want->size);
+        failure_add_hex(&request->failure, "mask", want->limit);
+        failure_add_number(&request->failure, "free", prospect->free);
+        failure_add_number(&request->failure, "largest_free", prospect->largest);
+        failure_add_number(&request->failure, "reachable", prospect->reachable);
+}
+
+/* Says why it cannot be served now; -errno when that will never change. */
+static int request_explain(struct request *request) {
+        struct broker *broker = request->owner->broker;
+        struct prospect prospect = {};
+        struct supply *supply;
+
+        if (request->device->reserve && request->kind == REQUEST_ALLOC) {
+                arena_usage_within(request->device->reserve, 0, request->want.limit, &prospect.free, &prospect.largest);
+                prospect.reachable = request->device->reserved_bytes;
+                explain(request, prospect.free < request->want.size ? REASON_no_memory : REASON_no_contiguous, &prospect,
+                        "The device's reserved regions have no such piece");
+                return request->want.size > prospect.reachable ? -request->failure.error : 0;
+        }
+        LL_FOREACH(broker->supplies, supply)
+                prospect_add(&prospect, supply, request);
+        if (!prospect.returning && prospect.reachable < request->want.size) {
+                if (!prospect.reachable && request->want.limit != UINT64_MAX)
+                        explain(request, REASON_mask, &prospect,
+                                "No source has memory that this mask reaches");
+                else
+                        explain(request, REASON_no_memory, &prospect,
+                                "There is not enough memory, even if all of it were free");
+                return -request->failure.error;
+        }
+        prospect_own(&prospect, request);
+        explain(request, prospect.free < request->want.size ? REASON_no_memory : REASON_no_contiguous, &prospect,
+                prospect.largest >= request->want.size
+                        ? "What is free is kept for high priority or for narrower masks, or does not suit the alignment"
+                        : "There is no free machine-contiguous piece of this size");
+        return 0;
+}
+
+/* ---- the attempt ---- */
+
+static int attempt_supplies(struct request *request) {
+        struct broker *broker = request->owner->broker;
+        struct supply *supply;
+        bool reclaimed = false;
+        int tier, r;
+
+        for (tier = 0; tier < TIERS; tier++) {
+                LL_FOREACH(broker->supplies, supply) {
+                        r = tier_try(request, supply, tier);
+                        if (r != -ENOSPC)
+                                return r;
+                }
+                if (tier > 0)
+                        continue;
+                LL_FOREACH(broker->supplies, supply)
+                        if (supply_grow(supply, request, request->want.size, request->device->node) == 0)
+                                return ATTEMPT_WORKING;
+        }
+        LL_FOREACH(broker->supplies, supply)
+                reclaimed |= reclaim(supply, request);
+        if (reclaimed)
+                return ATTEMPT_BLOCKED;
+        r = request_explain(request);
+        return r < 0 ? r : ATTEMPT_BLOCKED;
+}
+
+int request_attempt(struct request *request) {
+        int r;
+
+        if (++request->attempts > ATTEMPTS_MAX && !request->wait_ms)
+                return failure_set(&request->failure, REASON_source_unavailable,
+                                   "The memory sources are too busy; the request was tried %d times", ATTEMPTS_MAX);
+        if (request->kind == REQUEST_RESERVE)
+                return attempt_supplies(request);
+        r = owner_check(request->owner, QUOTA_bytes, request->want.size, &request->failure);
+        if (r == 0)
+                r = owner_check(request->owner, QUOTA_allocs, 1, &request->failure);
+        if (r < 0)
+                return r;
+        if (!request->device->reserve)
+                return attempt_supplies(request);
+        r = arena_try(request, request->device->reserve, &request->want);
+        if (r != -ENOSPC)
+                return r;
+        r = request_explain(request);
+        return r < 0 ? r : ATTEMPT_BLOCKED;
+}
+
+bool request_possible(struct request *request) {
+        struct arena_block block;
+        struct supply *supply;
+        struct window *window;
+        uint64_t free_bytes, largest;
+
+        if (request->device->reserve && request->kind == REQUEST_ALLOC)
+                return arena_find(request->device->reserve, &request->want, &block) == 0;
+        if (request->kind == REQUEST_ALLOC)
+                LL_FOREACH(request->owner->windows, window)
+                        if (arena_find(window->arena, &request->want, &block) == 0)
+                                return true;
+        LL_FOREACH(request->owner->broker->supplies, supply) {
+                supply_usage(supply, request->want.limit, &free_bytes, &largest);
+                if (largest >= request->want.size || supply->info.available >= request->want.size)
+                        return true;
+        }
+        request_explain(request);
+        return false;
+}

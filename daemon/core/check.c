@@ -1,0 +1,178 @@
+/* debug.check: every invariant of the books, then every region against its source. */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/core/objects.h"
+
+struct check {
+        problem_fn problem;
+        void (*done)(void *userdata, uint64_t checked);
+        void *userdata;
+        uint64_t checked;
+        uint64_t verifying; /* regions whose verification is under way, and one for the start */
+};
+
+static void complain(struct check *check, const char *what, uint64_t handle, const char *format, ...)
+        __attribute__((format(printf, 4, 5)));
+
+static void complain(struct check *check, const char *what, uint64_t handle, const char *format, ...) {
+        char text[256];
+        va_list arguments;
+
+        va_start(arguments, format);
+        vsnprintf(text, sizeof(text), format, arguments);
+        va_end(arguments);
+        check->problem(check->userdata, what, text, handle);
+}
+
+static void check_equal(struct check *check, const char *what, uint64_t handle, const char *name, uint64_t said,
+                        uint64_t counted) {
+        check->checked++;
+        if (said != counted)
+                complain(check, what, handle, "%s is said to be %llu, but %llu were counted", name,
+                         (unsigned long long)said, (unsigned long long)counted);
+}
+
+static void check_arena(struct check *check, const char *what, const struct arena *arena) {
+        char text[200];
+
+        check->checked++;
+        if (arena_check(arena, text, sizeof(text)) < 0)
+                complain(check, what, 0, "%s", text);
+}
+
+static void check_alloc(struct check *check, const struct alloc *alloc) {
+        struct arena_block block;
+        bool is_free;
+
+        check->checked++;
+        if (arena_lookup(region_arena(alloc->region), alloc->addr, &block, &is_free) < 0 || is_free ||
+            block.addr != alloc->addr || block.size != alloc->size)
+                complain(check, "alloc", alloc->handle, "The allocator does not know of 0x%llx",
+                         (unsigned long long)alloc->addr);
+        if (alloc->addr < alloc->region->addr || alloc->addr + alloc->size > alloc->region->addr + alloc->region->size)
+                complain(check, "alloc", alloc->handle, "0x%llx lies outside its region", (unsigned long long)alloc->addr);
+        if (alloc->region->owner != alloc->device->owner)
+                complain(check, "alloc", alloc->handle, "Its region belongs to %s, its device to %s",
+                         alloc->region->owner->name, alloc->device->owner->name);
+        if (alloc->region->device && alloc->region->device != alloc->device)
+                complain(check, "alloc", alloc->handle, "Its region is reserved for another device");
+}
+
+static void check_owner(struct check *check, const struct owner *owner) {
+        struct quota counted = {};
+        const struct region *region;
+        const struct window *window;
+        const struct device *device;
+        const struct alloc *alloc;
+
+        DL_FOREACH(owner->devices, device) {
+                counted.of[QUOTA_devices] += !device->closed;
+                if (device->reserve)
+                        check_arena(check, "device", device->reserve);
+                DL_FOREACH(device->allocs, alloc) {
+                        check_alloc(check, alloc);
+                        counted.of[QUOTA_bytes] += alloc->size;
+                        counted.of[QUOTA_low_bytes] += low_part(alloc->addr, alloc->size);
+                        counted.of[QUOTA_allocs]++;
+                }
+        }
+        LL_FOREACH(owner->windows, window)
+                check_arena(check, "owner", window->arena);
+        DL_FOREACH(owner->regions, region)
+                check->checked++;
+        check_equal(check, "owner", 0, "bytes", owner->usage.of[QUOTA_bytes], counted.of[QUOTA_bytes]);
+        check_equal(check, "owner", 0, "low_bytes", owner->usage.of[QUOTA_low_bytes], counted.of[QUOTA_low_bytes]);
+        check_equal(check, "owner", 0, "allocs", owner->usage.of[QUOTA_allocs], counted.of[QUOTA_allocs]);
+        check_equal(check, "owner", 0, "devices", owner->usage.of[QUOTA_devices], counted.of[QUOTA_devices]);
+}
+
+/* Nothing lies where something else does: neither two regions, nor a region and stock. */
+static void check_places(struct check *check, const struct supply *supply) {
+        const struct region *region, *before = NULL;
+        struct arena_block block;
+        bool is_free;
+        size_t i, j;
+
+        for (i = 0; i < supply->n_regions; i++) {
+                region = supply->regions[i];
+                check->checked++;
+                if (before && before->addr + before->size > region->addr)
+                        complain(check, "region", region->handle, "It overlaps region %llu",
+                                 (unsigned long long)before->handle);
+                for (j = 0; j < supply->n_stocks; j++)
+                        if (arena_lookup(supply->stocks[j].arena, region->addr, &block, &is_free) == 0)
+                                complain(check, "region", region->handle, "Its memory is also in stock");
+                before = region;
+        }
+}
+
+static void check_supply(struct check *check, const struct supply *supply) {
+        uint64_t in_regions = 0, used = 0, free_bytes = 0;
+        struct arena_usage usage;
+        size_t i;
+
+        for (i = 0; i < supply->n_stocks; i++) {
+                check_arena(check, "source", supply->stocks[i].arena);
+                arena_usage(supply->stocks[i].arena, &usage);
+                free_bytes += usage.free_bytes;
+        }
+        for (i = 0; i < supply->n_regions; i++) {
+                in_regions += supply->regions[i]->size;
+                used += supply->regions[i]->used;
+        }
+        check_equal(check, "source", 0, "free", supply->free, free_bytes);
+        check_equal(check, "source", 0, "in_regions", supply->in_regions, in_regions);
+        check_equal(check, "source", 0, "used", supply->used, used);
+        if (!supply->pending)
+                check_equal(check, "source", 0, "total", supply->held, free_bytes + in_regions);
+        check_places(check, supply);
+}
+
+static void check_put(struct check *check) {
+        if (--check->verifying)
+                return;
+        check->done(check->userdata, check->checked);
+        free(check);
+}
+
+static void verified(struct supply_job *job) {
+        struct check *check = job->userdata;
+
+        check->checked += job->job.size / job->region->supply->info.grain;
+        if (job->job.status < 0)
+                complain(check, "memory", job->region->handle, "%s",
+                         job->job.failure.error ? job->job.failure.sentence : strerror(-job->job.status));
+        check_put(check);
+}
+
+void broker_check(struct broker *broker, problem_fn problem, void (*done)(void *userdata, uint64_t checked),
+                  void *userdata) {
+        struct check *check = calloc(1, sizeof(*check));
+        struct supply *supply;
+        struct owner *owner;
+        size_t i;
+
+        if (!check) {
+                problem(userdata, "daemon", "The daemon itself is out of memory", 0);
+                done(userdata, 0);
+                return;
+        }
+        *check = (struct check){ .problem = problem, .done = done, .userdata = userdata, .verifying = 1 };
+        for (owner = broker->owners; owner; owner = owner->hh.next)
+                check_owner(check, owner);
+        LL_FOREACH(broker->supplies, supply) {
+                check_supply(check, supply);
+                for (i = 0; i < supply->n_regions; i++) {
+                        check->verifying++;
+                        if (supply_verify(supply->regions[i], verified, check) < 0) {
+                                complain(check, "memory", supply->regions[i]->handle, "It could not be verified");
+                                check->verifying--;
+                        }
+                }
+        }
+        check_put(check);
+}

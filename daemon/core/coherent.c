@@ -1,0 +1,384 @@
+/* Coherent allocations. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/core/objects.h"
+
+/* What is larger than this cannot be told to a client as a JSON number. */
+#define SIZE_LIMIT (UINT64_C(1) << HANDLE_BITS)
+
+int alloc_new(struct request *request, struct alloc **ret) {
+        struct broker *broker = request->owner->broker;
+        struct device *device = request->device;
+        struct quota *usage = &request->owner->usage;
+        struct alloc *alloc = calloc(1, sizeof(*alloc));
+        int r;
+
+        if (!alloc)
+                return failure_set(&request->failure, REASON_no_memory, "The daemon itself is out of memory");
+        if (handle_new(&broker->handles, HANDLE_ALLOC, alloc, &alloc->handle) < 0) {
+                free(alloc);
+                return failure_set(&request->failure, REASON_no_memory, "The daemon has no handles left");
+        }
+        alloc->device = device;
+        alloc->region = request->region;
+        alloc->addr = request->block.addr;
+        alloc->size = request->block.size;
+        r = device->translator->map(device->translation, alloc->addr, alloc->size, &alloc->dma_addr, &request->failure);
+        if (r < 0) {
+                handle_release(&broker->handles, alloc->handle, 0);
+                free(alloc);
+                return r;
+        }
+        alloc->born_ms = now_ms(broker);
+        alloc->flags = request->flags;
+        alloc->key = request->key;
+        request->key = NULL;
+        if (alloc->key)
+                alloc->key->handle = alloc->handle;
+        DL_APPEND(device->allocs, alloc);
+        device->n_allocs++;
+        device->bytes += alloc->size;
+        usage->of[QUOTA_bytes] += alloc->size;
+        usage->of[QUOTA_low_bytes] += low_part(alloc->addr, alloc->size);
+        usage->of[QUOTA_allocs]++;
+        broker->counts.allocs++;
+        broker->counters[COUNTER_allocs]++;
+        broker->bytes += alloc->size;
+        broker->counters[COUNTER_high_water_bytes] = larger(broker->counters[COUNTER_high_water_bytes], broker->bytes);
+        *ret = alloc;
+        return 0;
+}
+
+void alloc_free(struct alloc *alloc) {
+        struct device *device = alloc->device;
+        struct owner *owner = device->owner;
+        struct broker *broker = owner->broker;
+
+        device->translator->unmap(device->translation, alloc->dma_addr, alloc->size);
+        DL_DELETE(device->allocs, alloc);
+        device->n_allocs--;
+        device->bytes -= alloc->size;
+        owner->usage.of[QUOTA_bytes] -= alloc->size;
+        owner->usage.of[QUOTA_low_bytes] -= low_part(alloc->addr, alloc->size);
+        owner->usage.of[QUOTA_allocs]--;
+        broker->counts.allocs--;
+        broker->counters[COUNTER_frees]++;
+        broker->bytes -= alloc->size;
+        arena_release(region_arena(alloc->region), alloc->addr, NULL);
+        region_unuse(alloc->region, alloc->size);
+        key_forget(owner, alloc->key);
+        handle_release(&broker->handles, alloc->handle, owner->id);
+        free(alloc);
+        device_forget(device);
+}
+
+/* ---- allocating ---- */
+
+static int check_power(uint64_t value, const char *name, enum reason reason, struct failure *failure) {
+        if (!value || power_of_two(value))
+                return 0;
+        failure_set(failure, reason, "%s must be a power of two, and %llu is none", name, (unsigned long long)value);
+        failure_add_text(failure, "param", name);
+        failure_add_number(failure, "asked", value);
+        return -reason_errno(reason);
+}
+
+static int check_size(uint64_t size, struct failure *failure) {
+        if (!size) {
+                failure_set(failure, REASON_bad_param, "An allocation needs a size above zero");
+                failure_add_text(failure, "param", "size");
+                return -EINVAL;
+        }
+        if (size > SIZE_LIMIT) {
+                failure_set(failure, REASON_limit, "No allocation can be larger than 2^53 bytes");
+                failure_add_number(failure, "limit", SIZE_LIMIT);
+                return -reason_errno(REASON_limit);
+        }
+        return 0;
+}
+
+static int check_segment(const struct device *device, uint64_t size, struct failure *failure) {
+        if (!device->max_segment || size <= device->max_segment)
+                return 0;
+        failure_set(failure, REASON_limit, "Device %s takes segments of at most %llu bytes, and %llu were asked for",
+                    device->name, (unsigned long long)device->max_segment, (unsigned long long)size);
+        failure_add_number(failure, "asked", size);
+        failure_add_number(failure, "limit", device->max_segment);
+        return -reason_errno(REASON_limit);
+}
+
+int mask_check(uint64_t mask, struct failure *failure) {
+        if ((mask & (mask + 1)) == 0 && mask >= PAGE - 1)
+                return 0;
+        failure_set(failure, REASON_mask, "A mask is 2^n-1 and reaches at least one page (0xfff); 0x%llx does not",
+                    (unsigned long long)mask);
+        failure_add_hex(failure, "asked", mask);
+        return -reason_errno(REASON_mask);
+}
+
+/* The device's constraints and the request's, whichever are tighter. */
+static int want_make(const struct device *device, const struct alloc_request *ask, struct arena_request *ret,
+                     struct failure *failure) {
+        uint64_t boundary;
+        int r;
+
+        r = check_size(ask->size, failure);
+        if (r == 0)
+                r = check_segment(device, ask->size, failure);
+        if (r == 0)
+                r = check_power(ask->align, "align", REASON_bad_param, failure);
+        if (r == 0)
+                r = check_power(ask->boundary, "boundary", REASON_boundary, failure);
+        if (r == 0 && ask->mask)
+                r = mask_check(ask->mask, failure);
+        if (r < 0)
+                return r;
+        *ret = (struct arena_request){
+                .size = round_up(ask->size, PAGE),
+                .align = larger(larger(ask->align, PAGE), device->min_align_mask + 1),
+                .limit = smaller(ask->mask ? ask->mask : UINT64_MAX, device->coherent_mask),
+        };
+        boundary = smaller(ask->boundary - 1, device->boundary - 1) + 1; /* 0 is none: the largest after the subtraction */
+        ret->boundary = boundary;
+        if (!boundary || ret->size <= boundary)
+                return 0;
+        failure_set(failure, REASON_boundary, "%llu bytes (in whole pages) cannot lie between two boundaries of %llu",
+                    (unsigned long long)ret->size, (unsigned long long)boundary);
+        failure_add_number(failure, "asked", ret->size);
+        failure_add_number(failure, "boundary", boundary);
+        return -reason_errno(REASON_boundary);
+}
+
+static struct request *request_make(struct device *device, enum request_kind kind, broker_done_fn done, void *userdata) {
+        struct request *request = calloc(1, sizeof(*request));
+
+        if (!request)
+                return NULL;
+        request->kind = kind;
+        request->owner = device->owner;
+        request->device = device;
+        request->done = done;
+        request->userdata = userdata;
+        return request;
+}
+
+static struct device *device_of(const struct caller *caller, uint64_t handle, struct failure *failure) {
+        struct device *device = handle_find(&caller->session->owner->broker->handles, HANDLE_DEVICE, handle);
+
+        /* Also an administrator allocates on devices of its own only: the memory is charged to the device's owner. */
+        if (!device || device->owner != caller->session->owner) {
+                handle_not_found(caller, HANDLE_DEVICE, handle, failure);
+                return NULL;
+        }
+        return device;
+}
+
+/* 1: the key is known, the answer is there. */
+static int request_admit(struct device *device, const char *key, uint64_t digest, enum handle_kind kind, uint64_t wait_ms,
+                         struct request_key **ret_key, struct failure *failure) {
+        int r;
+
+        r = key_begin(device->owner, key, kind, digest, ret_key, failure);
+        if (r != 0)
+                return r;
+        r = owner_check(device->owner, QUOTA_waiters, 1, failure);
+        if (r < 0)
+                key_forget(device->owner, *ret_key);
+        return r;
+}
+
+struct ticket *coherent_alloc(const struct caller *caller, const struct alloc_request *ask, broker_done_fn done,
+                              void *userdata) {
+        struct failure failure = {};
+        struct arena_request want;
+        struct request_key *key;
+        struct request *request;
+        struct device *device;
+        int r;
+
+        device = device_of(caller, ask->device, &failure);
+        r = device ? want_make(device, ask, &want, &failure) : -ENOENT;
+        if (r == 0)
+                r = request_admit(device, ask->request_key, ask->request_digest, HANDLE_ALLOC, ask->wait_ms, &key, &failure);
+        if (r != 0) {
+                done(userdata, r < 0 ? &failure : NULL, r < 0 ? 0 : key->handle);
+                return NULL;
+        }
+        request = request_make(device, REQUEST_ALLOC, done, userdata);
+        if (!request) {
+                key_forget(device->owner, key);
+                failure_set(&failure, REASON_no_memory, "The daemon itself is out of memory");
+                done(userdata, &failure, 0);
+                return NULL;
+        }
+        request->want = want;
+        request->high = ask->high;
+        request->zero = ask->zero;
+        request->flags = (ask->owner_lifetime ? ALLOC_OWNER_LIFETIME : 0) | (ask->shareable ? ALLOC_SHAREABLE : 0);
+        request->wait_ms = ask->wait_ms;
+        request->key = key;
+        return request_submit(request);
+}
+
+static int reserve_want(const struct device *device, const struct reserve_request *ask, struct arena_request *ret,
+                        struct failure *failure) {
+        int r;
+
+        r = check_size(ask->size, failure);
+        if (r == 0 && ask->mask)
+                r = mask_check(ask->mask, failure);
+        if (r == 0)
+                r = check_power(ask->stride, "stride", REASON_bad_param, failure);
+        if (r < 0)
+                return r;
+        if (!!ask->stride != !!ask->usable || ask->usable % PAGE || ask->usable > ask->stride) {
+                failure_set(failure, REASON_bad_param,
+                            "stride and usable go together: usable is in whole pages and no larger than stride");
+                failure_add_text(failure, "param", "usable");
+                return -EINVAL;
+        }
+        *ret = (struct arena_request){
+                .size = round_up(ask->size, larger(ask->stride, PAGE)),
+                .align = larger(larger(ask->stride, PAGE), device->min_align_mask + 1),
+                .limit = smaller(ask->mask ? ask->mask : UINT64_MAX, device->coherent_mask),
+        };
+        return 0;
+}
+
+struct ticket *device_reserve(const struct caller *caller, const struct reserve_request *ask, broker_done_fn done,
+                              void *userdata) {
+        struct failure failure = {};
+        struct arena_request want;
+        struct request_key *key;
+        struct request *request;
+        struct device *device;
+        int r;
+
+        device = device_of(caller, ask->device, &failure);
+        r = device ? reserve_want(device, ask, &want, &failure) : -ENOENT;
+        if (r == 0)
+                r = request_admit(device, ask->request_key, ask->request_digest, HANDLE_REGION, 0, &key, &failure);
+        if (r != 0) {
+                done(userdata, r < 0 ? &failure : NULL, r < 0 ? 0 : key->handle);
+                return NULL;
+        }
+        request = request_make(device, REQUEST_RESERVE, done, userdata);
+        if (!request) {
+                key_forget(device->owner, key);
+                failure_set(&failure, REASON_no_memory, "The daemon itself is out of memory");
+                done(userdata, &failure, 0);
+                return NULL;
+        }
+        request->want = want;
+        request->stride = ask->stride;
+        request->usable = ask->usable;
+        request->key = key;
+        return request_submit(request);
+}
+
+/* ---- freeing and looking ---- */
+
+static int alloc_find(const struct caller *caller, uint64_t handle, struct alloc **ret, struct failure *failure) {
+        struct alloc *alloc = handle_find(&caller->session->owner->broker->handles, HANDLE_ALLOC, handle);
+
+        if (!alloc || (alloc->device->owner != caller->session->owner && !caller->admin))
+                return handle_not_found(caller, HANDLE_ALLOC, handle, failure);
+        *ret = alloc;
+        return 0;
+}
+
+int coherent_free(const struct caller *caller, uint64_t handle, struct failure *failure) {
+        struct broker *broker = caller->session->owner->broker;
+        struct alloc *alloc;
+        int r;
+
+        r = alloc_find(caller, handle, &alloc, failure);
+        if (r < 0)
+                return r;
+        alloc_free(alloc);
+        requests_serve(broker);
+        return 0;
+}
+
+void alloc_look(const struct alloc *alloc, struct alloc_view *ret) {
+        *ret = (struct alloc_view){
+                .handle = alloc->handle,
+                .device = alloc->device->handle,
+                .region = alloc->region->handle,
+                .owner = alloc->device->owner->name,
+                .device_name = alloc->device->name,
+                .offset = alloc->addr - alloc->region->addr,
+                .size = alloc->size,
+                .dma_addr = alloc->dma_addr,
+                .machine_addr = alloc->addr,
+                .simulated = alloc->region->supply->info.flags & SOURCE_SIMULATED,
+                .owner_lifetime = alloc->flags & ALLOC_OWNER_LIFETIME,
+                .shareable = alloc->flags & ALLOC_SHAREABLE,
+                .age_ms = now_ms(alloc->device->owner->broker) - alloc->born_ms,
+        };
+}
+
+int coherent_get(const struct caller *caller, uint64_t handle, struct alloc_view *ret, struct failure *failure) {
+        struct alloc *alloc;
+        int r;
+
+        r = alloc_find(caller, handle, &alloc, failure);
+        if (r == 0)
+                alloc_look(alloc, ret);
+        return r;
+}
+
+/* An allocation by an address inside it. Diagnosis, so a walk will do. */
+static struct alloc *alloc_at(struct broker *broker, uint64_t addr, bool machine) {
+        struct alloc *alloc;
+        uint64_t handle = 0, start;
+
+        if (machine && !region_at(broker, addr))
+                return NULL;
+        while ((alloc = handle_next(&broker->handles, HANDLE_ALLOC, handle, &handle))) {
+                start = machine ? alloc->addr : alloc->dma_addr;
+                if (addr >= start && addr - start < alloc->size)
+                        return alloc;
+        }
+        return NULL;
+}
+
+int coherent_lookup(const struct caller *caller, uint64_t addr, bool machine, struct alloc_view *ret,
+                    struct failure *failure) {
+        struct alloc *alloc = alloc_at(caller->session->owner->broker, addr, machine);
+
+        if (!alloc || (alloc->device->owner != caller->session->owner && !caller->admin)) {
+                failure_set(failure, REASON_bad_address, "Nothing has been handed out at 0x%llx", (unsigned long long)addr);
+                failure_add_hex(failure, "asked", addr);
+                return -reason_errno(REASON_bad_address);
+        }
+        alloc_look(alloc, ret);
+        return 0;
+}
+
+int coherent_visit(const struct caller *caller, uint64_t device, const char *name, uint64_t after, alloc_visit_fn visit,
+                   void *userdata, struct failure *failure) {
+        struct broker *broker = caller->session->owner->broker;
+        struct alloc_view view;
+        struct device_view device_view;
+        struct alloc *alloc;
+        struct owner *owner;
+        bool all;
+        int r;
+
+        r = owner_select(caller, name, &all, &owner, failure);
+        if (r == 0 && device)
+                r = device_get(caller, device, &device_view, failure);
+        if (r < 0)
+                return r;
+        while ((alloc = handle_next(&broker->handles, HANDLE_ALLOC, after, &after))) {
+                if ((!all && alloc->device->owner != owner) || (device && alloc->device->handle != device))
+                        continue;
+                alloc_look(alloc, &view);
+                if (visit(&view, userdata))
+                        break;
+        }
+        return 0;
+}

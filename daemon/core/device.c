@@ -1,0 +1,507 @@
+/* Devices: by which name, through which ancestor, within which limits. All of that is resolved once, when the device is
+ * opened; an allocation only looks at the result. */
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/core/objects.h"
+
+#define NAME_MAX_LENGTH 63
+#define ANCESTORS_MAX 16
+
+/* ---- what the configuration says ---- */
+
+static struct template *template_find(struct broker *broker, const char *name) {
+        struct template *template;
+
+        HASH_FIND_STR(broker->templates, name, template);
+        return template;
+}
+
+void template_free(struct template *template) {
+        free((char *)template->options.parent);
+        free(template);
+}
+
+int broker_define_device(struct broker *broker, const struct device_options *options, bool dma) {
+        struct template *template = template_find(broker, options->name);
+        size_t length = strlen(options->name) + 1;
+        char *parent = options->parent ? strdup(options->parent) : NULL;
+
+        if (options->parent && !parent)
+                return -ENOMEM;
+        if (!template) {
+                template = calloc(1, sizeof(*template) + length);
+                if (!template) {
+                        free(parent);
+                        return -ENOMEM;
+                }
+                memcpy(template->name, options->name, length);
+                HASH_ADD_STR(broker->templates, name, template);
+                if (!template->hh.tbl) {
+                        free(parent);
+                        free(template);
+                        return -ENOMEM;
+                }
+        }
+        free((char *)template->options.parent);
+        template->options = *options;
+        template->options.name = template->name;
+        template->options.parent = parent;
+        template->dma = dma;
+        return 0;
+}
+
+/* ---- checks ---- */
+
+static int name_check(const char *name, const char *param, struct failure *failure) {
+        const char *c = name;
+
+        while (*c && (isalnum((unsigned char)*c) || strchr("_.:/-@+", *c)))
+                c++;
+        if (*name && !*c && c - name <= NAME_MAX_LENGTH)
+                return 0;
+        failure_set(failure, REASON_bad_param,
+                    "A device's name has 1 to %d letters, digits or any of _ . : / - @ +", NAME_MAX_LENGTH);
+        failure_add_text(failure, "param", param);
+        return -EINVAL;
+}
+
+static int options_check(const struct device_options *options, struct failure *failure) {
+        int r;
+
+        r = name_check(options->name ? options->name : "", "name", failure);
+        if (r == 0 && options->parent)
+                r = name_check(options->parent, "parent", failure);
+        if (r == 0 && options->mask)
+                r = mask_check(options->mask, failure);
+        if (r == 0 && options->coherent_mask)
+                r = mask_check(options->coherent_mask, failure);
+        if (r < 0)
+                return r;
+        if (options->boundary && (!power_of_two(options->boundary) || options->boundary < PAGE)) {
+                failure_set(failure, REASON_boundary, "A device's boundary is a power of two of at least %llu",
+                            (unsigned long long)PAGE);
+                failure_add_number(failure, "asked", options->boundary);
+                return -reason_errno(REASON_boundary);
+        }
+        if (options->min_align_mask & (options->min_align_mask + 1)) {
+                failure_set(failure, REASON_bad_param, "min_align_mask must be 2^n-1");
+                failure_add_text(failure, "param", "min_align_mask");
+                return -EINVAL;
+        }
+        return 0;
+}
+
+/* ---- resolving ---- */
+
+struct resolved {
+        const char *via;
+        char via_buffer[sizeof(((struct translator_facts *)NULL)->name)];
+        const struct translator_ops *translator;
+        struct translation *translation;
+        struct translator_facts facts;
+        uint64_t reach;
+};
+
+static int resolved_attach(struct broker *broker, const char *name, struct resolved *resolved, struct failure *failure) {
+        const struct translator_ops *const *translator;
+        int r;
+
+        for (translator = broker->options.translators; *translator; translator++) {
+                r = (*translator)->attach(name, &resolved->translation, &resolved->facts, failure);
+                if (r == -ENODEV)
+                        continue;
+                if (r < 0)
+                        return r;
+                resolved->translator = *translator;
+                resolved->reach = smaller(resolved->reach, resolved->facts.mask);
+                memcpy(resolved->via_buffer, resolved->facts.name, sizeof(resolved->via_buffer));
+                resolved->via = resolved->via_buffer;
+                return 0;
+        }
+        return failure_set(failure, REASON_unsupported, "No translator serves device %s", name);
+}
+
+static void resolved_detach(struct resolved *resolved) {
+        if (resolved->translator)
+                resolved->translator->detach(resolved->translation);
+}
+
+static struct device *open_by_name(struct owner *owner, const char *name) {
+        struct device *device, *found = NULL;
+
+        DL_FOREACH(owner->devices, device)
+                if (!device->closed && strcmp(device->name, name) == 0)
+                        found = device;
+        return found;
+}
+
+static int unknown_parent(const char *name, const char *parent, struct failure *failure) {
+        failure_set(failure, REASON_unknown_device,
+                    "The parent %s of %s is neither an open device of yours, nor in the configuration, nor on the host's bus",
+                    parent, name);
+        failure_add_text(failure, "parent", parent);
+        return -reason_errno(REASON_unknown_device);
+}
+
+/* Walk from a device that has no DMA of its own to the nearest ancestor that has it. */
+static int resolve(struct owner *owner, const struct device_options *options, struct resolved *ret,
+                   struct failure *failure) {
+        struct template *template = template_find(owner->broker, options->name);
+        const char *name = options->name, *parent = options->parent;
+        struct device *open;
+        bool dma = template ? template->dma : !parent;
+        int r, depth;
+
+        *ret = (struct resolved){ .reach = UINT64_MAX };
+        if (!parent && template)
+                parent = template->options.parent;
+        for (depth = 0; !dma; depth++) {
+                if (template && template->options.mask)
+                        ret->reach = smaller(ret->reach, template->options.mask);
+                if (!parent || depth == ANCESTORS_MAX)
+                        return failure_set(failure, REASON_unsupported,
+                                           "%s has no DMA of its own, and no ancestor of it has", options->name);
+                name = parent;
+                open = open_by_name(owner, name);
+                template = template_find(owner->broker, name);
+                if (open) {
+                        ret->reach = smaller(ret->reach, smaller(open->reach, open->coherent_mask));
+                        return resolved_attach(owner->broker, open->via, ret, failure);
+                }
+                dma = !template || template->dma;
+                parent = template ? template->options.parent : NULL;
+        }
+        if (template && template->options.mask)
+                ret->reach = smaller(ret->reach, template->options.mask);
+        r = resolved_attach(owner->broker, name, ret, failure);
+        if (r == 0 && name != options->name && !template && !ret->facts.present) {
+                resolved_detach(ret);
+                return unknown_parent(options->name, name, failure);
+        }
+        return r;
+}
+
+/* ---- whether a mask can be served ---- */
+
+/* Where there is memory, or may be: what a source may still get lies anywhere in the low 4 GiB or above. */
+static bool mask_has_memory(const struct broker *broker, uint64_t mask, uint64_t *ret_lowest) {
+        const struct supply *supply;
+        uint64_t free_bytes, largest;
+        bool any = false;
+
+        *ret_lowest = UINT64_MAX;
+        LL_FOREACH(broker->supplies, supply) {
+                supply_usage(supply, mask, &free_bytes, &largest);
+                any |= free_bytes > 0 || (supply->n_regions && supply->regions[0]->addr <= mask);
+                any |= mask >= LOW_LIMIT && (supply->info.available || supply->pending);
+                if (supply->n_regions)
+                        *ret_lowest = smaller(*ret_lowest, supply->regions[0]->addr);
+        }
+        return any;
+}
+
+static int mask_serve(const struct broker *broker, uint64_t mask, struct failure *failure) {
+        uint64_t lowest;
+        int r;
+
+        r = mask_check(mask, failure);
+        if (r < 0 || mask_has_memory(broker, mask, &lowest))
+                return r;
+        failure_set(failure, REASON_mask, "No source has memory at or below 0x%llx", (unsigned long long)mask);
+        failure_add_hex(failure, "asked", mask);
+        return -reason_errno(REASON_mask);
+}
+
+/* ---- opening and closing ---- */
+
+static uint64_t tightest(uint64_t a, uint64_t b) {
+        return !a ? b : !b ? a : smaller(a, b);
+}
+
+static void limits_set(struct device *device, const struct device_options *options, const struct template *template,
+                       const struct resolved *resolved) {
+        static const struct device_options nothing = { .node = -1 };
+        const struct device_options *says = template ? &template->options : &nothing;
+
+        device->reach = resolved->reach;
+        device->mask = smaller(options->mask ? options->mask : UINT64_MAX, device->reach);
+        device->coherent_mask = options->coherent_mask   ? smaller(options->coherent_mask, device->reach)
+                                : says->coherent_mask ? smaller(says->coherent_mask, device->mask)
+                                                      : device->mask;
+        device->boundary = tightest(options->boundary, says->boundary);
+        device->max_segment = tightest(options->max_segment, says->max_segment);
+        device->min_align_mask = larger(options->min_align_mask, says->min_align_mask);
+        device->timeout_ms = options->timeout_ms;
+        device->node = options->node >= 0 ? options->node : says->node >= 0 ? says->node : resolved->facts.node;
+}
+
+static int device_new(const struct caller *caller, const struct device_options *options, struct resolved *resolved,
+                      struct request_key *key, uint64_t *ret_handle, struct failure *failure) {
+        struct owner *owner = caller->session->owner;
+        struct broker *broker = owner->broker;
+        struct template *template = template_find(broker, options->name);
+        const char *parent = options->parent ? options->parent : template ? template->options.parent : NULL;
+        struct device *device = calloc(1, sizeof(*device));
+        int r = -ENOMEM;
+
+        if (!device)
+                goto fail;
+        device->owner = owner;
+        device->name = strdup(options->name);
+        device->parent = parent ? strdup(parent) : NULL;
+        device->via = strdup(resolved->via);
+        if (!device->name || (parent && !device->parent) || !device->via)
+                goto fail;
+        limits_set(device, options, template, resolved);
+        r = mask_serve(broker, device->coherent_mask, failure);
+        if (r < 0)
+                goto fail;
+        r = handle_new(&broker->handles, HANDLE_DEVICE, device, &device->handle);
+        if (r < 0)
+                goto fail;
+        device->translator = resolved->translator;
+        device->translation = resolved->translation;
+        device->session = caller->session;
+        device->key = key;
+        if (key)
+                key->handle = device->handle;
+        DL_APPEND(owner->devices, device);
+        owner->usage.of[QUOTA_devices]++;
+        broker->counts.devices++;
+        *ret_handle = device->handle;
+        return 0;
+
+fail:
+        if (device) {
+                free(device->name);
+                free(device->parent);
+                free(device->via);
+        }
+        free(device);
+        return r == -ENOMEM ? failure_set(failure, REASON_no_memory, "The daemon itself is out of memory") : r;
+}
+
+int device_open(const struct caller *caller, const struct device_options *options, uint64_t *ret_handle,
+                struct failure *failure) {
+        struct owner *owner = caller->session->owner;
+        struct request_key *key;
+        struct resolved resolved;
+        int r;
+
+        r = options_check(options, failure);
+        if (r == 0)
+                r = key_begin(owner, options->request_key, HANDLE_DEVICE, options->request_digest, &key, failure);
+        if (r < 0)
+                return r;
+        if (r == 1) {
+                *ret_handle = key->handle;
+                return 0;
+        }
+        r = owner_check(owner, QUOTA_devices, 1, failure);
+        if (r == 0)
+                r = resolve(owner, options, &resolved, failure);
+        if (r == 0) {
+                r = device_new(caller, options, &resolved, key, ret_handle, failure);
+                if (r < 0)
+                        resolved_detach(&resolved);
+        }
+        if (r < 0)
+                key_forget(owner, key);
+        return r;
+}
+
+void device_free(struct device *device) {
+        struct owner *owner = device->owner;
+        struct broker *broker = owner->broker;
+        struct region *region, *next;
+
+        DL_FOREACH_SAFE(owner->regions, region, next)
+                if (region->device == device)
+                        region_restore(region);
+        device->translator->detach(device->translation);
+        DL_DELETE(owner->devices, device);
+        if (!device->closed) {
+                handle_release(&broker->handles, device->handle, owner->id);
+                key_forget(owner, device->key);
+                owner->usage.of[QUOTA_devices]--;
+                broker->counts.devices--;
+        }
+        arena_free(device->reserve);
+        free(device->name);
+        free(device->parent);
+        free(device->via);
+        free(device);
+        owner_forget(owner);
+}
+
+void device_forget(struct device *device) {
+        if ((device->closed || !device->session) && !device->allocs && !device->n_requests)
+                device_free(device);
+}
+
+static int device_find(const struct caller *caller, uint64_t handle, struct device **ret, struct failure *failure) {
+        struct device *device = handle_find(&caller->session->owner->broker->handles, HANDLE_DEVICE, handle);
+
+        if (!device || (device->owner != caller->session->owner && !caller->admin))
+                return handle_not_found(caller, HANDLE_DEVICE, handle, failure);
+        *ret = device;
+        return 0;
+}
+
+static int leak_failure(const struct device *device, struct failure *failure) {
+        failure_set(failure, REASON_busy, "Device %s still holds %llu allocations with %llu bytes", device->name,
+                    (unsigned long long)device->n_allocs, (unsigned long long)device->bytes);
+        failure_add_number(failure, "allocs", device->n_allocs);
+        failure_add_number(failure, "bytes", device->bytes);
+        return -reason_errno(REASON_busy);
+}
+
+int device_close(const struct caller *caller, uint64_t handle, bool force, alloc_visit_fn visit, void *userdata,
+                 struct failure *failure) {
+        struct broker *broker = caller->session->owner->broker;
+        struct alloc *alloc, *next;
+        struct alloc_view view;
+        struct device *device;
+        struct owner *owner;
+        int r;
+
+        r = device_find(caller, handle, &device, failure);
+        if (r < 0)
+                return r;
+        owner = device->owner;
+        DL_FOREACH(device->allocs, alloc) {
+                alloc_look(alloc, &view);
+                if (visit(&view, userdata))
+                        break;
+        }
+        if (device->allocs && !force)
+                return leak_failure(device, failure);
+        handle_release(&broker->handles, device->handle, owner->id);
+        key_forget(owner, device->key);
+        owner->usage.of[QUOTA_devices]--;
+        broker->counts.devices--;
+        device->n_requests++; /* keeps it while its allocations go */
+        device->closed = true;
+        requests_end(owner, device);
+        DL_FOREACH_SAFE(device->allocs, alloc, next)
+                alloc_free(alloc);
+        device->n_requests--;
+        device_forget(device);
+        requests_serve(broker);
+        return 0;
+}
+
+int device_unreserve(const struct caller *caller, uint64_t handle, uint64_t region_handle, struct failure *failure) {
+        struct broker *broker = caller->session->owner->broker;
+        struct region *region = handle_find(&broker->handles, HANDLE_REGION, region_handle);
+        struct device *device;
+        int r;
+
+        r = device_find(caller, handle, &device, failure);
+        if (r < 0)
+                return r;
+        if (!region || region->owner != device->owner)
+                return handle_not_found(caller, HANDLE_REGION, region_handle, failure);
+        if (region->device != device)
+                return failure_set(failure, REASON_wrong_device, "Region %llu is not reserved for device %s",
+                                   (unsigned long long)region_handle, device->name);
+        if (region->n_allocs) {
+                failure_set(failure, REASON_busy, "Region %llu still holds %llu allocations",
+                            (unsigned long long)region_handle, (unsigned long long)region->n_allocs);
+                failure_add_number(failure, "allocs", region->n_allocs);
+                return -reason_errno(REASON_busy);
+        }
+        region_restore(region);
+        requests_serve(broker);
+        return 0;
+}
+
+/* ---- masks ---- */
+
+int device_set_mask(const struct caller *caller, uint64_t handle, uint64_t mask, bool coherent, struct failure *failure) {
+        struct device *device;
+        int r;
+
+        r = device_find(caller, handle, &device, failure);
+        if (r == 0)
+                r = mask_serve(device->owner->broker, smaller(mask, device->reach), failure);
+        if (r == 0)
+                r = mask_check(mask, failure);
+        if (r < 0)
+                return r;
+        device->coherent_mask = smaller(mask, device->reach);
+        if (!coherent)
+                device->mask = device->coherent_mask;
+        return 0;
+}
+
+int device_supported(const struct caller *caller, uint64_t handle, uint64_t mask, bool coherent, bool *ret,
+                     struct failure *failure) {
+        struct device *device;
+        int r;
+
+        r = device_find(caller, handle, &device, failure);
+        if (r < 0)
+                return r;
+        *ret = mask_check(mask, NULL) == 0 && mask_serve(device->owner->broker, smaller(mask, device->reach), NULL) == 0;
+        return 0;
+}
+
+/* ---- the outside's view ---- */
+
+static void device_look(const struct device *device, struct device_view *ret) {
+        *ret = (struct device_view){
+                .handle = device->handle,
+                .name = device->name,
+                .owner = device->owner->name,
+                .parent = device->parent,
+                .via = device->via,
+                .translation = device->translator->name,
+                .mask = device->mask,
+                .coherent_mask = device->coherent_mask,
+                .boundary = device->boundary,
+                .max_segment = device->max_segment,
+                .min_align_mask = device->min_align_mask,
+                .node = device->node,
+                .allocs = device->n_allocs,
+                .bytes = device->bytes,
+                .reserved_bytes = device->reserved_bytes,
+                .session_bound = device->session,
+        };
+}
+
+int device_get(const struct caller *caller, uint64_t handle, struct device_view *ret, struct failure *failure) {
+        struct device *device;
+        int r;
+
+        r = device_find(caller, handle, &device, failure);
+        if (r == 0)
+                device_look(device, ret);
+        return r;
+}
+
+int device_visit(const struct caller *caller, const char *name, device_visit_fn visit, void *userdata,
+                 struct failure *failure) {
+        struct broker *broker = caller->session->owner->broker;
+        struct device_view view;
+        struct device *device;
+        struct owner *owner;
+        uint64_t handle = 0;
+        bool all;
+        int r;
+
+        r = owner_select(caller, name, &all, &owner, failure);
+        if (r < 0)
+                return r;
+        while ((device = handle_next(&broker->handles, HANDLE_DEVICE, handle, &handle))) {
+                if (!all && device->owner != owner)
+                        continue;
+                device_look(device, &view);
+                if (visit(&view, userdata))
+                        break;
+        }
+        return 0;
+}

@@ -1,0 +1,46 @@
+/* Handles: numbers that name objects to the outside. A handle is never reused: it is a slot and the slot's generation.
+ * It stays below 2^53, so that JSON numbers hold it. A released slot remembers whose it was, so that a second release can
+ * be told apart from a number that never was, though only to the one who owned it. */
+#ifndef DMAB_CORE_HANDLE_H
+#define DMAB_CORE_HANDLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum handle_kind { HANDLE_NONE, HANDLE_DEVICE, HANDLE_ALLOC, HANDLE_REGION };
+
+struct handle_slot {
+        union {
+                void *object;
+                struct {
+                        uint32_t owner;     /* of the object that was here */
+                        uint32_t next_free; /* index, or UINT32_MAX */
+                } released;
+        };
+        uint32_t generation;
+        uint8_t kind; /* also of the object that was here */
+        bool live;
+};
+
+struct handle_table {
+        struct handle_slot *slots;
+        uint32_t n_slots, capacity;
+        uint32_t first_free, last_free; /* first in, first out: a slot rests as long as can be */
+};
+
+void handle_table_init(struct handle_table *table);
+void handle_table_deinit(struct handle_table *table);
+
+/* -ENOMEM, also when there are too many. */
+int handle_new(struct handle_table *table, enum handle_kind kind, void *object, uint64_t *ret_handle);
+/* NULL: no object of this kind has this handle now. */
+void *handle_find(const struct handle_table *table, enum handle_kind kind, uint64_t handle);
+/* owner: a number for the owner that is not reused. */
+void handle_release(struct handle_table *table, uint64_t handle, uint32_t owner);
+/* True if the handle was the last in its slot, of this kind, and of this owner. */
+bool handle_was(const struct handle_table *table, enum handle_kind kind, uint64_t handle, uint32_t owner);
+/* The first object of a kind whose slot comes after that of `after` (0: from the start); NULL at the end. */
+void *handle_next(const struct handle_table *table, enum handle_kind kind, uint64_t after, uint64_t *ret_handle);
+
+#endif

@@ -1,0 +1,338 @@
+/* The core's objects and how they hang together. Private to daemon/core.
+ *
+ *      broker ─┬─ owner ─┬─ session ── device ── alloc          (who holds what)
+ *              │         ├─ window ── region                    (the owner's memory, by source and NUMA node)
+ *              │         └─ request                             (what waits, first come, first served)
+ *              └─ supply ── stock, region                       (a memory source and what is free in it)
+ *
+ * A region is one machine-contiguous run in a file of its own. It belongs to one owner; allocations of that owner share
+ * it. It lies either in one of the owner's windows or, when it was reserved, in one device's reserve. */
+#ifndef DMAB_CORE_OBJECTS_H
+#define DMAB_CORE_OBJECTS_H
+
+/* Out of memory is an error like any other: without this uthash ends the process. An element that could not be added has
+ * no table. */
+#define HASH_NONFATAL_OOM 1
+#include <uthash.h>
+#include <utlist.h>
+
+#include "daemon/core/arena.h"
+#include "daemon/core/broker.h"
+#include "daemon/core/handle.h"
+
+#define PAGE UINT64_C(4096)
+#define LOW_LIMIT ((UINT64_C(1) << 32) - 1)
+#define HANDLE_BITS 53
+
+#define COUNTER_LIST(COUNTER)     \
+        COUNTER(allocs)           \
+        COUNTER(alloc_failures)   \
+        COUNTER(carve_failures)   \
+        COUNTER(carves)           \
+        COUNTER(cancels)          \
+        COUNTER(frees)            \
+        COUNTER(grown_bytes)      \
+        COUNTER(high_water_bytes) \
+        COUNTER(restores)         \
+        COUNTER(shrunk_bytes)     \
+        COUNTER(timeouts)         \
+        COUNTER(waits)            \
+        COUNTER(zeroed_bytes)
+
+enum counter {
+#define COUNTER_ENUM(name) COUNTER_##name,
+        COUNTER_LIST(COUNTER_ENUM)
+#undef COUNTER_ENUM
+        COUNTERS
+};
+
+struct request_key {
+        UT_hash_handle hh; /* in owner->keys by text */
+        enum handle_kind kind;
+        uint64_t digest;
+        uint64_t handle; /* 0: the request is under way */
+        char text[];
+};
+
+struct window {
+        struct window *next;
+        struct supply *supply;
+        int node;
+        struct arena *arena; /* spans: regions; granule: PAGE */
+};
+
+struct owner {
+        UT_hash_handle hh; /* in broker->owners by name */
+        struct broker *broker;
+        uint32_t id; /* not reused */
+        struct quota quota, usage;
+        bool quota_set; /* stays known though it holds nothing */
+        struct session *sessions;
+        struct device *devices;
+        struct region *regions;
+        struct window *windows;
+        struct request *requests; /* first come first */
+        struct request_key *keys;
+        char name[];
+};
+
+struct session {
+        struct session *prev, *next; /* in owner->sessions */
+        struct owner *owner;
+        unsigned n_devices;
+};
+
+struct template {
+        UT_hash_handle hh; /* in broker->templates by name */
+        struct device_options options; /* its strings are owned */
+        bool dma;
+        char name[];
+};
+
+struct device {
+        struct device *prev, *next; /* in owner->devices */
+        uint64_t handle;
+        struct owner *owner;
+        struct session *session; /* NULL: lives as long as its allocations */
+        char *name, *parent, *via;
+        const struct translator_ops *translator;
+        struct translation *translation;
+        uint64_t reach; /* the mask beyond which no mask can go: of the ancestors and of the translator */
+        uint64_t mask, coherent_mask, boundary, max_segment, min_align_mask, timeout_ms;
+        int node;
+        struct alloc *allocs;
+        uint64_t n_allocs, bytes;
+        struct arena *reserve; /* NULL: served from the owner's windows */
+        uint64_t reserved_bytes;
+        unsigned n_requests; /* requests that use it, answered but not yet delivered ones included */
+        bool closed;         /* nobody can find it any more */
+        struct request_key *key;
+};
+
+enum { ALLOC_OWNER_LIFETIME = 1 << 0, ALLOC_SHAREABLE = 1 << 1 };
+
+struct alloc {
+        struct alloc *prev, *next; /* in device->allocs */
+        uint64_t handle;
+        struct device *device;
+        struct region *region;
+        uint64_t addr, size, dma_addr;
+        uint64_t born_ms : 56, flags : 8;
+        struct request_key *key;
+};
+
+struct supply_job {
+        struct source_job job; /* userdata: the supply */
+        struct region *region;
+        struct request *request; /* that asked for it, or NULL */
+        void (*verified)(struct supply_job *job);
+        void *userdata;
+};
+
+enum region_state { REGION_CARVING, REGION_LIVE, REGION_RESTORING };
+
+struct region {
+        struct region *prev, *next; /* in owner->regions, while live */
+        struct region *idle_prev, *idle_next; /* in supply->idle, while live and unused */
+        uint64_t handle;
+        struct owner *owner;
+        struct supply *supply;
+        struct device *device; /* exclusive to it, or NULL */
+        struct window *window; /* NULL when exclusive */
+        enum region_state state;
+        uint64_t addr, size;
+        int node;
+        uint64_t used, n_allocs;
+        uint64_t stride, usable; /* of an exclusive region, or 0 */
+        uint64_t idle_since_ms;
+        unsigned checks; /* verifications under way */
+        bool restore_wanted; /* ... once they are over */
+        struct source_backing *backing;
+        struct request_key *key;
+        struct supply_job job; /* carve or restore: no memory is needed to give memory back */
+};
+
+struct stock {
+        int node;
+        struct arena *arena; /* everything in it is free; granule: the grain */
+};
+
+struct supply {
+        struct supply *next;
+        struct broker *broker;
+        struct source *source;
+        struct source_info info;
+        struct stock *stocks;
+        size_t n_stocks;
+        uint64_t held, held_low;   /* stock, regions, and what is on its way between them */
+        uint64_t free, free_low;   /* in stock */
+        uint64_t in_regions, used;
+        uint64_t lost;
+        struct region **regions; /* live ones, sorted by address */
+        size_t n_regions, regions_capacity;
+        struct region *idle; /* unused ones, longest first */
+        unsigned pending, returning; /* jobs under way; those of them that bring memory */
+        uint64_t dry_until_ms;       /* growing brought nothing lately */
+        uint64_t touched_ms;         /* when stock was last needed */
+};
+
+enum request_kind { REQUEST_ALLOC, REQUEST_RESERVE };
+/* Working: jobs of its own are under way. Finished: the answer is known and about to be told. */
+enum request_state { REQUEST_QUEUED, REQUEST_WORKING, REQUEST_FINISHED };
+
+struct request {
+        struct request *prev, *next; /* in owner->requests, or in broker->finished */
+        enum request_kind kind;
+        enum request_state state;
+        struct owner *owner;
+        struct device *device;
+        struct arena_request want;
+        bool high, zero;
+        bool cancelled; /* nobody wants an answer */
+        bool ended;     /* the answer is `failure`, as soon as its jobs are over */
+        unsigned flags; /* ALLOC_* */
+        uint64_t wait_ms, deadline_ms;
+        uint64_t stride, usable;
+        unsigned attempts;
+        unsigned jobs; /* under way for this request */
+        /* Memory that is being zeroed and becomes an allocation then; region also: what has been reserved. */
+        struct region *region;
+        struct arena_block block;
+        struct request_key *key;
+        uint64_t handle; /* the answer */
+        struct failure failure; /* why it failed or waits */
+        bool *delivered;
+        broker_done_fn done;
+        void *userdata;
+};
+
+struct broker {
+        struct broker_options options;
+        struct handle_table handles;
+        struct owner *owners;
+        uint32_t last_owner_id;
+        struct template *templates;
+        struct supply *supplies;
+        struct broker_counts counts;
+        uint64_t counters[COUNTERS];
+        uint64_t bytes; /* in allocations */
+        struct request *finished;
+        uint64_t n_requests; /* in the owners' queues */
+        uint32_t turn;       /* id of the owner that was served last */
+        bool serving, serve_again;
+};
+
+static inline uint64_t now_ms(const struct broker *broker) {
+        return broker->options.now_ms(broker->options.userdata);
+}
+
+static inline uint64_t round_up(uint64_t value, uint64_t granule) {
+        return (value + granule - 1) & ~(granule - 1);
+}
+
+static inline bool power_of_two(uint64_t value) {
+        return value && !(value & (value - 1));
+}
+
+static inline uint64_t smaller(uint64_t a, uint64_t b) {
+        return a < b ? a : b;
+}
+
+static inline uint64_t larger(uint64_t a, uint64_t b) {
+        return a > b ? a : b;
+}
+
+/* How much of [addr, addr+size) lies below 4 GiB. */
+static inline uint64_t low_part(uint64_t addr, uint64_t size) {
+        return addr > LOW_LIMIT ? 0 : smaller(size, LOW_LIMIT + 1 - addr);
+}
+
+/* owner.c */
+int owner_get(struct broker *broker, const char *name, struct owner **ret);
+struct owner *owner_find(struct broker *broker, const char *name);
+/* Frees the owner if it holds nothing and nothing was said about it. */
+void owner_forget(struct owner *owner);
+void owner_free(struct owner *owner);
+/* 0, or quota with the numbers. */
+int owner_check(const struct owner *owner, enum quota_kind kind, uint64_t more, struct failure *failure);
+/* Whose objects a list is about: NULL owner with 0 means everybody's. */
+int owner_select(const struct caller *caller, const char *name, bool *ret_all, struct owner **ret, struct failure *failure);
+/* *ret_key NULL: no key was given. 1: the key is known, *ret_key holds its handle. 0: a new one was made. */
+int key_begin(struct owner *owner, const char *text, enum handle_kind kind, uint64_t digest, struct request_key **ret_key,
+              struct failure *failure);
+void key_forget(struct owner *owner, struct request_key *key);
+/* The object if the caller may know of it: its own or, for an administrator, anybody's. */
+int handle_not_found(const struct caller *caller, enum handle_kind kind, uint64_t handle, struct failure *failure);
+
+/* supply.c */
+void supply_free(struct supply *supply);
+/* Look for a run of stock on this node and carve it for the request. 0: under way. -ENOSPC: none suits. Else final. */
+int supply_carve(struct supply *supply, struct request *request, const struct arena_request *want, int node,
+                 struct failure *failure);
+/* Ask the system for more, for a request that needs `size`. 0: under way. -ENOSPC: there is no more. */
+int supply_grow(struct supply *supply, struct request *request, uint64_t size, int node);
+int supply_zero(struct supply *supply, struct request *request);
+/* done runs with the job's status and failure; the region stays until then. */
+int supply_verify(struct region *region, void (*done)(struct supply_job *job), void *userdata);
+void supply_restore(struct region *region);
+void supply_tick(struct supply *supply, uint64_t now);
+uint64_t supply_deadline(const struct supply *supply);
+uint64_t supply_emergency(const struct supply *supply);
+/* Free bytes in stock within [0, limit], and the largest piece. */
+void supply_usage(const struct supply *supply, uint64_t limit, uint64_t *ret_free, uint64_t *ret_largest);
+/* Forget nothing, do the next completions, blocking. */
+void supply_wait(struct supply *supply);
+
+/* region.c */
+/* Where in supply->regions the first region at or above addr is. */
+size_t region_index(const struct supply *supply, uint64_t addr);
+/* A region that is being carved, charged to its owner. */
+int region_new(struct supply *supply, struct owner *owner, uint64_t addr, uint64_t size, int node, struct region **ret,
+               struct failure *failure);
+int region_go_live(struct region *region, struct request *request);
+void region_discard(struct region *region);
+/* Give an unused region back; it is no longer the caller's. */
+void region_restore(struct region *region);
+void region_use(struct region *region, uint64_t size);
+void region_unuse(struct region *region, uint64_t size);
+struct region *region_at(struct broker *broker, uint64_t addr);
+struct arena *region_arena(const struct region *region);
+
+/* device.c */
+void device_free(struct device *device);
+/* Frees a device that was closed, or that has outlived its session, once nothing holds it. */
+void device_forget(struct device *device);
+void template_free(struct template *template);
+
+/* coherent.c */
+/* Make request->block, which lies in request->region and is taken, an allocation. */
+int alloc_new(struct request *request, struct alloc **ret);
+void alloc_free(struct alloc *alloc);
+void alloc_look(const struct alloc *alloc, struct alloc_view *ret);
+/* 2^n-1 and at least a page. */
+int mask_check(uint64_t mask, struct failure *failure);
+
+/* request.c */
+/* Queues the request, which is the queue's from now on, and serves it if it can be. NULL: it has been answered. */
+struct ticket *request_submit(struct request *request);
+/* Answer at once. */
+void request_refuse(broker_done_fn done, void *userdata, const struct failure *failure);
+/* Serve what can be served, round-robin over the owners. */
+void requests_serve(struct broker *broker);
+/* End an owner's requests that use this device with `gone`. */
+void requests_end(struct owner *owner, const struct device *device);
+void requests_tick(struct broker *broker, uint64_t now);
+uint64_t requests_deadline(const struct broker *broker);
+/* A job of the request ended. failure may be unset. */
+void request_job_done(struct request *request, int status, const struct failure *failure);
+
+/* attempt.c */
+enum { ATTEMPT_WORKING = 1, ATTEMPT_BLOCKED = 2 };
+/* 0: done, the request has its handle. -errno: never, request->failure says why. Else ATTEMPT_*. */
+int request_attempt(struct request *request);
+/* Whether it could be served now; with request->failure set when not. */
+bool request_possible(struct request *request);
+/* Give up memory that was taken for it and not yet made an allocation. */
+void request_release(struct request *request);
+
+#endif

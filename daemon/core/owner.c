@@ -1,0 +1,275 @@
+/* Owners, what they may hold, their sessions and the keys under which they asked for things. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/core/objects.h"
+
+const char *quota_name(enum quota_kind kind) {
+        static const char *const names[] = {
+#define QUOTA_NAME(name, text) #name,
+                QUOTA_LIST(QUOTA_NAME)
+#undef QUOTA_NAME
+        };
+        return (unsigned)kind < QUOTA_KINDS ? names[kind] : "?";
+}
+
+struct owner *owner_find(struct broker *broker, const char *name) {
+        struct owner *owner;
+
+        HASH_FIND_STR(broker->owners, name, owner);
+        return owner;
+}
+
+int owner_get(struct broker *broker, const char *name, struct owner **ret) {
+        struct owner *owner = owner_find(broker, name);
+        size_t length = strlen(name) + 1;
+
+        if (!owner) {
+                owner = calloc(1, sizeof(*owner) + length);
+                if (!owner)
+                        return -ENOMEM;
+                memcpy(owner->name, name, length);
+                owner->broker = broker;
+                owner->id = ++broker->last_owner_id;
+                owner->quota = broker->options.quota;
+                HASH_ADD_STR(broker->owners, name, owner);
+                if (!owner->hh.tbl) {
+                        free(owner);
+                        return -ENOMEM;
+                }
+                broker->counts.owners++;
+        }
+        *ret = owner;
+        return 0;
+}
+
+void owner_free(struct owner *owner) {
+        struct window *window, *next;
+
+        LL_FOREACH_SAFE(owner->windows, window, next) {
+                arena_free(window->arena);
+                free(window);
+        }
+        HASH_DEL(owner->broker->owners, owner);
+        owner->broker->counts.owners--;
+        free(owner);
+}
+
+void owner_forget(struct owner *owner) {
+        if (owner->sessions || owner->devices || owner->requests || owner->usage.of[QUOTA_regions] || owner->quota_set)
+                return;
+        owner_free(owner);
+}
+
+int owner_check(const struct owner *owner, enum quota_kind kind, uint64_t more, struct failure *failure) {
+        uint64_t limit = owner->quota.of[kind], used = owner->usage.of[kind];
+
+        if (limit == QUOTA_UNLIMITED || (used <= limit && more <= limit - used))
+                return 0;
+        failure_set(failure, REASON_quota, "The quota of %s for %s is %llu, of which %llu is in use: %llu more is too much",
+                    owner->name, quota_name(kind), (unsigned long long)limit, (unsigned long long)used,
+                    (unsigned long long)more);
+        failure_add_text(failure, "quota", quota_name(kind));
+        failure_add_number(failure, "asked", more);
+        failure_add_number(failure, "limit", limit);
+        failure_add_number(failure, "in_use", used);
+        return -reason_errno(REASON_quota);
+}
+
+int owner_select(const struct caller *caller, const char *name, bool *ret_all, struct owner **ret, struct failure *failure) {
+        struct owner *own = caller->session->owner;
+
+        if (!caller->admin && name && strcmp(name, own->name) != 0)
+                return failure_set(failure, REASON_not_permitted, "Only an administrator may see what %s has", name);
+        *ret_all = caller->admin && !name;
+        *ret = name ? owner_find(own->broker, name) : own;
+        return 0;
+}
+
+/* ---- sessions ---- */
+
+int session_open(struct broker *broker, const char *name, struct session **ret, struct failure *failure) {
+        struct session *session;
+        struct owner *owner;
+        int r;
+
+        if (owner_get(broker, name, &owner) < 0)
+                return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
+        r = owner_check(owner, QUOTA_connections, 1, failure);
+        if (r < 0) {
+                owner_forget(owner);
+                return r;
+        }
+        session = calloc(1, sizeof(*session));
+        if (!session) {
+                owner_forget(owner);
+                return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
+        }
+        session->owner = owner;
+        DL_APPEND(owner->sessions, session);
+        owner->usage.of[QUOTA_connections]++;
+        broker->counts.sessions++;
+        *ret = session;
+        return 0;
+}
+
+static void session_drop_devices(struct session *session) {
+        struct device *device, *next_device;
+        struct alloc *alloc, *next_alloc;
+
+        DL_FOREACH_SAFE(session->owner->devices, device, next_device) {
+                if (device->session != session)
+                        continue;
+                requests_end(session->owner, device);
+                DL_FOREACH_SAFE(device->allocs, alloc, next_alloc)
+                        if (!(alloc->flags & ALLOC_OWNER_LIFETIME))
+                                alloc_free(alloc);
+                device->session = NULL;
+                device_forget(device);
+        }
+}
+
+struct session *session_close(struct session *session) {
+        struct owner *owner;
+        struct broker *broker;
+
+        if (!session)
+                return NULL;
+        owner = session->owner;
+        broker = owner->broker;
+        session_drop_devices(session);
+        DL_DELETE(owner->sessions, session);
+        owner->usage.of[QUOTA_connections]--;
+        broker->counts.sessions--;
+        free(session);
+        owner_forget(owner);
+        requests_serve(broker);
+        return NULL;
+}
+
+const char *session_owner(const struct session *session) {
+        return session->owner->name;
+}
+
+/* ---- quotas ---- */
+
+static void owner_view(const struct owner *owner, struct owner_view *ret) {
+        *ret = (struct owner_view){ .name = owner->name, .limits = owner->quota, .usage = owner->usage };
+}
+
+int quota_get(const struct caller *caller, const char *name, struct owner_view *ret, struct failure *failure) {
+        struct owner *owner;
+        bool all;
+        int r;
+
+        r = owner_select(caller, name ? name : caller->session->owner->name, &all, &owner, failure);
+        if (r < 0)
+                return r;
+        if (owner)
+                owner_view(owner, ret);
+        else
+                *ret = (struct owner_view){ .name = name, .limits = caller->session->owner->broker->options.quota };
+        return 0;
+}
+
+int quota_set(const struct caller *caller, const char *name, unsigned mask, const struct quota *limits,
+              struct failure *failure) {
+        struct broker *broker = caller->session->owner->broker;
+        struct owner *owner;
+        int kind;
+
+        if (!caller->admin)
+                return failure_set(failure, REASON_not_permitted, "Only an administrator may change a quota");
+        if (owner_get(broker, name ? name : caller->session->owner->name, &owner) < 0)
+                return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
+        owner->quota_set = true;
+        for (kind = 0; kind < QUOTA_KINDS; kind++)
+                if (mask & 1u << kind)
+                        owner->quota.of[kind] = limits->of[kind];
+        requests_serve(broker);
+        return 0;
+}
+
+int broker_set_quota(struct broker *broker, const char *name, const struct quota *limits) {
+        struct owner *owner;
+        int r;
+
+        r = owner_get(broker, name, &owner);
+        if (r < 0)
+                return r;
+        owner->quota_set = true;
+        owner->quota = *limits;
+        requests_serve(broker);
+        return 0;
+}
+
+int broker_visit_owners(struct broker *broker, owner_visit_fn visit, void *userdata) {
+        struct owner *owner, *next;
+        struct owner_view view;
+        int r;
+
+        HASH_ITER(hh, broker->owners, owner, next) {
+                owner_view(owner, &view);
+                r = visit(&view, userdata);
+                if (r)
+                        return r;
+        }
+        return 0;
+}
+
+/* ---- request keys ---- */
+
+int key_begin(struct owner *owner, const char *text, enum handle_kind kind, uint64_t digest, struct request_key **ret_key,
+              struct failure *failure) {
+        struct request_key *key;
+        size_t length;
+
+        *ret_key = NULL;
+        if (!text)
+                return 0;
+        length = strlen(text) + 1;
+        HASH_FIND_STR(owner->keys, text, key);
+        if (key && (key->kind != kind || key->digest != digest))
+                return failure_set(failure, REASON_bad_param, "This request_key was used for another request");
+        if (key && !key->handle)
+                return failure_set(failure, REASON_busy, "The request with this request_key is still under way");
+        if (key) {
+                *ret_key = key;
+                return 1;
+        }
+        key = calloc(1, sizeof(*key) + length);
+        if (!key)
+                return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
+        memcpy(key->text, text, length);
+        key->kind = kind;
+        key->digest = digest;
+        HASH_ADD_STR(owner->keys, text, key);
+        if (!key->hh.tbl) {
+                free(key);
+                return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
+        }
+        *ret_key = key;
+        return 0;
+}
+
+void key_forget(struct owner *owner, struct request_key *key) {
+        if (!key)
+                return;
+        HASH_DEL(owner->keys, key);
+        free(key);
+}
+
+int handle_not_found(const struct caller *caller, enum handle_kind kind, uint64_t handle, struct failure *failure) {
+        static const char *const names[] = { "object", "device", "allocation", "region" };
+        struct owner *owner = caller->session->owner;
+
+        if (kind == HANDLE_ALLOC && handle_was(&owner->broker->handles, kind, handle, owner->id))
+                failure_set(failure, REASON_double_free, "Allocation %llu has been freed already",
+                            (unsigned long long)handle);
+        else
+                failure_set(failure, REASON_unknown_handle, "There is no %s %llu", names[kind],
+                            (unsigned long long)handle);
+        failure_add_number(failure, "handle", handle);
+        return failure ? -failure->error : -ENOENT;
+}

@@ -1,0 +1,324 @@
+/* Regions: who has them, when they are in use, and when they go back. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/core/objects.h"
+
+size_t region_index(const struct supply *supply, uint64_t addr) {
+        size_t low = 0, high = supply->n_regions, middle;
+
+        while (low < high) {
+                middle = low + (high - low) / 2;
+                if (supply->regions[middle]->addr < addr)
+                        low = middle + 1;
+                else
+                        high = middle;
+        }
+        return low;
+}
+
+static int regions_reserve(struct supply *supply) {
+        struct region **regions;
+        size_t capacity;
+
+        if (supply->n_regions + supply->pending < supply->regions_capacity)
+                return 0;
+        capacity = 2 * (supply->n_regions + supply->pending) + 16;
+        regions = realloc(supply->regions, capacity * sizeof(struct region *));
+        if (!regions)
+                return -ENOMEM;
+        supply->regions = regions;
+        supply->regions_capacity = capacity;
+        return 0;
+}
+
+static struct window *window_of(struct owner *owner, struct supply *supply, int node) {
+        struct window *window;
+
+        LL_FOREACH(owner->windows, window)
+                if (window->supply == supply && window->node == node)
+                        return window;
+        window = calloc(1, sizeof(*window));
+        if (!window)
+                return NULL;
+        *window = (struct window){ .supply = supply, .node = node };
+        if (arena_new(PAGE, &window->arena) < 0) {
+                free(window);
+                return NULL;
+        }
+        LL_PREPEND(owner->windows, window);
+        return window;
+}
+
+static void charge(struct region *region) {
+        region->owner->usage.of[QUOTA_held_bytes] += region->size;
+        region->owner->usage.of[QUOTA_regions]++;
+}
+
+static void discharge(struct region *region) {
+        region->owner->usage.of[QUOTA_held_bytes] -= region->size;
+        region->owner->usage.of[QUOTA_regions]--;
+}
+
+int region_new(struct supply *supply, struct owner *owner, uint64_t addr, uint64_t size, int node, struct region **ret,
+               struct failure *failure) {
+        struct region *region;
+        int r;
+
+        r = owner_check(owner, QUOTA_held_bytes, size, failure);
+        if (r == 0)
+                r = owner_check(owner, QUOTA_regions, 1, failure);
+        if (r < 0)
+                return r;
+        if (regions_reserve(supply) < 0)
+                return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
+        region = calloc(1, sizeof(*region));
+        if (!region)
+                return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
+        region->supply = supply;
+        region->owner = owner;
+        region->state = REGION_CARVING;
+        region->addr = addr;
+        region->size = size;
+        region->node = node;
+        charge(region);
+        *ret = region;
+        return 0;
+}
+
+void region_discard(struct region *region) {
+        struct owner *owner = region->owner;
+
+        discharge(region);
+        free(region);
+        owner_forget(owner);
+}
+
+struct arena *region_arena(const struct region *region) {
+        return region->device ? region->device->reserve : region->window->arena;
+}
+
+static void idle_begin(struct region *region) {
+        region->idle_since_ms = now_ms(region->supply->broker);
+        DL_APPEND2(region->supply->idle, region, idle_prev, idle_next);
+}
+
+void region_use(struct region *region, uint64_t size) {
+        if (!region->n_allocs++ && !region->device)
+                DL_DELETE2(region->supply->idle, region, idle_prev, idle_next);
+        region->used += size;
+        region->supply->used += size;
+}
+
+void region_unuse(struct region *region, uint64_t size) {
+        region->used -= size;
+        region->supply->used -= size;
+        if (!--region->n_allocs && !region->device)
+                idle_begin(region);
+}
+
+/* The usable pieces of an exclusive region become spans of their own, so that nothing crosses what is not usable. */
+static int reserve_add(struct region *region) {
+        struct device *device = region->device;
+        uint64_t step = region->stride ? region->stride : region->size;
+        uint64_t usable = region->stride ? region->usable : region->size, at;
+        int r;
+
+        if (!device->reserve) {
+                r = arena_new(PAGE, &device->reserve);
+                if (r < 0)
+                        return r;
+        }
+        for (at = 0; at < region->size; at += step) {
+                r = arena_add(device->reserve, region->addr + at, smaller(usable, region->size - at), 0);
+                if (r < 0)
+                        break;
+        }
+        if (at < region->size) {
+                while (at) {
+                        at -= step;
+                        arena_remove(device->reserve, region->addr + at, smaller(usable, region->size - at));
+                }
+                return r;
+        }
+        device->reserved_bytes += region->size;
+        return 0;
+}
+
+static void reserve_remove(struct region *region) {
+        uint64_t step = region->stride ? region->stride : region->size;
+        uint64_t usable = region->stride ? region->usable : region->size, at;
+
+        for (at = 0; at < region->size; at += step)
+                arena_remove(region->device->reserve, region->addr + at, smaller(usable, region->size - at));
+        region->device->reserved_bytes -= region->size;
+        if (!region->device->reserved_bytes)
+                region->device->reserve = arena_free(region->device->reserve);
+}
+
+static int arena_join(struct region *region, struct request *request) {
+        if (request && request->kind == REQUEST_RESERVE) {
+                region->device = request->device;
+                region->stride = request->stride;
+                region->usable = request->usable;
+                return reserve_add(region);
+        }
+        region->window = window_of(region->owner, region->supply, region->node);
+        return region->window ? arena_add(region->window->arena, region->addr, region->size, 0) : -ENOMEM;
+}
+
+/* request: what it was carved for; NULL, cancelled or ended: nobody waits for it any more. */
+int region_go_live(struct region *region, struct request *request) {
+        struct supply *supply = region->supply;
+        struct broker *broker = supply->broker;
+        size_t index = region_index(supply, region->addr);
+        int r;
+
+        if (request && (request->cancelled || request->ended))
+                request = NULL;
+        r = handle_new(&broker->handles, HANDLE_REGION, region, &region->handle);
+        if (r < 0)
+                return r;
+        r = arena_join(region, request);
+        if (r < 0) {
+                region->device = NULL;
+                handle_release(&broker->handles, region->handle, 0);
+                return r;
+        }
+        memmove(&supply->regions[index + 1], &supply->regions[index],
+                (supply->n_regions - index) * sizeof(struct region *));
+        supply->regions[index] = region;
+        supply->n_regions++;
+        supply->in_regions += region->size;
+        broker->counts.regions++;
+        region->state = REGION_LIVE;
+        DL_APPEND(region->owner->regions, region);
+        if (region->device) {
+                region->key = request->key;
+                request->key = NULL;
+                if (region->key)
+                        region->key->handle = region->handle;
+                request->region = region;
+        } else {
+                idle_begin(region);
+        }
+        return 0;
+}
+
+void region_restore(struct region *region) {
+        struct supply *supply = region->supply;
+        size_t index = region_index(supply, region->addr);
+
+        if (region->device)
+                reserve_remove(region);
+        else {
+                arena_remove(region->window->arena, region->addr, region->size);
+                DL_DELETE2(supply->idle, region, idle_prev, idle_next);
+        }
+        supply->n_regions--;
+        memmove(&supply->regions[index], &supply->regions[index + 1],
+                (supply->n_regions - index) * sizeof(struct region *));
+        supply->in_regions -= region->size;
+        supply->used -= region->used;
+        region->used = region->n_allocs = 0;
+        supply->broker->counts.regions--;
+        handle_release(&supply->broker->handles, region->handle, region->owner->id);
+        DL_DELETE(region->owner->regions, region);
+        key_forget(region->owner, region->key);
+        region->key = NULL;
+        region->device = NULL;
+        region->window = NULL;
+        region->state = REGION_RESTORING;
+        if (region->checks)
+                region->restore_wanted = true;
+        else
+                supply_restore(region);
+}
+
+struct region *region_at(struct broker *broker, uint64_t addr) {
+        struct supply *supply;
+        struct region *region;
+        size_t index;
+
+        LL_FOREACH(broker->supplies, supply) {
+                index = region_index(supply, addr);
+                if (index < supply->n_regions && supply->regions[index]->addr == addr)
+                        return supply->regions[index];
+                region = index ? supply->regions[index - 1] : NULL;
+                if (region && addr - region->addr < region->size)
+                        return region;
+        }
+        return NULL;
+}
+
+/* ---- the outside's view ---- */
+
+static void region_view(const struct region *region, struct region_view *ret) {
+        *ret = (struct region_view){
+                .handle = region->handle,
+                .device = region->device ? region->device->handle : 0,
+                .owner = region->owner->name,
+                .source = region->supply->info.name,
+                .node = region->node,
+                .size = region->size,
+                .used = region->used,
+                .allocs = region->n_allocs,
+                .machine_addr = region->addr,
+                .simulated = region->supply->info.flags & SOURCE_SIMULATED,
+        };
+}
+
+static int region_find(const struct caller *caller, uint64_t handle, struct region **ret, struct failure *failure) {
+        struct region *region = handle_find(&caller->session->owner->broker->handles, HANDLE_REGION, handle);
+
+        if (!region || (region->owner != caller->session->owner && !caller->admin))
+                return handle_not_found(caller, HANDLE_REGION, handle, failure);
+        *ret = region;
+        return 0;
+}
+
+int region_get(const struct caller *caller, uint64_t handle, struct region_view *ret, struct failure *failure) {
+        struct region *region;
+        int r;
+
+        r = region_find(caller, handle, &region, failure);
+        if (r == 0)
+                region_view(region, ret);
+        return r;
+}
+
+int region_fd(const struct caller *caller, uint64_t handle, int *ret_fd, struct failure *failure) {
+        struct region *region;
+        int r;
+
+        r = region_find(caller, handle, &region, failure);
+        if (r < 0)
+                return r;
+        if (region->owner != caller->session->owner)
+                return failure_set(failure, REASON_not_permitted, "The memory of a region goes to its owner only");
+        *ret_fd = region->supply->source->ops->backing_fd(region->backing);
+        return 0;
+}
+
+int region_visit(const struct caller *caller, const char *name, uint64_t after, region_visit_fn visit, void *userdata,
+                 struct failure *failure) {
+        struct broker *broker = caller->session->owner->broker;
+        struct region_view view;
+        struct region *region;
+        struct owner *owner;
+        bool all;
+        int r;
+
+        r = owner_select(caller, name, &all, &owner, failure);
+        if (r < 0)
+                return r;
+        while ((region = handle_next(&broker->handles, HANDLE_REGION, after, &after))) {
+                if (!all && region->owner != owner)
+                        continue;
+                region_view(region, &view);
+                if (visit(&view, userdata))
+                        break;
+        }
+        return 0;
+}

@@ -1,0 +1,313 @@
+/* Requests: each owner's stand in a queue, first come, first served; the owners take turns. A request of high priority may
+ * pass those that wait. Answers are given only from requests_deliver(), when the books are in order, because whoever gets
+ * an answer may call the core again. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "daemon/core/objects.h"
+
+void request_refuse(broker_done_fn done, void *userdata, const struct failure *failure) {
+        done(userdata, failure, 0);
+}
+
+static void request_leave(struct request *request) {
+        struct owner *owner = request->owner;
+
+        DL_DELETE(owner->requests, request);
+        owner->broker->n_requests--;
+        owner->broker->counts.waiters--;
+        owner->usage.of[QUOTA_waiters]--;
+}
+
+static void request_finish(struct request *request, bool failed) {
+        struct broker *broker = request->owner->broker;
+
+        request_leave(request);
+        if (failed) {
+                broker->counters[COUNTER_alloc_failures]++;
+                key_forget(request->owner, request->key);
+                request->key = NULL;
+        } else {
+                request->failure.error = 0;
+        }
+        request->state = REQUEST_FINISHED;
+        DL_APPEND(broker->finished, request);
+}
+
+static void requests_deliver(struct broker *broker) {
+        struct request *request;
+        struct device *device;
+
+        while ((request = broker->finished)) {
+                DL_DELETE(broker->finished, request);
+                device = request->device;
+                if (request->delivered)
+                        *request->delivered = true;
+                device->n_requests--;
+                device_forget(device);
+                request->done(request->userdata, request->failure.error ? &request->failure : NULL, request->handle);
+                free(request);
+        }
+}
+
+/* ---- serving ---- */
+
+/* A request behind others that wait: it may not overtake them, and it may not wait. */
+static void request_turn_away(struct request *request) {
+        if (request_possible(request))
+                failure_set(&request->failure, REASON_would_block,
+                            "Earlier requests of %s wait for memory; this one was told not to wait", request->owner->name);
+        request_finish(request, true);
+}
+
+static bool memory_returns(const struct broker *broker) {
+        const struct supply *supply;
+
+        LL_FOREACH(broker->supplies, supply)
+                if (supply->returning)
+                        return true;
+        return false;
+}
+
+/* True: the request was answered, or its jobs began. */
+static bool request_try(struct request *request) {
+        int r = request_attempt(request);
+
+        if (r == ATTEMPT_WORKING)
+                return false;
+        if (r == ATTEMPT_BLOCKED) {
+                /* Memory that is on its way back is not waited for: it is as good as there. */
+                if (request->wait_ms || memory_returns(request->owner->broker))
+                        return false;
+                request_finish(request, true);
+                return true;
+        }
+        request_finish(request, r < 0);
+        return true;
+}
+
+/* At most one answer. */
+static bool owner_serve(struct owner *owner) {
+        struct request *request, *next;
+        bool blocked = false, waits = false;
+
+        DL_FOREACH_SAFE(owner->requests, request, next) {
+                if (request->state == REQUEST_WORKING) {
+                        blocked = true;
+                        continue;
+                }
+                if (!blocked || request->high) {
+                        if (request_try(request))
+                                return true;
+                        waits |= request->state == REQUEST_QUEUED && request->wait_ms;
+                        blocked = true;
+                } else if (waits && !request->wait_ms) {
+                        request_turn_away(request);
+                        return true;
+                }
+        }
+        return false;
+}
+
+static bool owners_serve(struct broker *broker) {
+        struct owner *first = broker->owners, *owner;
+        bool any = false;
+
+        for (owner = broker->owners; owner; owner = owner->hh.next)
+                if (owner->id == broker->turn && owner->hh.next)
+                        first = owner->hh.next;
+        owner = first;
+        while (owner) {
+                if (owner->requests && owner_serve(owner)) {
+                        broker->turn = owner->id;
+                        any = true;
+                }
+                owner = owner->hh.next ? owner->hh.next : broker->owners;
+                if (owner == first)
+                        break;
+        }
+        return any;
+}
+
+void requests_serve(struct broker *broker) {
+        if (broker->serving) {
+                broker->serve_again = true;
+                return;
+        }
+        broker->serving = true;
+        do {
+                broker->serve_again = false;
+                while (broker->n_requests && owners_serve(broker))
+                        ;
+                requests_deliver(broker);
+        } while (broker->serve_again && broker->n_requests);
+        broker->serving = false;
+}
+
+struct ticket *request_submit(struct request *request) {
+        struct broker *broker = request->owner->broker;
+        bool delivered = false;
+
+        DL_APPEND(request->owner->requests, request);
+        broker->n_requests++;
+        broker->counts.waiters++;
+        request->owner->usage.of[QUOTA_waiters]++;
+        request->device->n_requests++;
+        if (request->wait_ms)
+                request->deadline_ms = now_ms(broker) + request->wait_ms;
+        request->delivered = &delivered;
+        if (broker->serving) {
+                broker->serve_again = true;
+        } else if (request->owner->requests == request) {
+                /* Nobody is before it: the other owners have had their turn. */
+                broker->serving = true;
+                request_try(request);
+                requests_deliver(broker);
+                broker->serving = false;
+                if (broker->serve_again)
+                        requests_serve(broker);
+        } else {
+                requests_serve(broker);
+        }
+        if (delivered)
+                return NULL;
+        request->delivered = NULL;
+        if (request->wait_ms && request->state == REQUEST_QUEUED)
+                broker->counters[COUNTER_waits]++;
+        return (struct ticket *)request;
+}
+
+/* ---- jobs, deadlines, the end ---- */
+
+static void zeroed(struct request *request) {
+        struct alloc *alloc;
+
+        request->owner->broker->counters[COUNTER_zeroed_bytes] += request->block.size;
+        if (alloc_new(request, &alloc) < 0) {
+                request_release(request);
+                request_finish(request, true);
+                return;
+        }
+        request->handle = alloc->handle;
+        request_finish(request, false);
+}
+
+void request_job_done(struct request *request, int status, const struct failure *failure) {
+        request->jobs--;
+        if (request->cancelled) {
+                request_release(request);
+                if (!request->jobs)
+                        free(request);
+                return;
+        }
+        request->state = REQUEST_QUEUED;
+        if (request->ended) {
+                request_release(request);
+                request_finish(request, true);
+        } else if (status < 0) {
+                request_release(request);
+                if (failure->error)
+                        request->failure = *failure;
+                else
+                        failure_set_errno(&request->failure, REASON_source_unavailable, -status,
+                                          "The memory source could not do its work");
+                request_finish(request, true);
+        } else if (request->kind == REQUEST_RESERVE && request->region) {
+                request->handle = request->region->handle;
+                request_finish(request, false);
+        } else if (request->region) {
+                zeroed(request);
+        }
+}
+
+static void finished_undo(struct request *request) {
+        struct broker *broker = request->owner->broker;
+        struct alloc *alloc;
+        struct region *region;
+
+        if (request->failure.error)
+                return;
+        alloc = handle_find(&broker->handles, HANDLE_ALLOC, request->handle);
+        region = handle_find(&broker->handles, HANDLE_REGION, request->handle);
+        if (request->kind == REQUEST_ALLOC && alloc)
+                alloc_free(alloc);
+        if (request->kind == REQUEST_RESERVE && region)
+                region_restore(region);
+}
+
+void ticket_cancel(struct ticket *ticket) {
+        struct request *request = (struct request *)ticket;
+        struct broker *broker = request->owner->broker;
+        struct device *device = request->device;
+
+        broker->counters[COUNTER_cancels]++;
+        if (request->state == REQUEST_FINISHED) {
+                DL_DELETE(broker->finished, request);
+                finished_undo(request);
+                device->n_requests--;
+                device_forget(device);
+                free(request);
+                return;
+        }
+        request_leave(request);
+        device->n_requests--;
+        key_forget(request->owner, request->key);
+        request->key = NULL;
+        if (request->jobs)
+                request->cancelled = true;
+        else
+                free(request);
+        device_forget(device);
+        requests_serve(broker);
+}
+
+/* Its jobs go on: it is answered when they are over. */
+static void request_end(struct request *request, enum reason reason, const char *sentence) {
+        failure_set(&request->failure, reason, "%s", sentence);
+        request->ended = true;
+        if (!request->jobs)
+                request_finish(request, true);
+}
+
+void requests_end(struct owner *owner, const struct device *device) {
+        struct request *request, *next;
+
+        DL_FOREACH_SAFE(owner->requests, request, next)
+                if (request->device == device)
+                        request_end(request, REASON_gone, "The device was closed while the request waited");
+}
+
+uint64_t requests_deadline(const struct broker *broker) {
+        uint64_t deadline = UINT64_MAX;
+        const struct request *request;
+        const struct owner *owner;
+
+        if (!broker->n_requests)
+                return deadline;
+        for (owner = broker->owners; owner; owner = owner->hh.next)
+                DL_FOREACH(owner->requests, request)
+                        if (request->deadline_ms)
+                                deadline = smaller(deadline, request->deadline_ms);
+        return deadline;
+}
+
+static void request_time_out(struct request *request) {
+        struct failure *failure = &request->failure;
+
+        request->owner->broker->counters[COUNTER_timeouts]++;
+        failure_set(failure, REASON_timeout, "No memory became free within %llu ms", (unsigned long long)request->wait_ms);
+        failure_add_number(failure, "asked", request->want.size);
+        failure_add_number(failure, "wait_ms", request->wait_ms);
+        request_finish(request, true);
+}
+
+void requests_tick(struct broker *broker, uint64_t now) {
+        struct request *request, *next;
+        struct owner *owner;
+
+        for (owner = broker->owners; owner && broker->n_requests; owner = owner->hh.next)
+                DL_FOREACH_SAFE(owner->requests, request, next)
+                        if (request->deadline_ms && request->deadline_ms <= now && request->state == REQUEST_QUEUED)
+                                request_time_out(request);
+        requests_serve(broker);
+}

@@ -1,0 +1,519 @@
+/* A memory source's stock, and the jobs that move memory between the system, stock and regions. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "daemon/core/objects.h"
+
+/* Growing doubles what is held, up to this many bytes at a time: adjacency comes with numbers, faulting costs time. */
+#define GROW_STEP_MAX (UINT64_C(1) << 30)
+/* How long a source that had nothing more to give is left alone. */
+#define DRY_MS 1000
+#define REGION_MIN (UINT64_C(64) << 10)
+#define REGION_MAX (UINT64_C(64) << 20)
+
+static struct stock *stock_of(struct supply *supply, int node) {
+        struct stock *stocks;
+        size_t i;
+
+        for (i = 0; i < supply->n_stocks; i++)
+                if (supply->stocks[i].node == node)
+                        return &supply->stocks[i];
+        stocks = realloc(supply->stocks, (supply->n_stocks + 1) * sizeof(*stocks));
+        if (!stocks)
+                return NULL;
+        supply->stocks = stocks;
+        stocks[supply->n_stocks] = (struct stock){ .node = node };
+        if (arena_new(supply->info.grain, &stocks[supply->n_stocks].arena) < 0)
+                return NULL;
+        return &stocks[supply->n_stocks++];
+}
+
+/* Whether a live region lies in [addr, addr+size). */
+static bool claimed(struct supply *supply, uint64_t addr, uint64_t size) {
+        size_t i = region_index(supply, addr);
+
+        if (i > 0 && supply->regions[i - 1]->addr + supply->regions[i - 1]->size > addr)
+                return true;
+        return i < supply->n_regions && supply->regions[i]->addr < addr + size;
+}
+
+/* Merge with the free runs on either side: a span that was cut apart must be able to become whole again. */
+static void stock_merge(struct stock *stock, uint64_t *addr, uint64_t *size) {
+        struct arena_block block;
+
+        if (*addr && arena_span(stock->arena, *addr - 1, &block) == 0 && block.addr + block.size == *addr &&
+            arena_remove(stock->arena, block.addr, block.size) == 0) {
+                *addr = block.addr;
+                *size += block.size;
+        }
+        if (arena_span(stock->arena, *addr + *size, &block) == 0 && block.addr == *addr + *size &&
+            arena_remove(stock->arena, block.addr, block.size) == 0)
+                *size += block.size;
+}
+
+static void stock_put(struct supply *supply, const struct source_run *run) {
+        struct stock *stock = stock_of(supply, run->node);
+        uint64_t addr = run->addr, size = run->size;
+
+        /* Memory cannot arrive where something is already. If a source says so, one of the two claims is wrong: keep
+         * the arrival out of service, the other may be in a device's hands. */
+        if (!stock || claimed(supply, addr, size)) {
+                supply->lost += size;
+                return;
+        }
+        stock_merge(stock, &addr, &size);
+        if (arena_add(stock->arena, addr, size, 0) < 0) {
+                supply->lost += run->size;
+                supply->free -= size - run->size;
+                supply->free_low -= low_part(addr, size) - low_part(run->addr, run->size);
+                supply->held -= size - run->size;
+                supply->held_low -= low_part(addr, size) - low_part(run->addr, run->size);
+                return;
+        }
+        supply->free += run->size;
+        supply->free_low += low_part(run->addr, run->size);
+        supply->held += run->size;
+        supply->held_low += low_part(run->addr, run->size);
+}
+
+static int stock_take(struct supply *supply, struct stock *stock, uint64_t addr, uint64_t size) {
+        int r = arena_remove(stock->arena, addr, size);
+
+        if (r < 0)
+                return r;
+        supply->free -= size;
+        supply->free_low -= low_part(addr, size);
+        return 0;
+}
+
+static void supply_drop(struct supply *supply, uint64_t addr, uint64_t size) {
+        supply->held -= size;
+        supply->held_low -= low_part(addr, size);
+}
+
+static void arrivals_put(struct supply *supply, const struct source_job *job) {
+        size_t i;
+
+        for (i = 0; i < job->n_arrived; i++)
+                stock_put(supply, &job->arrived[i]);
+}
+
+static void job_submit(struct supply *supply, struct supply_job *job, void (*done)(struct source_job *job)) {
+        job->job.done = done;
+        job->job.userdata = supply;
+        supply->pending++;
+        supply->returning += job->job.kind == SOURCE_GROW || job->job.kind == SOURCE_RESTORE;
+        if (job->request) {
+                job->request->jobs++;
+                job->request->state = REQUEST_WORKING;
+        }
+        supply->source->ops->submit(supply->source, &job->job);
+}
+
+static void job_ended(struct supply *supply, struct supply_job *job) {
+        struct request *request = job->request;
+
+        supply->pending--;
+        supply->returning -= job->job.kind == SOURCE_GROW || job->job.kind == SOURCE_RESTORE;
+        job->request = NULL;
+        if (request)
+                request_job_done(request, job->job.status, &job->job.failure);
+}
+
+/* ---- growing and shrinking ---- */
+
+static void grow_done(struct source_job *source_job) {
+        struct supply_job *job = (struct supply_job *)source_job;
+        struct supply *supply = source_job->userdata;
+        uint64_t before = supply->held;
+
+        arrivals_put(supply, source_job);
+        supply->source->ops->describe(supply->source, &supply->info);
+        supply->touched_ms = now_ms(supply->broker);
+        supply->broker->counters[COUNTER_grown_bytes] += supply->held - before;
+        if (supply->held == before)
+                supply->dry_until_ms = supply->touched_ms + DRY_MS;
+        /* A request that asked for more goes on with what there is; it finds out by itself whether that suffices. */
+        source_job->status = 0;
+        job_ended(supply, job);
+        source_job_deinit(source_job);
+        free(job);
+        requests_serve(supply->broker);
+}
+
+static int grow_submit(struct supply *supply, struct request *request, uint64_t size, int node) {
+        struct supply_job *job = calloc(1, sizeof(*job));
+
+        if (!job)
+                return -ENOMEM;
+        job->job.kind = SOURCE_GROW;
+        job->job.size = size;
+        job->job.node = node;
+        job->request = request;
+        job_submit(supply, job, grow_done);
+        return 0;
+}
+
+int supply_grow(struct supply *supply, struct request *request, uint64_t size, int node) {
+        uint64_t step;
+
+        if (now_ms(supply->broker) < supply->dry_until_ms)
+                return -ENOSPC;
+        supply->source->ops->describe(supply->source, &supply->info);
+        if (!supply->info.available)
+                return -ENOSPC;
+        step = larger(round_up(size, supply->info.grain), smaller(supply->held, GROW_STEP_MAX));
+        step = smaller(larger(step, smaller(UINT64_C(8) << 20, 4 * supply->info.grain)), supply->info.available);
+        return grow_submit(supply, request, step, node);
+}
+
+static void shrink_done(struct source_job *source_job) {
+        struct supply_job *job = (struct supply_job *)source_job;
+        struct supply *supply = source_job->userdata;
+        uint64_t kept = supply->held;
+
+        supply_drop(supply, source_job->addr, source_job->size);
+        arrivals_put(supply, source_job);
+        supply->broker->counters[COUNTER_shrunk_bytes] += kept - supply->held;
+        supply->source->ops->describe(supply->source, &supply->info);
+        job_ended(supply, job);
+        source_job_deinit(source_job);
+        free(job);
+        requests_serve(supply->broker);
+}
+
+static int shrink_submit(struct supply *supply, struct stock *stock, uint64_t addr, uint64_t size) {
+        struct supply_job *job = calloc(1, sizeof(*job));
+        int r;
+
+        if (!job)
+                return -ENOMEM;
+        r = stock_take(supply, stock, addr, size);
+        if (r < 0) {
+                free(job);
+                return r;
+        }
+        job->job.kind = SOURCE_SHRINK;
+        job->job.addr = addr;
+        job->job.size = size;
+        job->job.node = stock->node;
+        job_submit(supply, job, shrink_done);
+        return 0;
+}
+
+struct run_list {
+        struct arena_block *blocks;
+        size_t n, capacity;
+};
+
+static int run_note(const struct arena_block *block, bool is_free, void *userdata) {
+        struct run_list *list = userdata;
+
+        if (is_free && list->n < list->capacity)
+                list->blocks[list->n++] = *block;
+        return 0;
+}
+
+static int by_size(const void *a, const void *b) {
+        const struct arena_block *x = a, *y = b;
+
+        return (x->size > y->size) - (x->size < y->size);
+}
+
+/* The smallest runs go first: what is left is worth the most. */
+static void stock_shrink(struct supply *supply, struct stock *stock, uint64_t *excess) {
+        struct arena_usage usage;
+        struct run_list list = {};
+        uint64_t size;
+        size_t i;
+
+        arena_usage(stock->arena, &usage);
+        list.capacity = usage.n_free;
+        list.blocks = calloc(usage.n_free + 1, sizeof(*list.blocks));
+        if (!list.blocks)
+                return;
+        arena_visit(stock->arena, run_note, &list);
+        qsort(list.blocks, list.n, sizeof(*list.blocks), by_size);
+        for (i = 0; i < list.n && *excess; i++) {
+                size = smaller(list.blocks[i].size, *excess);
+                if (shrink_submit(supply, stock, list.blocks[i].addr, size) == 0)
+                        *excess -= size;
+        }
+        free(list.blocks);
+}
+
+static bool stock_is_idle(const struct supply *supply) {
+        return supply->info.idle_ms && !supply->pending && supply->free && supply->held > supply->info.reserve;
+}
+
+uint64_t supply_deadline(const struct supply *supply) {
+        uint64_t deadline = UINT64_MAX;
+
+        if (supply->idle)
+                deadline = supply->idle->idle_since_ms + supply->broker->options.region_idle_ms;
+        if (stock_is_idle(supply))
+                deadline = smaller(deadline, supply->touched_ms + supply->info.idle_ms);
+        return deadline;
+}
+
+void supply_tick(struct supply *supply, uint64_t now) {
+        uint64_t excess;
+        size_t i;
+
+        while (supply->idle && now >= supply->idle->idle_since_ms + supply->broker->options.region_idle_ms)
+                region_restore(supply->idle);
+        if (!stock_is_idle(supply) || now < supply->touched_ms + supply->info.idle_ms)
+                return;
+        excess = smaller(supply->free, supply->held - supply->info.reserve) & ~(supply->info.grain - 1);
+        for (i = 0; i < supply->n_stocks && excess; i++)
+                stock_shrink(supply, &supply->stocks[i], &excess);
+        supply->touched_ms = now;
+}
+
+/* ---- regions ---- */
+
+static void carve_done(struct source_job *source_job) {
+        struct supply_job *job = (struct supply_job *)source_job;
+        struct supply *supply = source_job->userdata;
+        struct broker *broker = supply->broker;
+        struct region *region = job->region;
+        struct request *request = job->request;
+        int r;
+
+        if (source_job->status < 0) {
+                broker->counters[COUNTER_carve_failures]++;
+                supply_drop(supply, region->addr, region->size);
+                arrivals_put(supply, source_job);
+        } else {
+                region->backing = source_job->backing;
+        }
+        source_job_deinit(source_job);
+        r = source_job->status;
+        if (r == 0) {
+                broker->counters[COUNTER_carves]++;
+                source_job->status = region_go_live(region, request);
+                job_ended(supply, job);
+                if (source_job->status < 0)
+                        supply_restore(region);
+        } else {
+                /* Another user of the same pages got between: there is other stock to try. */
+                if (r == -EAGAIN)
+                        source_job->status = 0;
+                job_ended(supply, job);
+                region_discard(region);
+        }
+        requests_serve(broker);
+}
+
+uint64_t supply_emergency(const struct supply *supply) {
+        const struct broker_options *options = &supply->broker->options;
+        uint64_t all = supply->held + smaller(supply->info.available, UINT64_MAX - supply->held);
+
+        return smaller(all / 1000 * options->emergency_permille, options->emergency_max) & ~(supply->info.grain - 1);
+}
+
+/* Memory below 4 GiB is kept for those who can use no other, and some of all for those who may not fail. */
+static bool may_take(const struct supply *supply, const struct request *request, const struct arena_block *block) {
+        uint64_t low = low_part(block->addr, block->size), keep;
+
+        if (!request->high && supply->free - block->size + supply->info.available < supply_emergency(supply))
+                return false;
+        if (!low || request->want.limit <= LOW_LIMIT || supply->held == supply->held_low)
+                return true;
+        keep = supply->held_low / 100 * supply->broker->options.low_keep_percent;
+        return supply->free_low - low >= keep;
+}
+
+static int run_find(struct supply *supply, struct stock *stock, const struct request *request,
+                    const struct arena_request *want, uint64_t size, struct arena_block *ret) {
+        struct arena_request run = *want;
+        int r;
+
+        run.size = round_up(size, supply->info.grain);
+        run.align = larger(want->align, supply->info.grain);
+        /* A grain never crosses a boundary that is larger than it, and offers a place that suits a smaller one. */
+        if (run.size > run.boundary)
+                run.boundary = 0;
+        r = arena_find(stock->arena, &run, ret);
+        return r < 0 ? r : may_take(supply, request, ret) ? 0 : -ENOSPC;
+}
+
+/* An owner with many small allocations gets regions that grow with it, so that it has few of them. Never below 4 GiB,
+ * where slack would be dear. */
+static uint64_t region_size(const struct request *request, const struct arena_request *want) {
+        uint64_t size = REGION_MIN;
+
+        if (request->kind != REQUEST_ALLOC || want->floor <= LOW_LIMIT)
+                return want->size;
+        while (size < request->owner->usage.of[QUOTA_held_bytes] / 2 && size < REGION_MAX)
+                size *= 2;
+        return larger(size, want->size);
+}
+
+int supply_carve(struct supply *supply, struct request *request, const struct arena_request *want, int node,
+                 struct failure *failure) {
+        struct stock *stock = stock_of(supply, node);
+        uint64_t generous = region_size(request, want);
+        struct arena_block block;
+        struct region *region;
+        int r;
+
+        if (!stock)
+                return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
+        supply->touched_ms = now_ms(supply->broker);
+        r = -ENOSPC;
+        if (generous > want->size &&
+            owner_check(request->owner, QUOTA_held_bytes, round_up(generous, supply->info.grain), NULL) == 0)
+                r = run_find(supply, stock, request, want, generous, &block);
+        if (r < 0)
+                r = run_find(supply, stock, request, want, want->size, &block);
+        if (r < 0)
+                return -ENOSPC;
+        r = region_new(supply, request->owner, block.addr, block.size, node, &region, failure);
+        if (r < 0)
+                return r;
+        r = stock_take(supply, stock, block.addr, block.size);
+        if (r < 0) {
+                region_discard(region);
+                return -ENOSPC;
+        }
+        region->job = (struct supply_job){ .region = region, .request = request };
+        region->job.job.kind = SOURCE_CARVE;
+        region->job.job.addr = block.addr;
+        region->job.job.size = block.size;
+        region->job.job.node = node;
+        job_submit(supply, &region->job, carve_done);
+        return 0;
+}
+
+static void restore_done(struct source_job *source_job) {
+        struct supply_job *job = (struct supply_job *)source_job;
+        struct supply *supply = source_job->userdata;
+        struct broker *broker = supply->broker;
+        uint64_t before = supply->held;
+
+        supply_drop(supply, job->region->addr, job->region->size);
+        arrivals_put(supply, source_job);
+        if (supply->held < before)
+                supply->lost += before - supply->held;
+        broker->counters[COUNTER_restores]++;
+        supply->touched_ms = now_ms(broker);
+        source_job_deinit(source_job);
+        job_ended(supply, job);
+        region_discard(job->region);
+        requests_serve(broker);
+}
+
+void supply_restore(struct region *region) {
+        region->job = (struct supply_job){ .region = region };
+        region->job.job.kind = SOURCE_RESTORE;
+        region->job.job.addr = region->addr;
+        region->job.job.size = region->size;
+        region->job.job.node = region->node;
+        region->job.job.backing = region->backing;
+        region->backing = NULL;
+        job_submit(region->supply, &region->job, restore_done);
+}
+
+static void zero_done(struct source_job *source_job) {
+        struct supply_job *job = (struct supply_job *)source_job;
+        struct supply *supply = source_job->userdata;
+
+        job_ended(supply, job);
+        free(job);
+        requests_serve(supply->broker);
+}
+
+int supply_zero(struct supply *supply, struct request *request) {
+        struct supply_job *job = calloc(1, sizeof(*job));
+
+        if (!job)
+                return -ENOMEM;
+        job->request = request;
+        job->job.kind = SOURCE_ZERO;
+        job->job.offset = request->block.addr - request->region->addr;
+        job->job.size = request->block.size;
+        job->job.backing = request->region->backing;
+        job_submit(supply, job, zero_done);
+        return 0;
+}
+
+static void verify_done(struct source_job *source_job) {
+        struct supply_job *job = (struct supply_job *)source_job;
+        struct supply *supply = source_job->userdata;
+        struct region *region = job->region;
+
+        job_ended(supply, job);
+        job->verified(job);
+        if (--region->checks == 0 && region->restore_wanted)
+                supply_restore(region);
+        free(job);
+}
+
+int supply_verify(struct region *region, void (*done)(struct supply_job *job), void *userdata) {
+        struct supply_job *job = calloc(1, sizeof(*job));
+
+        if (!job)
+                return -ENOMEM;
+        job->region = region;
+        job->verified = done;
+        job->userdata = userdata;
+        job->job.kind = SOURCE_VERIFY;
+        job->job.addr = region->addr;
+        job->job.size = region->size;
+        job->job.node = region->node;
+        job->job.backing = region->backing;
+        region->checks++;
+        job_submit(region->supply, job, verify_done);
+        return 0;
+}
+
+/* ---- the supply itself ---- */
+
+int broker_add_source(struct broker *broker, struct source *source) {
+        struct supply *supply = calloc(1, sizeof(*supply));
+        int r;
+
+        if (!supply) {
+                source->ops->close(source);
+                return -ENOMEM;
+        }
+        supply->broker = broker;
+        supply->source = source;
+        source->ops->describe(source, &supply->info);
+        LL_APPEND(broker->supplies, supply);
+        r = supply->info.reserve ? grow_submit(supply, NULL, supply->info.reserve, -1) : 0;
+        if (r < 0) {
+                LL_DELETE(broker->supplies, supply);
+                supply_free(supply);
+        }
+        return r;
+}
+
+void supply_usage(const struct supply *supply, uint64_t limit, uint64_t *ret_free, uint64_t *ret_largest) {
+        uint64_t size, largest;
+        size_t i;
+
+        *ret_free = *ret_largest = 0;
+        for (i = 0; i < supply->n_stocks; i++) {
+                arena_usage_within(supply->stocks[i].arena, 0, limit, &size, &largest);
+                *ret_free += size;
+                *ret_largest = larger(*ret_largest, largest);
+        }
+}
+
+void supply_wait(struct supply *supply) {
+        supply->source->ops->wait(supply->source);
+        supply->source->ops->dispatch(supply->source);
+}
+
+void supply_free(struct supply *supply) {
+        size_t i;
+
+        supply->source->ops->close(supply->source);
+        for (i = 0; i < supply->n_stocks; i++)
+                arena_free(supply->stocks[i].arena);
+        free(supply->stocks);
+        free(supply->regions);
+        free(supply);
+}
