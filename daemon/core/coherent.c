@@ -291,7 +291,7 @@ static int alloc_find(const struct caller *caller, uint64_t handle, struct alloc
 
 int coherent_free(const struct caller *caller, uint64_t handle, struct failure *failure) {
         struct broker *broker = caller->session->owner->broker;
-        struct alloc *alloc;
+        struct alloc *alloc = NULL;
         int r;
 
         r = alloc_find(caller, handle, &alloc, failure);
@@ -321,7 +321,7 @@ void alloc_look(const struct alloc *alloc, struct alloc_view *ret) {
 }
 
 int coherent_get(const struct caller *caller, uint64_t handle, struct alloc_view *ret, struct failure *failure) {
-        struct alloc *alloc;
+        struct alloc *alloc = NULL;
         int r;
 
         r = alloc_find(caller, handle, &alloc, failure);

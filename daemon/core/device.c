@@ -364,7 +364,7 @@ int device_close(const struct caller *caller, uint64_t handle, bool force, alloc
         struct broker *broker = caller->session->owner->broker;
         struct alloc *alloc, *next;
         struct alloc_view view;
-        struct device *device;
+        struct device *device = NULL;
         struct owner *owner;
         int r;
 
@@ -397,7 +397,7 @@ int device_close(const struct caller *caller, uint64_t handle, bool force, alloc
 int device_unreserve(const struct caller *caller, uint64_t handle, uint64_t region_handle, struct failure *failure) {
         struct broker *broker = caller->session->owner->broker;
         struct region *region = handle_find(&broker->handles, HANDLE_REGION, region_handle);
-        struct device *device;
+        struct device *device = NULL;
         int r;
 
         r = device_find(caller, handle, &device, failure);
@@ -422,7 +422,7 @@ int device_unreserve(const struct caller *caller, uint64_t handle, uint64_t regi
 /* ---- masks ---- */
 
 int device_set_mask(const struct caller *caller, uint64_t handle, uint64_t mask, bool coherent, struct failure *failure) {
-        struct device *device;
+        struct device *device = NULL;
         int r;
 
         r = device_find(caller, handle, &device, failure);
@@ -440,7 +440,7 @@ int device_set_mask(const struct caller *caller, uint64_t handle, uint64_t mask,
 
 int device_supported(const struct caller *caller, uint64_t handle, uint64_t mask, bool coherent, bool *ret,
                      struct failure *failure) {
-        struct device *device;
+        struct device *device = NULL;
         int r;
 
         r = device_find(caller, handle, &device, failure);
@@ -474,7 +474,7 @@ static void device_look(const struct device *device, struct device_view *ret) {
 }
 
 int device_get(const struct caller *caller, uint64_t handle, struct device_view *ret, struct failure *failure) {
-        struct device *device;
+        struct device *device = NULL;
         int r;
 
         r = device_find(caller, handle, &device, failure);

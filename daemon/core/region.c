@@ -279,7 +279,7 @@ static int region_find(const struct caller *caller, uint64_t handle, struct regi
 }
 
 int region_get(const struct caller *caller, uint64_t handle, struct region_view *ret, struct failure *failure) {
-        struct region *region;
+        struct region *region = NULL;
         int r;
 
         r = region_find(caller, handle, &region, failure);
@@ -289,7 +289,7 @@ int region_get(const struct caller *caller, uint64_t handle, struct region_view 
 }
 
 int region_fd(const struct caller *caller, uint64_t handle, int *ret_fd, struct failure *failure) {
-        struct region *region;
+        struct region *region = NULL;
         int r;
 
         r = region_find(caller, handle, &region, failure);
