@@ -105,7 +105,7 @@ DEFINE(status_source,
         FIELD(status_source, grain, UINT, NEEDED, .doc = "bytes of the pieces that it moves between owners"),
         FIELD(status_source, pinned, BOOL, NEEDED, .doc = "whether the kernel is kept from moving the pages"),
         FIELD(status_source, limit, UINT, .doc = "bytes that it may grow to; absent: no limit of its own"),
-        FIELD(status_source, pending, UINT, NEEDED, .doc = "bytes still to be cleaned before they can be handed out"),
+        FIELD(status_source, pending, UINT, NEEDED, .doc = "jobs under way, such as getting, cleaning and giving back memory"),
         FIELD(status_source, emergency, UINT, NEEDED, .doc = "bytes held back for allocations of high priority"),
         FIELD(status_source, free_runs, OBJECT, .array = true, .sub = &memory_run_struct,
               .doc = "memory in no region, ascending; only with runs"));
@@ -185,15 +185,13 @@ DEFINE(device_open_params,
         FIELD(device_open_params, parent, STRING, NAME,
               .doc = "the device that it is attached to, and that does the DMA if it cannot; found in sysfs for "
                      "PCI devices"),
-        FIELD(device_open_params, mask, HEX, .doc = DOC_MASK "; 0xffffffff unless given"),
+        FIELD(device_open_params, mask, HEX, .doc = DOC_MASK "; all ones unless given"),
         FIELD(device_open_params, coherent_mask, HEX, .doc = DOC_COHERENT_MASK "; the mask unless given"),
         FIELD(device_open_params, boundary, UINT, .doc = DOC_BOUNDARY),
         FIELD(device_open_params, max_segment, UINT, .doc = DOC_MAX_SEGMENT),
         FIELD(device_open_params, min_align_mask, HEX, .doc = DOC_MIN_ALIGN_MASK),
         FIELD(device_open_params, node, UINT, .max = 1023, .doc = DOC_NODE),
         FIELD(device_open_params, wait_ms, UINT, .max = PROTOCOL_WAIT_MS_MAX, .doc = DOC_WAIT_MS),
-        FIELD(device_open_params, lifetime, ENUM, .names = lifetime_names,
-              .doc = "whether it is closed when the session ends, or stays until closed; session unless given"),
         FIELD(device_open_params, request_key, STRING, NAME, .doc = DOC_REQUEST_KEY));
 
 DEFINE(device_open_result,
@@ -215,7 +213,7 @@ DEFINE(device_set_mask_params,
         FIELD(device_set_mask_params, device, UINT, NEEDED, HANDLE, .doc = "the device"),
         FIELD(device_set_mask_params, mask, HEX, NEEDED, .doc = "the new mask"),
         FIELD(device_set_mask_params, coherent, BOOL,
-              .doc = "true: the coherent mask only; false: the streaming mask only; absent: both"));
+              .doc = "true: the coherent mask only; false or absent: both masks"));
 
 DEFINE(device_set_mask_result,
         FIELD(device_set_mask_result, ok, BOOL, NEEDED, .doc = "always true; a mask that cannot be served is an error"),

@@ -221,7 +221,6 @@ struct device_open_params {
         uint64_t min_align_mask;
         uint64_t node;
         uint64_t wait_ms;
-        enum protocol_lifetime lifetime SCHEMA_SLOT;
         const char *request_key;
 };
 

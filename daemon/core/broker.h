@@ -129,6 +129,7 @@ struct device_view {
         const char *name, *owner, *parent /* or NULL */, *via, *translation;
         uint64_t mask, coherent_mask, boundary, max_segment, min_align_mask;
         int node;
+        uint64_t timeout_ms;
         uint64_t allocs, bytes, reserved_bytes;
         bool session_bound; /* ends with its session */
 };
