@@ -201,7 +201,6 @@ struct request {
         struct request_key *key;
         uint64_t handle; /* the answer */
         struct failure failure; /* why it failed or waits */
-        bool *delivered;
         broker_done_fn done;
         void *userdata;
 };
@@ -217,6 +216,7 @@ struct broker {
         uint64_t counters[COUNTERS];
         uint64_t bytes; /* in allocations */
         struct request *finished;
+        struct request *submitted; /* not yet answered, by request_submit() */
         uint64_t n_requests; /* in the owners' queues */
         uint32_t turn;       /* id of the owner that was served last */
         bool serving, serve_again;

@@ -41,8 +41,8 @@ static void requests_deliver(struct broker *broker) {
         while ((request = broker->finished)) {
                 DL_DELETE(broker->finished, request);
                 device = request->device;
-                if (request->delivered)
-                        *request->delivered = true;
+                if (broker->submitted == request)
+                        broker->submitted = NULL;
                 device->n_requests--;
                 device_forget(device);
                 request->done(request->userdata, request->failure.error ? &request->failure : NULL, request->handle);
@@ -144,9 +144,8 @@ void requests_serve(struct broker *broker) {
         broker->serving = false;
 }
 
-struct ticket *request_submit(struct request *request) {
+static void queue_join(struct request *request) {
         struct broker *broker = request->owner->broker;
-        bool delivered = false;
 
         DL_APPEND(request->owner->requests, request);
         broker->n_requests++;
@@ -155,10 +154,19 @@ struct ticket *request_submit(struct request *request) {
         request->device->n_requests++;
         if (request->wait_ms)
                 request->deadline_ms = now_ms(broker) + request->wait_ms;
-        request->delivered = &delivered;
+}
+
+struct ticket *request_submit(struct request *request) {
+        struct broker *broker = request->owner->broker;
+
+        queue_join(request);
+        /* Called from an answer: whoever gives the answers goes on with this one. */
         if (broker->serving) {
                 broker->serve_again = true;
-        } else if (request->owner->requests == request) {
+                return (struct ticket *)request;
+        }
+        broker->submitted = request;
+        if (request->owner->requests == request) {
                 /* Nobody is before it: the other owners have had their turn. */
                 broker->serving = true;
                 request_try(request);
@@ -169,9 +177,9 @@ struct ticket *request_submit(struct request *request) {
         } else {
                 requests_serve(broker);
         }
-        if (delivered)
+        if (broker->submitted != request)
                 return NULL;
-        request->delivered = NULL;
+        broker->submitted = NULL;
         if (request->wait_ms && request->state == REQUEST_QUEUED)
                 broker->counters[COUNTER_waits]++;
         return (struct ticket *)request;
