@@ -1,2 +1,7 @@
-# what is built from docs
+dist_man_MANS += docs/dmabroker.conf.5 docs/dmabrokerd.8
 EXTRA_DIST += docs/architecture.md
+
+# ./run demo shows it; the test driver runs it too.
+check_PROGRAMS += docs/demo
+docs_demo_SOURCES = docs/demo.c
+docs_demo_LDADD = libdmabroker.la

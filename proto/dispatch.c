@@ -439,7 +439,7 @@ void rpc_peer_complain_oversize(struct rpc_peer *peer) {
         const struct rpc_error error = {
                 .code = RPC_INVALID_REQUEST, .error = E2BIG, .reason = REASON_limit, .message = "Invalid Request",
                 .n_values = 2,
-                .values = { { .name = "detail", .kind = RPC_VALUE_TEXT, 
+                .values = { { .name = "detail", .kind = RPC_VALUE_TEXT,
                               .text = "the message is too long; it was skipped" },
                             { .name = "limit", .number = peer->service->limits.message_bytes } },
         };
