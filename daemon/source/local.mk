@@ -1,8 +1,17 @@
 # Where memory comes from: each source is one table of operations, listed in sources.c.
 noinst_LTLIBRARIES += libsource.la
 libsource_la_SOURCES = \
+	daemon/source/huge.c daemon/source/huge.h \
+	daemon/source/hugepool.c daemon/source/hugepool.h \
+	daemon/source/hugetlb.c \
 	daemon/source/layout.c daemon/source/layout.h \
+	daemon/source/numa.c daemon/source/numa.h \
 	daemon/source/option.c daemon/source/option.h \
+	daemon/source/pagemap.c daemon/source/pagemap.h \
+	daemon/source/pin.c daemon/source/pin.h \
 	daemon/source/sim.c \
 	daemon/source/sources.c daemon/source/sources.h \
+	daemon/source/stash.c daemon/source/stash.h \
 	daemon/source/worker.c daemon/source/worker.h
+libsource_la_CFLAGS = $(AM_CFLAGS) $(URING_CFLAGS)
+libsource_la_LIBADD = $(URING_LIBS)

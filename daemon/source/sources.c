@@ -3,6 +3,7 @@
 #include <string.h>
 
 const struct source_ops *const source_all[] = {
+        &source_hugetlb_ops,
         &source_sim_ops,
         NULL,
 };

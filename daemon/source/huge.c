@@ -1,0 +1,75 @@
+#include "daemon/source/huge.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/memfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "daemon/source/pagemap.h"
+
+int huge_make_file(const struct huge *huge, const char *name, uint64_t size) {
+        const unsigned order = (unsigned)__builtin_ctzll(huge->page_size);
+        int fd, r;
+
+        fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB | order << MFD_HUGE_SHIFT);
+        if (fd < 0)
+                return -errno;
+        if (ftruncate(fd, (off_t)size) < 0) {
+                r = -errno;
+                close(fd);
+                return r;
+        }
+        return fd;
+}
+
+int huge_map(int fd, uint64_t size, void **ret) {
+        void *map;
+
+        map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+        if (map == MAP_FAILED)
+                return -errno;
+        *ret = map;
+        return 0;
+}
+
+int huge_zero(const struct huge *huge, void *at, uint64_t size) {
+        ssize_t n;
+
+        while (size > 0) {
+                n = read(huge->zero_fd, at, size < SSIZE_MAX ? (size_t)size : SSIZE_MAX);
+                if (n < 0 && errno == EINTR)
+                        continue;
+                if (n <= 0)
+                        return n < 0 ? -errno : -EIO;
+                at = (char *)at + n;
+                size -= (uint64_t)n;
+        }
+        return 0;
+}
+
+int huge_fill(const struct huge *huge, int fd, void *map, uint64_t offset, uint64_t *ret_addr) {
+        char *at = (char *)map + offset;
+        uint64_t addr;
+        int r;
+
+        if (fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)huge->page_size) < 0)
+                return -errno;
+        /* The file has its page; one zero written to a zeroed page brings it into the page tables as well. */
+        r = huge_zero(huge, at, 1);
+        if (r == 0)
+                r = pagemap_read(huge->pagemap_fd, at, &addr);
+        if (r == 0 && addr % huge->page_size)
+                r = -EIO;
+        if (r < 0) {
+                huge_punch(huge, fd, offset, huge->page_size);
+                return r;
+        }
+        *ret_addr = addr;
+        return 0;
+}
+
+int huge_punch(const struct huge *huge, int fd, uint64_t offset, uint64_t size) {
+        return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size) < 0 ? -errno : 0;
+}
