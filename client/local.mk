@@ -21,3 +21,24 @@ libdmabroker_la_DEPENDENCIES = libproto.la client/libdmabroker.map
 EXTRA_DIST += client/libdmabroker.map
 
 pkgconfig_DATA = client/dmabroker.pc
+
+bin_PROGRAMS += dmabrokerctl
+dmabrokerctl_SOURCES = \
+	client/ctl/ctl.c client/ctl/ctl.h \
+	client/ctl/devices.h \
+	client/ctl/main.c \
+	client/ctl/memory-map.c client/ctl/memory-map.h \
+	client/ctl/show.c client/ctl/show.h \
+	client/ctl/verb-alloc.c \
+	client/ctl/verb-bench.c \
+	client/ctl/verb-call.c \
+	client/ctl/verb-devices.c \
+	client/ctl/verb-help.c \
+	client/ctl/verb-lists.c \
+	client/ctl/verb-map.c \
+	client/ctl/verb-quota.c \
+	client/ctl/verb-stats.c \
+	client/ctl/verb-status.c \
+	client/ctl/verbs.c client/ctl/verbs.h
+dmabrokerctl_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS) $(SMARTCOLS_CFLAGS)
+dmabrokerctl_LDADD = libdmabroker.la libproto.la $(JANSSON_LIBS) $(SMARTCOLS_LIBS)

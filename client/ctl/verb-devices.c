@@ -1,0 +1,281 @@
+/* devices: list, open, close, reserve, unreserve. */
+#include <stdio.h>
+#include <string.h>
+
+#include "client/ctl/devices.h"
+#include "client/ctl/show.h"
+#include "client/ctl/verbs.h"
+
+#define N(array) (sizeof(array) / sizeof(*(array)))
+
+enum ctl_status devices_resolve(struct ctl *ctl, const char *text, uint64_t *ret) {
+        json_t *result, *device;
+        enum ctl_status status;
+        uint64_t handle = 0;
+        size_t i, found = 0;
+
+        if (*text && !text[strspn(text, "0123456789")])
+                return ctl_parse_uint(ctl, "the device", text, ret);
+        status = ctl_connect(ctl);
+        if (status == CTL_OK)
+                status = ctl_list(ctl, "device.list", json_pack("{s:s}", "owner", dmab_owner(ctl->dmab)), "devices",
+                                  "device", &result);
+        if (status != CTL_OK)
+                return status;
+        json_array_foreach(json_object_get(result, "devices"), i, device) {
+                const char *name = json_string_value(json_object_get(device, "name"));
+
+                if (name && !strcmp(name, text)) {
+                        handle = show_uint(device, "device");
+                        found++;
+                }
+        }
+        json_decref(result);
+        if (!found)
+                fprintf(stderr, "dmabrokerctl: you have no open device that is called %s\n", text);
+        else if (found > 1)
+                fprintf(stderr, "dmabrokerctl: %zu open devices are called %s; give the number of one\n", found, text);
+        if (found != 1)
+                return CTL_FAILURE;
+        *ret = handle;
+        return CTL_OK;
+}
+
+enum ctl_status devices_open_params(struct ctl *ctl, const char *name, json_t **ret) {
+        json_t *params = json_object();
+        enum ctl_status status;
+
+        if (json_object_set_new(params, "name", json_string(name))) {
+                json_decref(params);
+                return ctl_misuse(ctl, "the name of a device must be UTF-8");
+        }
+        ctl_param_text(ctl, "--parent", params, "parent");
+        status = ctl_param_mask(ctl, "--mask", params, "mask");
+        if (status == CTL_OK)
+                status = ctl_param_mask(ctl, "--coherent-mask", params, "coherent_mask");
+        if (status == CTL_OK)
+                status = ctl_param_size(ctl, "--boundary", params, "boundary");
+        if (status == CTL_OK)
+                status = ctl_param_size(ctl, "--max-segment", params, "max_segment");
+        if (status == CTL_OK)
+                status = ctl_param_mask(ctl, "--min-align-mask", params, "min_align_mask");
+        if (status == CTL_OK)
+                status = ctl_param_uint(ctl, "--node", params, "node");
+        if (status != CTL_OK) {
+                json_decref(params);
+                return status;
+        }
+        *ret = params;
+        return CTL_OK;
+}
+
+static void show_all(const struct ctl *ctl, json_t *result) {
+        char buffer[SHOW_SIZE];
+        const char *name;
+        json_t *value;
+
+        if (ctl->json) {
+                ctl_print_json(result);
+        } else {
+                json_object_foreach(result, name, value)
+                        show_pair(name, show_member(result, name, buffer));
+        }
+        json_decref(result);
+}
+
+/* ---- actions ---- */
+
+static enum ctl_status list(struct ctl *ctl) {
+        static const struct show_column columns[] = {
+                { "DEVICE", "device", SHOW_NUMBER },
+                { "NAME", "name" },
+                { "OWNER", "owner" },
+                { "PARENT", "parent" },
+                { "VIA", "via" },
+                { "TRANSLATION", "translation" },
+                { "MASK", "mask" },
+                { "COHERENT-MASK", "coherent_mask" },
+                { "BOUNDARY", "boundary", SHOW_BYTES },
+                { "ALLOCS", "allocs", SHOW_NUMBER },
+                { "BYTES", "bytes", SHOW_BYTES },
+                { "RESERVED", "reserved_bytes", SHOW_BYTES },
+                { "SESSION", "session_bound" },
+        };
+        json_t *params = json_object(), *result;
+        enum ctl_status status;
+        int r = 0;
+
+        ctl_param_text(ctl, "--owner", params, "owner");
+        status = ctl_list(ctl, "device.list", params, "devices", "device", &result);
+        if (status != CTL_OK)
+                return status;
+        if (ctl->json)
+                ctl_print_json(result);
+        else
+                r = show_table(json_object_get(result, "devices"), columns, N(columns));
+        json_decref(result);
+        return r ? CTL_FAILURE : CTL_OK;
+}
+
+/* Open for longer than this program runs: that is what its caller is after. */
+static enum ctl_status open_device(struct ctl *ctl) {
+        json_t *params, *result;
+        enum ctl_status status = devices_open_params(ctl, ctl->operands[1], &params);
+
+        if (status != CTL_OK)
+                return status;
+        json_object_set_new(params, "lifetime", json_string("owner"));
+        status = ctl_call(ctl, "device.open", params, &result);
+        if (status == CTL_OK)
+                show_all(ctl, result);
+        return status;
+}
+
+/* Call with the device of the first operand. params is consumed; *ret as from ctl_call(). */
+static enum ctl_status call_device(struct ctl *ctl, const char *method, json_t *params, json_t **ret) {
+        uint64_t device;
+        enum ctl_status status = devices_resolve(ctl, ctl->operands[1], &device);
+
+        if (status != CTL_OK) {
+                json_decref(params);
+                return status;
+        }
+        json_object_set_new(params, "device", json_integer(device));
+        return ctl_call(ctl, method, params, ret);
+}
+
+static enum ctl_status close_device(struct ctl *ctl) {
+        static const struct show_column columns[] = {
+                { "FREED", "alloc", SHOW_NUMBER },
+                { "SIZE", "size", SHOW_BYTES },
+                { "DMA-ADDR", "dma_addr" },
+        };
+        json_t *params = json_object(), *result, *leaked;
+        enum ctl_status status;
+
+        ctl_param_flag(ctl, "--force", params, "force");
+        status = call_device(ctl, "device.close", params, &result);
+        if (status != CTL_OK)
+                return status;
+        leaked = json_object_get(result, "leaked");
+        if (ctl->json)
+                ctl_print_json(result);
+        else if (json_array_size(leaked))
+                show_table(leaked, columns, N(columns));
+        json_decref(result);
+        return CTL_OK;
+}
+
+static enum ctl_status reserve(struct ctl *ctl) {
+        json_t *params = json_object(), *result;
+        uint64_t size;
+        enum ctl_status status = ctl_parse_size(ctl, "SIZE", ctl->operands[2], &size);
+
+        if (status == CTL_OK)
+                status = ctl_param_mask(ctl, "--mask", params, "mask");
+        if (status == CTL_OK)
+                status = ctl_param_size(ctl, "--stride", params, "stride");
+        if (status == CTL_OK)
+                status = ctl_param_size(ctl, "--usable", params, "usable");
+        if (status == CTL_OK && size > INT64_MAX)
+                status = ctl_misuse(ctl, "SIZE is too large: %s", ctl->operands[2]);
+        if (status != CTL_OK) {
+                json_decref(params);
+                return status;
+        }
+        json_object_set_new(params, "size", json_integer(size));
+        status = call_device(ctl, "device.reserve", params, &result);
+        if (status == CTL_OK)
+                show_all(ctl, result);
+        return status;
+}
+
+static enum ctl_status unreserve(struct ctl *ctl) {
+        json_t *result;
+        uint64_t region;
+        enum ctl_status status = ctl_parse_uint(ctl, "REGION", ctl->operands[2], &region);
+
+        if (status == CTL_OK)
+                status =
+                        call_device(ctl, "device.unreserve", json_pack("{s:I}", "region", (json_int_t)region), &result);
+        if (status != CTL_OK)
+                return status;
+        if (ctl->json)
+                ctl_print_json(result);
+        json_decref(result);
+        return CTL_OK;
+}
+
+/* ---- the verb ---- */
+
+static const struct ctl_option options[] = {
+        { "--owner", "OWNER", "when listing: only this owner's, such as user:1000" },
+        { "--parent", "NAME", "open: the device above it, which does the DMA if this one has none of its own" },
+        { "--mask", "BITS|0xMASK",
+          "open: the addresses that the device can put on the bus; reserve: those of the memory" },
+        { "--coherent-mask", "BITS|0xMASK", "open: the same for coherent memory" },
+        { "--boundary", "SIZE", "open: a power of two that no allocation may cross" },
+        { "--max-segment", "SIZE", "open: the longest piece that the device transfers at once" },
+        { "--min-align-mask", "BITS|0xMASK", "open: the address bits that bouncing must preserve" },
+        { "--node", "NODE", "open: the NUMA node that its memory should be on" },
+        { "--force", NULL, "close: free what the device still has, and list it" },
+        { "--stride", "SIZE", "reserve: of every so many bytes, only the first --usable may be used" },
+        { "--usable", "SIZE", "reserve: see --stride" },
+        { NULL },
+};
+
+static const struct action {
+        const char *name;
+        size_t n_operands;
+        enum ctl_status (*run)(struct ctl *ctl);
+        const char *options; /* those that it takes, each followed by a blank */
+} actions[] = {
+        { "open", 2, open_device, "--parent --mask --coherent-mask --boundary --max-segment --min-align-mask --node " },
+        { "close", 2, close_device, "--force " },
+        { "reserve", 3, reserve, "--mask --stride --usable " },
+        { "unreserve", 3, unreserve, "" },
+};
+
+/* An option of another action would be ignored, and its user deceived. */
+static enum ctl_status check_options(const struct ctl *ctl, const char *what, const char *allowed) {
+        char word[64];
+
+        for (size_t i = 0; i < ctl->n_given; i++) {
+                const char *name = ctl->given[i].option->name;
+                bool common = !strcmp(name, "--socket") || !strcmp(name, "--json");
+
+                snprintf(word, sizeof(word), "%s ", name);
+                if (!common && !strstr(allowed, word))
+                        return ctl_misuse(ctl, "%s has no option %s", what, name);
+        }
+        return CTL_OK;
+}
+
+static enum ctl_status run_devices(struct ctl *ctl) {
+        if (!ctl->n_operands)
+                return check_options(ctl, "the list of devices", "--owner ") == CTL_OK ? list(ctl) : CTL_USAGE;
+        for (size_t i = 0; i < N(actions); i++) {
+                if (strcmp(actions[i].name, ctl->operands[0]))
+                        continue;
+                if (ctl->n_operands != actions[i].n_operands)
+                        return ctl_misuse(ctl, "\"devices %s\" takes %s", actions[i].name,
+                                          actions[i].n_operands == 2 ? "one device" : "two arguments");
+                return check_options(ctl, actions[i].name, actions[i].options) == CTL_OK ? actions[i].run(ctl)
+                                                                                         : CTL_USAGE;
+        }
+        return ctl_misuse(ctl, "devices cannot be told to \"%s\"", ctl->operands[0]);
+}
+
+const struct ctl_verb verb_devices = {
+        .name = "devices",
+        .operands = "[open NAME | close DEVICE | reserve DEVICE SIZE | unreserve DEVICE REGION]",
+        .summary = "list open devices, open or close one, reserve memory for one",
+        .doc = "Without more, lists your devices, or as an administrator everybody's. A device that is opened here "
+               "stays open until it is "
+               "closed here. Reserved memory serves its device and nobody else. DEVICE is a number from the list, or "
+               "the name of a device "
+               "of yours.",
+        .options = options,
+        .max_operands = 3,
+        .run = run_devices,
+};

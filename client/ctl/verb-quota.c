@@ -1,0 +1,114 @@
+/* quota: what an owner may have. */
+#include <stdio.h>
+#include <string.h>
+
+#include "client/ctl/show.h"
+#include "client/ctl/verbs.h"
+
+#define N(array) (sizeof(array) / sizeof(*(array)))
+
+static const struct ctl_option options[] = {
+        { "--set", "NAME=VALUE|NAME=unlimited", "set a limit; may be repeated" },
+        { NULL },
+};
+
+static enum ctl_status add_limit(const struct ctl *ctl, const char *text, json_t *limits, json_t *unlimited) {
+        const char *value = strchr(text, '=');
+        uint64_t number;
+
+        if (!value || value == text)
+                return ctl_misuse(ctl, "--set must be NAME=VALUE or NAME=unlimited, not \"%s\"", text);
+        if (!strcmp(value + 1, "unlimited")) {
+                json_array_append_new(unlimited, json_stringn(text, value - text));
+                return CTL_OK;
+        }
+        if (ctl_parse_size(ctl, "a limit", value + 1, &number) != CTL_OK)
+                return CTL_USAGE;
+        if (number > INT64_MAX)
+                return ctl_misuse(ctl, "a limit is too large: %s", value + 1);
+        json_object_setn_new(limits, text, value - text, json_integer(number));
+        return CTL_OK;
+}
+
+static enum ctl_status set(struct ctl *ctl, const char *owner, json_t **ret) {
+        json_t *limits = json_object(), *unlimited = json_array(), *params;
+        enum ctl_status status = CTL_OK;
+
+        for (size_t i = 0; i < ctl->n_given && status == CTL_OK; i++)
+                if (!strcmp(ctl->given[i].option->name, "--set"))
+                        status = add_limit(ctl, ctl->given[i].value, limits, unlimited);
+        if (status == CTL_OK && !owner)
+                status = ctl_connect(ctl);
+        if (status == CTL_OK) {
+                params = json_pack("{s:s}", "owner", owner ? owner : dmab_owner(ctl->dmab));
+                if (json_object_size(limits))
+                        json_object_set(params, "limits", limits);
+                if (json_array_size(unlimited))
+                        json_object_set(params, "unlimited", unlimited);
+                status = ctl_call(ctl, "quota.set", params, ret);
+        }
+        json_decref(limits);
+        json_decref(unlimited);
+        return status;
+}
+
+static void show_quota(json_t *result) {
+        static const struct show_column columns[] = { { "NAME", "name" },
+                                                      { "LIMIT", "limit", SHOW_NUMBER },
+                                                      { "USED", "used", SHOW_NUMBER } };
+        json_t *limits = json_object_get(result, "limits"), *rows = json_array(), *used;
+        char owner[SHOW_SIZE], bytes[SHOW_SIZE];
+        const char *name;
+
+        json_object_foreach(json_object_get(result, "usage"), name, used) {
+                json_t *limit = json_object_get(limits, name);
+                bool is_bytes = strstr(name, "bytes");
+                json_t *row = json_pack("{s:s}", "name", name);
+
+                if (json_is_integer(limit))
+                        json_object_set_new(row, "limit",
+                                            json_string(is_bytes ? show_member_bytes(limits, name, bytes)
+                                                                 : show_member(limits, name, bytes)));
+                else
+                        json_object_set_new(row, "limit", json_string("unlimited"));
+                json_object_set_new(row, "used",
+                                    json_string(is_bytes ? show_bytes(json_integer_value(used), bytes)
+                                                         : show_member(json_object_get(result, "usage"), name, bytes)));
+                json_array_append_new(rows, row);
+        }
+        show_pair("owner", show_member(result, "owner", owner));
+        putchar('\n');
+        show_table(rows, columns, N(columns));
+        json_decref(rows);
+}
+
+static enum ctl_status run_quota(struct ctl *ctl) {
+        const char *owner = ctl->n_operands ? ctl->operands[0] : NULL;
+        enum ctl_status status;
+        json_t *result;
+
+        if (ctl_has(ctl, "--set"))
+                status = set(ctl, owner, &result);
+        else
+                status = ctl_call(ctl, "quota.get", owner ? json_pack("{s:s}", "owner", owner) : NULL, &result);
+        if (status != CTL_OK)
+                return status;
+        if (ctl->json)
+                ctl_print_json(result);
+        else
+                show_quota(result);
+        json_decref(result);
+        return CTL_OK;
+}
+
+const struct ctl_verb verb_quota = {
+        .name = "quota",
+        .operands = "[OWNER]",
+        .summary = "show what an owner may have and has, or set the limits",
+        .doc = "OWNER is user:UID; yourself unless given. Administrators may name anybody and set limits. A limit "
+               "below what is in use takes "
+               "nothing away; it only allows no more.",
+        .options = options,
+        .max_operands = 1,
+        .run = run_quota,
+};

@@ -1,0 +1,22 @@
+#include "client/ctl/verbs.h"
+
+#include <string.h>
+
+const struct ctl_verb *const ctl_verbs[] = {
+        &verb_status, &verb_devices, &verb_regions, &verb_allocs, &verb_quota,   &verb_stats, &verb_map, &verb_check,
+        &verb_alloc,  &verb_free,    &verb_call,    &verb_bench,  &verb_version, &verb_help,  NULL,
+};
+
+const struct ctl_option ctl_common_options[] = {
+        { "--socket", "PATH", "the daemon's socket; DMABROKER_SOCKET or /run/dmabroker/dmabroker.sock unless given" },
+        { "--json", NULL, "print the daemon's answer as JSON instead of a table" },
+        { "--help", NULL, "print help on the verb" },
+        { NULL },
+};
+
+const struct ctl_verb *ctl_verb_find(const char *name) {
+        for (size_t i = 0; ctl_verbs[i]; i++)
+                if (!strcmp(ctl_verbs[i]->name, name))
+                        return ctl_verbs[i];
+        return NULL;
+}
