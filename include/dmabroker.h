@@ -117,7 +117,7 @@ const char *dmab_server_version(const dmab_t *dmab);
 struct dmab_device_options {
         size_t struct_size;
         const char *parent; /* the device above it; the nearest ancestor that does DMA itself does it for this one */
-        uint64_t mask;      /* highest address of streaming mappings; 0: as coherent_mask, else 32 bits */
+        uint64_t mask;      /* highest address that it can put on the bus; 0: all 64 bits */
         uint64_t coherent_mask;  /* highest address of coherent memory; 0: as mask */
         uint64_t boundary;       /* a power of two that no allocation may cross; 0: none */
         uint64_t max_segment;    /* bytes of the longest piece that the device takes at once; 0: no limit */

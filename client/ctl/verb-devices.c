@@ -1,4 +1,5 @@
 /* devices: list, open, close, reserve, unreserve. */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -117,18 +118,32 @@ static enum ctl_status list(struct ctl *ctl) {
         return r ? CTL_FAILURE : CTL_OK;
 }
 
-/* Open for longer than this program runs: that is what its caller is after. */
+/* A device ends with the session that opened it, so the session must not end before its user has had enough. */
+static void wait_for_signal(void) {
+        sigset_t signals;
+        int number;
+
+        sigemptyset(&signals);
+        sigaddset(&signals, SIGINT);
+        sigaddset(&signals, SIGTERM);
+        sigaddset(&signals, SIGHUP);
+        sigprocmask(SIG_BLOCK, &signals, NULL);
+        fflush(stdout);
+        sigwait(&signals, &number);
+}
+
 static enum ctl_status open_device(struct ctl *ctl) {
         json_t *params, *result;
         enum ctl_status status = devices_open_params(ctl, ctl->operands[1], &params);
 
         if (status != CTL_OK)
                 return status;
-        json_object_set_new(params, "lifetime", json_string("owner"));
         status = ctl_call(ctl, "device.open", params, &result);
-        if (status == CTL_OK)
-                show_all(ctl, result);
-        return status;
+        if (status != CTL_OK)
+                return status;
+        show_all(ctl, result);
+        wait_for_signal();
+        return CTL_OK;
 }
 
 /* Call with the device of the first operand. params is consumed; *ret as from ctl_call(). */
@@ -270,11 +285,10 @@ const struct ctl_verb verb_devices = {
         .name = "devices",
         .operands = "[open NAME | close DEVICE | reserve DEVICE SIZE | unreserve DEVICE REGION]",
         .summary = "list open devices, open or close one, reserve memory for one",
-        .doc = "Without more, lists your devices, or as an administrator everybody's. A device that is opened here "
-               "stays open until it is "
-               "closed here. Reserved memory serves its device and nobody else. DEVICE is a number from the list, or "
-               "the name of a device "
-               "of yours.",
+        .doc = "Without more, lists your devices, or as an administrator everybody's. A device that is opened here stays open "
+               "until dmabrokerctl is interrupted, and as long as allocations from elsewhere keep it. Reserved memory serves "
+               "its device and nobody else, and ends with it. DEVICE is a number from the list, or the name of a device of "
+               "yours.",
         .options = options,
         .max_operands = 3,
         .run = run_devices,
