@@ -23,3 +23,11 @@ tests_unit_arena_model_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_arena_model_LDADD = libcore.la $(CMOCKA_LIBS)
 
 endif
+
+if HAVE_CMOCKA
+check_PROGRAMS += tests/unit/broker-test
+TESTS += tests/unit/broker-test
+tests_unit_broker_test_SOURCES = tests/unit/broker-test.c
+tests_unit_broker_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_broker_test_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
+endif
