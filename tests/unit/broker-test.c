@@ -392,10 +392,13 @@ static void fill(struct fixture *f, uint64_t device, uint64_t *ret_first) {
 static void test_waiting_requests_of_an_owner_are_served_in_order(void **state) {
         struct answer a = {}, b = {}, c = {};
         struct alloc_request request = { .size = MIB, .wait_ms = 1000 };
+        struct broker_options options;
         struct fixture f;
         uint64_t first;
 
-        start(&f, "16M@0x40000000", NULL);
+        broker_options_default(&options);
+        options.emergency_permille = 0;
+        start(&f, "16M@0x40000000", &options);
         request.device = open_device(&f, 0);
         fill(&f, request.device, &first);
         assert_non_null(coherent_alloc(&f.caller, &request, answer, &a));
@@ -405,7 +408,7 @@ static void test_waiting_requests_of_an_owner_are_served_in_order(void **state) 
         coherent_alloc(&f.caller, &request, answer, &c);
         settle(&f);
         assert_true(c.given);
-        assert_int_equal(c.failure.error, EAGAIN);
+        assert_int_equal(c.failure.error, ENOMEM);
         assert_false(a.given || b.given);
         drop(&f, first);
         settle(&f);
