@@ -17,8 +17,9 @@ uint64_t hugepool_available(const struct hugepool *pool);
 /* How many pages the system's memory might still make, at best. */
 uint64_t hugepool_possible(const struct hugepool *pool);
 
-/* Enlarge the pool by up to n pages, on `node` if that is not -1, but never by more than hugepool_possible(): the kernel
- * would starve the whole system in trying. *ret_got says by how many it really grew, which may be none. -errno when the kernel refused to be asked at all (-EACCES, -EROFS, …). */
+/* Enlarge the pool by up to n pages, on `node` if that is not -1, but never by more than hugepool_possible(): the
+ * kernel would starve the whole system in trying. *ret_got says by how many it really grew, which may be none. -errno when the
+ * kernel refused to be asked at all (-EACCES, -EROFS, …). */
 int hugepool_raise(const struct hugepool *pool, uint64_t n, int node, uint64_t *ret_got);
 
 /* Make the pool smaller by n pages again. Pages in use follow when they are freed. -errno. */

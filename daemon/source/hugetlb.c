@@ -587,18 +587,19 @@ static int open_stash(struct hugetlb *hugetlb, struct failure *failure) {
 }
 
 static void open_pin(struct hugetlb *hugetlb) {
-        char size[32];
+        const size_t about_size = sizeof(hugetlb->about);
+        char size[32], *about = hugetlb->about;
         int r;
 
         r = pin_probe();
         hugetlb->pins = r == 0;
         size_text(hugetlb->huge.page_size, size);
         if (r == 0)
-                snprintf(hugetlb->about, sizeof(hugetlb->about), "huge pages of %s, pinned by io_uring", size);
+                snprintf(about, about_size, "huge pages of %s, pinned by io_uring", size);
         else if (r == -EOPNOTSUPP)
-                snprintf(hugetlb->about, sizeof(hugetlb->about), "huge pages of %s, not pinned (built without liburing)", size);
+                snprintf(about, about_size, "huge pages of %s, not pinned (built without liburing)", size);
         else
-                snprintf(hugetlb->about, sizeof(hugetlb->about), "huge pages of %s, not pinned (io_uring: %s)", size, strerror(-r));
+                snprintf(about, about_size, "huge pages of %s, not pinned (io_uring: %s)", size, strerror(-r));
 }
 
 static int hugetlb_open(const struct source_option *options, size_t n_options, struct source **ret, struct failure *failure) {
