@@ -31,3 +31,37 @@ tests_unit_broker_test_SOURCES = tests/unit/broker-test.c
 tests_unit_broker_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_broker_test_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
 endif
+
+# The protocol.
+if HAVE_CMOCKA
+proto_tests = \
+	tests/unit/proto-codec \
+	tests/unit/proto-dispatch \
+	tests/unit/proto-fdpass \
+	tests/unit/proto-frame \
+	tests/unit/proto-json \
+	tests/unit/proto-spec
+check_PROGRAMS += $(proto_tests)
+TESTS += $(proto_tests)
+proto_test_peer = tests/unit/proto-peer.c tests/unit/proto-peer.h
+proto_test_cflags = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(JANSSON_CFLAGS)
+proto_test_libs = libproto.la $(CMOCKA_LIBS) $(JANSSON_LIBS)
+tests_unit_proto_codec_SOURCES = tests/unit/proto-codec.c $(proto_test_peer)
+tests_unit_proto_codec_CFLAGS = $(proto_test_cflags)
+tests_unit_proto_codec_LDADD = $(proto_test_libs)
+tests_unit_proto_dispatch_SOURCES = tests/unit/proto-dispatch.c $(proto_test_peer)
+tests_unit_proto_dispatch_CFLAGS = $(proto_test_cflags)
+tests_unit_proto_dispatch_LDADD = $(proto_test_libs)
+tests_unit_proto_fdpass_SOURCES = tests/unit/proto-fdpass.c
+tests_unit_proto_fdpass_CFLAGS = $(proto_test_cflags)
+tests_unit_proto_fdpass_LDADD = $(proto_test_libs)
+tests_unit_proto_frame_SOURCES = tests/unit/proto-frame.c
+tests_unit_proto_frame_CFLAGS = $(proto_test_cflags)
+tests_unit_proto_frame_LDADD = $(proto_test_libs)
+tests_unit_proto_json_SOURCES = tests/unit/proto-json.c $(proto_test_peer)
+tests_unit_proto_json_CFLAGS = $(proto_test_cflags)
+tests_unit_proto_json_LDADD = $(proto_test_libs)
+tests_unit_proto_spec_SOURCES = tests/unit/proto-spec.c $(proto_test_peer)
+tests_unit_proto_spec_CFLAGS = $(proto_test_cflags)
+tests_unit_proto_spec_LDADD = $(proto_test_libs)
+endif
