@@ -4,16 +4,20 @@
  * 32 bits take the place of pointers, so that a record stays within 40 bytes and the array may move when it grows.
  *
  * Three structures find a block:
- * - by what it can hold: free blocks hang in lists, first by zone (the bit length of their first address), then by size
- *   class: 32 classes per power of two, and an own class for every size below 32 granules;
+ * - by what it can hold: free blocks are apart by zone (the bit length of their first address), then by size class (32
+ *   classes per power of two, and an own class for every size below 32 granules), and each class is a treap by address;
  * - by its exact address: allocated blocks are in a hash;
  * - by any address in it: all blocks are one list in address order, which is cut into groups of at most GROUP_MAX; a
- *   treap orders the groups. A block joins its neighbour's group, so the treap is touched only when a group is full or
+ *   treap orders the groups. A block joins its neighbour's group, so that treap is touched only when a group is full or
  *   empty.
  *
- * A request looks into the highest zone that can serve it and goes down from there. The lists of a zone hold the
+ * A request looks into the highest zone that can serve it and goes down from there. The classes of a zone hold the
  * blocks that begin in it; the one block that may reach into a zone from below is that zone's straddler, and is looked
- * at after them. An allocation's first byte is therefore always in the highest zone that has a suitable place. */
+ * at after them. An allocation's first byte is therefore always in the highest zone that has a suitable place.
+ *
+ * Within a zone the highest block of the smallest class is taken, from its end. To choose among equally good fits by
+ * address rather than by age keeps the rest together: with a mix of sizes that fills 90% of the memory, the largest
+ * free block is twice as large. */
 #include "daemon/core/arena.h"
 
 #include <errno.h>
@@ -44,8 +48,11 @@ struct slots {
 
 struct record {
         uint64_t addr, size;
-        uint32_t prev, next;           /* neighbours by address, whatever their span */
-        uint32_t list_prev, list_next; /* free: of its class; allocated: list_next is of its hash bucket */
+        uint32_t prev, next; /* neighbours by address, whatever their span */
+        union {
+                uint32_t links[2];    /* free: in its class */
+                uint32_t bucket_next; /* allocated: in its hash bucket */
+        };
         uint32_t span;
         uint32_t group : 31;
         uint32_t is_free : 1;
@@ -53,7 +60,7 @@ struct record {
 
 struct group {
         uint32_t first, n_blocks;
-        uint32_t left, right, priority;
+        uint32_t links[2];
 };
 
 struct span {
@@ -65,7 +72,7 @@ struct zone {
         uint64_t levels;            /* which have a block */
         uint32_t classes[N_LEVELS]; /* per level, which classes have a block */
         uint32_t n_levels;
-        uint32_t heads[];
+        uint32_t roots[]; /* per class */
 };
 
 struct arena {
@@ -73,11 +80,10 @@ struct arena {
         unsigned granule_bits;
         struct slots records, groups, spans;
         uint32_t first; /* the lowest block */
-        uint32_t root;  /* of the treap */
-        uint32_t random;
+        uint32_t root;  /* of the treap of groups */
         struct zone *zones[N_ZONES];
         uint32_t straddlers[N_ZONES];
-        uint64_t filled, straddled; /* which zones have a list with a block, a straddler */
+        uint64_t filled, straddled; /* which zones have a block in a class, a straddler */
         uint32_t *buckets;
         unsigned bucket_bits;
         struct arena_usage usage; /* but for largest_free */
@@ -156,63 +162,84 @@ static struct arena_block record_block(const struct arena *arena, const struct r
         return (struct arena_block){ record->addr, record->size, span_at(arena, record->span)->tag };
 }
 
-/* ---- groups: the index by address ---- */
+/* ---- treaps: binary trees ordered by address, and balanced by what a mixer makes of the index ---- */
 
-static inline uint64_t group_addr(const struct arena *arena, uint32_t group) {
-        return record_at(arena, group_at(arena, group)->first)->addr;
+enum { LEFT, RIGHT };
+
+/* What the nodes are. These are constants to the functions below, which are inlined for each kind. */
+struct treap_kind {
+        uint64_t (*addr)(const struct arena *arena, uint32_t node);
+        uint32_t *(*links)(const struct arena *arena, uint32_t node);
+};
+
+static inline uint32_t treap_priority(uint32_t node) {
+        node = (node ^ node >> 16) * UINT32_C(0x7feb352d);
+        node = (node ^ node >> 15) * UINT32_C(0x846ca68b);
+        return node ^ node >> 16;
 }
 
-static uint32_t random_next(struct arena *arena) {
-        arena->random ^= arena->random << 13;
-        arena->random ^= arena->random >> 17;
-        arena->random ^= arena->random << 5;
-        return arena->random;
-}
+static inline void treap_insert(const struct arena *arena, const struct treap_kind *kind, uint32_t *root,
+                                uint32_t node) {
+        uint64_t addr = kind->addr(arena, node);
+        uint32_t *links = kind->links(arena, node), *left = &links[LEFT], *right = &links[RIGHT], rest;
 
-static void index_insert(struct arena *arena, uint32_t index) {
-        struct group *group = group_at(arena, index);
-        uint64_t addr = group_addr(arena, index);
-        uint32_t *link = &arena->root, *left = &group->left, *right = &group->right, rest;
-
-        group->priority = random_next(arena);
-        while (*link != NONE && group_at(arena, *link)->priority >= group->priority)
-                link = addr < group_addr(arena, *link) ? &group_at(arena, *link)->left : &group_at(arena, *link)->right;
-        rest = *link;
-        *link = index;
+        while (*root != NONE && treap_priority(*root) > treap_priority(node))
+                root = &kind->links(arena, *root)[addr < kind->addr(arena, *root) ? LEFT : RIGHT];
+        rest = *root;
+        *root = node;
         while (rest != NONE)
-                if (group_addr(arena, rest) < addr) {
+                if (kind->addr(arena, rest) < addr) {
                         *left = rest;
-                        left = &group_at(arena, rest)->right;
+                        left = &kind->links(arena, rest)[RIGHT];
                         rest = *left;
                 } else {
                         *right = rest;
-                        right = &group_at(arena, rest)->left;
+                        right = &kind->links(arena, rest)[LEFT];
                         rest = *right;
                 }
         *left = *right = NONE;
 }
 
-/* The group's first block must still be there: it is the key. */
-static void index_remove(struct arena *arena, uint32_t index) {
-        uint64_t addr = group_addr(arena, index);
-        uint32_t *link = &arena->root, left, right;
+static inline void treap_remove(const struct arena *arena, const struct treap_kind *kind, uint32_t *root,
+                                uint32_t node) {
+        uint64_t addr = kind->addr(arena, node);
+        uint32_t left = kind->links(arena, node)[LEFT], right = kind->links(arena, node)[RIGHT];
 
-        while (*link != index)
-                link = addr < group_addr(arena, *link) ? &group_at(arena, *link)->left : &group_at(arena, *link)->right;
-        left = group_at(arena, index)->left;
-        right = group_at(arena, index)->right;
+        while (*root != node)
+                root = &kind->links(arena, *root)[addr < kind->addr(arena, *root) ? LEFT : RIGHT];
         while (left != NONE && right != NONE)
-                if (group_at(arena, left)->priority >= group_at(arena, right)->priority) {
-                        *link = left;
-                        link = &group_at(arena, left)->right;
-                        left = *link;
+                if (treap_priority(left) > treap_priority(right)) {
+                        *root = left;
+                        root = &kind->links(arena, left)[RIGHT];
+                        left = *root;
                 } else {
-                        *link = right;
-                        link = &group_at(arena, right)->left;
-                        right = *link;
+                        *root = right;
+                        root = &kind->links(arena, right)[LEFT];
+                        right = *root;
                 }
-        *link = left != NONE ? left : right;
+        *root = left != NONE ? left : right;
 }
+
+static inline uint64_t record_addr(const struct arena *arena, uint32_t block) {
+        return record_at(arena, block)->addr;
+}
+
+static inline uint32_t *record_links(const struct arena *arena, uint32_t block) {
+        return record_at(arena, block)->links;
+}
+
+static inline uint64_t group_addr(const struct arena *arena, uint32_t group) {
+        return record_at(arena, group_at(arena, group)->first)->addr;
+}
+
+static inline uint32_t *group_links(const struct arena *arena, uint32_t group) {
+        return group_at(arena, group)->links;
+}
+
+static const struct treap_kind class_treap = { record_addr, record_links };
+static const struct treap_kind group_treap = { group_addr, group_links };
+
+/* ---- groups: the index by address ---- */
 
 /* The last block that begins at or below addr, or NONE. */
 static uint32_t index_floor(const struct arena *arena, uint64_t addr) {
@@ -221,9 +248,9 @@ static uint32_t index_floor(const struct arena *arena, uint64_t addr) {
         while (at != NONE)
                 if (group_addr(arena, at) <= addr) {
                         best = at;
-                        at = group_at(arena, at)->right;
+                        at = group_at(arena, at)->links[RIGHT];
                 } else
-                        at = group_at(arena, at)->left;
+                        at = group_at(arena, at)->links[LEFT];
         if (best == NONE)
                 return NONE;
         block = group_at(arena, best)->first;
@@ -249,7 +276,7 @@ static void group_split(struct arena *arena, uint32_t index) {
         for (i = keep; i < group->n_blocks; i++, block = record_at(arena, block)->next)
                 record_at(arena, block)->group = upper;
         group->n_blocks = keep;
-        index_insert(arena, upper);
+        treap_insert(arena, &group_treap, &arena->root, upper);
 }
 
 /* Both links of the record are set; now its neighbours learn of it. At most one group is taken. */
@@ -267,7 +294,7 @@ static void block_enter(struct arena *arena, uint32_t block) {
                 if (record->next == NONE) {
                         record->group = slots_take(&arena->groups);
                         *group_at(arena, record->group) = (struct group){ .first = block, .n_blocks = 1 };
-                        index_insert(arena, record->group);
+                        treap_insert(arena, &group_treap, &arena->root, record->group);
                         return;
                 }
                 record->group = record_at(arena, record->next)->group;
@@ -283,7 +310,7 @@ static void block_leave(struct arena *arena, uint32_t block) {
         struct group *group = group_at(arena, record->group);
 
         if (group->n_blocks == 1) {
-                index_remove(arena, record->group);
+                treap_remove(arena, &group_treap, &arena->root, record->group);
                 slots_put(&arena->groups, record->group);
         } else {
                 group->n_blocks--;
@@ -311,7 +338,7 @@ static void hash_insert(struct arena *arena, uint32_t block) {
         struct record *record = record_at(arena, block);
         uint32_t *bucket = hash_bucket(arena, record->addr);
 
-        record->list_next = *bucket;
+        record->bucket_next = *bucket;
         *bucket = block;
 }
 
@@ -330,7 +357,7 @@ static void hash_grow(struct arena *arena) {
         arena->bucket_bits++;
         for (i = 0; i < n; i++)
                 for (block = old[i]; block != NONE; block = next) {
-                        next = record_at(arena, block)->list_next;
+                        next = record_at(arena, block)->bucket_next;
                         hash_insert(arena, block);
                 }
         free(old);
@@ -341,10 +368,10 @@ static uint32_t hash_take(struct arena *arena, uint64_t addr) {
         uint32_t *link = hash_bucket(arena, addr), block;
 
         while (*link != NONE && record_at(arena, *link)->addr != addr)
-                link = &record_at(arena, *link)->list_next;
+                link = &record_at(arena, *link)->bucket_next;
         block = *link;
         if (block != NONE)
-                *link = record_at(arena, block)->list_next;
+                *link = record_at(arena, block)->bucket_next;
         return block;
 }
 
@@ -417,11 +444,11 @@ static inline void class_step(struct class *class) {
         }
 }
 
-static inline uint32_t *zone_head(struct zone *zone, struct class class) {
-        return &zone->heads[class.level * N_SUB + class.sub];
+static inline uint32_t *zone_root(struct zone *zone, struct class class) {
+        return &zone->roots[class.level * N_SUB + class.sub];
 }
 
-/* Lists for every block that can begin within a span, so that a release never needs memory. */
+/* Classes for every block that can begin within a span, so that a release never needs memory. */
 static int zones_reserve(struct arena *arena, uint64_t addr, uint64_t size) {
         uint32_t n_levels = class_of(arena, size).level + 1, old;
         unsigned i;
@@ -432,12 +459,12 @@ static int zones_reserve(struct arena *arena, uint64_t addr, uint64_t size) {
                 old = zone ? zone->n_levels : 0;
                 if (old >= n_levels)
                         continue;
-                zone = realloc(zone, sizeof(*zone) + (size_t)n_levels * N_SUB * sizeof(zone->heads[0]));
+                zone = realloc(zone, sizeof(*zone) + (size_t)n_levels * N_SUB * sizeof(zone->roots[0]));
                 if (!zone)
                         return -ENOMEM;
                 if (!old)
                         memset(zone, 0, sizeof(*zone));
-                memset(zone->heads + old * N_SUB, 0xff, (size_t)(n_levels - old) * N_SUB * sizeof(zone->heads[0]));
+                memset(zone->roots + old * N_SUB, 0xff, (size_t)(n_levels - old) * N_SUB * sizeof(zone->roots[0]));
                 zone->n_levels = n_levels;
                 arena->zones[i] = zone;
         }
@@ -458,19 +485,14 @@ static void straddlers_set(struct arena *arena, uint64_t zones, uint32_t block) 
                 arena->straddlers[__builtin_ctzll(zones)] = block;
 }
 
-static void list_insert(struct arena *arena, uint32_t block) {
+static void class_insert(struct arena *arena, uint32_t block) {
         struct record *record = record_at(arena, block);
         unsigned zone_index = zone_of(record->addr);
         struct zone *zone = arena->zones[zone_index];
         struct class class = class_of(arena, record->size);
-        uint32_t *head = zone_head(zone, class);
 
         record->is_free = true;
-        record->list_prev = NONE;
-        record->list_next = *head;
-        if (*head != NONE)
-                record_at(arena, *head)->list_prev = block;
-        *head = block;
+        treap_insert(arena, &class_treap, zone_root(zone, class), block);
         zone->classes[class.level] |= UINT32_C(1) << class.sub;
         zone->levels |= UINT64_C(1) << class.level;
         arena->filled |= UINT64_C(1) << zone_index;
@@ -479,22 +501,17 @@ static void list_insert(struct arena *arena, uint32_t block) {
         arena->usage.free_bytes += record->size;
 }
 
-static void list_remove(struct arena *arena, uint32_t block) {
-        struct record *record = record_at(arena, block);
+static void class_remove(struct arena *arena, uint32_t block) {
+        const struct record *record = record_at(arena, block);
         unsigned zone_index = zone_of(record->addr);
         struct zone *zone = arena->zones[zone_index];
         struct class class = class_of(arena, record->size);
+        uint32_t *root = zone_root(zone, class);
 
-        if (record->list_next != NONE)
-                record_at(arena, record->list_next)->list_prev = record->list_prev;
-        if (record->list_prev != NONE)
-                record_at(arena, record->list_prev)->list_next = record->list_next;
-        else {
-                *zone_head(zone, class) = record->list_next;
-                if (record->list_next == NONE && !(zone->classes[class.level] &= ~(UINT32_C(1) << class.sub)) &&
-                    !(zone->levels &= ~(UINT64_C(1) << class.level)))
-                        arena->filled &= ~(UINT64_C(1) << zone_index);
-        }
+        treap_remove(arena, &class_treap, root, block);
+        if (*root == NONE && !(zone->classes[class.level] &= ~(UINT32_C(1) << class.sub)) &&
+            !(zone->levels &= ~(UINT64_C(1) << class.level)))
+                arena->filled &= ~(UINT64_C(1) << zone_index);
         straddlers_set(arena, record_straddles(record), NONE);
         arena->usage.n_free--;
         arena->usage.free_bytes -= record->size;
@@ -551,48 +568,52 @@ static inline bool want_place(const struct want *want, const struct record *reco
         return true;
 }
 
-/* The smallest suitable block of the first class that shows one, looking at no more than n_probes blocks. */
-static bool zone_probe(const struct arena *arena, struct zone *zone, const struct want *want, unsigned n_probes,
-                       struct place *ret) {
-        struct class class = class_of(arena, want->size);
-        uint64_t best = UINT64_MAX, addr;
-        uint32_t block;
+/* The highest suitable block of a class, looking at no more than *n_probes of those that may reach between floor and
+ * limit. The depth of the recursion is that of the treap. */
+static bool class_probe(const struct arena *arena, uint32_t node, const struct want *want, unsigned *n_probes,
+                        struct place *ret) {
+        while (node != NONE) {
+                const struct record *record = record_at(arena, node);
 
-        while (zone_next_class(zone, &class)) {
-                for (block = *zone_head(zone, class); block != NONE; block = record_at(arena, block)->list_next) {
-                        const struct record *record = record_at(arena, block);
-
-                        if (n_probes-- == 0)
-                                return best != UINT64_MAX;
-                        if (record->size >= best || !want_place(want, record, &addr))
-                                continue;
-                        *ret = (struct place){ block, addr };
-                        best = record->size;
-                        if (best == want->size || class.level == 0) /* no other of the class is smaller */
+                if (record->addr <= want->limit) {
+                        if (class_probe(arena, record->links[RIGHT], want, n_probes, ret))
                                 return true;
+                        if (*n_probes == 0)
+                                return false;
+                        --*n_probes;
+                        if (want_place(want, record, &ret->addr)) {
+                                ret->block = node;
+                                return true;
+                        }
                 }
-                if (best != UINT64_MAX)
-                        break;
-                class_step(&class);
+                if (record->addr <= want->floor)
+                        return false;
+                node = record->links[LEFT];
         }
-        return best != UINT64_MAX;
+        return false;
 }
 
-static bool zone_search(const struct arena *arena, struct zone *zone, const struct want *want, struct place *ret) {
-        struct class class;
-        uint32_t block;
-
-        if (zone_probe(arena, zone, want, PROBES, ret))
-                return true;
-        if (want->certain && class_above(arena, want->certain, &class) && zone_next_class(zone, &class)) {
-                block = *zone_head(zone, class);
-                /* It may yet lie across the floor or the limit. */
-                if (want_place(want, record_at(arena, block), &ret->addr)) {
-                        ret->block = block;
+static bool zone_probe(const struct arena *arena, struct zone *zone, struct class class, const struct want *want,
+                       unsigned n_probes, struct place *ret) {
+        while (n_probes > 0 && zone_next_class(zone, &class)) {
+                if (class_probe(arena, *zone_root(zone, class), want, &n_probes, ret))
                         return true;
-                }
+                class_step(&class);
         }
-        return zone_probe(arena, zone, want, UINT32_MAX, ret);
+        return false;
+}
+
+/* First a few of the best fits, then what is certain to fit, then everything. */
+static bool zone_search(const struct arena *arena, struct zone *zone, const struct want *want, struct place *ret) {
+        struct class class = class_of(arena, want->size), certain;
+
+        if (zone_probe(arena, zone, class, want, PROBES, ret))
+                return true;
+        /* The floor and the limit may yet forbid the one that is looked at. */
+        if (want->certain && class_above(arena, want->certain, &certain) &&
+            zone_probe(arena, zone, certain, want, 1, ret))
+                return true;
+        return zone_probe(arena, zone, class, want, UINT32_MAX, ret);
 }
 
 /* What reaches into the zone from below, as far as it is in the zone. */
@@ -645,21 +666,21 @@ static uint32_t block_new_after(struct arena *arena, uint32_t prev, uint64_t add
         return block;
 }
 
-/* Cut [addr, addr+size) out of a free block: the sides stay free, and the block returned is in no list. */
+/* Cut [addr, addr+size) out of a free block: the sides stay free, and the block returned is in no class. */
 static uint32_t block_cut(struct arena *arena, uint32_t block, uint64_t addr, uint64_t size) {
         uint64_t first = record_at(arena, block)->addr, last = record_last(record_at(arena, block));
         uint64_t below = addr - first, above = last - (addr + (size - 1));
         uint32_t upper;
 
-        list_remove(arena, block);
+        class_remove(arena, block);
         record_at(arena, block)->size = below ? below : size;
         if (below) {
-                list_insert(arena, block);
+                class_insert(arena, block);
                 block = block_new_after(arena, block, addr, size);
         }
         if (above) {
                 upper = block_new_after(arena, block, addr + size, above);
-                list_insert(arena, upper);
+                class_insert(arena, upper);
         }
         return block;
 }
@@ -701,7 +722,6 @@ int arena_new(uint64_t granule, struct arena **ret) {
         arena->groups.item_size = sizeof(struct group);
         arena->spans.item_size = sizeof(struct span);
         arena->first = arena->root = NONE;
-        arena->random = 2463534242; /* any but zero */
         *ret = arena;
         return 0;
 }
@@ -748,7 +768,7 @@ int arena_add(struct arena *arena, uint64_t addr, uint64_t size, uint32_t tag) {
                 (struct record){ .addr = addr, .size = size, .prev = prev, .span = span,
                                  .next = prev == NONE ? arena->first : record_at(arena, prev)->next };
         block_enter(arena, block);
-        list_insert(arena, block);
+        class_insert(arena, block);
         arena->usage.bytes += size;
         arena->usage.n_spans++;
         return 0;
@@ -891,18 +911,18 @@ int arena_release(struct arena *arena, uint64_t addr, struct arena_block *ret_me
         record_at(arena, block)->is_free = true;
         other = record_at(arena, block)->next;
         if (blocks_merge(arena, block, other)) {
-                list_remove(arena, other);
+                class_remove(arena, other);
                 record_at(arena, block)->size += record_at(arena, other)->size;
                 block_leave(arena, other);
         }
         other = record_at(arena, block)->prev;
         if (blocks_merge(arena, other, block)) {
-                list_remove(arena, other);
+                class_remove(arena, other);
                 record_at(arena, other)->size += record_at(arena, block)->size;
                 block_leave(arena, block);
                 block = other;
         }
-        list_insert(arena, block);
+        class_insert(arena, block);
         if (ret_merged)
                 *ret_merged = record_block(arena, record_at(arena, block));
         return 0;
@@ -929,17 +949,25 @@ int arena_span(const struct arena *arena, uint64_t addr, struct arena_block *ret
         return 0;
 }
 
+static uint64_t class_largest(const struct arena *arena, uint32_t node) {
+        uint64_t largest = 0, other;
+
+        for (; node != NONE; node = record_at(arena, node)->links[RIGHT]) {
+                other = class_largest(arena, record_at(arena, node)->links[LEFT]);
+                if (other > largest)
+                        largest = other;
+                if (record_at(arena, node)->size > largest)
+                        largest = record_at(arena, node)->size;
+        }
+        return largest;
+}
+
 /* Only the last class that has a block can hold the largest. */
 static uint64_t zone_largest(const struct arena *arena, struct zone *zone) {
         struct class class = { .level = bit_highest(zone->levels) };
-        uint64_t largest = 0;
-        uint32_t block;
 
         class.sub = 31 - (unsigned)__builtin_clz(zone->classes[class.level]);
-        for (block = *zone_head(zone, class); block != NONE; block = record_at(arena, block)->list_next)
-                if (record_at(arena, block)->size > largest)
-                        largest = record_at(arena, block)->size;
-        return largest;
+        return class_largest(arena, *zone_root(zone, class));
 }
 
 void arena_usage(const struct arena *arena, struct arena_usage *ret) {
@@ -997,6 +1025,7 @@ struct check {
         struct arena_usage seen;
         uint32_t n_groups, in_group; /* of the group being walked */
         uint64_t straddled;
+        size_t n_classed;
 };
 
 __attribute__((format(printf, 2, 3))) static int unclean(struct check *check, const char *format, ...) {
@@ -1060,20 +1089,11 @@ static int check_group(struct check *check, uint32_t block, uint32_t prev) {
 static int check_free(struct check *check, uint32_t block) {
         const struct arena *arena = check->arena;
         const struct record *record = record_at(arena, block);
-        struct zone *zone = arena->zones[zone_of(record->addr)];
-        struct class class = class_of(arena, record->size);
         uint64_t straddles = record_straddles(record), rest;
 
         check->seen.n_free++;
         check->seen.free_bytes += record->size;
         check->straddled |= straddles;
-        if (!zone || class.level >= zone->n_levels)
-                return unclean(check, "the free block at " ADDR " has no list", ADDR_OF(record));
-        if (record->list_prev == NONE ? *zone_head(zone, class) != block :
-                                        record_at(arena, record->list_prev)->list_next != block)
-                return unclean(check, "the free block at " ADDR " is not in its list", ADDR_OF(record));
-        if (record->list_next != NONE && record_at(arena, record->list_next)->list_prev != block)
-                return unclean(check, "the list of the free block at " ADDR " is broken", ADDR_OF(record));
         for (rest = straddles; rest; rest &= rest - 1)
                 if (arena->straddlers[__builtin_ctzll(rest)] != block)
                         return unclean(check, "the free block at " ADDR " is not known to reach up", ADDR_OF(record));
@@ -1086,36 +1106,51 @@ static int check_allocated(struct check *check, uint32_t block) {
 
         check->seen.n_allocated++;
         while (at != NONE && at != block)
-                at = record_at(check->arena, at)->list_next;
+                at = record_at(check->arena, at)->bucket_next;
         return at == block ? 0 : unclean(check, "the allocated block at " ADDR " is not in the hash", ADDR_OF(record));
 }
 
-/* One list: what is in it belongs there, and the bits say whether it is empty. */
-static int check_list(struct check *check, unsigned zone_index, struct class class, size_t *n_listed) {
-        const struct arena *arena = check->arena;
-        struct zone *zone = arena->zones[zone_index];
-        uint32_t block = *zone_head(zone, class);
+/* Every node of a class belongs there, is between its ancestors and below them in priority. */
+static int check_treap(struct check *check, uint32_t node, uint32_t parent, unsigned zone_index, struct class class,
+                       uint64_t low, uint64_t high) {
+        const struct record *record;
+        struct class right;
+        int r;
 
-        if ((zone->classes[class.level] >> class.sub & 1) != (block != NONE) ||
-            (zone->levels >> class.level & 1) != (zone->classes[class.level] != 0))
-                return unclean(check, "class %u.%u of zone %u is not marked as it is", class.level, class.sub,
-                               zone_index);
-        for (; block != NONE && *n_listed <= check->seen.n_free; block = record_at(arena, block)->list_next) {
-                const struct record *record = record_at(arena, block);
-                struct class right = class_of(arena, record->size);
-
+        for (; node != NONE; parent = node, node = record->links[RIGHT]) {
+                record = record_at(check->arena, node);
+                right = class_of(check->arena, record->size);
+                if (++check->n_classed > check->seen.n_free)
+                        return unclean(check, "the classes hold more than the %zu free blocks", check->seen.n_free);
                 if (!record->is_free || zone_of(record->addr) != zone_index || right.level != class.level ||
                     right.sub != class.sub)
-                        return unclean(check, "the block at " ADDR " is in a wrong list", ADDR_OF(record));
-                ++*n_listed;
+                        return unclean(check, "the block at " ADDR " is in a wrong class", ADDR_OF(record));
+                if (record->addr < low || record->addr > high)
+                        return unclean(check, "the block at " ADDR " is misplaced in its class", ADDR_OF(record));
+                if (parent != NONE && treap_priority(parent) < treap_priority(node))
+                        return unclean(check, "the class of the block at " ADDR " is unbalanced", ADDR_OF(record));
+                r = check_treap(check, record->links[LEFT], node, zone_index, class, low, record->addr);
+                if (r < 0)
+                        return r;
+                low = record->addr;
         }
         return 0;
 }
 
-/* Together the lists hold every free block. */
-static int check_lists(struct check *check) {
+static int check_class(struct check *check, unsigned zone_index, struct class class) {
+        struct zone *zone = check->arena->zones[zone_index];
+        uint32_t root = *zone_root(zone, class);
+
+        if ((zone->classes[class.level] >> class.sub & 1) != (root != NONE) ||
+            (zone->levels >> class.level & 1) != (zone->classes[class.level] != 0))
+                return unclean(check, "class %u.%u of zone %u is not marked as it is", class.level, class.sub,
+                               zone_index);
+        return check_treap(check, root, NONE, zone_index, class, 0, UINT64_MAX);
+}
+
+/* Together the classes hold every free block. */
+static int check_classes(struct check *check) {
         const struct arena *arena = check->arena;
-        size_t n_listed = 0;
         unsigned i, j;
         int r;
 
@@ -1125,13 +1160,13 @@ static int check_lists(struct check *check) {
                 if ((zone && zone->levels) != (arena->filled >> i & 1))
                         return unclean(check, "zone %u is not marked as it is", i);
                 for (j = 0; zone && j < zone->n_levels * N_SUB; j++) {
-                        r = check_list(check, i, (struct class){ j / N_SUB, j % N_SUB }, &n_listed);
+                        r = check_class(check, i, (struct class){ j / N_SUB, j % N_SUB });
                         if (r < 0)
                                 return r;
                 }
         }
-        if (n_listed != check->seen.n_free)
-                return unclean(check, "the lists hold %zu free blocks of %zu", n_listed, check->seen.n_free);
+        if (check->n_classed != check->seen.n_free)
+                return unclean(check, "the classes hold %zu free blocks of %zu", check->n_classed, check->seen.n_free);
         return 0;
 }
 
@@ -1145,7 +1180,7 @@ static int check_hash(struct check *check) {
                         if (record_at(arena, block)->is_free)
                                 return unclean(check, "the free block at " ADDR " is in the hash",
                                                ADDR_OF(record_at(arena, block)));
-                        block = record_at(arena, block)->list_next;
+                        block = record_at(arena, block)->bucket_next;
                 }
         if (n_hashed != check->seen.n_allocated)
                 return unclean(check, "the hash holds %zu allocated blocks of %zu", n_hashed, check->seen.n_allocated);
@@ -1194,7 +1229,7 @@ int arena_check(const struct arena *arena, char *text, size_t text_size) {
                 check.seen.bytes += record_at(arena, block)->size;
         }
         if (r == 0)
-                r = check_lists(&check);
+                r = check_classes(&check);
         if (r == 0)
                 r = check_hash(&check);
         if (r == 0)
