@@ -2,6 +2,16 @@
 check_LTLIBRARIES += libtable.la
 libtable_la_SOURCES = tests/bench/table.c tests/bench/table.h
 
+# DPDK's headers ask for instructions that the rest is not compiled for, so it is kept apart.
+check_LTLIBRARIES += libpeer-dpdk.la
+libpeer_dpdk_la_SOURCES = tests/bench/peer-dpdk.c tests/bench/peer-dpdk.h
+libpeer_dpdk_la_CFLAGS = $(AM_CFLAGS) $(DPDK_CFLAGS)
+libpeer_dpdk_la_LIBADD = $(DPDK_LIBS)
+
+bench_programs += tests/bench/fragmentation
+tests_bench_fragmentation_SOURCES = tests/bench/fragmentation.c
+tests_bench_fragmentation_LDADD = libcore.la libtable.la libpeer-dpdk.la libtest.la -lm
+
 # P8 and P9; the peers Redis and OVSDB are taken from the PATH when they are installed.
 bench_programs += tests/bench/rpc
 tests_bench_rpc_SOURCES = tests/bench/rpc.c

@@ -15,7 +15,8 @@ void table_print(const struct table_row *row) {
         if (row->peer && !isnan(row->peer_figure) && row->peer_figure > 0)
                 snprintf(ratio, sizeof(ratio), "%.3fx", row->ours / row->peer_figure);
         printf("%s | %s | %s | %s | %.4g %s | %s | %s | %s\n", row->id, row->what, row->peer ? row->peer : "-", figure,
-               row->ours, row->unit, ratio, row->target, met[row->met]);
+               row->ours, row->unit, ratio, row->target ? row->target : "-",
+               row->target ? met[row->met] : "-");
         fflush(stdout);
 }
 

@@ -21,7 +21,7 @@ struct table_row {
         const char *peer;      /* NULL: the figure has no peer, which is not the same as a peer that is missing */
         double peer_figure, ours;
         const char *unit;      /* "ns", "%", "MiB"; "" for a count */
-        const char *target;    /* in words: "<= 0.15x" */
+        const char *target;    /* in words: "<= 0.15x"; NULL: it explains other lines */
         enum table_met met;
 };
 

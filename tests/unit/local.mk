@@ -12,16 +12,19 @@ TESTS += tests/unit/source-hugetlb-test
 tests_unit_source_hugetlb_test_SOURCES = tests/unit/source-hugetlb-test.c
 tests_unit_source_hugetlb_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_source_hugetlb_test_LDADD = libtest.la libsource.la libcore.la $(CMOCKA_LIBS)
-endif
 
-if HAVE_CMOCKA
+check_PROGRAMS += tests/unit/arena-test
+TESTS += tests/unit/arena-test
+tests_unit_arena_test_SOURCES = tests/unit/arena-test.c
+tests_unit_arena_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_arena_test_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=reallocarray
+tests_unit_arena_test_LDADD = libcore.la $(CMOCKA_LIBS)
 
 check_PROGRAMS += tests/unit/arena-model
 TESTS += tests/unit/arena-model
 tests_unit_arena_model_SOURCES = tests/unit/arena-model.c
 tests_unit_arena_model_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_arena_model_LDADD = libcore.la $(CMOCKA_LIBS)
-
 endif
 
 if HAVE_CMOCKA

@@ -1,0 +1,18 @@
+/* DPDK's rte_malloc in its legacy mode: a heap of huge pages that are all taken at the start, and kept. */
+#ifndef DMAB_TESTS_BENCH_PEER_DPDK_H
+#define DMAB_TESTS_BENCH_PEER_DPDK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Start DPDK with a heap of so many MiB, once per process. -ENOTSUP: built without it; -EIO: DPDK refused, and has said
+ * why on standard error; it needs root and the huge pages. */
+int peer_dpdk_start(const char *program, unsigned mib);
+
+void *peer_dpdk_alloc(size_t size);
+void peer_dpdk_release(void *at);
+/* Of all heaps, in bytes. */
+void peer_dpdk_usage(uint64_t *ret_total, uint64_t *ret_free, uint64_t *ret_largest);
+
+#endif
