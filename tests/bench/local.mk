@@ -1,4 +1,6 @@
 # what is built and run from tests/bench: every program prints lines of one table (tests/bench/table.h)
+EXTRA_DIST += tests/bench/README.md
+
 check_LTLIBRARIES += libtable.la
 libtable_la_SOURCES = tests/bench/table.c tests/bench/table.h
 
@@ -17,3 +19,7 @@ bench_programs += tests/bench/rpc
 tests_bench_rpc_SOURCES = tests/bench/rpc.c
 tests_bench_rpc_CFLAGS = $(AM_CFLAGS) $(UV_CFLAGS) $(JANSSON_CFLAGS)
 tests_bench_rpc_LDADD = libtest.la libtable.la $(UV_LIBS) $(JANSSON_LIBS) -lm
+
+bench_programs += tests/bench/contiguity
+tests_bench_contiguity_SOURCES = tests/bench/contiguity.c
+tests_bench_contiguity_LDADD = libsource.la libcore.la libtest.la libtable.la -lm
