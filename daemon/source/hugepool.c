@@ -67,7 +67,8 @@ int hugepool_find(struct hugepool *pool, uint64_t page_size) {
 uint64_t hugepool_available(const struct hugepool *pool) {
         uint64_t unused, promised;
 
-        if (read_number(pool, -1, "free_hugepages", &unused) < 0 || read_number(pool, -1, "resv_hugepages", &promised) < 0)
+        if (read_number(pool, -1, "free_hugepages", &unused) < 0 ||
+            read_number(pool, -1, "resv_hugepages", &promised) < 0)
                 return 0;
         return unused > promised ? unused - promised : 0;
 }

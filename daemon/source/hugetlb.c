@@ -16,8 +16,8 @@
 
 #include "daemon/source/huge.h"
 #include "daemon/source/hugepool.h"
+#include "daemon/source/hugetlb-options.h"
 #include "daemon/source/numa.h"
-#include "daemon/source/option.h"
 #include "daemon/source/pagemap.h"
 #include "daemon/source/pin.h"
 #include "daemon/source/sources.h"
@@ -28,10 +28,7 @@ enum {
         HUGE_SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL,
         /* How often a holder that fills the holes of an ended region anew is robbed of them before it is left alone. */
         RESTORE_ROUNDS = 3,
-        PAGE_SIZE_MIN = 64 * 1024,
 };
-#define PAGE_SIZE_MAX (UINT64_C(16) << 30)
-#define RESERVE_MAX (UINT64_C(1) << 52)
 
 struct source_backing {
         struct huge huge; /* for zeroing on the loop's thread */
@@ -42,11 +39,6 @@ struct source_backing {
         int node;
         struct pin *pin;
         struct source_backing *next, **link; /* in struct hugetlb */
-};
-
-struct hugetlb_options {
-        uint64_t page_size, limit, reserve, idle_ms;
-        bool may_raise;
 };
 
 struct hugetlb {
@@ -66,99 +58,6 @@ struct hugetlb {
         uint64_t raised_reserve; /* pages that the kernel's pool was enlarged by, for good */
         uint64_t raised;         /* and for growth, until they are given back */
 };
-
-static const struct source_option hugetlb_options[] = {
-        { "page_size", "which huge pages: 2M, 1G or what else the machine has [2M]" },
-        { "limit", "most bytes to hold [all that is free]" },
-        { "reserve", "bytes to hold from the start and never give back; the kernel's pool is enlarged when needed [0]" },
-        { "grow", "free: take only huge pages that are free; system: enlarge the kernel's pool, up to the limit [free]" },
-        { "idle_ms", "give memory above the reserve back when it was unused for so long; 0: never [5000]" },
-        { NULL, NULL },
-};
-
-static const char *size_text(uint64_t size, char text[static 32]) {
-        static const char *const units[] = { "bytes", "KiB", "MiB", "GiB", "TiB" };
-        size_t unit = 0;
-
-        while (size >= 1024 && size % 1024 == 0 && unit + 1 < sizeof(units) / sizeof(units[0])) {
-                size /= 1024;
-                unit++;
-        }
-        snprintf(text, 32, "%" PRIu64 " %s", size, units[unit]);
-        return text;
-}
-
-static int read_page_size(const char *value, uint64_t *ret, struct failure *failure) {
-        uint64_t size;
-        int r;
-
-        r = option_size("page_size", value, &size, failure);
-        if (r < 0)
-                return r;
-        if (size < PAGE_SIZE_MIN || size > PAGE_SIZE_MAX || size & (size - 1))
-                return failure_set(failure, REASON_bad_param, "page_size = %.40s: no machine has huge pages of this size",
-                                   value);
-        *ret = size;
-        return 0;
-}
-
-static int read_option(struct hugetlb_options *options, const char *key, const char *value, struct failure *failure) {
-        int r;
-
-        if (strcmp(key, "page_size") == 0)
-                return read_page_size(value, &options->page_size, failure);
-        if (strcmp(key, "limit") == 0) {
-                r = option_size(key, value, &options->limit, failure);
-                if (r == 0 && options->limit == 0)
-                        return failure_set(failure, REASON_bad_param, "limit = %.40s: at least one page is needed", value);
-                return r;
-        }
-        if (strcmp(key, "reserve") == 0)
-                return option_size(key, value, &options->reserve, failure);
-        if (strcmp(key, "idle_ms") == 0)
-                return option_number(key, value, &options->idle_ms, failure);
-        if (strcmp(key, "grow") == 0) {
-                if (strcmp(value, "free") != 0 && strcmp(value, "system") != 0)
-                        return failure_set(failure, REASON_bad_param, "grow = %.40s: it is either free or system", value);
-                options->may_raise = value[0] == 's';
-                return 0;
-        }
-        return option_unknown("hugetlb", hugetlb_options, key, failure);
-}
-
-static int hugetlb_check_option(const char *key, const char *value, struct failure *failure) {
-        struct hugetlb_options scratch;
-
-        return read_option(&scratch, key, value, failure);
-}
-
-static int read_options(const struct source_option *options, size_t n, struct hugetlb_options *ret, struct failure *failure) {
-        struct hugetlb_options read = { .page_size = UINT64_C(2) << 20, .limit = UINT64_MAX, .idle_ms = 5000 };
-        char size[32];
-        size_t i;
-        int r;
-
-        for (i = 0; i < n; i++) {
-                r = read_option(&read, options[i].key, options[i].value, failure);
-                if (r < 0)
-                        return r;
-        }
-        if (read.may_raise && read.limit == UINT64_MAX)
-                return failure_set(failure, REASON_bad_param, "grow = system needs a limit, or it could take the whole machine");
-        if (read.limit != UINT64_MAX)
-                read.limit -= read.limit % read.page_size;
-        if (read.limit == 0)
-                return failure_set(failure, REASON_bad_param, "limit is less than one huge page of %s",
-                                   size_text(read.page_size, size));
-        if (read.reserve > RESERVE_MAX)
-                return failure_set(failure, REASON_bad_param, "reserve is more than any machine has");
-        if (read.reserve > read.limit)
-                return failure_set(failure, REASON_bad_param, "reserve is more than the limit of %" PRIu64 " bytes", read.limit);
-        if (read.reserve % read.page_size) /* at most the limit, which is a multiple */
-                read.reserve += read.page_size - read.reserve % read.page_size;
-        *ret = read;
-        return 0;
-}
 
 /* After every job: what describe() may know of the worker's books. */
 static void settle(struct hugetlb *hugetlb) {
@@ -193,7 +92,8 @@ static int hugetlb_grow(struct hugetlb *hugetlb, struct source_job *job) {
         if (job->n_arrived > 0)
                 return 0;
         if (wanted == 0)
-                return failure_set(&job->failure, REASON_no_memory, "source hugetlb holds its limit of %" PRIu64 " bytes",
+                return failure_set(&job->failure, REASON_no_memory,
+                                   "source hugetlb holds its limit of %" PRIu64 " bytes",
                                    hugetlb->options.limit);
         return failure_set_errno(&job->failure, REASON_no_memory, r < 0 && r != -ENOSPC ? -r : ENOMEM,
                                  "no huge page is free%s%s", r < 0 && r != -ENOSPC ? ": " : "",
@@ -520,7 +420,7 @@ static int open_pool(struct hugetlb *hugetlb, struct failure *failure) {
         if (r < 0)
                 return failure_set_errno(failure, REASON_source_unavailable, ENOENT,
                                          "this machine has no huge pages of %s: ls /sys/kernel/mm/hugepages shows what it has",
-                                         size_text(hugetlb->options.page_size, size));
+                                         hugetlb_size_text(hugetlb->options.page_size, size));
         return 0;
 }
 
@@ -551,7 +451,7 @@ static int open_reserve(struct hugetlb *hugetlb, struct failure *failure) {
         char size[32];
         int r = 0;
 
-        size_text(hugetlb->huge.page_size, size);
+        hugetlb_size_text(hugetlb->huge.page_size, size);
         /* Trying what cannot be would squeeze everybody else's memory for nothing. */
         if (available < needed && needed - available <= hugepool_possible(&hugetlb->pool))
                 r = hugepool_raise(&hugetlb->pool, needed - available, -1, &got);
@@ -582,7 +482,8 @@ static int open_stash(struct hugetlb *hugetlb, struct failure *failure) {
         if (r == 0)
                 r = source_worker_new("source-hugetlb", hugetlb_work, &hugetlb->base, &hugetlb->worker);
         if (r < 0)
-                return failure_set_errno(failure, REASON_source_unavailable, -r, "source hugetlb cannot start: %s", strerror(-r));
+                return failure_set_errno(failure, REASON_source_unavailable, -r, "source hugetlb cannot start: %s",
+                                         strerror(-r));
         return 0;
 }
 
@@ -593,7 +494,7 @@ static void open_pin(struct hugetlb *hugetlb) {
 
         r = pin_probe();
         hugetlb->pins = r == 0;
-        size_text(hugetlb->huge.page_size, size);
+        hugetlb_size_text(hugetlb->huge.page_size, size);
         if (r == 0)
                 snprintf(about, about_size, "huge pages of %s, pinned by io_uring", size);
         else if (r == -EOPNOTSUPP)
@@ -602,7 +503,8 @@ static void open_pin(struct hugetlb *hugetlb) {
                 snprintf(about, about_size, "huge pages of %s, not pinned (io_uring: %s)", size, strerror(-r));
 }
 
-static int hugetlb_open(const struct source_option *options, size_t n_options, struct source **ret, struct failure *failure) {
+static int hugetlb_open(const struct source_option *options, size_t n_options, struct source **ret,
+                        struct failure *failure) {
         struct hugetlb *hugetlb;
         int r;
 
@@ -611,7 +513,7 @@ static int hugetlb_open(const struct source_option *options, size_t n_options, s
                 return failure_set(failure, REASON_no_memory, "there is no memory to open source hugetlb");
         hugetlb->base.ops = &source_hugetlb_ops;
         hugetlb->huge.pagemap_fd = hugetlb->huge.zero_fd = -1;
-        r = read_options(options, n_options, &hugetlb->options, failure);
+        r = hugetlb_read_options(options, n_options, &hugetlb->options, failure);
         if (r < 0)
                 goto fail;
         hugetlb->huge.page_size = hugetlb->options.page_size;

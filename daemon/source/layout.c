@@ -117,7 +117,8 @@ int layout_cut(struct layout *layout, const struct layout *holes, struct failure
         for (h = 0; h < holes->n; h++)
                 for (i = 0; i < layout->n; i++)
                         if (cut(layout, i, &holes->spans[h]) < 0)
-                                return refuse(failure, "holes", "the list", "leaves more than 256 pieces of the layout");
+                                return refuse(failure, "holes", "the list",
+                                              "leaves more than 256 pieces of the layout");
         for (i = n = 0; i < layout->n; i++)
                 if (layout->spans[i].size > 0)
                         layout->spans[n++] = layout->spans[i];

@@ -4,6 +4,7 @@ libsource_la_SOURCES = \
 	daemon/source/huge.c daemon/source/huge.h \
 	daemon/source/hugepool.c daemon/source/hugepool.h \
 	daemon/source/hugetlb.c \
+	daemon/source/hugetlb-options.c daemon/source/hugetlb-options.h \
 	daemon/source/layout.c daemon/source/layout.h \
 	daemon/source/numa.c daemon/source/numa.h \
 	daemon/source/option.c daemon/source/option.h \

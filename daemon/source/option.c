@@ -81,7 +81,8 @@ int option_number(const char *key, const char *value, uint64_t *ret, struct fail
 }
 
 int option_size(const char *key, const char *value, uint64_t *ret, struct failure *failure) {
-        return judge(option_parse_size(value, ret), key, value, "a size such as 4096, 512K, 64M or 2G is needed", failure);
+        return judge(option_parse_size(value, ret), key, value, "a size such as 4096, 512K, 64M or 2G is needed",
+                     failure);
 }
 
 int option_unknown(const char *source, const struct source_option *known, const char *key, struct failure *failure) {

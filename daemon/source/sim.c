@@ -214,7 +214,8 @@ static int sim_shrink(struct sim *sim, struct source_job *job) {
                 part.size = end - part.addr;
                 if (pieces_insert(&sim->undelivered, &part) < 0) {
                         source_job_arrive(job, part.addr, part.size, -1);
-                        r = failure_set(&job->failure, REASON_no_memory, "there is no memory for the books of source sim");
+                        r = failure_set(&job->failure, REASON_no_memory,
+                                        "there is no memory for the books of source sim");
                         continue;
                 }
                 atomic_fetch_sub(&sim->held, part.size);
@@ -317,7 +318,8 @@ static int sim_backing_zero(struct source_backing *backing, uint64_t offset, uin
                 return 0;
         /* Whole pages are dropped and read as zero from then on, partial ones are cleared. */
         if (size > sizeof(zeros))
-                return fallocate(backing->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size) < 0
+                return fallocate(backing->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+                                 (off_t)size) < 0
                                ? -errno
                                : 0;
         while (size > 0) {
@@ -368,7 +370,8 @@ static void sim_work(struct source *source, struct source_job *job) {
         case SOURCE_JOB_KINDS:
                 break;
         }
-        job->status = failure_set(&job->failure, REASON_unsupported, "source sim knows no job of kind %d", (int)job->kind);
+        job->status = failure_set(&job->failure, REASON_unsupported, "source sim knows no job of kind %d",
+                                  (int)job->kind);
 }
 
 static void sim_close(struct source *source) {
@@ -381,7 +384,8 @@ static void sim_close(struct source *source) {
         free(sim);
 }
 
-static int sim_open(const struct source_option *options, size_t n_options, struct source **ret, struct failure *failure) {
+static int sim_open(const struct source_option *options, size_t n_options, struct source **ret,
+                    struct failure *failure) {
         struct sim *sim;
         size_t i;
         int r = 0;
@@ -401,7 +405,8 @@ static int sim_open(const struct source_option *options, size_t n_options, struc
                 failure_set_errno(failure, REASON_source_unavailable, -r, "source sim cannot start: %s", strerror(-r));
                 goto fail;
         }
-        snprintf(sim->about, sizeof(sim->about), "simulated memory of %" PRIu64 " KiB in %zu pieces, for no real device",
+        snprintf(sim->about, sizeof(sim->about),
+                 "simulated memory of %" PRIu64 " KiB in %zu pieces, for no real device",
                  layout_total(&sim->layout) / 1024, sim->layout.n);
         *ret = &sim->base;
         return 0;
