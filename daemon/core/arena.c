@@ -33,7 +33,7 @@ enum {
         N_SUB = 32,    /* classes per power of two */
         SUB_BITS = 5,
         N_LEVELS = 60, /* for sizes of 64 bits; a zone has as many as its largest span needs */
-        GROUP_MAX = 64,
+        GROUP_MAX = 16,
         FIRST_BUCKETS = 64,
         /* Blocks looked at before a class that is certain to suit is taken instead: more fit better and cost more. */
         PROBES = 16,
@@ -59,6 +59,7 @@ struct record {
 };
 
 struct group {
+        uint64_t addr; /* of its first block, kept here because every look-up compares it */
         uint32_t first, n_blocks;
         uint32_t links[2];
 };
@@ -229,7 +230,7 @@ static inline uint32_t *record_links(const struct arena *arena, uint32_t block) 
 }
 
 static inline uint64_t group_addr(const struct arena *arena, uint32_t group) {
-        return record_at(arena, group_at(arena, group)->first)->addr;
+        return group_at(arena, group)->addr;
 }
 
 static inline uint32_t *group_links(const struct arena *arena, uint32_t group) {
@@ -272,7 +273,8 @@ static void group_split(struct arena *arena, uint32_t index) {
 
         for (i = 0; i < keep; i++)
                 block = record_at(arena, block)->next;
-        *group_at(arena, upper) = (struct group){ .first = block, .n_blocks = group->n_blocks - keep };
+        *group_at(arena, upper) = (struct group){ .addr = record_at(arena, block)->addr, .first = block,
+                                                  .n_blocks = group->n_blocks - keep };
         for (i = keep; i < group->n_blocks; i++, block = record_at(arena, block)->next)
                 record_at(arena, block)->group = upper;
         group->n_blocks = keep;
@@ -293,12 +295,14 @@ static void block_enter(struct arena *arena, uint32_t block) {
                 arena->first = block;
                 if (record->next == NONE) {
                         record->group = slots_take(&arena->groups);
-                        *group_at(arena, record->group) = (struct group){ .first = block, .n_blocks = 1 };
+                        *group_at(arena, record->group) =
+                                (struct group){ .addr = record->addr, .first = block, .n_blocks = 1 };
                         treap_insert(arena, &group_treap, &arena->root, record->group);
                         return;
                 }
                 record->group = record_at(arena, record->next)->group;
                 group_at(arena, record->group)->first = block;
+                group_at(arena, record->group)->addr = record->addr;
         }
         group = group_at(arena, record->group);
         if (++group->n_blocks > GROUP_MAX)
@@ -314,8 +318,10 @@ static void block_leave(struct arena *arena, uint32_t block) {
                 slots_put(&arena->groups, record->group);
         } else {
                 group->n_blocks--;
-                if (group->first == block)
+                if (group->first == block) {
                         group->first = record->next;
+                        group->addr = record_at(arena, record->next)->addr;
+                }
         }
         if (record->prev != NONE)
                 record_at(arena, record->prev)->next = record->next;
@@ -1072,7 +1078,7 @@ static int check_group(struct check *check, uint32_t block, uint32_t prev) {
         const struct record *record = record_at(arena, block);
 
         if (prev == NONE || record_at(arena, prev)->group != record->group) {
-                if (group_at(arena, record->group)->first != block)
+                if (group_at(arena, record->group)->first != block || group_addr(arena, record->group) != record->addr)
                         return unclean(check, "the block at " ADDR " does not begin its group", ADDR_OF(record));
                 check->n_groups++;
                 check->in_group = 0;

@@ -48,8 +48,8 @@ int arena_alloc(struct arena *arena, const struct arena_request *request, struct
 /* Like arena_alloc(), but only looks. */
 int arena_find(struct arena *arena, const struct arena_request *request, struct arena_block *ret);
 
-/* Allocate exactly [addr, addr+size). -EINVAL: not in granules or empty; -ENOENT: not wholly inside one span;
- * -EBUSY: part of it is allocated; -ENOMEM. */
+/* Allocate exactly [addr, addr+size). Many of them cost least in ascending order. -EINVAL: not in granules or empty;
+ * -ENOENT: not wholly inside one span; -EBUSY: part of it is allocated; -ENOMEM. */
 int arena_alloc_at(struct arena *arena, uint64_t addr, uint64_t size, struct arena_block *ret);
 
 /* Release the allocated block that starts at addr. -ENOENT: no allocated block starts there. ret_merged, if not NULL,
