@@ -3,16 +3,7 @@
 #include <errno.h>
 
 #include "proto/dispatch.h"
-
-static const char *reason_text(enum reason reason) {
-        static const char *const texts[] = {
-                "",
-#define REASON_TEXT(token, error, text) text,
-                REASON_LIST(REASON_TEXT)
-#undef REASON_TEXT
-        };
-        return (unsigned)reason < REASON_COUNT ? texts[reason] : "";
-}
+#include "proto/help.h"
 
 static void write_key(struct json_writer *writer, const char *name) {
         if (writer->length && writer->text[writer->length - 1] != '{')
@@ -176,7 +167,7 @@ static void write_errors(struct json_writer *writer, const enum reason *errors) 
                 json_write_literal(writer, "{");
                 write_key(writer, "code");
                 json_write_signed(writer, reason_errno(errors[i]));
-                write_key_text(writer, "message", reason_text(errors[i]));
+                write_key_text(writer, "message", help_reason_text(errors[i]));
                 write_key(writer, "data");
                 json_write_literal(writer, "{\"reason\":");
                 json_write_text(writer, reason_name(errors[i]));

@@ -8,6 +8,7 @@ libproto_la_SOURCES = \
 	proto/encode.c \
 	proto/fdpass.c proto/fdpass.h \
 	proto/frame.c proto/frame.h \
+	proto/help.c proto/help.h \
 	proto/methods.c proto/methods.h \
 	proto/reason.h \
 	proto/receive.c \
@@ -17,3 +18,14 @@ libproto_la_SOURCES = \
 	proto/writer.c proto/writer.h
 libproto_la_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
 libproto_la_LIBADD = $(JANSSON_LIBS)
+
+# The manual page is printed from the tables, so that it cannot differ from them.
+noinst_PROGRAMS += proto/manual
+proto_manual_SOURCES = proto/manual.c
+proto_manual_LDADD = libproto.la
+
+docs/dmabroker-protocol.7: proto/manual$(EXEEXT)
+	$(AM_V_at)$(MKDIR_P) docs
+	$(AM_V_GEN)./proto/manual$(EXEEXT) > $@.tmp && mv $@.tmp $@
+nodist_man_MANS += docs/dmabroker-protocol.7
+CLEANFILES += docs/dmabroker-protocol.7 docs/dmabroker-protocol.7.tmp
