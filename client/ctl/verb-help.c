@@ -4,6 +4,7 @@
 
 #include "client/ctl/show.h"
 #include "client/ctl/verbs.h"
+#include "proto/help.h"
 #include "proto/methods.h"
 
 enum { WIDTH = 80 };
@@ -76,22 +77,13 @@ void ctl_help_verb(const struct ctl_verb *verb) {
 
 /* ---- methods ---- */
 
-static void describe_type(const struct schema_field *field, char *text, size_t size) {
-        size_t used = snprintf(text, size, "%s%s", field->array ? "array of " : "", schema_type_name(field->type));
-
-        if (field->type != SCHEMA_ENUM)
-                return;
-        for (size_t i = 0; field->names[i] && used < size; i++)
-                used += snprintf(text + used, size - used, "%s%s", i ? ", " : ": ", field->names[i]);
-}
-
 static void show_fields(const struct schema_struct *structure, int depth) {
         char term[128], type[256], text[1024];
 
         for (size_t i = 0; structure && i < structure->n_fields; i++) {
                 const struct schema_field *field = &structure->fields[i];
 
-                describe_type(field, type, sizeof(type));
+                help_describe_type(field, type, sizeof(type));
                 snprintf(term, sizeof(term), "%*s%s%s", 2 * depth, "", field->name, field->required ? "" : "?");
                 snprintf(text, sizeof(text), "(%s) %s", type, field->doc);
                 entry(term, 24, text);
@@ -100,17 +92,11 @@ static void show_fields(const struct schema_struct *structure, int depth) {
 }
 
 static void show_errors(const struct schema_method *method) {
-        static const char *const meanings[] = { "",
-#define REASON_TEXT(token, error, text) text,
-                                                REASON_LIST(REASON_TEXT)
-#undef REASON_TEXT
-        };
-
         if (!method->errors)
                 return;
         printf("\nErrors:\n");
         for (const enum reason *reason = method->errors; *reason != REASON_NONE; reason++)
-                entry(reason_name(*reason), 24, meanings[*reason]);
+                entry(reason_name(*reason), 24, help_reason_text(*reason));
 }
 
 bool ctl_help_method(const char *name) {

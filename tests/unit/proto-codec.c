@@ -5,7 +5,7 @@
 #include <stdio.h>
 
 #include "proto/codec.h"
-#include "proto/discover.h"
+#include "proto/help.h"
 #include "proto/methods.h"
 
 static struct listener listener;
@@ -335,6 +335,34 @@ static void test_discover_describes_every_method(void **state) {
         json_decref(answer);
 }
 
+static void assert_described(const struct schema_struct *structure, const char *name, const char *expected) {
+        char text[64] = "";
+
+        for (size_t i = 0; i < structure->n_fields; i++)
+                if (!strcmp(structure->fields[i].name, name))
+                        help_describe_type(&structure->fields[i], text, sizeof(text));
+        assert_string_equal(text, expected);
+}
+
+static void test_types_have_words_for_people(void **state) {
+        const struct schema_struct *alloc = protocol_table.methods[METHOD_coherent_alloc].params;
+        const struct schema_struct *quota = protocol_table.methods[METHOD_quota_set].params;
+        char text[8];
+
+        assert_described(alloc, "size", "integer, at least 1");
+        assert_described(alloc, "wait_ms", "integer, 0 to 86400000");
+        assert_described(alloc, "mask", "hex string");
+        assert_described(alloc, "priority", "one of normal, high");
+        assert_described(alloc, "zero", "boolean");
+        assert_described(quota, "owner", "string, 1 to 128 bytes");
+        assert_described(&everything_struct, "below", "integer, -5 to 5");
+        assert_described(&everything_struct, "things", "array of object");
+        assert_described(&everything_struct, "colours", "array of red, green");
+        help_describe_type(&alloc->fields[0], text, sizeof(text));
+        assert_string_equal(text, "integer");
+        assert_string_equal(help_reason_text(REASON_busy), "something still uses it");
+}
+
 static void test_later_stages_are_absent(void **state) {
         static const char *const later[] = { "pool.create", "bounce.map", "mapping.map", "grant.map", "guest.list",
                                              "window.bind", "events.subscribe" };
@@ -365,6 +393,7 @@ int main(void) {
                 TEST(test_every_methods_result_is_what_its_table_says),
                 cmocka_unit_test(test_an_allocations_result_reads_as_the_contract_says),
                 TEST(test_discover_describes_every_method),
+                cmocka_unit_test(test_types_have_words_for_people),
                 TEST(test_later_stages_are_absent),
         };
 
