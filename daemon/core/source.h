@@ -30,9 +30,12 @@ struct source_run {
 };
 
 enum source_job_kind {
-        SOURCE_GROW,    /* get `size` more bytes (or as much as there is) from the system into stock: `arrived` */
-        SOURCE_CARVE,   /* make a backing of stock [addr, addr+size): `backing`; on failure `arrived` has what is left of it */
-        SOURCE_RESTORE, /* end `backing`: its memory, zeroed, goes to `arrived`; `backing` is freed by the job */
+        SOURCE_GROW,    /* get `size` more bytes (or as much as there is) from the system into stock: `arrived`;
+                         * -ENOMEM when there is nothing */
+        SOURCE_CARVE,   /* make a backing of stock [addr, addr+size): `backing`; on failure `arrived` has what is left
+                         * of it; -EAGAIN: somebody else's use of the same pages broke the run apart, try another */
+        SOURCE_RESTORE, /* end `backing`: its memory, zeroed, goes to `arrived`; `backing` is freed by the job in any
+                         * case; -EBUSY: not all of it came back, because a holder of the file still has pages in use */
         SOURCE_SHRINK,  /* give stock [addr, addr+size) back to the system; what could not be given is in `arrived` */
         SOURCE_VERIFY,  /* compare every grain of `backing` with the kernel's page map: -EUCLEAN and a sentence */
         SOURCE_ZERO,    /* zero [offset, offset+size) of `backing` */

@@ -13,6 +13,13 @@ tests_unit_source_hugetlb_test_SOURCES = tests/unit/source-hugetlb-test.c
 tests_unit_source_hugetlb_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_source_hugetlb_test_LDADD = libtest.la libsource.la libcore.la $(CMOCKA_LIBS)
 
+# With a kernel of its own instead of huge.c, pagemap.c and numa.c.
+check_PROGRAMS += tests/unit/source-stash-test
+TESTS += tests/unit/source-stash-test
+tests_unit_source_stash_test_SOURCES = tests/unit/source-stash-test.c daemon/source/stash.c
+tests_unit_source_stash_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_source_stash_test_LDADD = libcore.la $(CMOCKA_LIBS)
+
 check_PROGRAMS += tests/unit/arena-test
 TESTS += tests/unit/arena-test
 tests_unit_arena_test_SOURCES = tests/unit/arena-test.c
