@@ -42,3 +42,8 @@ dmabrokerctl_SOURCES = \
 	client/ctl/verbs.c client/ctl/verbs.h
 dmabrokerctl_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS) $(SMARTCOLS_CFLAGS)
 dmabrokerctl_LDADD = libdmabroker.la libproto.la $(JANSSON_LIBS) $(SMARTCOLS_LIBS)
+
+bashcompletiondir = $(datadir)/bash-completion/completions
+dist_bashcompletion_DATA = client/ctl/completion/dmabrokerctl.bash
+zshcompletiondir = $(datadir)/zsh/site-functions
+dist_zshcompletion_DATA = client/ctl/completion/_dmabrokerctl

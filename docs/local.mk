@@ -1,4 +1,6 @@
 dist_man_MANS += docs/dmabroker.conf.5 docs/dmabrokerd.8
+dist_man_MANS += docs/dmabrokerctl.1 docs/libdmabroker.3
+EXTRA_DIST += docs/example.c
 EXTRA_DIST += docs/architecture.md
 
 # ./run demo shows it; the test driver runs it too.
