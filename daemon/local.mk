@@ -23,9 +23,18 @@ libdaemon_la_SOURCES = \
 	daemon/config.c daemon/config.h \
 	daemon/config-keys.c \
 	daemon/config-value.c \
-	daemon/log.c daemon/log.h
-libdaemon_la_CFLAGS = $(AM_CFLAGS) $(INIH_CFLAGS) $(SYSTEMD_CFLAGS)
-libdaemon_la_LIBADD = libiommu.la libsource.la libcore.la $(INIH_LIBS) $(SYSTEMD_LIBS)
+	daemon/log.c daemon/log.h \
+	daemon/memory.c daemon/memory.h \
+	daemon/notify.c daemon/notify.h \
+	daemon/options.c daemon/options.h \
+	daemon/state.c daemon/state.h
+libdaemon_la_CFLAGS = $(AM_CFLAGS) $(INIH_CFLAGS) $(SYSTEMD_CFLAGS) $(UV_CFLAGS)
+libdaemon_la_LIBADD = librpc.la libiommu.la libsource.la libcore.la $(INIH_LIBS) $(SYSTEMD_LIBS)
+
+sbin_PROGRAMS += dmabrokerd
+dmabrokerd_SOURCES = daemon/main.c
+dmabrokerd_CFLAGS = $(AM_CFLAGS) $(UV_CFLAGS)
+dmabrokerd_LDADD = libdaemon.la
 
 include daemon/iommu/local.mk
 include daemon/source/local.mk

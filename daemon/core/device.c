@@ -466,6 +466,7 @@ static void device_look(const struct device *device, struct device_view *ret) {
                 .max_segment = device->max_segment,
                 .min_align_mask = device->min_align_mask,
                 .node = device->node,
+                .timeout_ms = device->timeout_ms,
                 .allocs = device->n_allocs,
                 .bytes = device->bytes,
                 .reserved_bytes = device->reserved_bytes,

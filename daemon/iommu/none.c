@@ -22,6 +22,7 @@ static int identity_attach(const char *name, struct translation **ret, struct tr
                                    sizeof(facts.name) - 1);
         if (pci_name_parse(name, pci)) {
                 snprintf(facts.name, sizeof(facts.name), "%s", pci);
+                facts.present = pci_is_present(pci);
                 facts.node = pci_node(pci);
         } else
                 snprintf(facts.name, sizeof(facts.name), "%s", name);

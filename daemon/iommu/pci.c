@@ -2,6 +2,7 @@
 
 #include <ctype.h>
 #include <stdio.h>
+#include <unistd.h>
 
 static bool parse_part(const char **text, unsigned digits, unsigned long max, char end, unsigned long *ret) {
         unsigned long value = 0;
@@ -37,6 +38,13 @@ bool pci_name_parse(const char *text, char ret_name[PCI_NAME_MAX]) {
                 return false;
         snprintf(ret_name, PCI_NAME_MAX, "%04lx:%02lx:%02lx.%lx", domain, bus, slot, function);
         return true;
+}
+
+bool pci_is_present(const char *name) {
+        char path[96];
+
+        snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s", name);
+        return access(path, F_OK) == 0;
 }
 
 int pci_node(const char *name) {

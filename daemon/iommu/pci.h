@@ -9,7 +9,9 @@ enum { PCI_NAME_MAX = 32 };
 /* Is text a PCI address, such as 0000:03:00.0 or 3:0.0? ret_name gets it as sysfs writes it, with the domain. */
 bool pci_name_parse(const char *text, char ret_name[PCI_NAME_MAX]);
 
-/* The NUMA node of a device whose name is as pci_name_parse() gives it: -1 when it has none, or is not there. */
+/* Names here are as pci_name_parse() gives them. */
+bool pci_is_present(const char *name);
+/* The NUMA node of a device: -1 when it has none, or is not there. */
 int pci_node(const char *name);
 
 #endif

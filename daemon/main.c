@@ -1,0 +1,347 @@
+/* dmabrokerd: parse, set up, run, tear down. */
+#include <config.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "daemon/config.h"
+#include "daemon/log.h"
+#include "daemon/memory.h"
+#include "daemon/notify.h"
+#include "daemon/options.h"
+#include "daemon/rpc/listener.h"
+#include "daemon/rpc/server.h"
+#include "daemon/state.h"
+
+#define SOCKET_PATH "/run/dmabroker/dmabroker.sock"
+
+struct daemon {
+        struct options options;
+        struct config *config;
+        uv_loop_t loop;
+        uv_signal_t term, interrupt, hangup;
+        uv_timer_t watchdog;
+        struct memory *memory;
+        struct server *server;
+        int state_fd, listen_fd;
+        const char *socket; /* that must be removed in the end, or NULL */
+        ino_t socket_inode;
+        bool handles, stopping;
+        int status;
+};
+
+/* ---- configuration ---- */
+
+static void complain(void *userdata, const char *path, unsigned line, const char *sentence) {
+        if (line)
+                log_error("%s:%u: %s", path, line, sentence);
+        else
+                log_error("%s: %s", path, sentence);
+}
+
+static void complain_plainly(void *userdata, const char *path, unsigned line, const char *sentence) {
+        if (line)
+                fprintf(stderr, "%s:%u: %s\n", path, line, sentence);
+        else
+                fprintf(stderr, "%s: %s\n", path, sentence);
+}
+
+static int check_config(const struct options *options) {
+        const struct config_source *picked[CONFIG_SOURCES_MAX];
+        struct failure failure = { 0 };
+        struct config *config;
+        size_t n;
+        int status = 0;
+
+        if (config_load(options->config, complain_plainly, NULL, &config) < 0)
+                return 1;
+        if (config_pick_sources(config, options->source, picked, &n, &failure) < 0) {
+                fprintf(stderr, "--source: %s\n", failure.sentence);
+                status = 1;
+        }
+        if (!status)
+                printf("%s: the configuration is good\n", options->config ? options->config : CONFIG_PATH);
+        config_free(config);
+        return status;
+}
+
+static void apply_log(const struct config *config) {
+        bool journal = config->log_target == CONFIG_LOG_JOURNAL ||
+                       (config->log_target == CONFIG_LOG_AUTO && log_stderr_is_journal());
+
+        log_configure((enum log_level)config->log_level, journal);
+}
+
+static uint64_t connections_of(void *userdata, uid_t uid) {
+        const struct daemon *daemon = userdata;
+        char owner[32];
+
+        snprintf(owner, sizeof(owner), "user:%lu", (unsigned long)uid);
+        for (size_t i = 0; i < daemon->config->n_quotas; i++)
+                if (strcmp(daemon->config->quotas[i].owner, owner) == 0)
+                        return daemon->config->quotas[i].quota.of[QUOTA_connections];
+        return daemon->config->quota.of[QUOTA_connections];
+}
+
+/* Some descriptors must be left for regions and for those that travel. */
+static size_t connections_possible(const struct config *config) {
+        struct rlimit files;
+        rlim_t possible;
+
+        if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur == RLIM_INFINITY)
+                return config->connections;
+        possible = files.rlim_cur - files.rlim_cur / 8 > 64 ? files.rlim_cur - files.rlim_cur / 8 - 64 : 1;
+        if (config->connections <= possible)
+                return config->connections;
+        log_warning("connections in [limits] is %llu, but at most %llu files may be open (LimitNOFILE=): %llu will do",
+                    (unsigned long long)config->connections, (unsigned long long)files.rlim_cur,
+                    (unsigned long long)possible);
+        return possible;
+}
+
+static void fill_settings(struct daemon *daemon, struct server_settings *ret) {
+        const struct config *config = daemon->config;
+
+        *ret = (struct server_settings){
+                .limits = RPC_LIMITS_DEFAULT,
+                .queue_bytes = config->queue_bytes,
+                .queue_pause_bytes = config->queue_pause_bytes,
+                .stall_ms = config->stall_ms,
+                .grace_ms = config->grace_ms,
+                .shutdown_ms = config->shutdown_ms,
+                .connections = connections_possible(config),
+                .connections_of = connections_of,
+                .userdata = daemon,
+        };
+        ret->limits.message_bytes = config->message_bytes;
+        ret->limits.nesting = config->nesting;
+        ret->limits.calls_in_flight = config->calls_in_flight;
+        ret->limits.batch_elements = config->batch_elements;
+        ret->limits.batch_reply_bytes = config->batch_reply_bytes;
+        identity_rules_init(&ret->rules, config->access == CONFIG_ACCESS_EVERYONE, config->group, config->admin_group);
+        if (!ret->rules.everyone && !ret->rules.has_group)
+                log_warning("the group %s does not exist, so only administrators may connect: create it, or set "
+                            "access = everyone in [daemon]", config->group);
+}
+
+/* ---- while it runs ---- */
+
+static void on_settled(void *userdata) {
+        struct daemon *daemon = userdata;
+        int fd = daemon->listen_fd, r;
+
+        if (daemon->stopping)
+                return;
+        daemon->listen_fd = -1;
+        r = server_listen(daemon->server, fd);
+        if (r < 0) {
+                log_error("cannot accept connections: %s", uv_strerror(r));
+                daemon->status = 1;
+                raise(SIGTERM);
+                return;
+        }
+        log_info("ready");
+        notify("READY=1");
+}
+
+static void on_watchdog(uv_timer_t *timer) {
+        notify("WATCHDOG=1");
+}
+
+static void on_hangup(uv_signal_t *handle, int number) {
+        struct daemon *daemon = handle->data;
+        struct server_settings settings;
+        struct config *config, *old = daemon->config;
+        char what[128];
+
+        notify_reloading();
+        if (config_load(daemon->options.config, complain, NULL, &config) < 0)
+                log_error("the configuration stays as it was");
+        else {
+                if (config_needs_restart(old, config, what, sizeof(what)))
+                        log_warning("the new configuration is in force, except for %s and the like: restart the daemon for "
+                                    "that", what);
+                else
+                        log_info("the new configuration is in force");
+                daemon->config = config;
+                apply_log(config);
+                fill_settings(daemon, &settings);
+                memory_reconfigure(daemon->memory, old, config);
+                server_set_settings(daemon->server, &settings);
+                config_free(old);
+        }
+        notify("READY=1");
+}
+
+static void on_stopped(void *userdata) {
+        struct daemon *daemon = userdata;
+
+        memory_close_handles(daemon->memory);
+        uv_close((uv_handle_t *)&daemon->term, NULL);
+        uv_close((uv_handle_t *)&daemon->interrupt, NULL);
+        uv_close((uv_handle_t *)&daemon->hangup, NULL);
+        uv_close((uv_handle_t *)&daemon->watchdog, NULL);
+}
+
+static void on_term(uv_signal_t *handle, int number) {
+        struct daemon *daemon = handle->data;
+
+        if (daemon->stopping)
+                return;
+        daemon->stopping = true;
+        log_info("ending: signal %d", number);
+        notify("STOPPING=1");
+        if (daemon->socket)
+                listener_unlink(daemon->socket, daemon->socket_inode);
+        server_stop(daemon->server, on_stopped, daemon);
+}
+
+/* ---- set up ---- */
+
+static void raise_file_limit(void) {
+        struct rlimit files;
+
+        if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
+                files.rlim_cur = files.rlim_max;
+                setrlimit(RLIMIT_NOFILE, &files);
+        }
+}
+
+static const char *socket_path(const struct daemon *daemon) {
+        const char *environment = getenv("DMABROKER_SOCKET");
+
+        if (daemon->options.socket)
+                return daemon->options.socket;
+        if (environment && *environment)
+                return environment;
+        return daemon->config->socket ? daemon->config->socket : SOCKET_PATH;
+}
+
+static int open_socket(struct daemon *daemon, struct failure *failure) {
+        const char *path = socket_path(daemon);
+        int r = notify_take_socket(&daemon->listen_fd, failure);
+
+        if (r > 0) {
+                fcntl(daemon->listen_fd, F_SETFL, fcntl(daemon->listen_fd, F_GETFL) | O_NONBLOCK);
+                log_info("listening on the socket that the service manager passed");
+                return 0;
+        }
+        if (r == 0)
+                r = listener_bind(path, &daemon->listen_fd, &daemon->socket_inode, failure);
+        if (r == 0) {
+                daemon->socket = path;
+                log_info("listening at %s", path);
+        }
+        return r;
+}
+
+static void start_handles(struct daemon *daemon) {
+        uint64_t watchdog_ms = notify_watchdog_ms();
+
+        uv_signal_init(&daemon->loop, &daemon->term);
+        uv_signal_init(&daemon->loop, &daemon->interrupt);
+        uv_signal_init(&daemon->loop, &daemon->hangup);
+        uv_timer_init(&daemon->loop, &daemon->watchdog);
+        daemon->term.data = daemon->interrupt.data = daemon->hangup.data = daemon;
+        uv_signal_start(&daemon->term, on_term, SIGTERM);
+        uv_signal_start(&daemon->interrupt, on_term, SIGINT);
+        uv_signal_start(&daemon->hangup, on_hangup, SIGHUP);
+        if (watchdog_ms)
+                uv_timer_start(&daemon->watchdog, on_watchdog, watchdog_ms, watchdog_ms);
+}
+
+/* What fails here leaves the rest to tear_down(). */
+static int set_up(struct daemon *daemon, struct failure *failure) {
+        const char *state = daemon->options.state_dir ? daemon->options.state_dir : daemon->config->state_dir;
+        struct server_settings settings;
+        int r;
+
+        r = state_open(state, &daemon->state_fd, failure);
+        if (r == 0)
+                r = open_socket(daemon, failure);
+        if (r < 0)
+                return r;
+        r = memory_new(&daemon->loop, daemon->config, daemon->options.source, on_settled, daemon, &daemon->memory, failure);
+        if (r < 0)
+                return r;
+        fill_settings(daemon, &settings);
+        r = server_new(&daemon->loop, memory_broker(daemon->memory), &settings, memory_facts(daemon->memory),
+                       &daemon->server);
+        if (r < 0)
+                return failure_set_errno(failure, REASON_no_memory, -r, "the daemon cannot start: %s", strerror(-r));
+        start_handles(daemon);
+        daemon->handles = true;
+        return 0;
+}
+
+static void tear_down(struct daemon *daemon) {
+        int r;
+
+        if (!daemon->handles && daemon->memory)
+                memory_close_handles(daemon->memory);
+        uv_run(&daemon->loop, UV_RUN_DEFAULT);
+        memory_free(daemon->memory);
+        server_free(daemon->server);
+        r = uv_loop_close(&daemon->loop);
+        if (r < 0) {
+                log_error("something was left on the event loop: %s", uv_strerror(r));
+                daemon->status = 1;
+        }
+        if (daemon->socket && !daemon->stopping)
+                listener_unlink(daemon->socket, daemon->socket_inode);
+        if (daemon->listen_fd >= 0)
+                close(daemon->listen_fd);
+        if (daemon->state_fd >= 0)
+                close(daemon->state_fd);
+}
+
+static int run(struct daemon *daemon) {
+        struct failure failure = { 0 };
+        int r = uv_loop_init(&daemon->loop);
+
+        if (r < 0) {
+                log_error("there is no event loop: %s", uv_strerror(r));
+                return 1;
+        }
+        raise_file_limit();
+        if (set_up(daemon, &failure) < 0) {
+                log_error("%s", failure.sentence);
+                daemon->status = 1;
+        } else
+                uv_run(&daemon->loop, UV_RUN_DEFAULT);
+        tear_down(daemon);
+        return daemon->status;
+}
+
+int main(int argc, char **argv) {
+        struct daemon daemon = { .state_fd = -1, .listen_fd = -1 };
+        int status;
+
+        switch (options_parse(argc, argv, &daemon.options)) {
+        case OPTIONS_USAGE:
+                return 2;
+        case OPTIONS_DONE:
+                return 0;
+        case OPTIONS_LIST_CONFIG:
+                config_list(stdout);
+                return 0;
+        case OPTIONS_CHECK_CONFIG:
+                return check_config(&daemon.options);
+        case OPTIONS_RUN:
+                break;
+        }
+        signal(SIGPIPE, SIG_IGN);
+        if (config_load(daemon.options.config, complain, NULL, &daemon.config) < 0)
+                return 1;
+        apply_log(daemon.config);
+        status = run(&daemon);
+        config_free(daemon.config);
+        return status;
+}

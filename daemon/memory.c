@@ -1,0 +1,267 @@
+#include "daemon/memory.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/iommu/none.h"
+#include "daemon/log.h"
+#include "daemon/source/sources.h"
+
+struct feed {
+        struct source *source;
+        uv_poll_t poll;
+};
+
+struct memory {
+        uv_loop_t *loop;
+        struct broker *broker;
+        struct feed feeds[CONFIG_SOURCES_MAX];
+        size_t n_feeds;
+        uv_timer_t timer;
+        uv_prepare_t prepare;
+        uint64_t armed; /* the deadline that the timer is set to */
+        void (*settled)(void *userdata);
+        void *userdata;
+
+        struct server_source_note source_notes[CONFIG_SOURCES_MAX];
+        const char *notes[CONFIG_SOURCES_MAX];
+        struct server_facts facts;
+};
+
+/* ---- the loop ---- */
+
+static uint64_t now_ms(void *userdata) {
+        return uv_now(userdata);
+}
+
+static void on_completion(uv_poll_t *handle, int status, int events) {
+        struct feed *feed = handle->data;
+
+        feed->source->ops->dispatch(feed->source);
+}
+
+static void on_timer(uv_timer_t *timer) {
+        struct memory *memory = timer->data;
+
+        memory->armed = UINT64_MAX;
+        broker_tick(memory->broker);
+}
+
+/* Before each wait: nearly every call may have moved the broker's deadline. */
+static void on_prepare(uv_prepare_t *prepare) {
+        struct memory *memory = prepare->data;
+        uint64_t deadline = broker_deadline(memory->broker), now = uv_now(memory->loop);
+
+        if (memory->settled && broker_settled(memory->broker)) {
+                void (*settled)(void *userdata) = memory->settled;
+
+                memory->settled = NULL;
+                settled(memory->userdata);
+        }
+        if (deadline == memory->armed)
+                return;
+        memory->armed = deadline;
+        if (deadline == UINT64_MAX)
+                uv_timer_stop(&memory->timer);
+        else
+                uv_timer_start(&memory->timer, on_timer, deadline > now ? deadline - now : 0, 0);
+}
+
+/* ---- opening ---- */
+
+static struct server_source_note *add_note(struct memory *memory, const struct source_ops *ops, bool ready) {
+        struct server_source_note *note = &memory->source_notes[memory->facts.n_sources++];
+
+        note->name = ops->name;
+        note->ready = ready;
+        note->simulated = strcmp(ops->name, "sim") == 0;
+        memory->notes[memory->facts.n_notes++] = note->why;
+        return note;
+}
+
+static int open_source(struct memory *memory, const struct config_source *config, const char *why,
+                       struct failure *failure) {
+        struct feed *feed = &memory->feeds[memory->n_feeds];
+        struct server_source_note *note;
+        struct source_info info;
+        int r;
+
+        r = config->ops->open(config->options, config->n_options, &feed->source, failure);
+        if (r < 0)
+                return r;
+        config->ops->describe(feed->source, &info);
+        note = add_note(memory, config->ops, true);
+        snprintf(note->why, sizeof(note->why), "The source %s serves%s: %s", config->ops->name, why,
+                 info.about ? info.about : config->ops->doc);
+        log_info("%s", note->why);
+        feed->poll.data = feed;
+        r = uv_poll_init(memory->loop, &feed->poll, config->ops->event_fd(feed->source));
+        if (r < 0) {
+                config->ops->close(feed->source);
+                return failure_set_errno(failure, REASON_source_unavailable, -r, "the source %s cannot be waited for: %s",
+                                         config->ops->name, uv_strerror(r));
+        }
+        uv_poll_start(&feed->poll, UV_READABLE, on_completion);
+        memory->n_feeds++;
+        /* The core closes it, also when it refuses it. */
+        r = broker_add_source(memory->broker, feed->source);
+        if (r < 0) {
+                uv_poll_stop(&feed->poll);
+                return failure_set_errno(failure, REASON_source_unavailable, -r, "the source %s cannot be used: %s",
+                                         config->ops->name, strerror(-r));
+        }
+        return 0;
+}
+
+static const struct config_source *find_source(const struct config *config, const char *name) {
+        for (size_t i = 0; i < config->n_sources; i++)
+                if (strcmp(config->sources[i].ops->name, name) == 0)
+                        return &config->sources[i];
+        return NULL;
+}
+
+/* Nobody said which. */
+static int choose(struct memory *memory, const struct config *config, struct failure *failure) {
+        const struct config_source *real = find_source(config, "hugetlb"), *sim = find_source(config, "sim");
+        struct failure why = { 0 };
+
+        if (real && open_source(memory, real, ", since nothing else is configured", &why) == 0)
+                return 0;
+        if (real) {
+                snprintf(add_note(memory, real->ops, false)->why, sizeof(memory->source_notes[0].why),
+                         "The source hugetlb does not serve: %s", why.sentence);
+                log_warning("hugetlb cannot serve, so memory is simulated: %s", why.sentence);
+        }
+        return open_source(memory, sim, ", since hugetlb cannot", failure);
+}
+
+static int open_sources(struct memory *memory, const struct config *config, const char *names, struct failure *failure) {
+        const struct config_source *picked[CONFIG_SOURCES_MAX];
+        size_t n;
+        int r;
+
+        r = config_pick_sources(config, names, picked, &n, failure);
+        if (r < 0)
+                return r;
+        if (!n)
+                return choose(memory, config, failure);
+        for (size_t i = 0; i < n && r == 0; i++)
+                r = open_source(memory, picked[i], names ? ", as --source says" : ", as configured", failure);
+        return r;
+}
+
+/* ---- configuration ---- */
+
+static void fill_options(const struct config *config, struct broker_options *ret) {
+        broker_options_default(ret);
+        ret->quota = config->quota;
+        ret->region_idle_ms = config->region_idle_ms;
+        ret->low_keep_percent = (unsigned)config->low_keep_percent;
+        ret->emergency_permille = (unsigned)config->emergency_permille;
+        ret->emergency_max = config->emergency_max;
+}
+
+static int define(struct memory *memory, const struct config *config) {
+        int r = 0;
+
+        for (size_t i = 0; i < config->n_quotas && r == 0; i++)
+                r = broker_set_quota(memory->broker, config->quotas[i].owner, &config->quotas[i].quota);
+        for (size_t i = 0; i < config->n_devices && r == 0; i++) {
+                const struct config_device *device = &config->devices[i];
+                struct device_options options = {
+                        .name = device->name, .parent = device->parent, .mask = device->mask,
+                        .coherent_mask = device->coherent_mask, .boundary = device->boundary,
+                        .max_segment = device->max_segment, .min_align_mask = device->min_align_mask, .node = -1,
+                };
+
+                r = broker_define_device(memory->broker, &options, device->dma);
+        }
+        return r;
+}
+
+static const struct config_quota *find_quota(const struct config *config, const char *owner) {
+        for (size_t i = 0; i < config->n_quotas; i++)
+                if (strcmp(config->quotas[i].owner, owner) == 0)
+                        return &config->quotas[i];
+        return NULL;
+}
+
+void memory_reconfigure(struct memory *memory, const struct config *old, const struct config *new) {
+        struct broker_options options;
+
+        fill_options(new, &options);
+        broker_reconfigure(memory->broker, &options);
+        for (size_t i = 0; i < old->n_quotas; i++)
+                if (!find_quota(new, old->quotas[i].owner))
+                        broker_set_quota(memory->broker, old->quotas[i].owner, &new->quota);
+        if (define(memory, new) < 0)
+                log_error("there is no memory for all of the new configuration");
+}
+
+/* ---- beginning and end ---- */
+
+static int broker_make(struct memory *memory, const struct config *config, struct failure *failure) {
+        static const struct translator_ops *const translators[] = { &translator_identity_ops, NULL };
+        struct broker_options options;
+        int r;
+
+        fill_options(config, &options);
+        options.now_ms = now_ms;
+        options.userdata = memory->loop;
+        options.translators = translators;
+        r = broker_new(&options, &memory->broker);
+        if (r == 0)
+                r = define(memory, config);
+        return r < 0 ? failure_set_errno(failure, REASON_no_memory, -r, "the broker cannot start: %s", strerror(-r)) : 0;
+}
+
+int memory_new(uv_loop_t *loop, const struct config *config, const char *names, void (*settled)(void *userdata),
+               void *userdata, struct memory **ret, struct failure *failure) {
+        struct memory *memory = calloc(1, sizeof(*memory));
+        int r;
+
+        if (!memory)
+                return failure_set(failure, REASON_no_memory, "there is no memory to start");
+        memory->loop = loop;
+        memory->settled = settled;
+        memory->userdata = userdata;
+        memory->armed = UINT64_MAX;
+        memory->facts.sources = memory->source_notes;
+        memory->facts.notes = memory->notes;
+        uv_timer_init(loop, &memory->timer);
+        uv_prepare_init(loop, &memory->prepare);
+        memory->timer.data = memory->prepare.data = memory;
+        r = broker_make(memory, config, failure);
+        if (r == 0)
+                r = open_sources(memory, config, names, failure);
+        if (r == 0)
+                uv_prepare_start(&memory->prepare, on_prepare);
+        /* Also on failure: its handles must be closed first. */
+        *ret = memory;
+        return r;
+}
+
+struct broker *memory_broker(const struct memory *memory) {
+        return memory->broker;
+}
+
+const struct server_facts *memory_facts(const struct memory *memory) {
+        return &memory->facts;
+}
+
+void memory_close_handles(struct memory *memory) {
+        for (size_t i = 0; i < memory->n_feeds; i++)
+                uv_close((uv_handle_t *)&memory->feeds[i].poll, NULL);
+        uv_close((uv_handle_t *)&memory->timer, NULL);
+        uv_close((uv_handle_t *)&memory->prepare, NULL);
+}
+
+struct memory *memory_free(struct memory *memory) {
+        if (!memory)
+                return NULL;
+        broker_free(memory->broker);
+        free(memory);
+        return NULL;
+}

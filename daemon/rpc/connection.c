@@ -1,0 +1,402 @@
+#include "daemon/rpc/connection.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <utlist.h>
+
+#include "daemon/log.h"
+#include "daemon/rpc/principal.h"
+#include "daemon/rpc/session.h"
+#include "proto/fdpass.h"
+
+/* A piece of the write queue. One with descriptors holds a single answer, because descriptors belong to the line that
+ * they are sent with. */
+struct chunk {
+        struct chunk *next;
+        size_t size, used, sent;
+        size_t n_fds;
+        int fds[FDPASS_MAX];
+        char bytes[];
+};
+
+enum { CHUNK_USUAL = 8192, PIECES_MAX = 16 };
+
+/* ---- the write queue ---- */
+
+static void close_fds(const int *fds, size_t n) {
+        for (size_t i = 0; i < n; i++)
+                close(fds[i]);
+}
+
+static struct chunk *chunk_new(struct server *server, size_t size) {
+        struct chunk *chunk = server->spare;
+
+        if (size < CHUNK_USUAL)
+                size = CHUNK_USUAL;
+        if (chunk && size == CHUNK_USUAL)
+                server->spare = NULL;
+        else
+                chunk = malloc(sizeof(*chunk) + size);
+        if (!chunk)
+                return NULL;
+        chunk->next = NULL;
+        chunk->size = size;
+        chunk->used = chunk->sent = chunk->n_fds = 0;
+        return chunk;
+}
+
+static void chunk_drop(struct connection *connection) {
+        struct server *server = connection->server;
+        struct chunk *chunk = connection->head;
+
+        close_fds(chunk->fds, chunk->n_fds);
+        connection->queued -= chunk->used - chunk->sent;
+        LL_DELETE(connection->head, chunk);
+        if (!connection->head)
+                connection->tail = NULL;
+        if (!server->spare && chunk->size == CHUNK_USUAL)
+                server->spare = chunk;
+        else
+                free(chunk);
+}
+
+static int queue_append(struct connection *connection, const char *text, size_t length, const int *fds, size_t n_fds) {
+        struct chunk *chunk = connection->tail;
+
+        if (!chunk || n_fds || chunk->n_fds || chunk->size - chunk->used < length) {
+                chunk = chunk_new(connection->server, length);
+                if (!chunk)
+                        return -ENOMEM;
+                if (connection->tail)
+                        connection->tail->next = chunk;
+                else
+                        connection->head = chunk;
+                connection->tail = chunk;
+        }
+        memcpy(chunk->bytes + chunk->used, text, length);
+        chunk->used += length;
+        if (n_fds)
+                memcpy(chunk->fds, fds, n_fds * sizeof(*fds));
+        chunk->n_fds = n_fds;
+        connection->queued += length;
+        return 0;
+}
+
+/* As many chunks as one system call may take: those up to the first that has descriptors, or that one alone. */
+static ssize_t queue_write(struct connection *connection) {
+        struct iovec pieces[PIECES_MAX];
+        struct chunk *chunk = connection->head;
+        size_t n = 0;
+        ssize_t sent;
+
+        do {
+                pieces[n++] = (struct iovec){ chunk->bytes + chunk->sent, chunk->used - chunk->sent };
+                chunk = chunk->next;
+        } while (chunk && n < PIECES_MAX && !connection->head->n_fds && !chunk->n_fds);
+        sent = fdpass_send(connection->fd, pieces, n, connection->head->fds, connection->head->n_fds);
+        if (sent <= 0)
+                return sent;
+        connection->server->counters.bytes_sent += (uint64_t)sent;
+        connection->server->counters.fds_sent += connection->head->n_fds;
+        close_fds(connection->head->fds, connection->head->n_fds);
+        connection->head->n_fds = 0;
+        for (size_t left = (size_t)sent; left;) {
+                size_t part = connection->head->used - connection->head->sent;
+
+                if (part > left)
+                        part = left;
+                connection->head->sent += part;
+                connection->queued -= part;
+                left -= part;
+                if (connection->head->sent == connection->head->used)
+                        chunk_drop(connection);
+        }
+        return sent;
+}
+
+/* ---- what the socket is watched for ---- */
+
+static void on_event(uv_poll_t *handle, int status, int events);
+
+static bool is_paused(const struct connection *connection) {
+        return connection->rest || connection->queued >= connection->server->settings.queue_pause_bytes;
+}
+
+/* Urgent data is not used on UNIX sockets; being watched for, it makes libuv tell of a hang-up while nothing is read. */
+static void watch(struct connection *connection) {
+        int events = UV_PRIORITIZED;
+
+        if (!connection->eof && !connection->last_words && !is_paused(connection))
+                events |= UV_READABLE;
+        if (connection->queued || connection->rest)
+                events |= UV_WRITABLE;
+        if (events != connection->polled) {
+                connection->polled = events;
+                uv_poll_start(&connection->poll, events, on_event);
+        }
+}
+
+static bool is_done(const struct connection *connection) {
+        if (connection->queued || connection->rest)
+                return false;
+        return connection->last_words || (connection->eof && !connection->peer.n_calls);
+}
+
+static void set_stalled(struct connection *connection, bool stalled) {
+        struct server *server = connection->server;
+
+        if (stalled && !connection->is_stalled) {
+                DL_APPEND2(server->stalled, connection, stalled_prev, stalled_next);
+                connection->progress_ms = uv_now(server->loop);
+                server_watch_stalled(server);
+        } else if (!stalled && connection->is_stalled)
+                DL_DELETE2(server->stalled, connection, stalled_prev, stalled_next);
+        connection->is_stalled = stalled;
+}
+
+void connection_flush(struct connection *connection) {
+        ssize_t n = 0;
+
+        if (connection->closing)
+                return;
+        if (connection->is_dirty)
+                DL_DELETE2(connection->server->dirty, connection, dirty_prev, dirty_next);
+        connection->is_dirty = false;
+        while (connection->head && (n = queue_write(connection)) > 0)
+                connection->progress_ms = uv_now(connection->server->loop);
+        if (connection->overfull) {
+                connection_cut_off(connection, "it does not read its answers");
+                return;
+        }
+        if (n < 0 && n != -EAGAIN) {
+                connection_close(connection);
+                return;
+        }
+        set_stalled(connection, connection->queued);
+        if (is_done(connection))
+                connection_close(connection);
+        else
+                watch(connection);
+}
+
+/* ---- answers ---- */
+
+/* Comes from deep inside, so nothing is closed here: that is for the next flush. */
+static void on_send(struct rpc_peer *peer, const char *text, size_t length, const int *fds, size_t n_fds) {
+        struct connection *connection = peer->userdata;
+        struct server *server = connection->server;
+
+        while (connection->head && connection->queued + length > server->settings.queue_bytes)
+                if (connection->overfull || queue_write(connection) <= 0) {
+                        connection->overfull = true;
+                        break;
+                }
+        if (connection->closing || connection->overfull ||
+            queue_append(connection, text, length, fds, n_fds) < 0) {
+                close_fds(fds, n_fds);
+                connection->overfull = true;
+        }
+        if (!connection->is_dirty && !connection->closing) {
+                connection->is_dirty = true;
+                DL_APPEND2(server->dirty, connection, dirty_prev, dirty_next);
+        }
+}
+
+/* ---- requests ---- */
+
+static void keep_rest(struct connection *connection, const char *piece, size_t size, bool is_rest) {
+        if (is_rest) {
+                connection->rest_used = connection->rest_size - size;
+                return;
+        }
+        connection->rest = malloc(size);
+        if (!connection->rest) {
+                connection_cut_off(connection, "there is no memory for its requests");
+                return;
+        }
+        memcpy(connection->rest, piece, size);
+        connection->rest_size = size;
+        connection->rest_used = 0;
+}
+
+static void forget_rest(struct connection *connection) {
+        free(connection->rest);
+        connection->rest = NULL;
+        connection->rest_size = connection->rest_used = 0;
+}
+
+static void on_no_memory(struct connection *connection) {
+        static const struct rpc_error error = {
+                .error = ENOMEM, .reason = REASON_no_memory, .message = "The daemon has no memory to read this message",
+        };
+
+        rpc_peer_complain(&connection->peer, &error);
+}
+
+/* Whether so many answers are waiting that the next request must wait too. */
+static bool must_pause(struct connection *connection) {
+        size_t pause = connection->server->settings.queue_pause_bytes;
+
+        if (connection->queued >= pause)
+                connection_flush(connection);
+        return !connection->closing && connection->queued >= pause;
+}
+
+/* is_rest: piece lies in connection->rest. */
+static void dispatch(struct connection *connection, const char *piece, size_t size, bool is_rest) {
+        enum frame_event event;
+        const char *text;
+        size_t length;
+
+        do {
+                if (size && must_pause(connection)) {
+                        keep_rest(connection, piece, size, is_rest);
+                        return;
+                }
+                event = connection->closing ? FRAME_MORE
+                                            : frame_reader_next(&connection->reader, &piece, &size, &text, &length);
+                if (event == FRAME_TEXT)
+                        rpc_peer_receive(&connection->peer, text, length);
+                else if (event == FRAME_OVERSIZE)
+                        rpc_peer_complain_oversize(&connection->peer);
+                else if (event == FRAME_NO_MEMORY)
+                        on_no_memory(connection);
+        } while (event != FRAME_MORE);
+        if (is_rest)
+                forget_rest(connection);
+}
+
+/* A message that came with descriptors is refused: it is the one that the last byte of the read belongs to. */
+static size_t without_refused_line(struct connection *connection, const char *bytes, size_t n) {
+        const char *before = n > 1 ? memrchr(bytes, '\n', n - 1) : NULL;
+        size_t kept = before ? (size_t)(before + 1 - bytes) : 0;
+
+        connection->skip_line = bytes[n - 1] != '\n';
+        if (!kept)
+                frame_reader_deinit(&connection->reader);
+        return kept;
+}
+
+static void receive(struct connection *connection) {
+        char *bytes = connection->server->buffer, *end;
+        bool refused = false;
+        ssize_t n = fdpass_receive_none(connection->fd, bytes, SERVER_BUFFER_SIZE, &refused);
+        size_t size;
+
+        if (n < 0) {
+                if (n != -EAGAIN)
+                        connection_close(connection);
+                return;
+        }
+        connection->eof = n == 0;
+        connection->server->counters.bytes_received += (uint64_t)n;
+        size = (size_t)n;
+        if (connection->skip_line && size) {
+                end = memchr(bytes, '\n', size);
+                connection->skip_line = !end;
+                size -= end ? (size_t)(end + 1 - bytes) : size;
+                bytes = end ? end + 1 : bytes;
+        }
+        if (refused && size)
+                size = without_refused_line(connection, bytes, size);
+        dispatch(connection, bytes, size, false);
+        if (refused && !connection->closing)
+                rpc_peer_complain_fds(&connection->peer);
+}
+
+static void on_event(uv_poll_t *handle, int status, int events) {
+        struct connection *connection = handle->data;
+
+        /* Nobody is there any more to read an answer. */
+        if (status < 0 || (events & UV_PRIORITIZED)) {
+                connection_close(connection);
+                return;
+        }
+        if (events & UV_WRITABLE)
+                connection_flush(connection);
+        if (connection->rest && connection->queued < connection->server->settings.queue_pause_bytes / 2)
+                dispatch(connection, connection->rest + connection->rest_used,
+                         connection->rest_size - connection->rest_used, true);
+        if (!connection->closing && (events & UV_READABLE))
+                receive(connection);
+        connection_flush(connection);
+}
+
+/* ---- beginning and end ---- */
+
+void connection_cut_off(struct connection *connection, const char *why) {
+        if (connection->closing)
+                return;
+        connection->server->counters.cut_off++;
+        log_warning("%s (pid %ld) was cut off: %s", connection->identity.owner, (long)connection->identity.pid, why);
+        connection_close(connection);
+}
+
+static void on_closed(uv_handle_t *handle) {
+        struct connection *connection = handle->data;
+        struct server *server = connection->server;
+
+        DL_DELETE(server->connections, connection);
+        server->n_connections--;
+        close(connection->fd);
+        frame_reader_deinit(&connection->reader);
+        free(connection->rest);
+        free(connection);
+        server_connection_gone(server);
+}
+
+void connection_close(struct connection *connection) {
+        struct server *server = connection->server;
+
+        if (connection->closing)
+                return;
+        connection->closing = true;
+        rpc_peer_drop(&connection->peer);
+        session_detach(connection);
+        principal_unref(server, connection->principal);
+        while (connection->head)
+                chunk_drop(connection);
+        set_stalled(connection, false);
+        if (connection->is_dirty)
+                DL_DELETE2(server->dirty, connection, dirty_prev, dirty_next);
+        connection->is_dirty = false;
+        uv_close((uv_handle_t *)&connection->poll, on_closed);
+}
+
+void connection_finish(struct connection *connection) {
+        connection->last_words = true;
+        forget_rest(connection);
+        connection_flush(connection);
+}
+
+int connection_new(struct server *server, int fd, const struct identity *identity, struct principal *principal) {
+        struct connection *connection = calloc(1, sizeof(*connection));
+        int r;
+
+        if (!connection) {
+                close(fd);
+                return -ENOMEM;
+        }
+        connection->server = server;
+        connection->fd = fd;
+        connection->identity = *identity;
+        connection->poll.data = connection;
+        r = uv_poll_init(server->loop, &connection->poll, fd);
+        if (r < 0) {
+                close(fd);
+                free(connection);
+                return r;
+        }
+        connection->principal = principal;
+        principal_ref(principal);
+        frame_reader_init(&connection->reader, server->settings.limits.message_bytes, false);
+        rpc_peer_init(&connection->peer, server->service, identity->admin ? SCHEMA_ROLE_ADMIN : SCHEMA_ROLE_LOCAL, true,
+                      on_send, connection);
+        DL_APPEND(server->connections, connection);
+        server->n_connections++;
+        server->counters.accepted++;
+        watch(connection);
+        return 0;
+}

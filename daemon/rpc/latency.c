@@ -1,0 +1,42 @@
+#include "daemon/rpc/latency.h"
+
+/* Values below 2 * STEPS have a bucket each; above, every power of two is divided into STEPS. */
+static unsigned bucket_of(uint64_t value) {
+        unsigned power, bucket;
+
+        if (value < 2 * LATENCY_STEPS)
+                return (unsigned)value;
+        power = 63 - (unsigned)__builtin_clzll(value);
+        bucket = (power - 2) * LATENCY_STEPS + (unsigned)(value >> (power - 3)) % LATENCY_STEPS;
+        return bucket < LATENCY_BUCKETS ? bucket : LATENCY_BUCKETS - 1;
+}
+
+/* The greatest value that falls into a bucket. */
+static uint64_t bucket_top(unsigned bucket) {
+        unsigned power = bucket / LATENCY_STEPS + 2;
+
+        if (bucket < 2 * LATENCY_STEPS)
+                return bucket;
+        return (((uint64_t)LATENCY_STEPS + bucket % LATENCY_STEPS + 1) << (power - 3)) - 1;
+}
+
+void latency_add(struct latency *latency, uint64_t nanoseconds) {
+        latency->count++;
+        latency->sum += nanoseconds;
+        if (nanoseconds > latency->max)
+                latency->max = nanoseconds;
+        latency->buckets[bucket_of(nanoseconds)]++;
+}
+
+uint64_t latency_quantile(const struct latency *latency, unsigned permille) {
+        uint64_t rank = (latency->count * permille + 999) / 1000, seen = 0;
+
+        if (!latency->count)
+                return 0;
+        for (unsigned i = 0; i < LATENCY_BUCKETS; i++) {
+                seen += latency->buckets[i];
+                if (seen >= rank)
+                        return bucket_top(i) < latency->max ? bucket_top(i) : latency->max;
+        }
+        return latency->max;
+}

@@ -1,0 +1,340 @@
+/* device.list, device.open, device.set_mask, device.supported, device.close, device.reserve, device.unreserve */
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/rpc/error.h"
+#include "daemon/rpc/method.h"
+#include "daemon/rpc/session.h"
+
+static enum protocol_translation translation_of(const char *name) {
+        return strcmp(name, "identity") == 0 ? PROTOCOL_IDENTITY
+               : strcmp(name, "grant") == 0  ? PROTOCOL_GRANT
+               : strcmp(name, "guest") == 0  ? PROTOCOL_GUEST_ADDRESS
+                                             : PROTOCOL_IOMMU;
+}
+
+/* The members that struct device_info and struct device_open_result have in common. */
+#define DESCRIBE(ret, view)                                                             \
+        do {                                                                            \
+                (ret)->device = (view)->handle;                                         \
+                (ret)->name = (view)->name;                                             \
+                (ret)->via = (view)->via;                                               \
+                (ret)->translation = translation_of((view)->translation);               \
+                (ret)->mask = (view)->mask;                                             \
+                (ret)->coherent_mask = (view)->coherent_mask;                           \
+                if ((view)->parent)                                                     \
+                        schema_put(ret, parent, (view)->parent);                        \
+                if ((view)->boundary)                                                   \
+                        schema_put(ret, boundary, (view)->boundary);                    \
+                if ((view)->max_segment)                                                \
+                        schema_put(ret, max_segment, (view)->max_segment);              \
+                if ((view)->min_align_mask)                                             \
+                        schema_put(ret, min_align_mask, (view)->min_align_mask);        \
+                if ((view)->node >= 0)                                                  \
+                        schema_put(ret, node, (uint64_t)(view)->node);                  \
+                if ((view)->timeout_ms)                                                 \
+                        schema_put(ret, wait_ms, (view)->timeout_ms);                   \
+        } while (0)
+
+/* ---- list ---- */
+
+static int add_device(const struct device_view *view, void *userdata) {
+        struct method_list *list = userdata;
+        struct device_info *info = method_list_add(list);
+
+        if (!info)
+                return 1;
+        DESCRIBE(info, view);
+        info->owner = view->owner;
+        info->allocs = view->allocs;
+        info->bytes = view->bytes;
+        info->reserved_bytes = view->reserved_bytes;
+        info->session_bound = view->session_bound;
+        return 0;
+}
+
+static int by_handle(const void *one, const void *other) {
+        const struct device_info *a = one, *b = other;
+
+        return a->device < b->device ? -1 : a->device > b->device;
+}
+
+/* The core visits devices in an order of its own, so a page is cut from all of them. */
+static void answer_page(struct rpc_call *call, const struct device_list_params *params, struct method_list *list) {
+        struct device_info *infos = list->items;
+        size_t limit = schema_has(params, limit) ? params->limit : PROTOCOL_LIST_DEFAULT, start = 0;
+        struct device_list_result result = { 0 };
+
+        if (list->count)
+                qsort(infos, list->count, sizeof(*infos), by_handle);
+        while (schema_has(params, after) && start < list->count && infos[start].device <= params->after)
+                start++;
+        result.more = list->count - start > limit;
+        result.devices.items = infos ? infos + start : NULL;
+        result.devices.count = result.more ? limit : list->count - start;
+        rpc_call_reply(call, &result);
+}
+
+void method_device_list(struct rpc_call *call, const void *given) {
+        const struct device_list_params *params = given;
+        struct method_list list = { .size = sizeof(struct device_info), .limit = SIZE_MAX };
+        const char *owner = schema_has(params, owner) ? params->owner : NULL;
+        struct failure failure = { 0 };
+        struct caller caller;
+
+        if (!method_caller(call, &caller))
+                return;
+        if (device_visit(&caller, owner, add_device, &list, &failure) < 0)
+                error_answer(call, &failure);
+        else if (method_list_failed(&list, call))
+                return;
+        else
+                answer_page(call, params, &list);
+        free(list.items);
+}
+
+/* ---- open ---- */
+
+static void options_of_params(const struct device_open_params *params, struct device_options *ret) {
+        *ret = (struct device_options){
+                .name = params->name,
+                .parent = schema_has(params, parent) ? params->parent : NULL,
+                .mask = schema_has(params, mask) ? params->mask : 0,
+                .coherent_mask = schema_has(params, coherent_mask) ? params->coherent_mask : 0,
+                .boundary = schema_has(params, boundary) ? params->boundary : 0,
+                .max_segment = schema_has(params, max_segment) ? params->max_segment : 0,
+                .min_align_mask = schema_has(params, min_align_mask) ? params->min_align_mask : 0,
+                .node = schema_has(params, node) ? (int)params->node : -1,
+                .timeout_ms = schema_has(params, wait_ms) ? params->wait_ms : 0,
+                .request_key = schema_has(params, request_key) ? params->request_key : NULL,
+        };
+}
+
+void method_device_open(struct rpc_call *call, const void *given) {
+        const struct device_open_params *params = given;
+        struct device_open_result result = { 0 };
+        struct device_options options;
+        struct failure failure = { 0 };
+        struct device_view view;
+        struct caller caller;
+        uint64_t handle;
+
+        if (method_refuse_empty_mask(call, "mask", schema_has(params, mask), params->mask) ||
+            method_refuse_empty_mask(call, "coherent_mask", schema_has(params, coherent_mask), params->coherent_mask) ||
+            !method_caller(call, &caller))
+                return;
+        options_of_params(params, &options);
+        if (options.request_key)
+                options.request_digest = method_digest(rpc_call_method(call), params);
+        if (device_open(&caller, &options, &handle, &failure) < 0 || device_get(&caller, handle, &view, &failure) < 0) {
+                error_answer(call, &failure);
+                return;
+        }
+        DESCRIBE(&result, &view);
+        rpc_call_reply(call, &result);
+}
+
+/* ---- masks ---- */
+
+void method_device_set_mask(struct rpc_call *call, const void *given) {
+        const struct device_set_mask_params *params = given;
+        bool coherent = schema_has(params, coherent) && params->coherent;
+        struct device_set_mask_result result = { .ok = true };
+        struct failure failure = { 0 };
+        struct device_view view;
+        struct caller caller;
+
+        if (!method_caller(call, &caller))
+                return;
+        if (device_get(&caller, params->device, &view, &failure) < 0 ||
+            device_set_mask(&caller, params->device, params->mask, coherent, &failure) < 0) {
+                error_answer(call, &failure);
+                return;
+        }
+        if (strcmp(view.owner, session_owner(caller.session)) != 0)
+                method_log_admin(call, view.owner, "device", params->device);
+        device_get(&caller, params->device, &view, NULL);
+        result.mask = view.mask;
+        result.coherent_mask = view.coherent_mask;
+        rpc_call_reply(call, &result);
+}
+
+void method_device_supported(struct rpc_call *call, const void *given) {
+        const struct device_supported_params *params = given;
+        bool coherent = schema_has(params, coherent) && params->coherent;
+        struct device_supported_result result = { 0 };
+        struct failure failure = { 0 };
+        struct caller caller;
+
+        if (!method_caller(call, &caller))
+                return;
+        if (device_supported(&caller, params->device, params->mask, coherent, &result.supported, &failure) < 0) {
+                error_answer(call, &failure);
+                return;
+        }
+        if (!result.supported)
+                schema_put(&result, why, "No memory that this device can reach lies within the mask");
+        rpc_call_reply(call, &result);
+}
+
+/* ---- close ---- */
+
+static int add_leak(const struct alloc_view *view, void *userdata) {
+        struct device_leak *leak = method_list_add(userdata);
+
+        if (!leak)
+                return 1;
+        *leak = (struct device_leak){ .alloc = view->handle, .size = view->size, .dma_addr = view->dma_addr };
+        return 0;
+}
+
+static void refuse_close(struct rpc_call *call, const struct failure *failure, const struct method_list *leaks) {
+        struct rpc_error error;
+
+        error_of_failure(failure, &error);
+        if (failure->reason == REASON_busy && error.n_values < RPC_ERROR_VALUES_MAX)
+                error.values[error.n_values++] = (struct rpc_error_value){
+                        .name = "leaked", .kind = RPC_VALUE_LIST, .sub = &device_leak_struct,
+                        .items = leaks->items, .count = leaks->count,
+                };
+        rpc_call_fail(call, &error);
+}
+
+void method_device_close(struct rpc_call *call, const void *given) {
+        const struct device_close_params *params = given;
+        struct method_list leaks = { .size = sizeof(struct device_leak), .limit = PROTOCOL_LIST_MAX };
+        struct device_close_result result = { 0 };
+        bool force = schema_has(params, force) && params->force;
+        struct failure failure = { 0 };
+        struct device_view view;
+        struct caller caller;
+        char owner[64];
+
+        if (!method_caller(call, &caller))
+                return;
+        if (device_get(&caller, params->device, &view, &failure) < 0) {
+                error_answer(call, &failure);
+                return;
+        }
+        strncpy(owner, view.owner, sizeof(owner) - 1);
+        owner[sizeof(owner) - 1] = '\0';
+        if (device_close(&caller, params->device, force, add_leak, &leaks, &failure) < 0)
+                refuse_close(call, &failure, &leaks);
+        else {
+                if (strcmp(owner, session_owner(caller.session)) != 0)
+                        method_log_admin(call, owner, "device", params->device);
+                result.leaked.items = leaks.items;
+                result.leaked.count = leaks.count;
+                rpc_call_reply(call, &result);
+        }
+        free(leaks.items);
+}
+
+/* ---- reserve ---- */
+
+struct reservation {
+        struct waiting waiting;
+        struct rpc_call *call;
+        struct caller caller;
+        uint64_t stride, usable;
+        bool deferred, answered;
+};
+
+static void reservation_forget(struct waiting *waiting) {
+        free((struct reservation *)((char *)waiting - offsetof(struct reservation, waiting)));
+}
+
+static void answer_reservation(struct reservation *reservation, uint64_t handle) {
+        struct rpc_call *call = reservation->call;
+        struct device_reserve_result result = { .region = handle };
+        struct failure failure = { 0 };
+        struct region_view view;
+
+        if (region_get(&reservation->caller, handle, &view, &failure) < 0) {
+                error_answer(call, &failure);
+                return;
+        }
+        result.size = view.size;
+        result.usable_bytes = reservation->stride ? view.size / reservation->stride * reservation->usable : view.size;
+        result.dma_addr = view.machine_addr; /* the translation is the identity */
+        if (method_tells_machine(call))
+                schema_put(&result, machine_addr, view.machine_addr);
+        result.addressing = view.simulated ? PROTOCOL_SIMULATED : PROTOCOL_MACHINE;
+        rpc_call_reply(call, &result);
+}
+
+static void on_reserved(void *userdata, const struct failure *failure, uint64_t handle) {
+        struct reservation *reservation = userdata;
+
+        if (reservation->deferred)
+                waiting_end(&reservation->waiting);
+        if (failure)
+                error_answer(reservation->call, failure);
+        else
+                answer_reservation(reservation, handle);
+        reservation->answered = true;
+        if (reservation->deferred)
+                free(reservation);
+}
+
+static void request_of_params(struct rpc_call *call, const struct device_reserve_params *params,
+                              struct reserve_request *ret) {
+        *ret = (struct reserve_request){
+                .device = params->device,
+                .size = params->size,
+                .mask = schema_has(params, mask) ? params->mask : 0,
+                .stride = schema_has(params, stride) ? params->stride : 0,
+                .usable = schema_has(params, usable) ? params->usable : 0,
+                .request_key = schema_has(params, request_key) ? params->request_key : NULL,
+        };
+        if (ret->request_key)
+                ret->request_digest = method_digest(rpc_call_method(call), params);
+}
+
+void method_device_reserve(struct rpc_call *call, const void *given) {
+        const struct device_reserve_params *params = given;
+        struct reservation *reservation;
+        struct reserve_request request;
+        struct ticket *ticket;
+        struct caller caller;
+
+        if (method_refuse_empty_mask(call, "mask", schema_has(params, mask), params->mask) ||
+            !method_caller(call, &caller))
+                return;
+        reservation = calloc(1, sizeof(*reservation));
+        if (!reservation) {
+                rpc_call_fail_format(call, REASON_no_memory, "The daemon itself is out of memory");
+                return;
+        }
+        request_of_params(call, params, &request);
+        reservation->call = call;
+        reservation->caller = caller;
+        reservation->stride = request.stride;
+        reservation->usable = request.usable;
+        ticket = device_reserve(&caller, &request, on_reserved, reservation);
+        if (reservation->answered) {
+                free(reservation);
+                return;
+        }
+        reservation->deferred = true;
+        waiting_begin(&reservation->waiting, method_connection(call), call, ticket, reservation_forget);
+}
+
+void method_device_unreserve(struct rpc_call *call, const void *given) {
+        const struct device_unreserve_params *params = given;
+        const struct ok_result result = { .ok = true };
+        struct failure failure = { 0 };
+        struct device_view view;
+        struct caller caller;
+
+        if (!method_caller(call, &caller))
+                return;
+        if (device_get(&caller, params->device, &view, &failure) < 0 ||
+            device_unreserve(&caller, params->device, params->region, &failure) < 0) {
+                error_answer(call, &failure);
+                return;
+        }
+        if (strcmp(view.owner, session_owner(caller.session)) != 0)
+                method_log_admin(call, view.owner, "region", params->region);
+        rpc_call_reply(call, &result);
+}

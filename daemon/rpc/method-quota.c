@@ -1,0 +1,104 @@
+/* quota.get, quota.set */
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/rpc/error.h"
+#include "daemon/rpc/method.h"
+#include "daemon/rpc/principal.h"
+#include "daemon/rpc/session.h"
+
+/* The core's kinds and the wire's members, one by one: neither side's order matters. */
+static void fill_values(const struct quota *quota, struct quota_values *ret) {
+        *ret = (struct quota_values){ 0 };
+#define FILL(kind, text)                                                 \
+        if (quota->of[QUOTA_##kind] != QUOTA_UNLIMITED)                  \
+                schema_put(ret, kind, quota->of[QUOTA_##kind]);
+        QUOTA_LIST(FILL)
+#undef FILL
+}
+
+static void answer(struct rpc_call *call, const struct owner_view *view) {
+        struct quota_result result = { .owner = view->name };
+
+        fill_values(&view->limits, &result.limits);
+        fill_values(&view->usage, &result.usage);
+        rpc_call_reply(call, &result);
+}
+
+void method_quota_get(struct rpc_call *call, const void *given) {
+        const struct quota_get_params *params = given;
+        struct failure failure = { 0 };
+        struct owner_view view;
+        struct caller caller;
+
+        if (!method_caller(call, &caller))
+                return;
+        if (quota_get(&caller, schema_has(params, owner) ? params->owner : NULL, &view, &failure) < 0)
+                error_answer(call, &failure);
+        else
+                answer(call, &view);
+}
+
+static unsigned read_limits(const struct quota_set_params *params, struct quota *ret) {
+        static const enum quota_kind kinds[] = {
+                [PROTOCOL_QUOTA_BYTES] = QUOTA_bytes,         [PROTOCOL_QUOTA_HELD_BYTES] = QUOTA_held_bytes,
+                [PROTOCOL_QUOTA_LOW_BYTES] = QUOTA_low_bytes, [PROTOCOL_QUOTA_ALLOCS] = QUOTA_allocs,
+                [PROTOCOL_QUOTA_DEVICES] = QUOTA_devices,     [PROTOCOL_QUOTA_REGIONS] = QUOTA_regions,
+                [PROTOCOL_QUOTA_WAITERS] = QUOTA_waiters,     [PROTOCOL_QUOTA_CONNECTIONS] = QUOTA_connections,
+        };
+        unsigned mask = 0;
+
+        if (schema_has(params, limits)) {
+#define READ(kind, text)                                             \
+        if (schema_has(&params->limits, kind)) {                     \
+                ret->of[QUOTA_##kind] = params->limits.kind;         \
+                mask |= 1u << QUOTA_##kind;                          \
+        }
+                QUOTA_LIST(READ)
+#undef READ
+        }
+        for (size_t i = 0; schema_has(params, unlimited) && i < params->unlimited.count; i++) {
+                ret->of[kinds[params->unlimited.items[i]]] = QUOTA_UNLIMITED;
+                mask |= 1u << kinds[params->unlimited.items[i]];
+        }
+        return mask;
+}
+
+static bool is_owner(const char *text) {
+        unsigned long uid;
+        char canonical[32];
+
+        if (sscanf(text, "user:%lu", &uid) != 1)
+                return false;
+        snprintf(canonical, sizeof(canonical), "user:%lu", uid);
+        return strcmp(text, canonical) == 0 && uid < UINT32_MAX;
+}
+
+void method_quota_set(struct rpc_call *call, const void *given) {
+        const struct quota_set_params *params = given;
+        struct quota limits = { 0 };
+        struct failure failure = { 0 };
+        struct owner_view view;
+        struct caller caller;
+        unsigned mask;
+
+        if (!method_caller(call, &caller))
+                return;
+        if (!is_owner(params->owner)) {
+                rpc_call_fail_format(call, REASON_bad_param, "owner must be user:UID, with the user's number");
+                return;
+        }
+        mask = read_limits(params, &limits);
+        if (quota_set(&caller, params->owner, mask, &limits, &failure) < 0 ||
+            quota_get(&caller, params->owner, &view, &failure) < 0) {
+                error_answer(call, &failure);
+                return;
+        }
+        if (mask & 1u << QUOTA_connections &&
+            principal_set_limit(method_connection(call)->server, params->owner, limits.of[QUOTA_connections]) < 0) {
+                rpc_call_fail_format(call, REASON_no_memory, "The daemon itself is out of memory");
+                return;
+        }
+        method_log_admin(call, params->owner, "limits", mask);
+        answer(call, &view);
+}

@@ -1,0 +1,143 @@
+#include "daemon/rpc/method.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/log.h"
+#include "daemon/rpc/error.h"
+#include "daemon/rpc/session.h"
+
+#define HANDLER(group, verb) [METHOD_##group##_##verb] = method_##group##_##verb
+
+const rpc_handler_fn method_handlers[METHOD_COUNT] = {
+        HANDLER(broker, hello),     HANDLER(broker, ping),      HANDLER(broker, bye),       HANDLER(broker, status),
+        [METHOD_rpc_discover] = rpc_discover,
+        HANDLER(device, list),      HANDLER(device, open),      HANDLER(device, set_mask),  HANDLER(device, supported),
+        HANDLER(device, close),     HANDLER(device, reserve),   HANDLER(device, unreserve),
+        HANDLER(coherent, alloc),   HANDLER(coherent, free),    HANDLER(coherent, list),    HANDLER(coherent, lookup),
+        HANDLER(region, list),      HANDLER(region, get),
+        HANDLER(quota, get),        HANDLER(quota, set),
+        HANDLER(stats, get),        HANDLER(stats, reset),
+        HANDLER(debug, check),
+};
+
+struct connection *method_connection(const struct rpc_call *call) {
+        return rpc_call_peer(call)->userdata;
+}
+
+bool method_caller(struct rpc_call *call, struct caller *ret) {
+        struct connection *connection = method_connection(call);
+        struct failure failure = { 0 };
+
+        ret->admin = connection->identity.admin;
+        if (session_need(connection, &ret->session, &failure) == 0)
+                return true;
+        error_answer(call, &failure);
+        return false;
+}
+
+bool method_is_admin(const struct rpc_call *call) {
+        return method_connection(call)->identity.admin;
+}
+
+bool method_tells_machine(const struct rpc_call *call) {
+        return rpc_call_peer(call)->role >= SCHEMA_ROLE_LOCAL;
+}
+
+void method_log_admin(const struct rpc_call *call, const char *owner, const char *what, uint64_t handle) {
+        const struct connection *connection = method_connection(call);
+        const char *method = rpc_call_method(call)->name;
+        struct log_field fields[] = {
+                { "DMABROKER_METHOD", method },
+                { "DMABROKER_ADMIN", connection->identity.owner },
+                { "DMABROKER_OWNER", owner },
+                { NULL, NULL },
+        };
+
+        log_fields(LOG_LEVEL_INFO, fields, "administrator %s (pid %ld): %s on %s %llu of %s", connection->identity.owner,
+                   (long)connection->identity.pid, method, what, (unsigned long long)handle, owner);
+}
+
+bool method_refuse_empty_mask(struct rpc_call *call, const char *name, bool given, uint64_t mask) {
+        struct failure failure = { 0 };
+
+        if (!given || mask)
+                return false;
+        failure_set(&failure, REASON_mask, "The mask 0x0 reaches no memory at all; the smallest is 0xfff");
+        failure_add_text(&failure, "param", name);
+        failure_add_hex(&failure, "asked", mask);
+        error_answer(call, &failure);
+        return true;
+}
+
+/* ---- digests ---- */
+
+static uint64_t mix(uint64_t hash, const void *bytes, size_t size) {
+        for (const unsigned char *at = bytes; size; at++, size--)
+                hash = (hash ^ *at) * UINT64_C(0x100000001b3);
+        return hash;
+}
+
+static uint64_t mix_number(uint64_t hash, uint64_t number) {
+        return mix(hash, &number, sizeof(number));
+}
+
+/* Of the types that methods with a key have: numbers, texts and words. */
+static uint64_t mix_field(uint64_t hash, const struct schema_field *field, const void *value) {
+        switch (field->type) {
+        case SCHEMA_BOOL:
+                return mix_number(hash, *(const bool *)value);
+        case SCHEMA_ENUM:
+                return mix_number(hash, (uint64_t)*(const int *)value);
+        case SCHEMA_STRING:
+                return mix(hash, *(const char *const *)value, strlen(*(const char *const *)value) + 1);
+        default:
+                return mix_number(hash, *(const uint64_t *)value);
+        }
+}
+
+uint64_t method_digest(const struct schema_method *method, const void *params) {
+        uint64_t hash = mix(UINT64_C(0xcbf29ce484222325), method->name, strlen(method->name) + 1);
+        uint64_t present = *(const uint64_t *)params;
+
+        for (size_t i = 0; i < method->params->n_fields; i++) {
+                const struct schema_field *field = &method->params->fields[i];
+
+                if (!(present & (UINT64_C(1) << (field->offset / 8))) || !strcmp(field->name, "request_key"))
+                        continue;
+                hash = mix(hash, field->name, strlen(field->name) + 1);
+                hash = mix_field(hash, field, (const char *)params + field->offset);
+        }
+        return hash;
+}
+
+/* ---- lists ---- */
+
+void *method_list_add(struct method_list *list) {
+        size_t capacity = list->capacity ? 2 * list->capacity : 16;
+        void *items;
+
+        if (list->count == list->limit) {
+                list->more = true;
+                return NULL;
+        }
+        if (list->count == list->capacity) {
+                items = reallocarray(list->items, capacity, list->size);
+                if (!items) {
+                        list->no_memory = true;
+                        return NULL;
+                }
+                list->items = items;
+                list->capacity = capacity;
+        }
+        items = (char *)list->items + list->count++ * list->size;
+        return memset(items, 0, list->size);
+}
+
+bool method_list_failed(struct method_list *list, struct rpc_call *call) {
+        if (!list->no_memory)
+                return false;
+        free(list->items);
+        rpc_call_fail_format(call, REASON_no_memory, "The daemon has no memory for this list; ask for less at a time");
+        return true;
+}

@@ -1,0 +1,150 @@
+#include "daemon/rpc/server.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <utlist.h>
+
+#include "daemon/rpc/connection.h"
+#include "daemon/rpc/listener.h"
+#include "daemon/rpc/method.h"
+#include "daemon/rpc/principal.h"
+#include "daemon/rpc/session.h"
+
+static void on_answer(void *userdata, const struct schema_method *method, uint64_t nanoseconds, int code) {
+        struct server *server = userdata;
+
+        server->counters.calls++;
+        server->counters.errors += code != 0;
+        latency_add(&server->latencies[method->id], nanoseconds);
+}
+
+/* Just before the loop waits for events: what was answered since then by anything but a read. */
+static void on_prepare(uv_prepare_t *handle) {
+        struct server *server = handle->data;
+
+        while (server->dirty)
+                connection_flush(server->dirty);
+}
+
+/* ---- peers that do not read ---- */
+
+static void on_stall_timer(uv_timer_t *timer) {
+        struct server *server = timer->data;
+        struct connection *connection, *next;
+        uint64_t now = uv_now(server->loop);
+
+        DL_FOREACH_SAFE2(server->stalled, connection, next, stalled_next)
+                if (now - connection->progress_ms >= server->settings.stall_ms)
+                        connection_cut_off(connection, "it did not read its answers in time");
+        server_watch_stalled(server);
+}
+
+void server_watch_stalled(struct server *server) {
+        uint64_t period = server->settings.stall_ms / 4;
+
+        if (!server->stalled || uv_is_active((uv_handle_t *)&server->stall_timer))
+                return;
+        uv_timer_start(&server->stall_timer, on_stall_timer, period < 25 ? 25 : period > 1000 ? 1000 : period, 0);
+}
+
+/* ---- beginning ---- */
+
+int server_new(uv_loop_t *loop, struct broker *broker, const struct server_settings *settings,
+               const struct server_facts *facts, struct server **ret) {
+        struct server *server = calloc(1, sizeof(*server));
+        int r = -ENOMEM;
+
+        if (!server)
+                return r;
+        server->loop = loop;
+        server->broker = broker;
+        server->settings = *settings;
+        server->facts = *facts;
+        server->started_ms = uv_now(loop);
+        server->buffer = malloc(SERVER_BUFFER_SIZE);
+        if (server->buffer)
+                r = rpc_service_new(&protocol_table, method_handlers, &settings->limits, &server->service);
+        if (r < 0) {
+                free(server->buffer);
+                free(server);
+                return r;
+        }
+        rpc_service_observe(server->service, on_answer, server);
+        uv_prepare_init(loop, &server->flusher);
+        uv_timer_init(loop, &server->stall_timer);
+        uv_timer_init(loop, &server->grace_timer);
+        uv_timer_init(loop, &server->stop_timer);
+        server->n_handles = 4;
+        server->flusher.data = server->stall_timer.data = server->grace_timer.data = server->stop_timer.data = server;
+        uv_prepare_start(&server->flusher, on_prepare);
+        *ret = server;
+        return 0;
+}
+
+int server_listen(struct server *server, int fd) {
+        return listener_new(server, fd, &server->listener);
+}
+
+void server_set_settings(struct server *server, const struct server_settings *settings) {
+        struct connection *connection;
+
+        server->settings = *settings;
+        rpc_service_set_limits(server->service, &settings->limits);
+        DL_FOREACH(server->connections, connection)
+                frame_reader_set_limit(&connection->reader, settings->limits.message_bytes);
+}
+
+/* ---- end ---- */
+
+static void on_handle_closed(uv_handle_t *handle) {
+        struct server *server = handle->data;
+
+        if (--server->n_handles == 0)
+                server->stopped(server->stopped_userdata);
+}
+
+static void on_stop_timer(uv_timer_t *timer) {
+        struct server *server = timer->data;
+        struct connection *connection, *next;
+
+        DL_FOREACH_SAFE(server->connections, connection, next)
+                connection_close(connection);
+}
+
+void server_connection_gone(struct server *server) {
+        if (!server->stopping || server->n_connections || server->listener)
+                return;
+        session_end_all(server);
+        uv_close((uv_handle_t *)&server->flusher, on_handle_closed);
+        uv_close((uv_handle_t *)&server->stall_timer, on_handle_closed);
+        uv_close((uv_handle_t *)&server->grace_timer, on_handle_closed);
+        uv_close((uv_handle_t *)&server->stop_timer, on_handle_closed);
+}
+
+void server_stop(struct server *server, void (*stopped)(void *userdata), void *userdata) {
+        struct connection *connection, *next;
+
+        server->stopping = true;
+        server->stopped = stopped;
+        server->stopped_userdata = userdata;
+        session_refuse_all(server);
+        method_refuse_checks(server);
+        DL_FOREACH_SAFE(server->connections, connection, next)
+                connection_finish(connection);
+        uv_timer_start(&server->stop_timer, on_stop_timer, server->settings.shutdown_ms, 0);
+        if (server->listener)
+                listener_close(server->listener);
+        else
+                server_connection_gone(server);
+}
+
+struct server *server_free(struct server *server) {
+        if (!server)
+                return NULL;
+        rpc_service_free(server->service);
+        principal_free_all(server);
+        free(server->spare);
+        free(server->buffer);
+        free(server);
+        return NULL;
+}

@@ -1,0 +1,234 @@
+#include "daemon/rpc/session.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <uthash.h>
+#include <utlist.h>
+
+#include "daemon/log.h"
+
+enum { TOKEN_BYTES = 16, TOKEN_TEXT = 2 * TOKEN_BYTES + 1 };
+
+struct rpc_session {
+        UT_hash_handle hh; /* in server->sessions by token */
+        struct rpc_session *prev, *next; /* in server->lingering while it has no connection */
+        struct server *server;
+        struct session *core;
+        struct connection *connections;
+        struct waiting *waiting;
+        uint64_t ends_ms; /* while lingering; 0 otherwise */
+        uid_t uid;
+        char token[TOKEN_TEXT];
+};
+
+/* ---- calls that wait ---- */
+
+static void on_cancel(struct rpc_call *call, void *userdata) {
+        struct waiting *waiting = userdata;
+
+        ticket_cancel(waiting->ticket);
+        waiting_end(waiting);
+        waiting->forget(waiting);
+}
+
+void waiting_begin(struct waiting *waiting, struct connection *connection, struct rpc_call *call, struct ticket *ticket,
+                   void (*forget)(struct waiting *waiting)) {
+        waiting->session = connection->session;
+        waiting->call = call;
+        waiting->ticket = ticket;
+        waiting->forget = forget;
+        DL_APPEND(waiting->session->waiting, waiting);
+        rpc_call_defer(call, on_cancel, waiting);
+}
+
+void waiting_end(struct waiting *waiting) {
+        DL_DELETE(waiting->session->waiting, waiting);
+}
+
+static void refuse_waiting(struct rpc_session *session, const char *why) {
+        struct waiting *waiting;
+
+        while ((waiting = session->waiting)) {
+                ticket_cancel(waiting->ticket);
+                waiting_end(waiting);
+                rpc_call_fail_format(waiting->call, REASON_gone, "%s", why);
+                waiting->forget(waiting);
+        }
+}
+
+/* ---- the grace time ---- */
+
+static void set_timer(struct server *server) {
+        uint64_t now = uv_now(server->loop);
+
+        if (server->lingering)
+                uv_timer_start(&server->grace_timer, session_on_grace_timer,
+                               server->lingering->ends_ms > now ? server->lingering->ends_ms - now : 0, 0);
+        else
+                uv_timer_stop(&server->grace_timer);
+}
+
+void session_on_grace_timer(uv_timer_t *timer) {
+        struct server *server = timer->data;
+        uint64_t now = uv_now(server->loop);
+
+        while (server->lingering && server->lingering->ends_ms <= now)
+                session_end(server->lingering);
+        set_timer(server);
+}
+
+static void linger(struct rpc_session *session) {
+        struct server *server = session->server;
+        struct rpc_session *after;
+
+        if (!server->settings.grace_ms) {
+                session_end(session);
+                return;
+        }
+        session->ends_ms = uv_now(server->loop) + server->settings.grace_ms;
+        /* Nearly always the last one: the grace time is the same for all unless it was just changed. */
+        after = server->lingering ? server->lingering->prev : NULL;
+        while (after && after->ends_ms > session->ends_ms)
+                after = after == server->lingering ? NULL : after->prev;
+        if (after)
+                DL_APPEND_ELEM(server->lingering, after, session);
+        else
+                DL_PREPEND(server->lingering, session);
+        if (server->lingering == session)
+                set_timer(server);
+}
+
+/* ---- coming and going ---- */
+
+static void attach(struct connection *connection, struct rpc_session *session) {
+        struct server *server = session->server;
+        struct rpc_session *first = server->lingering;
+
+        if (session->ends_ms) {
+                DL_DELETE(server->lingering, session);
+                session->ends_ms = 0;
+                if (first == session)
+                        set_timer(server);
+        }
+        DL_APPEND2(session->connections, connection, session_prev, session_next);
+        connection->session = session;
+        connection->session_ended = false;
+}
+
+void session_detach(struct connection *connection) {
+        struct rpc_session *session = connection->session;
+
+        if (!session)
+                return;
+        DL_DELETE2(session->connections, connection, session_prev, session_next);
+        connection->session = NULL;
+        if (!session->connections)
+                linger(session);
+}
+
+static int make_token(char token[TOKEN_TEXT]) {
+        unsigned char bytes[TOKEN_BYTES];
+
+        if (getrandom(bytes, sizeof(bytes), 0) != sizeof(bytes))
+                return -EIO;
+        for (size_t i = 0; i < sizeof(bytes); i++)
+                snprintf(token + 2 * i, 3, "%02x", bytes[i]);
+        return 0;
+}
+
+int session_open_for(struct connection *connection, struct failure *failure) {
+        struct server *server = connection->server;
+        struct rpc_session *session = calloc(1, sizeof(*session));
+        int r;
+
+        if (!session)
+                return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
+        session->server = server;
+        session->uid = connection->identity.uid;
+        r = make_token(session->token);
+        if (r < 0) {
+                free(session);
+                return failure_set_errno(failure, REASON_source_unavailable, -r, "The kernel gave no random numbers");
+        }
+        r = session_open(server->broker, connection->identity.owner, &session->core, failure);
+        if (r < 0) {
+                free(session);
+                return r;
+        }
+        HASH_ADD_STR(server->sessions, token, session);
+        session_detach(connection);
+        attach(connection, session);
+        return 0;
+}
+
+int session_resume(struct connection *connection, const char *token, struct failure *failure) {
+        struct rpc_session *session = NULL;
+
+        HASH_FIND_STR(connection->server->sessions, token, session);
+        if (!session || session->uid != connection->identity.uid)
+                return failure_set(failure, REASON_unknown_handle,
+                                   "There is no such session; say broker.hello without one to open a new one");
+        if (session == connection->session)
+                return 0;
+        session_detach(connection);
+        attach(connection, session);
+        return 0;
+}
+
+int session_need(struct connection *connection, struct session **ret, struct failure *failure) {
+        int r;
+
+        if (!connection->session) {
+                if (connection->session_ended)
+                        return failure_set(failure, REASON_gone,
+                                           "The session has ended, and all that it held is freed; say broker.hello to "
+                                           "open a new one");
+                r = session_open_for(connection, failure);
+                if (r < 0)
+                        return r;
+        }
+        *ret = connection->session->core;
+        return 0;
+}
+
+const char *session_token(const struct connection *connection) {
+        return connection->session ? connection->session->token : NULL;
+}
+
+void session_end(struct rpc_session *session) {
+        struct server *server = session->server;
+        struct connection *connection;
+
+        refuse_waiting(session, "The session has ended");
+        if (session->ends_ms)
+                DL_DELETE(server->lingering, session);
+        while ((connection = session->connections)) {
+                DL_DELETE2(session->connections, connection, session_prev, session_next);
+                connection->session = NULL;
+                connection->session_ended = true;
+        }
+        HASH_DEL(server->sessions, session);
+        session_close(session->core);
+        free(session);
+}
+
+void session_end_all(struct server *server) {
+        struct rpc_session *session, *next;
+
+        HASH_ITER(hh, server->sessions, session, next)
+                session_end(session);
+}
+
+void session_refuse_all(struct server *server) {
+        struct rpc_session *session, *next;
+
+        HASH_ITER(hh, server->sessions, session, next)
+                refuse_waiting(session, "The daemon is ending");
+}
+
+size_t session_count(const struct server *server) {
+        return HASH_COUNT(server->sessions);
+}

@@ -1,0 +1,11 @@
+/* The state directory: one daemon at a time. */
+#ifndef DMAB_DAEMON_STATE_H
+#define DMAB_DAEMON_STATE_H
+
+#include "daemon/core/failure.h"
+
+/* Makes the directory if it is missing, and locks it as long as *ret_fd is open, by this process or by nobody after its
+ * death. path NULL: where such things belong for this user. */
+int state_open(const char *path, int *ret_fd, struct failure *failure);
+
+#endif
