@@ -43,7 +43,5 @@ dmabrokerctl_SOURCES = \
 dmabrokerctl_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS) $(SMARTCOLS_CFLAGS)
 dmabrokerctl_LDADD = libdmabroker.la libproto.la $(JANSSON_LIBS) $(SMARTCOLS_LIBS)
 
-bashcompletiondir = $(datadir)/bash-completion/completions
 dist_bashcompletion_DATA = client/ctl/completion/dmabrokerctl.bash
-zshcompletiondir = $(datadir)/zsh/site-functions
 dist_zshcompletion_DATA = client/ctl/completion/_dmabrokerctl

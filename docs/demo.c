@@ -1,6 +1,7 @@
 /* What `./run demo` shows: memory that the broker gave, compared page by page with what the kernel says of it. The
  * example for programs is example.c; this one looks behind the curtain, which needs root. */
 #include <dmabroker.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -39,10 +40,14 @@ static int show(dmab_device_t *device, size_t size) {
         struct dmab_coherent_info info = DMAB_COHERENT_INFO_INIT;
         dmab_addr_t dma;
         void *memory;
-        int wrong = 0;
+        int r, wrong = 0;
 
-        if (dmab_alloc_coherent(device, size, DMAB_WAIT | DMAB_ZERO, &memory, &dma) < 0 ||
-            dmab_coherent_info(device, memory, &info) < 0) {
+        /* How much is adjacent is the machine's luck: take the largest piece that there is. */
+        while ((r = dmab_alloc_coherent(device, size, DMAB_NOWAIT | DMAB_ZERO, &memory, &dma)) == -ENOMEM && size > PAGE) {
+                printf("%zu KiB: %s\n", size / 1024, dmab_last_error());
+                size /= 2;
+        }
+        if (r < 0 || dmab_coherent_info(device, memory, &info) < 0) {
                 fprintf(stderr, "no memory: %s\n", dmab_last_error());
                 return 1;
         }

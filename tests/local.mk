@@ -8,6 +8,13 @@ include tests/fuzz/local.mk
 include tests/bench/local.mk
 
 # Rules about the tree as a whole.
-tree_tests = tests/layering.sh tests/text.sh
+tree_tests = \
+	tests/demo.sh \
+	tests/docs.sh \
+	tests/installed.sh \
+	tests/layering.sh \
+	tests/readme.sh \
+	tests/text.sh \
+	tests/units.sh
 dist_check_SCRIPTS += $(tree_tests)
 TESTS += $(tree_tests)

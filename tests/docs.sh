@@ -1,0 +1,57 @@
+#!/bin/sh
+# The manual pages and the shipped configuration say what the daemon does: keys, types and defaults, options.
+work=$(mktemp -d) || exit 99
+trap 'rm -rf "$work"' EXIT
+failures=0
+daemon=$TOP_BUILDDIR/dmabrokerd
+docs=$TOP_SRCDIR/docs
+
+wrong() {
+        echo "wrong: $*"
+        failures=$((failures + 1))
+}
+
+"$daemon" --list-config >"$work/list" || exit 1
+
+# Every key: section, key, type, default. A source's defaults are part of its sentence: "... [default]".
+awk -F '\t' -v OFS='\t' '
+        $1 ~ /^source / && match($6, / \[.*\]$/) { $4 = substr($6, RSTART + 2, RLENGTH - 3) }
+        { print $1, $2 ($5 == "restart" && $1 !~ /^source / ? "*" : ""), $3, $4 == "-" ? "no default" : "default " $4 }
+' "$work/list" | sort >"$work/wanted"
+
+awk -v OFS='\t' '
+        /^\.SS "\[/ { section = $0; gsub(/^\.SS "\[|\]"$| OWNER\]"$| NAME\]"$/, "", section) }
+        /^\.BR .* " = / {
+                key = $2; sub(/\\-/, "-", key)
+                rest = $0; sub(/^[^"]*" = /, "", rest); sub(/"$/, "", rest)
+                type = rest; sub(/, .*/, "", type); sub(/^[^,]*, /, "", rest)
+                print section, key, type, rest
+        }
+' "$docs/dmabroker.conf.5" | sort >"$work/got"
+diff -u "$work/got" "$work/wanted" || wrong "dmabroker.conf.5 (-) is not what dmabrokerd --list-config says (+)"
+
+# The configuration that is installed: with every comment sign before a key or a section taken away it is still valid,
+# and it shows every key but those of the simulation.
+sed 's/^#\(\[\|[a-z_]* =\)/\1/' "$TOP_SRCDIR/systemd/dmabroker.conf" >"$work/conf"
+"$daemon" --check-config --config "$work/conf" || wrong "systemd/dmabroker.conf, uncommented, is refused"
+"$daemon" --check-config --config "$TOP_SRCDIR/systemd/dmabroker.conf" || wrong "systemd/dmabroker.conf is refused"
+awk -F '\t' '$1 != "source sim" { print $2 }' "$work/list" | sort -u | while read -r key; do
+        grep -q "^$key = " "$work/conf" || echo "$key"
+done >"$work/missing"
+[ ! -s "$work/missing" ] || wrong "systemd/dmabroker.conf does not show: $(tr '\n' ' ' <"$work/missing")"
+
+# The example of the manual page is valid too.
+sed -n '/^\.EX/,/^\.EE/p' "$docs/dmabroker.conf.5" | sed '/^\.E/d' >"$work/example"
+"$daemon" --check-config --config "$work/example" || wrong "the example in dmabroker.conf.5 is refused"
+
+# Options: --help and the page name the same.
+"$daemon" --help | grep -o -- '--[a-z][a-z-]*' | sort -u >"$work/help"
+sed 's/\\-/-/g' "$docs/dmabrokerd.8" | grep -o -- '--[a-z][a-z-]*' | sort -u >"$work/page"
+diff -u "$work/page" "$work/help" || wrong "dmabrokerd.8 (-) has other options than --help (+)"
+
+if command -v mandoc >/dev/null; then
+        for page in "$docs"/*.[1-8]; do
+                mandoc -T lint -W warning "$page" >"$work/lint" || { cat "$work/lint"; wrong "$page does not format"; }
+        done
+fi
+[ "$failures" -eq 0 ]
