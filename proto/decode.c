@@ -222,11 +222,10 @@ static int read_enum(struct decoder *decoder, const struct schema_field *field, 
 
 static int read_raw(struct decoder *decoder, const struct place *place, const json_t *value, struct schema_raw *ret) {
         size_t length = json_dumpb(value, NULL, 0, JSON_ENCODE_ANY | JSON_COMPACT);
-        char *text = take_memory(decoder->memory, length + 1, 1);
+        char *text = length ? take_memory(decoder->memory, length, 1) : NULL;
 
-        if (!text)
+        if (!text || json_dumpb(value, text, length, JSON_ENCODE_ANY | JSON_COMPACT) != length)
                 return complain(decoder, place, SCHEMA_WRONG_MEMORY, "did not fit into memory");
-        json_dumpb(value, text, length, JSON_ENCODE_ANY | JSON_COMPACT);
         *ret = (struct schema_raw){ .text = text, .length = length };
         return 0;
 }

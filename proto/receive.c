@@ -300,6 +300,7 @@ static void refuse_json(struct rpc_peer *peer, const json_error_t *error) {
 
         snprintf(detail, sizeof(detail), "%s, at byte %d", error->text, error->position);
         switch (json_error_code(error)) {
+        case json_error_unknown: /* it sets no code when an allocation fails */
         case json_error_out_of_memory:
                 refuse_memory(&request);
                 break;
@@ -314,15 +315,29 @@ static void refuse_json(struct rpc_peer *peer, const json_error_t *error) {
         }
 }
 
+/* The parser takes a failed allocation for bad syntax now and then: it is believed when it says so twice. */
+static json_t *parse(const struct text *text, size_t more_flags, json_error_t *ret_error) {
+        const size_t flags = JSON_DECODE_ANY | JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES | more_flags;
+        json_t *root = NULL;
+
+        for (int i = 0; i < 2 && !root; i++) {
+                /* Nor does it always write the code, which is in the text's last byte. */
+                memset(ret_error, 0, sizeof(*ret_error));
+                root = json_loadb(text->bytes, text->length, flags, ret_error);
+                if (!root && json_error_code(ret_error) == json_error_numeric_overflow)
+                        break;
+        }
+        return root;
+}
+
 static void text_parse(struct rpc_peer *peer, struct text *text) {
-        const size_t flags = JSON_DECODE_ANY | JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES;
         json_error_t error;
 
-        text->root = json_loadb(text->bytes, text->length, flags, &error);
+        text->root = parse(text, 0, &error);
         if (!text->root && json_error_code(&error) == json_error_numeric_overflow) {
                 /* An integer beyond 64 bits is good JSON: whoever it is meant for shall say what the range is. */
                 text->loose = true;
-                text->root = json_loadb(text->bytes, text->length, flags | JSON_DECODE_INT_AS_REAL, &error);
+                text->root = parse(text, JSON_DECODE_INT_AS_REAL, &error);
         }
         if (!text->root)
                 refuse_json(peer, &error);

@@ -50,6 +50,7 @@ proto_tests = \
 	tests/unit/proto-fdpass \
 	tests/unit/proto-frame \
 	tests/unit/proto-json \
+	tests/unit/proto-memory \
 	tests/unit/proto-spec
 check_PROGRAMS += $(proto_tests)
 TESTS += $(proto_tests)
@@ -71,6 +72,10 @@ tests_unit_proto_frame_LDADD = $(proto_test_libs)
 tests_unit_proto_json_SOURCES = tests/unit/proto-json.c $(proto_test_peer)
 tests_unit_proto_json_CFLAGS = $(proto_test_cflags)
 tests_unit_proto_json_LDADD = $(proto_test_libs)
+tests_unit_proto_memory_SOURCES = tests/unit/proto-memory.c $(proto_test_peer)
+tests_unit_proto_memory_CFLAGS = $(proto_test_cflags)
+tests_unit_proto_memory_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
+tests_unit_proto_memory_LDADD = $(proto_test_libs)
 tests_unit_proto_spec_SOURCES = tests/unit/proto-spec.c $(proto_test_peer)
 tests_unit_proto_spec_CFLAGS = $(proto_test_cflags)
 tests_unit_proto_spec_LDADD = $(proto_test_libs)
