@@ -1,1 +1,26 @@
-# what is built and run from tests/rpc
+# A real daemon, asked over its socket: one program per subject, one test per behaviour.
+if HAVE_CMOCKA
+rpc_tests =
+check_PROGRAMS += $(rpc_tests)
+TESTS += $(rpc_tests)
+
+check_LTLIBRARIES += libask.la
+libask_la_SOURCES = tests/rpc/ask.c tests/rpc/ask.h
+libask_la_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(JANSSON_CFLAGS)
+libask_la_LIBADD = libtest.la $(CMOCKA_LIBS) $(JANSSON_LIBS)
+
+rpc_tests += tests/rpc/hostile-test
+tests_rpc_hostile_test_SOURCES = tests/rpc/hostile-test.c
+tests_rpc_hostile_test_CFLAGS = $(libask_la_CFLAGS) -pthread
+tests_rpc_hostile_test_LDADD = libask.la
+
+rpc_tests += tests/rpc/hugetlb-test
+tests_rpc_hugetlb_test_SOURCES = tests/rpc/hugetlb-test.c
+tests_rpc_hugetlb_test_CFLAGS = $(libask_la_CFLAGS)
+tests_rpc_hugetlb_test_LDADD = libask.la
+
+rpc_tests += tests/rpc/isolation-test
+tests_rpc_isolation_test_SOURCES = tests/rpc/isolation-test.c
+tests_rpc_isolation_test_CFLAGS = $(libask_la_CFLAGS)
+tests_rpc_isolation_test_LDADD = libask.la
+endif
