@@ -209,26 +209,26 @@ static bool request_decode(const struct request *request, struct rpc_call *call)
         return !r;
 }
 
-static void request_run(const struct request *request, struct rpc_call *call) {
+/* state: the call's own. */
+static void request_run(const struct request *request, struct rpc_call *call, const enum handler_state *state) {
         static const struct rpc_error forgotten = { .code = RPC_INTERNAL_ERROR, .message = "Internal error" };
         rpc_handler_fn handler = request->peer->service->handlers[request->method->id];
-        enum handler_state state = HANDLER_RUNS;
 
-        call->state = &state;
         handler(call, request->method->params ? call->params : NULL);
-        if (state == HANDLER_ANSWERED)
+        if (*state == HANDLER_ANSWERED)
                 return;
         call->state = NULL;
         if (call->orphan) {
                 if (call->cancel)
                         call->cancel(call, call->userdata);
                 call_free(call);
-        } else if (state == HANDLER_RUNS) {
+        } else if (*state == HANDLER_RUNS) {
                 rpc_call_fail(call, &forgotten);
         }
 }
 
 static void request_execute(struct request *request) {
+        enum handler_state state = HANDLER_RUNS;
         struct rpc_call *call;
 
         if (!request_check(request) || !request_find_method(request))
@@ -248,8 +248,10 @@ static void request_execute(struct request *request) {
                 refuse_memory(request);
                 return;
         }
+        /* From here on a peer that is dropped, be it by sending a refusal, leaves the call to us. */
+        call->state = &state;
         if (request_decode(request, call) && request_promise_fds(request, call))
-                request_run(request, call);
+                request_run(request, call, &state);
         else
                 call_free(call);
 }

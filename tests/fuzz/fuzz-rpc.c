@@ -27,7 +27,7 @@ struct line {
         struct rpc_call *late[LATE_MAX];
         size_t n_late;
         uint8_t manner;
-        unsigned n_calls;
+        unsigned n_calls, sends_left; /* sends_left: until sending drops the peer; 0: never */
 };
 
 static struct rpc_service *service;
@@ -45,6 +45,7 @@ static void check_answer(const json_t *answer) {
 /* Ids are echoed as they were written, so they may be integers that only a real can hold. */
 static void check_text(struct rpc_peer *peer, const char *text, size_t length, const int *fds, size_t n_fds) {
         const size_t flags = JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL;
+        struct line *line = peer->userdata;
         json_t *root;
 
         CHECK(length > 1 && text[length - 1] == '\n' && n_fds <= 32 && (peer->takes_fds || !n_fds));
@@ -62,6 +63,8 @@ static void check_text(struct rpc_peer *peer, const char *text, size_t length, c
         json_decref(root);
         for (size_t i = 0; i < n_fds; i++)
                 CHECK(!close(fds[i]));
+        if (line->sends_left && !--line->sends_left)
+                rpc_peer_drop(peer);
 }
 
 static void forget_late(struct rpc_call *call, void *userdata) {
@@ -210,6 +213,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 
         if (!service)
                 start();
+        if (choice & 128)
+                line.sends_left = 1 + line.manner % 5;
         rpc_peer_init(&line.peer, service, (enum schema_role)((choice >> 2 & 3) % 3), choice & 16, check_text, &line);
         frame_reader_init(&reader, 4096, choice & 32);
         for (size_t at = size < 2 ? size : 2; at < size;) {

@@ -236,6 +236,19 @@ static void test_sending_may_drop_the_peer(void **state) {
         assert_int_equal(listener.n_cancelled, 1);
 }
 
+static void test_sending_a_refusal_may_drop_the_peer(void **state) {
+        listener.drops_when_sent_to = true;
+        assert_error(call(&listener, "long", "{}"), -32602, "bad_param");
+        assert_int_equal(listener.peer.n_calls, 0);
+        listener_deinit(&listener);
+        listener_init(&listener, true, NULL);
+        listener.drops_when_sent_to = true;
+        listener.peer.takes_fds = false;
+        assert_error(call(&listener, "pass", "{\"fd\":true}"), EOPNOTSUPP, "unsupported");
+        assert_int_equal(listener.peer.n_calls, 0);
+        assert_int_equal(listener.n_sends, 1);
+}
+
 static void test_a_handler_that_forgets_its_call_is_an_internal_error(void **state) {
         assert_error(call(&listener, "forget", "{}"), -32603, NULL);
         assert_int_equal(listener.peer.n_calls, 0);
@@ -318,6 +331,7 @@ int main(void) {
                 TEST(test_a_dropped_peer_cancels_its_calls_and_hears_nothing),
                 TEST(test_a_handler_may_drop_its_own_peer),
                 TEST(test_sending_may_drop_the_peer),
+                TEST(test_sending_a_refusal_may_drop_the_peer),
                 TEST(test_a_handler_that_forgets_its_call_is_an_internal_error),
                 TEST(test_a_method_above_the_callers_role_is_not_permitted),
                 TEST(test_descriptors_travel_with_the_reply_that_counts_them),
