@@ -10,9 +10,8 @@
 
 /* A method that ends something answers otherwise the second time. */
 static bool ends_something(const struct schema_method *method) {
-        return method->id == METHOD_broker_bye || method->id == METHOD_broker_hello ||
-               method->id == METHOD_device_close || method->id == METHOD_device_unreserve ||
-               method->id == METHOD_coherent_free;
+        return method->id == METHOD_broker_bye || method->id == METHOD_device_close ||
+               method->id == METHOD_device_unreserve || method->id == METHOD_coherent_free;
 }
 
 /* The name goes into JSON as it is. */
@@ -65,6 +64,11 @@ static int check_limits(struct dmab *dmab, json_t *params, const char *text) {
         return 0;
 }
 
+static int put_string(json_t *object, const char *name, const char *value) {
+        return json_object_set_new(object, name, json_string(value)) ? error_set(ENOMEM, "there is not enough memory")
+                                                                     : 0;
+}
+
 static int make_params(struct dmab *dmab, const struct schema_method *method, const char *given, char **ret) {
         json_error_t error;
         json_t *params = json_loads(given ? given : "{}", JSON_REJECT_DUPLICATES, &error);
@@ -78,10 +82,11 @@ static int make_params(struct dmab *dmab, const struct schema_method *method, co
                 r = error_set(EINVAL, "the parameters must be a JSON object, such as {\"device\": 1}");
         if (!r && method && method->takes && !json_object_get(params, "request_key")) {
                 link_make_key(dmab->link, key);
-                r = json_object_set_new(params, "request_key", json_string(key))
-                            ? error_set(ENOMEM, "there is not enough memory")
-                            : 0;
+                r = put_string(params, "request_key", key);
         }
+        /* Another session would take the place of this one, of which the connection would then know nothing. */
+        if (!r && method && method->id == METHOD_broker_hello)
+                r = put_string(params, "session", link_session(dmab->link));
         if (!r) {
                 text = json_dumps(params, JSON_COMPACT);
                 r = text ? check_limits(dmab, params, text) : error_set(ENOMEM, "there is not enough memory");
@@ -118,7 +123,7 @@ int dmab_call_fds(dmab_t *dmab, const char *method, const char *params_json, cha
                 return r;
         known = schema_method_find(&protocol_table, method);
         request.repeatable = known && !ends_something(known);
-        if (params_json || (known && known->takes)) {
+        if (params_json || (known && (known->takes || known->id == METHOD_broker_hello))) {
                 r = make_params(dmab, known, params_json, &params);
                 if (r)
                         return r;

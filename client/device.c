@@ -65,8 +65,7 @@ static int open_params(struct dmab *dmab, const char *name, const struct dmab_de
                 r = error_set(EINVAL, "the name of a device must be UTF-8");
         else if (options->parent && add(params, "parent", json_string(options->parent)))
                 r = error_set(EINVAL, "the name of the parent must be UTF-8");
-        else if (add_hex(params, "mask", options->mask) ||
-                 add_hex(params, "coherent_mask", options->coherent_mask) ||
+        else if (add_hex(params, "mask", options->mask) || add_hex(params, "coherent_mask", options->coherent_mask) ||
                  add_hex(params, "min_align_mask", options->min_align_mask) ||
                  (options->node >= 0 && add(params, "node", json_integer(options->node))) ||
                  add(params, "wait_ms", json_integer(options->timeout_ms)) ||

@@ -523,6 +523,10 @@ const struct link_limits *link_limits(const struct link *link) {
         return &link->limits;
 }
 
+const char *link_session(const struct link *link) {
+        return link->session;
+}
+
 const char *link_owner(const struct link *link) {
         return link->owner;
 }

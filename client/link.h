@@ -60,6 +60,7 @@ void link_make_key(struct link *link, char key[LINK_KEY_SIZE]);
 
 /* What broker.hello said first. Lives as long as the link. */
 const struct link_limits *link_limits(const struct link *link);
+const char *link_session(const struct link *link);
 const char *link_owner(const struct link *link);
 const char *link_role(const struct link *link);
 const char *link_server_version(const struct link *link);

@@ -75,7 +75,8 @@ int dmab_set_reconnect_timeout(dmab_t *dmab, unsigned timeout_ms);
  * params_json is a JSON object, or NULL for no parameters. *ret_result_json is the result as JSON text on one line; the
  * caller frees it with free(). ret_result_json may be NULL when the result does not matter. File descriptors that come
  * with the result are closed; dmab_call_fds() keeps them. A method that takes something gets a `request_key` unless the
- * parameters have one, so that a lost connection never takes anything twice.
+ * parameters have one, so that a lost connection never takes anything twice. broker.hello always resumes this session.
+ * Notifications are not passed on.
  *
  * An error of the protocol comes back as its errno (-ENOSYS for an unknown method, -EINVAL for parameters of the wrong
  * form); dmab_last_error_json() has the whole error object. -EINVAL: params_json is no JSON object; -ECONNRESET: the

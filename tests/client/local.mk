@@ -1,14 +1,25 @@
 # The library against a scripted daemon and against a real one.
-client_scripts = tests/client/symbols-test.sh
+client_scripts = tests/client/symbols-test.sh tests/client/example-test.sh
 dist_check_SCRIPTS += $(client_scripts)
 TESTS += $(client_scripts)
 
 if HAVE_CMOCKA
-client_tests = tests/client/link-test
+client_tests = tests/client/connect-test tests/client/daemon-test tests/client/link-test
 check_PROGRAMS += $(client_tests)
 TESTS += $(client_tests)
 
+client_test_cflags = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(JANSSON_CFLAGS) -pthread
+client_test_libs = libtest.la libdmabroker.la libproto.la $(CMOCKA_LIBS) $(JANSSON_LIBS)
+
+tests_client_connect_test_SOURCES = tests/client/connect-test.c
+tests_client_connect_test_CFLAGS = $(client_test_cflags)
+tests_client_connect_test_LDADD = $(client_test_libs)
+
+tests_client_daemon_test_SOURCES = tests/client/daemon-test.c
+tests_client_daemon_test_CFLAGS = $(client_test_cflags)
+tests_client_daemon_test_LDADD = $(client_test_libs)
+
 tests_client_link_test_SOURCES = tests/client/link-test.c tests/client/scripted.c tests/client/scripted.h
-tests_client_link_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(JANSSON_CFLAGS) -pthread
-tests_client_link_test_LDADD = libtest.la libdmabroker.la libproto.la $(CMOCKA_LIBS) $(JANSSON_LIBS)
+tests_client_link_test_CFLAGS = $(client_test_cflags)
+tests_client_link_test_LDADD = $(client_test_libs)
 endif
