@@ -121,6 +121,10 @@ static void alloc_params(const dmab_device_t *device, size_t size, unsigned flag
                 params_word(params, "zero", "true", 0);
         if (flags & DMAB_SHAREABLE)
                 params_word(params, "shareable", "true", 0);
+        /* Where every allocation has a region of its own, its memory had better come at once: it saves a call. Where
+         * they share regions, a descriptor with each would be for nothing. */
+        if (__atomic_load_n(&device->dmab->fresh_regions, __ATOMIC_RELAXED))
+                params_word(params, "fd", "true", 0);
         params_word(params, "request_key", key, '"');
         params_end(params);
 }
@@ -166,11 +170,13 @@ static int free_number(struct dmab *dmab, uint64_t number) {
 }
 
 /* Make it visible to the CPU and known to the session. */
-static int settle(struct dmab *dmab, struct allocation *allocation) {
-        int r = region_use(dmab, allocation->region_number, &allocation->region);
+static int settle(struct dmab *dmab, struct allocation *allocation, int fd) {
+        bool fresh;
+        int r = region_use(dmab, allocation->region_number, fd, &allocation->region, &fresh);
 
         if (r)
                 return r;
+        __atomic_store_n(&dmab->fresh_regions, fresh, __ATOMIC_RELAXED);
         allocation->vaddr = region_address(allocation->region, allocation->offset, allocation->size);
         if (!allocation->vaddr || allocation->asked > allocation->size)
                 r = error_set(EPROTO, "the daemon's answer puts an allocation outside its region");
@@ -211,7 +217,7 @@ int dmab_alloc_coherent_attrs(dmab_device_t *device, size_t size, unsigned flags
         if (!r)
                 r = take_answer(reply.result, allocation);
         if (!r)
-                r = settle(device->dmab, allocation);
+                r = settle(device->dmab, allocation, reply.n_fds ? reply.fds[0] : -1);
         link_reply_release(&reply);
         if (r) {
                 struct error_state *saved = error_save();

@@ -8,7 +8,6 @@
 
 #include "client/error.h"
 #include "client/params.h"
-#include "client/result.h"
 #include "client/session.h"
 
 struct region {
@@ -30,29 +29,33 @@ static struct region *find(struct dmab *dmab, uint64_t number) {
         return region;
 }
 
-/* The file must be as long as the daemon says: a touch behind its end would kill the process. */
-static int map_file(int fd, uint64_t size, void **ret) {
+/* The file is the region and nothing else, sealed against any change of its size. */
+static int map_file(int fd, uint64_t number, struct region **ret) {
+        struct region *region;
         struct stat about;
         void *address;
 
         if (fstat(fd, &about))
                 return error_set(errno, "cannot look at a region's memory: %s", strerrordesc_np(errno));
-        if (!size || size > SIZE_MAX || (uint64_t)about.st_size < size)
-                return error_set(EPROTO, "a region of %llu bytes came with a file of %lld", (unsigned long long)size,
-                                 (long long)about.st_size);
-        address = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        if (address == MAP_FAILED)
-                return error_set(errno, "cannot map a region of %llu bytes: %s", (unsigned long long)size,
+        if (about.st_size <= 0)
+                return error_set(EPROTO, "region %llu came with an empty file", (unsigned long long)number);
+        region = calloc(1, sizeof(*region));
+        if (!region)
+                return error_set(ENOMEM, "there is not enough memory");
+        address = mmap(NULL, about.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (address == MAP_FAILED) {
+                free(region);
+                return error_set(errno, "cannot map a region of %lld bytes: %s", (long long)about.st_size,
                                  strerrordesc_np(errno));
-        *ret = address;
+        }
+        *region = (struct region){ .number = number, .users = 1, .address = address, .size = about.st_size };
+        *ret = region;
         return 0;
 }
 
 static int fetch(struct dmab *dmab, uint64_t number, struct region **ret) {
         struct link_reply reply = { 0 };
         struct params params;
-        struct region *region;
-        uint64_t size;
         int r;
 
         params_begin(&params);
@@ -61,53 +64,39 @@ static int fetch(struct dmab *dmab, uint64_t number, struct region **ret) {
         r = link_call(dmab->link,
                       &(struct link_request){ .method = "region.get", .params = params.text, .repeatable = true },
                       &reply, NULL);
-        if (r)
-                return r;
-        region = calloc(1, sizeof(*region));
-        if (!region)
-                r = error_set(ENOMEM, "there is not enough memory");
-        else if (reply.n_fds != 1)
+        if (!r && reply.n_fds != 1)
                 r = error_set(EPROTO, "the daemon did not pass the memory of region %llu", (unsigned long long)number);
-        else
-                r = result_uint(reply.result, "size", &size);
         if (!r)
-                r = map_file(reply.fds[0], size, &region->address);
+                r = map_file(reply.fds[0], number, ret);
         link_reply_release(&reply);
-        if (r) {
-                free(region);
-                return r;
-        }
-        region->number = number;
-        region->size = size;
-        region->users = 1;
-        *ret = region;
-        return 0;
+        return r;
 }
 
-int region_use(struct dmab *dmab, uint64_t number, struct region **ret) {
-        struct region *region, *fetched;
+int region_use(struct dmab *dmab, uint64_t number, int fd, struct region **ret, bool *ret_mapped) {
+        struct region *region, *mapped = NULL;
         int r;
 
         pthread_mutex_lock(&dmab->lock);
         region = find(dmab, number);
         pthread_mutex_unlock(&dmab->lock);
         if (!region) {
-                r = fetch(dmab, number, &fetched);
+                r = fd >= 0 ? map_file(fd, number, &mapped) : fetch(dmab, number, &mapped);
                 if (r)
                         return r;
                 /* Another thread may have been faster: its mapping is the one that pointers may lie in already. */
                 pthread_mutex_lock(&dmab->lock);
                 region = find(dmab, number);
                 if (!region) {
-                        fetched->next = dmab->regions.first;
-                        dmab->regions.first = region = fetched;
-                        fetched = NULL;
+                        mapped->next = dmab->regions.first;
+                        dmab->regions.first = region = mapped;
                 }
                 pthread_mutex_unlock(&dmab->lock);
-                if (fetched) {
-                        munmap(fetched->address, fetched->size);
-                        free(fetched);
-                }
+        }
+        if (ret_mapped)
+                *ret_mapped = mapped;
+        if (mapped && mapped != region) {
+                munmap(mapped->address, mapped->size);
+                free(mapped);
         }
         *ret = region;
         return 0;

@@ -2,6 +2,7 @@
 #ifndef DMAB_CLIENT_REGION_H
 #define DMAB_CLIENT_REGION_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,8 +14,10 @@ struct region_table {
         struct region *first;
 };
 
-/* The region with that number, mapped now if it is not yet; *ret has one more user. -errno with a sentence. */
-int region_use(struct dmab *dmab, uint64_t number, struct region **ret);
+/* The region with that number, mapped now if it is not yet; *ret has one more user. fd is its memory, borrowed, or -1:
+ * it is then asked for if it is needed. *ret_mapped (may be NULL) tells whether it was mapped now. -errno with a
+ * sentence. */
+int region_use(struct dmab *dmab, uint64_t number, int fd, struct region **ret, bool *ret_mapped);
 
 /* One user less; the last one unmaps it. */
 void region_release(struct dmab *dmab, struct region *region);

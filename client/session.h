@@ -20,6 +20,7 @@ struct dmab {
         struct region_table regions;
         struct allocation *allocations; /* hashed by vaddr */
         struct dmab_device *devices;
+        bool fresh_regions; /* the last allocation lay in a region that was not mapped yet; atomic */
 };
 
 struct dmab_device {

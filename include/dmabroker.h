@@ -146,8 +146,7 @@ int dmab_device_close(dmab_device_t *device);
 int dmab_device_close_force(dmab_device_t *device);
 
 /* Set both masks of a device (the kernel's dma_set_mask_and_coherent()). What has been allocated stays where it is.
- * -ERANGE: no memory source can serve it, and the masks are unchanged; -EINVAL: not of the form 2^n-1, or below a
- * page. */
+ * -ERANGE: no memory source can serve it, or it is not of the form 2^n-1; the masks are unchanged. */
 int dmab_set_mask(dmab_device_t *device, uint64_t mask);
 
 /* Could this mask be served? 1: yes, 0: no, else -errno (the kernel's dma_supported()). */
@@ -181,8 +180,8 @@ enum {
 
 /* Allocate machine-contiguous memory that the CPU and the device both see without any flushing (the kernel's
  * dma_alloc_coherent()). It is mapped read-write at *ret_vaddr; *ret_dma is what the device must be given.
- * size is rounded up to whole pages of 4 KiB, and dma is aligned to the smallest power of two of pages that holds it,
- * as in the kernel; dmab_alloc_coherent_attrs() can ask for less or more. It never crosses the device's boundary and
+ * size is rounded up to whole pages of 4 KiB. *ret_dma and *ret_vaddr are aligned to at least a page;
+ * dmab_alloc_coherent_attrs() can ask for more. It never crosses the device's boundary and
  * lies below its coherent mask. Free it with dmab_free_coherent(); it ends with its device and its session otherwise.
  *
  * -ENOMEM: not enough free memory, or none in one piece (dmab_last_reason() tells them apart: no_memory,
@@ -194,7 +193,7 @@ int dmab_alloc_coherent(dmab_device_t *device, size_t size, unsigned flags, void
 /* What an allocation may ask for beyond what its device says. 0 leaves it to the device. */
 struct dmab_coherent_attrs {
         size_t struct_size;
-        uint64_t align;    /* a power of two; 0: the size, rounded up to a power of two of pages */
+        uint64_t align;    /* of the dma address: a power of two; 0: a page */
         uint64_t boundary; /* a power of two that must not be crossed, in addition to the device's */
         uint64_t mask;     /* highest address, in addition to the device's coherent mask */
         unsigned wait_ms;  /* with DMAB_WAIT: how long; 0: the device's timeout */

@@ -13,7 +13,7 @@ static const struct ctl_option alloc_options[] = {
           "for this open device, by number or name, or for a new one of that name; " DEVICE_NAME " unless given" },
         { "--parent", "NAME", "the device above a new one" },
         { "--mask", "BITS|0xMASK", "the addresses that the device can reach: 32, or 0xffffffff" },
-        { "--align", "SIZE", "a power of two; the size, rounded up to one, unless given" },
+        { "--align", "SIZE", "a power of two; a page unless given" },
         { "--boundary", "SIZE", "a power of two that must not be crossed" },
         { "--wait", "SECONDS", "how long to wait for memory; not at all unless given" },
         { "--high", NULL, "use the emergency reserve if need be" },

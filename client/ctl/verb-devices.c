@@ -285,9 +285,12 @@ const struct ctl_verb verb_devices = {
         .name = "devices",
         .operands = "[open NAME | close DEVICE | reserve DEVICE SIZE | unreserve DEVICE REGION]",
         .summary = "list open devices, open or close one, reserve memory for one",
-        .doc = "Without more, lists your devices, or as an administrator everybody's. A device that is opened here stays open "
-               "until dmabrokerctl is interrupted, and as long as allocations from elsewhere keep it. Reserved memory serves "
-               "its device and nobody else, and ends with it. DEVICE is a number from the list, or the name of a device of "
+        .doc = "Without more, lists your devices, or as an administrator everybody's. A device that is opened here "
+               "stays open "
+               "until dmabrokerctl is interrupted, and as long as allocations from elsewhere keep it. Reserved memory "
+               "serves "
+               "its device and nobody else, and ends with it. DEVICE is a number from the list, or the name of a "
+               "device of "
                "yours.",
         .options = options,
         .max_operands = 3,

@@ -1,5 +1,6 @@
 /* status, version, check: how the daemon is. */
 #include <stdio.h>
+#include <string.h>
 
 #include "client/ctl/show.h"
 #include "client/ctl/verbs.h"
@@ -23,6 +24,32 @@ static void show_counts(json_t *counts) {
                 show_pair(name, show_member(counts, name, buffer));
 }
 
+static bool is_noted(json_t *status, const char *text) {
+        json_t *note;
+        size_t i;
+
+        json_array_foreach(json_object_get(status, "notes"), i, note)
+                if (!strcmp(json_string_value(note), text))
+                        return true;
+        return false;
+}
+
+/* Why each source serves, or does not; the notes may have said so already. */
+static void show_reasons(json_t *status) {
+        char line[1024], name[SHOW_SIZE];
+        json_t *source;
+        size_t i;
+
+        json_array_foreach(json_object_get(status, "sources"), i, source) {
+                const char *why = json_string_value(json_object_get(source, "why"));
+
+                if (!why || !*why || is_noted(status, why))
+                        continue;
+                snprintf(line, sizeof(line), "%s: %s", show_member(source, "name", name), why);
+                show_pair("source", line);
+        }
+}
+
 static enum ctl_status run_status(struct ctl *ctl) {
         static const struct show_column columns[] = {
                 { "SOURCE", "name" },
@@ -39,10 +66,9 @@ static enum ctl_status run_status(struct ctl *ctl) {
                 { "GRAIN", "grain", SHOW_BYTES },
                 { "PINNED", "pinned" },
         };
-        json_t *status, *source;
         char buffer[SHOW_SIZE];
         enum ctl_status end;
-        size_t i;
+        json_t *status;
 
         end = ctl_call(ctl, "broker.status", NULL, &status);
         if (end != CTL_OK)
@@ -60,13 +86,7 @@ static enum ctl_status run_status(struct ctl *ctl) {
         show_pair("role", dmab_role(ctl->dmab));
         show_counts(json_object_get(status, "counts"));
         show_strings("note", json_object_get(status, "notes"));
-        json_array_foreach(json_object_get(status, "sources"), i, source) {
-                char line[512];
-
-                snprintf(line, sizeof(line), "%s: %s", show_member(source, "name", buffer),
-                         json_string_value(json_object_get(source, "why")));
-                show_pair("source", line);
-        }
+        show_reasons(status);
         putchar('\n');
         show_table(json_object_get(status, "sources"), columns, N(columns));
         json_decref(status);

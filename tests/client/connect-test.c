@@ -16,7 +16,7 @@
 
 #include <cmocka.h>
 
-static char directory[64], path[128], uri[160];
+static char directory[64], path[100], uri[120];
 
 static int set_up(void **state) {
         strcpy(directory, "/tmp/dmabroker-test.XXXXXX");
