@@ -23,4 +23,24 @@ rpc_tests += tests/rpc/isolation-test
 tests_rpc_isolation_test_SOURCES = tests/rpc/isolation-test.c
 tests_rpc_isolation_test_CFLAGS = $(libask_la_CFLAGS)
 tests_rpc_isolation_test_LDADD = libask.la
+
+rpc_tests += tests/rpc/bad-input-test
+tests_rpc_bad_input_test_SOURCES = tests/rpc/bad-input-test.c
+tests_rpc_bad_input_test_CFLAGS = $(libask_la_CFLAGS)
+tests_rpc_bad_input_test_LDADD = libask.la
+
+rpc_tests += tests/rpc/strangers-test
+tests_rpc_strangers_test_SOURCES = tests/rpc/strangers-test.c
+tests_rpc_strangers_test_CFLAGS = $(libask_la_CFLAGS)
+tests_rpc_strangers_test_LDADD = libask.la
+
+rpc_tests += tests/rpc/session-test
+tests_rpc_session_test_SOURCES = tests/rpc/session-test.c
+tests_rpc_session_test_CFLAGS = $(libask_la_CFLAGS)
+tests_rpc_session_test_LDADD = libask.la
+
+rpc_tests += tests/rpc/waiting-test
+tests_rpc_waiting_test_SOURCES = tests/rpc/waiting-test.c
+tests_rpc_waiting_test_CFLAGS = $(libask_la_CFLAGS)
+tests_rpc_waiting_test_LDADD = libask.la
 endif
