@@ -225,6 +225,9 @@ void request_job_done(struct request *request, int status, const struct failure 
                 request_finish(request, false);
         } else if (request->region) {
                 zeroed(request);
+        } else if (!request->jobs) {
+                /* Before those that came earlier can take what was fetched for this one alone. */
+                request_try(request);
         }
 }
 
