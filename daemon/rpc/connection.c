@@ -21,7 +21,12 @@ struct chunk {
         char bytes[];
 };
 
-enum { CHUNK_USUAL = 8192, PIECES_MAX = 16 };
+enum {
+        CHUNK_USUAL = 8192,
+        PIECES_MAX = 16,
+        /* A descriptor that waits for its peer counts like so many bytes: what is scarce about it is not its length. */
+        FD_CHARGE = 4096,
+};
 
 /* ---- the write queue ---- */
 
@@ -52,7 +57,7 @@ static void chunk_drop(struct connection *connection) {
         struct chunk *chunk = connection->head;
 
         close_fds(chunk->fds, chunk->n_fds);
-        connection->queued -= chunk->used - chunk->sent;
+        connection->queued -= chunk->used - chunk->sent + chunk->n_fds * FD_CHARGE;
         LL_DELETE(connection->head, chunk);
         if (!connection->head)
                 connection->tail = NULL;
@@ -80,7 +85,7 @@ static int queue_append(struct connection *connection, const char *text, size_t 
         if (n_fds)
                 memcpy(chunk->fds, fds, n_fds * sizeof(*fds));
         chunk->n_fds = n_fds;
-        connection->queued += length;
+        connection->queued += length + n_fds * FD_CHARGE;
         return 0;
 }
 
@@ -101,6 +106,7 @@ static ssize_t queue_write(struct connection *connection) {
         connection->server->counters.bytes_sent += (uint64_t)sent;
         connection->server->counters.fds_sent += connection->head->n_fds;
         close_fds(connection->head->fds, connection->head->n_fds);
+        connection->queued -= connection->head->n_fds * FD_CHARGE;
         connection->head->n_fds = 0;
         for (size_t left = (size_t)sent; left;) {
                 size_t part = connection->head->used - connection->head->sent;

@@ -31,7 +31,7 @@ struct connection {
         bool session_ended;          /* by somebody else; must be told before a new one is opened */
 
         struct chunk *head, *tail; /* answers not written yet */
-        size_t queued;             /* bytes of these */
+        size_t queued;             /* bytes of these, and a charge for each descriptor */
         uint64_t progress_ms;      /* when the peer last read something */
         char *rest;                /* bytes read, but not dispatched because of too many answers */
         size_t rest_used, rest_size;
