@@ -112,7 +112,8 @@ static int judge(json_t *message, const int *fds, size_t n_fds, struct link_repl
                 return r;
         }
         ret->result = json_incref(result);
-        memcpy(ret->fds, fds, n_fds * sizeof(int));
+        if (n_fds > 0)
+                memcpy(ret->fds, fds, n_fds * sizeof(int));
         ret->n_fds = n_fds;
         json_decref(message);
         return 0;

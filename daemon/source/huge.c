@@ -54,7 +54,11 @@ int huge_fill(const struct huge *huge, int fd, void *map, uint64_t offset, uint6
         uint64_t addr;
         int r;
 
-        if (fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)huge->page_size) < 0)
+        /* Interrupted also where no signal was sent: by io_uring's own work for this thread. */
+        do
+                r = fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)huge->page_size);
+        while (r < 0 && errno == EINTR);
+        if (r < 0)
                 return -errno;
         /* The file has its page; one zero written to a zeroed page brings it into the page tables as well. */
         r = huge_zero(huge, at, 1);
