@@ -135,11 +135,30 @@ static int fill(struct libscols_table *table, json_t *rows, const struct show_co
         return 0;
 }
 
+/* An empty table has its titles all the same, for whoever reads them; the library prints nothing then. */
+static void show_titles(const struct show_column *columns, size_t n_columns) {
+        for (size_t i = 0; i < n_columns; i++)
+                printf("%s%s", i ? " " : "", columns[i].title);
+        putchar('\n');
+}
+
 int show_table(json_t *rows, const struct show_column *columns, size_t n_columns) {
+        static const int flags[] = {
+                [SHOW_PLAIN] = 0,
+                [SHOW_NAME] = SCOLS_FL_TRUNC,
+                [SHOW_TEXT] = SCOLS_FL_WRAP,
+                [SHOW_NUMBER] = SCOLS_FL_RIGHT,
+                [SHOW_BYTES] = SCOLS_FL_RIGHT,
+                [SHOW_MS] = SCOLS_FL_RIGHT,
+        };
         struct libscols_table *table;
         int r = 0;
 
-        scols_init_debug(0);
+        if (!json_array_size(rows)) {
+                if (!show_terminal())
+                        show_titles(columns, n_columns);
+                return 0;
+        }
         table = scols_new_table();
         if (!table)
                 return -ENOMEM;
@@ -147,8 +166,7 @@ int show_table(json_t *rows, const struct show_column *columns, size_t n_columns
         for (size_t i = 0; i < n_columns && !r; i++) {
                 if (show_terminal() && column_is_empty(rows, columns[i].member))
                         continue;
-                if (!scols_table_new_column(table, columns[i].title, 0,
-                                            columns[i].kind == SHOW_PLAIN ? 0 : SCOLS_FL_RIGHT))
+                if (!scols_table_new_column(table, columns[i].title, 0, flags[columns[i].kind]))
                         r = -ENOMEM;
         }
         if (!r)

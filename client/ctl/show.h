@@ -1,6 +1,6 @@
-/* How results look: members of JSON objects as text, lists as tables. For a terminal, sizes are rounded and tables fit
- * its width; for a pipe, every number is exact, columns are separated by one blank, blanks within a cell are written
- * \x20, and nothing is empty: what is not there is "-". */
+/* How results look: members of JSON objects as text, lists as tables. For a terminal, sizes are rounded, and names are
+ * cut where a table would not fit; for a pipe, every number is exact, columns are separated by one blank, blanks within
+ * a cell are written \x20, and nothing is empty: what is not there is "-". */
 #ifndef DMAB_CTL_SHOW_H
 #define DMAB_CTL_SHOW_H
 
@@ -27,7 +27,14 @@ bool show_address(json_t *object, const char *name, uint64_t *ret);
 /* A line "name value"; names are padded for a terminal. */
 void show_pair(const char *name, const char *value);
 
-enum show_kind { SHOW_PLAIN, SHOW_NUMBER, SHOW_BYTES, SHOW_MS };
+enum show_kind {
+        SHOW_PLAIN,
+        SHOW_NAME, /* cut on a terminal where the table would not fit */
+        SHOW_TEXT, /* likewise wrapped */
+        SHOW_NUMBER,
+        SHOW_BYTES,
+        SHOW_MS,
+};
 
 struct show_column {
         const char *title;

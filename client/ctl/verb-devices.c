@@ -89,10 +89,10 @@ static void show_all(const struct ctl *ctl, json_t *result) {
 static enum ctl_status list(struct ctl *ctl) {
         static const struct show_column columns[] = {
                 { "DEVICE", "device", SHOW_NUMBER },
-                { "NAME", "name" },
-                { "OWNER", "owner" },
-                { "PARENT", "parent" },
-                { "VIA", "via" },
+                { "NAME", "name", SHOW_NAME },
+                { "OWNER", "owner", SHOW_NAME },
+                { "PARENT", "parent", SHOW_NAME },
+                { "VIA", "via", SHOW_NAME },
                 { "TRANSLATION", "translation" },
                 { "MASK", "mask" },
                 { "COHERENT-MASK", "coherent_mask" },

@@ -137,7 +137,7 @@ static void show_check(json_t *result) {
                 { "PROBLEM", "what" },
                 { "HANDLE", "handle", SHOW_NUMBER },
                 { "REPAIRED", "repaired" },
-                { "TEXT", "text" },
+                { "TEXT", "text", SHOW_TEXT },
         };
 
         show_counts(json_object_get(result, "checked"));

@@ -1,4 +1,13 @@
 # dmabrokerctl, with and without a daemon.
-ctl_tests = tests/ctl/help-test.sh
+ctl_tests = \
+	tests/ctl/admin-test.sh \
+	tests/ctl/exit-test.sh \
+	tests/ctl/help-test.sh \
+	tests/ctl/memory-test.sh \
+	tests/ctl/others-test.sh \
+	tests/ctl/terminal-test.sh
 dist_check_SCRIPTS += $(ctl_tests)
 TESTS += $(ctl_tests)
+
+check_PROGRAMS += tests/ctl/on-terminal
+tests_ctl_on_terminal_SOURCES = tests/ctl/on-terminal.c

@@ -1,0 +1,105 @@
+#!/bin/sh
+# Every exit status: 0 success, 1 failure, 2 wrong usage, 3 no daemon to connect to; and what is said then.
+. "${TOP_SRCDIR:-.}/tests/lib/daemon.sh"
+
+directory=$(mktemp -d) || exit 99
+trap 'rm -rf "$directory"' EXIT
+
+# status WANTED ARGUMENTS...: also, an unsuccessful run says something on standard error, a successful one nothing
+status() {
+        wanted=$1
+        shift
+        "$CTL" "$@" >"$directory/out" 2>"$directory/err"
+        expect "$wanted" $? "the exit status of $*"
+        if [ "$wanted" = 0 ]; then
+                [ ! -s "$directory/err" ] || fail "$* succeeds and says: $(cat "$directory/err")"
+        else
+                grep -q '^dmabrokerctl: .' "$directory/err" || fail "$* fails without a word"
+        fi
+}
+
+said() {
+        grep -qF -e "$1" "$directory/err" || fail "wanted \"$1\", got: $(cat "$directory/err")"
+}
+
+for verb in status devices regions allocs quota stats map check version help; do
+        status 0 "$verb"
+        status 0 "$verb" --json
+        status 0 --json "$verb"
+        status 0 "$verb" --help
+        status 2 "$verb" --no-such-option
+        said --no-such-option
+        status 2 "$verb" too many arguments for this verb
+        [ "$verb" = help ] || status 3 --socket "$directory/none" "$verb"
+done
+status 0 --version
+status 0 --help
+status 0 bench --count 10
+status 0 bench --count=10 --size=64K
+status 0 call broker.ping
+status 0 -- status
+
+status 2
+status 2 frobnicate
+said frobnicate
+status 2 --frobnicate
+status 2 alloc
+status 2 alloc 1X
+status 2 alloc --mask
+status 2 alloc 4K --mask 0
+status 2 alloc 4K --mask 65
+status 2 alloc 4K --mask 0xfgh
+status 2 alloc 4K --wait soon
+status 2 alloc 4K --high=yes
+status 2 alloc 99999999999999999999
+status 2 alloc 16E
+status 2 free
+status 2 free x
+status 2 quota --set bytes
+status 2 quota --set bytes=many
+status 2 call
+status 2 call broker.ping '{'
+status 2 call broker.ping '[]'
+status 2 call --methods broker.ping
+status 2 map --width 5
+status 2 bench --count 0
+status 2 help no.such_thing
+status 2 devices open
+status 2 devices close 1 --mask 32
+said --mask
+status 2 devices shut 1
+status 2 allocs --dma-addr 12
+status 2 allocs --dma-addr 0x1000 --machine-addr 0x1000
+
+status 1 free 12345
+status 1 alloc 100G
+status 1 call no.such_method
+status 1 call coherent.free '{"alloc": 12345}'
+status 1 call coherent.free '{"alloc": 1, "other": 2}'
+said other
+status 1 devices close nobody
+said nobody
+status 1 devices close 12345
+status 1 stats nothing
+status 1 allocs --dma-addr 0x1000
+status 1 allocs --owner nobody --device 12345
+status 1 quota user:1 --set nothing=1
+status 1 --json free 12345
+grep -q '^{"error":{"code":2,.*"reason":"unknown_handle"' "$directory/out" || fail "no JSON error: $(cat "$directory/out")"
+
+status 3 --socket "$directory/none" status
+said "$directory/none"
+: >"$directory/file"
+status 3 --socket "$directory/file" alloc 4K
+said 'not a socket'
+status 3 --socket virtio: status
+DMABROKER_SOCKET=$directory/none status 3 status
+status 0 status --socket "$DMABROKER_SOCKET"
+status 0 status --socket "unix:$DMABROKER_SOCKET"
+
+# What cannot be written is a failure.
+if [ -c /dev/full ]; then
+        "$CTL" status >/dev/full 2>"$directory/err"
+        expect 1 $? "the exit status when the output is full"
+        said 'cannot write'
+fi
