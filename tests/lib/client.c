@@ -128,6 +128,26 @@ static int connect_as(const char *path, const struct test_identity *as) {
         return result < 0 ? result : -EIO;
 }
 
+static int make_room(struct test_client *client) {
+        size_t capacity;
+        char *buffer;
+
+        if (client->start > 0) {
+                memmove(client->buffer, client->buffer + client->start, client->end - client->start);
+                client->end -= client->start;
+                client->start = 0;
+        }
+        if (client->capacity - client->end >= 65536)
+                return 0;
+        capacity = client->capacity ? 2 * client->capacity : 131072;
+        buffer = realloc(client->buffer, capacity);
+        if (!buffer)
+                return -ENOMEM;
+        client->buffer = buffer;
+        client->capacity = capacity;
+        return 0;
+}
+
 int test_client_connect(const char *path, const struct test_identity *as, struct test_client **ret) {
         struct test_client *client;
         int fd;
@@ -142,6 +162,10 @@ int test_client_connect(const char *path, const struct test_identity *as, struct
                 return -ENOMEM;
         }
         client->fd = fd;
+        if (make_room(client) < 0) {
+                test_client_close(client);
+                return -ENOMEM;
+        }
         *ret = client;
         return 0;
 }
@@ -209,26 +233,6 @@ int test_client_send_some(struct test_client *client, const void *bytes, size_t 
         if (n < 0 && errno != EAGAIN)
                 return -errno;
         *ret_sent = n < 0 ? 0 : (size_t)n;
-        return 0;
-}
-
-static int make_room(struct test_client *client) {
-        size_t capacity;
-        char *buffer;
-
-        if (client->start > 0) {
-                memmove(client->buffer, client->buffer + client->start, client->end - client->start);
-                client->end -= client->start;
-                client->start = 0;
-        }
-        if (client->capacity - client->end >= 65536)
-                return 0;
-        capacity = client->capacity ? 2 * client->capacity : 131072;
-        buffer = realloc(client->buffer, capacity);
-        if (!buffer)
-                return -ENOMEM;
-        client->buffer = buffer;
-        client->capacity = capacity;
         return 0;
 }
 
