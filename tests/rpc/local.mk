@@ -43,4 +43,14 @@ rpc_tests += tests/rpc/waiting-test
 tests_rpc_waiting_test_SOURCES = tests/rpc/waiting-test.c
 tests_rpc_waiting_test_CFLAGS = $(libask_la_CFLAGS)
 tests_rpc_waiting_test_LDADD = libask.la
+
+rpc_tests += tests/rpc/lifecycle-test
+tests_rpc_lifecycle_test_SOURCES = tests/rpc/lifecycle-test.c
+tests_rpc_lifecycle_test_CFLAGS = $(libask_la_CFLAGS)
+tests_rpc_lifecycle_test_LDADD = libask.la
+
+rpc_tests += tests/rpc/device-test
+tests_rpc_device_test_SOURCES = tests/rpc/device-test.c
+tests_rpc_device_test_CFLAGS = $(libask_la_CFLAGS)
+tests_rpc_device_test_LDADD = libask.la
 endif
