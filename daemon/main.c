@@ -120,6 +120,9 @@ static void fill_settings(struct daemon *daemon, struct server_settings *ret) {
                 .connections_of = connections_of,
                 .userdata = daemon,
         };
+        /* Pausing must come before cutting off. */
+        if (ret->queue_pause_bytes > ret->queue_bytes / 4 * 3)
+                ret->queue_pause_bytes = ret->queue_bytes / 4 * 3;
         ret->limits.message_bytes = config->message_bytes;
         ret->limits.nesting = config->nesting;
         ret->limits.calls_in_flight = config->calls_in_flight;

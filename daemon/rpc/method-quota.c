@@ -99,6 +99,6 @@ void method_quota_set(struct rpc_call *call, const void *given) {
                 rpc_call_fail_format(call, REASON_no_memory, "The daemon itself is out of memory");
                 return;
         }
-        method_log_admin(call, params->owner, "limits", mask);
+        method_log_admin(call, params->owner, "the limits", 0);
         answer(call, &view);
 }

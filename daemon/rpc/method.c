@@ -1,5 +1,6 @@
 #include "daemon/rpc/method.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,9 +54,12 @@ void method_log_admin(const struct rpc_call *call, const char *owner, const char
                 { "DMABROKER_OWNER", owner },
                 { NULL, NULL },
         };
+        char number[32] = "";
 
-        log_fields(LOG_LEVEL_INFO, fields, "administrator %s (pid %ld): %s on %s %llu of %s", connection->identity.owner,
-                   (long)connection->identity.pid, method, what, (unsigned long long)handle, owner);
+        if (handle)
+                snprintf(number, sizeof(number), " %llu", (unsigned long long)handle);
+        log_fields(LOG_LEVEL_INFO, fields, "administrator %s (pid %ld): %s on %s%s of %s", connection->identity.owner,
+                   (long)connection->identity.pid, method, what, number, owner);
 }
 
 bool method_refuse_empty_mask(struct rpc_call *call, const char *name, bool given, uint64_t mask) {

@@ -43,7 +43,7 @@ bool method_is_admin(const struct rpc_call *call);
 /* May the caller be told machine addresses? Guests may not. */
 bool method_tells_machine(const struct rpc_call *call);
 
-/* Tell the administrator that one of them did something to what belongs to somebody else. */
+/* Tell the administrator that one of them did something to what belongs to somebody else. handle 0: it has none. */
 void method_log_admin(const struct rpc_call *call, const char *owner, const char *what, uint64_t handle);
 
 /* A mask was given as 0, which the core would take for "nothing said". Then the call is answered, and this is true. */

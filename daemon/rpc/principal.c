@@ -1,9 +1,11 @@
 #include "daemon/rpc/principal.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
+
+#define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
 struct principal {
@@ -23,6 +25,10 @@ struct principal *principal_get(struct server *server, uid_t uid) {
                         return NULL;
                 principal->uid = uid;
                 HASH_ADD(hh, server->principals, uid, sizeof(uid), principal);
+                if (!principal->hh.tbl) {
+                        free(principal);
+                        return NULL;
+                }
         }
         principal->references++;
         return principal;

@@ -5,8 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <uthash.h>
 #include <utlist.h>
+
+#define HASH_NONFATAL_OOM 1
+#include <uthash.h>
 
 #include "daemon/log.h"
 
@@ -159,6 +161,11 @@ int session_open_for(struct connection *connection, struct failure *failure) {
                 return r;
         }
         HASH_ADD_STR(server->sessions, token, session);
+        if (!session->hh.tbl) {
+                session_close(session->core);
+                free(session);
+                return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
+        }
         session_detach(connection);
         attach(connection, session);
         return 0;

@@ -1,4 +1,6 @@
 /* From the first line of the configuration to the last answer: starting, refusing to start, reloading, ending. */
+#include <config.h>
+
 #include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -264,6 +266,72 @@ static void test_a_state_directory_that_cannot_be_made_is_told(void **state) {
                WORDS("/proc/nowhere", "--state-dir"));
 }
 
+/* ---- the service manager ---- */
+
+static void test_the_watchdog_hears_of_it(void **state) {
+        struct test_daemon *running;
+        int r;
+
+        setenv("WATCHDOG_USEC", "100000", 1);
+        running = ask_daemon(NULL);
+        unsetenv("WATCHDOG_USEC");
+        r = test_daemon_wait_notify(running, "WATCHDOG=1");
+        assert_int_equal(test_daemon_end(running), 0);
+#ifdef HAVE_SYSTEMD
+        assert_int_equal(r, 0);
+#else
+        (void)r;
+#endif
+}
+
+#ifdef HAVE_SYSTEMD
+/* A listening socket as number 3, as sd_listen_fds() wants it. */
+static pid_t start_with_socket(const struct fixture *fixture, int socket_fd) {
+        char *program = test_program_path("dmabrokerd"), text[32];
+        pid_t pid = fork();
+
+        if (pid == 0) {
+                char *words[] = { program, (char *)"--config", (char *)fixture->config, (char *)"--state-dir",
+                                  (char *)fixture->state, (char *)"--source", (char *)"sim", NULL };
+
+                if (dup2(socket_fd, 3) != 3)
+                        _exit(126);
+                snprintf(text, sizeof(text), "%ld", (long)getpid());
+                setenv("LISTEN_PID", text, 1);
+                setenv("LISTEN_FDS", "1", 1);
+                unsetenv("NOTIFY_SOCKET");
+                execv(program, words);
+                _exit(127);
+        }
+        free(program);
+        return pid;
+}
+
+static void test_a_socket_that_is_passed_is_served_and_left_in_place(void **state) {
+        struct fixture *fixture = *state;
+        struct sockaddr_un address = { .sun_family = AF_UNIX };
+        struct test_client *client;
+        int fd, status;
+        pid_t pid;
+
+        write_file(fixture->config, "");
+        strcpy(address.sun_path, fixture->socket);
+        fd = socket(AF_UNIX, SOCK_STREAM, 0);
+        assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+        assert_int_equal(listen(fd, 16), 0);
+        pid = start_with_socket(fixture, fd);
+        close(fd);
+        /* The connection waits in the socket's queue until the daemon is there. */
+        assert_int_equal(test_client_connect(fixture->socket, NULL, &client), 0);
+        json_decref(ask(client, "broker.ping", "{}"));
+        assert_int_equal(kill(pid, SIGTERM), 0);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+        assert_int_equal(access(fixture->socket, F_OK), 0);
+        test_client_close(client);
+}
+#endif
+
 /* ---- sources ---- */
 
 static void test_an_unknown_source_is_told(void **state) {
@@ -346,6 +414,36 @@ static void test_a_good_configuration_is_taken_over_while_running(void **state) 
         assert_int_equal(json_integer_value(json_object_get(json_object_get(quota, "limits"), "allocs")), 6);
         json_decref(quota);
         test_client_close(client);
+        assert_int_equal(test_daemon_end(running), 0);
+}
+
+static void test_who_may_connect_can_be_changed_while_running(void **state) {
+        struct test_daemon *running = ask_daemon("[daemon]\ngroup = no-such-group\n");
+        struct test_client *client = ask_connect_as(running, 12345);
+
+        assert_int_equal(test_client_wait_closed(client), 0);
+        test_client_close(client);
+        reload(running, "[daemon]\naccess = everyone\n");
+        client = ask_connect_as(running, 12345);
+        json_decref(ask(client, "broker.ping", "{}"));
+        test_client_close(client);
+        assert_int_equal(test_daemon_end(running), 0);
+}
+
+static void test_what_an_administrator_does_to_others_is_logged(void **state) {
+        struct test_daemon *running = ask_daemon("[daemon]\naccess = everyone\n");
+        struct test_client *client = ask_connect_as(running, 12345), *admin = ask_connect(running, NULL);
+        uint64_t device = ask_device(client, "card"), alloc = ask_alloc(client, device, 4096);
+
+        json_decref(ask(admin, "coherent.free", "{'alloc':%llu}", (unsigned long long)alloc));
+        check_log(running, "coherent.free on allocation");
+        json_decref(ask(admin, "device.close", "{'device':%llu}", (unsigned long long)device));
+        check_log(running, "device.close on device");
+        json_decref(ask(admin, "quota.set", "{'owner':'user:12345','limits':{'devices':0}}"));
+        check_log(running, "quota.set");
+        ask_refused(client, "quota", "device.open", "{'name':'card'}");
+        test_client_close(client);
+        test_client_close(admin);
         assert_int_equal(test_daemon_end(running), 0);
 }
 
@@ -441,10 +539,16 @@ int main(void) {
                 T(test_a_stale_socket_is_replaced),
                 T(test_a_clean_end_removes_the_socket),
                 T(test_a_state_directory_that_cannot_be_made_is_told),
+                T(test_the_watchdog_hears_of_it),
+#ifdef HAVE_SYSTEMD
+                T(test_a_socket_that_is_passed_is_served_and_left_in_place),
+#endif
                 T(test_an_unknown_source_is_told),
                 T(test_real_memory_without_permission_is_told),
                 T(test_without_a_choice_the_daemon_says_what_it_took_and_why),
                 T(test_a_good_configuration_is_taken_over_while_running),
+                T(test_who_may_connect_can_be_changed_while_running),
+                T(test_what_an_administrator_does_to_others_is_logged),
                 T(test_a_bad_configuration_changes_nothing),
                 T(test_what_needs_a_restart_is_told),
                 T(test_the_end_is_clean_with_everything_in_use),
