@@ -151,19 +151,6 @@ static int want_make(const struct device *device, const struct alloc_request *as
         return -reason_errno(REASON_boundary);
 }
 
-static struct request *request_make(struct device *device, enum request_kind kind, broker_done_fn done, void *userdata) {
-        struct request *request = calloc(1, sizeof(*request));
-
-        if (!request)
-                return NULL;
-        request->kind = kind;
-        request->owner = device->owner;
-        request->device = device;
-        request->done = done;
-        request->userdata = userdata;
-        return request;
-}
-
 static struct device *device_of(const struct caller *caller, uint64_t handle, struct failure *failure) {
         struct device *device = handle_find(&caller->session->owner->broker->handles, HANDLE_DEVICE, handle);
 
@@ -175,50 +162,60 @@ static struct device *device_of(const struct caller *caller, uint64_t handle, st
         return device;
 }
 
-/* 1: the key is known, the answer is there. */
-static int request_admit(struct device *device, const char *key, uint64_t digest, enum handle_kind kind, uint64_t wait_ms,
-                         struct request_key **ret_key, struct failure *failure) {
-        int r;
+/* A new request, charged to nobody yet; or NULL, and it has been answered: refused for the reason in `failure` if r says
+ * so, or told again what its key stands for. */
+static struct request *request_admit(struct device *device, enum request_kind kind, const char *key_text, uint64_t digest,
+                                     int r, struct failure *failure, broker_done_fn done, void *userdata) {
+        enum handle_kind handle_kind = kind == REQUEST_ALLOC ? HANDLE_ALLOC : HANDLE_REGION;
+        struct request *request = NULL;
+        struct request_key *key = NULL;
 
-        r = key_begin(device->owner, key, kind, digest, ret_key, failure);
-        if (r != 0)
-                return r;
-        r = owner_check(device->owner, QUOTA_waiters, 1, failure);
-        if (r < 0)
-                key_forget(device->owner, *ret_key);
-        return r;
+        if (r == 0)
+                r = key_begin(device->owner, key_text, handle_kind, digest, &key, failure);
+        if (r == 1) {
+                done(userdata, NULL, key->handle);
+                return NULL;
+        }
+        if (r == 0)
+                r = owner_check(device->owner, QUOTA_waiters, 1, failure);
+        if (r == 0) {
+                request = calloc(1, sizeof(*request));
+                if (!request)
+                        r = failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
+        }
+        if (r < 0) {
+                if (key)
+                        key_forget(device->owner, key);
+                done(userdata, failure, 0);
+                return NULL;
+        }
+        request->kind = kind;
+        request->owner = device->owner;
+        request->device = device;
+        request->key = key;
+        request->done = done;
+        request->userdata = userdata;
+        return request;
 }
 
 struct ticket *coherent_alloc(const struct caller *caller, const struct alloc_request *ask, broker_done_fn done,
                               void *userdata) {
         struct failure failure = {};
         struct arena_request want;
-        struct request_key *key;
         struct request *request;
         struct device *device;
         int r;
 
         device = device_of(caller, ask->device, &failure);
         r = device ? want_make(device, ask, &want, &failure) : -ENOENT;
-        if (r == 0)
-                r = request_admit(device, ask->request_key, ask->request_digest, HANDLE_ALLOC, ask->wait_ms, &key, &failure);
-        if (r != 0) {
-                done(userdata, r < 0 ? &failure : NULL, r < 0 ? 0 : key->handle);
+        request = request_admit(device, REQUEST_ALLOC, ask->request_key, ask->request_digest, r, &failure, done, userdata);
+        if (!request)
                 return NULL;
-        }
-        request = request_make(device, REQUEST_ALLOC, done, userdata);
-        if (!request) {
-                key_forget(device->owner, key);
-                failure_set(&failure, REASON_no_memory, "The daemon itself is out of memory");
-                done(userdata, &failure, 0);
-                return NULL;
-        }
         request->want = want;
         request->high = ask->high;
         request->zero = ask->zero;
         request->flags = (ask->owner_lifetime ? ALLOC_OWNER_LIFETIME : 0) | (ask->shareable ? ALLOC_SHAREABLE : 0);
         request->wait_ms = ask->wait_ms;
-        request->key = key;
         return request_submit(request);
 }
 
@@ -251,30 +248,18 @@ struct ticket *device_reserve(const struct caller *caller, const struct reserve_
                               void *userdata) {
         struct failure failure = {};
         struct arena_request want;
-        struct request_key *key;
         struct request *request;
         struct device *device;
         int r;
 
         device = device_of(caller, ask->device, &failure);
         r = device ? reserve_want(device, ask, &want, &failure) : -ENOENT;
-        if (r == 0)
-                r = request_admit(device, ask->request_key, ask->request_digest, HANDLE_REGION, 0, &key, &failure);
-        if (r != 0) {
-                done(userdata, r < 0 ? &failure : NULL, r < 0 ? 0 : key->handle);
+        request = request_admit(device, REQUEST_RESERVE, ask->request_key, ask->request_digest, r, &failure, done, userdata);
+        if (!request)
                 return NULL;
-        }
-        request = request_make(device, REQUEST_RESERVE, done, userdata);
-        if (!request) {
-                key_forget(device->owner, key);
-                failure_set(&failure, REASON_no_memory, "The daemon itself is out of memory");
-                done(userdata, &failure, 0);
-                return NULL;
-        }
         request->want = want;
         request->stride = ask->stride;
         request->usable = ask->usable;
-        request->key = key;
         return request_submit(request);
 }
 

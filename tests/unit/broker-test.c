@@ -850,7 +850,7 @@ static void random_step(struct fixture *f, struct random_state *s, const uint64_
 }
 
 static void test_random_allocations_never_overlap_and_the_books_stay_right(void **state) {
-        const char *steps = getenv("DMAB_TEST_STEPS");
+        const char *steps = getenv("BROKER_MODEL_STEPS");
         long n = steps ? atol(steps) / 50 : 20000, i;
         struct random_state s = { .seed = 4711 };
         uint64_t devices[3];
