@@ -18,6 +18,7 @@ struct check {
         struct server *server;
         struct rpc_call *call; /* NULL: nobody waits any more */
         struct broker_counts counts;
+        uint64_t pages; /* of all regions, in the grains of their sources */
         struct method_list problems; /* struct problem */
         bool deferred, finished;
 };
@@ -39,7 +40,14 @@ static void on_problem(void *userdata, const char *what, const char *text, uint6
         problem->handle = handle;
 }
 
-static void answer(struct check *check, uint64_t checked) {
+static int add_pages(const struct source_view *view, void *userdata) {
+        struct check *check = userdata;
+
+        check->pages += view->in_regions / view->info.grain;
+        return 0;
+}
+
+static void answer(struct check *check) {
         const struct problem *problems = check->problems.items;
         size_t n = check->problems.count;
         struct check_problem *rows = calloc(n + 1, sizeof(*rows));
@@ -57,7 +65,7 @@ static void answer(struct check *check, uint64_t checked) {
         }
         result.checked = (struct check_counts){
                 .owners = check->counts.owners, .devices = check->counts.devices, .regions = check->counts.regions,
-                .extents = check->counts.regions, .allocs = check->counts.allocs, .pages = checked,
+                .extents = check->counts.regions, .allocs = check->counts.allocs, .pages = check->pages,
         };
         result.problems.items = rows;
         result.problems.count = n;
@@ -69,7 +77,7 @@ static void on_done(void *userdata, uint64_t checked) {
         struct check *check = userdata;
 
         if (check->call)
-                answer(check, checked);
+                answer(check);
         check->finished = true;
         if (check->deferred)
                 check_free(check);
@@ -94,6 +102,7 @@ void method_debug_check(struct rpc_call *call, const void *params) {
         check->problems.size = sizeof(struct problem);
         check->problems.limit = PROBLEMS_MAX;
         broker_counts(server->broker, &check->counts);
+        broker_visit_sources(server->broker, add_pages, check);
         DL_APPEND(server->checks, check);
         broker_check(server->broker, on_problem, on_done, check);
         if (check->finished) {

@@ -80,3 +80,11 @@ tests_unit_proto_spec_SOURCES = tests/unit/proto-spec.c $(proto_test_peer)
 tests_unit_proto_spec_CFLAGS = $(proto_test_cflags)
 tests_unit_proto_spec_LDADD = $(proto_test_libs)
 endif
+
+if HAVE_CMOCKA
+check_PROGRAMS += tests/unit/daemon-test
+TESTS += tests/unit/daemon-test
+tests_unit_daemon_test_SOURCES = tests/unit/daemon-test.c
+tests_unit_daemon_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS)
+tests_unit_daemon_test_LDADD = libdaemon.la $(CMOCKA_LIBS)
+endif

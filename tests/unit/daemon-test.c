@@ -1,0 +1,207 @@
+/* The daemon's small parts that need no daemon: values of the configuration, PCI addresses, histograms, digests. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "daemon/config.h"
+#include "daemon/iommu/none.h"
+#include "daemon/iommu/pci.h"
+#include "daemon/rpc/latency.h"
+#include "daemon/rpc/method.h"
+
+/* ---- configuration ---- */
+
+static int parse(enum config_type type, const char *text, uint64_t *ret) {
+        const struct config_key key = { .section = "x", .key = "y", .type = type };
+        struct failure failure = { 0 };
+        int r = config_value_parse(&key, text, ret, &failure);
+
+        if (r < 0)
+                assert_non_null(strstr(failure.sentence, "y is"));
+        return r;
+}
+
+static void test_sizes_have_units(void **state) {
+        static const struct {
+                const char *text;
+                uint64_t value;
+        } good[] = { { "0", 0 }, { "4096", 4096 }, { "64K", 65536 }, { "1m", 1 << 20 }, { "2 GiB", UINT64_C(2) << 30 },
+                     { "1TB", UINT64_C(1) << 40 } };
+        static const char *const bad[] = { "", "-1", "+1", " 1", "1Q", "1K5", "K", "0x10", "1.5M", "99999999999999999999",
+                                           "99999999T" };
+        uint64_t value;
+
+        for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++) {
+                assert_int_equal(parse(CONFIG_SIZE, good[i].text, &value), 0);
+                assert_int_equal(value, good[i].value);
+        }
+        for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+                assert_int_equal(parse(CONFIG_SIZE, bad[i], &value), -EINVAL);
+}
+
+static void test_times_are_seconds_unless_they_say_otherwise(void **state) {
+        uint64_t value;
+
+        assert_int_equal(parse(CONFIG_TIME, "3", &value), 0);
+        assert_int_equal(value, 3000);
+        assert_int_equal(parse(CONFIG_TIME, "250ms", &value), 0);
+        assert_int_equal(value, 250);
+        assert_int_equal(parse(CONFIG_TIME, "2min", &value), 0);
+        assert_int_equal(value, 120000);
+        assert_int_equal(parse(CONFIG_TIME, "3m", &value), -EINVAL);
+        assert_int_equal(parse(CONFIG_TIME, "3sB", &value), -EINVAL);
+}
+
+static void test_masks_are_ones_and_powers_are_powers(void **state) {
+        uint64_t value;
+
+        assert_int_equal(parse(CONFIG_MASK, "0xffffffff", &value), 0);
+        assert_int_equal(value, 0xffffffff);
+        assert_int_equal(parse(CONFIG_MASK, "0xffffffffffffffff", &value), 0);
+        assert_int_equal(value, UINT64_MAX);
+        assert_int_equal(parse(CONFIG_MASK, "0xff00", &value), -EINVAL);
+        assert_int_equal(parse(CONFIG_MASK, "4095", &value), -EINVAL);
+        assert_int_equal(parse(CONFIG_POWER, "64K", &value), 0);
+        assert_int_equal(parse(CONFIG_POWER, "0", &value), -EINVAL);
+        assert_int_equal(parse(CONFIG_POWER, "96K", &value), -EINVAL);
+}
+
+static void test_every_key_has_a_default_that_is_valid(void **state) {
+        for (const struct config_key *key = config_keys; key->section; key++) {
+                union {
+                        uint64_t number;
+                        char *text;
+                } value = { 0 };
+
+                assert_non_null(key->doc);
+                assert_int_not_equal(key->doc[strlen(key->doc) - 1], '.');
+                if (key->fallback)
+                        assert_int_equal(config_value_parse(key, key->fallback, &value, NULL), 0);
+                if (key->type == CONFIG_TEXT)
+                        free(value.text);
+        }
+}
+
+/* ---- devices ---- */
+
+static void test_pci_addresses_are_completed(void **state) {
+        char name[PCI_NAME_MAX];
+
+        assert_true(pci_name_parse("03:00.0", name));
+        assert_string_equal(name, "0000:03:00.0");
+        assert_true(pci_name_parse("0000:03:00.0", name));
+        assert_string_equal(name, "0000:03:00.0");
+        assert_true(pci_name_parse("10000:E1:1f.7", name));
+        assert_string_equal(name, "10000:e1:1f.7");
+        assert_true(pci_name_parse("0:3:0.0", name));
+        assert_string_equal(name, "0000:03:00.0");
+}
+
+static void test_other_names_are_no_pci_addresses(void **state) {
+        static const char *const names[] = { "", "card", "03:00", "03:00.8", "03:20.0", "103:00.0", "0000:03:00.0x",
+                                             "0000:03:00.", ":03:00.0", "0000::00.0", "000000000:03:00.0" };
+        char name[PCI_NAME_MAX];
+
+        for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
+                assert_false(pci_name_parse(names[i], name));
+}
+
+static void test_identity_gives_machine_addresses_to_any_device(void **state) {
+        const struct translator_ops *ops = &translator_identity_ops;
+        struct translation *translation;
+        struct translator_facts facts;
+        uint64_t dma;
+
+        assert_int_equal(ops->attach("a device", &translation, &facts, NULL), 0);
+        assert_string_equal(facts.name, "a device");
+        assert_int_equal(facts.node, -1);
+        assert_false(facts.present);
+        assert_int_equal(facts.mask, UINT64_MAX);
+        assert_int_equal(ops->map(translation, 0x12345000, 4096, &dma, NULL), 0);
+        assert_int_equal(dma, 0x12345000);
+        ops->unmap(translation, dma, 4096);
+        ops->detach(translation);
+}
+
+static void test_a_name_that_is_too_long_is_refused(void **state) {
+        struct translation *translation;
+        struct translator_facts facts;
+        char name[129];
+
+        memset(name, 'x', 128);
+        name[128] = '\0';
+        assert_int_equal(translator_identity_ops.attach(name, &translation, &facts, NULL), -EINVAL);
+}
+
+/* ---- latencies ---- */
+
+static void test_quantiles_are_known_to_an_eighth(void **state) {
+        struct latency latency = { 0 };
+
+        assert_int_equal(latency_quantile(&latency, 500), 0);
+        for (uint64_t i = 1; i <= 100000; i++)
+                latency_add(&latency, i * 10);
+        assert_in_range(latency_quantile(&latency, 500), 500000, 500000 * 9 / 8);
+        assert_in_range(latency_quantile(&latency, 990), 990000, 1000000);
+        assert_int_equal(latency_quantile(&latency, 1000), 1000000);
+        assert_int_equal(latency.max, 1000000);
+}
+
+static void test_no_latency_is_beyond_the_histogram(void **state) {
+        struct latency latency = { 0 };
+
+        latency_add(&latency, 0);
+        latency_add(&latency, UINT64_MAX);
+        assert_int_equal(latency.count, 2);
+        assert_int_equal(latency_quantile(&latency, 1), 0);
+}
+
+/* ---- digests ---- */
+
+static uint64_t digest(const struct coherent_alloc_params *params) {
+        return method_digest(&protocol_table.methods[METHOD_coherent_alloc], params);
+}
+
+static void test_a_digest_is_of_everything_but_the_key(void **state) {
+        struct coherent_alloc_params one = { 0 }, other;
+
+        schema_put(&one, device, 7);
+        schema_put(&one, size, 4096);
+        schema_put(&one, request_key, "a");
+        other = one;
+        other.request_key = "b";
+        assert_true(digest(&one) == digest(&other));
+        other.size = 8192;
+        assert_true(digest(&one) != digest(&other));
+        other = one;
+        schema_put(&other, zero, false);
+        assert_true(digest(&one) != digest(&other));
+        other = one;
+        schema_put(&other, align, 4096);
+        schema_put(&one, boundary, 4096);
+        assert_true(digest(&one) != digest(&other));
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_sizes_have_units),
+                cmocka_unit_test(test_times_are_seconds_unless_they_say_otherwise),
+                cmocka_unit_test(test_masks_are_ones_and_powers_are_powers),
+                cmocka_unit_test(test_every_key_has_a_default_that_is_valid),
+                cmocka_unit_test(test_pci_addresses_are_completed),
+                cmocka_unit_test(test_other_names_are_no_pci_addresses),
+                cmocka_unit_test(test_identity_gives_machine_addresses_to_any_device),
+                cmocka_unit_test(test_a_name_that_is_too_long_is_refused),
+                cmocka_unit_test(test_quantiles_are_known_to_an_eighth),
+                cmocka_unit_test(test_no_latency_is_beyond_the_histogram),
+                cmocka_unit_test(test_a_digest_is_of_everything_but_the_key),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
