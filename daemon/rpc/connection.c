@@ -172,8 +172,8 @@ void connection_flush(struct connection *connection) {
         connection->is_dirty = false;
         while (connection->head && (n = queue_write(connection)) > 0)
                 connection->progress_ms = uv_now(connection->server->loop);
-        if (connection->overfull) {
-                connection_cut_off(connection, "it does not read its answers");
+        if (connection->cut) {
+                connection_cut_off(connection, connection->cut);
                 return;
         }
         if (n < 0 && n != -EAGAIN) {
@@ -194,16 +194,13 @@ static void on_send(struct rpc_peer *peer, const char *text, size_t length, cons
         struct connection *connection = peer->userdata;
         struct server *server = connection->server;
 
-        while (connection->head && connection->queued + length > server->settings.queue_bytes)
-                if (connection->overfull || queue_write(connection) <= 0) {
-                        connection->overfull = true;
-                        break;
-                }
-        if (connection->closing || connection->overfull ||
-            queue_append(connection, text, length, fds, n_fds) < 0) {
+        while (!connection->cut && connection->head && connection->queued + length > server->settings.queue_bytes)
+                if (queue_write(connection) <= 0)
+                        connection->cut = "it does not read its answers";
+        if (!connection->cut && !connection->closing && queue_append(connection, text, length, fds, n_fds) < 0)
+                connection->cut = "there is no memory for its answers";
+        if (connection->cut || connection->closing)
                 close_fds(fds, n_fds);
-                connection->overfull = true;
-        }
         if (!connection->is_dirty && !connection->closing) {
                 connection->is_dirty = true;
                 DL_APPEND2(server->dirty, connection, dirty_prev, dirty_next);

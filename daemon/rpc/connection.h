@@ -36,7 +36,7 @@ struct connection {
         char *rest;                /* bytes read, but not dispatched because of too many answers */
         size_t rest_used, rest_size;
         bool skip_line; /* its end belongs to a message that came with descriptors */
-        bool overfull; /* an answer had to be thrown away */
+        const char *cut; /* why an answer had to be thrown away; it is cut off at the next flush */
         bool eof, last_words, closing;
 };
 
