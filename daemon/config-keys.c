@@ -63,7 +63,8 @@ const struct config_key config_keys[] = {
         LIMIT("batch_elements", COUNT, IN_CONFIG(batch_elements), .fallback = "1024", .min = 1, .max = 1000000,
               .doc = "requests in one batch"),
         LIMIT("batch_reply", SIZE, IN_CONFIG(batch_reply_bytes), .fallback = "8M", .min = 4096, .max = GIB,
-              .doc = "bytes of a batch's answer beyond which the rest of the batch is refused unexecuted"),
+              .doc = "bytes of a connection's unfinished answers to batches beyond which further calls in "
+                     "batches are refused unexecuted"),
         LIMIT("queue", SIZE, IN_CONFIG(queue_bytes), .fallback = "32M", .min = 65536, .max = 4 * GIB,
               .doc = "bytes of answers not read yet at which a connection is cut off"),
         LIMIT("queue_pause", SIZE, IN_CONFIG(queue_pause_bytes), .fallback = "256K", .min = 4096, .max = 4 * GIB,

@@ -159,7 +159,7 @@ static void outgoing_begin(struct outgoing *out, struct rpc_peer *peer, struct r
 
 /* Whether the answer is as it was meant. When memory was short it is an error instead, for which the memory that the
  * answer had so far nearly always is enough; if even that is not there, nothing can be said. */
-static bool outgoing_settle(struct outgoing *out, const char *id, size_t id_length) {
+static bool outgoing_complete(struct outgoing *out, const char *id, size_t id_length) {
         static const struct rpc_error no_memory = { .error = ENOMEM, .reason = REASON_no_memory,
                                                     .message = "the daemon has no memory for the answer" };
 
@@ -176,6 +176,15 @@ static bool outgoing_settle(struct outgoing *out, const char *id, size_t id_leng
                 out->writer->length = out->mark;
         out->writer->failed = false;
         return false;
+}
+
+/* Likewise. An answer that stays in a batch is counted. */
+static bool outgoing_settle(struct outgoing *out, const char *id, size_t id_length) {
+        bool meant = outgoing_complete(out, id, id_length);
+
+        if (out->batch)
+                out->peer->batch_bytes += out->writer->length - out->mark;
+        return meant;
 }
 
 static void close_fds(const int *fds, size_t n_fds) {
@@ -222,6 +231,8 @@ void batch_unref(struct rpc_batch *batch) {
 
         if (--batch->references)
                 return;
+        peer->batch_bytes -= batch->writer.length;
+        peer->batch_fds -= batch->n_fds;
         if (batch->writer.length && !peer->dropped) {
                 json_write_literal(&batch->writer, "]\n");
                 peer->send(peer, batch->writer.text, batch->writer.length, batch->fds, batch->n_fds);
@@ -346,6 +357,7 @@ static void answer(struct rpc_call *call, const void *result, const struct rpc_e
         if (batch && n_fds) {
                 memcpy(batch->fds + batch->n_fds, fds, n_fds * sizeof(*fds));
                 batch->n_fds += n_fds;
+                call->peer->batch_fds += n_fds;
         }
         call_free(call);
         outgoing_send(&out, fds, n_fds);

@@ -33,7 +33,8 @@ struct rpc_limits {
         size_t nesting;           /* levels of arrays and objects in a text */
         size_t calls_in_flight;   /* of one peer */
         size_t batch_elements;
-        size_t batch_reply_bytes; /* once a batch's reply is this long, its further elements are refused unexecuted */
+        size_t batch_reply_bytes; /* once a peer's unfinished replies to batches are this long, further elements of
+                                   * batches are refused unexecuted */
         size_t fds_per_reply;
 };
 
@@ -111,6 +112,7 @@ struct rpc_peer {
         struct rpc_service *service;
         struct rpc_call *calls; /* in flight */
         size_t n_calls;
+        size_t batch_bytes, batch_fds; /* in its replies to batches that are not finished */
         bool dropped;
 };
 

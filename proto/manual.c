@@ -137,7 +137,8 @@ static void print_limits(void) {
                "Unless configured otherwise, and as\n.B broker.hello\ntells:\n"
                "%zu bytes in a message, %zu levels of nesting, %zu calls of one connection in flight, %zu requests in "
                "a batch,\n"
-               "%zu bytes in the reply to a batch, after which its further calls are refused unexecuted, and\n"
+               "%zu bytes in a connection's unfinished replies to batches, after which further calls in batches\n"
+               "are refused unexecuted, and\n"
                "%zu file descriptors with one reply.\n"
                "A message that is too long is refused once and skipped to its end.\n",
                limits.message_bytes, limits.nesting, limits.calls_in_flight, limits.batch_elements,

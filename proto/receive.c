@@ -150,15 +150,16 @@ static bool request_may(const struct request *request) {
 
 static bool request_within_limits(const struct request *request) {
         const struct rpc_limits *limits = &request->peer->service->limits;
-        const struct rpc_batch *batch = request->batch;
 
         if (request->peer->n_calls >= limits->calls_in_flight) {
                 refuse_limit(request, 0, EBUSY, "too many calls of this connection wait for their answer already",
                              "calls_in_flight", limits->calls_in_flight);
                 return false;
         }
-        if (batch && batch->writer.length >= limits->batch_reply_bytes) {
-                refuse_limit(request, 0, E2BIG, "the answers to this batch are too long; this call was not executed",
+        /* What waits in all of the peer's batches, lest many that wait hold the memory of many. */
+        if (request->batch && request->peer->batch_bytes >= limits->batch_reply_bytes) {
+                refuse_limit(request, 0, E2BIG,
+                             "the answers to batches that are not finished are too long; this call was not executed",
                              "batch_reply_bytes", limits->batch_reply_bytes);
                 return false;
         }
@@ -182,8 +183,9 @@ static bool request_promise_fds(const struct request *request, struct rpc_call *
         }
         if (!request->peer->takes_fds)
                 return true;
-        if ((batch ? batch->n_fds + batch->n_fds_promised : 0) + method->fds_max > limit) {
-                refuse_limit(request, 0, E2BIG, "the replies to this batch would carry too many file descriptors",
+        if ((batch ? request->peer->batch_fds + batch->n_fds_promised : 0) + method->fds_max > limit) {
+                refuse_limit(request, 0, E2BIG,
+                             "the replies to batches that are not finished would carry too many file descriptors",
                              "fds_per_reply", limit);
                 return false;
         }

@@ -176,6 +176,48 @@ static void test_a_batch_whose_answers_grow_too_long_is_not_executed_further(voi
         json_decref(answers);
 }
 
+#define LATE(id) "{\"jsonrpc\":\"2.0\",\"id\":" id ",\"method\":\"late\"}"
+
+/* A batch that waits keeps what was answered so far: a peer must not have many of them hold the memory of many. */
+static void test_batches_that_wait_share_the_limit_of_one(void **state) {
+        json_t *answers;
+        char *second;
+
+        assert_null(ask(&listener, "[" LATE("1") ",{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"long\",\"params\":"
+                                   "{\"bytes\":300}}]"));
+        answers = json_loads(ask(&listener, "[" UPDATE ",{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"update\"}]"), 0,
+                             NULL);
+        second = json_dumps(json_array_get(answers, 0), 0);
+        assert_error(second, E2BIG, "limit");
+        assert_int_equal(listener.n_updates, 0);
+        free(second);
+        json_decref(answers);
+        /* A request by itself is not concerned. */
+        assert_json(call(&listener, "update", "{}"), "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}");
+        toy_answer_late(&listener, 0);
+        assert_json(ask(&listener, "[{\"jsonrpc\":\"2.0\",\"id\":4,\"method\":\"update\"}]"),
+                    "[{\"jsonrpc\":\"2.0\",\"id\":4,\"result\":{}}]");
+}
+
+static void test_batches_that_wait_share_the_descriptors_of_one(void **state) {
+        static const char pass[] = "[{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"pass\",\"params\":{\"fd\":true}}]";
+        json_t *answers;
+        char *first;
+
+        assert_null(ask(&listener, "[" LATE("1") ",{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"pass\",\"params\":"
+                                   "{\"fd\":true}},{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"pass\",\"params\":"
+                                   "{\"fd\":true}}]"));
+        answers = json_loads(ask(&listener, pass), 0, NULL);
+        first = json_dumps(json_array_get(answers, 0), 0);
+        assert_error(first, E2BIG, "limit");
+        free(first);
+        json_decref(answers);
+        toy_answer_late(&listener, 0);
+        assert_int_equal(listener.n_fds, 2);
+        ask(&listener, pass);
+        assert_int_equal(listener.n_fds, 3);
+}
+
 static void test_an_oversize_message_is_told_with_its_limit(void **state) {
         listener.n_heard = 0;
         rpc_peer_complain_oversize(&listener.peer);
@@ -325,6 +367,8 @@ int main(void) {
                 TEST_LIMIT(test_a_batch_beyond_the_limit_is_refused_whole),
                 TEST_LIMIT(test_calls_beyond_the_limit_are_refused_until_one_is_answered),
                 TEST_LIMIT(test_a_batch_whose_answers_grow_too_long_is_not_executed_further),
+                TEST_LIMIT(test_batches_that_wait_share_the_limit_of_one),
+                TEST_LIMIT(test_batches_that_wait_share_the_descriptors_of_one),
                 TEST_LIMIT(test_an_oversize_message_is_told_with_its_limit),
                 TEST(test_answers_overtake_each_other),
                 TEST(test_a_batch_waits_for_its_slowest_call),
