@@ -31,7 +31,7 @@ struct daemon {
         struct memory *memory;
         struct server *server;
         int state_fd, listen_fd;
-        const char *socket; /* that must be removed in the end, or NULL */
+        char *socket; /* that must be removed in the end, or NULL */
         ino_t socket_inode;
         bool handles, stopping;
         int status;
@@ -239,7 +239,12 @@ static int open_socket(struct daemon *daemon, struct failure *failure) {
         if (r == 0)
                 r = listener_bind(path, &daemon->listen_fd, &daemon->socket_inode, failure);
         if (r == 0) {
-                daemon->socket = path;
+                /* A copy: the configuration that the path may come from goes when another is read. */
+                daemon->socket = strdup(path);
+                if (!daemon->socket) {
+                        listener_unlink(path, daemon->socket_inode);
+                        return failure_set(failure, REASON_no_memory, "there is no memory to start");
+                }
                 log_info("listening at %s", path);
         }
         return r;
@@ -299,6 +304,7 @@ static void tear_down(struct daemon *daemon) {
         }
         if (daemon->socket && !daemon->stopping)
                 listener_unlink(daemon->socket, daemon->socket_inode);
+        free(daemon->socket);
         if (daemon->listen_fd >= 0)
                 close(daemon->listen_fd);
         if (daemon->state_fd >= 0)

@@ -178,8 +178,10 @@ static int fill_arguments(struct test_daemon *daemon, char *program, char **argu
         arguments[n++] = program;
         arguments[n++] = (char *)"--config";
         arguments[n++] = daemon->config;
-        arguments[n++] = (char *)"--socket";
-        arguments[n++] = daemon->socket;
+        if (!options->socket_configured) {
+                arguments[n++] = (char *)"--socket";
+                arguments[n++] = daemon->socket;
+        }
         arguments[n++] = (char *)"--state-dir";
         arguments[n++] = daemon->state;
         if (*source) {

@@ -18,6 +18,7 @@ struct test_daemon_options {
         const char *config;             /* text of a configuration file; NULL: an empty file */
         const char *const *arguments;   /* more arguments, ends with NULL */
         const struct test_identity *as; /* run as this user; needs root */
+        bool socket_configured;         /* --socket is left out: `config` says where it is */
         bool open_directory;            /* let every user reach the socket (the daemon still checks who connects) */
 };
 

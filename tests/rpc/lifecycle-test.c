@@ -458,6 +458,21 @@ static void test_a_bad_configuration_changes_nothing(void **state) {
         assert_int_equal(test_daemon_end(running), 0);
 }
 
+static void test_a_socket_from_the_configuration_is_removed_in_the_end_also_after_a_reload(void **state) {
+        struct fixture *fixture = *state;
+        char config[256];
+        struct test_daemon_options options = { .config = config, .socket_configured = true };
+        struct test_daemon *running;
+
+        snprintf(config, sizeof(config), "[daemon]\nsocket = %s\n", fixture->socket);
+        assert_int_equal(test_daemon_start(&options, &running), 0);
+        assert_int_equal(access(fixture->socket, F_OK), 0);
+        reload(running, config);
+        reload(running, config);
+        assert_int_equal(test_daemon_end(running), 0);
+        assert_int_not_equal(access(fixture->socket, F_OK), 0);
+}
+
 static void test_what_needs_a_restart_is_told(void **state) {
         struct test_daemon *running = ask_daemon("");
         struct test_client *client = ask_connect(running, NULL);
@@ -550,6 +565,7 @@ int main(void) {
                 T(test_who_may_connect_can_be_changed_while_running),
                 T(test_what_an_administrator_does_to_others_is_logged),
                 T(test_a_bad_configuration_changes_nothing),
+                T(test_a_socket_from_the_configuration_is_removed_in_the_end_also_after_a_reload),
                 T(test_what_needs_a_restart_is_told),
                 T(test_the_end_is_clean_with_everything_in_use),
                 T(test_a_peer_that_does_not_read_cannot_hold_up_the_end),
