@@ -74,7 +74,7 @@ const struct config_key config_keys[] = {
 
         QUOTA(bytes, SIZE, "unlimited", "bytes of coherent allocations"),
         QUOTA(held_bytes, SIZE, "unlimited", "bytes of regions, the unused parts of them included"),
-        QUOTA(low_bytes, SIZE, "unlimited", "bytes of coherent allocations below 4 GiB"),
+        QUOTA(low_bytes, SIZE, "unlimited", "bytes of allocations and reserved regions below 4 GiB"),
         QUOTA(allocs, COUNT, "1048576", "coherent allocations"),
         QUOTA(devices, COUNT, "4096", "open devices"),
         QUOTA(regions, COUNT, "65536", "regions"),

@@ -114,7 +114,7 @@ static int tier_try(struct request *request, struct supply *supply, int tier) {
 
         if (!tier_want(request, tier, &want))
                 return -ENOSPC;
-        if (want.floor <= LOW_LIMIT && request->kind == REQUEST_ALLOC) {
+        if (want.floor <= LOW_LIMIT) {
                 r = owner_check(request->owner, QUOTA_low_bytes, want.size, &request->failure);
                 if (r < 0)
                         return request->want.limit <= LOW_LIMIT ? r : -ENOSPC;

@@ -23,7 +23,7 @@ struct ticket; /* a request that is not answered yet */
 #define QUOTA_LIST(QUOTA)                                                            \
         QUOTA(bytes, "bytes of coherent allocations")                                \
         QUOTA(held_bytes, "bytes of regions, the unused parts of them included")     \
-        QUOTA(low_bytes, "bytes of coherent allocations below 4 GiB")                \
+        QUOTA(low_bytes, "bytes of allocations and reserved regions below 4 GiB")    \
         QUOTA(allocs, "coherent allocations")                                        \
         QUOTA(devices, "open devices")                                               \
         QUOTA(regions, "regions")                                                    \

@@ -76,14 +76,18 @@ static void check_owner(struct check *check, const struct owner *owner) {
                 DL_FOREACH(device->allocs, alloc) {
                         check_alloc(check, alloc);
                         counted.of[QUOTA_bytes] += alloc->size;
-                        counted.of[QUOTA_low_bytes] += low_part(alloc->addr, alloc->size);
+                        if (!alloc->region->device)
+                                counted.of[QUOTA_low_bytes] += low_part(alloc->addr, alloc->size);
                         counted.of[QUOTA_allocs]++;
                 }
         }
         LL_FOREACH(owner->windows, window)
                 check_arena(check, "owner", window->arena);
-        DL_FOREACH(owner->regions, region)
+        DL_FOREACH(owner->regions, region) {
                 check->checked++;
+                if (region->device)
+                        counted.of[QUOTA_low_bytes] += low_part(region->addr, region->size);
+        }
         check_equal(check, "owner", 0, "bytes", owner->usage.of[QUOTA_bytes], counted.of[QUOTA_bytes]);
         check_equal(check, "owner", 0, "low_bytes", owner->usage.of[QUOTA_low_bytes], counted.of[QUOTA_low_bytes]);
         check_equal(check, "owner", 0, "allocs", owner->usage.of[QUOTA_allocs], counted.of[QUOTA_allocs]);

@@ -41,7 +41,9 @@ int alloc_new(struct request *request, struct alloc **ret) {
         device->n_allocs++;
         device->bytes += alloc->size;
         usage->of[QUOTA_bytes] += alloc->size;
-        usage->of[QUOTA_low_bytes] += low_part(alloc->addr, alloc->size);
+        /* A reserved region has been charged as a whole. */
+        if (!alloc->region->device)
+                usage->of[QUOTA_low_bytes] += low_part(alloc->addr, alloc->size);
         usage->of[QUOTA_allocs]++;
         broker->counts.allocs++;
         broker->counters[COUNTER_allocs]++;
@@ -61,7 +63,8 @@ void alloc_free(struct alloc *alloc) {
         device->n_allocs--;
         device->bytes -= alloc->size;
         owner->usage.of[QUOTA_bytes] -= alloc->size;
-        owner->usage.of[QUOTA_low_bytes] -= low_part(alloc->addr, alloc->size);
+        if (!alloc->region->device)
+                owner->usage.of[QUOTA_low_bytes] -= low_part(alloc->addr, alloc->size);
         owner->usage.of[QUOTA_allocs]--;
         broker->counts.allocs--;
         broker->counters[COUNTER_frees]++;

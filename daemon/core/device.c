@@ -86,8 +86,8 @@ static int options_check(const struct device_options *options, struct failure *f
                 failure_add_number(failure, "asked", options->boundary);
                 return -reason_errno(REASON_boundary);
         }
-        if (options->min_align_mask & (options->min_align_mask + 1)) {
-                failure_set(failure, REASON_bad_param, "min_align_mask must be 2^n-1");
+        if (options->min_align_mask & (options->min_align_mask + 1) || options->min_align_mask == UINT64_MAX) {
+                failure_set(failure, REASON_bad_param, "min_align_mask must be 2^n-1, with n below 64");
                 failure_add_text(failure, "param", "min_align_mask");
                 return -EINVAL;
         }
