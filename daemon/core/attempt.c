@@ -106,6 +106,20 @@ static int arena_try(struct request *request, struct arena *arena, const struct 
         return block_taken(request, region_at(request->owner->broker, request->block.addr));
 }
 
+/* Whether regions of the owner are on their way back: then its quota is not used up for good. */
+static bool quota_returns(const struct owner *owner) {
+        struct region *region, *next;
+        uint64_t live = 0;
+
+        DL_FOREACH_SAFE(owner->regions, region, next) {
+                if (!region->device && !region->n_allocs)
+                        region_restore(region);
+                else
+                        live++;
+        }
+        return owner->usage.of[QUOTA_regions] > live;
+}
+
 /* -ENOSPC: go on looking. */
 static int tier_try(struct request *request, struct supply *supply, int tier) {
         struct arena_request want;
@@ -130,6 +144,38 @@ static int tier_try(struct request *request, struct supply *supply, int tier) {
                         return r;
                 if (r == 0)
                         return ATTEMPT_WORKING;
+                if (r == -reason_errno(REASON_quota) && quota_returns(request->owner))
+                        return ATTEMPT_BLOCKED;
+                if (r != -ENOSPC)
+                        return r;
+        }
+        return -ENOSPC;
+}
+
+/* Fetch memory above 4 GiB before memory below it is used, where the system still has some. */
+static bool fetch_high(struct request *request) {
+        struct arena_request want;
+        struct supply *supply;
+
+        if (!tier_want(request, 0, &want))
+                return false;
+        LL_FOREACH(request->owner->broker->supplies, supply)
+                if (!supply->grows_low && supply_grow(supply, request, want.size, request->device->node) == 0)
+                        return true;
+        return false;
+}
+
+/* -ENOSPC: there is no more. */
+static int fetch_any(struct request *request) {
+        struct supply *supply;
+        int r;
+
+        LL_FOREACH(request->owner->broker->supplies, supply) {
+                r = supply_grow(supply, request, request->want.size, request->device->node);
+                if (r == 0)
+                        return ATTEMPT_WORKING;
+                if (r == -reason_errno(REASON_quota) && quota_returns(request->owner))
+                        return ATTEMPT_BLOCKED;
                 if (r != -ENOSPC)
                         return r;
         }
@@ -165,7 +211,8 @@ static void prospect_add(struct prospect *prospect, const struct supply *supply,
         supply_usage(supply, limit, &free_bytes, &largest);
         prospect->free += free_bytes;
         prospect->largest = larger(prospect->largest, largest);
-        prospect->reachable += free_bytes;
+        /* What is between stock and regions may come back. */
+        prospect->reachable += free_bytes + (supply->held - supply->free - supply->in_regions);
         prospect->growing |= supply->info.available > 0;
         prospect->returning |= supply->returning > 0;
         for (i = 0; i < supply->n_regions; i++) {
@@ -246,12 +293,12 @@ static int attempt_supplies(struct request *request) {
                         if (r != -ENOSPC)
                                 return r;
                 }
-                if (tier > 0)
-                        continue;
-                LL_FOREACH(broker->supplies, supply)
-                        if (supply_grow(supply, request, request->want.size, request->device->node) == 0)
-                                return ATTEMPT_WORKING;
+                if (tier == 0 && fetch_high(request))
+                        return ATTEMPT_WORKING;
         }
+        r = fetch_any(request);
+        if (r != -ENOSPC)
+                return r;
         LL_FOREACH(broker->supplies, supply)
                 reclaimed |= reclaim(supply, request);
         if (reclaimed)

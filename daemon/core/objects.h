@@ -173,6 +173,7 @@ struct supply {
         struct region *idle; /* unused ones, longest first */
         unsigned pending, returning; /* jobs under way; those of them that bring memory */
         uint64_t dry_until_ms;       /* growing brought nothing lately */
+        bool grows_low;              /* growing for a request last brought nothing above 4 GiB */
         uint64_t touched_ms;         /* when stock was last needed */
 };
 
@@ -269,7 +270,8 @@ void supply_free(struct supply *supply);
 /* Look for a run of stock on this node and carve it for the request. 0: under way. -ENOSPC: none suits. Else final. */
 int supply_carve(struct supply *supply, struct request *request, const struct arena_request *want, int node,
                  struct failure *failure);
-/* Ask the system for more, for a request that needs `size`. 0: under way. -ENOSPC: there is no more. */
+/* Ask the system for more, for a request that needs `size`. 0: under way. -ENOSPC: there is not enough. Else final: the
+ * owner could not have it. */
 int supply_grow(struct supply *supply, struct request *request, uint64_t size, int node);
 int supply_zero(struct supply *supply, struct request *request);
 /* done runs with the job's status and failure; the region stays until then. */

@@ -297,7 +297,7 @@ uint64_t requests_deadline(const struct broker *broker) {
                 return deadline;
         for (owner = broker->owners; owner; owner = owner->hh.next)
                 DL_FOREACH(owner->requests, request)
-                        if (request->deadline_ms)
+                        if (request->deadline_ms && request->state == REQUEST_QUEUED)
                                 deadline = smaller(deadline, request->deadline_ms);
         return deadline;
 }

@@ -125,10 +125,12 @@ static void job_ended(struct supply *supply, struct supply_job *job) {
 static void grow_done(struct source_job *source_job) {
         struct supply_job *job = (struct supply_job *)source_job;
         struct supply *supply = source_job->userdata;
-        uint64_t before = supply->held;
+        uint64_t before = supply->held, high_before = supply->held - supply->held_low;
 
         arrivals_put(supply, source_job);
         supply->source->ops->describe(supply->source, &supply->info);
+        if (job->request && supply->held > before)
+                supply->grows_low = supply->held - supply->held_low == high_before;
         supply->touched_ms = now_ms(supply->broker);
         supply->broker->counters[COUNTER_grown_bytes] += supply->held - before;
         if (supply->held == before)
@@ -155,14 +157,21 @@ static int grow_submit(struct supply *supply, struct request *request, uint64_t 
 }
 
 int supply_grow(struct supply *supply, struct request *request, uint64_t size, int node) {
-        uint64_t step;
+        uint64_t needed = round_up(size, supply->info.grain), step;
+        int r;
 
         if (now_ms(supply->broker) < supply->dry_until_ms)
                 return -ENOSPC;
         supply->source->ops->describe(supply->source, &supply->info);
-        if (!supply->info.available)
+        /* Nothing is taken from the system for what even all of it could not serve, or its owner could not be given. */
+        if (!supply->info.available || (needed > supply->free && needed - supply->free > supply->info.available))
                 return -ENOSPC;
-        step = larger(round_up(size, supply->info.grain), smaller(supply->held, GROW_STEP_MAX));
+        r = owner_check(request->owner, QUOTA_held_bytes, needed, &request->failure);
+        if (r == 0)
+                r = owner_check(request->owner, QUOTA_regions, 1, &request->failure);
+        if (r < 0)
+                return r;
+        step = larger(needed, smaller(supply->held, GROW_STEP_MAX));
         step = smaller(larger(step, smaller(UINT64_C(8) << 20, 4 * supply->info.grain)), supply->info.available);
         return grow_submit(supply, request, step, node);
 }
@@ -278,6 +287,7 @@ static void carve_done(struct source_job *source_job) {
         struct broker *broker = supply->broker;
         struct region *region = job->region;
         struct request *request = job->request;
+        struct supply_job ended;
         int r;
 
         if (source_job->status < 0) {
@@ -288,19 +298,21 @@ static void carve_done(struct source_job *source_job) {
                 region->backing = source_job->backing;
         }
         source_job_deinit(source_job);
-        r = source_job->status;
-        if (r == 0) {
+        if (source_job->status == 0) {
                 broker->counters[COUNTER_carves]++;
-                source_job->status = region_go_live(region, request);
+                source_job->status = r = region_go_live(region, request);
                 job_ended(supply, job);
-                if (source_job->status < 0)
+                /* The request may have sent the region back already: its job may be another one now. */
+                if (r < 0)
                         supply_restore(region);
         } else {
-                /* Another user of the same pages got between: there is other stock to try. */
-                if (r == -EAGAIN)
-                        source_job->status = 0;
-                job_ended(supply, job);
+                /* The region, which holds the job, goes before the request is tried again: it is charged no more. */
+                ended = *job;
                 region_discard(region);
+                /* Another user of the same pages got between: there is other stock to try. */
+                if (ended.job.status == -EAGAIN)
+                        ended.job.status = 0;
+                job_ended(supply, &ended);
         }
         requests_serve(broker);
 }

@@ -56,9 +56,10 @@ static void settle(struct fixture *fixture) {
         }
 }
 
-static void start(struct fixture *fixture, const char *layout, struct broker_options *options) {
+static void start_growing(struct fixture *fixture, const char *layout, const char *reserve,
+                          struct broker_options *options) {
         static const struct translator_ops *const translators[] = { &translator_identity_ops, NULL };
-        struct source_option option = { "layout", layout };
+        struct source_option source_options[] = { { "layout", layout }, { "reserve", reserve } };
         struct broker_options defaults;
         struct failure failure = {};
 
@@ -71,12 +72,16 @@ static void start(struct fixture *fixture, const char *layout, struct broker_opt
         options->userdata = fixture;
         options->translators = translators;
         assert_int_equal(broker_new(options, &fixture->broker), 0);
-        if (source_sim_ops.open(&option, 1, &fixture->source, &failure) < 0)
+        if (source_sim_ops.open(source_options, reserve ? 2 : 1, &fixture->source, &failure) < 0)
                 fail_msg("%s", failure.sentence);
         assert_int_equal(broker_add_source(fixture->broker, fixture->source), 0);
         settle(fixture);
         assert_int_equal(session_open(fixture->broker, "user:1000", &fixture->session, NULL), 0);
         fixture->caller = (struct caller){ .session = fixture->session };
+}
+
+static void start(struct fixture *fixture, const char *layout, struct broker_options *options) {
+        start_growing(fixture, layout, NULL, options);
 }
 
 static void problem(void *userdata, const char *what, const char *text, uint64_t handle) {
@@ -811,6 +816,195 @@ static void test_memory_is_zero_when_it_changes_its_owner(void **state) {
         stop(&f);
 }
 
+static int source_total(const struct source_view *view, void *userdata) {
+        *(uint64_t *)userdata = view->total;
+        return 0;
+}
+
+static uint64_t total(struct fixture *f) {
+        uint64_t bytes = 0;
+
+        broker_visit_sources(f->broker, source_total, &bytes);
+        return bytes;
+}
+
+static void test_memory_that_suits_is_used_before_the_system_is_asked_for_more(void **state) {
+        struct fixture f;
+
+        start_growing(&f, "64M@0x40000000,256M@0x140000000", "64M", NULL);
+        take(&f, open_device(&f, MASK32), 4096);
+        take(&f, open_device(&f, MASK32), 4096);
+        assert_int_equal(total(&f), 64 * MIB);
+        stop(&f);
+        start_growing(&f, "256M@0x40000000", "16M", NULL);
+        take(&f, open_device(&f, 0), 4096);
+        take(&f, open_device(&f, 0), 4096);
+        take(&f, open_device(&f, 0), 4096);
+        assert_in_range(total(&f), 16 * MIB, 32 * MIB);
+        stop(&f);
+}
+
+static void test_the_system_is_not_asked_for_what_cannot_be_had(void **state) {
+        struct quota limits = { .of[QUOTA_held_bytes] = 8 * MIB };
+        struct caller admin = { .admin = true };
+        struct fixture f;
+        uint64_t device;
+
+        start_growing(&f, "256M@0x140000000", "16M", NULL);
+        device = open_device(&f, 0);
+        refused(&f, (struct alloc_request){ .device = device, .size = GIB }, REASON_no_memory);
+        assert_int_equal(total(&f), 16 * MIB);
+        assert_int_equal(session_open(f.broker, "user:0", &admin.session, NULL), 0);
+        assert_int_equal(quota_set(&admin, "user:1000", 1u << QUOTA_held_bytes, &limits, NULL), 0);
+        refused(&f, (struct alloc_request){ .device = device, .size = 32 * MIB }, REASON_quota);
+        assert_int_equal(total(&f), 16 * MIB);
+        stop(&f);
+}
+
+static void test_unused_regions_of_an_owner_do_not_use_up_its_quota(void **state) {
+        struct quota limits = { .of[QUOTA_held_bytes] = 8 * MIB };
+        struct caller admin = { .admin = true };
+        struct fixture f;
+        struct answer to;
+        uint64_t device;
+        struct alloc_view a, b;
+
+        start(&f, "64M@0x140000000", NULL);
+        assert_int_equal(session_open(f.broker, "user:0", &admin.session, NULL), 0);
+        assert_int_equal(quota_set(&admin, "user:1000", 1u << QUOTA_held_bytes, &limits, NULL), 0);
+        device = open_device(&f, 0);
+        a = take(&f, device, 4 * MIB);
+        b = take(&f, device, 4 * MIB);
+        refused(&f, (struct alloc_request){ .device = device, .size = 4096, .wait_ms = 1000 }, REASON_quota);
+        drop(&f, a.handle);
+        drop(&f, b.handle);
+        to = ask(&f, &(struct alloc_request){ .device = device, .size = 8 * MIB });
+        if (to.failure.error)
+                fail_msg("%s", to.failure.sentence);
+        stop(&f);
+}
+
+static void test_memory_on_its_way_to_others_counts_as_memory_that_may_come_back(void **state) {
+        struct alloc_request request = { .size = 12 * MIB };
+        struct caller mine, other = {};
+        struct answer a = {}, b = {};
+        struct fixture f;
+
+        start(&f, "16M@0x140000000", NULL);
+        mine = f.caller;
+        assert_int_equal(session_open(f.broker, "user:1001", &other.session, NULL), 0);
+        request.device = open_device(&f, 0);
+        coherent_alloc(&mine, &request, answer, &a);
+        f.caller = other;
+        request = (struct alloc_request){ .device = open_device(&f, 0), .size = 8 * MIB, .wait_ms = 1000 };
+        coherent_alloc(&other, &request, answer, &b);
+        assert_false(b.given);
+        settle(&f);
+        assert_true(a.given);
+        assert_false(b.given);
+        f.caller = mine;
+        drop(&f, a.handle);
+        settle(&f);
+        assert_true(b.given);
+        assert_int_equal(b.failure.error, 0);
+        stop(&f);
+}
+
+static void test_a_deadline_that_passes_while_a_job_runs_does_not_call_for_a_tick(void **state) {
+        struct alloc_request request = { .size = MIB, .wait_ms = 5 };
+        struct answer a = {};
+        struct fixture f;
+
+        start(&f, "16M@0x140000000", NULL);
+        request.device = open_device(&f, 0);
+        coherent_alloc(&f.caller, &request, answer, &a);
+        f.now += 10;
+        broker_tick(f.broker);
+        assert_false(a.given);
+        assert_true(broker_deadline(f.broker) > f.now);
+        settle(&f);
+        assert_true(a.given);
+        stop(&f);
+}
+
+static void test_reserved_regions_below_4_gib_count_against_the_quota_of_low_bytes(void **state) {
+        struct quota limits = { .of[QUOTA_low_bytes] = 4 * MIB };
+        struct reserve_request reserve = { .size = 8 * MIB, .mask = MASK32 };
+        struct caller admin = { .admin = true };
+        struct answer region = {};
+        struct fixture f;
+
+        start(&f, "64M@0x40000000", NULL);
+        assert_int_equal(session_open(f.broker, "user:0", &admin.session, NULL), 0);
+        assert_int_equal(quota_set(&admin, "user:1000", 1u << QUOTA_low_bytes, &limits, NULL), 0);
+        reserve.device = open_device(&f, 0);
+        device_reserve(&f.caller, &reserve, answer, &region);
+        settle(&f);
+        assert_int_equal(region.failure.reason, REASON_quota);
+        reserve.size = 3 * MIB;
+        region = (struct answer){};
+        device_reserve(&f.caller, &reserve, answer, &region);
+        settle(&f);
+        assert_int_equal(region.failure.error, 0);
+        assert_int_equal(usage(&f, QUOTA_low_bytes), 3 * MIB);
+        take(&f, reserve.device, 2 * MIB);
+        assert_int_equal(usage(&f, QUOTA_low_bytes), 3 * MIB);
+        refused(&f, (struct alloc_request){ .device = open_device(&f, 0), .size = 2 * MIB, .mask = MASK32 }, REASON_quota);
+        stop(&f);
+}
+
+static void test_an_alignment_that_nothing_has_is_refused(void **state) {
+        struct device_options options = { .name = "nic", .min_align_mask = UINT64_MAX, .node = -1 };
+        struct failure failure;
+        struct fixture f;
+        uint64_t device;
+
+        start(&f, "16M@0x140000000", NULL);
+        assert_int_equal(device_open(&f.caller, &options, &device, &failure), -EINVAL);
+        assert_int_equal(failure.reason, REASON_bad_param);
+        stop(&f);
+}
+
+/* A source whose next carve breaks apart, as one does where others use the same pages. */
+static struct source_ops breaking_ops;
+static void (*carve_done)(struct source_job *job);
+static unsigned carves_to_break;
+
+static void broken(struct source_job *job) {
+        job->addr &= ~UINT64_C(1);
+        assert_int_equal(job->n_arrived, 1);
+        job->arrived[0].addr &= ~UINT64_C(1);
+        job->status = -EAGAIN;
+        carve_done(job);
+}
+
+static void break_submit(struct source *source, struct source_job *job) {
+        if (job->kind == SOURCE_CARVE && carves_to_break) {
+                carves_to_break--;
+                carve_done = job->done;
+                job->done = broken;
+                job->addr |= 1;
+        }
+        source_sim_ops.submit(source, job);
+}
+
+static void test_a_run_that_broke_apart_is_not_held_against_the_quota(void **state) {
+        struct quota limits = { .of[QUOTA_held_bytes] = 4 * MIB, .of[QUOTA_regions] = 1 };
+        struct caller admin = { .admin = true };
+        struct fixture f;
+
+        start(&f, "16M@0x140000000", NULL);
+        breaking_ops = source_sim_ops;
+        breaking_ops.submit = break_submit;
+        f.source->ops = &breaking_ops;
+        assert_int_equal(session_open(f.broker, "user:0", &admin.session, NULL), 0);
+        assert_int_equal(quota_set(&admin, "user:1000", 1u << QUOTA_held_bytes | 1u << QUOTA_regions, &limits, NULL), 0);
+        carves_to_break = 1;
+        take(&f, open_device(&f, 0), 4 * MIB);
+        assert_int_equal(usage(&f, QUOTA_regions), 1);
+        stop(&f);
+}
+
 struct random_state {
         unsigned seed;
         struct {
@@ -903,6 +1097,14 @@ int main(void) {
                 cmocka_unit_test(test_the_configuration_says_which_devices_delegate),
                 cmocka_unit_test(test_zeroed_memory_is_zero_and_the_rest_of_the_region_is_untouched),
                 cmocka_unit_test(test_memory_is_zero_when_it_changes_its_owner),
+                cmocka_unit_test(test_memory_that_suits_is_used_before_the_system_is_asked_for_more),
+                cmocka_unit_test(test_the_system_is_not_asked_for_what_cannot_be_had),
+                cmocka_unit_test(test_unused_regions_of_an_owner_do_not_use_up_its_quota),
+                cmocka_unit_test(test_memory_on_its_way_to_others_counts_as_memory_that_may_come_back),
+                cmocka_unit_test(test_a_deadline_that_passes_while_a_job_runs_does_not_call_for_a_tick),
+                cmocka_unit_test(test_reserved_regions_below_4_gib_count_against_the_quota_of_low_bytes),
+                cmocka_unit_test(test_an_alignment_that_nothing_has_is_refused),
+                cmocka_unit_test(test_a_run_that_broke_apart_is_not_held_against_the_quota),
                 cmocka_unit_test(test_random_allocations_never_overlap_and_the_books_stay_right),
         };
 
