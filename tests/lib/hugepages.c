@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -11,6 +12,39 @@
 #include <unistd.h>
 
 #define PAGES "/sys/kernel/mm/hugepages/hugepages-2048kB"
+
+/* How long another test may have the huge pages. */
+enum { TURN_SECONDS = 300 };
+
+static int lock_fd = -1, keeper_fd = -1;
+
+/* What a test forks must not hold up the next test, nor what is put back, when it outlives the test. */
+static void let_go_in_child(void) {
+        if (lock_fd >= 0)
+                close(lock_fd);
+        if (keeper_fd >= 0)
+                close(keeper_fd);
+        lock_fd = keeper_fd = -1;
+}
+
+static void turn_is_over(int number) {
+}
+
+/* Locks until this process and its keeper end. */
+static int wait_for_turn(void) {
+        struct sigaction ring = { .sa_handler = turn_is_over }, before;
+        int r;
+
+        lock_fd = open(PAGES "/nr_hugepages", O_RDONLY | O_CLOEXEC);
+        if (lock_fd < 0)
+                return -ENOENT;
+        sigaction(SIGALRM, &ring, &before);
+        alarm(TURN_SECONDS);
+        r = flock(lock_fd, LOCK_EX) < 0 ? -errno : 0;
+        alarm(0);
+        sigaction(SIGALRM, &before, NULL);
+        return r == -EINTR ? -ETIMEDOUT : r;
+}
 
 static int read_number(const char *name, size_t *ret) {
         char path[128], text[32];
@@ -93,28 +127,27 @@ static int start_keeper(size_t added) {
                         write_total(total > added ? total - added : 0);
                 _exit(0);
         }
-        close(ends[0]); /* the other end stays open until this process ends */
+        close(ends[0]);
+        keeper_fd = ends[1]; /* stays open until this process ends */
         return 0;
 }
 
 int test_hugepages_reserve(size_t n) {
         size_t total, available;
-        int lock, error;
+        int error;
 
         if (geteuid() != 0)
                 return -EPERM;
         error = pagemap_shows_addresses();
         if (error < 0)
                 return error;
-        lock = open(PAGES, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (lock < 0)
-                return -ENOENT;
-        if (flock(lock, LOCK_EX) < 0) /* stays locked until this process and its keeper end */
-                return -errno;
+        error = wait_for_turn();
+        if (error < 0)
+                return error;
         if (read_number("nr_hugepages", &total) < 0 || read_number("free_hugepages", &available) < 0)
                 return -EIO;
         if (available >= n)
-                return 0;
+                return pthread_atfork(NULL, NULL, let_go_in_child) ? -ENOMEM : 0;
         error = write_total(total + n - available);
         if (error < 0)
                 return error;
@@ -124,6 +157,9 @@ int test_hugepages_reserve(size_t n) {
                 write_total(total);
                 return error;
         }
+        /* From here on: the keeper has the lock, too. */
+        if (pthread_atfork(NULL, NULL, let_go_in_child))
+                return -ENOMEM;
         return test_hugepages_free() >= n ? 0 : -ENOMEM;
 }
 
@@ -132,6 +168,10 @@ void test_hugepages_reserve_or_skip(size_t n) {
 
         if (error == 0)
                 return;
+        if (error == -ETIMEDOUT) {
+                fprintf(stderr, "another test has held the huge pages for %d s\n", TURN_SECONDS);
+                exit(1);
+        }
         printf("skipped: %zu huge pages of 2 MiB and the right to read their addresses are needed: %s\n", n,
                error == -EACCES ? "pagemap shows no machine addresses here" : strerror(-error));
         exit(77);

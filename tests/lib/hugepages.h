@@ -6,7 +6,7 @@
 
 /* Make sure that at least n pages are free, until this process ends; tests that call this run one after the other.
  * 0; -EPERM: not root; -EACCES: pagemap shows no machine addresses here; -ENOMEM: the system has not that many;
- * -ENOENT: it has no 2 MiB pages. Call it once. */
+ * -ENOENT: it has no 2 MiB pages; -ETIMEDOUT: another test kept them for minutes. Call it once, before any fork(). */
 int test_hugepages_reserve(size_t n);
 
 /* The same, but on failure it prints why and ends the process with 77, which the test driver takes for "skipped". */
