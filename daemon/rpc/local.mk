@@ -4,6 +4,7 @@ librpc_la_SOURCES = \
 	daemon/rpc/connection.c daemon/rpc/connection.h \
 	daemon/rpc/error.c daemon/rpc/error.h \
 	daemon/rpc/identity.c daemon/rpc/identity.h \
+	daemon/rpc/json-memory.c daemon/rpc/json-memory.h \
 	daemon/rpc/latency.c daemon/rpc/latency.h \
 	daemon/rpc/listener.c daemon/rpc/listener.h \
 	daemon/rpc/method.c daemon/rpc/method.h \
@@ -17,5 +18,5 @@ librpc_la_SOURCES = \
 	daemon/rpc/principal.c daemon/rpc/principal.h \
 	daemon/rpc/server.c daemon/rpc/server.h \
 	daemon/rpc/session.c daemon/rpc/session.h
-librpc_la_CFLAGS = $(AM_CFLAGS) $(UV_CFLAGS)
-librpc_la_LIBADD = libproto.la $(UV_LIBS)
+librpc_la_CFLAGS = $(AM_CFLAGS) $(UV_CFLAGS) $(JANSSON_CFLAGS)
+librpc_la_LIBADD = libproto.la $(UV_LIBS) $(JANSSON_LIBS)

@@ -5,6 +5,7 @@
 #include <utlist.h>
 
 #include "daemon/rpc/connection.h"
+#include "daemon/rpc/json-memory.h"
 #include "daemon/rpc/listener.h"
 #include "daemon/rpc/method.h"
 #include "daemon/rpc/principal.h"
@@ -56,6 +57,7 @@ int server_new(uv_loop_t *loop, struct broker *broker, const struct server_setti
 
         if (!server)
                 return r;
+        json_memory_init();
         server->loop = loop;
         server->broker = broker;
         server->settings = *settings;

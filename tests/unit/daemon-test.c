@@ -12,6 +12,7 @@
 #include "daemon/config.h"
 #include "daemon/iommu/none.h"
 #include "daemon/iommu/pci.h"
+#include "daemon/rpc/json-memory.h"
 #include "daemon/rpc/latency.h"
 #include "daemon/rpc/method.h"
 
@@ -162,6 +163,39 @@ static void test_no_latency_is_beyond_the_histogram(void **state) {
         assert_int_equal(latency_quantile(&latency, 1), 0);
 }
 
+/* ---- memory for the parser ---- */
+
+void *__real_malloc(size_t size);
+void *__wrap_malloc(size_t size);
+
+static bool exhausted;
+
+void *__wrap_malloc(size_t size) {
+        return exhausted ? NULL : __real_malloc(size);
+}
+
+static void test_the_parser_has_a_reserve_when_memory_is_short(void **state) {
+        char *from_system = json_memory_take(100), *one, *other;
+
+        assert_non_null(from_system);
+        exhausted = true;
+        for (int i = 0; i < 3; i++) {
+                one = json_memory_take(100);
+                other = json_memory_take(6 << 20);
+                assert_non_null(one);
+                assert_non_null(other);
+                memset(one, 1, 100);
+                memset(other, 2, 6 << 20);
+                assert_int_equal(one[99], 1);
+                assert_null(json_memory_take(6 << 20));
+                json_memory_give(one);
+                json_memory_give(other);
+        }
+        exhausted = false;
+        json_memory_give(from_system);
+        json_memory_give(NULL);
+}
+
 /* ---- digests ---- */
 
 static uint64_t digest(const struct coherent_alloc_params *params) {
@@ -200,6 +234,7 @@ int main(void) {
                 cmocka_unit_test(test_a_name_that_is_too_long_is_refused),
                 cmocka_unit_test(test_quantiles_are_known_to_an_eighth),
                 cmocka_unit_test(test_no_latency_is_beyond_the_histogram),
+                cmocka_unit_test(test_the_parser_has_a_reserve_when_memory_is_short),
                 cmocka_unit_test(test_a_digest_is_of_everything_but_the_key),
         };
 

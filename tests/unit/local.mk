@@ -86,5 +86,6 @@ check_PROGRAMS += tests/unit/daemon-test
 TESTS += tests/unit/daemon-test
 tests_unit_daemon_test_SOURCES = tests/unit/daemon-test.c
 tests_unit_daemon_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS)
+tests_unit_daemon_test_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=malloc
 tests_unit_daemon_test_LDADD = libdaemon.la $(CMOCKA_LIBS)
 endif
