@@ -40,6 +40,7 @@ struct link {
         pthread_cond_t changed;  /* the channel, a place for one more call */
         struct channel *channel; /* NULL: lost, or never there */
         bool reading;            /* a thread has the reader's role on `channel` */
+        bool unclear;            /* an answer came that may be any call's; the reader's own */
         bool connecting;         /* a thread is making a new channel */
         unsigned connects;       /* attempts that have ended */
         int connect_status;      /* of the last one; its sentence is in connect_sentence */
@@ -75,15 +76,28 @@ static void call_remove(struct link *link, struct call *call) {
         pthread_cond_signal(&link->changed);
 }
 
-static void take_message(json_t *message, const int *fds, size_t n_fds, void *userdata) {
-        struct link *link = userdata;
+/* Which call a message is the answer to, if any. An error without an id is about a request that the daemon could not
+ * read, such as one beyond a limit that was lowered since: if there are several, nobody knows whose it is. */
+static struct call *find_call(struct link *link, json_t *message) {
         json_t *id = json_object_get(message, "id");
         struct call *call;
 
-        pthread_mutex_lock(&link->lock);
+        if (json_is_null(id) && json_object_get(message, "error")) {
+                link->unclear |= link->n_calls > 1;
+                return link->n_calls == 1 ? TAILQ_FIRST(&link->calls) : NULL;
+        }
         TAILQ_FOREACH(call, &link->calls, entry)
                 if (json_is_integer(id) && (uint64_t)json_integer_value(id) == call->id)
                         break;
+        return call;
+}
+
+static void take_message(json_t *message, const int *fds, size_t n_fds, void *userdata) {
+        struct link *link = userdata;
+        struct call *call;
+
+        pthread_mutex_lock(&link->lock);
+        call = find_call(link, message);
         if (call) {
                 call_remove(link, call);
                 call->message = message;
@@ -205,6 +219,9 @@ static int say_hello(struct link *link, struct channel *channel) {
         char *text = params ? json_dumps(params, JSON_COMPACT) : NULL;
         int r = text ? send_request(channel, 0, "broker.hello", text) : -ENOMEM;
 
+        /* A daemon that refuses a connection says why and hangs up, whether it was asked already or not. */
+        if (r == -EPIPE)
+                r = 0;
         while (!r && !hello.done)
                 r = channel_receive(channel, HELLO_MS, take_hello, &hello);
         if (hello.done)
@@ -358,6 +375,10 @@ static void await(struct link *link, struct channel *channel, struct call *call,
                 pthread_mutex_lock(&link->lock);
                 if (link->channel == channel)
                         link->reading = false;
+                /* One of the calls would wait for ever. */
+                if (!r && link->unclear)
+                        r = -EPROTO;
+                link->unclear = false;
                 if (r)
                         lose_channel(link, channel, r);
         }

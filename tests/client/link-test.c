@@ -475,6 +475,65 @@ static void test_a_server_of_another_protocol_is_told_apart(void **state) {
         answer_hello_with("{\"half\":", -ECONNRESET);
 }
 
+/* A daemon that has no place for a connection says so and hangs up, often before the client has asked for anything. */
+static void test_a_refusal_is_heard_although_the_daemon_hung_up_first(void **state) {
+        struct scripted *scripted = scripted_new();
+
+        for (int i = 0; i < 200; i++) {
+                struct task task = { .uri = scripted_uri(scripted) };
+
+                task_start(&task, do_connect);
+                scripted_accept(scripted);
+                scripted_send(scripted,
+                              "{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":1,\"message\":\"join the group\"}}\n",
+                              NULL, 0);
+                scripted_hang_up(scripted);
+                assert_int_equal(task_end(&task), -EPERM);
+                assert_string_equal(task.error, "join the group");
+        }
+        scripted_free(scripted);
+}
+
+#define COMPLAINT                                                                                                      \
+        "{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32600,\"message\":\"Invalid Request\",\"data\":"            \
+        "{\"reason\":\"limit\",\"limit\":1024}}}\n"
+
+/* Such as when the daemon's limits were lowered since it told them. */
+static void test_a_complaint_without_an_id_is_the_answer_to_the_only_call(void **state) {
+        struct scripted *scripted = scripted_new();
+        dmab_t *dmab = connect_to(scripted);
+        struct task task = { .dmab = dmab, .method = "broker.ping" };
+
+        task_start(&task, do_call);
+        scripted_expect(scripted, "broker.ping");
+        scripted_send(scripted, COMPLAINT, NULL, 0);
+        assert_int_equal(task_end(&task), -EINVAL);
+        assert_string_equal(task.reason, "limit");
+        disconnect(scripted, dmab);
+}
+
+static void test_a_complaint_without_an_id_among_several_calls_leaves_none_waiting(void **state) {
+        struct scripted *scripted = scripted_new();
+        dmab_t *dmab = connect_to(scripted);
+        struct task tasks[2] = { { .dmab = dmab, .method = "broker.ping" }, { .dmab = dmab, .method = "broker.ping" } };
+
+        for (size_t i = 0; i < 2; i++)
+                task_start(&tasks[i], do_call);
+        scripted_expect(scripted, "broker.ping");
+        scripted_expect(scripted, "broker.ping");
+        scripted_send(scripted, COMPLAINT, NULL, 0);
+        scripted_welcome(scripted);
+        for (size_t i = 0; i < 2; i++) {
+                scripted_expect(scripted, "broker.ping");
+                scripted_result(scripted, "{}");
+        }
+        for (size_t i = 0; i < 2; i++) {
+                assert_int_equal(task_end(&tasks[i]), 0);
+                free(tasks[i].result);
+        }
+        disconnect(scripted, dmab);
+}
+
 /* A reply that announces another number of descriptors than came must not be given those of another reply. */
 static void test_descriptors_that_do_not_fit_end_the_connection(void **state) {
         struct scripted *scripted = scripted_new();
@@ -575,6 +634,9 @@ int main(void) {
                 cmocka_unit_test(test_a_forgotten_session_is_stale_for_good_and_memory_can_be_released),
                 cmocka_unit_test(test_a_daemon_that_stays_away_is_given_up),
                 cmocka_unit_test(test_a_server_of_another_protocol_is_told_apart),
+                cmocka_unit_test(test_a_refusal_is_heard_although_the_daemon_hung_up_first),
+                cmocka_unit_test(test_a_complaint_without_an_id_is_the_answer_to_the_only_call),
+                cmocka_unit_test(test_a_complaint_without_an_id_among_several_calls_leaves_none_waiting),
                 cmocka_unit_test(test_descriptors_that_do_not_fit_end_the_connection),
                 cmocka_unit_test(test_an_answer_that_lies_about_memory_is_refused_and_given_back),
                 cmocka_unit_test(test_the_child_of_a_fork_cannot_use_the_handle_but_can_drop_it),
