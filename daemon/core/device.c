@@ -102,7 +102,7 @@ struct resolved {
         const struct translator_ops *translator;
         struct translation *translation;
         struct translator_facts facts;
-        uint64_t reach;
+        uint64_t reach, coherent_reach;
 };
 
 static int resolved_attach(struct broker *broker, const char *name, struct resolved *resolved, struct failure *failure) {
@@ -146,6 +146,13 @@ static int unknown_parent(const char *name, const char *parent, struct failure *
         return -reason_errno(REASON_unknown_device);
 }
 
+static void template_restrict(const struct template *template, struct resolved *resolved) {
+        if (template && template->options.mask)
+                resolved->reach = smaller(resolved->reach, template->options.mask);
+        if (template && template->options.coherent_mask)
+                resolved->coherent_reach = smaller(resolved->coherent_reach, template->options.coherent_mask);
+}
+
 /* Walk from a device that has no DMA of its own to the nearest ancestor that has it. */
 static int resolve(struct owner *owner, const struct device_options *options, struct resolved *ret,
                    struct failure *failure) {
@@ -155,12 +162,11 @@ static int resolve(struct owner *owner, const struct device_options *options, st
         bool dma = template ? template->dma : !parent;
         int r, depth;
 
-        *ret = (struct resolved){ .reach = UINT64_MAX };
+        *ret = (struct resolved){ .reach = UINT64_MAX, .coherent_reach = UINT64_MAX };
         if (!parent && template)
                 parent = template->options.parent;
         for (depth = 0; !dma; depth++) {
-                if (template && template->options.mask)
-                        ret->reach = smaller(ret->reach, template->options.mask);
+                template_restrict(template, ret);
                 if (!parent || depth == ANCESTORS_MAX)
                         return failure_set(failure, REASON_unsupported,
                                            "%s has no DMA of its own, and no ancestor of it has", options->name);
@@ -174,8 +180,7 @@ static int resolve(struct owner *owner, const struct device_options *options, st
                 dma = !template || template->dma;
                 parent = template ? template->options.parent : NULL;
         }
-        if (template && template->options.mask)
-                ret->reach = smaller(ret->reach, template->options.mask);
+        template_restrict(template, ret);
         r = resolved_attach(owner->broker, name, ret, failure);
         if (r == 0 && name != options->name && !template && !ret->facts.present) {
                 resolved_detach(ret);
@@ -227,10 +232,10 @@ static void limits_set(struct device *device, const struct device_options *optio
         const struct device_options *says = template ? &template->options : &nothing;
 
         device->reach = resolved->reach;
+        device->coherent_reach = smaller(resolved->coherent_reach, device->reach);
         device->mask = smaller(options->mask ? options->mask : UINT64_MAX, device->reach);
-        device->coherent_mask = options->coherent_mask   ? smaller(options->coherent_mask, device->reach)
-                                : says->coherent_mask ? smaller(says->coherent_mask, device->mask)
-                                                      : device->mask;
+        device->coherent_mask = smaller(options->coherent_mask ? options->coherent_mask : device->mask,
+                                        device->coherent_reach);
         device->boundary = tightest(options->boundary, says->boundary);
         device->max_segment = tightest(options->max_segment, says->max_segment);
         device->min_align_mask = larger(options->min_align_mask, says->min_align_mask);
@@ -427,14 +432,14 @@ int device_set_mask(const struct caller *caller, uint64_t handle, uint64_t mask,
 
         r = device_find(caller, handle, &device, failure);
         if (r == 0)
-                r = mask_serve(device->owner->broker, smaller(mask, device->reach), failure);
+                r = mask_serve(device->owner->broker, smaller(mask, device->coherent_reach), failure);
         if (r == 0)
                 r = mask_check(mask, failure);
         if (r < 0)
                 return r;
-        device->coherent_mask = smaller(mask, device->reach);
+        device->coherent_mask = smaller(mask, device->coherent_reach);
         if (!coherent)
-                device->mask = device->coherent_mask;
+                device->mask = smaller(mask, device->reach);
         return 0;
 }
 
@@ -446,7 +451,7 @@ int device_supported(const struct caller *caller, uint64_t handle, uint64_t mask
         r = device_find(caller, handle, &device, failure);
         if (r < 0)
                 return r;
-        *ret = mask_check(mask, NULL) == 0 && mask_serve(device->owner->broker, smaller(mask, device->reach), NULL) == 0;
+        *ret = mask_check(mask, NULL) == 0 && mask_serve(device->owner->broker, smaller(mask, device->coherent_reach), NULL) == 0;
         return 0;
 }
 

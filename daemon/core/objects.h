@@ -98,6 +98,7 @@ struct device {
         const struct translator_ops *translator;
         struct translation *translation;
         uint64_t reach; /* the mask beyond which no mask can go: of the ancestors and of the translator */
+        uint64_t coherent_reach; /* the same of coherent masks, which the configuration may restrict further */
         uint64_t mask, coherent_mask, boundary, max_segment, min_align_mask, timeout_ms;
         int node;
         struct alloc *allocs;
