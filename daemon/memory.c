@@ -195,7 +195,7 @@ void memory_reconfigure(struct memory *memory, const struct config *old, const s
         broker_reconfigure(memory->broker, &options);
         for (size_t i = 0; i < old->n_quotas; i++)
                 if (!find_quota(new, old->quotas[i].owner))
-                        broker_set_quota(memory->broker, old->quotas[i].owner, &new->quota);
+                        broker_unset_quota(memory->broker, old->quotas[i].owner);
         if (define(memory, new) < 0)
                 log_error("there is no memory for all of the new configuration");
 }

@@ -104,6 +104,8 @@ int quota_set(const struct caller *caller, const char *owner, unsigned mask, con
               struct failure *failure);
 /* The same without a caller: what the configuration says. */
 int broker_set_quota(struct broker *broker, const char *owner, const struct quota *limits);
+/* Nothing is said about this owner any more: it has the default, also when that changes. */
+void broker_unset_quota(struct broker *broker, const char *owner);
 typedef int (*owner_visit_fn)(const struct owner_view *view, void *userdata);
 int broker_visit_owners(struct broker *broker, owner_visit_fn visit, void *userdata);
 

@@ -204,6 +204,17 @@ int broker_set_quota(struct broker *broker, const char *name, const struct quota
         return 0;
 }
 
+void broker_unset_quota(struct broker *broker, const char *name) {
+        struct owner *owner = owner_find(broker, name);
+
+        if (!owner)
+                return;
+        owner->quota_set = false;
+        owner->quota = broker->options.quota;
+        owner_forget(owner);
+        requests_serve(broker);
+}
+
 int broker_visit_owners(struct broker *broker, owner_visit_fn visit, void *userdata) {
         struct owner *owner, *next;
         struct owner_view view;
