@@ -272,6 +272,10 @@ static int request_explain(struct request *request) {
                 return -request->failure.error;
         }
         prospect_own(&prospect, request);
+        /* Memory above 4 GiB may become free, so it is worth waiting: but if not, this is why. */
+        if (prospect.largest >= request->want.size &&
+            owner_check(request->owner, QUOTA_low_bytes, request->want.size, &request->failure) < 0)
+                return 0;
         explain(request, prospect.free < request->want.size ? REASON_no_memory : REASON_no_contiguous, &prospect,
                 prospect.largest >= request->want.size
                         ? "What is free is kept for high priority or for narrower masks, or does not suit the alignment"

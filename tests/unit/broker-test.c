@@ -762,6 +762,61 @@ static void test_the_configuration_says_which_devices_delegate(void **state) {
         stop(&f);
 }
 
+static void test_no_coherent_mask_goes_beyond_the_one_in_the_configuration(void **state) {
+        struct device_options says = { .name = "nic", .coherent_mask = MASK32, .node = -1 };
+        struct device_options hub = { .name = "hub", .parent = "nic", .node = -1 };
+        struct device_options wide = { .name = "nic", .coherent_mask = UINT64_MAX, .node = -1 };
+        struct device_options child = { .name = "hub", .node = -1 };
+        struct device_view view;
+        struct fixture f;
+        uint64_t device;
+
+        start(&f, "16M@0x40000000,16M@0x140000000", NULL);
+        assert_int_equal(broker_define_device(f.broker, &says, true), 0);
+        assert_int_equal(broker_define_device(f.broker, &hub, false), 0);
+        assert_int_equal(device_open(&f.caller, &child, &device, NULL), 0);
+        assert_in_range(take(&f, device, 4096).dma_addr, 0, MASK32);
+        assert_int_equal(device_open(&f.caller, &wide, &device, NULL), 0);
+        assert_in_range(take(&f, device, 4096).dma_addr, 0, MASK32);
+        assert_int_equal(device_set_mask(&f.caller, device, UINT64_MAX, false, NULL), 0);
+        assert_int_equal(device_get(&f.caller, device, &view, NULL), 0);
+        assert_int_equal(view.mask, UINT64_MAX);
+        assert_int_equal(view.coherent_mask, MASK32);
+        assert_in_range(take(&f, device, 4096).dma_addr, 0, MASK32);
+        stop(&f);
+}
+
+static void test_a_quota_that_is_no_longer_said_gives_way_to_the_default(void **state) {
+        struct broker_options options;
+        struct quota limits = {};
+        struct fixture f;
+
+        broker_options_default(&options);
+        start(&f, "16M@0x140000000", &options);
+        assert_int_equal(broker_set_quota(f.broker, "user:1000", &limits), 0);
+        assert_int_equal(broker_set_quota(f.broker, "user:1001", &limits), 0);
+        broker_unset_quota(f.broker, "user:1000");
+        broker_unset_quota(f.broker, "user:1001");
+        broker_unset_quota(f.broker, "user:1002");
+        take(&f, open_device(&f, 0), 4096);
+        options.quota.of[QUOTA_allocs] = 1;
+        broker_reconfigure(f.broker, &options);
+        refused(&f, (struct alloc_request){ .device = open_device(&f, 0), .size = 4096 }, REASON_quota);
+        stop(&f);
+}
+
+static void test_a_wide_mask_that_may_have_no_more_low_memory_is_told_so(void **state) {
+        struct quota limits = { .of[QUOTA_low_bytes] = 4096 };
+        struct caller admin = { .admin = true };
+        struct fixture f;
+
+        start(&f, "64M@0x40000000", NULL);
+        assert_int_equal(session_open(f.broker, "user:0", &admin.session, NULL), 0);
+        assert_int_equal(quota_set(&admin, "user:1000", 1u << QUOTA_low_bytes, &limits, NULL), 0);
+        refused(&f, (struct alloc_request){ .device = open_device(&f, 0), .size = 8192 }, REASON_quota);
+        stop(&f);
+}
+
 static void test_zeroed_memory_is_zero_and_the_rest_of_the_region_is_untouched(void **state) {
         struct alloc_request request = { .size = 64 * KIB };
         struct alloc_view a, b;
@@ -1095,6 +1150,9 @@ int main(void) {
                 cmocka_unit_test(test_the_same_key_gives_the_same_answer_and_takes_nothing_twice),
                 cmocka_unit_test(test_a_device_without_dma_uses_its_nearest_ancestor_that_has_it),
                 cmocka_unit_test(test_the_configuration_says_which_devices_delegate),
+                cmocka_unit_test(test_no_coherent_mask_goes_beyond_the_one_in_the_configuration),
+                cmocka_unit_test(test_a_quota_that_is_no_longer_said_gives_way_to_the_default),
+                cmocka_unit_test(test_a_wide_mask_that_may_have_no_more_low_memory_is_told_so),
                 cmocka_unit_test(test_zeroed_memory_is_zero_and_the_rest_of_the_region_is_untouched),
                 cmocka_unit_test(test_memory_is_zero_when_it_changes_its_owner),
                 cmocka_unit_test(test_memory_that_suits_is_used_before_the_system_is_asked_for_more),
