@@ -195,7 +195,8 @@ struct alloc_view {
 };
 
 /* done is called exactly once, possibly before this returns (the return value is then NULL), with the allocation's
- * handle. Waiting requests of one owner are served in the order in which they came. */
+ * handle. Waiting requests of one owner are served in the order in which they came, those of a device that has reserved
+ * regions apart from the others. */
 struct ticket *coherent_alloc(const struct caller *caller, const struct alloc_request *request, broker_done_fn done,
                               void *userdata);
 /* Nobody waits for the answer any more; what it may have taken is given back. */

@@ -89,6 +89,12 @@ struct template {
         char name[];
 };
 
+/* Who comes first, comes first in its lane: a device that is served from its own reserve has one of its own. */
+struct lane {
+        uint64_t round;      /* in which the rest was found out */
+        bool blocked, waits; /* an earlier request is not answered; and one that may wait */
+};
+
 struct device {
         struct device *prev, *next; /* in owner->devices */
         uint64_t handle;
@@ -105,6 +111,7 @@ struct device {
         uint64_t n_allocs, bytes;
         struct arena *reserve; /* NULL: served from the owner's windows */
         uint64_t reserved_bytes;
+        struct lane lane;
         unsigned n_requests; /* requests that use it, answered but not yet delivered ones included */
         bool closed;         /* nobody can find it any more */
         struct request_key *key;
@@ -221,6 +228,7 @@ struct broker {
         struct request *submitted; /* not yet answered, by request_submit() */
         uint64_t n_requests; /* in the owners' queues */
         uint32_t turn;       /* id of the owner that was served last */
+        uint64_t round;      /* counts owner_serve() */
         bool serving, serve_again;
 };
 

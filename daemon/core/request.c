@@ -1,6 +1,7 @@
 /* Requests: each owner's stand in a queue, first come, first served; the owners take turns. A request of high priority may
- * pass those that wait. Answers are given only from requests_deliver(), when the books are in order, because whoever gets
- * an answer may call the core again. */
+ * pass those that wait, and one for a device with a reserve waits only for those that use the same reserve. Answers are
+ * given only from requests_deliver(), when the books are in order, because whoever gets an answer may call the core
+ * again. */
 #include <errno.h>
 #include <stdlib.h>
 
@@ -86,22 +87,33 @@ static bool request_try(struct request *request) {
         return true;
 }
 
+static struct lane *lane_of(const struct request *request, struct lane *shared) {
+        struct lane *lane = &request->device->lane;
+
+        if (request->kind != REQUEST_ALLOC || !request->device->reserve)
+                return shared;
+        if (lane->round != shared->round)
+                *lane = (struct lane){ .round = shared->round };
+        return lane;
+}
+
 /* At most one answer. */
 static bool owner_serve(struct owner *owner) {
+        struct lane shared = { .round = ++owner->broker->round }, *lane;
         struct request *request, *next;
-        bool blocked = false, waits = false;
 
         DL_FOREACH_SAFE(owner->requests, request, next) {
+                lane = lane_of(request, &shared);
                 if (request->state == REQUEST_WORKING) {
-                        blocked = true;
+                        lane->blocked = true;
                         continue;
                 }
-                if (!blocked || request->high) {
+                if (!lane->blocked || request->high) {
                         if (request_try(request))
                                 return true;
-                        waits |= request->state == REQUEST_QUEUED && request->wait_ms;
-                        blocked = true;
-                } else if (waits && !request->wait_ms) {
+                        lane->waits |= request->state == REQUEST_QUEUED && request->wait_ms;
+                        lane->blocked = true;
+                } else if (lane->waits && !request->wait_ms) {
                         request_turn_away(request);
                         return true;
                 }

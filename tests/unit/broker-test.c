@@ -555,6 +555,42 @@ static void test_a_reserved_region_serves_its_device_and_nobody_else(void **stat
         stop(&f);
 }
 
+static void test_a_reserve_serves_its_device_also_while_others_wait(void **state) {
+        struct alloc_request request = { .size = MIB, .wait_ms = 1000 };
+        struct reserve_request reserve = { .size = 2 * MIB };
+        struct answer region = {}, a = {}, b = {}, c = {};
+        struct fixture f;
+        uint64_t first;
+
+        start(&f, "16M@0x140000000", NULL);
+        reserve.device = open_device(&f, 0);
+        device_reserve(&f.caller, &reserve, answer, &region);
+        settle(&f);
+        request.device = open_device(&f, 0);
+        fill(&f, request.device, &first);
+        coherent_alloc(&f.caller, &request, answer, &a);
+        request.device = reserve.device;
+        request.size = 2 * MIB;
+        request.wait_ms = 0;
+        drop(&f, ask(&f, &request).handle);
+        request.size = MIB;
+        take(&f, reserve.device, MIB);
+        /* ... where its own requests stand in line */
+        request.size = 2 * MIB;
+        request.wait_ms = 1000;
+        coherent_alloc(&f.caller, &request, answer, &b);
+        request.size = MIB;
+        request.wait_ms = 0;
+        coherent_alloc(&f.caller, &request, answer, &c);
+        settle(&f);
+        assert_int_equal(c.failure.reason, REASON_would_block);
+        assert_false(a.given || b.given);
+        f.now += 1001;
+        broker_tick(f.broker);
+        assert_true(a.given && b.given);
+        stop(&f);
+}
+
 static void test_only_even_megabytes_of_a_reserved_region_are_used(void **state) {
         struct reserve_request reserve = { .size = 8 * MIB, .stride = 2 * MIB, .usable = MIB };
         struct answer region = {};
@@ -1141,6 +1177,7 @@ int main(void) {
                 cmocka_unit_test(test_a_cancelled_request_takes_nothing),
                 cmocka_unit_test(test_the_emergency_reserve_is_for_high_priority_only),
                 cmocka_unit_test(test_a_reserved_region_serves_its_device_and_nobody_else),
+                cmocka_unit_test(test_a_reserve_serves_its_device_also_while_others_wait),
                 cmocka_unit_test(test_only_even_megabytes_of_a_reserved_region_are_used),
                 cmocka_unit_test(test_closing_a_device_reports_what_it_still_holds),
                 cmocka_unit_test(test_closing_a_device_ends_what_waits_on_it),
