@@ -138,6 +138,22 @@ static int make_spans(struct memory_map *map) {
         return 0;
 }
 
+static void pack(struct memory_map *map) {
+        const struct piece *around = NULL; /* the extent that allocations lie in */
+
+        for (size_t i = 0; i < map->n_pieces; i++) {
+                struct piece *piece = &map->pieces[i];
+
+                if (piece->kind == PIECE_ALLOC) {
+                        piece->packed = around ? around->packed + (piece->addr - around->addr) : map->total;
+                } else {
+                        piece->packed = map->total;
+                        map->total += piece->size;
+                        around = piece;
+                }
+        }
+}
+
 int memory_map_init(struct memory_map *map, json_t *source, json_t *regions, json_t *allocs) {
         json_t *region;
         size_t room = 0, i;
@@ -152,6 +168,7 @@ int memory_map_init(struct memory_map *map, json_t *source, json_t *regions, jso
                 r = add_allocs(map, &room, allocs);
         if (!r && map->n_pieces)
                 qsort(map->pieces, map->n_pieces, sizeof(*map->pieces), compare);
+        pack(map);
         if (!r)
                 r = make_spans(map);
         if (r)

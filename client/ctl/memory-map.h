@@ -17,6 +17,7 @@ struct piece {
         uint64_t addr, size;
         uint64_t handle;   /* of the region or allocation; 0 for free memory */
         const char *owner; /* "" for free memory; borrowed from the lists */
+        uint64_t packed;   /* where it would start if all gaps before it were left out */
 };
 
 /* Pieces that lie close to each other. Between them may be memory that is not the source's, or that the caller may not
@@ -32,6 +33,7 @@ struct memory_map {
         struct span *spans;
         size_t n_spans;
         size_t n_free_runs, n_extents;
+        uint64_t total; /* bytes of all pieces, gaps left out */
 };
 
 /* source: an element of broker.status' sources, with free_runs; regions and allocs: the lists of region.list and

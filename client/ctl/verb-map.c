@@ -16,6 +16,8 @@ enum {
         RUNS_MAX = 10000, /* free runs to ask for */
         LETTERS = 26,     /* owners with a letter of their own; the others share one */
         PAGE = 4096,
+        SPANS_MAX = 8,   /* spans that are drawn each on its own */
+        PACKED_ROWS = 4, /* lines for all of it otherwise */
 };
 
 static const struct ctl_option options[] = {
@@ -121,31 +123,65 @@ static uint64_t round_up(uint64_t value, uint64_t to) {
         return value / to * to + (value % to ? to : 0);
 }
 
-static int draw_span(const struct memory_map *map, const struct span *span, const struct owners *owners, size_t width) {
-        size_t n_cells = width - 2, owner;
-        uint64_t cell_size = round_up(span->size / n_cells + 1, PAGE);
+/* Rows of cells for the pieces from `first` on; `base` is the packed place or, with gaps, the address that they start
+ * at. */
+static int draw_strip(const struct memory_map *map, size_t first, size_t n_pieces, bool with_gaps, uint64_t base,
+                      uint64_t cell_size, size_t n_cells, size_t width, const struct owners *owners) {
         struct cell *cells = calloc(n_cells, sizeof(*cells));
-        char size[SHOW_SIZE], each[SHOW_SIZE];
+        size_t owner;
 
         if (!cells)
                 return -1;
-        for (size_t i = 0; i < span->n_pieces; i++) {
-                const struct piece *piece = &map->pieces[span->first + i];
+        for (size_t i = first; i < first + n_pieces; i++) {
+                const struct piece *piece = &map->pieces[i];
 
-                cells_add(cells, cell_size, piece->addr - span->addr, piece->size, piece->kind,
+                cells_add(cells, cell_size, (with_gaps ? piece->addr : piece->packed) - base, piece->size, piece->kind,
                           owner_find(owners, piece->owner));
         }
-        printf("0x%llx-0x%llx  %s, %s a column\n[", (unsigned long long)span->addr,
-               (unsigned long long)(span->addr + span->size - 1), show_bytes(span->size, size),
-               show_bytes(cell_size, each));
-        for (size_t i = 0; i < (span->size + cell_size - 1) / cell_size; i++) {
+        for (size_t i = 0; i < n_cells; i++) {
                 char mark = cell_draw(&cells[i], &owner);
 
+                if (i % width == 0)
+                        fputs(i ? "]\n[" : "[", stdout);
                 put_cell(mark, owner);
         }
         puts("]");
         free(cells);
         return 0;
+}
+
+static int draw_span(const struct memory_map *map, const struct span *span, const struct owners *owners, size_t width) {
+        uint64_t cell_size = round_up(span->size / (width - 2) + 1, PAGE);
+        char size[SHOW_SIZE], each[SHOW_SIZE];
+
+        printf("0x%llx-0x%llx  %s, %s a column\n", (unsigned long long)span->addr,
+               (unsigned long long)(span->addr + span->size - 1), show_bytes(span->size, size),
+               show_bytes(cell_size, each));
+        return draw_strip(map, span->first, span->n_pieces, true, span->addr, cell_size,
+                          (span->size + cell_size - 1) / cell_size, width - 2, owners);
+}
+
+/* Huge pages lie all over the machine: a line for each would be no picture. */
+static int draw_packed(const struct memory_map *map, const struct owners *owners, size_t width) {
+        const struct span *last = &map->spans[map->n_spans - 1];
+        uint64_t cell_size = round_up(map->total / (PACKED_ROWS * (width - 2)) + 1, PAGE);
+        char size[SHOW_SIZE], each[SHOW_SIZE];
+
+        printf("0x%llx-0x%llx  %s without the gaps, %s a column\n", (unsigned long long)map->spans[0].addr,
+               (unsigned long long)(last->addr + last->size - 1), show_bytes(map->total, size),
+               show_bytes(cell_size, each));
+        return draw_strip(map, 0, map->n_pieces, false, 0, cell_size, (map->total + cell_size - 1) / cell_size,
+                          width - 2, owners);
+}
+
+static int draw_map(const struct memory_map *map, const struct owners *owners, size_t width) {
+        int r = 0;
+
+        if (map->n_spans > SPANS_MAX)
+                return draw_packed(map, owners, width);
+        for (size_t i = 0; i < map->n_spans && !r; i++)
+                r = draw_span(map, &map->spans[i], owners, width);
+        return r;
 }
 
 /* ---- the picture ---- */
@@ -198,9 +234,8 @@ static enum ctl_status draw(json_t *sources, json_t *regions, json_t *allocs, si
                         return CTL_FAILURE;
                 owners_count(&owners, &map);
                 draw_figures(source, &map);
-                for (size_t s = 0; s < map.n_spans; s++)
-                        if (draw_span(&map, &map.spans[s], &owners, width))
-                                status = CTL_FAILURE;
+                if (draw_map(&map, &owners, width))
+                        status = CTL_FAILURE;
                 putchar('\n');
                 memory_map_deinit(&map);
         }
@@ -269,9 +304,11 @@ const struct ctl_verb verb_map = {
         .name = "map",
         .operands = "",
         .summary = "draw memory: who has what, and where",
-        .doc = "For each source, a strip for each span of addresses: letters are owners, dots are free. Shows how "
-               "fragmented the free "
-               "memory is: how much of it cannot be had in one piece.",
+        .doc = "For each source, a strip for each span of addresses: letters are owners, dots are free. Memory that "
+               "lies in many "
+               "places is drawn as one, without the gaps. Shows how fragmented the free memory is: how much of it "
+               "cannot be "
+               "had in one piece.",
         .options = options,
         .run = run_map,
 };
