@@ -123,6 +123,7 @@ int dmab_call_fds(dmab_t *dmab, const char *method, const char *params_json, cha
                 return r;
         known = schema_method_find(&protocol_table, method);
         request.repeatable = known && !ends_something(known);
+        request.keyed = known && known->takes;
         if (params_json || (known && (known->takes || known->id == METHOD_broker_hello))) {
                 r = make_params(dmab, known, params_json, &params);
                 if (r)

@@ -212,7 +212,8 @@ int dmab_alloc_coherent_attrs(dmab_device_t *device, size_t size, unsigned flags
         link_make_key(device->dmab->link, key);
         alloc_params(device, size, flags, &known, key, &params);
         r = link_call(device->dmab->link,
-                      &(struct link_request){ .method = "coherent.alloc", .params = params.text, .repeatable = true },
+                      &(struct link_request){
+                              .method = "coherent.alloc", .params = params.text, .repeatable = true, .keyed = true },
                       &reply, NULL);
         if (!r)
                 r = take_answer(reply.result, allocation);

@@ -127,9 +127,10 @@ int dmab_device_open(dmab_t *dmab, const char *name, const struct dmab_device_op
         r = open_params(dmab, name, &known, &params);
         if (r)
                 return r;
-        r = link_call(dmab->link,
-                      &(struct link_request){ .method = "device.open", .params = params, .repeatable = true }, &reply,
-                      NULL);
+        r = link_call(
+                dmab->link,
+                &(struct link_request){ .method = "device.open", .params = params, .repeatable = true, .keyed = true },
+                &reply, NULL);
         free(params);
         if (!r)
                 r = device_new(dmab, name, &known, reply.result, &device);
@@ -260,7 +261,8 @@ int dmab_device_reserve(dmab_device_t *device, size_t size, uint64_t mask, uint6
         params_word(&params, "request_key", key, '"');
         params_end(&params);
         r = link_call(device->dmab->link,
-                      &(struct link_request){ .method = "device.reserve", .params = params.text, .repeatable = true },
+                      &(struct link_request){
+                              .method = "device.reserve", .params = params.text, .repeatable = true, .keyed = true },
                       &reply, NULL);
         if (!r)
                 r = result_uint(reply.result, "region", ret_region);

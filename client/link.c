@@ -18,7 +18,7 @@ enum {
         HELLO_MS = 5000,     /* a daemon that is there says hello within this */
         BACKOFF_FIRST_MS = 10,
         BACKOFF_LAST_MS = 500,
-        ATTEMPTS_MAX = 4, /* of one call: a call that ends every connection must not be repeated for ever */
+        ATTEMPTS_MAX = 16, /* of one call: a call that ends every connection must not be repeated for ever */
         IN_FLIGHT_DEFAULT = 256,
 };
 
@@ -422,13 +422,13 @@ static int lost_error(const struct link *link, const struct link_request *reques
                          link->path, request->method);
 }
 
-int link_call(struct link *link, const struct link_request *request, struct link_reply *ret, bool *ret_repeated) {
+/* Until there is an answer. *sent counts how often it was sent. */
+static int call_until_answered(struct link *link, const struct link_request *request, struct link_reply *ret,
+                               unsigned *sent) {
         struct call call = { .wake = PTHREAD_COND_INITIALIZER };
         struct channel *channel = NULL;
-        unsigned sent = 0;
-        int r, old_state;
+        int r;
 
-        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old_state);
         pthread_mutex_lock(&link->lock);
         for (unsigned attempt = 1;; attempt++) {
                 enum exchange end;
@@ -438,10 +438,10 @@ int link_call(struct link *link, const struct link_request *request, struct link
                         break;
                 end = exchange(link, channel, request, &call);
                 channel_unref(channel);
-                sent += end != EXCHANGE_UNSENT;
+                *sent += end != EXCHANGE_UNSENT;
                 if (end == EXCHANGE_DONE)
                         break;
-                if ((sent && !request->repeatable) || attempt == ATTEMPTS_MAX || !link->timeout_ms ||
+                if ((*sent && !request->repeatable) || attempt == ATTEMPTS_MAX || !link->timeout_ms ||
                     link->lost_status == -EMFILE) {
                         r = lost_error(link, request);
                         break;
@@ -450,9 +450,40 @@ int link_call(struct link *link, const struct link_request *request, struct link
         pthread_mutex_unlock(&link->lock);
         if (!r)
                 r = judge(call.message, call.fds, call.n_fds, ret);
+        pthread_cond_destroy(&call.wake);
+        return r;
+}
+
+static unsigned get_timeout(struct link *link) {
+        unsigned timeout_ms;
+
+        pthread_mutex_lock(&link->lock);
+        timeout_ms = link->timeout_ms;
+        pthread_mutex_unlock(&link->lock);
+        return timeout_ms;
+}
+
+int link_call(struct link *link, const struct link_request *request, struct link_reply *ret, bool *ret_repeated) {
+        uint64_t deadline = 0, pause = 1;
+        unsigned sent = 0;
+        int r, old_state;
+
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old_state);
+        for (;;) {
+                r = call_until_answered(link, request, ret, &sent);
+                /* The daemon is still at work on the one that was sent before with the same key, over the connection
+                 * that was lost. */
+                if (r != -EBUSY || !request->keyed || sent < 2 || !error_is("busy"))
+                        break;
+                if (!deadline)
+                        deadline = now_ms() + get_timeout(link);
+                else if (now_ms() >= deadline)
+                        break;
+                nanosleep(&(struct timespec){ .tv_nsec = pause * 1000000 }, NULL);
+                pause = pause * 2 < BACKOFF_LAST_MS ? pause * 2 : BACKOFF_LAST_MS;
+        }
         if (ret_repeated)
                 *ret_repeated = sent > 1;
-        pthread_cond_destroy(&call.wake);
         pthread_setcancelstate(old_state, NULL);
         return r;
 }

@@ -19,6 +19,7 @@ struct link_request {
         const char *method;  /* needs no escaping in JSON */
         const char *params;  /* a JSON object without LF; NULL: none */
         bool repeatable;     /* may be sent again when the connection was lost before the reply came */
+        bool keyed;          /* has a request_key */
         unsigned timeout_ms; /* give up waiting for the reply; the connection is then lost. 0: never */
 };
 

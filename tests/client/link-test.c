@@ -316,6 +316,30 @@ static void test_a_call_whose_reply_is_lost_is_repeated_with_the_same_key(void *
         disconnect(scripted, dmab);
 }
 
+static void test_a_repeated_call_waits_for_the_first_one_that_is_still_under_way(void **state) {
+        struct scripted *scripted = scripted_new();
+        dmab_t *dmab = connect_to(scripted);
+        struct task task = { .dmab = dmab, .method = "coherent.alloc", .params = "{\"request_key\":\"mine\"}" };
+
+        task_start(&task, do_call);
+        scripted_expect(scripted, "coherent.alloc");
+        scripted_welcome(scripted);
+        for (size_t i = 0; i < 2; i++) {
+                scripted_expect(scripted, "coherent.alloc");
+                scripted_error(scripted, EBUSY, "busy", "a request with this key is under way");
+        }
+        scripted_expect(scripted, "coherent.alloc");
+        scripted_result(scripted, "{}");
+        assert_int_equal(task_end(&task), 0);
+        free(task.result);
+        /* The first time it means what it says. */
+        task_start(&task, do_call);
+        scripted_expect(scripted, "coherent.alloc");
+        scripted_error(scripted, EBUSY, "busy", "a request with this key is under way");
+        assert_int_equal(task_end(&task), -EBUSY);
+        disconnect(scripted, dmab);
+}
+
 static void test_two_allocations_have_two_keys(void **state) {
         struct scripted *scripted = scripted_new();
         dmab_t *dmab = connect_to(scripted);
@@ -626,6 +650,7 @@ int main(void) {
                 cmocka_unit_test(test_what_would_be_answered_without_an_id_is_not_sent),
                 cmocka_unit_test(test_a_lost_connection_is_made_again_with_the_same_session),
                 cmocka_unit_test(test_a_call_whose_reply_is_lost_is_repeated_with_the_same_key),
+                cmocka_unit_test(test_a_repeated_call_waits_for_the_first_one_that_is_still_under_way),
                 cmocka_unit_test(test_two_allocations_have_two_keys),
                 cmocka_unit_test(test_a_callers_own_key_is_kept),
                 cmocka_unit_test(test_a_call_that_may_not_be_repeated_says_that_its_end_is_unknown),
