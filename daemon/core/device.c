@@ -103,6 +103,7 @@ struct resolved {
         struct translation *translation;
         struct translator_facts facts;
         uint64_t reach, coherent_reach;
+        const struct template *template; /* what the configuration says of the device, or NULL */
 };
 
 static int resolved_attach(struct broker *broker, const char *name, struct resolved *resolved, struct failure *failure) {
@@ -153,6 +154,27 @@ static void template_restrict(const struct template *template, struct resolved *
                 resolved->coherent_reach = smaller(resolved->coherent_reach, template->options.coherent_mask);
 }
 
+static int resolve(struct owner *owner, const struct device_options *options, struct resolved *ret,
+                   struct failure *failure);
+
+/* The configuration knows the device that was attached, by its canonical name only. */
+static int resolve_canonical(struct owner *owner, const struct device_options *options, const char *name,
+                             struct resolved *ret, struct failure *failure) {
+        const struct template *template = template_find(owner->broker, ret->facts.name);
+        struct device_options again = *options;
+
+        if (name == options->name)
+                again.name = template->name;
+        else if (name == options->parent)
+                again.parent = template->name;
+        else {
+                template_restrict(template, ret);
+                return 0;
+        }
+        resolved_detach(ret);
+        return resolve(owner, &again, ret, failure);
+}
+
 /* Walk from a device that has no DMA of its own to the nearest ancestor that has it. */
 static int resolve(struct owner *owner, const struct device_options *options, struct resolved *ret,
                    struct failure *failure) {
@@ -162,7 +184,7 @@ static int resolve(struct owner *owner, const struct device_options *options, st
         bool dma = template ? template->dma : !parent;
         int r, depth;
 
-        *ret = (struct resolved){ .reach = UINT64_MAX, .coherent_reach = UINT64_MAX };
+        *ret = (struct resolved){ .reach = UINT64_MAX, .coherent_reach = UINT64_MAX, .template = template };
         if (!parent && template)
                 parent = template->options.parent;
         for (depth = 0; !dma; depth++) {
@@ -182,6 +204,8 @@ static int resolve(struct owner *owner, const struct device_options *options, st
         }
         template_restrict(template, ret);
         r = resolved_attach(owner->broker, name, ret, failure);
+        if (r == 0 && !template && template_find(owner->broker, ret->facts.name))
+                return resolve_canonical(owner, options, name, ret, failure);
         if (r == 0 && name != options->name && !template && !ret->facts.present) {
                 resolved_detach(ret);
                 return unknown_parent(options->name, name, failure);
@@ -247,7 +271,7 @@ static int device_new(const struct caller *caller, const struct device_options *
                       struct request_key *key, uint64_t *ret_handle, struct failure *failure) {
         struct owner *owner = caller->session->owner;
         struct broker *broker = owner->broker;
-        struct template *template = template_find(broker, options->name);
+        const struct template *template = resolved->template;
         const char *parent = options->parent ? options->parent : template ? template->options.parent : NULL;
         struct device *device = calloc(1, sizeof(*device));
         int r = -ENOMEM;

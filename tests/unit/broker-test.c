@@ -822,6 +822,33 @@ static void test_no_coherent_mask_goes_beyond_the_one_in_the_configuration(void 
         stop(&f);
 }
 
+static void test_another_spelling_of_a_pci_address_is_the_same_device(void **state) {
+        struct device_options says = { .name = "0000:3b:00.0", .mask = MASK32, .boundary = 65536, .node = -1 };
+        struct device_options bridge = { .name = "0000:3c:00.0", .parent = "0000:3b:00.0", .node = -1 };
+        struct device_options options = { .name = "3b:0.0", .node = -1 };
+        struct device_view view;
+        struct fixture f;
+        uint64_t device;
+
+        start(&f, "16M@0x40000000,16M@0x140000000", NULL);
+        assert_int_equal(broker_define_device(f.broker, &says, true), 0);
+        assert_int_equal(broker_define_device(f.broker, &bridge, false), 0);
+        assert_int_equal(device_open(&f.caller, &options, &device, NULL), 0);
+        assert_int_equal(device_get(&f.caller, device, &view, NULL), 0);
+        assert_int_equal(view.mask, MASK32);
+        assert_int_equal(view.boundary, 65536);
+        options.name = "3C:00.0";
+        assert_int_equal(device_open(&f.caller, &options, &device, NULL), 0);
+        assert_int_equal(device_get(&f.caller, device, &view, NULL), 0);
+        assert_string_equal(view.via, "0000:3b:00.0");
+        assert_int_equal(view.mask, MASK32);
+        options = (struct device_options){ .name = "child", .parent = "3b:00.0", .node = -1 };
+        assert_int_equal(device_open(&f.caller, &options, &device, NULL), 0);
+        assert_int_equal(device_get(&f.caller, device, &view, NULL), 0);
+        assert_int_equal(view.mask, MASK32);
+        stop(&f);
+}
+
 static void test_a_quota_that_is_no_longer_said_gives_way_to_the_default(void **state) {
         struct broker_options options;
         struct quota limits = {};
@@ -1188,6 +1215,7 @@ int main(void) {
                 cmocka_unit_test(test_a_device_without_dma_uses_its_nearest_ancestor_that_has_it),
                 cmocka_unit_test(test_the_configuration_says_which_devices_delegate),
                 cmocka_unit_test(test_no_coherent_mask_goes_beyond_the_one_in_the_configuration),
+                cmocka_unit_test(test_another_spelling_of_a_pci_address_is_the_same_device),
                 cmocka_unit_test(test_a_quota_that_is_no_longer_said_gives_way_to_the_default),
                 cmocka_unit_test(test_a_wide_mask_that_may_have_no_more_low_memory_is_told_so),
                 cmocka_unit_test(test_zeroed_memory_is_zero_and_the_rest_of_the_region_is_untouched),
