@@ -201,6 +201,7 @@ struct prospect {
         uint64_t reachable; /* bytes within the limit, in use or not */
         uint64_t free, largest;
         bool growing, returning;
+        bool kept; /* a source has the memory, but only for high priority */
 };
 
 static void prospect_add(struct prospect *prospect, const struct supply *supply, const struct request *request) {
@@ -215,6 +216,9 @@ static void prospect_add(struct prospect *prospect, const struct supply *supply,
         prospect->reachable += free_bytes + (supply->held - supply->free - supply->in_regions);
         prospect->growing |= supply->info.available > 0;
         prospect->returning |= supply->returning > 0;
+        prospect->kept |= !request->high && largest >= request->want.size &&
+                          supply->free - smaller(request->want.size, supply->free) + supply->info.available <
+                                  supply_emergency(supply);
         for (i = 0; i < supply->n_regions; i++) {
                 region = supply->regions[i];
                 if (region->addr > limit)
@@ -276,9 +280,11 @@ static int request_explain(struct request *request) {
         if (prospect.largest >= request->want.size &&
             owner_check(request->owner, QUOTA_low_bytes, request->want.size, &request->failure) < 0)
                 return 0;
-        explain(request, prospect.free < request->want.size ? REASON_no_memory : REASON_no_contiguous, &prospect,
-                prospect.largest >= request->want.size
-                        ? "What is free is kept for high priority or for narrower masks, or does not suit the alignment"
+        explain(request,
+                prospect.kept || prospect.free < request->want.size ? REASON_no_memory : REASON_no_contiguous, &prospect,
+                prospect.kept ? "What is free is kept for requests of high priority"
+                : prospect.largest >= request->want.size
+                        ? "What is free is kept for narrower masks, or does not suit the alignment or boundary"
                         : "There is no free machine-contiguous piece of this size");
         return 0;
 }

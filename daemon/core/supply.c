@@ -37,39 +37,35 @@ static bool claimed(struct supply *supply, uint64_t addr, uint64_t size) {
         return i < supply->n_regions && supply->regions[i]->addr < addr + size;
 }
 
-/* Merge with the free runs on either side: a span that was cut apart must be able to become whole again. */
-static void stock_merge(struct stock *stock, uint64_t *addr, uint64_t *size) {
-        struct arena_block block;
+/* Merge a run with the free runs on either side: a span that was cut apart must be able to become whole again. */
+static void stock_merge(struct stock *stock, uint64_t addr, uint64_t size) {
+        struct arena_block before = { .addr = addr }, after = { .addr = addr + size };
 
-        if (*addr && arena_span(stock->arena, *addr - 1, &block) == 0 && block.addr + block.size == *addr &&
-            arena_remove(stock->arena, block.addr, block.size) == 0) {
-                *addr = block.addr;
-                *size += block.size;
-        }
-        if (arena_span(stock->arena, *addr + *size, &block) == 0 && block.addr == *addr + *size &&
-            arena_remove(stock->arena, block.addr, block.size) == 0)
-                *size += block.size;
+        if (!addr || arena_span(stock->arena, addr - 1, &before) < 0 || before.addr + before.size != addr)
+                before = (struct arena_block){ .addr = addr };
+        if (arena_span(stock->arena, addr + size, &after) < 0 || after.addr != addr + size)
+                after = (struct arena_block){ .addr = addr + size };
+        if (!before.size && !after.size)
+                return;
+        if (before.size)
+                arena_remove(stock->arena, before.addr, before.size);
+        if (after.size)
+                arena_remove(stock->arena, after.addr, after.size);
+        arena_remove(stock->arena, addr, size);
+        /* What was removed has left more records than this needs. */
+        arena_add(stock->arena, before.addr, before.size + size + after.size, 0);
 }
 
 static void stock_put(struct supply *supply, const struct source_run *run) {
         struct stock *stock = stock_of(supply, run->node);
-        uint64_t addr = run->addr, size = run->size;
 
         /* Memory cannot arrive where something is already. If a source says so, one of the two claims is wrong: keep
          * the arrival out of service, the other may be in a device's hands. */
-        if (!stock || claimed(supply, addr, size)) {
-                supply->lost += size;
-                return;
-        }
-        stock_merge(stock, &addr, &size);
-        if (arena_add(stock->arena, addr, size, 0) < 0) {
+        if (!stock || claimed(supply, run->addr, run->size) || arena_add(stock->arena, run->addr, run->size, 0) < 0) {
                 supply->lost += run->size;
-                supply->free -= size - run->size;
-                supply->free_low -= low_part(addr, size) - low_part(run->addr, run->size);
-                supply->held -= size - run->size;
-                supply->held_low -= low_part(addr, size) - low_part(run->addr, run->size);
                 return;
         }
+        stock_merge(stock, run->addr, run->size);
         supply->free += run->size;
         supply->free_low += low_part(run->addr, run->size);
         supply->held += run->size;

@@ -522,6 +522,7 @@ static void test_the_emergency_reserve_is_for_high_priority_only(void **state) {
         device = open_device(&f, 0);
         fill(&f, device, &first);
         assert_in_range(usage(&f, QUOTA_bytes), 11 * MIB, 12 * MIB);
+        refused(&f, (struct alloc_request){ .device = device, .size = MIB }, REASON_no_memory);
         to = ask(&f, &(struct alloc_request){ .device = device, .size = 2 * MIB, .high = true });
         assert_int_equal(to.failure.error, 0);
         stop(&f);
