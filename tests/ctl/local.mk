@@ -3,6 +3,7 @@ ctl_tests = \
 	tests/ctl/admin-test.sh \
 	tests/ctl/exit-test.sh \
 	tests/ctl/help-test.sh \
+	tests/ctl/map-test.sh \
 	tests/ctl/memory-test.sh \
 	tests/ctl/others-test.sh \
 	tests/ctl/terminal-test.sh
