@@ -204,6 +204,9 @@ void ticket_cancel(struct ticket *ticket);
 
 /* Reasons: unknown_handle; double_free, for a handle that was the caller's own. */
 int coherent_free(const struct caller *caller, uint64_t alloc, struct failure *failure);
+/* Whether a request of the caller's owner with this key (NULL: none) was answered with something that is still there, and
+ * another with the same key would be answered with that. */
+bool request_is_answered(const struct caller *caller, const char *request_key);
 int coherent_get(const struct caller *caller, uint64_t alloc, struct alloc_view *ret, struct failure *failure);
 /* By any address inside the allocation; others' only with admin. Reason: bad_address. */
 int coherent_lookup(const struct caller *caller, uint64_t addr, bool machine, struct alloc_view *ret,

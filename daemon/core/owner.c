@@ -264,6 +264,14 @@ int key_begin(struct owner *owner, const char *text, enum handle_kind kind, uint
         return 0;
 }
 
+bool request_is_answered(const struct caller *caller, const char *request_key) {
+        struct request_key *key = NULL;
+
+        if (request_key)
+                HASH_FIND_STR(caller->session->owner->keys, request_key, key);
+        return key && key->handle;
+}
+
 void key_forget(struct owner *owner, struct request_key *key) {
         if (!key)
                 return;

@@ -18,7 +18,7 @@ struct allocation {
         struct waiting waiting;
         struct rpc_call *call;
         struct caller caller;
-        bool fd, deferred, answered;
+        bool fd, again, deferred, answered; /* again: it is another request's, asked for again with its key */
 };
 
 static void allocation_forget(struct waiting *waiting) {
@@ -51,10 +51,10 @@ static void answer_allocation(struct allocation *allocation, uint64_t handle) {
         r = coherent_get(&allocation->caller, handle, &view, &failure);
         if (r == 0 && allocation->fd && rpc_call_peer(call)->takes_fds && !rpc_call_is_notification(call)) {
                 r = dup_region(allocation, view.region, &fd, &failure);
-                if (r < 0)
-                        coherent_free(&allocation->caller, handle, NULL);
-                else
+                if (r == 0)
                         n_fds = 1;
+                else if (!allocation->again)
+                        coherent_free(&allocation->caller, handle, NULL);
         }
         if (r < 0) {
                 error_answer(call, &failure);
@@ -140,6 +140,7 @@ void method_coherent_alloc(struct rpc_call *call, const void *given) {
         allocation->call = call;
         allocation->caller = caller;
         allocation->fd = schema_has(params, fd) && params->fd;
+        allocation->again = request_is_answered(&caller, request.request_key);
         ticket = coherent_alloc(&caller, &request, on_allocated, allocation);
         if (allocation->answered) {
                 free(allocation);

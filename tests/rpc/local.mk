@@ -53,4 +53,9 @@ rpc_tests += tests/rpc/device-test
 tests_rpc_device_test_SOURCES = tests/rpc/device-test.c
 tests_rpc_device_test_CFLAGS = $(libask_la_CFLAGS)
 tests_rpc_device_test_LDADD = libask.la
+
+rpc_tests += tests/rpc/repeat-test
+tests_rpc_repeat_test_SOURCES = tests/rpc/repeat-test.c
+tests_rpc_repeat_test_CFLAGS = $(libask_la_CFLAGS)
+tests_rpc_repeat_test_LDADD = libask.la
 endif
