@@ -438,7 +438,8 @@ DEFINE(stats_get_result,
 /* ---- debug ---- */
 
 DEFINE(debug_check_params,
-        FIELD(debug_check_params, repair, BOOL, .doc = "also put right what can be put right; so far nothing can, and `repaired` tells so"));
+        FIELD(debug_check_params, repair, BOOL,
+              .doc = "also put right what can be put right; so far nothing can, and `repaired` tells so"));
 
 DEFINE(check_counts,
         FIELD(check_counts, owners, UINT, NEEDED, .doc = "owners"),
