@@ -84,6 +84,14 @@ size_t test_hugepages_free(void) {
         return read_number("free_hugepages", &n) < 0 ? 0 : n;
 }
 
+size_t test_hugepages_used(void) {
+        size_t total, available;
+
+        if (read_number("nr_hugepages", &total) < 0 || read_number("free_hugepages", &available) < 0)
+                return 0;
+        return total > available ? total - available : 0;
+}
+
 /* The kernel shows machine addresses only to CAP_SYS_ADMIN; everybody else reads frame 0. */
 static int pagemap_shows_addresses(void) {
         uint64_t entry = 0;

@@ -15,4 +15,7 @@ void test_hugepages_reserve_or_skip(size_t n);
 /* Now free in the system. */
 size_t test_hugepages_free(void);
 
+/* Now taken by somebody, whatever becomes of the total. */
+size_t test_hugepages_used(void);
+
 #endif
