@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "daemon/iommu/none.h"
 #include "daemon/log.h"
@@ -154,6 +155,16 @@ static int open_sources(struct memory *memory, const struct config *config, cons
 
 /* ---- configuration ---- */
 
+/* What is left of the descriptors when every connection is there; a region takes two, its file and its pin. */
+static uint64_t regions_possible(const struct config *config) {
+        struct rlimit files;
+        rlim_t others = config->connections + 128;
+
+        if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur == RLIM_INFINITY)
+                return UINT64_MAX;
+        return (files.rlim_cur > others + files.rlim_cur / 8 ? files.rlim_cur - others : files.rlim_cur / 8) / 2;
+}
+
 static void fill_options(const struct config *config, struct broker_options *ret) {
         broker_options_default(ret);
         ret->quota = config->quota;
@@ -161,6 +172,7 @@ static void fill_options(const struct config *config, struct broker_options *ret
         ret->low_keep_percent = (unsigned)config->low_keep_percent;
         ret->emergency_permille = (unsigned)config->emergency_permille;
         ret->emergency_max = config->emergency_max;
+        ret->regions_max = regions_possible(config);
 }
 
 static int define(struct memory *memory, const struct config *config) {

@@ -439,7 +439,7 @@ DEFINE(stats_get_result,
 
 DEFINE(debug_check_params,
         FIELD(debug_check_params, repair, BOOL,
-              .doc = "also put right what can be put right; so far nothing can, and `repaired` tells so"));
+              .doc = "also put right what can be; so far nothing can, as `repaired` tells"));
 
 DEFINE(check_counts,
         FIELD(check_counts, owners, UINT, NEEDED, .doc = "owners"),

@@ -15,6 +15,7 @@ void broker_options_default(struct broker_options *ret) {
                 .low_keep_percent = 50,
                 .emergency_permille = 15,
                 .emergency_max = UINT64_C(64) << 20,
+                .regions_max = UINT64_MAX,
         };
         for (kind = 0; kind < QUOTA_KINDS; kind++)
                 ret->quota.of[kind] = QUOTA_UNLIMITED;

@@ -53,6 +53,7 @@ struct broker_options {
         unsigned low_keep_percent;    /* of the memory below 4 GiB that only narrow masks may use, where there is memory above */
         unsigned emergency_permille;  /* of each source's memory that only `priority: high` may use */
         uint64_t emergency_max;       /* ... but never more than this many bytes */
+        uint64_t regions_max;         /* of all owners together: each takes file descriptors of the process */
         const struct translator_ops *const *translators; /* ends with NULL; in order of precedence */
 };
 

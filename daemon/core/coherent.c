@@ -7,6 +7,8 @@
 
 /* What is larger than this cannot be told to a client as a JSON number. */
 #define SIZE_LIMIT (UINT64_C(1) << HANDLE_BITS)
+/* Each usable piece of a reserved region is entered by itself. */
+#define PIECES_MAX 65536
 
 int alloc_new(struct request *request, struct alloc **ret) {
         struct broker *broker = request->owner->broker;
@@ -238,6 +240,12 @@ static int reserve_want(const struct device *device, const struct reserve_reques
                             "stride and usable go together: usable is in whole pages and no larger than stride");
                 failure_add_text(failure, "param", "usable");
                 return -EINVAL;
+        }
+        if (ask->stride && ask->size / ask->stride > PIECES_MAX) {
+                failure_set(failure, REASON_limit, "A reserved region has at most %d usable pieces", PIECES_MAX);
+                failure_add_number(failure, "asked", ask->size / ask->stride);
+                failure_add_number(failure, "limit", PIECES_MAX);
+                return -reason_errno(REASON_limit);
         }
         *ret = (struct arena_request){
                 .size = round_up(ask->size, larger(ask->stride, PAGE)),

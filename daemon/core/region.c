@@ -71,6 +71,12 @@ int region_new(struct supply *supply, struct owner *owner, uint64_t addr, uint64
                 r = owner_check(owner, QUOTA_regions, 1, failure);
         if (r < 0)
                 return r;
+        if (supply->broker->counts.regions + supply->pending >= supply->broker->options.regions_max) {
+                failure_set(failure, REASON_limit, "The daemon has file descriptors for %llu regions, and so many there are",
+                            (unsigned long long)supply->broker->options.regions_max);
+                failure_add_number(failure, "limit", supply->broker->options.regions_max);
+                return -reason_errno(REASON_limit);
+        }
         if (regions_reserve(supply) < 0)
                 return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
         region = calloc(1, sizeof(*region));

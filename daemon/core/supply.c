@@ -8,6 +8,8 @@
 #define GROW_STEP_MAX (UINT64_C(1) << 30)
 /* How long a source that had nothing more to give is left alone. */
 #define DRY_MS 1000
+/* Longer than any daemon runs, and far from overflow when added to a time. */
+#define IDLE_MAX_MS (UINT64_C(1) << 40)
 #define REGION_MIN (UINT64_C(64) << 10)
 #define REGION_MAX (UINT64_C(64) << 20)
 
@@ -160,8 +162,12 @@ int supply_grow(struct supply *supply, struct request *request, uint64_t size, i
                 return -ENOSPC;
         supply->source->ops->describe(supply->source, &supply->info);
         /* Nothing is taken from the system for what even all of it could not serve, or its owner could not be given. */
-        if (!supply->info.available || (needed > supply->free && needed - supply->free > supply->info.available))
+        if (!supply->info.available || (needed > supply->free && needed - supply->free > supply->info.available)) {
+                /* Others may give some back to the system, and nobody tells: whoever waits looks again. */
+                if (request->wait_ms)
+                        supply->dry_until_ms = now_ms(supply->broker) + DRY_MS;
                 return -ENOSPC;
+        }
         r = owner_check(request->owner, QUOTA_held_bytes, needed, &request->failure);
         if (r == 0)
                 r = owner_check(request->owner, QUOTA_regions, 1, &request->failure);
@@ -257,7 +263,9 @@ uint64_t supply_deadline(const struct supply *supply) {
         if (supply->idle)
                 deadline = supply->idle->idle_since_ms + supply->broker->options.region_idle_ms;
         if (stock_is_idle(supply))
-                deadline = smaller(deadline, supply->touched_ms + supply->info.idle_ms);
+                deadline = smaller(deadline, supply->touched_ms + smaller(supply->info.idle_ms, IDLE_MAX_MS));
+        if (supply->dry_until_ms && supply->broker->n_requests)
+                deadline = smaller(deadline, supply->dry_until_ms);
         return deadline;
 }
 
@@ -265,9 +273,11 @@ void supply_tick(struct supply *supply, uint64_t now) {
         uint64_t excess;
         size_t i;
 
+        if (now >= supply->dry_until_ms)
+                supply->dry_until_ms = 0;
         while (supply->idle && now >= supply->idle->idle_since_ms + supply->broker->options.region_idle_ms)
                 region_restore(supply->idle);
-        if (!stock_is_idle(supply) || now < supply->touched_ms + supply->info.idle_ms)
+        if (!stock_is_idle(supply) || now < supply->touched_ms + smaller(supply->info.idle_ms, IDLE_MAX_MS))
                 return;
         excess = smaller(supply->free, supply->held - supply->info.reserve) & ~(supply->info.grain - 1);
         for (i = 0; i < supply->n_stocks && excess; i++)
@@ -320,11 +330,20 @@ uint64_t supply_emergency(const struct supply *supply) {
         return smaller(all / 1000 * options->emergency_permille, options->emergency_max) & ~(supply->info.grain - 1);
 }
 
+static uint64_t low_share(const struct supply *supply, uint64_t bytes) {
+        uint64_t all = supply->held + supply->info.available;
+
+        return all ? (uint64_t)((double)bytes * (double)supply->held_low / (double)all) & ~(supply->info.grain - 1) : 0;
+}
+
 /* Memory below 4 GiB is kept for those who can use no other, and some of all for those who may not fail. */
 static bool may_take(const struct supply *supply, const struct request *request, const struct arena_block *block) {
-        uint64_t low = low_part(block->addr, block->size), keep;
+        uint64_t low = low_part(block->addr, block->size), emergency = supply_emergency(supply), keep;
 
-        if (!request->high && supply->free - block->size + supply->info.available < supply_emergency(supply))
+        if (!request->high && supply->free - block->size + supply->info.available < emergency)
+                return false;
+        /* Low memory has its own share of the emergency reserve: what is free above does not help a narrow mask. */
+        if (!request->high && low && supply->free_low - low < low_share(supply, emergency))
                 return false;
         if (!low || request->want.limit <= LOW_LIMIT || supply->held == supply->held_low)
                 return true;
@@ -346,14 +365,14 @@ static int run_find(struct supply *supply, struct stock *stock, const struct req
         return r < 0 ? r : may_take(supply, request, ret) ? 0 : -ENOSPC;
 }
 
-/* An owner with many small allocations gets regions that grow with it, so that it has few of them. Never below 4 GiB,
- * where slack would be dear. */
+/* An owner with many small allocations gets regions that grow with it, so that it has few of them. Below 4 GiB, where
+ * slack is dear, they stay small. */
 static uint64_t region_size(const struct request *request, const struct arena_request *want) {
         uint64_t size = REGION_MIN;
 
-        if (request->kind != REQUEST_ALLOC || want->floor <= LOW_LIMIT)
+        if (request->kind != REQUEST_ALLOC)
                 return want->size;
-        while (size < request->owner->usage.of[QUOTA_held_bytes] / 2 && size < REGION_MAX)
+        while (want->floor > LOW_LIMIT && size < request->owner->usage.of[QUOTA_held_bytes] / 2 && size < REGION_MAX)
                 size *= 2;
         return larger(size, want->size);
 }
@@ -361,18 +380,18 @@ static uint64_t region_size(const struct request *request, const struct arena_re
 int supply_carve(struct supply *supply, struct request *request, const struct arena_request *want, int node,
                  struct failure *failure) {
         struct stock *stock = stock_of(supply, node);
-        uint64_t generous = region_size(request, want);
         struct arena_block block;
         struct region *region;
+        uint64_t size;
         int r;
 
         if (!stock)
                 return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
         supply->touched_ms = now_ms(supply->broker);
         r = -ENOSPC;
-        if (generous > want->size &&
-            owner_check(request->owner, QUOTA_held_bytes, round_up(generous, supply->info.grain), NULL) == 0)
-                r = run_find(supply, stock, request, want, generous, &block);
+        for (size = region_size(request, want); r < 0 && size > want->size; size /= 2)
+                if (owner_check(request->owner, QUOTA_held_bytes, round_up(size, supply->info.grain), NULL) == 0)
+                        r = run_find(supply, stock, request, want, size, &block);
         if (r < 0)
                 r = run_find(supply, stock, request, want, want->size, &block);
         if (r < 0)
@@ -398,12 +417,12 @@ static void restore_done(struct source_job *source_job) {
         struct supply_job *job = (struct supply_job *)source_job;
         struct supply *supply = source_job->userdata;
         struct broker *broker = supply->broker;
-        uint64_t before = supply->held;
+        uint64_t before = supply->held, lost = supply->lost;
 
         supply_drop(supply, job->region->addr, job->region->size);
         arrivals_put(supply, source_job);
-        if (supply->held < before)
-                supply->lost += before - supply->held;
+        /* What did not come back, and what could not be put back, count once. */
+        supply->lost = lost + (supply->held < before ? before - supply->held : 0);
         broker->counters[COUNTER_restores]++;
         supply->touched_ms = now_ms(broker);
         source_job_deinit(source_job);

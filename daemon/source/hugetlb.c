@@ -250,7 +250,7 @@ static int carve_fail(struct hugetlb *hugetlb, struct source_job *job, struct so
         for (offset = 0; offset < job->size; offset += hugetlb->huge.page_size)
                 stash_untell(hugetlb->stash, job->addr + offset);
         stash_tell(hugetlb->stash, job);
-        if (r == -ESTALE || r == -ENOSPC)
+        if (r == -ESTALE || r == -ENOSPC || r == -ENOENT)
                 return failure_set_errno(&job->failure, REASON_source_unavailable, EAGAIN,
                                          "the run at 0x%" PRIx64 " broke apart: another user of huge pages took a page of it, "
                                          "or the kernel moved one", job->addr);

@@ -528,6 +528,65 @@ static void test_the_emergency_reserve_is_for_high_priority_only(void **state) {
         stop(&f);
 }
 
+static void test_low_memory_has_its_share_of_the_emergency_reserve(void **state) {
+        struct alloc_request request = { .size = MIB };
+        struct broker_options options;
+        struct fixture f;
+        struct answer to;
+
+        broker_options_default(&options);
+        options.emergency_permille = 250;
+        start(&f, "16M@0x40000000,16M@0x140000000", &options);
+        request.device = open_device(&f, MASK32);
+        do
+                to = ask(&f, &request);
+        while (!to.failure.error);
+        assert_in_range(usage(&f, QUOTA_bytes), 11 * MIB, 12 * MIB);
+        request.high = true;
+        assert_int_equal(ask(&f, &request).failure.error, 0);
+        stop(&f);
+}
+
+static void test_small_low_allocations_share_regions_too(void **state) {
+        struct fixture f;
+        uint64_t device;
+        int i;
+
+        start(&f, "16M@0x40000000", NULL);
+        device = open_device(&f, MASK32);
+        for (i = 0; i < 64; i++)
+                take(&f, device, 4096);
+        assert_in_range(usage(&f, QUOTA_regions), 1, 4);
+        stop(&f);
+}
+
+static void test_there_are_no_more_regions_than_the_process_has_descriptors_for(void **state) {
+        struct broker_options options;
+        struct fixture f;
+        uint64_t device;
+
+        broker_options_default(&options);
+        options.regions_max = 2;
+        start(&f, "16M@0x40000000", &options);
+        device = open_device(&f, 0);
+        take(&f, device, MIB);
+        take(&f, device, MIB);
+        refused(&f, (struct alloc_request){ .device = device, .size = MIB }, REASON_limit);
+        stop(&f);
+}
+
+static void test_a_reserve_has_no_more_pieces_than_can_be_entered_in_a_moment(void **state) {
+        struct reserve_request reserve = { .size = UINT64_C(1) << 40, .stride = 8192, .usable = 4096 };
+        struct answer region = {};
+        struct fixture f;
+
+        start(&f, "16M@0x40000000", NULL);
+        reserve.device = open_device(&f, 0);
+        device_reserve(&f.caller, &reserve, answer, &region);
+        assert_int_equal(region.failure.reason, REASON_limit);
+        stop(&f);
+}
+
 static void test_a_reserved_region_serves_its_device_and_nobody_else(void **state) {
         struct reserve_request reserve = { .size = 2 * MIB };
         struct answer region = {};
@@ -1204,6 +1263,10 @@ int main(void) {
                 cmocka_unit_test(test_a_request_that_can_never_be_served_does_not_wait),
                 cmocka_unit_test(test_a_cancelled_request_takes_nothing),
                 cmocka_unit_test(test_the_emergency_reserve_is_for_high_priority_only),
+                cmocka_unit_test(test_low_memory_has_its_share_of_the_emergency_reserve),
+                cmocka_unit_test(test_small_low_allocations_share_regions_too),
+                cmocka_unit_test(test_there_are_no_more_regions_than_the_process_has_descriptors_for),
+                cmocka_unit_test(test_a_reserve_has_no_more_pieces_than_can_be_entered_in_a_moment),
                 cmocka_unit_test(test_a_reserved_region_serves_its_device_and_nobody_else),
                 cmocka_unit_test(test_a_reserve_serves_its_device_also_while_others_wait),
                 cmocka_unit_test(test_only_even_megabytes_of_a_reserved_region_are_used),

@@ -285,7 +285,8 @@ static void test_what_is_not_in_stock_cannot_be_carved(void **state) {
 
         job = (struct source_job){ .kind = SOURCE_CARVE, .addr = UINT64_C(1) << 50, .size = PAGE };
         books.pages[books.n++] = job.addr;
-        assert_int_equal(books_run(&books, &job), -ENOENT);
+        /* It may have been there and have moved: the core is to look again. */
+        assert_int_equal(books_run(&books, &job), -EAGAIN);
         assert_int_equal(books.n, 8);
         source_job_deinit(&job);
         ops->close(books.source);
