@@ -38,10 +38,10 @@ int notify_take_socket(int *ret_fd, struct failure *failure) {
                 return 0;
         if (n > 1)
                 return failure_set(failure, REASON_bad_param,
-                                   "the service manager passes %d sockets, but one is enough: correct dmabrokerd.socket", n);
+                                   "the service manager passes %d sockets, but one is enough: correct dmabroker.socket", n);
         if (sd_is_socket_unix(SD_LISTEN_FDS_START, SOCK_STREAM, 1, NULL, 0) <= 0)
                 return failure_set(failure, REASON_bad_param, "what the service manager passes is no listening UNIX "
-                                   "stream socket: correct dmabrokerd.socket");
+                                   "stream socket: correct dmabroker.socket");
         *ret_fd = SD_LISTEN_FDS_START;
         return 1;
 }
