@@ -26,6 +26,8 @@ enum {
         PIECES_MAX = 16,
         /* A descriptor that waits for its peer counts like so many bytes: what is scarce about it is not its length. */
         FD_CHARGE = 4096,
+        /* So many may wait for one user in all of its connections, beyond one in each. */
+        USER_FDS_MAX = 256,
 };
 
 /* ---- the write queue ---- */
@@ -57,6 +59,8 @@ static void chunk_drop(struct connection *connection) {
         struct chunk *chunk = connection->head;
 
         close_fds(chunk->fds, chunk->n_fds);
+        connection->queued_fds -= chunk->n_fds;
+        principal_remove_fds(connection->principal, chunk->n_fds);
         connection->queued -= chunk->used - chunk->sent + chunk->n_fds * FD_CHARGE;
         LL_DELETE(connection->head, chunk);
         if (!connection->head)
@@ -86,6 +90,8 @@ static int queue_append(struct connection *connection, const char *text, size_t 
                 memcpy(chunk->fds, fds, n_fds * sizeof(*fds));
         chunk->n_fds = n_fds;
         connection->queued += length + n_fds * FD_CHARGE;
+        connection->queued_fds += n_fds;
+        principal_add_fds(connection->principal, n_fds);
         return 0;
 }
 
@@ -107,6 +113,8 @@ static ssize_t queue_write(struct connection *connection) {
         connection->server->counters.fds_sent += connection->head->n_fds;
         close_fds(connection->head->fds, connection->head->n_fds);
         connection->queued -= connection->head->n_fds * FD_CHARGE;
+        connection->queued_fds -= connection->head->n_fds;
+        principal_remove_fds(connection->principal, connection->head->n_fds);
         connection->head->n_fds = 0;
         for (size_t left = (size_t)sent; left;) {
                 size_t part = connection->head->used - connection->head->sent;
@@ -126,8 +134,15 @@ static ssize_t queue_write(struct connection *connection) {
 
 static void on_event(uv_poll_t *handle, int status, int events);
 
+/* Whether so many answers are waiting that the next request must wait too. Whoever has no descriptor waiting itself does
+ * not wait for the user's other connections, so that each goes on as soon as its own peer reads. */
+static bool is_full(const struct connection *connection) {
+        return connection->queued >= connection->server->settings.queue_pause_bytes ||
+               (connection->queued_fds && principal_fds(connection->principal) >= USER_FDS_MAX);
+}
+
 static bool is_paused(const struct connection *connection) {
-        return connection->rest || connection->queued >= connection->server->settings.queue_pause_bytes;
+        return connection->rest || is_full(connection);
 }
 
 /* Urgent data is not used on UNIX sockets; being watched for, it makes libuv tell of a hang-up while nothing is read. */
@@ -238,13 +253,10 @@ static void on_no_memory(struct connection *connection) {
         rpc_peer_complain(&connection->peer, &error);
 }
 
-/* Whether so many answers are waiting that the next request must wait too. */
 static bool must_pause(struct connection *connection) {
-        size_t pause = connection->server->settings.queue_pause_bytes;
-
-        if (connection->queued >= pause)
+        if (is_full(connection))
                 connection_flush(connection);
-        return !connection->closing && connection->queued >= pause;
+        return !connection->closing && is_full(connection);
 }
 
 /* is_rest: piece lies in connection->rest. */
@@ -319,7 +331,8 @@ static void on_event(uv_poll_t *handle, int status, int events) {
         }
         if (events & UV_WRITABLE)
                 connection_flush(connection);
-        if (connection->rest && connection->queued < connection->server->settings.queue_pause_bytes / 2)
+        if (connection->rest && connection->queued < connection->server->settings.queue_pause_bytes / 2 &&
+            !is_full(connection))
                 dispatch(connection, connection->rest + connection->rest_used,
                          connection->rest_size - connection->rest_used, true);
         if (!connection->closing && (events & UV_READABLE))
@@ -358,9 +371,9 @@ void connection_close(struct connection *connection) {
         connection->closing = true;
         rpc_peer_drop(&connection->peer);
         session_detach(connection);
-        principal_unref(server, connection->principal);
         while (connection->head)
                 chunk_drop(connection);
+        principal_unref(server, connection->principal);
         set_stalled(connection, false);
         if (connection->is_dirty)
                 DL_DELETE2(server->dirty, connection, dirty_prev, dirty_next);

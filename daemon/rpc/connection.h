@@ -32,6 +32,7 @@ struct connection {
 
         struct chunk *head, *tail; /* answers not written yet */
         size_t queued;             /* bytes of these, and a charge for each descriptor */
+        size_t queued_fds;
         uint64_t progress_ms;      /* when the peer last read something */
         char *rest;                /* bytes read, but not dispatched because of too many answers */
         size_t rest_used, rest_size;

@@ -13,6 +13,7 @@ struct principal {
         uid_t uid;
         bool limited; /* by an administrator, to limit */
         uint64_t references, limit;
+        size_t n_fds;
 };
 
 struct principal *principal_get(struct server *server, uid_t uid) {
@@ -47,6 +48,18 @@ void principal_unref(struct server *server, struct principal *principal) {
 
 uint64_t principal_connections(const struct principal *principal) {
         return principal->references;
+}
+
+void principal_add_fds(struct principal *principal, size_t n) {
+        principal->n_fds += n;
+}
+
+void principal_remove_fds(struct principal *principal, size_t n) {
+        principal->n_fds -= n;
+}
+
+size_t principal_fds(const struct principal *principal) {
+        return principal->n_fds;
 }
 
 uint64_t principal_limit(const struct server *server, const struct principal *principal) {

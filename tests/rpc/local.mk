@@ -58,4 +58,9 @@ rpc_tests += tests/rpc/repeat-test
 tests_rpc_repeat_test_SOURCES = tests/rpc/repeat-test.c
 tests_rpc_repeat_test_CFLAGS = $(libask_la_CFLAGS)
 tests_rpc_repeat_test_LDADD = libask.la
+
+rpc_tests += tests/rpc/unread-test
+tests_rpc_unread_test_SOURCES = tests/rpc/unread-test.c
+tests_rpc_unread_test_CFLAGS = $(libask_la_CFLAGS)
+tests_rpc_unread_test_LDADD = libask.la
 endif
