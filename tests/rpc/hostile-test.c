@@ -120,9 +120,10 @@ static void neighbour_stop(struct neighbour *neighbour) {
         pthread_mutex_unlock(&neighbour->lock);
         pthread_join(neighbour->thread, NULL);
         neighbour->running = false;
-        test_client_close(neighbour->client);
         if (*neighbour->failure)
                 fail_msg("the other client was not served: %s", neighbour->failure);
+        json_decref(ask(neighbour->client, "broker.bye", "{}"));
+        test_client_close(neighbour->client);
 }
 
 /* ---- a daemon, somebody who looks at it, and the neighbour ---- */
@@ -848,6 +849,32 @@ static void test_a_peer_that_only_stops_sending_still_gets_its_answers(void **st
         scene_end();
 }
 
+static void test_a_session_outlives_its_connection_but_what_it_waited_for_does_not(void **state) {
+        struct test_client *peer;
+        json_t *hello;
+
+        if (geteuid() != 0) {
+                print_message("skipped: only root can make the peer another owner, who waits alone\n");
+                skip();
+        }
+        scene_begin("[daemon]\naccess = everyone\n[memory]\nregion_idle = 0\n[source sim]\nlayout = 4M@0x100000000\n");
+        peer = hostile();
+        hello = ask(peer, "broker.hello", "{}");
+        ask_send(peer, "coherent.alloc", "{'device':%" PRIu64 ",'size':4194304,'wait_ms':60000}",
+                 ask_device(peer, "hostile"));
+        wait_count("waiters", 1);
+        test_client_close(peer);
+        wait_count("waiters", 0);
+        neighbour_is_served(&scene.neighbour);
+        wait_count("sessions", count_at_start("sessions") + 2);
+        peer = hostile();
+        json_decref(ask(peer, "broker.hello", "{'session':'%s'}", json_string_value(json_object_get(hello, "session"))));
+        json_decref(ask(peer, "broker.bye", "{}"));
+        json_decref(hello);
+        test_client_close(peer);
+        scene_end();
+}
+
 /* What a dead peer waited for goes to the next one, not to nobody. */
 static void test_memory_is_not_lost_to_a_waiter_that_left(void **state) {
         struct test_client *holder, *waiter, *next;
@@ -1003,6 +1030,7 @@ int main(void) {
                 TEST(test_a_daemon_without_descriptors_says_so_and_serves_whom_it_has),
                 TEST(test_peers_may_leave_in_the_middle_of_anything),
                 TEST(test_a_peer_that_only_stops_sending_still_gets_its_answers),
+                TEST(test_a_session_outlives_its_connection_but_what_it_waited_for_does_not),
                 TEST(test_memory_is_not_lost_to_a_waiter_that_left),
                 TEST(test_noise_is_answered_with_errors_and_nothing_else),
                 TEST(test_an_owner_has_its_number_of_connections_and_no_more),
