@@ -338,12 +338,14 @@ static uint64_t low_share(const struct supply *supply, uint64_t bytes) {
 
 /* Memory below 4 GiB is kept for those who can use no other, and some of all for those who may not fail. */
 static bool may_take(const struct supply *supply, const struct request *request, const struct arena_block *block) {
-        uint64_t low = low_part(block->addr, block->size), emergency = supply_emergency(supply), keep;
+        uint64_t low = low_part(block->addr, block->size), high = block->size - low;
+        uint64_t emergency = supply_emergency(supply), share = low_share(supply, emergency), keep;
 
-        if (!request->high && supply->free - block->size + supply->info.available < emergency)
+        /* Low memory and the rest each have their share of the emergency reserve: one is no help to who needs the other. */
+        if (!request->high && low && supply->free_low - low < share)
                 return false;
-        /* Low memory has its own share of the emergency reserve: what is free above does not help a narrow mask. */
-        if (!request->high && low && supply->free_low - low < low_share(supply, emergency))
+        if (!request->high && high &&
+            supply->free - supply->free_low - high + supply->info.available < emergency - share)
                 return false;
         if (!low || request->want.limit <= LOW_LIMIT || supply->held == supply->held_low)
                 return true;
