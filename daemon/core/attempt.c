@@ -165,6 +165,23 @@ static bool fetch_high(struct request *request) {
         return false;
 }
 
+/* -ENOSPC: no source chooses, or none has anything for this request. */
+static int choose_any(struct request *request) {
+        struct supply *supply;
+        int r;
+
+        LL_FOREACH(request->owner->broker->supplies, supply) {
+                r = supply_choose(supply, request, &request->failure);
+                if (r == 0)
+                        return ATTEMPT_WORKING;
+                if (r == -reason_errno(REASON_quota) && quota_returns(request->owner))
+                        return ATTEMPT_BLOCKED;
+                if (r != -ENOSPC)
+                        return r;
+        }
+        return -ENOSPC;
+}
+
 /* -ENOSPC: there is no more. */
 static int fetch_any(struct request *request) {
         struct supply *supply;
@@ -180,6 +197,18 @@ static int fetch_any(struct request *request) {
                         return r;
         }
         return -ENOSPC;
+}
+
+/* A source that chooses is told the mask, while growing brings memory anywhere: narrow masks had better not fetch what they
+ * cannot use, and wide ones take what only few can do without last of all. */
+static int bring_any(struct request *request) {
+        const bool narrow = request->want.limit <= LOW_LIMIT;
+        int r;
+
+        r = narrow ? choose_any(request) : fetch_any(request);
+        if (r == -ENOSPC)
+                r = narrow ? fetch_any(request) : choose_any(request);
+        return r;
 }
 
 static bool reclaim(struct supply *supply, const struct request *request) {
@@ -210,15 +239,19 @@ static void prospect_add(struct prospect *prospect, const struct supply *supply,
         size_t i;
 
         supply_usage(supply, limit, &free_bytes, &largest);
-        prospect->free += free_bytes;
-        prospect->largest = larger(prospect->largest, largest);
+        if (supply_chooses(supply))
+                free_bytes = largest = supply->info.available;
         /* What is between stock and regions may come back. */
         prospect->reachable += free_bytes + (supply->held - supply->free - supply->in_regions);
+        /* It was just asked, and had nothing in one piece. */
+        if (supply_chooses(supply) && now_ms(supply->broker) < supply->dry_until_ms)
+                free_bytes = largest = 0;
+        prospect->free += free_bytes;
+        prospect->largest = larger(prospect->largest, largest);
         prospect->growing |= supply->info.available > 0;
         prospect->returning |= supply->returning > 0;
         prospect->kept |= !request->high && largest >= request->want.size &&
-                          supply->free - smaller(request->want.size, supply->free) + supply->info.available <
-                                  supply_emergency(supply);
+                          supply->free + supply->info.available - request->want.size < supply_emergency(supply);
         for (i = 0; i < supply->n_regions; i++) {
                 region = supply->regions[i];
                 if (region->addr > limit)
@@ -306,7 +339,7 @@ static int attempt_supplies(struct request *request) {
                 if (tier == 0 && fetch_high(request))
                         return ATTEMPT_WORKING;
         }
-        r = fetch_any(request);
+        r = bring_any(request);
         if (r != -ENOSPC)
                 return r;
         LL_FOREACH(broker->supplies, supply)

@@ -181,6 +181,7 @@ struct supply {
         struct region *idle; /* unused ones, longest first */
         unsigned pending, returning; /* jobs under way; those of them that bring memory */
         uint64_t dry_until_ms;       /* growing brought nothing lately */
+        uint64_t scant_until_ms;     /* choosing brought nothing generous lately */
         bool grows_low;              /* growing for a request last brought nothing above 4 GiB */
         uint64_t touched_ms;         /* when stock was last needed */
 };
@@ -274,11 +275,18 @@ void key_forget(struct owner *owner, struct request_key *key);
 /* The object if the caller may know of it: its own or, for an administrator, anybody's. */
 int handle_not_found(const struct caller *caller, enum handle_kind kind, uint64_t handle, struct failure *failure);
 
+static inline bool supply_chooses(const struct supply *supply) {
+        return supply->info.flags & SOURCE_CHOOSES;
+}
+
 /* supply.c */
 void supply_free(struct supply *supply);
 /* Look for a run of stock on this node and carve it for the request. 0: under way. -ENOSPC: none suits. Else final. */
 int supply_carve(struct supply *supply, struct request *request, const struct arena_request *want, int node,
                  struct failure *failure);
+/* Have a source that chooses the address itself make a region for the request. 0: under way. -ENOSPC: it does not choose,
+ * or has nothing that this request may have. Else final. */
+int supply_choose(struct supply *supply, struct request *request, struct failure *failure);
 /* Ask the system for more, for a request that needs `size`. 0: under way. -ENOSPC: there is not enough. Else final: the
  * owner could not have it. */
 int supply_grow(struct supply *supply, struct request *request, uint64_t size, int node);

@@ -33,7 +33,8 @@ enum source_job_kind {
         SOURCE_GROW,    /* get `size` more bytes (or as much as there is) from the system into stock: `arrived`;
                          * -ENOMEM when there is nothing */
         SOURCE_CARVE,   /* make a backing of stock [addr, addr+size): `backing`; on failure `arrived` has what is left
-                         * of it; -EAGAIN: somebody else's use of the same pages broke the run apart, try another */
+                         * of it; -EAGAIN: somebody else's use of the same pages broke the run apart, try another.
+                         * SOURCE_CHOOSES: make one of `size` bytes and tell `addr`; -ENOMEM: not now */
         SOURCE_RESTORE, /* end `backing`: its memory, zeroed, goes to `arrived`; `backing` is freed by the job in any
                          * case; -EBUSY: not all of it came back, because a holder of the file still has pages in use */
         SOURCE_SHRINK,  /* give stock [addr, addr+size) back to the system; what could not be given is in `arrived` */
@@ -64,7 +65,8 @@ struct source_job {
 
 enum {
         SOURCE_SIMULATED = 1 << 0, /* the addresses are no machine addresses; every layer says so */
-        SOURCE_CHOOSES = 1 << 1,   /* keeps no stock: the kernel picks the address at carve */
+        SOURCE_CHOOSES = 1 << 1,   /* keeps no stock, and is told neither to grow nor to shrink: the system picks the
+                                    * address at carve, and gets the memory back at restore */
         SOURCE_PINS = 1 << 2,      /* the memory cannot move while a region lives */
 };
 

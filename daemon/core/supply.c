@@ -158,7 +158,7 @@ int supply_grow(struct supply *supply, struct request *request, uint64_t size, i
         uint64_t needed = round_up(size, supply->info.grain), step;
         int r;
 
-        if (now_ms(supply->broker) < supply->dry_until_ms)
+        if (supply_chooses(supply) || now_ms(supply->broker) < supply->dry_until_ms)
                 return -ENOSPC;
         supply->source->ops->describe(supply->source, &supply->info);
         /* Nothing is taken from the system for what even all of it could not serve, or its owner could not be given. */
@@ -287,38 +287,131 @@ void supply_tick(struct supply *supply, uint64_t now) {
 
 /* ---- regions ---- */
 
+/* Whether anything of [addr, addr+size) is in the books already. */
+static bool occupied(const struct broker *broker, uint64_t addr, uint64_t size) {
+        uint64_t free_bytes, largest;
+        struct supply *supply;
+        size_t i;
+
+        LL_FOREACH(broker->supplies, supply) {
+                if (claimed(supply, addr, size))
+                        return true;
+                for (i = 0; i < supply->n_stocks; i++) {
+                        arena_usage_within(supply->stocks[i].arena, addr, addr + size - 1, &free_bytes, &largest);
+                        if (free_bytes)
+                                return true;
+                }
+        }
+        return false;
+}
+
+/* Whether the region has room for what is wanted. */
+static bool has_place(const struct region *region, const struct arena_request *want) {
+        uint64_t last = region->addr + (region->size - 1), align = larger(want->align, 1), at;
+
+        at = round_up(larger(region->addr, want->floor), align);
+        if (want->boundary && (at ^ (at + (want->size - 1))) >= want->boundary)
+                at = round_up(at, larger(want->boundary, align));
+        return at >= region->addr && at <= last && last - at >= want->size - 1 && at + (want->size - 1) <= want->limit;
+}
+
+/* Does the place that a source chose serve the request? With a sentence if not. */
+static int choice_judge(const struct supply *supply, const struct region *region, const struct arena_request *want,
+                        struct failure *failure) {
+        uint64_t last = region->addr + (region->size - 1);
+        enum reason reason = REASON_source_unavailable;
+        const char *why;
+
+        if (last < region->addr || region->addr % supply->info.grain ||
+            occupied(supply->broker, region->addr, region->size)) {
+                why = "where no memory of it can be";
+        } else if (last < want->floor || region->addr > want->limit || want->limit - region->addr < want->size - 1) {
+                reason = REASON_mask;
+                why = "out of the mask's reach";
+        } else if (!has_place(region, want)) {
+                reason = REASON_no_contiguous;
+                why = "where nothing suits the alignment and the boundary";
+        } else {
+                return 0;
+        }
+        failure_set(failure, reason, "The source %s, which alone chooses addresses, chose 0x%llx, %s", supply->info.name,
+                    (unsigned long long)region->addr, why);
+        failure_add_hex(failure, "machine_addr", region->addr);
+        failure_add_number(failure, "asked", want->size);
+        failure_add_hex(failure, "mask", want->limit);
+        return -failure->error;
+}
+
+/* A generous region is not insisted upon. A request that can wait does so, and one for which unused regions can be given
+ * up is tried again. */
+static void choice_missed(struct supply *supply, struct supply_job *job) {
+        uint64_t until = now_ms(supply->broker) + DRY_MS;
+        bool generous = job->region->size > round_up(job->request->want.size, supply->info.grain);
+
+        if (generous)
+                supply->scant_until_ms = until;
+        else
+                supply->dry_until_ms = until;
+        if (generous || supply->idle || supply->returning || job->request->wait_ms)
+                job->job.status = -EAGAIN;
+}
+
+/* The memory of a source that chooses is in the books from here until it has been restored. */
+static void choice_take(struct supply *supply, struct supply_job *job) {
+        struct region *region = job->region;
+
+        supply->source->ops->describe(supply->source, &supply->info);
+        if (job->job.status < 0) {
+                if (job->job.status == -ENOMEM)
+                        choice_missed(supply, job);
+                return;
+        }
+        region->addr = job->job.addr;
+        supply->held += region->size;
+        supply->held_low += low_part(region->addr, region->size);
+}
+
+static void carve_fail(struct supply *supply, struct supply_job *job) {
+        struct supply_job ended;
+
+        supply->broker->counters[COUNTER_carve_failures]++;
+        if (!supply_chooses(supply))
+                supply_drop(supply, job->region->addr, job->region->size);
+        arrivals_put(supply, &job->job);
+        source_job_deinit(&job->job);
+        /* The region, which holds the job, goes before the request is tried again: it is charged no more. */
+        ended = *job;
+        region_discard(ended.region);
+        /* Another user of the same pages got between: there is other stock to try. */
+        if (ended.job.status == -EAGAIN)
+                ended.job.status = 0;
+        job_ended(supply, &ended);
+}
+
 static void carve_done(struct source_job *source_job) {
         struct supply_job *job = (struct supply_job *)source_job;
         struct supply *supply = source_job->userdata;
         struct broker *broker = supply->broker;
         struct region *region = job->region;
-        struct request *request = job->request;
-        struct supply_job ended;
-        int r;
+        int r = 0;
 
+        if (supply_chooses(supply))
+                choice_take(supply, job);
         if (source_job->status < 0) {
-                broker->counters[COUNTER_carve_failures]++;
-                supply_drop(supply, region->addr, region->size);
-                arrivals_put(supply, source_job);
+                carve_fail(supply, job);
         } else {
                 region->backing = source_job->backing;
-        }
-        source_job_deinit(source_job);
-        if (source_job->status == 0) {
+                source_job_deinit(source_job);
                 broker->counters[COUNTER_carves]++;
-                source_job->status = r = region_go_live(region, request);
+                if (supply_chooses(supply))
+                        r = choice_judge(supply, region, &job->request->want, &source_job->failure);
+                if (r == 0)
+                        r = region_go_live(region, job->request);
+                source_job->status = r;
                 job_ended(supply, job);
                 /* The request may have sent the region back already: its job may be another one now. */
                 if (r < 0)
                         supply_restore(region);
-        } else {
-                /* The region, which holds the job, goes before the request is tried again: it is charged no more. */
-                ended = *job;
-                region_discard(region);
-                /* Another user of the same pages got between: there is other stock to try. */
-                if (ended.job.status == -EAGAIN)
-                        ended.job.status = 0;
-                job_ended(supply, &ended);
         }
         requests_serve(broker);
 }
@@ -379,6 +472,16 @@ static uint64_t region_size(const struct request *request, const struct arena_re
         return larger(size, want->size);
 }
 
+static void carve_submit(struct region *region, struct request *request, uint64_t limit) {
+        region->job = (struct supply_job){ .region = region, .request = request };
+        region->job.job.kind = SOURCE_CARVE;
+        region->job.job.addr = region->addr;
+        region->job.job.size = region->size;
+        region->job.job.limit = limit;
+        region->job.job.node = region->node;
+        job_submit(region->supply, &region->job, carve_done);
+}
+
 int supply_carve(struct supply *supply, struct request *request, const struct arena_request *want, int node,
                  struct failure *failure) {
         struct stock *stock = stock_of(supply, node);
@@ -406,12 +509,57 @@ int supply_carve(struct supply *supply, struct request *request, const struct ar
                 region_discard(region);
                 return -ENOSPC;
         }
-        region->job = (struct supply_job){ .region = region, .request = request };
-        region->job.job.kind = SOURCE_CARVE;
-        region->job.job.addr = block.addr;
-        region->job.job.size = block.size;
-        region->job.job.node = node;
-        job_submit(supply, &region->job, carve_done);
+        carve_submit(region, request, 0);
+        return 0;
+}
+
+/* Nobody knows beforehand where such memory lies, so all of it counts as low. A request that could use any memory leaves
+ * those that cannot their share, if there are other sources. */
+static bool may_choose(const struct supply *supply, const struct request *request, uint64_t size) {
+        const struct broker *broker = supply->broker;
+        uint64_t left, keep;
+
+        if (size > supply->info.available)
+                return false;
+        left = supply->info.available - size;
+        if (!request->high && left < supply_emergency(supply))
+                return false;
+        if (request->want.limit <= LOW_LIMIT || !broker->supplies->next)
+                return true;
+        keep = (supply->held + supply->info.available) / 100 * broker->options.low_keep_percent;
+        return left >= keep;
+}
+
+/* Small allocations share regions here too. */
+static uint64_t choice_size(const struct supply *supply, const struct request *request) {
+        uint64_t size = round_up(request->want.size, supply->info.grain);
+        uint64_t generous = round_up(REGION_MIN, supply->info.grain);
+
+        if (request->kind == REQUEST_ALLOC && size < generous && now_ms(supply->broker) >= supply->scant_until_ms &&
+            may_choose(supply, request, generous) &&
+            owner_check(request->owner, QUOTA_held_bytes, generous, NULL) == 0)
+                return generous;
+        return size;
+}
+
+int supply_choose(struct supply *supply, struct request *request, struct failure *failure) {
+        struct region *region;
+        uint64_t size;
+        int r;
+
+        if (!supply_chooses(supply) || now_ms(supply->broker) < supply->dry_until_ms)
+                return -ENOSPC;
+        supply->source->ops->describe(supply->source, &supply->info);
+        size = choice_size(supply, request);
+        if (!may_choose(supply, request, size))
+                return -ENOSPC;
+        r = owner_check(request->owner, QUOTA_low_bytes, request->want.size, failure);
+        if (r < 0)
+                return request->want.limit <= LOW_LIMIT ? r : -ENOSPC;
+        r = region_new(supply, request->owner, 0, size, -1, &region, failure);
+        if (r < 0)
+                return r;
+        carve_submit(region, request, request->want.limit);
         return 0;
 }
 
@@ -423,8 +571,14 @@ static void restore_done(struct source_job *source_job) {
 
         supply_drop(supply, job->region->addr, job->region->size);
         arrivals_put(supply, source_job);
-        /* What did not come back, and what could not be put back, count once. */
-        supply->lost = lost + (supply->held < before ? before - supply->held : 0);
+        /* What did not come back, and what could not be put back, count once. A source that chooses puts nothing back. */
+        if (supply_chooses(supply)) {
+                supply->lost += source_job->status < 0 ? job->region->size : 0;
+                supply->dry_until_ms = 0;
+                supply->source->ops->describe(supply->source, &supply->info);
+        } else {
+                supply->lost = lost + (supply->held < before ? before - supply->held : 0);
+        }
         broker->counters[COUNTER_restores]++;
         supply->touched_ms = now_ms(broker);
         source_job_deinit(source_job);
@@ -511,7 +665,11 @@ int broker_add_source(struct broker *broker, struct source *source) {
         supply->source = source;
         source->ops->describe(source, &supply->info);
         LL_APPEND(broker->supplies, supply);
-        r = supply->info.reserve ? grow_submit(supply, NULL, supply->info.reserve, -1) : 0;
+        /* A source that chooses has a stock with nothing in it, so that the windows of its node are looked at. */
+        if (supply_chooses(supply))
+                r = stock_of(supply, -1) ? 0 : -ENOMEM;
+        else
+                r = supply->info.reserve ? grow_submit(supply, NULL, supply->info.reserve, -1) : 0;
         if (r < 0) {
                 LL_DELETE(broker->supplies, supply);
                 supply_free(supply);

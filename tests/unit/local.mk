@@ -40,6 +40,12 @@ TESTS += tests/unit/broker-test
 tests_unit_broker_test_SOURCES = tests/unit/broker-test.c
 tests_unit_broker_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_broker_test_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
+
+check_PROGRAMS += tests/unit/broker-choice-test
+TESTS += tests/unit/broker-choice-test
+tests_unit_broker_choice_test_SOURCES = tests/unit/broker-choice-test.c
+tests_unit_broker_choice_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_broker_choice_test_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
 endif
 
 # The protocol.
