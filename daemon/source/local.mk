@@ -1,14 +1,18 @@
 # Where memory comes from: each source is one table of operations, listed in sources.c.
 noinst_LTLIBRARIES += libsource.la
 libsource_la_SOURCES = \
+	daemon/source/cma.c daemon/source/cma.h \
+	daemon/source/dma-heap.c \
 	daemon/source/huge.c daemon/source/huge.h \
 	daemon/source/hugepool.c daemon/source/hugepool.h \
 	daemon/source/hugetlb.c \
 	daemon/source/hugetlb-options.c daemon/source/hugetlb-options.h \
 	daemon/source/layout.c daemon/source/layout.h \
+	daemon/source/mark.c daemon/source/mark.h \
 	daemon/source/numa.c daemon/source/numa.h \
 	daemon/source/option.c daemon/source/option.h \
 	daemon/source/pagemap.c daemon/source/pagemap.h \
+	daemon/source/physmem.c daemon/source/physmem.h \
 	daemon/source/pin.c daemon/source/pin.h \
 	daemon/source/sim.c \
 	daemon/source/sources.c daemon/source/sources.h \

@@ -4,6 +4,7 @@
 
 const struct source_ops *const source_all[] = {
         &source_hugetlb_ops,
+        &source_dma_heap_ops,
         &source_sim_ops,
         NULL,
 };

@@ -13,6 +13,12 @@ tests_unit_source_hugetlb_test_SOURCES = tests/unit/source-hugetlb-test.c
 tests_unit_source_hugetlb_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_source_hugetlb_test_LDADD = libtest.la libsource.la libcore.la $(CMOCKA_LIBS)
 
+check_PROGRAMS += tests/unit/source-mark-test
+TESTS += tests/unit/source-mark-test
+tests_unit_source_mark_test_SOURCES = tests/unit/source-mark-test.c
+tests_unit_source_mark_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_source_mark_test_LDADD = libsource.la libcore.la $(CMOCKA_LIBS)
+
 # With a kernel of its own instead of huge.c, pagemap.c and numa.c.
 check_PROGRAMS += tests/unit/source-stash-test
 TESTS += tests/unit/source-stash-test
