@@ -1,1 +1,7 @@
 # what is built and run from tests/vm
+check_PROGRAMS += tests/vm/dma-heap-guest
+tests_vm_dma_heap_guest_SOURCES = tests/vm/dma-heap-guest.c
+tests_vm_dma_heap_guest_LDADD = libdmabroker.la
+dist_check_SCRIPTS += tests/vm/dma-heap.sh
+TESTS += tests/vm/dma-heap.sh
+EXTRA_DIST += tests/vm/build-kernel.sh tests/vm/kernel.config
