@@ -138,6 +138,7 @@ struct status_source {
         uint64_t grain;
         bool pinned SCHEMA_SLOT;
         uint64_t limit; /* optional */
+        uint64_t available; /* optional */
         uint64_t pending;
         uint64_t emergency;
         SCHEMA_LIST(struct memory_run) free_runs; /* optional */

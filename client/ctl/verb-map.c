@@ -205,6 +205,13 @@ static void draw_figures(json_t *source, const struct memory_map *map) {
                fragmentation(source), map->n_extents, map->n_extents == 1 ? "" : "s");
 }
 
+static void draw_nothing(json_t *source) {
+        char name[SHOW_SIZE], addressing[SHOW_SIZE];
+
+        printf("%s (%s): nothing yet; \"dmabrokerctl status\" says more\n\n", show_member(source, "name", name),
+               show_member(source, "addressing", addressing));
+}
+
 static void draw_legend(const struct owners *owners) {
         char bytes[SHOW_SIZE];
 
@@ -214,9 +221,10 @@ static void draw_legend(const struct owners *owners) {
         }
         if (owners->bytes[LETTERS])
                 printf("@ other owners, %s allocated\n", show_bytes(owners->bytes[LETTERS], bytes));
-        puts("small letters: at most half of the column is allocated\n- held by an owner, not allocated\n. free\n  not "
-             "the "
-             "broker's, or not yours to see");
+        puts("small letters: at most half of the column is allocated\n"
+             "- held by an owner, not allocated\n"
+             ". free\n"
+             "  not the broker's, or not yours to see");
 }
 
 static enum ctl_status draw(json_t *sources, json_t *regions, json_t *allocs, size_t width) {
@@ -228,8 +236,11 @@ static enum ctl_status draw(json_t *sources, json_t *regions, json_t *allocs, si
         json_array_foreach(sources, i, source) {
                 struct memory_map map;
 
-                if (!show_uint(source, "total"))
+                if (!show_uint(source, "total")) {
+                        if (!strcmp(json_string_value(json_object_get(source, "state")), "ready"))
+                                draw_nothing(source);
                         continue;
+                }
                 if (memory_map_init(&map, source, regions, allocs))
                         return CTL_FAILURE;
                 owners_count(&owners, &map);

@@ -63,6 +63,7 @@ static enum ctl_status run_status(struct ctl *ctl) {
                 { "LOW-TOTAL", "low_total", SHOW_BYTES },
                 { "LOW-FREE", "low_free", SHOW_BYTES },
                 { "LIMIT", "limit", SHOW_BYTES },
+                { "AVAILABLE", "available", SHOW_BYTES },
                 { "GRAIN", "grain", SHOW_BYTES },
                 { "PINNED", "pinned" },
         };
@@ -99,7 +100,8 @@ const struct ctl_verb verb_status = {
         .summary = "show what the daemon serves, and how much of it is left",
         .doc = "Prints who the daemon takes you for, how much there is of everything, and a table of the sources that "
                "memory comes "
-               "from. A source that does not serve says why.",
+               "from. TOTAL is what a source has taken from the kernel so far; it takes up to AVAILABLE more when that is "
+               "asked for. A source that does not serve says why.",
         .run = run_status,
 };
 

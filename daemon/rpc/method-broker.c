@@ -116,6 +116,8 @@ static int add_source(const struct source_view *view, void *userdata) {
         };
         if (view->info.limit <= SCHEMA_INTEGER_MAX)
                 schema_put(source, limit, view->info.limit);
+        if (view->info.available <= SCHEMA_INTEGER_MAX)
+                schema_put(source, available, view->info.available);
         return 0;
 }
 
