@@ -100,7 +100,7 @@ static enum ctl_status run(struct ctl *ctl) {
                 return CTL_OK;
         }
         if (ctl->n_operands < ctl->verb->min_operands)
-                return ctl_misuse(ctl, "something is missing");
+                return ctl_misuse(ctl, "%s is missing", ctl->verb->operands);
         if (ctl->n_operands > ctl->verb->max_operands)
                 return ctl_misuse(ctl, "%s is too much", ctl->operands[ctl->verb->max_operands]);
         return ctl->verb->run(ctl);

@@ -1,6 +1,7 @@
 /* call: any method of the protocol. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "client/ctl/verbs.h"
 #include "proto/methods.h"
@@ -14,6 +15,13 @@ static enum ctl_status list_methods(void) {
         for (size_t i = 0; i < protocol_table.n_methods; i++)
                 printf("%s\n", protocol_table.methods[i].name);
         return CTL_OK;
+}
+
+static bool is_known(const char *method) {
+        for (size_t i = 0; i < protocol_table.n_methods; i++)
+                if (!strcmp(protocol_table.methods[i].name, method))
+                        return true;
+        return false;
 }
 
 static enum ctl_status run_call(struct ctl *ctl) {
@@ -36,6 +44,8 @@ static enum ctl_status run_call(struct ctl *ctl) {
                 }
         }
         status = ctl_call(ctl, ctl->operands[0], params, &result);
+        if (status == CTL_FAILURE && !is_known(ctl->operands[0]))
+                fputs("\"dmabrokerctl call --methods\" lists the methods\n", stderr);
         if (status != CTL_OK)
                 return status;
         ctl_print_json(result);

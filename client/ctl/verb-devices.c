@@ -90,7 +90,7 @@ static enum ctl_status list(struct ctl *ctl) {
         static const struct show_column columns[] = {
                 { "DEVICE", "device", SHOW_NUMBER },
                 { "NAME", "name", SHOW_NAME },
-                { "OWNER", "owner", SHOW_NAME },
+                { "OWNER", "owner" },
                 { "PARENT", "parent", SHOW_NAME },
                 { "VIA", "via", SHOW_NAME },
                 { "TRANSLATION", "translation" },

@@ -47,7 +47,7 @@ static const struct ctl_option regions_options[] = {
 static enum ctl_status run_regions(struct ctl *ctl) {
         static const struct show_column columns[] = {
                 { "REGION", "region", SHOW_NUMBER },
-                { "OWNER", "owner", SHOW_NAME },
+                { "OWNER", "owner" },
                 { "SOURCE", "source" },
                 { "DEVICE", "device", SHOW_NUMBER },
                 { "NODE", "node", SHOW_NUMBER },
@@ -98,7 +98,7 @@ static const struct ctl_option allocs_options[] = {
 };
 
 static const struct show_column allocs_columns[] = {
-        { "ALLOC", "alloc", SHOW_NUMBER },   { "OWNER", "owner", SHOW_NAME },     { "DEVICE", "device", SHOW_NUMBER },
+        { "ALLOC", "alloc", SHOW_NUMBER },   { "OWNER", "owner" },                { "DEVICE", "device", SHOW_NUMBER },
         { "REGION", "region", SHOW_NUMBER }, { "OFFSET", "offset", SHOW_NUMBER }, { "SIZE", "size", SHOW_BYTES },
         { "DMA-ADDR", "dma_addr" },          { "MACHINE-ADDR", "machine_addr" },  { "ADDRESSING", "addressing" },
         { "LIFETIME", "lifetime" },          { "SHAREABLE", "shareable" },        { "AGE", "age_ms", SHOW_MS },
