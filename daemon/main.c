@@ -67,7 +67,10 @@ static int check_config(const struct options *options) {
                 status = 1;
         }
         if (!status)
-                printf("%s: the configuration is good\n", options->config ? options->config : CONFIG_PATH);
+                printf("%s: %s\n", options->config ? options->config : CONFIG_PATH,
+                       options->config || access(CONFIG_PATH, F_OK) == 0
+                               ? "the configuration is good"
+                               : "there is no such file, so every key has its default, which is good");
         config_free(config);
         return status;
 }
