@@ -170,7 +170,7 @@ static const char ending[] = ".SH EXAMPLES\n"
                              "JSON\\-RPC 2.0 Specification, https://www.jsonrpc.org/specification\n";
 
 int main(void) {
-        printf(".TH DMABROKER\\-PROTOCOL 7 \"\" \"dmabroker\" \"dmabroker\"\n%s", introduction);
+        printf(".TH dmabroker\\-protocol 7 2026-11-21 dmabroker \"Protocol\"\n%s", introduction);
         print_limits();
         puts(".SH METHODS");
         for (size_t i = 0; i < protocol_table.n_methods; i++)
