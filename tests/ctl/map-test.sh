@@ -13,8 +13,9 @@ WITH_DAEMON_OPTIONS="--config $CONFIGURATION"
 . "${TOP_SRCDIR:-.}/tests/lib/daemon.sh"
 rm -f "$CONFIGURATION"
 
-# 40 MiB on 4 rows of 60 columns: the last 4 MiB, which go first, are a tenth of all 240 columns.
-"$CTL" alloc 4M >/dev/null || fail "alloc fails"
+# 40 MiB on 4 rows of 60 columns: the last 4 MiB, which go first, are a tenth of all 240 columns. High priority, because
+# some of them would be kept for it.
+"$CTL" alloc --high 4M >/dev/null || fail "alloc fails"
 picture=$("$CTL" map --width 62) || fail "map fails"
 expect 1 "$(printf '%s\n' "$picture" | grep -c '^0x10000000-0x10003fffff  41943040 without the gaps, ')" "headings"
 expect 4 "$(printf '%s\n' "$picture" | grep -c '^\[')" "rows"
