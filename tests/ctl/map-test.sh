@@ -3,7 +3,8 @@
 # daemon.sh runs this script again: the file is made by the first run and removed by the second.
 CONFIGURATION=${CONFIGURATION:-$(mktemp)} || exit 99
 export CONFIGURATION
-printf '[source sim]\nlayout = ' >"$CONFIGURATION"
+# Without an emergency reserve, which would keep the last piece from being taken whole.
+printf '[memory]\nemergency_permille = 0\n[source sim]\nlayout = ' >"$CONFIGURATION"
 for place in 1 2 3 4 5 6 7 8 9; do
         printf '4M@0x%s0000000,' "$place" >>"$CONFIGURATION"
 done
