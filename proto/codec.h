@@ -16,6 +16,8 @@ struct schema_memory {
 };
 
 void schema_memory_free(struct schema_memory *memory);
+/* Zeroed, lives as long as the memory does. NULL: there is none. */
+void *schema_memory_take(struct schema_memory *memory, size_t count, size_t size);
 
 enum schema_wrong {
         SCHEMA_WRONG_UNKNOWN, /* there is no such parameter */

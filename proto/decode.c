@@ -40,7 +40,7 @@ void schema_memory_free(struct schema_memory *memory) {
         }
 }
 
-static void *take_memory(struct schema_memory *memory, size_t count, size_t size) {
+void *schema_memory_take(struct schema_memory *memory, size_t count, size_t size) {
         struct schema_chunk *chunk;
         size_t bytes;
 
@@ -222,7 +222,7 @@ static int read_enum(struct decoder *decoder, const struct schema_field *field, 
 
 static int read_raw(struct decoder *decoder, const struct place *place, const json_t *value, struct schema_raw *ret) {
         size_t length = json_dumpb(value, NULL, 0, JSON_ENCODE_ANY | JSON_COMPACT);
-        char *text = length ? take_memory(decoder->memory, length, 1) : NULL;
+        char *text = length ? schema_memory_take(decoder->memory, length, 1) : NULL;
 
         if (!text || json_dumpb(value, text, length, JSON_ENCODE_ANY | JSON_COMPACT) != length)
                 return complain(decoder, place, SCHEMA_WRONG_MEMORY, "did not fit into memory");
@@ -300,7 +300,7 @@ static int decode_list(struct decoder *decoder, const struct schema_field *field
                 return complain(decoder, place, SCHEMA_WRONG_VALUE, "must have at most %" PRIu64 " elements",
                                 field->max_items);
         if (list.count) {
-                list.items = take_memory(decoder->memory, list.count, size);
+                list.items = schema_memory_take(decoder->memory, list.count, size);
                 if (!list.items)
                         return complain(decoder, place, SCHEMA_WRONG_MEMORY, "did not fit into memory");
         }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "proto/quick.h"
 #include "proto/service.h"
 
 struct request {
@@ -352,13 +353,44 @@ static void text_parse(struct rpc_peer *peer, struct text *text) {
         json_decref(text->root);
 }
 
+/* false: nothing has happened, the parser is to read it. */
+static bool quick_receive(struct rpc_peer *peer, const char *bytes, size_t length) {
+        struct request request = { .peer = peer };
+        enum handler_state state = HANDLER_RUNS;
+        struct rpc_call *call;
+        struct quick quick;
+
+        if (!quick_read(bytes, length, &quick))
+                return false;
+        request.method = service_find(peer->service, quick.method.at, quick.method.length);
+        if (!request.method || peer->role < request.method->role ||
+            peer->n_calls >= peer->service->limits.calls_in_flight)
+                return false;
+        request.notification = !quick.id.length;
+        request.id = request.notification ? NULL : quick.id.at;
+        request.id_length = quick.id.length;
+        call = call_new(peer, request.method, NULL, request.id, request.id_length, request.notification);
+        if (!call)
+                return false;
+        call->state = &state;
+        if (!quick_decode(request.method->params, &quick, &call->memory, (void *)call->params)) {
+                call_free(call);
+                return false;
+        }
+        if (request_promise_fds(&request, call))
+                request_run(&request, call, &state);
+        else
+                call_free(call);
+        return true;
+}
+
 void rpc_peer_receive(struct rpc_peer *peer, const char *bytes, size_t length) {
         struct rpc_service *service = peer->service;
         struct request request = { .peer = peer };
         struct scan scan = service->scan;
         struct text text = { .bytes = bytes, .length = length, .scan = &scan };
 
-        if (peer->dropped)
+        if (peer->dropped || quick_receive(peer, bytes, length))
                 return;
         service->scan = (struct scan){ .ids = NULL };
         switch (scan_text(&scan, bytes, length, service->limits.nesting, service->limits.batch_elements)) {

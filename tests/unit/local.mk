@@ -63,6 +63,7 @@ proto_tests = \
 	tests/unit/proto-frame \
 	tests/unit/proto-json \
 	tests/unit/proto-memory \
+	tests/unit/proto-quick \
 	tests/unit/proto-spec
 check_PROGRAMS += $(proto_tests)
 TESTS += $(proto_tests)
@@ -78,6 +79,9 @@ tests_unit_proto_dispatch_LDADD = $(proto_test_libs)
 tests_unit_proto_fdpass_SOURCES = tests/unit/proto-fdpass.c
 tests_unit_proto_fdpass_CFLAGS = $(proto_test_cflags)
 tests_unit_proto_fdpass_LDADD = $(proto_test_libs)
+tests_unit_proto_quick_SOURCES = tests/unit/proto-quick.c $(proto_test_peer)
+tests_unit_proto_quick_CFLAGS = $(proto_test_cflags)
+tests_unit_proto_quick_LDADD = $(proto_test_libs)
 tests_unit_proto_frame_SOURCES = tests/unit/proto-frame.c
 tests_unit_proto_frame_CFLAGS = $(proto_test_cflags)
 tests_unit_proto_frame_LDADD = $(proto_test_libs)
