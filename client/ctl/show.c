@@ -93,12 +93,23 @@ void show_pair(const char *name, const char *value) {
         printf(show_terminal() ? "%-13s %s\n" : "%s %s\n", name, value);
 }
 
+static const char *show_member_mask(json_t *object, const char *name, char buffer[SHOW_SIZE]) {
+        uint64_t mask;
+
+        if (!show_terminal() || !show_address(object, name, &mask) || (mask & (mask + 1)))
+                return show_member(object, name, buffer);
+        snprintf(buffer, SHOW_SIZE, "%d bits", __builtin_popcountll(mask));
+        return buffer;
+}
+
 static const char *cell(json_t *row, const struct show_column *column, char buffer[SHOW_SIZE]) {
         switch (column->kind) {
         case SHOW_BYTES:
                 return show_member_bytes(row, column->member, buffer);
         case SHOW_MS:
                 return show_member_ms(row, column->member, buffer);
+        case SHOW_MASK:
+                return show_member_mask(row, column->member, buffer);
         default:
                 return show_member(row, column->member, buffer);
         }
@@ -150,6 +161,7 @@ int show_table(json_t *rows, const struct show_column *columns, size_t n_columns
                 [SHOW_NUMBER] = SCOLS_FL_RIGHT,
                 [SHOW_BYTES] = SCOLS_FL_RIGHT,
                 [SHOW_MS] = SCOLS_FL_RIGHT,
+                [SHOW_MASK] = SCOLS_FL_RIGHT,
         };
         struct libscols_table *table;
         int r = 0;

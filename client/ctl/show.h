@@ -34,6 +34,7 @@ enum show_kind {
         SHOW_NUMBER,
         SHOW_BYTES,
         SHOW_MS,
+        SHOW_MASK, /* an address mask; on a terminal the number of its bits */
 };
 
 struct show_column {
