@@ -22,10 +22,10 @@ mkdir -p "$root/bin" "$root/lib64" "$root/proc" "$root/sys" "$root/dev" "$root/r
 
 # libtool's wrappers of programs that are linked with the library become real ones.
 "$TOP_BUILDDIR/libtool" --silent --mode=install install -m755 "$TOP_BUILDDIR/dmabrokerd" "$TOP_BUILDDIR/dmabrokerctl" \
-        "$TOP_BUILDDIR/tests/vm/dma-heap-guest" "$root/bin" 2>"$work/log" || { cat "$work/log"; exit 99; }
+        "$TOP_BUILDDIR/tests/lib/with-daemon" "$TOP_BUILDDIR/tests/vm/dma-heap-guest" "$root/bin" 2>"$work/log" || { cat "$work/log"; exit 99; }
 cp "$(command -v busybox)" "$root/bin/busybox"
 cp "$TOP_BUILDDIR/.libs/libdmabroker.so.0" "$root/lib64"
-for program in dmabrokerd dmabrokerctl dma-heap-guest; do
+for program in dmabrokerd dmabrokerctl with-daemon dma-heap-guest; do
         LD_LIBRARY_PATH=$TOP_BUILDDIR/.libs ldd "$root/bin/$program" | awk '/=> \// { print $3 } /^\t\// { print $1 }'
 done | sort -u | while read -r library; do
         cp -L "$library" "$root/lib64" || exit 99
@@ -34,7 +34,7 @@ done
 cat >"$root/init" <<'INIT'
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
-export PATH=/bin LD_LIBRARY_PATH=/lib64 DMABROKER_SOCKET=/run/broker
+export PATH=/bin LD_LIBRARY_PATH=/lib64 TOP_BUILDDIR=/bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
@@ -43,18 +43,7 @@ mount -t devtmpfs devtmpfs /dev
 with() {
         echo "== $1"
         shift
-        arguments=
-        while [ "$1" != -- ]; do arguments="$arguments $1"; shift; done
-        shift
-        dmabrokerd --state-dir /run/state $arguments 2>/run/log &
-        daemon=$!
-        until [ -S $DMABROKER_SOCKET ]; do kill -0 $daemon || { cat /run/log; return 1; }; usleep 10000; done
-        "$@" || { cat /run/log; return 1; }
-        dmabrokerctl check || return 1
-        dmabrokerctl status
-        kill $daemon
-        wait $daemon || { echo "the daemon ended with $?"; return 1; }
-        rm -f $DMABROKER_SOCKET
+        with-daemon --log "$@"
 }
 
 # refused WORD DAEMON-COMMAND...: the daemon does not start, and its sentence has the word.
@@ -72,13 +61,15 @@ tests() {
         printf '[source dma-heap]\nrange = 64M@0x30000000\n' >/run/elsewhere
         printf '[source dma-heap]\nheap = none\n' >/run/none
         printf '[memory]\nregion_idle = 10ms\n[source dma-heap]\n' >/run/brief
-        with "all memory is searched" --source dma-heap -- dma-heap-guest few || return 1
+        with "all memory is searched" --source dma-heap -- sh -c \
+                'dma-heap-guest few && dmabrokerctl check && dmabrokerctl status' || return 1
         mount -t debugfs debugfs /sys/kernel/debug || return 1
-        with "the areas of debugfs are searched" --config /run/brief -- dma-heap-guest || return 1
+        with "the areas of debugfs are searched" --source dma-heap --config /run/brief -- sh -c \
+                'dma-heap-guest && dmabrokerctl check && dmabrokerctl status' || return 1
         refused CAP_SYS_RAWIO dma-heap-guest without-rawio dmabrokerd --state-dir /run/state --source dma-heap || return 1
         refused /dev/dma_heap/none dmabrokerd --state-dir /run/state --config /run/none || return 1
-        with "the wrong range is searched" --config /run/elsewhere -- \
-                refused "searched" dmabrokerctl alloc --mask 32 64K || return 1
+        with "the wrong range is searched" --source dma-heap --config /run/elsewhere -- sh -c \
+                '! dmabrokerctl alloc --mask 32 64K 2>/run/log && cat /run/log && grep -q searched /run/log' || return 1
 }
 
 if tests; then echo VM-TEST-PASSED; else echo VM-TEST-FAILED; fi
