@@ -249,7 +249,8 @@ static void prospect_add(struct prospect *prospect, const struct supply *supply,
         prospect->free += free_bytes;
         prospect->largest = larger(prospect->largest, largest);
         prospect->growing |= supply->info.available > 0;
-        prospect->returning |= supply->returning > 0;
+        /* A source that chooses has less available while it carves, and the region is not there yet. */
+        prospect->returning |= supply->returning > 0 || (supply_chooses(supply) && supply->pending > 0);
         prospect->kept |= !request->high && largest >= request->want.size &&
                           supply->free + supply->info.available - request->want.size < supply_emergency(supply);
         for (i = 0; i < supply->n_regions; i++) {
