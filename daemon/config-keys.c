@@ -78,6 +78,9 @@ const struct config_key config_keys[] = {
         QUOTA(allocs, COUNT, "1048576", "coherent allocations"),
         QUOTA(devices, COUNT, "4096", "open devices"),
         QUOTA(regions, COUNT, "65536", "regions"),
+        QUOTA(pools, COUNT, "4096", "pools and bounce pools"),
+        QUOTA(leases, COUNT, "65536", "leases"),
+        QUOTA(mappings, COUNT, "65536", "mappings"),
         QUOTA(waiters, COUNT, "4096", "requests that wait for memory"),
         QUOTA(connections, COUNT, "4096", "connections, and likewise sessions"),
 

@@ -3,14 +3,18 @@ noinst_LTLIBRARIES += libcore.la
 libcore_la_SOURCES = \
 	daemon/core/arena.c daemon/core/arena.h \
 	daemon/core/attempt.c \
+	daemon/core/bounce.c \
 	daemon/core/broker.c daemon/core/broker.h \
 	daemon/core/check.c \
 	daemon/core/coherent.c \
 	daemon/core/device.c \
 	daemon/core/failure.c daemon/core/failure.h \
 	daemon/core/handle.c daemon/core/handle.h \
+	daemon/core/lease.c \
+	daemon/core/mapping.c \
 	daemon/core/objects.h \
 	daemon/core/owner.c \
+	daemon/core/pool.c \
 	daemon/core/region.c \
 	daemon/core/request.c \
 	daemon/core/source.c daemon/core/source.h \

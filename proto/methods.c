@@ -26,7 +26,8 @@ static const char *const lifetime_names[] = { "session", "owner", NULL };
 static const char *const source_state_names[] = { "ready", "unavailable", NULL };
 static const char *const stats_group_names[] = { "rpc", "memory", "owners", NULL };
 static const char *const quota_names[] = { "bytes",   "held_bytes", "low_bytes", "allocs",
-                                           "devices", "regions",    "waiters",   "connections", NULL };
+                                           "devices", "regions",    "pools",     "leases",
+                                           "mappings", "waiters",   "connections", NULL };
 
 #define DOC_REQUEST_KEY                                                                                              \
         "the same key from the same owner gives the same answer again and takes nothing twice"
@@ -389,6 +390,9 @@ DEFINE(quota_values,
         FIELD(quota_values, allocs, UINT, .nullable = true, .doc = "allocations"),
         FIELD(quota_values, devices, UINT, .nullable = true, .doc = "open devices"),
         FIELD(quota_values, regions, UINT, .nullable = true, .doc = "regions"),
+        FIELD(quota_values, pools, UINT, .nullable = true, .doc = "pools and bounce pools"),
+        FIELD(quota_values, leases, UINT, .nullable = true, .doc = "leases"),
+        FIELD(quota_values, mappings, UINT, .nullable = true, .doc = "mappings"),
         FIELD(quota_values, waiters, UINT, .nullable = true, .doc = "calls that wait for memory"),
         FIELD(quota_values, connections, UINT, .nullable = true, .doc = "connections"));
 

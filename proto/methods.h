@@ -58,6 +58,9 @@ enum protocol_quota_name {
         PROTOCOL_QUOTA_ALLOCS,
         PROTOCOL_QUOTA_DEVICES,
         PROTOCOL_QUOTA_REGIONS,
+        PROTOCOL_QUOTA_POOLS,
+        PROTOCOL_QUOTA_LEASES,
+        PROTOCOL_QUOTA_MAPPINGS,
         PROTOCOL_QUOTA_WAITERS,
         PROTOCOL_QUOTA_CONNECTIONS,
 };
@@ -462,6 +465,9 @@ struct quota_values {
         uint64_t allocs;
         uint64_t devices;
         uint64_t regions;
+        uint64_t pools;
+        uint64_t leases;
+        uint64_t mappings;
         uint64_t waiters;
         uint64_t connections;
 };

@@ -345,9 +345,13 @@ static int attempt_supplies(struct request *request) {
                 return r;
         LL_FOREACH(broker->supplies, supply)
                 reclaimed |= reclaim(supply, request);
+        if (!reclaimed)
+                reclaimed = pools_reclaim(broker, request);
         if (reclaimed)
                 return ATTEMPT_BLOCKED;
         r = request_explain(request);
+        if (r == 0)
+                leases_recall(broker, request->want.size);
         return r < 0 ? r : ATTEMPT_BLOCKED;
 }
 

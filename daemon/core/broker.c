@@ -16,6 +16,7 @@ void broker_options_default(struct broker_options *ret) {
                 .emergency_permille = 15,
                 .emergency_max = UINT64_C(64) << 20,
                 .regions_max = UINT64_MAX,
+                .quarantine_ms = 1000,
         };
         for (kind = 0; kind < QUOTA_KINDS; kind++)
                 ret->quota.of[kind] = QUOTA_UNLIMITED;
@@ -112,7 +113,7 @@ struct broker *broker_free(struct broker *broker) {
 }
 
 uint64_t broker_deadline(const struct broker *broker) {
-        uint64_t deadline = requests_deadline(broker);
+        uint64_t deadline = smaller(requests_deadline(broker), smaller(pools_deadline(broker), bounces_deadline(broker)));
         const struct supply *supply;
 
         LL_FOREACH(broker->supplies, supply)
@@ -124,6 +125,8 @@ void broker_tick(struct broker *broker) {
         uint64_t now = now_ms(broker);
         struct supply *supply;
 
+        pools_tick(broker, now);
+        bounces_tick(broker, now);
         requests_tick(broker, now);
         LL_FOREACH(broker->supplies, supply)
                 supply_tick(supply, now);

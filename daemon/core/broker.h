@@ -27,6 +27,9 @@ struct ticket; /* a request that is not answered yet */
         QUOTA(allocs, "coherent allocations")                                        \
         QUOTA(devices, "open devices")                                               \
         QUOTA(regions, "regions")                                                    \
+        QUOTA(pools, "pools and bounce pools")                                       \
+        QUOTA(leases, "leases")                                                      \
+        QUOTA(mappings, "mappings")                                                  \
         QUOTA(waiters, "requests that wait for memory")                              \
         QUOTA(connections, "connections and sessions")
 
@@ -54,6 +57,7 @@ struct broker_options {
         unsigned emergency_permille;  /* of each source's memory that only `priority: high` may use */
         uint64_t emergency_max;       /* ... but never more than this many bytes */
         uint64_t regions_max;         /* of all owners together: each takes file descriptors of the process */
+        uint64_t quarantine_ms;       /* memory that a vanished client had leased rests this long where nothing stops a device */
         const struct translator_ops *const *translators; /* ends with NULL; in order of precedence */
 };
 
@@ -85,6 +89,9 @@ int session_open(struct broker *broker, const char *owner, struct session **ret,
 /* Frees what the session holds: allocations whose lifetime is not `owner`, devices that have no other allocations, and
  * cancels what waits. NULL is fine. */
 struct session *session_close(struct session *session);
+/* The same for a session whose client is gone without a word: what it had leased may still be written by a device, so it
+ * is reused only after the quarantine. */
+struct session *session_abandon(struct session *session);
 const char *session_owner(const struct session *session);
 
 /* Whoever calls: a session, and whether it may see and release what belongs to others. */
@@ -191,6 +198,7 @@ struct alloc_view {
         const char *owner, *device_name;
         uint64_t offset, size; /* within the region's file */
         uint64_t dma_addr, machine_addr;
+        uint64_t pool, bounce; /* whose memory it is: then it is theirs to free; or 0 */
         bool simulated, owner_lifetime, shareable;
         uint64_t age_ms;
 };
@@ -203,7 +211,7 @@ struct ticket *coherent_alloc(const struct caller *caller, const struct alloc_re
 /* Nobody waits for the answer any more; what it may have taken is given back. */
 void ticket_cancel(struct ticket *ticket);
 
-/* Reasons: unknown_handle; double_free, for a handle that was the caller's own. */
+/* Reasons: unknown_handle; double_free, for a handle that was the caller's own; busy: it is a pool's, or it is mapped. */
 int coherent_free(const struct caller *caller, uint64_t alloc, struct failure *failure);
 /* Whether a request of the caller's owner with this key (NULL: none) was answered with something that is still there, and
  * another with the same key would be answered with that. */
@@ -216,6 +224,243 @@ int coherent_lookup(const struct caller *caller, uint64_t addr, bool machine, st
  * device_visit(). */
 int coherent_visit(const struct caller *caller, uint64_t device, const char *owner, uint64_t after, alloc_visit_fn visit,
                    void *userdata, struct failure *failure);
+
+/* ---- pools ----
+ *
+ * A pool hands out blocks of one size, cut from slabs: coherent allocations of its device that the pool takes as it needs
+ * them. Blocks never cross the pool's boundary, nor the device's. (The kernel's dma_pool, with a mempool's reserve.) */
+
+struct pool_options {
+        const char *name; /* for people; need not be unique */
+        uint64_t device;
+        uint64_t size;       /* bytes of a block; rounded up to align, told by the view */
+        uint64_t align;      /* power of two; 0: 64 */
+        uint64_t boundary;   /* power of two, at least size; 0: the device's */
+        uint64_t reserve;    /* blocks that exist from the start, and are never given back while the pool lives */
+        uint64_t max_blocks; /* 0: none but the quota */
+        enum pool_caching { POOL_CACHED, POOL_WRITE_COMBINED, POOL_UNCACHED } caching;
+        uint64_t wait_ms; /* for the reserve's memory */
+        bool high;
+        const char *request_key;
+        uint64_t request_digest;
+};
+
+struct pool_view {
+        uint64_t handle, device;
+        const char *owner, *device_name, *name;
+        uint64_t block_size, align, boundary /* 0: none */, blocks_per_slab, slab_size;
+        uint64_t reserve, max_blocks /* 0: none */;
+        uint64_t slabs, bytes; /* bytes of the slabs */
+        uint64_t blocks;       /* all there are: free + used + leased + quarantined */
+        uint64_t free, used /* handed out one by one */, leased, quarantined;
+        uint64_t high_water; /* of used + leased */
+        uint64_t leases, waiters;
+        uint64_t allocs, frees, failures, waits, timeouts, recalls; /* counted since it was made */
+        uint64_t age_ms;
+        bool simulated;
+};
+
+/* One block. Also what a report of busy blocks is made of. */
+struct pool_block {
+        uint64_t dma_addr, machine_addr, region, offset; /* offset: within the region's file */
+        uint64_t lease; /* that it belongs to, or 0 */
+};
+
+/* done gets the pool's handle. Waits for nothing but the reserve's memory.
+ * Reasons: unknown_device, bad_param, boundary, limit, unsupported (caching), quota, and those of coherent_alloc(). */
+struct ticket *pool_create(const struct caller *caller, const struct pool_options *options, broker_done_fn done,
+                           void *userdata);
+int pool_get(const struct caller *caller, uint64_t pool, struct pool_view *ret, struct failure *failure);
+typedef int (*pool_visit_fn)(const struct pool_view *view, void *userdata);
+/* As coherent_visit(). */
+int pool_visit(const struct caller *caller, uint64_t device, const char *owner, uint64_t after, pool_visit_fn visit,
+               void *userdata, struct failure *failure);
+
+struct pool_request {
+        uint64_t pool;
+        uint64_t count;   /* of blocks; more than 0 */
+        uint64_t wait_ms; /* 0: never wait */
+        bool high;        /* may use the emergency reserve of the memory source, and passes those that wait */
+        const char *request_key;
+        uint64_t request_digest;
+};
+
+/* Answers a request for blocks once: with NULL and the blocks, which live until it returns, or with why not. */
+typedef void (*pool_done_fn)(void *userdata, const struct failure *failure, const struct pool_block *blocks, size_t n);
+/* All of them or none. Requests of one pool, leases included, are served in the order in which they came. The blocks are
+ * the session's, and go back when it ends. */
+struct ticket *pool_alloc(const struct caller *caller, const struct pool_request *request, pool_done_fn done,
+                          void *userdata);
+/* All of them or none. Reasons: unknown_handle (the pool), bad_address (not in this pool, or not where a block starts; the
+ * sentence says which pool it is in, if it is one of the caller's owner), double_free, busy (it is part of a lease). */
+int pool_free_blocks(const struct caller *caller, uint64_t pool, const uint64_t *dma_addrs, size_t n,
+                     struct failure *failure);
+/* A lease of at most `count` blocks that lie one behind the other: done gets its handle. Less than `count` when no such run
+ * is free; at least one. */
+struct ticket *pool_lease(const struct caller *caller, const struct pool_request *request, broker_done_fn done,
+                          void *userdata);
+/* Give idle slabs back, down to the reserve: *ret_bytes of them. */
+int pool_trim(const struct caller *caller, uint64_t pool, uint64_t *ret_bytes, struct failure *failure);
+/* -EBUSY with what is still handed out unless force, which takes it back. Told block by block in either case, leases as
+ * their blocks. */
+typedef int (*pool_block_visit_fn)(const struct pool_block *block, void *userdata);
+int pool_destroy(const struct caller *caller, uint64_t pool, bool force, pool_block_visit_fn visit, void *userdata,
+                 struct failure *failure);
+
+/* ---- bounce pools ----
+ *
+ * Memory that a device can reach, in slots, for data that lies where it cannot: the client copies. A mapping takes a run of
+ * slots. (The kernel's SWIOTLB.) */
+
+struct bounce_options {
+        uint64_t device;
+        uint64_t size;      /* bytes, rounded up to whole slots and pages */
+        uint64_t slot_size; /* power of two; 0: 2048; raised so that min_align_mask's bits survive; told by the view */
+        uint64_t areas;     /* equal parts of `size` that leases take by default; 0: 1 */
+        uint64_t max_size;  /* to which it grows on demand; 0: it does not */
+        uint64_t wait_ms;   /* for its memory */
+        bool high;
+        const char *request_key;
+        uint64_t request_digest;
+};
+
+struct bounce_view {
+        uint64_t handle, device;
+        const char *owner, *device_name;
+        uint64_t region, offset, dma_addr, machine_addr; /* of the part that it was made with */
+        uint64_t size, max_size, slot_size, areas;
+        uint64_t slots, free, used, leased, quarantined; /* slots */
+        uint64_t largest_free; /* slots of the largest free run */
+        uint64_t high_water;   /* of used + leased */
+        uint64_t parts, leases, waiters;
+        uint64_t maps, unmaps, syncs, fulls, waits, timeouts, grows, recalls;
+        uint64_t age_ms;
+        bool simulated;
+};
+
+struct ticket *bounce_create(const struct caller *caller, const struct bounce_options *options, broker_done_fn done,
+                             void *userdata);
+int bounce_get(const struct caller *caller, uint64_t bounce, struct bounce_view *ret, struct failure *failure);
+typedef int (*bounce_visit_fn)(const struct bounce_view *view, void *userdata);
+int bounce_visit(const struct caller *caller, uint64_t device, const char *owner, uint64_t after, bounce_visit_fn visit,
+                 void *userdata, struct failure *failure);
+/* -EBUSY with the mappings and leases that are left, unless force. */
+struct mapping_view;
+typedef int (*mapping_visit_fn)(const struct mapping_view *view, void *userdata);
+int bounce_destroy(const struct caller *caller, uint64_t bounce, bool force, mapping_visit_fn visit, void *userdata,
+                   struct failure *failure);
+
+enum dma_direction { DMA_TO_DEVICE, DMA_FROM_DEVICE, DMA_BIDIRECTIONAL };
+
+struct bounce_request {
+        uint64_t bounce;
+        uint64_t size;         /* bytes to map; of a lease: slots, 0: an area */
+        uint64_t align_offset; /* low bits of the buffer's address, of which those in min_align_mask are kept */
+        enum dma_direction direction;
+        uint64_t wait_ms;
+        bool high;
+        const char *request_key;
+        uint64_t request_digest;
+};
+
+/* done gets the mapping's handle. A pool that is full answers no_memory or no_contiguous with the numbers: asked, in use, the
+ * largest free run, all in slots. `limit`: larger than the pool can ever be, or than the device's segments. */
+struct ticket *bounce_map(const struct caller *caller, const struct bounce_request *request, broker_done_fn done,
+                          void *userdata);
+/* The mapping's whole size and its direction, as it was made; size 0 and direction NULL: not told, not checked.
+ * Reasons: unknown_handle, double_free, wrong_size, wrong_direction. */
+int bounce_unmap(const struct caller *caller, uint64_t mapping, uint64_t size, const enum dma_direction *direction,
+                 struct failure *failure);
+enum dma_sync { DMA_SYNC_ANY, DMA_SYNC_FOR_CPU, DMA_SYNC_FOR_DEVICE };
+/* [offset, offset+size) of the mapping (size 0: to its end). The copying is the client's; this checks and counts.
+ * Reasons: as bounce_unmap(); bad_address: outside the mapping; wrong_direction: also for_cpu of what goes to the device
+ * only, and the reverse. */
+int bounce_sync(const struct caller *caller, uint64_t mapping, uint64_t offset, uint64_t size,
+                const enum dma_direction *direction, enum dma_sync sync, struct failure *failure);
+/* A lease of a run of slots; done gets its handle. */
+struct ticket *bounce_lease(const struct caller *caller, const struct bounce_request *request, broker_done_fn done,
+                            void *userdata);
+
+/* ---- mappings: what a device may reach at this moment, other than its own coherent memory ---- */
+
+struct mapping_view {
+        uint64_t handle, device;
+        const char *owner, *device_name;
+        uint64_t bounce; /* or 0: it is of an allocation */
+        uint64_t alloc;  /* or 0 */
+        uint64_t dma_addr, machine_addr, region, offset, size;
+        uint64_t slots; /* of a bounce mapping */
+        enum dma_direction direction;
+        uint64_t age_ms;
+        bool simulated;
+};
+
+struct mapping_request {
+        uint64_t device, alloc;
+        uint64_t offset, size; /* of the allocation; size 0: to its end */
+        uint64_t iova;         /* where the device shall see it; 0: anywhere */
+        enum dma_direction direction;
+        const char *request_key;
+        uint64_t request_digest;
+};
+
+/* Make an allocation, the device's own or another's that is shareable, reachable for the device. The allocation stays until
+ * it is unmapped. Reasons: unknown_device, unknown_handle, wrong_device (not shareable), bad_address (outside), mask,
+ * boundary, limit, quota, unsupported (an iova where nothing translates). */
+int mapping_map(const struct caller *caller, const struct mapping_request *request, uint64_t *ret_handle,
+                struct failure *failure);
+int mapping_unmap(const struct caller *caller, uint64_t mapping, struct failure *failure);
+int mapping_get(const struct caller *caller, uint64_t mapping, struct mapping_view *ret, struct failure *failure);
+int mapping_visit(const struct caller *caller, uint64_t device, const char *owner, uint64_t after, mapping_visit_fn visit,
+                  void *userdata, struct failure *failure);
+
+/* ---- leases ----
+ *
+ * A span of a pool's blocks or of a bounce pool's slots, which its holder divides without asking. The broker knows who has
+ * it, and reads nothing that a client can write. A lease goes back as a whole; when its session ends, at once. */
+
+struct lease_view {
+        uint64_t handle;
+        uint64_t pool, bounce; /* one of them is 0 */
+        uint64_t device;
+        const char *owner, *device_name;
+        uint64_t region, offset, dma_addr, machine_addr; /* of its first unit */
+        uint64_t unit;                                   /* bytes of a block or slot */
+        uint64_t count;                                  /* of them */
+        uint64_t age_ms;
+        bool simulated;
+};
+
+int lease_get(const struct caller *caller, uint64_t lease, struct lease_view *ret, struct failure *failure);
+/* of: HOLDER_POOL or HOLDER_BOUNCE wanted; a lease of the other kind is unknown_handle. */
+enum lease_kind { LEASE_OF_POOL, LEASE_OF_BOUNCE };
+int lease_return(const struct caller *caller, uint64_t lease, enum lease_kind kind, struct failure *failure);
+typedef int (*lease_visit_fn)(const struct lease_view *view, void *userdata);
+/* pool, bounce: only of this one; 0: of all. */
+int lease_visit(const struct caller *caller, uint64_t pool, uint64_t bounce, const char *owner, uint64_t after,
+                lease_visit_fn visit, void *userdata, struct failure *failure);
+
+/* ---- events ---- */
+
+enum event_topic {
+        EVENT_RECALL,   /* a session should return leases that it does not use: somebody waits for memory */
+        EVENT_PRESSURE, /* a request found too little memory, or memory is there again */
+        EVENT_LEAK,     /* something was left behind when its device or pool was closed by force, or its session ended */
+};
+
+struct event {
+        enum event_topic topic;
+        const struct session *session; /* whom it concerns; NULL: everybody who may know of `owner` */
+        const char *owner;             /* NULL: of no owner's */
+        uint64_t pool, bounce, device; /* 0: none, or all */
+        const char *name;              /* of the pool or device, or NULL */
+        uint64_t bytes, count;         /* wanted, or left behind */
+        bool over;                     /* PRESSURE: it has ended */
+};
+
+/* Called whenever something happens, from within any call of the core: it must only take note. NULL: nobody listens. */
+typedef void (*broker_event_fn)(void *userdata, const struct event *event);
+void broker_listen(struct broker *broker, broker_event_fn fn, void *userdata);
 
 /* ---- regions ---- */
 
@@ -258,7 +503,7 @@ typedef int (*run_visit_fn)(const char *source, uint64_t addr, uint64_t size, vo
 int broker_visit_stock(struct broker *broker, run_visit_fn visit, void *userdata);
 
 struct broker_counts {
-        uint64_t owners, sessions, devices, regions, allocs, waiters;
+        uint64_t owners, sessions, devices, regions, allocs, pools, bounces, leases, mappings, waiters;
 };
 void broker_counts(const struct broker *broker, struct broker_counts *ret);
 

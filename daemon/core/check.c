@@ -15,10 +15,7 @@ struct check {
         uint64_t verifying; /* regions whose verification is under way, and one for the start */
 };
 
-static void complain(struct check *check, const char *what, uint64_t handle, const char *format, ...)
-        __attribute__((format(printf, 4, 5)));
-
-static void complain(struct check *check, const char *what, uint64_t handle, const char *format, ...) {
+void check_complain(struct check *check, const char *what, uint64_t handle, const char *format, ...) {
         char text[256];
         va_list arguments;
 
@@ -28,20 +25,20 @@ static void complain(struct check *check, const char *what, uint64_t handle, con
         check->problem(check->userdata, what, text, handle);
 }
 
-static void check_equal(struct check *check, const char *what, uint64_t handle, const char *name, uint64_t said,
+void check_equal(struct check *check, const char *what, uint64_t handle, const char *name, uint64_t said,
                         uint64_t counted) {
         check->checked++;
         if (said != counted)
-                complain(check, what, handle, "%s is said to be %llu, but %llu were counted", name,
+                check_complain(check, what, handle, "%s is said to be %llu, but %llu were counted", name,
                          (unsigned long long)said, (unsigned long long)counted);
 }
 
-static void check_arena(struct check *check, const char *what, const struct arena *arena) {
+void check_arena(struct check *check, const char *what, const struct arena *arena) {
         char text[200];
 
         check->checked++;
         if (arena_check(arena, text, sizeof(text)) < 0)
-                complain(check, what, 0, "%s", text);
+                check_complain(check, what, 0, "%s", text);
 }
 
 static void check_alloc(struct check *check, const struct alloc *alloc) {
@@ -51,15 +48,15 @@ static void check_alloc(struct check *check, const struct alloc *alloc) {
         check->checked++;
         if (arena_lookup(region_arena(alloc->region), alloc->addr, &block, &is_free) < 0 || is_free ||
             block.addr != alloc->addr || block.size != alloc->size)
-                complain(check, "alloc", alloc->handle, "The allocator does not know of 0x%llx",
+                check_complain(check, "alloc", alloc->handle, "The allocator does not know of 0x%llx",
                          (unsigned long long)alloc->addr);
         if (alloc->addr < alloc->region->addr || alloc->addr + alloc->size > alloc->region->addr + alloc->region->size)
-                complain(check, "alloc", alloc->handle, "0x%llx lies outside its region", (unsigned long long)alloc->addr);
+                check_complain(check, "alloc", alloc->handle, "0x%llx lies outside its region", (unsigned long long)alloc->addr);
         if (alloc->region->owner != alloc->device->owner)
-                complain(check, "alloc", alloc->handle, "Its region belongs to %s, its device to %s",
+                check_complain(check, "alloc", alloc->handle, "Its region belongs to %s, its device to %s",
                          alloc->region->owner->name, alloc->device->owner->name);
         if (alloc->region->device && alloc->region->device != alloc->device)
-                complain(check, "alloc", alloc->handle, "Its region is reserved for another device");
+                check_complain(check, "alloc", alloc->handle, "Its region is reserved for another device");
 }
 
 static void check_owner(struct check *check, const struct owner *owner) {
@@ -80,6 +77,9 @@ static void check_owner(struct check *check, const struct owner *owner) {
                                 counted.of[QUOTA_low_bytes] += low_part(alloc->addr, alloc->size);
                         counted.of[QUOTA_allocs]++;
                 }
+                check_pools(check, device, &counted);
+                check_bounces(check, device, &counted);
+                check_mappings(check, device, &counted);
         }
         LL_FOREACH(owner->windows, window)
                 check_arena(check, "owner", window->arena);
@@ -92,6 +92,9 @@ static void check_owner(struct check *check, const struct owner *owner) {
         check_equal(check, "owner", 0, "low_bytes", owner->usage.of[QUOTA_low_bytes], counted.of[QUOTA_low_bytes]);
         check_equal(check, "owner", 0, "allocs", owner->usage.of[QUOTA_allocs], counted.of[QUOTA_allocs]);
         check_equal(check, "owner", 0, "devices", owner->usage.of[QUOTA_devices], counted.of[QUOTA_devices]);
+        check_equal(check, "owner", 0, "pools", owner->usage.of[QUOTA_pools], counted.of[QUOTA_pools]);
+        check_equal(check, "owner", 0, "leases", owner->usage.of[QUOTA_leases], counted.of[QUOTA_leases]);
+        check_equal(check, "owner", 0, "mappings", owner->usage.of[QUOTA_mappings], counted.of[QUOTA_mappings]);
 }
 
 /* Nothing lies where something else does: neither two regions, nor a region and stock. */
@@ -105,11 +108,11 @@ static void check_places(struct check *check, const struct supply *supply) {
                 region = supply->regions[i];
                 check->checked++;
                 if (before && before->addr + before->size > region->addr)
-                        complain(check, "region", region->handle, "It overlaps region %llu",
+                        check_complain(check, "region", region->handle, "It overlaps region %llu",
                                  (unsigned long long)before->handle);
                 for (j = 0; j < supply->n_stocks; j++)
                         if (arena_lookup(supply->stocks[j].arena, region->addr, &block, &is_free) == 0)
-                                complain(check, "region", region->handle, "Its memory is also in stock");
+                                check_complain(check, "region", region->handle, "Its memory is also in stock");
                 before = region;
         }
 }
@@ -148,7 +151,7 @@ static void verified(struct supply_job *job) {
 
         check->checked += job->job.size / job->region->supply->info.grain;
         if (job->job.status < 0)
-                complain(check, "memory", job->region->handle, "%s",
+                check_complain(check, "memory", job->region->handle, "%s",
                          job->job.failure.error ? job->job.failure.sentence : strerror(-job->job.status));
         check_put(check);
 }
@@ -173,7 +176,7 @@ void broker_check(struct broker *broker, problem_fn problem, void (*done)(void *
                 for (i = 0; i < supply->n_regions; i++) {
                         check->verifying++;
                         if (supply_verify(supply->regions[i], verified, check) < 0) {
-                                complain(check, "memory", supply->regions[i]->handle, "It could not be verified");
+                                check_complain(check, "memory", supply->regions[i]->handle, "It could not be verified");
                                 check->verifying--;
                         }
                 }

@@ -35,10 +35,13 @@ int alloc_new(struct request *request, struct alloc **ret) {
         }
         alloc->born_ms = now_ms(broker);
         alloc->flags = request->flags;
-        alloc->key = request->key;
-        request->key = NULL;
-        if (alloc->key)
+        if (request->holder) {
+                alloc->flags |= ALLOC_HELD;
+                alloc->holder = request->holder;
+        } else if ((alloc->key = request->key)) {
                 alloc->key->handle = alloc->handle;
+                request->key = NULL;
+        }
         DL_APPEND(device->allocs, alloc);
         device->n_allocs++;
         device->bytes += alloc->size;
@@ -73,7 +76,8 @@ void alloc_free(struct alloc *alloc) {
         broker->bytes -= alloc->size;
         arena_release(region_arena(alloc->region), alloc->addr, NULL);
         region_unuse(alloc->region, alloc->size);
-        key_forget(owner, alloc->key);
+        if (!(alloc->flags & ALLOC_HELD))
+                key_forget(owner, alloc->key);
         handle_release(&broker->handles, alloc->handle, owner->id);
         free(alloc);
         device_forget(device);
@@ -81,7 +85,7 @@ void alloc_free(struct alloc *alloc) {
 
 /* ---- allocating ---- */
 
-static int check_power(uint64_t value, const char *name, enum reason reason, struct failure *failure) {
+int power_check(uint64_t value, const char *name, enum reason reason, struct failure *failure) {
         if (!value || power_of_two(value))
                 return 0;
         failure_set(failure, reason, "%s must be a power of two, and %llu is none", name, (unsigned long long)value);
@@ -133,9 +137,9 @@ static int want_make(const struct device *device, const struct alloc_request *as
         if (r == 0)
                 r = check_segment(device, ask->size, failure);
         if (r == 0)
-                r = check_power(ask->align, "align", REASON_bad_param, failure);
+                r = power_check(ask->align, "align", REASON_bad_param, failure);
         if (r == 0)
-                r = check_power(ask->boundary, "boundary", REASON_boundary, failure);
+                r = power_check(ask->boundary, "boundary", REASON_boundary, failure);
         if (r == 0 && ask->mask)
                 r = mask_check(ask->mask, failure);
         if (r < 0)
@@ -156,7 +160,7 @@ static int want_make(const struct device *device, const struct alloc_request *as
         return -reason_errno(REASON_boundary);
 }
 
-static struct device *device_of(const struct caller *caller, uint64_t handle, struct failure *failure) {
+struct device *device_of(const struct caller *caller, uint64_t handle, struct failure *failure) {
         struct device *device = handle_find(&caller->session->owner->broker->handles, HANDLE_DEVICE, handle);
 
         /* Also an administrator allocates on devices of its own only: the memory is charged to the device's owner. */
@@ -194,6 +198,7 @@ static struct request *request_admit(struct device *device, enum request_kind ki
                 done(userdata, failure, 0);
                 return NULL;
         }
+        request->ticket.cancel = request_cancel;
         request->kind = kind;
         request->owner = device->owner;
         request->device = device;
@@ -224,6 +229,21 @@ struct ticket *coherent_alloc(const struct caller *caller, const struct alloc_re
         return request_submit(request);
 }
 
+struct ticket *alloc_for_holder(struct holder *holder, const struct arena_request *want, uint64_t wait_ms, bool high,
+                                broker_done_fn done, void *userdata) {
+        struct failure failure = {};
+        struct request *request;
+
+        request = request_admit(holder->device, REQUEST_ALLOC, NULL, 0, 0, &failure, done, userdata);
+        if (!request)
+                return NULL;
+        request->want = *want;
+        request->holder = holder;
+        request->high = high;
+        request->wait_ms = wait_ms;
+        return request_submit(request);
+}
+
 static int reserve_want(const struct device *device, const struct reserve_request *ask, struct arena_request *ret,
                         struct failure *failure) {
         int r;
@@ -232,7 +252,7 @@ static int reserve_want(const struct device *device, const struct reserve_reques
         if (r == 0 && ask->mask)
                 r = mask_check(ask->mask, failure);
         if (r == 0)
-                r = check_power(ask->stride, "stride", REASON_bad_param, failure);
+                r = power_check(ask->stride, "stride", REASON_bad_param, failure);
         if (r < 0)
                 return r;
         if (!!ask->stride != !!ask->usable || ask->usable % PAGE || ask->usable > ask->stride) {
@@ -285,6 +305,20 @@ static int alloc_find(const struct caller *caller, uint64_t handle, struct alloc
         return 0;
 }
 
+static int refuse_held(const struct alloc *alloc, struct failure *failure) {
+        if (alloc->flags & ALLOC_HELD) {
+                failure_set(failure, REASON_busy, "Allocation %llu is memory of %s %llu, which alone can free it",
+                            (unsigned long long)alloc->handle, alloc->holder->kind == HOLDER_POOL ? "pool" : "bounce pool",
+                            (unsigned long long)alloc->holder->handle);
+                failure_add_number(failure, alloc->holder->kind == HOLDER_POOL ? "pool" : "bounce", alloc->holder->handle);
+        } else {
+                failure_set(failure, REASON_busy, "Allocation %llu is mapped %u times: unmap it first",
+                            (unsigned long long)alloc->handle, alloc->n_mappings);
+                failure_add_number(failure, "mappings", alloc->n_mappings);
+        }
+        return -reason_errno(REASON_busy);
+}
+
 int coherent_free(const struct caller *caller, uint64_t handle, struct failure *failure) {
         struct broker *broker = caller->session->owner->broker;
         struct alloc *alloc = NULL;
@@ -293,6 +327,8 @@ int coherent_free(const struct caller *caller, uint64_t handle, struct failure *
         r = alloc_find(caller, handle, &alloc, failure);
         if (r < 0)
                 return r;
+        if (alloc->flags & ALLOC_HELD || alloc->n_mappings)
+                return refuse_held(alloc, failure);
         alloc_free(alloc);
         requests_serve(broker);
         return 0;
@@ -312,6 +348,8 @@ void alloc_look(const struct alloc *alloc, struct alloc_view *ret) {
                 .simulated = alloc->region->supply->info.flags & SOURCE_SIMULATED,
                 .owner_lifetime = alloc->flags & ALLOC_OWNER_LIFETIME,
                 .shareable = alloc->flags & ALLOC_SHAREABLE,
+                .pool = alloc->flags & ALLOC_HELD && alloc->holder->kind == HOLDER_POOL ? alloc->holder->handle : 0,
+                .bounce = alloc->flags & ALLOC_HELD && alloc->holder->kind == HOLDER_BOUNCE ? alloc->holder->handle : 0,
                 .age_ms = now_ms(alloc->device->owner->broker) - alloc->born_ms,
         };
 }

@@ -246,7 +246,7 @@ static int mask_serve(const struct broker *broker, uint64_t mask, struct failure
 
 /* ---- opening and closing ---- */
 
-static uint64_t tightest(uint64_t a, uint64_t b) {
+uint64_t tightest(uint64_t a, uint64_t b) {
         return !a ? b : !b ? a : smaller(a, b);
 }
 
@@ -367,7 +367,8 @@ void device_free(struct device *device) {
 }
 
 void device_forget(struct device *device) {
-        if ((device->closed || !device->session) && !device->allocs && !device->n_requests)
+        if ((device->closed || !device->session) && !device->allocs && !device->pools && !device->bounces &&
+            !device->mappings && !device->n_requests)
                 device_free(device);
 }
 
@@ -381,10 +382,15 @@ static int device_find(const struct caller *caller, uint64_t handle, struct devi
 }
 
 static int leak_failure(const struct device *device, struct failure *failure) {
-        failure_set(failure, REASON_busy, "Device %s still holds %llu allocations with %llu bytes", device->name,
-                    (unsigned long long)device->n_allocs, (unsigned long long)device->bytes);
+        failure_set(failure, REASON_busy,
+                    "Device %s still holds %llu allocations with %llu bytes, %u pools, %u bounce pools and %u mappings",
+                    device->name, (unsigned long long)device->n_allocs, (unsigned long long)device->bytes,
+                    device->n_pools, device->n_bounces, device->n_mappings);
         failure_add_number(failure, "allocs", device->n_allocs);
         failure_add_number(failure, "bytes", device->bytes);
+        failure_add_number(failure, "pools", device->n_pools);
+        failure_add_number(failure, "bounces", device->n_bounces);
+        failure_add_number(failure, "mappings", device->n_mappings);
         return -reason_errno(REASON_busy);
 }
 
@@ -406,7 +412,7 @@ int device_close(const struct caller *caller, uint64_t handle, bool force, alloc
                 if (visit(&view, userdata))
                         break;
         }
-        if (device->allocs && !force)
+        if ((device->allocs || device->pools || device->bounces || device->mappings) && !force)
                 return leak_failure(device, failure);
         handle_release(&broker->handles, device->handle, owner->id);
         key_forget(owner, device->key);
@@ -415,6 +421,9 @@ int device_close(const struct caller *caller, uint64_t handle, bool force, alloc
         device->n_requests++; /* keeps it while its allocations go */
         device->closed = true;
         requests_end(owner, device);
+        mappings_end(device);
+        pools_end(device);
+        bounces_end(device);
         DL_FOREACH_SAFE(device->allocs, alloc, next)
                 alloc_free(alloc);
         device->n_requests--;

@@ -8,7 +8,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum handle_kind { HANDLE_NONE, HANDLE_DEVICE, HANDLE_ALLOC, HANDLE_REGION };
+enum handle_kind {
+        HANDLE_NONE,
+        HANDLE_DEVICE,
+        HANDLE_ALLOC,
+        HANDLE_REGION,
+        HANDLE_POOL,
+        HANDLE_BOUNCE,
+        HANDLE_LEASE,
+        HANDLE_MAPPING,
+};
 
 struct handle_slot {
         union {

@@ -1,6 +1,9 @@
 /* The core's objects and how they hang together. Private to daemon/core.
  *
- *      broker ─┬─ owner ─┬─ session ── device ── alloc          (who holds what)
+ *      broker ─┬─ owner ─┬─ session ─┬─ device ─┬─ alloc        (who holds what)
+ *              │         │           │          ├─ pool, bounce (holders: what cuts allocations of its own into pieces)
+ *              │         │           │          └─ mapping
+ *              │         │           └─ lease                   (a span of a holder's pieces)
  *              │         ├─ window ── region                    (the owner's memory, by source and NUMA node)
  *              │         └─ request                             (what waits, first come, first served)
  *              └─ supply ── stock, region                       (a memory source and what is free in it)
@@ -46,6 +49,11 @@ enum counter {
         COUNTERS
 };
 
+/* What is not answered yet: the first member of whatever waits. */
+struct ticket {
+        void (*cancel)(struct ticket *ticket);
+};
+
 struct request_key {
         UT_hash_handle hh; /* in owner->keys by text */
         enum handle_kind kind;
@@ -79,7 +87,37 @@ struct owner {
 struct session {
         struct session *prev, *next; /* in owner->sessions */
         struct owner *owner;
+        uint32_t id; /* not reused */
+        struct lease *leases;
+        struct mapping *mappings; /* that it made */
         unsigned n_devices;
+};
+
+/* What has allocations that nobody else may free, and cuts them into pieces: the first member of a pool and of a bounce
+ * pool. */
+struct holder {
+        enum { HOLDER_POOL, HOLDER_BOUNCE } kind;
+        uint64_t handle;
+        struct device *device;
+        struct lease *leases;
+        uint64_t n_leases, recalls, recalled_ms;
+        uint64_t unit; /* bytes of a block or slot */
+        struct request_key *key;
+        /* The pieces of a lease that ends are the holder's again; died: its client vanished. The lease is freed then. */
+        void (*lease_ended)(struct lease *lease, bool died);
+};
+
+/* A span of a holder's pieces that a client divides by itself. */
+struct lease {
+        struct lease *prev, *next;               /* in session->leases */
+        struct lease *holder_prev, *holder_next; /* in holder->leases */
+        uint64_t handle;
+        struct session *session;
+        struct holder *holder;
+        struct alloc *alloc; /* it lies in this one */
+        uint64_t addr, count; /* machine address of the first piece; pieces */
+        uint64_t born_ms;
+        struct request_key *key;
 };
 
 struct template {
@@ -109,6 +147,10 @@ struct device {
         int node;
         struct alloc *allocs;
         uint64_t n_allocs, bytes;
+        struct pool *pools;
+        struct bounce *bounces;
+        struct mapping *mappings;
+        unsigned n_pools, n_bounces, n_mappings;
         struct arena *reserve; /* NULL: served from the owner's windows */
         uint64_t reserved_bytes;
         struct lane lane;
@@ -117,7 +159,7 @@ struct device {
         struct request_key *key;
 };
 
-enum { ALLOC_OWNER_LIFETIME = 1 << 0, ALLOC_SHAREABLE = 1 << 1 };
+enum { ALLOC_OWNER_LIFETIME = 1 << 0, ALLOC_SHAREABLE = 1 << 1, ALLOC_HELD = 1 << 2 };
 
 struct alloc {
         struct alloc *prev, *next; /* in device->allocs */
@@ -126,7 +168,11 @@ struct alloc {
         struct region *region;
         uint64_t addr, size, dma_addr;
         uint64_t born_ms : 56, flags : 8;
-        struct request_key *key;
+        unsigned n_mappings; /* while there are any, it is not freed */
+        union {
+                struct request_key *key;
+                struct holder *holder; /* with ALLOC_HELD */
+        };
 };
 
 struct supply_job {
@@ -191,6 +237,7 @@ enum request_kind { REQUEST_ALLOC, REQUEST_RESERVE };
 enum request_state { REQUEST_QUEUED, REQUEST_WORKING, REQUEST_FINISHED };
 
 struct request {
+        struct ticket ticket;
         struct request *prev, *next; /* in owner->requests, or in broker->finished */
         enum request_kind kind;
         enum request_state state;
@@ -203,6 +250,7 @@ struct request {
         unsigned flags; /* ALLOC_* */
         uint64_t wait_ms, deadline_ms;
         uint64_t stride, usable;
+        struct holder *holder; /* for whom, or NULL */
         unsigned attempts;
         unsigned jobs; /* under way for this request */
         /* Memory that is being zeroed and becomes an allocation then; region also: what has been reserved. */
@@ -219,7 +267,9 @@ struct broker {
         struct broker_options options;
         struct handle_table handles;
         struct owner *owners;
-        uint32_t last_owner_id;
+        uint32_t last_owner_id, last_session_id;
+        broker_event_fn listener;
+        void *listener_userdata;
         struct template *templates;
         struct supply *supplies;
         struct broker_counts counts;
@@ -331,9 +381,58 @@ void alloc_look(const struct alloc *alloc, struct alloc_view *ret);
 /* 2^n-1 and at least a page. */
 int mask_check(uint64_t mask, struct failure *failure);
 
+/* Memory for a holder, which frees it with alloc_free(). Answered like coherent_alloc(). */
+struct ticket *alloc_for_holder(struct holder *holder, const struct arena_request *want, uint64_t wait_ms, bool high,
+                                broker_done_fn done, void *userdata);
+struct device *device_of(const struct caller *caller, uint64_t handle, struct failure *failure);
+int power_check(uint64_t value, const char *name, enum reason reason, struct failure *failure);
+uint64_t tightest(uint64_t a, uint64_t b); /* of two limits of which 0 is none */
+
+/* lease.c */
+/* A new lease of the session; charged. The pieces are taken already. */
+int lease_new(struct session *session, struct holder *holder, struct alloc *alloc, uint64_t addr, uint64_t count,
+              struct request_key *key, struct lease **ret, struct failure *failure);
+void lease_end(struct lease *lease, bool died);
+void leases_end(struct session *session, bool died);
+/* Ask those who have leases of this holder to return what they do not use. */
+void holder_recall(struct holder *holder, uint64_t bytes);
+/* Ask everybody, because a request finds no memory. */
+void leases_recall(struct broker *broker, uint64_t bytes);
+void event_tell(struct broker *broker, const struct event *event);
+
+/* pool.c */
+void pools_end(struct device *device);
+/* What a session has been given one by one, in any pool. */
+void pools_end_session(struct session *session, bool died);
+/* Give idle slabs back, for this request. true: some memory is on its way. */
+bool pools_reclaim(struct broker *broker, const struct request *request);
+void pools_tick(struct broker *broker, uint64_t now);
+uint64_t pools_deadline(const struct broker *broker);
+
+/* bounce.c */
+void bounces_end(struct device *device);
+void bounces_tick(struct broker *broker, uint64_t now);
+uint64_t bounces_deadline(const struct broker *broker);
+
+/* mapping.c */
+void mappings_end(struct device *device);
+void mappings_end_session(struct session *session, bool died);
+
+/* check.c */
+struct check;
+void check_complain(struct check *check, const char *what, uint64_t handle, const char *format, ...)
+        __attribute__((format(printf, 4, 5)));
+void check_equal(struct check *check, const char *what, uint64_t handle, const char *name, uint64_t said, uint64_t counted);
+void check_arena(struct check *check, const char *what, const struct arena *arena);
+/* Their books; what they count as the owner's is added to `counted`. */
+void check_pools(struct check *check, const struct device *device, struct quota *counted);
+void check_bounces(struct check *check, const struct device *device, struct quota *counted);
+void check_mappings(struct check *check, const struct device *device, struct quota *counted);
+
 /* request.c */
 /* Queues the request, which is the queue's from now on, and serves it if it can be. NULL: it has been answered. */
 struct ticket *request_submit(struct request *request);
+void request_cancel(struct ticket *ticket);
 /* Answer at once. */
 void request_refuse(broker_done_fn done, void *userdata, const struct failure *failure);
 /* Serve what can be served, round-robin over the owners. */

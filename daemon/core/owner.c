@@ -1,4 +1,5 @@
 /* Owners, what they may hold, their sessions and the keys under which they asked for things. */
+#include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,6 +108,7 @@ int session_open(struct broker *broker, const char *name, struct session **ret, 
                 return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
         }
         session->owner = owner;
+        session->id = ++broker->last_session_id;
         DL_APPEND(owner->sessions, session);
         owner->usage.of[QUOTA_connections]++;
         broker->counts.sessions++;
@@ -122,15 +124,20 @@ static void session_drop_devices(struct session *session) {
                 if (device->session != session)
                         continue;
                 requests_end(session->owner, device);
+                device->n_requests++; /* keeps it while what it has goes */
+                mappings_end(device);
+                pools_end(device);
+                bounces_end(device);
                 DL_FOREACH_SAFE(device->allocs, alloc, next_alloc)
                         if (!(alloc->flags & ALLOC_OWNER_LIFETIME))
                                 alloc_free(alloc);
+                device->n_requests--;
                 device->session = NULL;
                 device_forget(device);
         }
 }
 
-struct session *session_close(struct session *session) {
+static struct session *session_finish(struct session *session, bool died) {
         struct owner *owner;
         struct broker *broker;
 
@@ -138,6 +145,9 @@ struct session *session_close(struct session *session) {
                 return NULL;
         owner = session->owner;
         broker = owner->broker;
+        mappings_end_session(session, died);
+        leases_end(session, died);
+        pools_end_session(session, died);
         session_drop_devices(session);
         DL_DELETE(owner->sessions, session);
         owner->usage.of[QUOTA_connections]--;
@@ -146,6 +156,14 @@ struct session *session_close(struct session *session) {
         owner_forget(owner);
         requests_serve(broker);
         return NULL;
+}
+
+struct session *session_close(struct session *session) {
+        return session_finish(session, false);
+}
+
+struct session *session_abandon(struct session *session) {
+        return session_finish(session, true);
 }
 
 const char *session_owner(const struct session *session) {
@@ -280,12 +298,22 @@ void key_forget(struct owner *owner, struct request_key *key) {
 }
 
 int handle_not_found(const struct caller *caller, enum handle_kind kind, uint64_t handle, struct failure *failure) {
-        static const char *const names[] = { "object", "device", "allocation", "region" };
+        static const char *const names[] = {
+                [HANDLE_NONE] = "object",  [HANDLE_DEVICE] = "device",       [HANDLE_ALLOC] = "allocation",
+                [HANDLE_REGION] = "region", [HANDLE_POOL] = "pool",          [HANDLE_BOUNCE] = "bounce pool",
+                [HANDLE_LEASE] = "lease",   [HANDLE_MAPPING] = "mapping",
+        };
+        static const char *const ends[] = {
+                [HANDLE_ALLOC] = "has been freed",
+                [HANDLE_LEASE] = "has been returned",
+                [HANDLE_MAPPING] = "has been unmapped",
+        };
+        const char *end = (size_t)kind < sizeof(ends) / sizeof(*ends) ? ends[kind] : NULL;
         struct owner *owner = caller->session->owner;
 
-        if (kind == HANDLE_ALLOC && handle_was(&owner->broker->handles, kind, handle, owner->id))
-                failure_set(failure, REASON_double_free, "Allocation %llu has been freed already",
-                            (unsigned long long)handle);
+        if (end && handle_was(&owner->broker->handles, kind, handle, owner->id))
+                failure_set(failure, REASON_double_free, "%c%s %llu %s already", toupper((unsigned char)*names[kind]),
+                            names[kind] + 1, (unsigned long long)handle, end);
         else
                 failure_set(failure, REASON_unknown_handle, "There is no %s %llu", names[kind],
                             (unsigned long long)handle);

@@ -175,7 +175,7 @@ struct ticket *request_submit(struct request *request) {
         /* Called from an answer: whoever gives the answers goes on with this one. */
         if (broker->serving) {
                 broker->serve_again = true;
-                return (struct ticket *)request;
+                return &request->ticket;
         }
         broker->submitted = request;
         if (request->owner->requests == request) {
@@ -194,7 +194,7 @@ struct ticket *request_submit(struct request *request) {
         broker->submitted = NULL;
         if (request->wait_ms && request->state == REQUEST_QUEUED)
                 broker->counters[COUNTER_waits]++;
-        return (struct ticket *)request;
+        return &request->ticket;
 }
 
 /* ---- jobs, deadlines, the end ---- */
@@ -259,6 +259,10 @@ static void finished_undo(struct request *request) {
 }
 
 void ticket_cancel(struct ticket *ticket) {
+        ticket->cancel(ticket);
+}
+
+void request_cancel(struct ticket *ticket) {
         struct request *request = (struct request *)ticket;
         struct broker *broker = request->owner->broker;
         struct device *device = request->device;

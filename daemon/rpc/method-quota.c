@@ -44,6 +44,8 @@ static unsigned read_limits(const struct quota_set_params *params, struct quota 
                 [PROTOCOL_QUOTA_BYTES] = QUOTA_bytes,         [PROTOCOL_QUOTA_HELD_BYTES] = QUOTA_held_bytes,
                 [PROTOCOL_QUOTA_LOW_BYTES] = QUOTA_low_bytes, [PROTOCOL_QUOTA_ALLOCS] = QUOTA_allocs,
                 [PROTOCOL_QUOTA_DEVICES] = QUOTA_devices,     [PROTOCOL_QUOTA_REGIONS] = QUOTA_regions,
+                [PROTOCOL_QUOTA_POOLS] = QUOTA_pools,         [PROTOCOL_QUOTA_LEASES] = QUOTA_leases,
+                [PROTOCOL_QUOTA_MAPPINGS] = QUOTA_mappings,
                 [PROTOCOL_QUOTA_WAITERS] = QUOTA_waiters,     [PROTOCOL_QUOTA_CONNECTIONS] = QUOTA_connections,
         };
         unsigned mask = 0;

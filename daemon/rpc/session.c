@@ -73,12 +73,15 @@ static void set_timer(struct server *server) {
                 uv_timer_stop(&server->grace_timer);
 }
 
+/* died: nobody said broker.bye. */
+static void session_finish(struct rpc_session *session, bool died);
+
 void session_on_grace_timer(uv_timer_t *timer) {
         struct server *server = timer->data;
         uint64_t now = uv_now(server->loop);
 
         while (server->lingering && server->lingering->ends_ms <= now)
-                session_end(server->lingering);
+                session_finish(server->lingering, true);
         set_timer(server);
 }
 
@@ -87,7 +90,7 @@ static void linger(struct rpc_session *session) {
         struct rpc_session *after;
 
         if (!server->settings.grace_ms) {
-                session_end(session);
+                session_finish(session, true);
                 return;
         }
         session->ends_ms = uv_now(server->loop) + server->settings.grace_ms;
@@ -205,7 +208,7 @@ const char *session_token(const struct connection *connection) {
         return connection->session ? connection->session->token : NULL;
 }
 
-void session_end(struct rpc_session *session) {
+static void session_finish(struct rpc_session *session, bool died) {
         struct server *server = session->server;
         struct connection *connection;
 
@@ -218,8 +221,15 @@ void session_end(struct rpc_session *session) {
                 connection->session_ended = true;
         }
         HASH_DEL(server->sessions, session);
-        session_close(session->core);
+        if (died)
+                session_abandon(session->core);
+        else
+                session_close(session->core);
         free(session);
+}
+
+void session_end(struct rpc_session *session) {
+        session_finish(session, false);
 }
 
 void session_end_all(struct server *server) {
