@@ -8,76 +8,111 @@
 #include "client/session.h"
 #include "proto/schema.h"
 
-/* uthash must report that it has no memory, not end the process. */
-#define HASH_NONFATAL_OOM 1
-#define uthash_nonfatal_oom(element) ((element)->unhashed = true)
-#include <uthash.h>
-
-/* Known from the allocation on, by its pointer, until it is freed; while a thread frees it, it is in no table, so that
- * a second free of the same pointer finds nothing. */
+/* Known by its pages from the allocation on until it is freed; while a thread frees it, it is not, so that a second free of
+ * the same pointer finds nothing. Ended ones are used again, never freed: see struct piece. */
 struct allocation {
-        void *vaddr; /* key */
-        dmab_device_t *device;
+        struct piece piece; /* its size: as rounded */
+        struct allocation *next, **pprev; /* in dmab->allocations; or next in dmab->spare_allocations */
         struct region *region;
         size_t asked; /* the caller's size */
         uint64_t number, region_number, offset, size, machine_addr;
         dmab_addr_t dma_addr;
         enum dmab_addressing addressing;
-        bool unhashed;
-        UT_hash_handle hh;
 };
 
 static int no_memory(void) {
         return error_set(ENOMEM, "there is not enough memory");
 }
 
-/* ---- the table ---- */
+/* ---- the list ---- */
 
-static int table_add(struct dmab *dmab, struct allocation *allocation) {
+static struct allocation *allocation_new(struct dmab *dmab) {
+        struct allocation *allocation;
+
         pthread_mutex_lock(&dmab->lock);
-        allocation->unhashed = false;
-        HASH_ADD_PTR(dmab->allocations, vaddr, allocation);
+        allocation = dmab->spare_allocations;
+        if (allocation)
+                dmab->spare_allocations = allocation->next;
         pthread_mutex_unlock(&dmab->lock);
-        return allocation->unhashed ? no_memory() : 0;
+        if (!allocation)
+                allocation = calloc(1, sizeof(*allocation));
+        return allocation;
+}
+
+static void allocation_spare(struct dmab *dmab, struct allocation *allocation) {
+        pthread_mutex_lock(&dmab->lock);
+        allocation->next = dmab->spare_allocations;
+        dmab->spare_allocations = allocation;
+        pthread_mutex_unlock(&dmab->lock);
+}
+
+static void *vaddr_of(const struct allocation *allocation) {
+        return (void *)allocation->piece.start;
+}
+
+/* Both with the session's lock held. */
+static void list_add(struct dmab *dmab, struct allocation *allocation) {
+        memory_note(&dmab->memory, &allocation->piece);
+        allocation->next = dmab->allocations;
+        allocation->pprev = &dmab->allocations;
+        if (allocation->next)
+                allocation->next->pprev = &allocation->next;
+        dmab->allocations = allocation;
+}
+
+static void list_remove(struct dmab *dmab, struct allocation *allocation) {
+        memory_forget(&dmab->memory, &allocation->piece);
+        *allocation->pprev = allocation->next;
+        if (allocation->next)
+                allocation->next->pprev = allocation->pprev;
 }
 
 /* The allocation at vaddr, if it is the device's. With the session's lock held. */
-static int table_find(const dmab_device_t *device, const void *vaddr, struct allocation **ret) {
-        struct allocation *allocation;
+static int list_find(const dmab_device_t *device, const void *vaddr, struct allocation **ret) {
+        struct piece *piece = memory_find(&device->dmab->memory, vaddr);
 
-        HASH_FIND_PTR(device->dmab->allocations, &vaddr, allocation);
-        if (!allocation)
+        if (!piece || piece->kind != PIECE_COHERENT || piece->start != (uintptr_t)vaddr)
                 return error_set(EFAULT,
                                  "%p is not the start of an allocation of this session; it may have been freed already",
                                  vaddr);
-        if (allocation->device != device)
-                return error_set(EXDEV, "the allocation at %p belongs to %s, not to %s", vaddr,
-                                 allocation->device->name, device->name);
-        *ret = allocation;
+        if (piece->device != device)
+                return error_set(EXDEV, "the allocation at %p belongs to %s, not to %s", vaddr, piece->device->name,
+                                 device->name);
+        *ret = (struct allocation *)piece;
         return 0;
 }
 
 /* Give up the CPU's view of it. */
 static void drop(struct dmab *dmab, struct allocation *allocation) {
         region_release(dmab, allocation->region);
-        free(allocation);
+        allocation_spare(dmab, allocation);
 }
 
 void coherent_forget(struct dmab *dmab, const struct dmab_device *device) {
         struct allocation *allocation, *next, *dropped = NULL;
 
         pthread_mutex_lock(&dmab->lock);
-        HASH_ITER(hh, dmab->allocations, allocation, next) {
-                if (device && allocation->device != device)
+        for (allocation = dmab->allocations; allocation; allocation = next) {
+                next = allocation->next;
+                if (device && allocation->piece.device != device)
                         continue;
-                HASH_DEL(dmab->allocations, allocation);
-                allocation->vaddr = dropped;
+                list_remove(dmab, allocation);
+                allocation->next = dropped;
                 dropped = allocation;
         }
         pthread_mutex_unlock(&dmab->lock);
         for (; dropped; dropped = next) {
-                next = dropped->vaddr;
+                next = dropped->next;
                 drop(dmab, dropped);
+        }
+}
+
+void coherent_deinit(struct dmab *dmab) {
+        struct allocation *allocation;
+
+        while ((allocation = dmab->spare_allocations)) {
+                dmab->spare_allocations = allocation->next;
+                free(allocation);
         }
 }
 
@@ -171,20 +206,25 @@ static int free_number(struct dmab *dmab, uint64_t number) {
 
 /* Make it visible to the CPU and known to the session. */
 static int settle(struct dmab *dmab, struct allocation *allocation, int fd) {
+        void *vaddr;
         bool fresh;
         int r = region_use(dmab, allocation->region_number, fd, &allocation->region, &fresh);
 
         if (r)
                 return r;
         __atomic_store_n(&dmab->fresh_regions, fresh, __ATOMIC_RELAXED);
-        allocation->vaddr = region_address(allocation->region, allocation->offset, allocation->size);
-        if (!allocation->vaddr || allocation->asked > allocation->size)
-                r = error_set(EPROTO, "the daemon's answer puts an allocation outside its region");
-        else
-                r = table_add(dmab, allocation);
-        if (r)
+        vaddr = region_address(allocation->region, allocation->offset, allocation->size);
+        if (!vaddr || allocation->asked > allocation->size) {
                 region_release(dmab, allocation->region);
-        return r;
+                return error_set(EPROTO, "the daemon's answer puts an allocation outside its region");
+        }
+        allocation->piece.start = (uintptr_t)vaddr;
+        allocation->piece.size = allocation->size;
+        allocation->piece.delta = allocation->dma_addr - (uintptr_t)vaddr;
+        pthread_mutex_lock(&dmab->lock);
+        list_add(dmab, allocation);
+        pthread_mutex_unlock(&dmab->lock);
+        return 0;
 }
 
 int dmab_alloc_coherent_attrs(dmab_device_t *device, size_t size, unsigned flags,
@@ -204,11 +244,10 @@ int dmab_alloc_coherent_attrs(dmab_device_t *device, size_t size, unsigned flags
                 r = check_sizes(size, &known);
         if (r)
                 return r;
-        allocation = calloc(1, sizeof(*allocation));
+        allocation = allocation_new(device->dmab);
         if (!allocation)
                 return no_memory();
-        allocation->device = device;
-        allocation->asked = size;
+        *allocation = (struct allocation){ .piece = { .kind = PIECE_COHERENT, .device = device }, .asked = size };
         link_make_key(device->dmab->link, key);
         alloc_params(device, size, flags, &known, key, &params);
         r = link_call(device->dmab->link,
@@ -226,10 +265,10 @@ int dmab_alloc_coherent_attrs(dmab_device_t *device, size_t size, unsigned flags
                 if (allocation->number)
                         free_number(device->dmab, allocation->number);
                 error_restore(saved);
-                free(allocation);
+                allocation_spare(device->dmab, allocation);
                 return r;
         }
-        *ret_vaddr = allocation->vaddr;
+        *ret_vaddr = vaddr_of(allocation);
         *ret_dma = allocation->dma_addr;
         return 0;
 }
@@ -245,7 +284,7 @@ static int take_out(dmab_device_t *device, size_t size, void *vaddr, dmab_addr_t
         int r;
 
         pthread_mutex_lock(&device->dmab->lock);
-        r = table_find(device, vaddr, &allocation);
+        r = list_find(device, vaddr, &allocation);
         if (!r && allocation->asked != size)
                 r = error_set(EINVAL, "the allocation at %p was made with %zu bytes, and is freed with %zu", vaddr,
                               allocation->asked, size);
@@ -253,7 +292,7 @@ static int take_out(dmab_device_t *device, size_t size, void *vaddr, dmab_addr_t
                 r = error_set(EINVAL, "the allocation at %p has the dma address 0x%llx, and is freed with 0x%llx",
                               vaddr, (unsigned long long)allocation->dma_addr, (unsigned long long)dma);
         if (!r)
-                HASH_DEL(device->dmab->allocations, allocation);
+                list_remove(device->dmab, allocation);
         pthread_mutex_unlock(&device->dmab->lock);
         if (!r)
                 *ret = allocation;
@@ -272,15 +311,25 @@ int dmab_free_coherent(dmab_device_t *device, size_t size, void *vaddr, dmab_add
         r = free_number(dmab, allocation->number);
         /* Whatever the daemon does not know any more, its owner has lost: by the session's end or an administrator. */
         if (r && r != -ESTALE && !error_is("double_free") && !error_is("unknown_handle")) {
-                struct error_state *saved = error_save();
-
-                if (table_add(dmab, allocation))
-                        drop(dmab, allocation);
-                error_restore(saved);
+                pthread_mutex_lock(&dmab->lock);
+                list_add(dmab, allocation);
+                pthread_mutex_unlock(&dmab->lock);
                 return r;
         }
         drop(dmab, allocation);
         return r;
+}
+
+int dmab_dma_addr(dmab_device_t *device, const void *vaddr, dmab_addr_t *ret_dma) {
+        const struct piece *piece = memory_find(&device->dmab->memory, vaddr);
+
+        if (!piece)
+                return error_set(EFAULT, "%p is not memory from the broker", vaddr);
+        if (piece->device != device)
+                return error_set(EXDEV, "%p is memory of %s, not of %s", vaddr,
+                                 piece->device ? piece->device->name : "another device", device->name);
+        *ret_dma = (uintptr_t)vaddr + piece->delta;
+        return 0;
 }
 
 int dmab_coherent_info(dmab_device_t *device, const void *vaddr, struct dmab_coherent_info *ret) {
@@ -296,7 +345,7 @@ int dmab_coherent_info(dmab_device_t *device, const void *vaddr, struct dmab_coh
                                  "struct_size of struct dmab_coherent_info is %zu; set it to sizeof(the structure)",
                                  size);
         pthread_mutex_lock(&device->dmab->lock);
-        r = table_find(device, vaddr, &allocation);
+        r = list_find(device, vaddr, &allocation);
         if (!r) {
                 info.alloc = allocation->number;
                 info.region = allocation->region_number;

@@ -8,6 +8,7 @@ libdmabroker_la_SOURCES = \
 	client/device.c \
 	client/error.c client/error.h \
 	client/link.c client/link.h \
+	client/memory.c client/memory.h \
 	client/params.c client/params.h \
 	client/region.c client/region.h \
 	client/result.c client/result.h \

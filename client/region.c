@@ -3,8 +3,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "client/error.h"
 #include "client/params.h"
@@ -29,11 +29,12 @@ static struct region *find(struct dmab *dmab, uint64_t number) {
         return region;
 }
 
-/* The file is the region and nothing else, sealed against any change of its size. */
-static int map_file(int fd, uint64_t number, struct region **ret) {
+/* The file is the region and nothing else, sealed against any change of its size. With the session's lock held. */
+static int map_file(struct dmab *dmab, int fd, uint64_t number, struct region **ret) {
         struct region *region;
         struct stat about;
         void *address;
+        int r;
 
         if (fstat(fd, &about))
                 return error_set(errno, "cannot look at a region's memory: %s", strerrordesc_np(errno));
@@ -42,18 +43,20 @@ static int map_file(int fd, uint64_t number, struct region **ret) {
         region = calloc(1, sizeof(*region));
         if (!region)
                 return error_set(ENOMEM, "there is not enough memory");
-        address = mmap(NULL, about.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        if (address == MAP_FAILED) {
+        r = memory_map(&dmab->memory, fd, about.st_size, about.st_blksize, &address);
+        if (r) {
                 free(region);
-                return error_set(errno, "cannot map a region of %lld bytes: %s", (long long)about.st_size,
-                                 strerrordesc_np(errno));
+                return r;
         }
-        *region = (struct region){ .number = number, .users = 1, .address = address, .size = about.st_size };
-        *ret = region;
+        *region = (struct region){
+                .next = dmab->regions.first, .number = number, .users = 1, .address = address, .size = about.st_size
+        };
+        dmab->regions.first = *ret = region;
         return 0;
 }
 
-static int fetch(struct dmab *dmab, uint64_t number, struct region **ret) {
+/* Ask for the memory of a region: *ret_fd is the caller's. */
+static int fetch(struct dmab *dmab, uint64_t number, int *ret_fd) {
         struct link_reply reply = { 0 };
         struct params params;
         int r;
@@ -66,38 +69,42 @@ static int fetch(struct dmab *dmab, uint64_t number, struct region **ret) {
                       &reply, NULL);
         if (!r && reply.n_fds != 1)
                 r = error_set(EPROTO, "the daemon did not pass the memory of region %llu", (unsigned long long)number);
-        if (!r)
-                r = map_file(reply.fds[0], number, ret);
+        if (!r) {
+                *ret_fd = reply.fds[0];
+                reply.n_fds = 0;
+        }
         link_reply_release(&reply);
         return r;
 }
 
 int region_use(struct dmab *dmab, uint64_t number, int fd, struct region **ret, bool *ret_mapped) {
-        struct region *region, *mapped = NULL;
-        int r;
+        struct region *region;
+        bool mapped = false;
+        int r = 0, own = -1;
 
         pthread_mutex_lock(&dmab->lock);
         region = find(dmab, number);
-        pthread_mutex_unlock(&dmab->lock);
-        if (!region) {
-                r = fd >= 0 ? map_file(fd, number, &mapped) : fetch(dmab, number, &mapped);
+        if (!region && fd < 0) {
+                pthread_mutex_unlock(&dmab->lock);
+                r = fetch(dmab, number, &own);
                 if (r)
                         return r;
-                /* Another thread may have been faster: its mapping is the one that pointers may lie in already. */
+                fd = own;
                 pthread_mutex_lock(&dmab->lock);
+                /* Another thread may have been faster. */
                 region = find(dmab, number);
-                if (!region) {
-                        mapped->next = dmab->regions.first;
-                        dmab->regions.first = region = mapped;
-                }
-                pthread_mutex_unlock(&dmab->lock);
         }
+        if (!region) {
+                r = map_file(dmab, fd, number, &region);
+                mapped = !r;
+        }
+        pthread_mutex_unlock(&dmab->lock);
+        if (own >= 0)
+                close(own);
+        if (r)
+                return r;
         if (ret_mapped)
                 *ret_mapped = mapped;
-        if (mapped && mapped != region) {
-                munmap(mapped->address, mapped->size);
-                free(mapped);
-        }
         *ret = region;
         return 0;
 }
@@ -113,8 +120,8 @@ void region_release(struct dmab *dmab, struct region *region) {
         while (*place != region)
                 place = &(*place)->next;
         *place = region->next;
+        memory_unmap(&dmab->memory, region->address, region->size);
         pthread_mutex_unlock(&dmab->lock);
-        munmap(region->address, region->size);
         free(region);
 }
 

@@ -85,6 +85,8 @@ void dmab_disconnect(dmab_t *dmab) {
         coherent_forget(dmab, NULL);
         while (dmab->devices)
                 device_forget(dmab->devices);
+        coherent_deinit(dmab);
+        memory_deinit(&dmab->memory);
         pthread_mutex_destroy(&dmab->lock);
         free(dmab);
 }

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "client/link.h"
+#include "client/memory.h"
 #include "client/region.h"
 #include "include/dmabroker.h"
 
@@ -17,8 +18,9 @@ struct dmab {
         struct link *link;
         unsigned forks;       /* fork_count() when it was made */
         pthread_mutex_t lock; /* guards all below */
+        struct memory memory; /* read without the lock */
         struct region_table regions;
-        struct allocation *allocations; /* hashed by vaddr */
+        struct allocation *allocations, *spare_allocations;
         struct dmab_device *devices;
         bool fresh_regions; /* the last allocation lay in a region that was not mapped yet; atomic */
 };
@@ -36,6 +38,9 @@ int session_check(const struct dmab *dmab);
 
 /* Unmap and forget every allocation of a device, or of all when device is NULL, without a word to the daemon. */
 void coherent_forget(struct dmab *dmab, const struct dmab_device *device);
+
+/* Free what is left of allocations that have ended. */
+void coherent_deinit(struct dmab *dmab);
 
 /* Take a device off its session and free it. */
 void device_forget(struct dmab_device *device);

@@ -239,6 +239,12 @@ struct dmab_coherent_info {
  * device's; -EINVAL: struct_size is too small. */
 int dmab_coherent_info(dmab_device_t *device, const void *vaddr, struct dmab_coherent_info *ret);
 
+/* What is at an address of this process that the broker gave: the address that the device must be given for it (the
+ * dma address of a pointer, like rte_malloc_virt2iova()). vaddr may point anywhere into memory from dmab_alloc_coherent(),
+ * dmab_alloc() or a pool. Makes no call to the daemon.
+ * -EFAULT: it is not memory from the broker; -EXDEV: it is another device's. */
+int dmab_dma_addr(dmab_device_t *device, const void *vaddr, dmab_addr_t *ret_dma);
+
 #pragma GCC visibility pop
 #ifdef __cplusplus
 }

@@ -135,6 +135,7 @@ static void test_allocations_of_one_region_share_its_mapping_until_the_last_goes
         struct dmab_coherent_info a = DMAB_COHERENT_INFO_INIT, b = DMAB_COHERENT_INFO_INIT;
         dmab_addr_t dma[2];
         void *vaddr[2];
+        int ends[2];
 
         for (size_t i = 0; i < 2; i++)
                 assert_int_equal(dmab_alloc_coherent(fixture->device, PAGE, 0, &vaddr[i], &dma[i]), 0);
@@ -146,8 +147,38 @@ static void test_allocations_of_one_region_share_its_mapping_until_the_last_goes
         memset(vaddr[1], 1, PAGE);
         assert_int_equal(dmab_free_coherent(fixture->device, PAGE, vaddr[1], dma[1]), 0);
         /* Its pages are gone from this process: the kernel refuses to look at them. */
-        assert_int_equal(msync(vaddr[1], PAGE, MS_ASYNC), -1);
-        assert_int_equal(errno, ENOMEM);
+        assert_int_equal(pipe(ends), 0);
+        assert_int_equal(write(ends[1], vaddr[1], 1), -1);
+        assert_int_equal(errno, EFAULT);
+        close(ends[0]);
+        close(ends[1]);
+}
+
+static void test_every_address_in_an_allocation_has_its_dma_address(void **state) {
+        struct fixture *fixture = *state;
+        dmab_addr_t dma, at;
+        char *vaddr;
+
+        assert_int_equal(dmab_alloc_coherent(fixture->device, 3 * PAGE, 0, (void **)&vaddr, &dma), 0);
+        for (size_t i = 0; i < 3 * PAGE; i += 1000) {
+                assert_int_equal(dmab_dma_addr(fixture->device, vaddr + i, &at), 0);
+                assert_int_equal(at, dma + i);
+        }
+        assert_int_equal(dmab_dma_addr(fixture->device, &dma, &at), -EFAULT);
+        assert_int_equal(dmab_free_coherent(fixture->device, 3 * PAGE, vaddr, dma), 0);
+        assert_int_equal(dmab_dma_addr(fixture->device, vaddr, &at), -EFAULT);
+}
+
+static void test_another_devices_memory_has_no_dma_address_for_this_one(void **state) {
+        struct fixture *fixture = *state;
+        dmab_device_t *other;
+        dmab_addr_t dma, at;
+        void *vaddr;
+
+        assert_int_equal(dmab_device_open(fixture->dmab, "other", NULL, &other), 0);
+        assert_int_equal(dmab_alloc_coherent(other, PAGE, 0, &vaddr, &dma), 0);
+        assert_int_equal(dmab_dma_addr(fixture->device, vaddr, &at), -EXDEV);
+        assert_int_equal(dmab_device_close_force(other), 0);
 }
 
 static void test_alignment_boundary_and_mask_are_kept(void **state) {
@@ -665,6 +696,8 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 TEST(allocated_memory_is_zeroed_mapped_and_the_regions_own),
                 TEST(allocations_of_one_region_share_its_mapping_until_the_last_goes),
+                TEST(every_address_in_an_allocation_has_its_dma_address),
+                TEST(another_devices_memory_has_no_dma_address_for_this_one),
                 TEST(alignment_boundary_and_mask_are_kept),
                 TEST(what_can_never_be_is_refused_and_takes_nothing),
                 TEST(flags_reach_the_daemon),
