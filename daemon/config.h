@@ -71,7 +71,7 @@ struct config {
         uint64_t access, log_level, log_target;
         uint64_t grace_ms, shutdown_ms;
 
-        uint64_t region_idle_ms, low_keep_percent, emergency_permille, emergency_max;
+        uint64_t region_idle_ms, quarantine_ms, low_keep_percent, emergency_permille, emergency_max;
 
         uint64_t connections, message_bytes, nesting, calls_in_flight, batch_elements, batch_reply_bytes;
         uint64_t queue_bytes, queue_pause_bytes, stall_ms;

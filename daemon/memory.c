@@ -169,6 +169,7 @@ static void fill_options(const struct config *config, struct broker_options *ret
         broker_options_default(ret);
         ret->quota = config->quota;
         ret->region_idle_ms = config->region_idle_ms;
+        ret->quarantine_ms = config->quarantine_ms;
         ret->low_keep_percent = (unsigned)config->low_keep_percent;
         ret->emergency_permille = (unsigned)config->emergency_permille;
         ret->emergency_max = config->emergency_max;
