@@ -19,7 +19,8 @@ libcore_la_SOURCES = \
 	daemon/core/request.c \
 	daemon/core/source.c daemon/core/source.h \
 	daemon/core/supply.c \
-	daemon/core/translator.h
+	daemon/core/translator.h \
+	daemon/core/wait.c
 
 # The daemon but for its main().
 noinst_LTLIBRARIES += libdaemon.la

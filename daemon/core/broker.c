@@ -116,6 +116,7 @@ uint64_t broker_deadline(const struct broker *broker) {
         uint64_t deadline = smaller(requests_deadline(broker), smaller(pools_deadline(broker), bounces_deadline(broker)));
         const struct supply *supply;
 
+        deadline = smaller(deadline, waiters_deadline(broker));
         LL_FOREACH(broker->supplies, supply)
                 deadline = smaller(deadline, supply_deadline(supply));
         return deadline;
@@ -127,6 +128,7 @@ void broker_tick(struct broker *broker) {
 
         pools_tick(broker, now);
         bounces_tick(broker, now);
+        waiters_tick(broker, now);
         requests_tick(broker, now);
         LL_FOREACH(broker->supplies, supply)
                 supply_tick(supply, now);

@@ -93,6 +93,29 @@ struct session {
         unsigned n_devices;
 };
 
+struct holder;
+struct waiter;
+
+/* Blocked: it must wait until something is given back. Fetching: the holder is getting memory, for which also those wait
+ * that may not wait otherwise. */
+enum { WAITER_BLOCKED = 1, WAITER_FETCHING = 2 };
+
+/* What a holder does for those who wait for its pieces. Only serve(), nobody_waits() and tell() may ask for memory, and
+ * none of them may end the holder but nobody_waits(). */
+struct holder_ops {
+        /* 0: it has what it wants. WAITER_*: not now. -errno: never. waiter->failure says why it has not. */
+        int (*serve)(struct waiter *waiter);
+        /* Say in waiter->failure why it goes without: timeout, or would_block. */
+        void (*refuse)(struct waiter *waiter, enum reason reason);
+        /* The answer, once: waiter->failure has an error, or it has what it wants. Neither holder nor session are known
+         * any more. The waiter is freed then. */
+        void (*tell)(struct waiter *waiter);
+        /* Nobody wants any more what it has. */
+        void (*undo)(struct waiter *waiter);
+        /* Called when the queue is empty: memory that is being fetched is not needed. */
+        void (*nobody_waits)(struct holder *holder);
+};
+
 /* What has allocations that nobody else may free, and cuts them into pieces: the first member of a pool and of a bounce
  * pool. */
 struct holder {
@@ -105,6 +128,29 @@ struct holder {
         struct request_key *key;
         /* The pieces of a lease that ends are the holder's again; died: its client vanished. The lease is freed then. */
         void (*lease_ended)(struct lease *lease, bool died);
+
+        const struct holder_ops *ops;
+        struct waiter *waiters; /* first come first, high priority before the others */
+        uint64_t n_waiters, n_hasty; /* n_hasty: those that may not wait */
+        uint64_t waits, timeouts, failures;
+        struct holder *due_prev, *due_next; /* in broker->due */
+        bool due;
+};
+
+/* A request for pieces of a holder: the first member of what the holder keeps of it. */
+struct waiter {
+        struct ticket ticket;
+        struct waiter *prev, *next;               /* in holder->waiters, or in broker->answered */
+        struct waiter *broker_prev, *broker_next; /* in broker->waiters, until it is answered */
+        struct broker *broker;
+        const struct holder_ops *ops;
+        struct holder *holder;   /* NULL: it is answered */
+        struct session *session; /* the same */
+        uint64_t wait_ms, deadline_ms;
+        bool high, waited;
+        bool *told; /* set when the answer is told */
+        struct request_key *key; /* until it belongs to what was asked for */
+        struct failure failure;
 };
 
 /* A span of a holder's pieces that a client divides by itself. */
@@ -275,6 +321,9 @@ struct broker {
         struct broker_counts counts;
         uint64_t counters[COUNTERS];
         uint64_t bytes; /* in allocations */
+        struct waiter *waiters;  /* of all holders, not yet answered */
+        struct waiter *answered; /* ... whose answers are about to be told */
+        struct holder *due;      /* whose waiters may be served */
         struct request *finished;
         struct request *submitted; /* not yet answered, by request_submit() */
         uint64_t n_requests; /* in the owners' queues */
@@ -400,6 +449,25 @@ void holder_recall(struct holder *holder, uint64_t bytes);
 void leases_recall(struct broker *broker, uint64_t bytes);
 void event_tell(struct broker *broker, const struct event *event);
 
+/* wait.c */
+/* A waiter of `size` bytes, charged to nobody yet, to be submitted or freed. NULL: quota or no_memory. */
+void *waiter_new(size_t size, struct session *session, struct holder *holder, uint64_t wait_ms, bool high,
+                 struct failure *failure);
+/* The waiter is the queue's from now on. NULL: it has been answered. */
+struct ticket *waiter_submit(struct waiter *waiter);
+void waiter_cancel(struct ticket *ticket);
+/* Something has changed for those who wait for this holder; they are served when the books are in order. */
+void holder_due(struct holder *holder);
+void holders_serve(struct broker *broker);
+void waiters_deliver(struct broker *broker);
+/* Like requests_serve(), after changes from which only those gain who wait for a holder. */
+void waiters_serve(struct broker *broker);
+/* Answer them with `gone`: the holder ends. */
+void waiters_end(struct holder *holder);
+void waiters_end_session(struct session *session);
+void waiters_tick(struct broker *broker, uint64_t now);
+uint64_t waiters_deadline(const struct broker *broker);
+
 /* pool.c */
 void pools_end(struct device *device);
 /* What a session has been given one by one, in any pool. */
@@ -433,6 +501,8 @@ void check_mappings(struct check *check, const struct device *device, struct quo
 /* Queues the request, which is the queue's from now on, and serves it if it can be. NULL: it has been answered. */
 struct ticket *request_submit(struct request *request);
 void request_cancel(struct ticket *ticket);
+/* The same in the middle of a change: nobody else is served yet. */
+void request_withdraw(struct ticket *ticket);
 /* Answer at once. */
 void request_refuse(broker_done_fn done, void *userdata, const struct failure *failure);
 /* Serve what can be served, round-robin over the owners. */

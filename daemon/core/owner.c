@@ -145,6 +145,7 @@ static struct session *session_finish(struct session *session, bool died) {
                 return NULL;
         owner = session->owner;
         broker = owner->broker;
+        waiters_end_session(session);
         mappings_end_session(session, died);
         leases_end(session, died);
         pools_end_session(session, died);

@@ -149,10 +149,12 @@ void requests_serve(struct broker *broker) {
         broker->serving = true;
         do {
                 broker->serve_again = false;
+                holders_serve(broker);
                 while (broker->n_requests && owners_serve(broker))
                         ;
                 requests_deliver(broker);
-        } while (broker->serve_again && broker->n_requests);
+                waiters_deliver(broker);
+        } while (broker->serve_again);
         broker->serving = false;
 }
 
@@ -262,7 +264,7 @@ void ticket_cancel(struct ticket *ticket) {
         ticket->cancel(ticket);
 }
 
-void request_cancel(struct ticket *ticket) {
+void request_withdraw(struct ticket *ticket) {
         struct request *request = (struct request *)ticket;
         struct broker *broker = request->owner->broker;
         struct device *device = request->device;
@@ -285,6 +287,12 @@ void request_cancel(struct ticket *ticket) {
         else
                 free(request);
         device_forget(device);
+}
+
+void request_cancel(struct ticket *ticket) {
+        struct broker *broker = ((struct request *)ticket)->owner->broker;
+
+        request_withdraw(ticket);
         requests_serve(broker);
 }
 
