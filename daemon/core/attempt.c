@@ -347,6 +347,8 @@ static int attempt_supplies(struct request *request) {
                 reclaimed |= reclaim(supply, request);
         if (!reclaimed)
                 reclaimed = pools_reclaim(broker, request);
+        if (!reclaimed)
+                reclaimed = bounces_reclaim(broker, request);
         if (reclaimed)
                 return ATTEMPT_BLOCKED;
         r = request_explain(request);

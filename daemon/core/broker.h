@@ -384,10 +384,11 @@ struct ticket *bounce_lease(const struct caller *caller, const struct bounce_req
 /* ---- mappings: what a device may reach at this moment, other than its own coherent memory ---- */
 
 struct mapping_view {
-        uint64_t handle, device;
+        uint64_t handle, device; /* handle 0: no mapping but a lease, in the report of what a bounce pool is busy with */
         const char *owner, *device_name;
         uint64_t bounce; /* or 0: it is of an allocation */
         uint64_t alloc;  /* or 0 */
+        uint64_t lease;  /* or 0 */
         uint64_t dma_addr, machine_addr, region, offset, size;
         uint64_t slots; /* of a bounce mapping */
         enum dma_direction direction;

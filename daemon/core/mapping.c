@@ -1,11 +1,475 @@
-/* Mappings: what a device may reach at this moment, other than its own coherent memory. */
+/* Mappings: what a device may reach at this moment, other than its own coherent memory. A mapping is a run of a bounce
+ * pool's slots, or a span of an allocation, which then cannot be freed. Wrong uses are refused as the kernel's dma-debug
+ * reports them. */
+#include <errno.h>
+#include <stdlib.h>
+
 #include "daemon/core/objects.h"
 
+static const char *direction_name(enum dma_direction direction) {
+        static const char *const names[] = { "to_device", "from_device", "bidirectional" };
+
+        return (unsigned)direction < sizeof(names) / sizeof(*names) ? names[direction] : "?";
+}
+
+int mapping_new(const struct mapping *like, struct mapping **ret, struct failure *failure) {
+        struct session *session = like->session;
+        struct broker *broker = session->owner->broker;
+        struct mapping *mapping;
+        int r;
+
+        r = owner_check(session->owner, QUOTA_mappings, 1, failure);
+        if (r < 0)
+                return r;
+        mapping = malloc(sizeof(*mapping));
+        if (!mapping)
+                return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
+        *mapping = *like;
+        if (handle_new(&broker->handles, HANDLE_MAPPING, mapping, &mapping->handle) < 0) {
+                free(mapping);
+                return failure_set(failure, REASON_no_memory, "The daemon has no handles left");
+        }
+        mapping->born_ms = now_ms(broker);
+        if (mapping->key)
+                mapping->key->handle = mapping->handle;
+        DL_APPEND(session->mappings, mapping);
+        DL_APPEND2(mapping->device->mappings, mapping, device_prev, device_next);
+        mapping->device->n_mappings++;
+        if (!mapping->holder)
+                mapping->alloc->n_mappings++;
+        session->owner->usage.of[QUOTA_mappings]++;
+        broker->counts.mappings++;
+        *ret = mapping;
+        return 0;
+}
+
+/* A translator maps whole pages. */
+static uint64_t page_offset(uint64_t addr) {
+        return addr & (PAGE - 1);
+}
+
+static void translation_end(const struct device *device, uint64_t addr, uint64_t dma_addr, uint64_t size) {
+        device->translator->unmap(device->translation, dma_addr - page_offset(addr), round_up(page_offset(addr) + size, PAGE));
+}
+
+void mapping_end(struct mapping *mapping, bool died) {
+        struct owner *owner = mapping->session->owner;
+        struct device *device = mapping->device;
+
+        if (mapping->holder) {
+                bounce_unmapped(mapping, died);
+        } else {
+                translation_end(device, mapping->addr, mapping->dma_addr, mapping->size);
+                mapping->alloc->n_mappings--;
+        }
+        DL_DELETE(mapping->session->mappings, mapping);
+        DL_DELETE2(device->mappings, mapping, device_prev, device_next);
+        device->n_mappings--;
+        owner->usage.of[QUOTA_mappings]--;
+        owner->broker->counts.mappings--;
+        key_forget(owner, mapping->key);
+        handle_release(&owner->broker->handles, mapping->handle, owner->id);
+        free(mapping);
+        device_forget(device);
+}
+
+/* ---- when a device or a session ends ---- */
+
+static void tell_leak(const struct owner *owner, const struct session *session, const struct device *device,
+                      uint64_t count, uint64_t bytes) {
+        struct event event = {
+                .topic = EVENT_LEAK,
+                .session = session,
+                .owner = owner->name,
+                .device = device ? device->handle : 0,
+                .name = device ? device->name : NULL,
+                .count = count,
+                .bytes = bytes,
+        };
+
+        if (count)
+                event_tell(owner->broker, &event);
+}
+
+/* What other devices have mapped of this one's allocations. Those that outlive a session stay mapped. */
+static void foreign_end(struct device *owning) {
+        struct mapping *mapping, *next;
+        struct device *device, *next_device;
+
+        DL_FOREACH_SAFE(owning->owner->devices, device, next_device) {
+                device->n_requests++; /* keeps it while its mappings go */
+                for (mapping = device->mappings; mapping; mapping = next) {
+                        next = mapping->device_next;
+                        if (mapping->holder || mapping->alloc->device != owning ||
+                            (!owning->closed && mapping->alloc->flags & ALLOC_OWNER_LIFETIME))
+                                continue;
+                        tell_leak(device->owner, mapping->session, device, 1, mapping->size);
+                        mapping_end(mapping, false);
+                }
+                device->n_requests--;
+        }
+        /* Those that nothing but a mapping has kept. */
+        DL_FOREACH_SAFE(owning->owner->devices, device, next_device)
+                if (device != owning)
+                        device_forget(device);
+}
+
+static bool has_mapped_allocs(const struct device *device) {
+        const struct alloc *alloc;
+
+        DL_FOREACH(device->allocs, alloc)
+                if (alloc->n_mappings)
+                        return true;
+        return false;
+}
+
 void mappings_end(struct device *device) {
+        uint64_t count = 0, bytes = 0;
+
+        while (device->mappings) {
+                count++;
+                bytes += device->mappings->size;
+                mapping_end(device->mappings, false);
+        }
+        tell_leak(device->owner, NULL, device, count, bytes);
+        if (device->owner->usage.of[QUOTA_mappings] && has_mapped_allocs(device))
+                foreign_end(device);
 }
 
 void mappings_end_session(struct session *session, bool died) {
+        uint64_t count = 0, bytes = 0;
+
+        while (session->mappings) {
+                count++;
+                bytes += session->mappings->size;
+                mapping_end(session->mappings, died);
+        }
+        tell_leak(session->owner, NULL, NULL, count, bytes);
 }
 
+/* ---- mapping an allocation ---- */
+
+static int refuse_address(const struct alloc *alloc, const struct mapping_request *ask, struct failure *failure) {
+        failure_set(failure, REASON_bad_address, "Allocation %llu has %llu bytes: it has no %llu bytes at offset %llu",
+                    (unsigned long long)alloc->handle, (unsigned long long)alloc->size, (unsigned long long)ask->size,
+                    (unsigned long long)ask->offset);
+        failure_add_number(failure, "offset", ask->offset);
+        failure_add_number(failure, "asked", ask->size);
+        failure_add_number(failure, "size", alloc->size);
+        return -reason_errno(REASON_bad_address);
+}
+
+static int refuse_device(const struct alloc *alloc, const struct device *device, struct failure *failure) {
+        failure_set(failure, REASON_wrong_device,
+                    "Allocation %llu is of device %s and was not made shareable: device %s cannot have it",
+                    (unsigned long long)alloc->handle, alloc->device->name, device->name);
+        failure_add_number(failure, "alloc", alloc->handle);
+        failure_add_number(failure, "device", alloc->device->handle);
+        return -reason_errno(REASON_wrong_device);
+}
+
+static int refuse_held(const struct alloc *alloc, struct failure *failure) {
+        failure_set(failure, REASON_unsupported, "Allocation %llu is memory of %s %llu, which its device reaches anyway",
+                    (unsigned long long)alloc->handle, alloc->holder->kind == HOLDER_POOL ? "pool" : "bounce pool",
+                    (unsigned long long)alloc->holder->handle);
+        failure_add_number(failure, "alloc", alloc->handle);
+        return -reason_errno(REASON_unsupported);
+}
+
+/* *ret has what of the mapping is known from the request alone. */
+static int request_check(const struct caller *caller, const struct mapping_request *ask, struct mapping *ret,
+                         struct failure *failure) {
+        struct owner *owner = caller->session->owner;
+        struct alloc *alloc = handle_find(&owner->broker->handles, HANDLE_ALLOC, ask->alloc);
+        struct device *device = device_of(caller, ask->device, failure);
+
+        if (!device)
+                return failure ? -failure->error : -ENOENT;
+        if (!alloc || alloc->device->owner != owner)
+                return handle_not_found(caller, HANDLE_ALLOC, ask->alloc, failure);
+        if (alloc->flags & ALLOC_HELD)
+                return refuse_held(alloc, failure);
+        if (alloc->device != device && !(alloc->flags & ALLOC_SHAREABLE))
+                return refuse_device(alloc, device, failure);
+        if (ask->offset >= alloc->size || ask->size > alloc->size - ask->offset)
+                return refuse_address(alloc, ask, failure);
+        if ((unsigned)ask->direction > DMA_BIDIRECTIONAL) {
+                failure_set(failure, REASON_bad_param, "There is no such direction");
+                failure_add_text(failure, "param", "direction");
+                return -EINVAL;
+        }
+        *ret = (struct mapping){
+                .session = caller->session,
+                .device = device,
+                .alloc = alloc,
+                .addr = alloc->addr + ask->offset,
+                .size = ask->size ? ask->size : alloc->size - ask->offset,
+                .direction = ask->direction,
+        };
+        if (!device->max_segment || ret->size <= device->max_segment)
+                return 0;
+        failure_set(failure, REASON_limit, "Device %s takes segments of at most %llu bytes, and %llu were asked for",
+                    device->name, (unsigned long long)device->max_segment, (unsigned long long)ret->size);
+        failure_add_number(failure, "asked", ret->size);
+        failure_add_number(failure, "limit", device->max_segment);
+        return -reason_errno(REASON_limit);
+}
+
+/* Whether the device can make use of the address that it would have to use. */
+static int dma_check(const struct mapping *mapping, uint64_t iova, struct failure *failure) {
+        const struct device *device = mapping->device;
+        uint64_t first = mapping->dma_addr, last = first + mapping->size - 1;
+
+        if (iova && iova != first) {
+                failure_set(failure, REASON_unsupported, "Device %s sees this memory at 0x%llx and nowhere else: its "
+                            "translation is `%s`", device->name, (unsigned long long)first, device->translator->name);
+                failure_add_hex(failure, "asked", iova);
+                failure_add_hex(failure, "dma_addr", first);
+                return -reason_errno(REASON_unsupported);
+        }
+        if (last > device->mask) {
+                failure_set(failure, REASON_mask, "The memory ends at 0x%llx, and device %s reaches no further than 0x%llx",
+                            (unsigned long long)last, device->name, (unsigned long long)device->mask);
+                failure_add_hex(failure, "dma_addr", first);
+                failure_add_hex(failure, "mask", device->mask);
+                return -reason_errno(REASON_mask);
+        }
+        if (device->boundary && (first & ~(device->boundary - 1)) != (last & ~(device->boundary - 1))) {
+                failure_set(failure, REASON_boundary, "%llu bytes at 0x%llx cross a boundary of %llu of device %s",
+                            (unsigned long long)mapping->size, (unsigned long long)first,
+                            (unsigned long long)device->boundary, device->name);
+                failure_add_hex(failure, "dma_addr", first);
+                failure_add_number(failure, "asked", mapping->size);
+                failure_add_number(failure, "boundary", device->boundary);
+                return -reason_errno(REASON_boundary);
+        }
+        return 0;
+}
+
+static int map(struct mapping *like, uint64_t iova, struct mapping **ret, struct failure *failure) {
+        const struct device *device = like->device;
+        uint64_t offset = page_offset(like->addr);
+        int r;
+
+        r = device->translator->map(device->translation, like->addr - offset, round_up(offset + like->size, PAGE),
+                                    &like->dma_addr, failure);
+        if (r < 0)
+                return r;
+        like->dma_addr += offset;
+        r = dma_check(like, iova, failure);
+        if (r == 0)
+                r = mapping_new(like, ret, failure);
+        if (r < 0)
+                translation_end(device, like->addr, like->dma_addr, like->size);
+        return r;
+}
+
+int mapping_map(const struct caller *caller, const struct mapping_request *ask, uint64_t *ret_handle,
+                struct failure *failure) {
+        struct owner *owner = caller->session->owner;
+        struct mapping like, *mapping;
+        int r;
+
+        r = request_check(caller, ask, &like, failure);
+        if (r == 0)
+                r = key_begin(owner, ask->request_key, HANDLE_MAPPING, ask->request_digest, &like.key, failure);
+        if (r < 0)
+                return r;
+        if (r == 1) {
+                *ret_handle = like.key->handle;
+                return 0;
+        }
+        r = map(&like, ask->iova, &mapping, failure);
+        if (r < 0) {
+                key_forget(owner, like.key);
+                return r;
+        }
+        *ret_handle = mapping->handle;
+        return 0;
+}
+
+/* ---- unmapping and synchronising ---- */
+
+static int mapping_find(const struct caller *caller, uint64_t handle, struct mapping **ret, struct failure *failure) {
+        struct mapping *mapping = handle_find(&caller->session->owner->broker->handles, HANDLE_MAPPING, handle);
+
+        if (!mapping || (mapping->session->owner != caller->session->owner && !caller->admin))
+                return handle_not_found(caller, HANDLE_MAPPING, handle, failure);
+        *ret = mapping;
+        return 0;
+}
+
+int mapping_unmap(const struct caller *caller, uint64_t handle, struct failure *failure) {
+        struct mapping *mapping = NULL;
+        int r;
+
+        r = mapping_find(caller, handle, &mapping, failure);
+        if (r < 0)
+                return r;
+        if (mapping->holder)
+                return failure_set(failure, REASON_unknown_handle, "Mapping %llu is of a bounce pool: unmap it with bounce.unmap",
+                                   (unsigned long long)handle);
+        mapping_end(mapping, false);
+        return 0;
+}
+
+static int direction_check(const struct mapping *mapping, const enum dma_direction *direction, struct failure *failure) {
+        if (!direction || *direction == mapping->direction)
+                return 0;
+        failure_set(failure, REASON_wrong_direction, "Mapping %llu was mapped %s, not %s",
+                    (unsigned long long)mapping->handle, direction_name(mapping->direction), direction_name(*direction));
+        failure_add_text(failure, "asked", direction_name(*direction));
+        failure_add_text(failure, "direction", direction_name(mapping->direction));
+        return -reason_errno(REASON_wrong_direction);
+}
+
+int bounce_unmap(const struct caller *caller, uint64_t handle, uint64_t size, const enum dma_direction *direction,
+                 struct failure *failure) {
+        struct broker *broker = caller->session->owner->broker;
+        struct mapping *mapping = NULL;
+        int r;
+
+        r = mapping_find(caller, handle, &mapping, failure);
+        if (r < 0)
+                return r;
+        if (!mapping->holder)
+                return failure_set(failure, REASON_unknown_handle, "Mapping %llu is of an allocation: unmap it with "
+                                   "mapping.unmap", (unsigned long long)handle);
+        if (size && size != mapping->size) {
+                failure_set(failure, REASON_wrong_size, "Mapping %llu has %llu bytes, not %llu", (unsigned long long)handle,
+                            (unsigned long long)mapping->size, (unsigned long long)size);
+                failure_add_number(failure, "asked", size);
+                failure_add_number(failure, "size", mapping->size);
+                return -reason_errno(REASON_wrong_size);
+        }
+        r = direction_check(mapping, direction, failure);
+        if (r < 0)
+                return r;
+        mapping_end(mapping, false);
+        waiters_serve(broker);
+        return 0;
+}
+
+/* A direction that is not the mapping's is wrong, but a bidirectional mapping passes every one. */
+static int sync_check(const struct mapping *mapping, const enum dma_direction *direction, enum dma_sync sync,
+                      struct failure *failure) {
+        if (mapping->direction == DMA_BIDIRECTIONAL)
+                return 0;
+        if ((sync == DMA_SYNC_FOR_CPU && mapping->direction == DMA_TO_DEVICE) ||
+            (sync == DMA_SYNC_FOR_DEVICE && mapping->direction == DMA_FROM_DEVICE)) {
+                failure_set(failure, REASON_wrong_direction, "Mapping %llu was mapped %s: there is nothing to synchronise "
+                            "for the %s", (unsigned long long)mapping->handle, direction_name(mapping->direction),
+                            sync == DMA_SYNC_FOR_CPU ? "CPU" : "device");
+                failure_add_text(failure, "direction", direction_name(mapping->direction));
+                return -reason_errno(REASON_wrong_direction);
+        }
+        return direction_check(mapping, direction, failure);
+}
+
+int bounce_sync(const struct caller *caller, uint64_t handle, uint64_t offset, uint64_t size,
+                const enum dma_direction *direction, enum dma_sync sync, struct failure *failure) {
+        struct mapping *mapping = NULL;
+        int r;
+
+        r = mapping_find(caller, handle, &mapping, failure);
+        if (r < 0)
+                return r;
+        if (offset >= mapping->size || size > mapping->size - offset) {
+                failure_set(failure, REASON_bad_address, "Mapping %llu has %llu bytes: it has no %llu bytes at offset %llu",
+                            (unsigned long long)handle, (unsigned long long)mapping->size, (unsigned long long)size,
+                            (unsigned long long)offset);
+                failure_add_number(failure, "offset", offset);
+                failure_add_number(failure, "asked", size);
+                failure_add_number(failure, "size", mapping->size);
+                return -reason_errno(REASON_bad_address);
+        }
+        r = sync_check(mapping, direction, sync, failure);
+        if (r == 0 && mapping->holder)
+                bounce_synced(mapping->holder);
+        return r;
+}
+
+/* ---- the outside's view ---- */
+
+void mapping_look(const struct mapping *mapping, struct mapping_view *ret) {
+        const struct alloc *alloc = mapping->alloc;
+
+        *ret = (struct mapping_view){
+                .handle = mapping->handle,
+                .device = mapping->device->handle,
+                .owner = mapping->session->owner->name,
+                .device_name = mapping->device->name,
+                .bounce = mapping->holder ? mapping->holder->handle : 0,
+                .alloc = mapping->holder ? 0 : alloc->handle,
+                .dma_addr = mapping->dma_addr,
+                .machine_addr = mapping->addr,
+                .region = alloc->region->handle,
+                .offset = mapping->addr - alloc->region->addr,
+                .size = mapping->size,
+                .slots = mapping->slots,
+                .direction = mapping->direction,
+                .age_ms = now_ms(mapping->session->owner->broker) - mapping->born_ms,
+                .simulated = alloc->region->supply->info.flags & SOURCE_SIMULATED,
+        };
+}
+
+int mapping_get(const struct caller *caller, uint64_t handle, struct mapping_view *ret, struct failure *failure) {
+        struct mapping *mapping = NULL;
+        int r;
+
+        r = mapping_find(caller, handle, &mapping, failure);
+        if (r == 0)
+                mapping_look(mapping, ret);
+        return r;
+}
+
+int mapping_visit(const struct caller *caller, uint64_t device, const char *name, uint64_t after, mapping_visit_fn visit,
+                  void *userdata, struct failure *failure) {
+        struct broker *broker = caller->session->owner->broker;
+        struct device_view device_view;
+        struct mapping_view view;
+        struct mapping *mapping;
+        struct owner *owner;
+        bool all;
+        int r;
+
+        r = owner_select(caller, name, &all, &owner, failure);
+        if (r == 0 && device)
+                r = device_get(caller, device, &device_view, failure);
+        if (r < 0)
+                return r;
+        while ((mapping = handle_next(&broker->handles, HANDLE_MAPPING, after, &after))) {
+                if ((!all && mapping->session->owner != owner) || (device && mapping->device->handle != device))
+                        continue;
+                mapping_look(mapping, &view);
+                if (visit(&view, userdata))
+                        break;
+        }
+        return 0;
+}
+
+/* ---- the books ---- */
+
 void check_mappings(struct check *check, const struct device *device, struct quota *counted) {
+        uint64_t n = 0, of_allocs = 0, said = 0;
+        const struct mapping *mapping;
+        const struct device *other;
+        const struct alloc *alloc;
+
+        for (mapping = device->mappings; mapping; mapping = mapping->device_next) {
+                n++;
+                if (mapping->session->owner != device->owner)
+                        check_complain(check, "mapping", mapping->handle, "Its session belongs to another owner");
+                if (mapping->addr < mapping->alloc->addr ||
+                    mapping->addr - mapping->alloc->addr + mapping->size > mapping->alloc->size)
+                        check_complain(check, "mapping", mapping->handle, "It reaches beyond its allocation");
+        }
+        check_equal(check, "device", device->handle, "mappings", device->n_mappings, n);
+        counted->of[QUOTA_mappings] += n;
+        DL_FOREACH(device->allocs, alloc)
+                said += alloc->n_mappings;
+        DL_FOREACH(device->owner->devices, other)
+                for (mapping = other->mappings; mapping; mapping = mapping->device_next)
+                        of_allocs += !mapping->holder && mapping->alloc->device == device;
+        check_equal(check, "device", device->handle, "mappings of its allocations", said, of_allocs);
 }

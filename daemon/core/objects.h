@@ -166,6 +166,22 @@ struct lease {
         struct request_key *key;
 };
 
+/* What a device may reach: a run of a bounce pool's slots, or a span of an allocation. */
+struct mapping {
+        struct mapping *prev, *next;               /* in session->mappings */
+        struct mapping *device_prev, *device_next; /* in device->mappings */
+        uint64_t handle;
+        struct session *session; /* that made it */
+        struct device *device;
+        struct holder *holder; /* the bounce pool; NULL: it is of an allocation, which stays until it is unmapped */
+        struct alloc *alloc;   /* it lies in this one */
+        uint64_t addr, dma_addr, size;
+        uint64_t slots; /* of the bounce pool */
+        enum dma_direction direction;
+        uint64_t born_ms;
+        struct request_key *key;
+};
+
 struct template {
         UT_hash_handle hh; /* in broker->templates by name */
         struct device_options options; /* its strings are owned */
@@ -324,6 +340,8 @@ struct broker {
         struct waiter *waiters;  /* of all holders, not yet answered */
         struct waiter *answered; /* ... whose answers are about to be told */
         struct holder *due;      /* whose waiters may be served */
+        struct rest *resting;    /* slots that are not reused yet, longest first */
+        struct part *idle_parts; /* of bounce pools, unused, longest first */
         struct request *finished;
         struct request *submitted; /* not yet answered, by request_submit() */
         uint64_t n_requests; /* in the owners' queues */
@@ -479,10 +497,19 @@ uint64_t pools_deadline(const struct broker *broker);
 
 /* bounce.c */
 void bounces_end(struct device *device);
+/* Give idle parts back, for this request. true: some memory is on its way. */
+bool bounces_reclaim(struct broker *broker, const struct request *request);
+/* The slots of a mapping that ends are the pool's again; died: its client vanished. */
+void bounce_unmapped(const struct mapping *mapping, bool died);
+void bounce_synced(struct holder *holder);
 void bounces_tick(struct broker *broker, uint64_t now);
 uint64_t bounces_deadline(const struct broker *broker);
 
 /* mapping.c */
+/* A new mapping of session, device, holder, alloc, addresses, size, slots, direction and key as in `like`; charged. */
+int mapping_new(const struct mapping *like, struct mapping **ret, struct failure *failure);
+void mapping_end(struct mapping *mapping, bool died);
+void mapping_look(const struct mapping *mapping, struct mapping_view *ret);
 void mappings_end(struct device *device);
 void mappings_end_session(struct session *session, bool died);
 

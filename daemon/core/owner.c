@@ -120,19 +120,22 @@ static void session_drop_devices(struct session *session) {
         struct device *device, *next_device;
         struct alloc *alloc, *next_alloc;
 
-        DL_FOREACH_SAFE(session->owner->devices, device, next_device) {
+        DL_FOREACH(session->owner->devices, device)
+                device->n_requests++; /* keeps it while what it and the others have goes */
+        DL_FOREACH(session->owner->devices, device) {
                 if (device->session != session)
                         continue;
                 requests_end(session->owner, device);
-                device->n_requests++; /* keeps it while what it has goes */
                 mappings_end(device);
                 pools_end(device);
                 bounces_end(device);
                 DL_FOREACH_SAFE(device->allocs, alloc, next_alloc)
                         if (!(alloc->flags & ALLOC_OWNER_LIFETIME))
                                 alloc_free(alloc);
-                device->n_requests--;
                 device->session = NULL;
+        }
+        DL_FOREACH_SAFE(session->owner->devices, device, next_device) {
+                device->n_requests--;
                 device_forget(device);
         }
 }

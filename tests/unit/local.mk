@@ -52,6 +52,14 @@ TESTS += tests/unit/broker-choice-test
 tests_unit_broker_choice_test_SOURCES = tests/unit/broker-choice-test.c
 tests_unit_broker_choice_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_broker_choice_test_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
+
+core_fixture = tests/unit/core-fixture.c tests/unit/core-fixture.h
+
+check_PROGRAMS += tests/unit/bounce-test
+TESTS += tests/unit/bounce-test
+tests_unit_bounce_test_SOURCES = tests/unit/bounce-test.c $(core_fixture)
+tests_unit_bounce_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_bounce_test_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
 endif
 
 # The protocol.
