@@ -45,7 +45,8 @@ void fixture_start_growing(struct fixture *fixture, const char *layout, const ch
         *fixture = (struct fixture){ .now = 1000 };
         options->now_ms = fixture_now;
         options->userdata = fixture;
-        options->translators = translators;
+        if (!options->translators)
+                options->translators = translators;
         assert_int_equal(broker_new(options, &fixture->broker), 0);
         if (source_sim_ops.open(source_options, reserve ? 2 : 1, &fixture->source, &failure) < 0)
                 fail_msg("%s", failure.sentence);

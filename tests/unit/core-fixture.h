@@ -33,7 +33,8 @@ struct fixture {
         struct events events;
 };
 
-/* layout and reserve: options of the simulated source; reserve NULL: all that the layout has. options NULL: defaults. */
+/* layout and reserve: options of the simulated source; reserve NULL: all that the layout has. options NULL: defaults. Their
+ * translators NULL: identity. */
 void fixture_start_growing(struct fixture *fixture, const char *layout, const char *reserve, struct broker_options *options);
 void fixture_start(struct fixture *fixture, const char *layout, struct broker_options *options);
 /* Checks the books, then ends the broker. */
