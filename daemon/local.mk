@@ -14,9 +14,12 @@ libcore_la_SOURCES = \
 	daemon/core/mapping.c \
 	daemon/core/objects.h \
 	daemon/core/owner.c \
-	daemon/core/pool.c \
+	daemon/core/pool.c daemon/core/pool.h \
+	daemon/core/pool-ask.c \
+	daemon/core/pool-check.c \
 	daemon/core/region.c \
 	daemon/core/request.c \
+	daemon/core/slab.c \
 	daemon/core/source.c daemon/core/source.h \
 	daemon/core/supply.c \
 	daemon/core/translator.h \

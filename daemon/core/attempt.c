@@ -325,7 +325,8 @@ static int request_explain(struct request *request) {
 
 /* ---- the attempt ---- */
 
-static int attempt_supplies(struct request *request) {
+/* -ENOSPC: there is nothing more to be had. */
+static int attempt_all(struct request *request) {
         struct broker *broker = request->owner->broker;
         struct supply *supply;
         bool reclaimed = false;
@@ -345,12 +346,23 @@ static int attempt_supplies(struct request *request) {
                 return r;
         LL_FOREACH(broker->supplies, supply)
                 reclaimed |= reclaim(supply, request);
-        if (!reclaimed)
-                reclaimed = pools_reclaim(broker, request);
-        if (!reclaimed)
-                reclaimed = bounces_reclaim(broker, request);
-        if (reclaimed)
-                return ATTEMPT_BLOCKED;
+        return reclaimed ? ATTEMPT_BLOCKED : -ENOSPC;
+}
+
+static int attempt_reserve(struct request *request) {
+        return arena_try(request, request->device->reserve, &request->want);
+}
+
+/* What pools give back is in the owner's windows at once, or its region becomes one that can be reclaimed. */
+static int attempt_until(struct request *request, int (*attempt)(struct request *request)) {
+        struct broker *broker = request->owner->broker;
+        int r;
+
+        do
+                r = attempt(request);
+        while (r == -ENOSPC && (pools_reclaim(broker, request) || bounces_reclaim(broker, request)));
+        if (r != -ENOSPC)
+                return r;
         r = request_explain(request);
         if (r == 0)
                 leases_recall(broker, request->want.size);
@@ -364,19 +376,13 @@ int request_attempt(struct request *request) {
                 return failure_set(&request->failure, REASON_source_unavailable,
                                    "The memory sources are too busy; the request was tried %d times", ATTEMPTS_MAX);
         if (request->kind == REQUEST_RESERVE)
-                return attempt_supplies(request);
+                return attempt_until(request, attempt_all);
         r = owner_check(request->owner, QUOTA_bytes, request->want.size, &request->failure);
         if (r == 0)
                 r = owner_check(request->owner, QUOTA_allocs, 1, &request->failure);
         if (r < 0)
                 return r;
-        if (!request->device->reserve)
-                return attempt_supplies(request);
-        r = arena_try(request, request->device->reserve, &request->want);
-        if (r != -ENOSPC)
-                return r;
-        r = request_explain(request);
-        return r < 0 ? r : ATTEMPT_BLOCKED;
+        return attempt_until(request, request->device->reserve ? attempt_reserve : attempt_all);
 }
 
 bool request_possible(struct request *request) {

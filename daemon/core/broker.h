@@ -255,7 +255,8 @@ struct pool_view {
         uint64_t free, used /* handed out one by one */, leased, quarantined;
         uint64_t high_water; /* of used + leased */
         uint64_t leases, waiters;
-        uint64_t allocs, frees, failures, waits, timeouts, recalls; /* counted since it was made */
+        uint64_t allocs, frees; /* blocks that went out and came back since it was made, in leases or one by one */
+        uint64_t failures, waits, timeouts, recalls; /* the same of requests */
         uint64_t age_ms;
         bool simulated;
 };
@@ -292,7 +293,8 @@ typedef void (*pool_done_fn)(void *userdata, const struct failure *failure, cons
 struct ticket *pool_alloc(const struct caller *caller, const struct pool_request *request, pool_done_fn done,
                           void *userdata);
 /* All of them or none. Reasons: unknown_handle (the pool), bad_address (not in this pool, or not where a block starts; the
- * sentence says which pool it is in, if it is one of the caller's owner), double_free, busy (it is part of a lease). */
+ * sentence says which pool it is in, if it is one of the caller's owner), double_free, busy (it is part of a lease),
+ * quarantined (its client vanished, it comes back by itself). */
 int pool_free_blocks(const struct caller *caller, uint64_t pool, const uint64_t *dma_addrs, size_t n,
                      struct failure *failure);
 /* A lease of at most `count` blocks that lie one behind the other: done gets its handle. Less than `count` when no such run
@@ -306,6 +308,16 @@ int pool_trim(const struct caller *caller, uint64_t pool, uint64_t *ret_bytes, s
 typedef int (*pool_block_visit_fn)(const struct pool_block *block, void *userdata);
 int pool_destroy(const struct caller *caller, uint64_t pool, bool force, pool_block_visit_fn visit, void *userdata,
                  struct failure *failure);
+
+struct pool_block_view {
+        uint64_t pool, dma_addr; /* where the block starts */
+        uint64_t lease;          /* that it belongs to, or 0 */
+        enum pool_block_state { POOL_BLOCK_FREE, POOL_BLOCK_USED, POOL_BLOCK_LEASED, POOL_BLOCK_QUARANTINED } state;
+};
+
+/* The block that an address lies in; others' only with admin. Reason: bad_address, also for what lies between blocks. */
+int pool_block_at(const struct caller *caller, uint64_t addr, bool machine, struct pool_block_view *ret,
+                  struct failure *failure);
 
 /* ---- bounce pools ----
  *

@@ -231,12 +231,20 @@ struct ticket *coherent_alloc(const struct caller *caller, const struct alloc_re
 
 struct ticket *alloc_for_holder(struct holder *holder, const struct arena_request *want, uint64_t wait_ms, bool high,
                                 broker_done_fn done, void *userdata) {
+        struct request *request = calloc(1, sizeof(*request));
         struct failure failure = {};
-        struct request *request;
 
-        request = request_admit(holder->device, REQUEST_ALLOC, NULL, 0, 0, &failure, done, userdata);
-        if (!request)
+        if (!request) {
+                failure_set(&failure, REASON_no_memory, "The daemon itself is out of memory");
+                done(userdata, &failure, 0);
                 return NULL;
+        }
+        request->ticket.cancel = request_cancel;
+        request->kind = REQUEST_ALLOC;
+        request->owner = holder->device->owner;
+        request->device = holder->device;
+        request->done = done;
+        request->userdata = userdata;
         request->want = *want;
         request->holder = holder;
         request->high = high;
@@ -364,8 +372,7 @@ int coherent_get(const struct caller *caller, uint64_t handle, struct alloc_view
         return r;
 }
 
-/* An allocation by an address inside it. Diagnosis, so a walk will do. */
-static struct alloc *alloc_at(struct broker *broker, uint64_t addr, bool machine) {
+struct alloc *alloc_at(struct broker *broker, uint64_t addr, bool machine) {
         struct alloc *alloc;
         uint64_t handle = 0, start;
 
@@ -379,15 +386,18 @@ static struct alloc *alloc_at(struct broker *broker, uint64_t addr, bool machine
         return NULL;
 }
 
+int bad_address(uint64_t addr, struct failure *failure) {
+        failure_set(failure, REASON_bad_address, "Nothing has been handed out at 0x%llx", (unsigned long long)addr);
+        failure_add_hex(failure, "asked", addr);
+        return -reason_errno(REASON_bad_address);
+}
+
 int coherent_lookup(const struct caller *caller, uint64_t addr, bool machine, struct alloc_view *ret,
                     struct failure *failure) {
         struct alloc *alloc = alloc_at(caller->session->owner->broker, addr, machine);
 
-        if (!alloc || (alloc->device->owner != caller->session->owner && !caller->admin)) {
-                failure_set(failure, REASON_bad_address, "Nothing has been handed out at 0x%llx", (unsigned long long)addr);
-                failure_add_hex(failure, "asked", addr);
-                return -reason_errno(REASON_bad_address);
-        }
+        if (!alloc || (alloc->device->owner != caller->session->owner && !caller->admin))
+                return bad_address(addr, failure);
         alloc_look(alloc, ret);
         return 0;
 }

@@ -17,6 +17,7 @@ enum handle_kind {
         HANDLE_BOUNCE,
         HANDLE_LEASE,
         HANDLE_MAPPING,
+        HANDLE_BLOCKS, /* that were given under one request_key; nobody is told of it */
 };
 
 struct handle_slot {

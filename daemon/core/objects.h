@@ -90,6 +90,7 @@ struct session {
         uint32_t id; /* not reused */
         struct lease *leases;
         struct mapping *mappings; /* that it made */
+        struct taker *takers;     /* what it has of pools, one by one */
         unsigned n_devices;
 };
 
@@ -348,6 +349,8 @@ struct broker {
         uint32_t turn;       /* id of the owner that was served last */
         uint64_t round;      /* counts owner_serve() */
         bool serving, serve_again;
+        struct pool *spare;       /* pools that have slabs to give back, longest first */
+        struct taker *quarantine; /* what vanished clients had of pools, longest first */
 };
 
 static inline uint64_t now_ms(const struct broker *broker) {
@@ -445,10 +448,14 @@ void template_free(struct template *template);
 int alloc_new(struct request *request, struct alloc **ret);
 void alloc_free(struct alloc *alloc);
 void alloc_look(const struct alloc *alloc, struct alloc_view *ret);
+/* An allocation by an address inside it, or NULL. Diagnosis: it walks. */
+struct alloc *alloc_at(struct broker *broker, uint64_t addr, bool machine);
+int bad_address(uint64_t addr, struct failure *failure);
 /* 2^n-1 and at least a page. */
 int mask_check(uint64_t mask, struct failure *failure);
 
-/* Memory for a holder, which frees it with alloc_free(). Answered like coherent_alloc(). */
+/* Memory for a holder, which frees it with alloc_free(). Answered like coherent_alloc(). No waiter is too many: whoever
+ * needs the memory was let in already. */
 struct ticket *alloc_for_holder(struct holder *holder, const struct arena_request *want, uint64_t wait_ms, bool high,
                                 broker_done_fn done, void *userdata);
 struct device *device_of(const struct caller *caller, uint64_t handle, struct failure *failure);
@@ -490,7 +497,7 @@ uint64_t waiters_deadline(const struct broker *broker);
 void pools_end(struct device *device);
 /* What a session has been given one by one, in any pool. */
 void pools_end_session(struct session *session, bool died);
-/* Give idle slabs back, for this request. true: some memory is on its way. */
+/* Give idle slabs back, for this request. true: look again. */
 bool pools_reclaim(struct broker *broker, const struct request *request);
 void pools_tick(struct broker *broker, uint64_t now);
 uint64_t pools_deadline(const struct broker *broker);

@@ -1,0 +1,521 @@
+/* Slabs: how they are cut into blocks, and who has which. All of this takes constant time per block, but for finding a slab
+ * by an address, which takes as many steps as the number of slabs has bits. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/core/pool.h"
+
+/* A lease looks at this many partly used slabs for a run that is long enough. */
+#define RUN_SLABS 8
+
+static struct broker *broker_of(const struct pool *pool) {
+        return pool->holder.device->owner->broker;
+}
+
+/* ---- where things are ---- */
+
+/* Where in pool->slabs the first slab above dma_addr is. */
+static size_t slab_index(const struct pool *pool, uint64_t dma_addr) {
+        size_t low = 0, high = pool->n_slabs, middle;
+
+        while (low < high) {
+                middle = low + (high - low) / 2;
+                if (pool->slabs[middle]->alloc->dma_addr <= dma_addr)
+                        low = middle + 1;
+                else
+                        high = middle;
+        }
+        return low;
+}
+
+struct slab *slab_at(const struct pool *pool, uint64_t dma_addr) {
+        size_t index = slab_index(pool, dma_addr);
+        struct slab *slab = index ? pool->slabs[index - 1] : NULL;
+
+        return slab && dma_addr - slab->alloc->dma_addr < slab->alloc->size ? slab : NULL;
+}
+
+static uint64_t block_offset(const struct pool *pool, uint32_t index) {
+        return index / pool->per_chunk * pool->chunk + index % pool->per_chunk * pool->holder.unit;
+}
+
+uint64_t block_dma(const struct pool *pool, const struct slab *slab, uint32_t index) {
+        return slab->alloc->dma_addr + block_offset(pool, index);
+}
+
+int64_t block_index(const struct pool *pool, const struct slab *slab, uint64_t offset, bool *ret_exact) {
+        uint64_t rest = offset % pool->chunk, in_chunk = rest / pool->holder.unit;
+        uint64_t index = offset / pool->chunk * pool->per_chunk + in_chunk;
+
+        if (in_chunk >= pool->per_chunk || index >= slab->n)
+                return -1;
+        *ret_exact = rest % pool->holder.unit == 0;
+        return (int64_t)index;
+}
+
+struct taker *block_taker(const struct pool *pool, const struct slab *slab, uint32_t index) {
+        uint32_t tag = slab->tags[index] & ~TAG_MARK;
+
+        return tag ? pool->takers[tag - 1].taker : NULL;
+}
+
+void block_look(const struct pool *pool, const struct slab *slab, uint32_t index, struct pool_block *ret) {
+        const struct taker *taker = block_taker(pool, slab, index);
+        const struct alloc *alloc = slab->alloc;
+        uint64_t offset = block_offset(pool, index);
+
+        *ret = (struct pool_block){
+                .dma_addr = alloc->dma_addr + offset,
+                .machine_addr = alloc->addr + offset,
+                .region = alloc->region->handle,
+                .offset = alloc->addr - alloc->region->addr + offset,
+                .lease = taker && taker->lease ? taker->lease->handle : 0,
+        };
+}
+
+/* ---- slabs ---- */
+
+static void slab_unlist(struct pool *pool, struct slab *slab) {
+        if (slab->n_free == slab->n)
+                DL_DELETE(pool->idle, slab);
+        else if (slab->n_free)
+                DL_DELETE(pool->partial, slab);
+}
+
+static void slab_list(struct pool *pool, struct slab *slab) {
+        if (slab->n_free == slab->n) {
+                slab->idle_since_ms = now_ms(broker_of(pool));
+                /* When there is little to spare, the small one is all that can go: there it is looked for. */
+                if (slab->n < pool->per_slab)
+                        DL_PREPEND(pool->idle, slab);
+                else
+                        DL_APPEND(pool->idle, slab);
+        } else if (slab->n_free) {
+                DL_PREPEND(pool->partial, slab);
+        }
+}
+
+static void slab_set_free(struct pool *pool, struct slab *slab, uint32_t n_free) {
+        bool was_idle = slab->n_free == slab->n, was_full = !slab->n_free;
+
+        pool->n_free += n_free;
+        pool->n_free -= slab->n_free;
+        if (was_idle != (n_free == slab->n) || was_full != !n_free) {
+                slab_unlist(pool, slab);
+                slab->n_free = n_free;
+                slab_list(pool, slab);
+        } else {
+                slab->n_free = n_free;
+        }
+}
+
+static int slabs_room(struct pool *pool) {
+        struct slab **slabs;
+        size_t capacity;
+
+        if (pool->n_slabs < pool->slabs_capacity)
+                return 0;
+        capacity = 2 * pool->n_slabs + 8;
+        slabs = realloc(pool->slabs, capacity * sizeof(struct slab *));
+        if (!slabs)
+                return -ENOMEM;
+        pool->slabs = slabs;
+        pool->slabs_capacity = capacity;
+        return 0;
+}
+
+int slab_add(struct pool *pool, struct alloc *alloc, struct failure *failure) {
+        uint32_t n = pool->max_blocks ? smaller(pool->per_slab, pool->max_blocks - pool->n_blocks) : pool->per_slab;
+        size_t words = (n + 63) / 64, index = slab_index(pool, alloc->dma_addr), i;
+        struct slab *slab = calloc(1, sizeof(*slab) + words * sizeof(uint64_t) + n * sizeof(uint32_t));
+
+        if (!slab || slabs_room(pool) < 0) {
+                free(slab);
+                return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
+        }
+        slab->alloc = alloc;
+        slab->n = slab->n_free = n;
+        slab->tags = (uint32_t *)(slab->free + words);
+        for (i = 0; i < words; i++)
+                slab->free[i] = UINT64_MAX;
+        if (n % 64)
+                slab->free[words - 1] = (UINT64_C(1) << n % 64) - 1;
+        memmove(&pool->slabs[index + 1], &pool->slabs[index], (pool->n_slabs - index) * sizeof(struct slab *));
+        pool->slabs[index] = slab;
+        pool->n_slabs++;
+        pool->bytes += alloc->size;
+        pool->n_blocks += n;
+        pool->n_free += n;
+        slab_list(pool, slab);
+        pool_look_spare(pool);
+        return 0;
+}
+
+void slab_drop(struct pool *pool, struct slab *slab) {
+        size_t index = slab_index(pool, slab->alloc->dma_addr) - 1;
+
+        slab_unlist(pool, slab);
+        pool->n_slabs--;
+        memmove(&pool->slabs[index], &pool->slabs[index + 1], (pool->n_slabs - index) * sizeof(struct slab *));
+        pool->bytes -= slab->alloc->size;
+        pool->n_blocks -= slab->n;
+        pool->n_free -= slab->n;
+        alloc_free(slab->alloc);
+        free(slab);
+}
+
+uint64_t slabs_drop(struct pool *pool, uint64_t before) {
+        struct slab *slab, *next;
+        uint64_t bytes = 0;
+
+        DL_FOREACH_SAFE(pool->idle, slab, next) {
+                if (pool->n_blocks < pool->reserve + slab->n)
+                        break;
+                if (slab->idle_since_ms > before)
+                        continue;
+                bytes += slab->alloc->size;
+                slab_drop(pool, slab);
+        }
+        pool_look_spare(pool);
+        return bytes;
+}
+
+/* ---- takers ---- */
+
+static int taker_enter(struct pool *pool, struct taker *taker) {
+        struct taker_slot *slots;
+        uint32_t capacity;
+
+        if (pool->first_free) {
+                taker->tag = pool->first_free;
+                pool->first_free = pool->takers[taker->tag - 1].next_free;
+        } else {
+                if (pool->n_takers == pool->takers_capacity) {
+                        capacity = 2 * pool->n_takers + 8;
+                        slots = capacity < TAG_MARK ? realloc(pool->takers, capacity * sizeof(*slots)) : NULL;
+                        if (!slots)
+                                return -ENOMEM;
+                        pool->takers = slots;
+                        pool->takers_capacity = capacity;
+                }
+                taker->tag = ++pool->n_takers;
+        }
+        pool->takers[taker->tag - 1].taker = taker;
+        return 0;
+}
+
+static struct taker *taker_new(struct pool *pool, enum taker_kind kind, size_t n_told) {
+        struct taker *taker = calloc(1, sizeof(*taker) + n_told * sizeof(uint64_t));
+
+        if (!taker)
+                return NULL;
+        taker->pool = pool;
+        taker->kind = kind;
+        if (taker_enter(pool, taker) < 0) {
+                free(taker);
+                return NULL;
+        }
+        return taker;
+}
+
+static void taker_leave(struct taker *taker) {
+        struct taker_slot *slot = &taker->pool->takers[taker->tag - 1];
+
+        slot->taker = NULL;
+        slot->next_free = taker->pool->first_free;
+        taker->pool->first_free = taker->tag;
+        free(taker);
+}
+
+struct taker *taker_get(struct pool *pool, struct session *session, bool answer, size_t n) {
+        struct handle_table *handles = &broker_of(pool)->handles;
+        struct taker *taker = NULL;
+
+        if (!answer)
+                HASH_FIND_PTR(pool->by_session, &session, taker);
+        if (taker)
+                return taker;
+        taker = taker_new(pool, answer ? TAKER_ANSWER : TAKER_SESSION, answer ? n : 0);
+        if (!taker)
+                return NULL;
+        taker->session = session;
+        if (answer) {
+                if (handle_new(handles, HANDLE_BLOCKS, taker, &taker->handle) < 0) {
+                        taker_leave(taker);
+                        return NULL;
+                }
+        } else {
+                HASH_ADD_PTR(pool->by_session, session, taker);
+                if (!taker->hh.tbl) {
+                        taker_leave(taker);
+                        return NULL;
+                }
+        }
+        DL_APPEND(session->takers, taker);
+        return taker;
+}
+
+void taker_untell(struct taker *taker) {
+        struct owner *owner = taker->pool->holder.device->owner;
+
+        key_forget(owner, taker->key);
+        taker->key = NULL;
+        if (taker->handle)
+                handle_release(&owner->broker->handles, taker->handle, 0);
+        taker->handle = 0;
+}
+
+/* It is nobody's any more. */
+static void taker_unbind(struct taker *taker) {
+        taker_untell(taker);
+        if (taker->kind == TAKER_SESSION)
+                HASH_DEL(taker->pool->by_session, taker);
+        if (taker->kind == TAKER_SESSION || taker->kind == TAKER_ANSWER)
+                DL_DELETE(taker->session->takers, taker);
+        if (taker->kind == TAKER_QUARANTINE)
+                DL_DELETE(broker_of(taker->pool)->quarantine, taker);
+        taker->session = NULL;
+        taker->lease = NULL;
+}
+
+void taker_end(struct taker *taker) {
+        taker_unbind(taker);
+        taker_leave(taker);
+}
+
+static void taker_forget(struct taker *taker) {
+        if (!taker->n)
+                taker_end(taker);
+}
+
+void taker_quarantine(struct taker *taker) {
+        struct broker *broker = broker_of(taker->pool);
+
+        if (!broker->options.quarantine_ms) {
+                taker_release(taker);
+                return;
+        }
+        taker_unbind(taker);
+        taker->pool->of[taker->kind] -= taker->n;
+        taker->kind = TAKER_QUARANTINE;
+        taker->pool->of[taker->kind] += taker->n;
+        taker->since_ms = now_ms(broker);
+        DL_APPEND(broker->quarantine, taker);
+}
+
+/* ---- blocks ---- */
+
+static void block_give(struct slab *slab, uint32_t index, uint32_t tag) {
+        slab->free[index / 64] &= ~(UINT64_C(1) << index % 64);
+        slab->tags[index] = tag;
+}
+
+static void block_return(struct slab *slab, uint32_t index) {
+        slab->free[index / 64] |= UINT64_C(1) << index % 64;
+        slab->tags[index] = 0;
+        slab->hint = smaller(slab->hint, index / 64);
+}
+
+/* n blocks went out (more) or came back. */
+static void taker_count(struct taker *taker, uint64_t n, bool more) {
+        struct pool *pool = taker->pool;
+        uint64_t out;
+
+        if (more) {
+                taker->n += n;
+                pool->of[taker->kind] += n;
+                pool->allocs += n;
+                out = pool->n_blocks - pool->n_free - pool->of[TAKER_QUARANTINE];
+                pool->high_water = larger(pool->high_water, out);
+        } else {
+                taker->n -= n;
+                pool->of[taker->kind] -= n;
+                pool->frees += n;
+                holder_due(&pool->holder);
+        }
+        pool_look_spare(pool);
+}
+
+static uint32_t slab_next(struct slab *slab) {
+        while (!slab->free[slab->hint])
+                slab->hint++;
+        return slab->hint * 64 + (uint32_t)__builtin_ctzll(slab->free[slab->hint]);
+}
+
+/* Slabs that are in use anyway come first, so that others can stay idle. */
+void blocks_take(struct pool *pool, struct taker *taker, uint64_t n, struct pool_block *ret_blocks) {
+        uint64_t done = 0;
+        struct slab *slab;
+        uint32_t index, n_free;
+
+        while (done < n) {
+                slab = pool->partial ? pool->partial : pool->idle->prev;
+                for (n_free = slab->n_free; n_free && done < n; n_free--, done++) {
+                        index = slab_next(slab);
+                        block_give(slab, index, taker->tag);
+                        if (ret_blocks)
+                                block_look(pool, slab, index, &ret_blocks[done]);
+                        if (taker->kind == TAKER_ANSWER)
+                                taker->told[taker->n_told++] = block_dma(pool, slab, index);
+                }
+                slab_set_free(pool, slab, n_free);
+        }
+        taker_count(taker, n, true);
+}
+
+void taker_merge(struct taker *answer) {
+        struct pool *pool = answer->pool;
+        struct taker *taker = taker_get(pool, answer->session, false, 0);
+        struct slab *slab;
+        bool exact;
+        size_t i;
+
+        taker_untell(answer);
+        if (!taker)
+                return;
+        for (i = 0; i < answer->n_told; i++) {
+                slab = slab_at(pool, answer->told[i]);
+                slab->tags[block_index(pool, slab, answer->told[i] - slab->alloc->dma_addr, &exact)] = taker->tag;
+        }
+        taker->n += answer->n;
+        pool->of[TAKER_SESSION] += answer->n;
+        pool->of[TAKER_ANSWER] -= answer->n;
+        taker_end(answer);
+}
+
+void block_release(struct pool *pool, struct slab *slab, uint32_t index) {
+        struct taker *taker = block_taker(pool, slab, index);
+
+        taker_untell(taker);
+        block_return(slab, index);
+        slab_set_free(pool, slab, slab->n_free + 1);
+        taker_count(taker, 1, false);
+        taker_forget(taker);
+}
+
+static void run_return(struct slab *slab, uint32_t first, uint32_t n) {
+        uint32_t i;
+
+        for (i = first; i < first + n; i++)
+                block_return(slab, i);
+}
+
+void taker_release(struct taker *taker) {
+        struct pool *pool = taker->pool;
+        uint64_t left = taker->n;
+        uint32_t index, n_free;
+        struct slab *slab;
+        size_t i;
+
+        if (taker->slab) {
+                run_return(taker->slab, taker->first, taker->n);
+                slab_set_free(pool, taker->slab, taker->slab->n_free + taker->n);
+                left = 0;
+        }
+        for (i = 0; i < pool->n_slabs && left; i++) {
+                slab = pool->slabs[i];
+                n_free = slab->n_free;
+                for (index = 0; index < slab->n && left; index++) {
+                        if (slab->tags[index] != taker->tag)
+                                continue;
+                        block_return(slab, index);
+                        n_free++;
+                        left--;
+                }
+                slab_set_free(pool, slab, n_free);
+        }
+        taker_count(taker, taker->n, false);
+        taker_forget(taker);
+}
+
+/* ---- runs of blocks ---- */
+
+/* The first block from `from` on that is free, or is not. */
+static uint32_t slab_seek(const struct slab *slab, uint32_t from, bool is_free) {
+        uint64_t word;
+
+        while (from < slab->n) {
+                word = (is_free ? slab->free[from / 64] : ~slab->free[from / 64]) >> from % 64;
+                if (word)
+                        return smaller(from + (uint32_t)__builtin_ctzll(word), slab->n);
+                from = (from / 64 + 1) * 64;
+        }
+        return slab->n;
+}
+
+/* The first run of `most` blocks, or the longest there is; no run goes from one chunk to the next. */
+static uint32_t slab_run(const struct pool *pool, const struct slab *slab, uint32_t most, uint32_t *ret_first) {
+        uint32_t first = slab_seek(slab, slab->hint * 64, true), end, longest = 0;
+
+        while (first < slab->n && longest < most) {
+                end = slab_seek(slab, first, false);
+                end = smaller(end, (uint64_t)(first / pool->per_chunk + 1) * pool->per_chunk);
+                if (end - first > longest) {
+                        longest = smaller(end - first, most);
+                        *ret_first = first;
+                }
+                first = slab_seek(slab, end, true);
+        }
+        return longest;
+}
+
+/* A run of partly used slabs that is long enough, or else one of an idle slab, or else the longest that was seen. */
+static uint32_t pool_run(const struct pool *pool, uint64_t most, struct slab **ret_slab, uint32_t *ret_first) {
+        uint32_t longest = 0, run, first = 0, looked = 0;
+        struct slab *slab;
+
+        most = smaller(most, pool->per_chunk);
+        DL_FOREACH(pool->partial, slab) {
+                run = slab_run(pool, slab, most, &first);
+                if (run > longest) {
+                        longest = run;
+                        *ret_slab = slab;
+                        *ret_first = first;
+                }
+                if (longest == most || ++looked == RUN_SLABS)
+                        break;
+        }
+        slab = pool->idle ? pool->idle->prev : NULL;
+        if (slab && longest < smaller(most, slab->n)) {
+                longest = smaller(most, slab->n);
+                *ret_slab = slab;
+                *ret_first = 0;
+        }
+        return longest;
+}
+
+int blocks_lease(struct pool *pool, struct session *session, uint64_t most, struct request_key *key, struct lease **ret,
+                 struct failure *failure) {
+        struct taker *taker = taker_new(pool, TAKER_LEASE, 0);
+        uint32_t n, i;
+        int r;
+
+        if (!taker)
+                return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
+        n = pool_run(pool, most, &taker->slab, &taker->first);
+        r = lease_new(session, &pool->holder, taker->slab->alloc,
+                      taker->slab->alloc->addr + block_offset(pool, taker->first), n, key, &taker->lease, failure);
+        if (r < 0) {
+                taker_leave(taker);
+                return r;
+        }
+        for (i = taker->first; i < taker->first + n; i++)
+                block_give(taker->slab, i, taker->tag);
+        slab_set_free(pool, taker->slab, taker->slab->n_free - n);
+        taker_count(taker, n, true);
+        *ret = taker->lease;
+        return 0;
+}
+
+void blocks_lease_ended(struct lease *lease, bool died) {
+        struct pool *pool = (struct pool *)lease->holder;
+        struct slab *slab = slab_at(pool, lease->alloc->dma_addr);
+        bool exact;
+        struct taker *taker = block_taker(pool, slab, block_index(pool, slab, lease->addr - lease->alloc->addr, &exact));
+
+        if (died)
+                taker_quarantine(taker);
+        else
+                taker_release(taker);
+}
