@@ -42,8 +42,9 @@ static void grown(void *userdata, const struct failure *failure, uint64_t handle
         if (failure) {
                 pool->grow_failure = *failure;
                 pool->failed_grow = pool->n_grows;
-                /* A deadline was that of one request: the next has another. */
-                pool->retry_ms = failure->reason == REASON_timeout ? 0 : now_ms(broker) + RETRY_MS;
+                /* Whoever waits has not been refused yet if this one could not wait, or not as long. */
+                if (pool->grow_waits && failure->reason != REASON_timeout)
+                        pool->retry_ms = now_ms(broker) + RETRY_MS;
         }
         holder_due(&pool->holder);
 }

@@ -69,7 +69,7 @@ static int options_check(const struct pool_options *options, struct failure *fai
                 r = bad_param("reserve", failure, "The reserve is part of max_blocks, and cannot be larger");
         if (r == 0 && options->caching != POOL_CACHED)
                 r = failure_set(failure, REASON_unsupported,
-                                "Huge pages, dma-bufs and the simulation are mapped write-back by the kernel: blocks are cached only");
+                                "Blocks are cached only: the kernel maps huge pages, dma-bufs and the simulation write-back");
         return r;
 }
 
