@@ -206,16 +206,18 @@ static int ask_fetch(struct pool *pool, struct ask *ask) {
         }
         if (pool->max_blocks && pool->n_blocks >= pool->max_blocks) {
                 holder_recall(&pool->holder, ask_need(ask) * pool->holder.unit);
-                if (pool->holder.leases && pool->retry_ms <= now)
-                        pool->retry_ms = now + RETRY_MS;
+                if (pool->retry_ms <= now)
+                        pool->retry_ms = pool->holder.leases ? now + RETRY_MS : 0;
                 fail_full(pool, ask);
                 return WAITER_BLOCKED;
         }
         if (ask->grow && ask->grow == pool->failed_grow) {
                 ask->grow = 0;
                 holder_recall(&pool->holder, ask_need(ask) * pool->holder.unit);
-                /* What it waits for can also come from those who have it now. */
-                if (!waiter->wait_ms || ask_need(ask) > pool->n_blocks)
+                /* What it waits for can also come from those who have it now; and a deadline was another's, or it would
+                 * not be here any more. */
+                if (!waiter->wait_ms ||
+                    (ask_need(ask) > pool->n_blocks && pool->grow_failure.reason != REASON_timeout))
                         return fail_grow(pool, ask);
         }
         if (waiter->wait_ms && now < pool->retry_ms)
@@ -377,7 +379,13 @@ static int ask_check(const struct pool *pool, const struct ask *ask, struct fail
         return -reason_errno(REASON_limit);
 }
 
-/* Nobody is overtaken, or may be. */
+/* Nobody waits, or nobody with the same right; what may not wait and is of high priority passes everybody. */
+static bool may_pass(const struct pool *pool, const struct pool_request *request) {
+        const struct waiter *first = pool->holder.waiters;
+
+        return !first || (request->high && (!first->high || !request->wait_ms));
+}
+
 static struct ticket *ask_now(struct pool *pool, struct ask *ask, struct request_key *key) {
         ask->waiter.key = key;
         if (ask_take(pool, ask) < 0) {
@@ -422,7 +430,7 @@ static struct ticket *pool_ask(const struct caller *caller, const struct pool_re
                 ask_tell(&ask->waiter);
                 return NULL;
         }
-        if (ask_ready(pool, ask) && (!pool->holder.waiters || request->high))
+        if (ask_ready(pool, ask) && may_pass(pool, request))
                 return ask_now(pool, ask, key);
         ticket = ask_submit(pool, ask, request->wait_ms, request->high, key, &failure);
         if (failure.error) {
