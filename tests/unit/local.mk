@@ -71,6 +71,12 @@ TESTS += tests/unit/pool-test
 tests_unit_pool_test_SOURCES = tests/unit/pool-test.c
 tests_unit_pool_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_pool_test_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
+
+check_PROGRAMS += tests/unit/pool-model
+TESTS += tests/unit/pool-model
+tests_unit_pool_model_SOURCES = tests/unit/pool-model.c
+tests_unit_pool_model_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_pool_model_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
 endif
 
 # The protocol.
