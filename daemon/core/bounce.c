@@ -730,9 +730,6 @@ bool bounces_reclaim(struct broker *broker, const struct request *request) {
                     region->addr + region->size <= request->want.floor)
                         continue;
                 part_free(part);
-                if (region->n_allocs)
-                        continue;
-                region_restore(region);
                 any = true;
         }
         return any;

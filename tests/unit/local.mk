@@ -66,6 +66,7 @@ TESTS += tests/unit/mapping-test
 tests_unit_mapping_test_SOURCES = tests/unit/mapping-test.c $(core_fixture)
 tests_unit_mapping_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_mapping_test_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
+
 check_PROGRAMS += tests/unit/pool-test
 TESTS += tests/unit/pool-test
 tests_unit_pool_test_SOURCES = tests/unit/pool-test.c
