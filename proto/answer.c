@@ -20,6 +20,15 @@ void answer_write_result(struct json_writer *writer, const char *id, size_t id_l
         json_write_literal(writer, "}");
 }
 
+void answer_write_notification(struct json_writer *writer, const char *method, const struct schema_struct *structure,
+                               const void *params) {
+        json_write_literal(writer, "{\"jsonrpc\":\"2.0\",\"method\":");
+        json_write_text(writer, method);
+        json_write_literal(writer, ",\"params\":");
+        schema_encode(structure, params, writer);
+        json_write_literal(writer, "}");
+}
+
 static void write_list(struct json_writer *writer, const struct rpc_error_value *value) {
         json_write_literal(writer, "[");
         for (size_t i = 0; i < value->count; i++) {

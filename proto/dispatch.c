@@ -469,3 +469,20 @@ void rpc_peer_complain_fds(struct rpc_peer *peer) {
 
         rpc_peer_complain(peer, &error);
 }
+
+/* A line of its own, whatever else is being put together for this peer at the moment. */
+int rpc_peer_notify(struct rpc_peer *peer, const char *method, const struct schema_struct *structure, const void *params) {
+        struct outgoing out;
+        bool failed;
+
+        if (peer->dropped)
+                return 0;
+        outgoing_begin(&out, peer, NULL);
+        answer_write_notification(out.writer, method, structure, params);
+        json_writer_reserve(out.writer, 1);
+        failed = out.writer->failed;
+        if (failed)
+                out.writer->length = 0;
+        outgoing_send(&out, NULL, 0);
+        return failed ? -ENOMEM : 0;
+}

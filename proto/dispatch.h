@@ -131,6 +131,9 @@ void rpc_peer_complain(struct rpc_peer *peer, const struct rpc_error *error);
 void rpc_peer_complain_oversize(struct rpc_peer *peer); /* a message beyond message_bytes was skipped */
 void rpc_peer_complain_fds(struct rpc_peer *peer);      /* descriptors came in, and were closed */
 
+/* A notification: params is a struct that structure describes. -ENOMEM: nothing was sent. */
+int rpc_peer_notify(struct rpc_peer *peer, const char *method, const struct schema_struct *structure, const void *params);
+
 /* ---- calls ---- */
 
 /* The peer is there as long as the call is. */
