@@ -2,9 +2,11 @@
 
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof(*(array)))
 
-#define FIELD(structure, member, type_, ...)                                                                         \
+#define FIELD(structure, member, type_, ...) FIELD_AS(structure, member, #member, type_, __VA_ARGS__)
+/* For a name that C has taken. */
+#define FIELD_AS(structure, member, name_, type_, ...)                                                               \
         {                                                                                                            \
-                .name = #member, .type = SCHEMA_##type_, .offset = offsetof(struct structure, member),               \
+                .name = name_, .type = SCHEMA_##type_, .offset = offsetof(struct structure, member),                 \
                 .size = sizeof(((struct structure *)0)->member), __VA_ARGS__                                         \
         }
 #define STRUCT(structure, rows)                                                                                      \
@@ -16,6 +18,10 @@
 #define NEEDED .required = true
 #define HANDLE .min = 1, .max = SCHEMA_INTEGER_MAX
 #define NAME .min = 1, .max = 128
+/* Of whatever takes memory and may wait for it. */
+#define MEMORY_REASONS                                                                                               \
+        REASON_no_memory, REASON_no_contiguous, REASON_would_block, REASON_timeout, REASON_busy, REASON_gone,        \
+                REASON_source_unavailable
 #define ERRORS(...) (const enum reason[]){ __VA_ARGS__, REASON_NONE }
 
 static const char *const role_names[] = { "admin", "local", "guest", NULL };
@@ -23,6 +29,10 @@ static const char *const addressing_names[] = { "machine", "simulated", NULL };
 static const char *const translation_names[] = { "identity", "iommu", "grant", "guest", NULL };
 static const char *const priority_names[] = { "normal", "high", NULL };
 static const char *const lifetime_names[] = { "session", "owner", NULL };
+static const char *const caching_names[] = { "cached", "wc", "uc", NULL };
+static const char *const direction_names[] = { "to_device", "from_device", "bidirectional", NULL };
+static const char *const sync_names[] = { "cpu", "device", NULL };
+static const char *const topic_names[] = { "recall", "pressure", "leak", NULL };
 static const char *const source_state_names[] = { "ready", "unavailable", NULL };
 static const char *const stats_group_names[] = { "rpc", "memory", "owners", NULL };
 static const char *const quota_names[] = { "bytes",   "held_bytes", "low_bytes", "allocs",
@@ -38,6 +48,39 @@ static const char *const quota_names[] = { "bytes",   "held_bytes", "low_bytes",
 #define DOC_LIST_LIMIT "how many to answer with at most; 1000 unless given"
 #define DOC_MORE "whether the limit cut the list short"
 #define LIST_LIMIT .min = 1, .max = PROTOCOL_LIST_MAX
+#define DOC_OFFSET "where in the region"
+#define DOC_REGION "the region that it lies in"
+#define DOC_DEVICE_NAME "the device's name"
+#define DOC_CHARGED "who is charged for it"
+#define DOC_PRIORITY "high may use the emergency reserve, and passes those that wait"
+#define DOC_FD "pass a file descriptor of its region with the reply, to be mapped at offset; local sockets only"
+#define DOC_DIRECTION "which way the data goes"
+#define DOC_RECALLS "times that lease holders were asked to return what they do not use"
+#define POSITIVE .min = 1, .max = SCHEMA_INTEGER_MAX
+
+/* Of what may have to wait for memory. */
+#define WAIT_ROWS(structure)                                                                                         \
+        FIELD(structure, wait_ms, UINT, .max = PROTOCOL_WAIT_MS_MAX,                                                 \
+              .doc = "milliseconds to wait for memory; 0: never wait; the device's wait_ms unless given"),           \
+        FIELD(structure, priority, ENUM, .names = priority_names, .doc = DOC_PRIORITY)
+
+/* Where something lies in a region. */
+#define PLACE_ROWS(structure)                                                                                        \
+        FIELD(structure, region, UINT, NEEDED, HANDLE, .doc = DOC_REGION),                                           \
+        FIELD(structure, offset, UINT, NEEDED, .doc = DOC_OFFSET)
+
+#define ADDR_ROWS(structure, what)                                                                                   \
+        FIELD(structure, dma_addr, HEX, NEEDED, .doc = what),                                                        \
+        FIELD(structure, machine_addr, HEX, .doc = DOC_MACHINE_ADDR)
+
+#define ADDRESSING_ROW(structure)                                                                                    \
+        FIELD(structure, addressing, ENUM, NEEDED, .names = addressing_names, .doc = DOC_ADDRESSING)
+
+DEFINE(list_params,
+        FIELD(list_params, device, UINT, HANDLE, .doc = "only this device's"),
+        FIELD(list_params, owner, STRING, NAME, .doc = DOC_LIST_OWNER),
+        FIELD(list_params, after, UINT, .doc = DOC_AFTER),
+        FIELD(list_params, limit, UINT, LIST_LIMIT, .doc = DOC_LIST_LIMIT));
 
 static const struct schema_struct empty_result_struct = { .name = "empty_result", .size = sizeof(struct empty_result) };
 
@@ -126,7 +169,11 @@ DEFINE(status_counts,
         FIELD(status_counts, owners, UINT, NEEDED, .doc = "owners that hold something or are connected"),
         FIELD(status_counts, devices, UINT, NEEDED, .doc = "open devices"),
         FIELD(status_counts, regions, UINT, NEEDED, .doc = "regions"),
-        FIELD(status_counts, allocs, UINT, NEEDED, .doc = "live allocations"),
+        FIELD(status_counts, allocs, UINT, NEEDED, .doc = "live allocations, those of pools included"),
+        FIELD(status_counts, pools, UINT, NEEDED, .doc = "pools"),
+        FIELD(status_counts, bounces, UINT, NEEDED, .doc = "bounce pools"),
+        FIELD(status_counts, leases, UINT, NEEDED, .doc = "leases of either"),
+        FIELD(status_counts, mappings, UINT, NEEDED, .doc = "mappings"),
         FIELD(status_counts, waiters, UINT, NEEDED, .doc = "calls that wait for memory"));
 
 DEFINE(broker_status_result,
@@ -239,9 +286,13 @@ DEFINE(device_close_params,
         FIELD(device_close_params, force, BOOL, .doc = "free what it still holds instead of refusing"));
 
 static const struct schema_field device_leak_rows[] = {
-        FIELD(device_leak, alloc, UINT, NEEDED, HANDLE, .doc = "the allocation"),
+        FIELD(device_leak, alloc, UINT, HANDLE, .doc = "an allocation"),
+        FIELD(device_leak, pool, UINT, HANDLE, .doc = "or a pool"),
+        FIELD(device_leak, bounce, UINT, HANDLE, .doc = "or a bounce pool, or with mapping: the one that it is of"),
+        FIELD(device_leak, mapping, UINT, HANDLE, .doc = "or a mapping"),
+        FIELD(device_leak, name, STRING, .doc = "the pool's name"),
         FIELD(device_leak, size, UINT, NEEDED, .doc = "its bytes"),
-        FIELD(device_leak, dma_addr, HEX, NEEDED, .doc = "its address for the device"),
+        FIELD(device_leak, dma_addr, HEX, .doc = "its address for the device; a pool has none"),
 };
 const struct schema_struct device_leak_struct = STRUCT(device_leak, device_leak_rows);
 
@@ -308,12 +359,6 @@ DEFINE(coherent_alloc_result,
 DEFINE(coherent_free_params,
         FIELD(coherent_free_params, alloc, UINT, NEEDED, HANDLE, .doc = "the allocation"));
 
-DEFINE(coherent_list_params,
-        FIELD(coherent_list_params, device, UINT, HANDLE, .doc = "only this device's"),
-        FIELD(coherent_list_params, owner, STRING, NAME, .doc = DOC_LIST_OWNER),
-        FIELD(coherent_list_params, after, UINT, .doc = DOC_AFTER),
-        FIELD(coherent_list_params, limit, UINT, LIST_LIMIT, .doc = DOC_LIST_LIMIT));
-
 #define ALLOC_ROWS(structure)                                                                                        \
         FIELD(structure, alloc, UINT, NEEDED, HANDLE, .doc = "its handle"),                                          \
         FIELD(structure, device, UINT, NEEDED, HANDLE, .doc = "the device that it is for"),                          \
@@ -326,7 +371,9 @@ DEFINE(coherent_list_params,
         FIELD(structure, addressing, ENUM, NEEDED, .names = addressing_names, .doc = DOC_ADDRESSING),                \
         FIELD(structure, lifetime, ENUM, NEEDED, .names = lifetime_names, .doc = "until when it lives"),             \
         FIELD(structure, shareable, BOOL, NEEDED, .doc = "whether a second device may have it mapped"),              \
-        FIELD(structure, age_ms, UINT, NEEDED, .doc = "milliseconds since it was allocated")
+        FIELD(structure, age_ms, UINT, NEEDED, .doc = "milliseconds since it was allocated"),                        \
+        FIELD(structure, pool, UINT, HANDLE, .doc = "the pool that cuts it into blocks, and alone may free it"),     \
+        FIELD(structure, bounce, UINT, HANDLE, .doc = "the bounce pool that cuts it into slots, likewise")
 
 DEFINE(alloc_info, ALLOC_ROWS(alloc_info));
 
@@ -343,7 +390,356 @@ DEFINE(coherent_lookup_params,
 
 DEFINE(coherent_lookup_result,
         ALLOC_ROWS(coherent_lookup_result),
-        FIELD(coherent_lookup_result, at, UINT, NEEDED, .doc = "where in the allocation the address lies"));
+        FIELD(coherent_lookup_result, at, UINT, NEEDED, .doc = "where in the allocation the address lies"),
+        FIELD(coherent_lookup_result, block, HEX,
+              .doc = "where the pool's block that it lies in starts, for the device"),
+        FIELD(coherent_lookup_result, lease, UINT, HANDLE, .doc = "the lease that it lies in"));
+
+/* ---- pool ---- */
+
+#define DOC_BLOCK_ADDR "where it starts, for the device"
+#define DOC_BLOCK_SIZE "bytes of a block"
+#define DOC_BLOCK_ALIGN "the power of two that every block starts at a multiple of"
+#define DOC_BLOCKS_PER_SLAB "blocks that the pool takes and gives back together"
+#define DOC_POOL_BOUNDARY "bytes: the power of two whose multiples no block crosses"
+#define DOC_SLAB_SIZE "bytes that the pool takes from memory at a time"
+#define DOC_RESERVE "blocks that the pool keeps in any case, used ones among them"
+
+DEFINE(pool_create_params,
+        FIELD(pool_create_params, name, STRING, NEEDED, NAME, .doc = "for people; need not be unique"),
+        FIELD(pool_create_params, device, UINT, NEEDED, HANDLE, .doc = "the device that will use the blocks"),
+        FIELD(pool_create_params, size, UINT, NEEDED, POSITIVE, .doc = "bytes of a block; rounded up to align"),
+        FIELD(pool_create_params, align, UINT, .doc = "a power of two; 64, a cache line, unless given"),
+        FIELD(pool_create_params, boundary, UINT,
+              .doc = "bytes: a power of two, not below size, whose multiples no block crosses"),
+        FIELD(pool_create_params, reserve, UINT,
+              .doc = "blocks to be there from the start and to stay, however short memory becomes"),
+        FIELD(pool_create_params, caching, ENUM, .names = caching_names,
+              .doc = "how the CPU sees the memory: cached unless given; what this memory cannot be is refused"),
+        FIELD(pool_create_params, max_blocks, UINT,
+              .doc = "blocks beyond which the pool does not grow; 0 or absent: no limit"),
+        WAIT_ROWS(pool_create_params),
+        FIELD(pool_create_params, request_key, STRING, NAME, .doc = DOC_REQUEST_KEY));
+
+DEFINE(pool_create_result,
+        FIELD(pool_create_result, pool, UINT, NEEDED, HANDLE, .doc = "its handle"),
+        FIELD(pool_create_result, block_size, UINT, NEEDED, .doc = "bytes of a block, as rounded"),
+        FIELD(pool_create_result, blocks_per_slab, UINT, NEEDED, .doc = DOC_BLOCKS_PER_SLAB),
+        FIELD(pool_create_result, align, UINT, NEEDED, .doc = DOC_BLOCK_ALIGN),
+        FIELD(pool_create_result, boundary, UINT, .doc = DOC_POOL_BOUNDARY),
+        FIELD(pool_create_result, slab_size, UINT, NEEDED, .doc = DOC_SLAB_SIZE),
+        FIELD(pool_create_result, reserve, UINT, NEEDED, .doc = DOC_RESERVE));
+
+DEFINE(pool_alloc_params,
+        FIELD(pool_alloc_params, pool, UINT, NEEDED, HANDLE, .doc = "the pool"),
+        FIELD(pool_alloc_params, count, UINT, .min = 1, .max = PROTOCOL_BLOCKS_MAX, .doc = "blocks; 1 unless given"),
+        WAIT_ROWS(pool_alloc_params),
+        FIELD(pool_alloc_params, request_key, STRING, NAME, .doc = DOC_REQUEST_KEY));
+
+DEFINE(pool_block_info,
+        ADDR_ROWS(pool_block_info, DOC_BLOCK_ADDR),
+        PLACE_ROWS(pool_block_info));
+
+DEFINE(pool_alloc_result,
+        FIELD(pool_alloc_result, blocks, OBJECT, NEEDED, .array = true, .sub = &pool_block_info_struct,
+              .doc = "as many as were asked for"),
+        FIELD(pool_alloc_result, block_size, UINT, NEEDED, .doc = DOC_BLOCK_SIZE),
+        ADDRESSING_ROW(pool_alloc_result));
+
+DEFINE(pool_free_params,
+        FIELD(pool_free_params, pool, UINT, NEEDED, HANDLE, .doc = "the pool that they are of"),
+        FIELD(pool_free_params, dma_addrs, HEX, NEEDED, .array = true, .max_items = PROTOCOL_BLOCKS_MAX,
+              .doc = "the blocks, each by the address that pool.alloc gave"));
+
+DEFINE(pool_lease_params,
+        FIELD(pool_lease_params, pool, UINT, NEEDED, HANDLE, .doc = "the pool"),
+        FIELD(pool_lease_params, count, UINT, NEEDED, POSITIVE,
+              .doc = "blocks; less are given when not so many lie one behind the other, but at least one"),
+        WAIT_ROWS(pool_lease_params),
+        FIELD(pool_lease_params, fd, BOOL, .doc = DOC_FD),
+        FIELD(pool_lease_params, request_key, STRING, NAME, .doc = DOC_REQUEST_KEY));
+
+DEFINE(pool_lease_result,
+        FIELD(pool_lease_result, lease, UINT, NEEDED, HANDLE, .doc = "its handle"),
+        PLACE_ROWS(pool_lease_result),
+        ADDR_ROWS(pool_lease_result, "the first block's address for the device"),
+        FIELD(pool_lease_result, count, UINT, NEEDED, .doc = "blocks, one behind the other"),
+        FIELD(pool_lease_result, block_size, UINT, NEEDED, .doc = DOC_BLOCK_SIZE),
+        ADDRESSING_ROW(pool_lease_result));
+
+DEFINE(lease_return_params, FIELD(lease_return_params, lease, UINT, NEEDED, HANDLE, .doc = "the lease"));
+
+DEFINE(pool_destroy_params,
+        FIELD(pool_destroy_params, pool, UINT, NEEDED, HANDLE, .doc = "the pool"),
+        FIELD(pool_destroy_params, force, BOOL, .doc = "take back what is handed out instead of refusing"));
+
+static const struct schema_field pool_busy_block_rows[] = {
+        ADDR_ROWS(pool_busy_block, DOC_BLOCK_ADDR),
+        PLACE_ROWS(pool_busy_block),
+        FIELD(pool_busy_block, lease, UINT, HANDLE, .doc = "the lease that it is part of"),
+};
+const struct schema_struct pool_busy_block_struct = STRUCT(pool_busy_block, pool_busy_block_rows);
+
+DEFINE(pool_destroy_result,
+        FIELD(pool_destroy_result, busy, OBJECT, NEEDED, .array = true, .sub = &pool_busy_block_struct,
+              .doc = "the blocks that were handed out and that force took back, the first 1000; without force the "
+                     "error busy has the same list in its data"),
+        FIELD(pool_destroy_result, more, BOOL, NEEDED, .doc = "whether there were more"));
+
+DEFINE(pool_params, FIELD(pool_params, pool, UINT, NEEDED, HANDLE, .doc = "the pool"));
+
+DEFINE(pool_trim_result, FIELD(pool_trim_result, bytes, UINT, NEEDED, .doc = "bytes that were given back"));
+
+DEFINE(pool_info,
+        FIELD(pool_info, pool, UINT, NEEDED, HANDLE, .doc = "its handle"),
+        FIELD(pool_info, name, STRING, NEEDED, .doc = "its name"),
+        FIELD(pool_info, device, UINT, NEEDED, HANDLE, .doc = "the device that uses its blocks"),
+        FIELD(pool_info, device_name, STRING, NEEDED, .doc = DOC_DEVICE_NAME),
+        FIELD(pool_info, owner, STRING, NEEDED, .doc = DOC_CHARGED),
+        FIELD(pool_info, block_size, UINT, NEEDED, .doc = DOC_BLOCK_SIZE),
+        FIELD(pool_info, align, UINT, NEEDED, .doc = DOC_BLOCK_ALIGN),
+        FIELD(pool_info, boundary, UINT, .doc = DOC_POOL_BOUNDARY),
+        FIELD(pool_info, blocks_per_slab, UINT, NEEDED, .doc = DOC_BLOCKS_PER_SLAB),
+        FIELD(pool_info, slab_size, UINT, NEEDED, .doc = DOC_SLAB_SIZE),
+        FIELD(pool_info, reserve, UINT, NEEDED, .doc = DOC_RESERVE),
+        FIELD(pool_info, max_blocks, UINT, .doc = "blocks beyond which it does not grow; absent: no limit"),
+        FIELD(pool_info, slabs, UINT, NEEDED, .doc = "slabs"),
+        FIELD(pool_info, bytes, UINT, NEEDED, .doc = "bytes of these"),
+        FIELD(pool_info, blocks, UINT, NEEDED, .doc = "blocks: free, used, leased and quarantined ones"),
+        FIELD(pool_info, free, UINT, NEEDED, .doc = "blocks that nobody has"),
+        FIELD(pool_info, used, UINT, NEEDED, .doc = "blocks handed out one by one"),
+        FIELD(pool_info, leased, UINT, NEEDED, .doc = "blocks in leases"),
+        FIELD(pool_info, quarantined, UINT, NEEDED,
+              .doc = "blocks that a vanished client had, and that a device might still write"),
+        FIELD(pool_info, high_water, UINT, NEEDED, .doc = "the most blocks that were used and leased at one time"),
+        FIELD(pool_info, leases, UINT, NEEDED, .doc = "leases"),
+        FIELD(pool_info, waiters, UINT, NEEDED, .doc = "calls that wait for its blocks"),
+        FIELD(pool_info, allocs, UINT, NEEDED, .doc = "blocks given out since it was made, leased ones included"),
+        FIELD(pool_info, frees, UINT, NEEDED, .doc = "blocks that came back, likewise"),
+        FIELD(pool_info, failures, UINT, NEEDED, .doc = "calls that got no blocks"),
+        FIELD(pool_info, waits, UINT, NEEDED, .doc = "calls that had to wait"),
+        FIELD(pool_info, timeouts, UINT, NEEDED, .doc = "calls that waited in vain"),
+        FIELD(pool_info, recalls, UINT, NEEDED, .doc = DOC_RECALLS),
+        ADDRESSING_ROW(pool_info),
+        FIELD(pool_info, age_ms, UINT, NEEDED, .doc = "milliseconds since it was made"));
+
+DEFINE(pool_list_result,
+        FIELD(pool_list_result, pools, OBJECT, NEEDED, .array = true, .sub = &pool_info_struct,
+              .doc = "in the order of their handles"),
+        FIELD(pool_list_result, more, BOOL, NEEDED, .doc = DOC_MORE));
+
+/* ---- bounce ---- */
+
+#define DOC_SLOT_SIZE "bytes of a slot"
+#define DOC_MAX_SIZE "bytes that it may grow to; absent: it does not grow"
+#define DOC_AREAS "the parts that leases take by default"
+#define DOC_FIRST_PART "for the device, of the part that it was made with"
+
+DEFINE(bounce_create_params,
+        FIELD(bounce_create_params, device, UINT, NEEDED, HANDLE, .doc = "the device that will use it"),
+        FIELD(bounce_create_params, size, UINT, NEEDED, POSITIVE, .doc = "bytes; rounded up to whole slots and pages"),
+        FIELD(bounce_create_params, slot_size, UINT,
+              .doc = "bytes: a power of two; 2048 unless given; raised to what the device's min_align_mask needs"),
+        FIELD(bounce_create_params, areas, UINT, POSITIVE,
+              .doc = "equal parts that leases take by default; 1 unless given"),
+        FIELD(bounce_create_params, max_size, UINT, POSITIVE,
+              .doc = "bytes that it may grow to when it is full; it does not grow unless given"),
+        WAIT_ROWS(bounce_create_params),
+        FIELD(bounce_create_params, request_key, STRING, NAME, .doc = DOC_REQUEST_KEY));
+
+DEFINE(bounce_create_result,
+        FIELD(bounce_create_result, bounce, UINT, NEEDED, HANDLE, .doc = "its handle"),
+        PLACE_ROWS(bounce_create_result),
+        ADDR_ROWS(bounce_create_result, "its first slot's address for the device"),
+        FIELD(bounce_create_result, size, UINT, NEEDED, .doc = "its bytes, as rounded"),
+        FIELD(bounce_create_result, max_size, UINT, .doc = DOC_MAX_SIZE),
+        FIELD(bounce_create_result, slot_size, UINT, NEEDED, .doc = DOC_SLOT_SIZE),
+        FIELD(bounce_create_result, slots, UINT, NEEDED, .doc = "slots"),
+        FIELD(bounce_create_result, areas, UINT, NEEDED, .doc = DOC_AREAS),
+        ADDRESSING_ROW(bounce_create_result));
+
+DEFINE(bounce_map_params,
+        FIELD(bounce_map_params, bounce, UINT, NEEDED, HANDLE, .doc = "the bounce pool"),
+        FIELD(bounce_map_params, size, UINT, NEEDED, POSITIVE, .doc = "bytes"),
+        FIELD(bounce_map_params, direction, ENUM, NEEDED, .names = direction_names, .doc = DOC_DIRECTION),
+        FIELD(bounce_map_params, align_offset, UINT,
+              .doc = "the buffer's address, or its low bits: those in the device's min_align_mask are kept"),
+        WAIT_ROWS(bounce_map_params),
+        FIELD(bounce_map_params, request_key, STRING, NAME, .doc = DOC_REQUEST_KEY));
+
+DEFINE(bounce_map_result,
+        FIELD(bounce_map_result, mapping, UINT, NEEDED, HANDLE, .doc = "its handle"),
+        ADDR_ROWS(bounce_map_result, "the address that the device must be given"),
+        FIELD(bounce_map_result, region, UINT, NEEDED, HANDLE, .doc = DOC_REGION),
+        FIELD(bounce_map_result, offset, UINT, NEEDED, .doc = "where in the region the data is copied to and from"),
+        FIELD(bounce_map_result, size, UINT, NEEDED, .doc = "its bytes"),
+        FIELD(bounce_map_result, slots, UINT, NEEDED, .doc = "slots that it takes"),
+        ADDRESSING_ROW(bounce_map_result));
+
+#define DOC_AS_MAPPED "as it was mapped; checked if given"
+
+DEFINE(bounce_unmap_params,
+        FIELD(bounce_unmap_params, mapping, UINT, NEEDED, HANDLE, .doc = "the mapping"),
+        FIELD(bounce_unmap_params, offset, UINT, .doc = "0: a mapping goes as a whole"),
+        FIELD(bounce_unmap_params, size, UINT, POSITIVE, .doc = "its bytes, " DOC_AS_MAPPED),
+        FIELD(bounce_unmap_params, direction, ENUM, .names = direction_names, .doc = "the direction, " DOC_AS_MAPPED));
+
+DEFINE(bounce_sync_params,
+        FIELD(bounce_sync_params, mapping, UINT, NEEDED, HANDLE, .doc = "the mapping"),
+        FIELD(bounce_sync_params, offset, UINT, .doc = "where in the mapping; 0 unless given"),
+        FIELD(bounce_sync_params, size, UINT, POSITIVE, .doc = "bytes; to the mapping's end unless given"),
+        FIELD(bounce_sync_params, direction, ENUM, .names = direction_names, .doc = "the direction, " DOC_AS_MAPPED),
+        FIELD_AS(bounce_sync_params, sync_for, "for", ENUM, .names = sync_names,
+              .doc = "who looks at the data next; checked against the direction if given"));
+
+DEFINE(bounce_lease_params,
+        FIELD(bounce_lease_params, bounce, UINT, NEEDED, HANDLE, .doc = "the bounce pool"),
+        FIELD(bounce_lease_params, slots, UINT, POSITIVE,
+              .doc = "slots, one behind the other; those of an area unless given; less are given when there are no "
+                     "more"),
+        WAIT_ROWS(bounce_lease_params),
+        FIELD(bounce_lease_params, fd, BOOL, .doc = DOC_FD),
+        FIELD(bounce_lease_params, request_key, STRING, NAME, .doc = DOC_REQUEST_KEY));
+
+DEFINE(bounce_lease_result,
+        FIELD(bounce_lease_result, lease, UINT, NEEDED, HANDLE, .doc = "its handle"),
+        PLACE_ROWS(bounce_lease_result),
+        ADDR_ROWS(bounce_lease_result, "the first slot's address for the device"),
+        FIELD(bounce_lease_result, slots, UINT, NEEDED, .doc = "slots, one behind the other"),
+        FIELD(bounce_lease_result, slot_size, UINT, NEEDED, .doc = DOC_SLOT_SIZE),
+        ADDRESSING_ROW(bounce_lease_result));
+
+DEFINE(bounce_destroy_params,
+        FIELD(bounce_destroy_params, bounce, UINT, NEEDED, HANDLE, .doc = "the bounce pool"),
+        FIELD(bounce_destroy_params, force, BOOL, .doc = "end its mappings and leases instead of refusing"));
+
+static const struct schema_field bounce_busy_run_rows[] = {
+        FIELD(bounce_busy_run, mapping, UINT, HANDLE, .doc = "a mapping"),
+        FIELD(bounce_busy_run, lease, UINT, HANDLE, .doc = "or a lease"),
+        ADDR_ROWS(bounce_busy_run, "its address for the device"),
+        PLACE_ROWS(bounce_busy_run),
+        FIELD(bounce_busy_run, size, UINT, NEEDED, .doc = "its bytes"),
+        FIELD(bounce_busy_run, slots, UINT, NEEDED, .doc = "slots that it takes"),
+};
+const struct schema_struct bounce_busy_run_struct = STRUCT(bounce_busy_run, bounce_busy_run_rows);
+
+DEFINE(bounce_destroy_result,
+        FIELD(bounce_destroy_result, busy, OBJECT, NEEDED, .array = true, .sub = &bounce_busy_run_struct,
+              .doc = "the mappings and leases that force ended, the first 1000; without force the error busy has "
+                     "the same list in its data"),
+        FIELD(bounce_destroy_result, more, BOOL, NEEDED, .doc = "whether there were more"));
+
+DEFINE(bounce_stats_params, FIELD(bounce_stats_params, bounce, UINT, NEEDED, HANDLE, .doc = "the bounce pool"));
+
+DEFINE(bounce_info,
+        FIELD(bounce_info, bounce, UINT, NEEDED, HANDLE, .doc = "its handle"),
+        FIELD(bounce_info, device, UINT, NEEDED, HANDLE, .doc = "the device that uses it"),
+        FIELD(bounce_info, device_name, STRING, NEEDED, .doc = DOC_DEVICE_NAME),
+        FIELD(bounce_info, owner, STRING, NEEDED, .doc = DOC_CHARGED),
+        FIELD(bounce_info, region, UINT, NEEDED, HANDLE, .doc = "the region of the part that it was made with"),
+        FIELD(bounce_info, offset, UINT, NEEDED, .doc = DOC_OFFSET),
+        ADDR_ROWS(bounce_info, DOC_FIRST_PART),
+        FIELD(bounce_info, size, UINT, NEEDED, .doc = "its bytes"),
+        FIELD(bounce_info, max_size, UINT, .doc = DOC_MAX_SIZE),
+        FIELD(bounce_info, slot_size, UINT, NEEDED, .doc = DOC_SLOT_SIZE),
+        FIELD(bounce_info, areas, UINT, NEEDED, .doc = DOC_AREAS),
+        FIELD(bounce_info, slots, UINT, NEEDED, .doc = "slots: free, used, leased and quarantined ones"),
+        FIELD(bounce_info, free, UINT, NEEDED, .doc = "slots that nobody has"),
+        FIELD(bounce_info, used, UINT, NEEDED, .doc = "slots of mappings"),
+        FIELD(bounce_info, leased, UINT, NEEDED, .doc = "slots in leases"),
+        FIELD(bounce_info, quarantined, UINT, NEEDED,
+              .doc = "slots that a vanished client had, and that a device might still write"),
+        FIELD(bounce_info, largest_free, UINT, NEEDED, .doc = "slots of the largest free run"),
+        FIELD(bounce_info, high_water, UINT, NEEDED, .doc = "the most slots that were used and leased at one time"),
+        FIELD(bounce_info, parts, UINT, NEEDED, .doc = "allocations that it is made of"),
+        FIELD(bounce_info, leases, UINT, NEEDED, .doc = "leases"),
+        FIELD(bounce_info, waiters, UINT, NEEDED, .doc = "calls that wait for its slots"),
+        FIELD(bounce_info, maps, UINT, NEEDED, .doc = "mappings made since it was made"),
+        FIELD(bounce_info, unmaps, UINT, NEEDED, .doc = "mappings ended"),
+        FIELD(bounce_info, syncs, UINT, NEEDED, .doc = "synchronisations"),
+        FIELD(bounce_info, fulls, UINT, NEEDED, .doc = "calls that found no slots"),
+        FIELD(bounce_info, waits, UINT, NEEDED, .doc = "calls that had to wait"),
+        FIELD(bounce_info, timeouts, UINT, NEEDED, .doc = "calls that waited in vain"),
+        FIELD(bounce_info, grows, UINT, NEEDED, .doc = "times that it grew"),
+        FIELD(bounce_info, recalls, UINT, NEEDED, .doc = DOC_RECALLS),
+        ADDRESSING_ROW(bounce_info),
+        FIELD(bounce_info, age_ms, UINT, NEEDED, .doc = "milliseconds since it was made"));
+
+DEFINE(bounce_list_result,
+        FIELD(bounce_list_result, bounces, OBJECT, NEEDED, .array = true, .sub = &bounce_info_struct,
+              .doc = "in the order of their handles"),
+        FIELD(bounce_list_result, more, BOOL, NEEDED, .doc = DOC_MORE));
+
+/* ---- mapping ---- */
+
+DEFINE(mapping_map_params,
+        FIELD(mapping_map_params, device, UINT, NEEDED, HANDLE, .doc = "the device that shall reach it"),
+        FIELD(mapping_map_params, alloc, UINT, NEEDED, HANDLE,
+              .doc = "an allocation, the device's own or a shareable one of another device"),
+        FIELD(mapping_map_params, offset, UINT, .doc = "where in the allocation; 0 unless given"),
+        FIELD(mapping_map_params, size, UINT, POSITIVE, .doc = "bytes; to the allocation's end unless given"),
+        FIELD(mapping_map_params, iova, HEX,
+              .doc = "the address at which the device shall see it; anywhere unless given"),
+        FIELD(mapping_map_params, direction, ENUM, NEEDED, .names = direction_names, .doc = DOC_DIRECTION),
+        FIELD(mapping_map_params, request_key, STRING, NAME, .doc = DOC_REQUEST_KEY));
+
+DEFINE(mapping_map_result,
+        FIELD(mapping_map_result, mapping, UINT, NEEDED, HANDLE, .doc = "its handle"),
+        FIELD(mapping_map_result, iova, HEX, NEEDED, .doc = "the address that the device must be given"),
+        FIELD(mapping_map_result, machine_addr, HEX, .doc = DOC_MACHINE_ADDR),
+        PLACE_ROWS(mapping_map_result),
+        FIELD(mapping_map_result, size, UINT, NEEDED, .doc = "its bytes"),
+        ADDRESSING_ROW(mapping_map_result));
+
+DEFINE(mapping_unmap_params, FIELD(mapping_unmap_params, mapping, UINT, NEEDED, HANDLE, .doc = "the mapping"));
+
+DEFINE(mapping_info,
+        FIELD(mapping_info, mapping, UINT, NEEDED, HANDLE, .doc = "its handle"),
+        FIELD(mapping_info, device, UINT, NEEDED, HANDLE, .doc = "the device that reaches it"),
+        FIELD(mapping_info, device_name, STRING, NEEDED, .doc = DOC_DEVICE_NAME),
+        FIELD(mapping_info, owner, STRING, NEEDED, .doc = DOC_CHARGED),
+        FIELD(mapping_info, bounce, UINT, HANDLE, .doc = "the bounce pool that it is of"),
+        FIELD(mapping_info, alloc, UINT, HANDLE, .doc = "or the allocation that it is of"),
+        ADDR_ROWS(mapping_info, "its address for the device"),
+        PLACE_ROWS(mapping_info),
+        FIELD(mapping_info, size, UINT, NEEDED, .doc = "its bytes"),
+        FIELD(mapping_info, slots, UINT, .doc = "slots that it takes in its bounce pool"),
+        FIELD(mapping_info, direction, ENUM, NEEDED, .names = direction_names, .doc = DOC_DIRECTION),
+        ADDRESSING_ROW(mapping_info),
+        FIELD(mapping_info, age_ms, UINT, NEEDED, .doc = "milliseconds since it was made"));
+
+DEFINE(mapping_list_result,
+        FIELD(mapping_list_result, mappings, OBJECT, NEEDED, .array = true, .sub = &mapping_info_struct,
+              .doc = "in the order of their handles"),
+        FIELD(mapping_list_result, more, BOOL, NEEDED, .doc = DOC_MORE));
+
+/* ---- lease ---- */
+
+DEFINE(lease_list_params,
+        FIELD(lease_list_params, pool, UINT, HANDLE, .doc = "only this pool's"),
+        FIELD(lease_list_params, bounce, UINT, HANDLE, .doc = "only this bounce pool's"),
+        FIELD(lease_list_params, owner, STRING, NAME, .doc = DOC_LIST_OWNER),
+        FIELD(lease_list_params, after, UINT, .doc = DOC_AFTER),
+        FIELD(lease_list_params, limit, UINT, LIST_LIMIT, .doc = DOC_LIST_LIMIT));
+
+DEFINE(lease_info,
+        FIELD(lease_info, lease, UINT, NEEDED, HANDLE, .doc = "its handle"),
+        FIELD(lease_info, pool, UINT, HANDLE, .doc = "the pool that it is of"),
+        FIELD(lease_info, bounce, UINT, HANDLE, .doc = "or the bounce pool that it is of"),
+        FIELD(lease_info, device, UINT, NEEDED, HANDLE, .doc = "the device that uses it"),
+        FIELD(lease_info, device_name, STRING, NEEDED, .doc = DOC_DEVICE_NAME),
+        FIELD(lease_info, owner, STRING, NEEDED, .doc = DOC_CHARGED),
+        PLACE_ROWS(lease_info),
+        ADDR_ROWS(lease_info, "the first one's address for the device"),
+        FIELD(lease_info, unit, UINT, NEEDED, .doc = "bytes of a block or slot"),
+        FIELD(lease_info, count, UINT, NEEDED, .doc = "blocks or slots"),
+        ADDRESSING_ROW(lease_info),
+        FIELD(lease_info, age_ms, UINT, NEEDED, .doc = "milliseconds since it was given"));
+
+DEFINE(lease_list_result,
+        FIELD(lease_list_result, leases, OBJECT, NEEDED, .array = true, .sub = &lease_info_struct,
+              .doc = "in the order of their handles"),
+        FIELD(lease_list_result, more, BOOL, NEEDED, .doc = DOC_MORE));
 
 /* ---- region ---- */
 
@@ -441,6 +837,51 @@ DEFINE(stats_get_result,
         FIELD(stats_get_result, groups, OBJECT, NEEDED, .array = true, .sub = &stats_group_struct,
               .doc = "the groups"));
 
+/* ---- events ---- */
+
+#define DOC_TOPICS "what is subscribed now"
+
+DEFINE(events_subscribe_params,
+        FIELD(events_subscribe_params, topics, ENUM, NEEDED, .array = true, .max_items = 64, .names = topic_names,
+              .doc = "what to be told of, in addition to what already is subscribed"),
+        FIELD(events_subscribe_params, since, UINT,
+              .doc = "the number of the last event that is known already: those after it are answered with"));
+
+DEFINE(events_unsubscribe_params,
+        FIELD(events_unsubscribe_params, topics, ENUM, .array = true, .max_items = 64, .names = topic_names,
+              .doc = "what to be told of no more; everything unless given"));
+
+static const struct schema_field event_info_rows[] = {
+        FIELD(event_info, topic, ENUM, NEEDED, .names = topic_names,
+              .doc = "recall: return leases that are not in use, for memory is short; pressure: a call found too "
+                     "little memory; leak: something was left behind when its device, pool or session ended"),
+        FIELD(event_info, event, UINT, NEEDED, .doc = "its number, counted from the daemon's start"),
+        FIELD(event_info, missed, UINT,
+              .doc = "events before this one that could not be told, because what was told before was not read"),
+        FIELD(event_info, owner, STRING, .doc = "whom it concerns"),
+        FIELD(event_info, device, UINT, HANDLE, .doc = "the device that it is about"),
+        FIELD(event_info, pool, UINT, HANDLE, .doc = "the pool that it is about"),
+        FIELD(event_info, bounce, UINT, HANDLE, .doc = "the bounce pool that it is about"),
+        FIELD(event_info, name, STRING, .doc = "the name of what it is about"),
+        FIELD(event_info, bytes, UINT, .doc = "bytes wanted, or left behind"),
+        FIELD(event_info, count, UINT, .doc = "how many were left behind"),
+        FIELD(event_info, over, BOOL, .doc = "of pressure: whether it has ended"),
+};
+const struct schema_struct event_info_struct = STRUCT(event_info, event_info_rows);
+
+DEFINE(events_subscribe_result,
+        FIELD(events_subscribe_result, topics, ENUM, NEEDED, .array = true, .names = topic_names, .doc = DOC_TOPICS),
+        FIELD(events_subscribe_result, event, UINT, NEEDED,
+              .doc = "the number of the last event, whatever its topic; 0: none yet"),
+        FIELD(events_subscribe_result, pressure, BOOL, NEEDED, .doc = "whether calls wait for memory now"),
+        FIELD(events_subscribe_result, pending, OBJECT, NEEDED, .array = true, .sub = &event_info_struct,
+              .doc = "events of these topics after since, as far as they are remembered; none without since"),
+        FIELD(events_subscribe_result, missed, UINT,
+              .doc = "events after since, of any topic, that are not remembered any more"));
+
+DEFINE(events_unsubscribe_result,
+        FIELD(events_unsubscribe_result, topics, ENUM, NEEDED, .array = true, .names = topic_names, .doc = DOC_TOPICS));
+
 /* ---- debug ---- */
 
 DEFINE(debug_check_params,
@@ -453,6 +894,10 @@ DEFINE(check_counts,
         FIELD(check_counts, regions, UINT, NEEDED, .doc = "regions"),
         FIELD(check_counts, extents, UINT, NEEDED, .doc = "extents"),
         FIELD(check_counts, allocs, UINT, NEEDED, .doc = "allocations"),
+        FIELD(check_counts, pools, UINT, NEEDED, .doc = "pools"),
+        FIELD(check_counts, bounces, UINT, NEEDED, .doc = "bounce pools"),
+        FIELD(check_counts, leases, UINT, NEEDED, .doc = "leases"),
+        FIELD(check_counts, mappings, UINT, NEEDED, .doc = "mappings"),
         FIELD(check_counts, pages, UINT, NEEDED, .doc = "pages compared with the kernel's page map"));
 
 DEFINE(check_problem,
@@ -515,8 +960,8 @@ static const struct schema_method methods[METHOD_COUNT] = {
           .errors = ERRORS(REASON_unknown_device) },
         METHOD(device, close),
           .summary = "close a device",
-          .doc = "A device that still holds allocations is not closed unless force is given: the error busy then has "
-                 "them in its data as leaked",
+          .doc = "A device that still holds allocations, pools, bounce pools or mappings is not closed unless force is "
+                 "given: the error busy then has them in its data as leaked",
           .params = &device_close_params_struct, .results = &device_close_result_struct,
           .errors = ERRORS(REASON_unknown_device, REASON_busy) },
         METHOD(device, reserve),
@@ -546,12 +991,134 @@ static const struct schema_method methods[METHOD_COUNT] = {
           .errors = ERRORS(REASON_unknown_handle, REASON_double_free, REASON_busy) },
         METHOD(coherent, list),
           .summary = "list allocations",
-          .params = &coherent_list_params_struct, .results = &coherent_list_result_struct,
+          .params = &list_params_struct, .results = &coherent_list_result_struct,
           .errors = ERRORS(REASON_not_permitted, REASON_unknown_device) },
         METHOD(coherent, lookup),
-          .summary = "find the allocation that holds an address",
+          .summary = "find what holds an address",
+          .doc = "The allocation; if that is a pool's, also the pool, the block and the lease that it is part of",
           .params = &coherent_lookup_params_struct, .results = &coherent_lookup_result_struct,
           .errors = ERRORS(REASON_bad_address, REASON_unknown_device, REASON_not_permitted) },
+        METHOD(pool, create),
+          .summary = "make a pool of blocks of one size",
+          .doc = "Blocks are cut from slabs, which the pool takes from memory as it needs them, and keeps for "
+                 "reuse. No block crosses the boundary, nor the device's. The reserve's blocks are taken before the "
+                 "answer is sent, and stay whatever happens",
+          .params = &pool_create_params_struct, .results = &pool_create_result_struct,
+          .errors = ERRORS(REASON_unknown_device, REASON_bad_param, REASON_boundary, REASON_limit, REASON_unsupported,
+                           REASON_quota, REASON_mask, MEMORY_REASONS),
+          .takes = true },
+        METHOD(pool, alloc),
+          .summary = "take blocks from a pool",
+          .doc = "All of them or none. Calls that wait are served in the order in which they came, leases included. "
+                 "The blocks are the session's and go back when it ends",
+          .params = &pool_alloc_params_struct, .results = &pool_alloc_result_struct,
+          .errors = ERRORS(REASON_unknown_handle, REASON_limit, REASON_quota, MEMORY_REASONS),
+          .takes = true },
+        METHOD(pool, free),
+          .summary = "give blocks back to their pool",
+          .doc = "All of them or none. What is no block of this pool, or is in the middle of one, is the error "
+                 "bad_address",
+          .params = &pool_free_params_struct, .results = &ok_result_struct,
+          .errors = ERRORS(REASON_unknown_handle, REASON_bad_address, REASON_double_free, REASON_busy) },
+        METHOD(pool, lease),
+          .summary = "take a span of a pool's blocks, to be divided without asking",
+          .doc = "The blocks lie one behind the other. The lease goes back as a whole; when its session ends, at "
+                 "once. The event recall asks for what is not in use",
+          .params = &pool_lease_params_struct, .results = &pool_lease_result_struct,
+          .errors = ERRORS(REASON_unknown_handle, REASON_limit, REASON_quota, MEMORY_REASONS),
+          .fds_max = 1, .fds_when = offsetof(struct pool_lease_params, fd), .takes = true },
+        METHOD(pool, return),
+          .summary = "give a pool's lease back",
+          .params = &lease_return_params_struct, .results = &ok_result_struct,
+          .errors = ERRORS(REASON_unknown_handle, REASON_double_free) },
+        METHOD(pool, destroy),
+          .summary = "end a pool",
+          .doc = "A pool whose blocks are not all back is not ended unless force is given: the error busy then has "
+                 "them in its data as busy, block by block, the first 1000 of them",
+          .params = &pool_destroy_params_struct, .results = &pool_destroy_result_struct,
+          .errors = ERRORS(REASON_unknown_handle, REASON_busy) },
+        METHOD(pool, trim),
+          .summary = "give a pool's unused slabs back, down to its reserve",
+          .params = &pool_params_struct, .results = &pool_trim_result_struct,
+          .errors = ERRORS(REASON_unknown_handle) },
+        METHOD(pool, list),
+          .summary = "list pools and how full they are",
+          .params = &list_params_struct, .results = &pool_list_result_struct,
+          .errors = ERRORS(REASON_not_permitted, REASON_unknown_device) },
+        METHOD(pool, stats),
+          .summary = "tell everything about one pool",
+          .params = &pool_params_struct, .results = &pool_info_struct,
+          .errors = ERRORS(REASON_unknown_handle) },
+        METHOD(bounce, create),
+          .summary = "make a bounce pool",
+          .doc = "Memory that the device can reach, in slots, for data that lies where it cannot. The client maps "
+                 "the memory (region.get passes it) and does the copying",
+          .params = &bounce_create_params_struct, .results = &bounce_create_result_struct,
+          .errors = ERRORS(REASON_unknown_device, REASON_bad_param, REASON_limit, REASON_quota, REASON_mask,
+                           REASON_boundary, MEMORY_REASONS),
+          .takes = true },
+        METHOD(bounce, map),
+          .summary = "take a run of slots for one transfer",
+          .doc = "A pool that is full answers no_memory, or no_contiguous when no free run is long enough, with the "
+                 "numbers in slots: asked, in_use, largest_free. What could never fit is the error limit. Calls "
+                 "that wait are served in the order in which they came",
+          .params = &bounce_map_params_struct, .results = &bounce_map_result_struct,
+          .errors = ERRORS(REASON_unknown_handle, REASON_limit, REASON_quota, MEMORY_REASONS),
+          .takes = true },
+        METHOD(bounce, unmap),
+          .summary = "give a mapping's slots back",
+          .params = &bounce_unmap_params_struct, .results = &ok_result_struct,
+          .errors = ERRORS(REASON_unknown_handle, REASON_double_free, REASON_wrong_size, REASON_wrong_direction,
+                           REASON_bad_address) },
+        METHOD(bounce, sync),
+          .summary = "check a synchronisation of a mapping, or of a part of it",
+          .doc = "The copying is the client's; this checks that it makes sense, and counts",
+          .params = &bounce_sync_params_struct, .results = &ok_result_struct,
+          .errors = ERRORS(REASON_unknown_handle, REASON_double_free, REASON_bad_address, REASON_wrong_direction) },
+        METHOD(bounce, lease),
+          .summary = "take a span of slots, to be divided without asking",
+          .doc = "As pool.lease",
+          .params = &bounce_lease_params_struct, .results = &bounce_lease_result_struct,
+          .errors = ERRORS(REASON_unknown_handle, REASON_limit, REASON_quota, MEMORY_REASONS),
+          .fds_max = 1, .fds_when = offsetof(struct bounce_lease_params, fd), .takes = true },
+        METHOD(bounce, return),
+          .summary = "give a bounce pool's lease back",
+          .params = &lease_return_params_struct, .results = &ok_result_struct,
+          .errors = ERRORS(REASON_unknown_handle, REASON_double_free) },
+        METHOD(bounce, destroy),
+          .summary = "end a bounce pool",
+          .doc = "One that has mappings or leases is not ended unless force is given: the error busy then has them "
+                 "in its data as busy",
+          .params = &bounce_destroy_params_struct, .results = &bounce_destroy_result_struct,
+          .errors = ERRORS(REASON_unknown_handle, REASON_busy) },
+        METHOD(bounce, stats),
+          .summary = "tell everything about one bounce pool",
+          .params = &bounce_stats_params_struct, .results = &bounce_info_struct,
+          .errors = ERRORS(REASON_unknown_handle) },
+        METHOD(bounce, list),
+          .summary = "list bounce pools and how full they are",
+          .params = &list_params_struct, .results = &bounce_list_result_struct,
+          .errors = ERRORS(REASON_not_permitted, REASON_unknown_device) },
+        METHOD(mapping, map),
+          .summary = "let a device reach an allocation",
+          .doc = "The allocation can be the device's own, or another's that was made shareable. It cannot be freed "
+                 "until it is unmapped",
+          .params = &mapping_map_params_struct, .results = &mapping_map_result_struct,
+          .errors = ERRORS(REASON_unknown_device, REASON_unknown_handle, REASON_wrong_device, REASON_bad_address,
+                           REASON_mask, REASON_boundary, REASON_limit, REASON_quota, REASON_unsupported),
+          .takes = true },
+        METHOD(mapping, unmap),
+          .summary = "end a mapping",
+          .params = &mapping_unmap_params_struct, .results = &ok_result_struct,
+          .errors = ERRORS(REASON_unknown_handle, REASON_double_free) },
+        METHOD(mapping, list),
+          .summary = "list mappings, those of bounce pools included",
+          .params = &list_params_struct, .results = &mapping_list_result_struct,
+          .errors = ERRORS(REASON_not_permitted, REASON_unknown_device) },
+        METHOD(lease, list),
+          .summary = "list leases of pools and bounce pools",
+          .params = &lease_list_params_struct, .results = &lease_list_result_struct,
+          .errors = ERRORS(REASON_not_permitted, REASON_unknown_handle) },
         METHOD(region, list),
           .summary = "list regions and the extents that they are made of",
           .params = &region_list_params_struct, .results = &region_list_result_struct,
@@ -579,6 +1146,17 @@ static const struct schema_method methods[METHOD_COUNT] = {
           .summary = "start counters and latencies anew",
           .params = &stats_reset_params_struct, .results = &ok_result_struct,
           .role = SCHEMA_ROLE_ADMIN },
+        METHOD(events, subscribe),
+          .summary = "be told of what happens",
+          .doc = "From then on each event comes as a notification with the method event; its params are as the "
+                 "elements of pending. Each sees what concerns itself, administrators see everything; recall goes "
+                 "to the session that is asked to return something. Whoever does not read what it is told misses "
+                 "events, and is told how many. A since greater than the last event's number is of an earlier "
+                 "daemon: then everything remembered is told",
+          .params = &events_subscribe_params_struct, .results = &events_subscribe_result_struct },
+        METHOD(events, unsubscribe),
+          .summary = "be told of it no more",
+          .params = &events_unsubscribe_params_struct, .results = &events_unsubscribe_result_struct },
         METHOD(debug, check),
           .summary = "check every invariant, and every page's address against the kernel",
           .params = &debug_check_params_struct, .results = &debug_check_result_struct,

@@ -24,12 +24,36 @@ enum method {
         METHOD_coherent_free,
         METHOD_coherent_list,
         METHOD_coherent_lookup,
+        METHOD_pool_create,
+        METHOD_pool_alloc,
+        METHOD_pool_free,
+        METHOD_pool_lease,
+        METHOD_pool_return,
+        METHOD_pool_destroy,
+        METHOD_pool_trim,
+        METHOD_pool_list,
+        METHOD_pool_stats,
+        METHOD_bounce_create,
+        METHOD_bounce_map,
+        METHOD_bounce_unmap,
+        METHOD_bounce_sync,
+        METHOD_bounce_lease,
+        METHOD_bounce_return,
+        METHOD_bounce_destroy,
+        METHOD_bounce_stats,
+        METHOD_bounce_list,
+        METHOD_mapping_map,
+        METHOD_mapping_unmap,
+        METHOD_mapping_list,
+        METHOD_lease_list,
         METHOD_region_list,
         METHOD_region_get,
         METHOD_quota_get,
         METHOD_quota_set,
         METHOD_stats_get,
         METHOD_stats_reset,
+        METHOD_events_subscribe,
+        METHOD_events_unsubscribe,
         METHOD_debug_check,
         METHOD_COUNT
 };
@@ -41,6 +65,7 @@ enum {
         PROTOCOL_WAIT_MS_MAX = 86400000,
         PROTOCOL_LIST_DEFAULT = 1000, /* elements that a list answers with when no limit is asked for */
         PROTOCOL_LIST_MAX = 10000,
+        PROTOCOL_BLOCKS_MAX = 10000, /* blocks in one call; more are what leases are for */
 };
 
 /* The words of the protocol; each counts as its names in methods.c do. */
@@ -49,6 +74,10 @@ enum protocol_addressing { PROTOCOL_MACHINE, PROTOCOL_SIMULATED };
 enum protocol_translation { PROTOCOL_IDENTITY, PROTOCOL_IOMMU, PROTOCOL_GRANT, PROTOCOL_GUEST_ADDRESS };
 enum protocol_priority { PROTOCOL_NORMAL, PROTOCOL_HIGH };
 enum protocol_lifetime { PROTOCOL_LIFETIME_SESSION, PROTOCOL_LIFETIME_OWNER };
+enum protocol_caching { PROTOCOL_CACHED, PROTOCOL_WRITE_COMBINED, PROTOCOL_UNCACHED };
+enum protocol_direction { PROTOCOL_TO_DEVICE, PROTOCOL_FROM_DEVICE, PROTOCOL_BIDIRECTIONAL };
+enum protocol_sync { PROTOCOL_FOR_CPU, PROTOCOL_FOR_DEVICE };
+enum protocol_topic { PROTOCOL_RECALL, PROTOCOL_PRESSURE, PROTOCOL_LEAK, PROTOCOL_TOPICS };
 enum protocol_source_state { PROTOCOL_SOURCE_READY, PROTOCOL_SOURCE_UNAVAILABLE };
 enum protocol_stats_group { PROTOCOL_STATS_RPC, PROTOCOL_STATS_MEMORY, PROTOCOL_STATS_OWNERS };
 enum protocol_quota_name {
@@ -77,6 +106,15 @@ struct empty_result {
 struct ok_result {
         uint64_t present;
         bool ok SCHEMA_SLOT; /* true; what went wrong is an error, never false */
+};
+
+/* Of every list that can be narrowed to a device and an owner. */
+struct list_params {
+        uint64_t present;
+        uint64_t device;
+        const char *owner;
+        uint64_t after;
+        uint64_t limit;
 };
 
 /* ---- broker ---- */
@@ -162,6 +200,10 @@ struct status_counts {
         uint64_t devices;
         uint64_t regions;
         uint64_t allocs;
+        uint64_t pools;
+        uint64_t bounces;
+        uint64_t leases;
+        uint64_t mappings;
         uint64_t waiters;
 };
 
@@ -280,9 +322,13 @@ struct device_close_params {
 /* Also what `leaked` in the data of device.close's EBUSY holds, as a RPC_VALUE_LIST of device_leak_struct. */
 struct device_leak {
         uint64_t present;
-        uint64_t alloc;
+        uint64_t alloc;    /* optional, */
+        uint64_t pool;     /* optional, */
+        uint64_t bounce;   /* optional, */
+        uint64_t mapping;  /* optional: exactly one of the four, but for a bounce mapping, which tells both */
+        const char *name;  /* optional */
         uint64_t size;
-        uint64_t dma_addr;
+        uint64_t dma_addr; /* optional */
 };
 extern const struct schema_struct device_leak_struct;
 
@@ -351,14 +397,6 @@ struct coherent_free_params {
         uint64_t alloc;
 };
 
-struct coherent_list_params {
-        uint64_t present;
-        uint64_t device;
-        const char *owner;
-        uint64_t after;
-        uint64_t limit;
-};
-
 struct alloc_info {
         uint64_t present;
         uint64_t alloc;
@@ -373,6 +411,8 @@ struct alloc_info {
         enum protocol_lifetime lifetime SCHEMA_SLOT;
         bool shareable SCHEMA_SLOT;
         uint64_t age_ms;
+        uint64_t pool;   /* optional */
+        uint64_t bounce; /* optional */
 };
 
 struct coherent_list_result {
@@ -403,7 +443,426 @@ struct coherent_lookup_result {
         enum protocol_lifetime lifetime SCHEMA_SLOT;
         bool shareable SCHEMA_SLOT;
         uint64_t age_ms;
+        uint64_t pool;   /* optional */
+        uint64_t bounce; /* optional */
         uint64_t at;
+        uint64_t block; /* optional */
+        uint64_t lease; /* optional */
+};
+
+/* ---- pool ---- */
+
+struct pool_create_params {
+        uint64_t present;
+        const char *name;
+        uint64_t device;
+        uint64_t size;
+        uint64_t align;
+        uint64_t boundary;
+        uint64_t reserve;
+        enum protocol_caching caching SCHEMA_SLOT;
+        uint64_t max_blocks;
+        uint64_t wait_ms;
+        enum protocol_priority priority SCHEMA_SLOT;
+        const char *request_key;
+};
+
+struct pool_create_result {
+        uint64_t present;
+        uint64_t pool;
+        uint64_t block_size;
+        uint64_t blocks_per_slab;
+        uint64_t align;
+        uint64_t boundary; /* optional */
+        uint64_t slab_size;
+        uint64_t reserve;
+};
+
+struct pool_alloc_params {
+        uint64_t present;
+        uint64_t pool;
+        uint64_t count;
+        uint64_t wait_ms;
+        enum protocol_priority priority SCHEMA_SLOT;
+        const char *request_key;
+};
+
+struct pool_block_info {
+        uint64_t present;
+        uint64_t dma_addr;
+        uint64_t machine_addr; /* optional */
+        uint64_t region;
+        uint64_t offset;
+};
+
+struct pool_alloc_result {
+        uint64_t present;
+        SCHEMA_LIST(struct pool_block_info) blocks;
+        uint64_t block_size;
+        enum protocol_addressing addressing SCHEMA_SLOT;
+};
+
+struct pool_free_params {
+        uint64_t present;
+        uint64_t pool;
+        SCHEMA_LIST(uint64_t) dma_addrs;
+};
+
+struct pool_lease_params {
+        uint64_t present;
+        uint64_t pool;
+        uint64_t count;
+        uint64_t wait_ms;
+        enum protocol_priority priority SCHEMA_SLOT;
+        bool fd SCHEMA_SLOT;
+        const char *request_key;
+};
+
+struct pool_lease_result {
+        uint64_t present;
+        uint64_t lease;
+        uint64_t region;
+        uint64_t offset;
+        uint64_t dma_addr;
+        uint64_t machine_addr; /* optional */
+        uint64_t count;
+        uint64_t block_size;
+        enum protocol_addressing addressing SCHEMA_SLOT;
+};
+
+/* Of pool.return and bounce.return. */
+struct lease_return_params {
+        uint64_t present;
+        uint64_t lease;
+};
+
+struct pool_destroy_params {
+        uint64_t present;
+        uint64_t pool;
+        bool force SCHEMA_SLOT;
+};
+
+/* Also what `busy` in the data of pool.destroy's EBUSY holds. */
+struct pool_busy_block {
+        uint64_t present;
+        uint64_t dma_addr;
+        uint64_t machine_addr; /* optional */
+        uint64_t region;
+        uint64_t offset;
+        uint64_t lease; /* optional */
+};
+extern const struct schema_struct pool_busy_block_struct;
+
+struct pool_destroy_result {
+        uint64_t present;
+        SCHEMA_LIST(struct pool_busy_block) busy;
+        bool more SCHEMA_SLOT;
+};
+
+/* Of pool.trim and pool.stats. */
+struct pool_params {
+        uint64_t present;
+        uint64_t pool;
+};
+
+struct pool_trim_result {
+        uint64_t present;
+        uint64_t bytes;
+};
+
+/* Also pool.stats's result. */
+struct pool_info {
+        uint64_t present;
+        uint64_t pool;
+        const char *name;
+        uint64_t device;
+        const char *device_name;
+        const char *owner;
+        uint64_t block_size;
+        uint64_t align;
+        uint64_t boundary; /* optional */
+        uint64_t blocks_per_slab;
+        uint64_t slab_size;
+        uint64_t reserve;
+        uint64_t max_blocks; /* optional */
+        uint64_t slabs;
+        uint64_t bytes;
+        uint64_t blocks;
+        uint64_t free;
+        uint64_t used;
+        uint64_t leased;
+        uint64_t quarantined;
+        uint64_t high_water;
+        uint64_t leases;
+        uint64_t waiters;
+        uint64_t allocs;
+        uint64_t frees;
+        uint64_t failures;
+        uint64_t waits;
+        uint64_t timeouts;
+        uint64_t recalls;
+        enum protocol_addressing addressing SCHEMA_SLOT;
+        uint64_t age_ms;
+};
+
+struct pool_list_result {
+        uint64_t present;
+        SCHEMA_LIST(struct pool_info) pools;
+        bool more SCHEMA_SLOT;
+};
+
+/* ---- bounce ---- */
+
+struct bounce_create_params {
+        uint64_t present;
+        uint64_t device;
+        uint64_t size;
+        uint64_t slot_size;
+        uint64_t areas;
+        uint64_t max_size;
+        uint64_t wait_ms;
+        enum protocol_priority priority SCHEMA_SLOT;
+        const char *request_key;
+};
+
+struct bounce_create_result {
+        uint64_t present;
+        uint64_t bounce;
+        uint64_t region;
+        uint64_t offset;
+        uint64_t dma_addr;
+        uint64_t machine_addr; /* optional */
+        uint64_t size;
+        uint64_t max_size; /* optional */
+        uint64_t slot_size;
+        uint64_t slots;
+        uint64_t areas;
+        enum protocol_addressing addressing SCHEMA_SLOT;
+};
+
+struct bounce_map_params {
+        uint64_t present;
+        uint64_t bounce;
+        uint64_t size;
+        enum protocol_direction direction SCHEMA_SLOT;
+        uint64_t align_offset;
+        uint64_t wait_ms;
+        enum protocol_priority priority SCHEMA_SLOT;
+        const char *request_key;
+};
+
+struct bounce_map_result {
+        uint64_t present;
+        uint64_t mapping;
+        uint64_t dma_addr;
+        uint64_t machine_addr; /* optional */
+        uint64_t region;
+        uint64_t offset;
+        uint64_t size;
+        uint64_t slots;
+        enum protocol_addressing addressing SCHEMA_SLOT;
+};
+
+struct bounce_unmap_params {
+        uint64_t present;
+        uint64_t mapping;
+        uint64_t offset;
+        uint64_t size;
+        enum protocol_direction direction SCHEMA_SLOT;
+};
+
+struct bounce_sync_params {
+        uint64_t present;
+        uint64_t mapping;
+        uint64_t offset;
+        uint64_t size;
+        enum protocol_direction direction SCHEMA_SLOT;
+        enum protocol_sync sync_for SCHEMA_SLOT; /* `for` on the wire */
+};
+
+struct bounce_lease_params {
+        uint64_t present;
+        uint64_t bounce;
+        uint64_t slots;
+        uint64_t wait_ms;
+        enum protocol_priority priority SCHEMA_SLOT;
+        bool fd SCHEMA_SLOT;
+        const char *request_key;
+};
+
+struct bounce_lease_result {
+        uint64_t present;
+        uint64_t lease;
+        uint64_t region;
+        uint64_t offset;
+        uint64_t dma_addr;
+        uint64_t machine_addr; /* optional */
+        uint64_t slots;
+        uint64_t slot_size;
+        enum protocol_addressing addressing SCHEMA_SLOT;
+};
+
+struct bounce_destroy_params {
+        uint64_t present;
+        uint64_t bounce;
+        bool force SCHEMA_SLOT;
+};
+
+/* Also what `busy` in the data of bounce.destroy's EBUSY holds. */
+struct bounce_busy_run {
+        uint64_t present;
+        uint64_t mapping; /* optional: this one, */
+        uint64_t lease;   /* optional: or this one */
+        uint64_t dma_addr;
+        uint64_t machine_addr; /* optional */
+        uint64_t region;
+        uint64_t offset;
+        uint64_t size;
+        uint64_t slots;
+};
+extern const struct schema_struct bounce_busy_run_struct;
+
+struct bounce_destroy_result {
+        uint64_t present;
+        SCHEMA_LIST(struct bounce_busy_run) busy;
+        bool more SCHEMA_SLOT;
+};
+
+struct bounce_stats_params {
+        uint64_t present;
+        uint64_t bounce;
+};
+
+/* Also bounce.stats's result. */
+struct bounce_info {
+        uint64_t present;
+        uint64_t bounce;
+        uint64_t device;
+        const char *device_name;
+        const char *owner;
+        uint64_t region;
+        uint64_t offset;
+        uint64_t dma_addr;
+        uint64_t machine_addr; /* optional */
+        uint64_t size;
+        uint64_t max_size; /* optional */
+        uint64_t slot_size;
+        uint64_t areas;
+        uint64_t slots;
+        uint64_t free;
+        uint64_t used;
+        uint64_t leased;
+        uint64_t quarantined;
+        uint64_t largest_free;
+        uint64_t high_water;
+        uint64_t parts;
+        uint64_t leases;
+        uint64_t waiters;
+        uint64_t maps;
+        uint64_t unmaps;
+        uint64_t syncs;
+        uint64_t fulls;
+        uint64_t waits;
+        uint64_t timeouts;
+        uint64_t grows;
+        uint64_t recalls;
+        enum protocol_addressing addressing SCHEMA_SLOT;
+        uint64_t age_ms;
+};
+
+struct bounce_list_result {
+        uint64_t present;
+        SCHEMA_LIST(struct bounce_info) bounces;
+        bool more SCHEMA_SLOT;
+};
+
+/* ---- mapping ---- */
+
+struct mapping_map_params {
+        uint64_t present;
+        uint64_t device;
+        uint64_t alloc;
+        uint64_t offset;
+        uint64_t size;
+        uint64_t iova;
+        enum protocol_direction direction SCHEMA_SLOT;
+        const char *request_key;
+};
+
+struct mapping_map_result {
+        uint64_t present;
+        uint64_t mapping;
+        uint64_t iova;
+        uint64_t machine_addr; /* optional */
+        uint64_t region;
+        uint64_t offset;
+        uint64_t size;
+        enum protocol_addressing addressing SCHEMA_SLOT;
+};
+
+struct mapping_unmap_params {
+        uint64_t present;
+        uint64_t mapping;
+};
+
+struct mapping_info {
+        uint64_t present;
+        uint64_t mapping;
+        uint64_t device;
+        const char *device_name;
+        const char *owner;
+        uint64_t bounce; /* optional: it is of this one, */
+        uint64_t alloc;  /* optional: or of this one */
+        uint64_t dma_addr;
+        uint64_t machine_addr; /* optional */
+        uint64_t region;
+        uint64_t offset;
+        uint64_t size;
+        uint64_t slots; /* optional */
+        enum protocol_direction direction SCHEMA_SLOT;
+        enum protocol_addressing addressing SCHEMA_SLOT;
+        uint64_t age_ms;
+};
+
+struct mapping_list_result {
+        uint64_t present;
+        SCHEMA_LIST(struct mapping_info) mappings;
+        bool more SCHEMA_SLOT;
+};
+
+/* ---- lease ---- */
+
+struct lease_list_params {
+        uint64_t present;
+        uint64_t pool;
+        uint64_t bounce;
+        const char *owner;
+        uint64_t after;
+        uint64_t limit;
+};
+
+struct lease_info {
+        uint64_t present;
+        uint64_t lease;
+        uint64_t pool;   /* optional: it is of this one, */
+        uint64_t bounce; /* optional: or of this one */
+        uint64_t device;
+        const char *device_name;
+        const char *owner;
+        uint64_t region;
+        uint64_t offset;
+        uint64_t dma_addr;
+        uint64_t machine_addr; /* optional */
+        uint64_t unit;
+        uint64_t count;
+        enum protocol_addressing addressing SCHEMA_SLOT;
+        uint64_t age_ms;
+};
+
+struct lease_list_result {
+        uint64_t present;
+        SCHEMA_LIST(struct lease_info) leases;
+        bool more SCHEMA_SLOT;
 };
 
 /* ---- region ---- */
@@ -527,6 +986,51 @@ struct stats_get_result {
         SCHEMA_LIST(struct stats_group) groups;
 };
 
+/* ---- events ---- */
+
+struct events_subscribe_params {
+        uint64_t present;
+        SCHEMA_LIST(enum protocol_topic) topics;
+        uint64_t since;
+};
+
+struct events_unsubscribe_params {
+        uint64_t present;
+        SCHEMA_LIST(enum protocol_topic) topics;
+};
+
+/* What a notification has as its params: its method is PROTOCOL_EVENT. */
+struct event_info {
+        uint64_t present;
+        enum protocol_topic topic SCHEMA_SLOT;
+        uint64_t event;
+        uint64_t missed;   /* optional */
+        const char *owner; /* optional */
+        uint64_t device;   /* optional */
+        uint64_t pool;     /* optional */
+        uint64_t bounce;   /* optional */
+        const char *name;  /* optional */
+        uint64_t bytes;    /* optional */
+        uint64_t count;    /* optional */
+        bool over SCHEMA_SLOT; /* optional */
+};
+extern const struct schema_struct event_info_struct;
+#define PROTOCOL_EVENT "event"
+
+struct events_subscribe_result {
+        uint64_t present;
+        SCHEMA_LIST(enum protocol_topic) topics;
+        uint64_t event;
+        bool pressure SCHEMA_SLOT;
+        SCHEMA_LIST(struct event_info) pending;
+        uint64_t missed; /* optional */
+};
+
+struct events_unsubscribe_result {
+        uint64_t present;
+        SCHEMA_LIST(enum protocol_topic) topics;
+};
+
 /* ---- debug ---- */
 
 struct debug_check_params {
@@ -541,6 +1045,10 @@ struct check_counts {
         uint64_t regions;
         uint64_t extents;
         uint64_t allocs;
+        uint64_t pools;
+        uint64_t bounces;
+        uint64_t leases;
+        uint64_t mappings;
         uint64_t pages;
 };
 

@@ -93,6 +93,8 @@ struct session *session_close(struct session *session);
  * is reused only after the quarantine. */
 struct session *session_abandon(struct session *session);
 const char *session_owner(const struct session *session);
+/* Not reused by another session. */
+uint32_t session_id(const struct session *session);
 
 /* Whoever calls: a session, and whether it may see and release what belongs to others. */
 struct caller {
@@ -154,10 +156,17 @@ int device_get(const struct caller *caller, uint64_t device, struct device_view 
 int device_set_mask(const struct caller *caller, uint64_t device, uint64_t mask, bool coherent, struct failure *failure);
 int device_supported(const struct caller *caller, uint64_t device, uint64_t mask, bool coherent, bool *ret,
                      struct failure *failure);
+/* What a device still holds: an allocation, a pool, a bounce pool, or a mapping, which may be of a bounce pool. What belongs
+ * to a pool is not told apart from it. */
+struct leak_view {
+        uint64_t alloc, pool, bounce, mapping; /* 0 for what it is not */
+        const char *name;                      /* of a pool, or NULL */
+        uint64_t size;
+        uint64_t dma_addr; /* of a pool: 0 */
+};
+typedef int (*leak_visit_fn)(const struct leak_view *leak, void *userdata);
 /* -EBUSY with what it still holds unless force, which frees it. The leak report is told in either case through visit. */
-struct alloc_view;
-typedef int (*alloc_visit_fn)(const struct alloc_view *view, void *userdata);
-int device_close(const struct caller *caller, uint64_t device, bool force, alloc_visit_fn visit, void *userdata,
+int device_close(const struct caller *caller, uint64_t device, bool force, leak_visit_fn visit, void *userdata,
                  struct failure *failure);
 typedef int (*device_visit_fn)(const struct device_view *view, void *userdata);
 /* The caller's own, or with admin those of `owner` (NULL: all). */
@@ -202,6 +211,8 @@ struct alloc_view {
         bool simulated, owner_lifetime, shareable;
         uint64_t age_ms;
 };
+
+typedef int (*alloc_visit_fn)(const struct alloc_view *view, void *userdata);
 
 /* done is called exactly once, possibly before this returns (the return value is then NULL), with the allocation's
  * handle. Waiting requests of one owner are served in the order in which they came, those of a device that has reserved

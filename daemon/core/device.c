@@ -381,24 +381,77 @@ static int device_find(const struct caller *caller, uint64_t handle, struct devi
         return 0;
 }
 
+/* ---- what is left at the end ---- */
+
+struct leaks {
+        leak_visit_fn visit;
+        void *userdata;
+        int enough; /* visit has seen enough */
+};
+
+static int tell_leak(struct leaks *leaks, const struct leak_view *leak) {
+        if (!leaks->enough)
+                leaks->enough = leaks->visit(leak, leaks->userdata);
+        return leaks->enough;
+}
+
+static int tell_pool(const struct pool_view *view, void *userdata) {
+        return tell_leak(userdata, &(struct leak_view){ .pool = view->handle, .name = view->name, .size = view->bytes });
+}
+
+static int tell_bounce(const struct bounce_view *view, void *userdata) {
+        return tell_leak(userdata, &(struct leak_view){ .bounce = view->handle, .size = view->size,
+                                                        .dma_addr = view->dma_addr });
+}
+
+static int tell_mapping(const struct mapping_view *view, void *userdata) {
+        return tell_leak(userdata, &(struct leak_view){ .mapping = view->handle, .bounce = view->bounce,
+                                                        .size = view->size, .dma_addr = view->dma_addr });
+}
+
+/* The slabs of pools are told by their pools. */
+static void tell_leaks(const struct caller *caller, const struct device *device, leak_visit_fn visit, void *userdata) {
+        struct leaks leaks = { .visit = visit, .userdata = userdata };
+        const char *owner = device->owner->name;
+        const struct alloc *alloc;
+
+        DL_FOREACH(device->allocs, alloc)
+                if (!(alloc->flags & ALLOC_HELD))
+                        tell_leak(&leaks, &(struct leak_view){ .alloc = alloc->handle, .size = alloc->size,
+                                                               .dma_addr = alloc->dma_addr });
+        if (device->pools)
+                pool_visit(caller, device->handle, owner, 0, tell_pool, &leaks, NULL);
+        if (device->bounces)
+                bounce_visit(caller, device->handle, owner, 0, tell_bounce, &leaks, NULL);
+        if (device->bounces || device->mappings)
+                mapping_visit(caller, device->handle, owner, 0, tell_mapping, &leaks, NULL);
+}
+
 static int leak_failure(const struct device *device, struct failure *failure) {
+        uint64_t allocs = 0, bytes = 0;
+        const struct alloc *alloc;
+
+        DL_FOREACH(device->allocs, alloc)
+                if (!(alloc->flags & ALLOC_HELD)) {
+                        allocs++;
+                        bytes += alloc->size;
+                }
         failure_set(failure, REASON_busy,
                     "Device %s still holds %llu allocations with %llu bytes, %u pools, %u bounce pools and %u mappings",
-                    device->name, (unsigned long long)device->n_allocs, (unsigned long long)device->bytes,
-                    device->n_pools, device->n_bounces, device->n_mappings);
-        failure_add_number(failure, "allocs", device->n_allocs);
-        failure_add_number(failure, "bytes", device->bytes);
+                    device->name, (unsigned long long)allocs, (unsigned long long)bytes, device->n_pools,
+                    device->n_bounces, device->n_mappings);
+        failure_add_number(failure, "allocs", allocs);
+        failure_add_number(failure, "bytes", bytes);
         failure_add_number(failure, "pools", device->n_pools);
         failure_add_number(failure, "bounces", device->n_bounces);
         failure_add_number(failure, "mappings", device->n_mappings);
         return -reason_errno(REASON_busy);
 }
 
-int device_close(const struct caller *caller, uint64_t handle, bool force, alloc_visit_fn visit, void *userdata,
+int device_close(const struct caller *caller, uint64_t handle, bool force, leak_visit_fn visit, void *userdata,
                  struct failure *failure) {
         struct broker *broker = caller->session->owner->broker;
         struct alloc *alloc, *next;
-        struct alloc_view view;
         struct device *device = NULL;
         struct owner *owner;
         int r;
@@ -407,11 +460,7 @@ int device_close(const struct caller *caller, uint64_t handle, bool force, alloc
         if (r < 0)
                 return r;
         owner = device->owner;
-        DL_FOREACH(device->allocs, alloc) {
-                alloc_look(alloc, &view);
-                if (visit(&view, userdata))
-                        break;
-        }
+        tell_leaks(caller, device, visit, userdata);
         if ((device->allocs || device->pools || device->bounces || device->mappings) && !force)
                 return leak_failure(device, failure);
         handle_release(&broker->handles, device->handle, owner->id);

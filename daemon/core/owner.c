@@ -174,6 +174,10 @@ const char *session_owner(const struct session *session) {
         return session->owner->name;
 }
 
+uint32_t session_id(const struct session *session) {
+        return session->id;
+}
+
 /* ---- quotas ---- */
 
 static void owner_view(const struct owner *owner, struct owner_view *ret) {

@@ -7,6 +7,7 @@
 #include <utlist.h>
 
 #include "daemon/log.h"
+#include "daemon/rpc/events.h"
 #include "daemon/rpc/principal.h"
 #include "daemon/rpc/session.h"
 #include "proto/fdpass.h"
@@ -369,6 +370,7 @@ void connection_close(struct connection *connection) {
         if (connection->closing)
                 return;
         connection->closing = true;
+        events_subscribe(connection, 0);
         rpc_peer_drop(&connection->peer);
         session_detach(connection);
         while (connection->head)

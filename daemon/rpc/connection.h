@@ -18,6 +18,7 @@ struct connection {
         struct server *server;
         struct connection *prev, *next; /* in server->connections */
         struct connection *dirty_prev, *dirty_next, *stalled_prev, *stalled_next, *session_prev, *session_next;
+        struct connection *events_prev, *events_next;
         bool is_dirty, is_stalled;
 
         int fd;
@@ -29,6 +30,9 @@ struct connection {
         struct principal *principal;
         struct rpc_session *session; /* or NULL: none yet, or it has ended */
         bool session_ended;          /* by somebody else; must be told before a new one is opened */
+
+        unsigned topics;        /* of events that it wants to be told, bits by enum protocol_topic */
+        uint64_t events_missed; /* since the last one that it was told */
 
         struct chunk *head, *tail; /* answers not written yet */
         size_t queued;             /* bytes of these, and a charge for each descriptor */

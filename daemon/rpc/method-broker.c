@@ -29,7 +29,7 @@ static void fill_limits(const struct server *server, struct hello_limits *ret) {
 }
 
 void method_broker_hello(struct rpc_call *call, const void *given) {
-        static const char *const capabilities[] = { "fds", "request_keys", "sessions" };
+        static const char *const capabilities[] = { "events", "fds", "leases", "request_keys", "sessions" };
         struct connection *connection = method_connection(call);
         const struct broker_hello_params *params = given;
         struct broker_hello_result result = { 0 };
@@ -207,7 +207,8 @@ static void answer_status(struct rpc_call *call, const struct status *status) {
         result.backends.count = 1;
         result.counts = (struct status_counts){
                 .connections = server->n_connections, .sessions = counts.sessions, .owners = counts.owners,
-                .devices = counts.devices, .regions = counts.regions, .allocs = counts.allocs, .waiters = counts.waiters,
+                .devices = counts.devices, .regions = counts.regions, .allocs = counts.allocs, .pools = counts.pools,
+                .bounces = counts.bounces, .leases = counts.leases, .mappings = counts.mappings, .waiters = counts.waiters,
         };
         result.notes.items = server->facts.notes;
         result.notes.count = server->facts.n_notes;

@@ -1,98 +1,34 @@
 /* coherent.alloc, coherent.free, coherent.list, coherent.lookup */
-#include <errno.h>
-#include <fcntl.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
 #include "daemon/rpc/error.h"
-#include "daemon/rpc/method.h"
-#include "daemon/rpc/session.h"
+#include "daemon/rpc/pending.h"
 
-/* ---- alloc ----
- *
- * The core answers at once when there is memory. If not, the call waits with the session that it came from: it is
- * answered when the core has an answer, or goes with its connection or its session. */
+/* ---- alloc ---- */
 
-struct allocation {
-        struct waiting waiting;
-        struct rpc_call *call;
-        struct caller caller;
-        bool fd, again, deferred, answered; /* again: it is another request's, asked for again with its key */
-};
-
-static void allocation_forget(struct waiting *waiting) {
-        free((struct allocation *)((char *)waiting - offsetof(struct allocation, waiting)));
-}
-
-/* -errno with a sentence: then nothing was opened. */
-static int dup_region(const struct allocation *allocation, uint64_t region, int *ret_fd, struct failure *failure) {
-        int r, fd;
-
-        r = region_fd(&allocation->caller, region, &fd, failure);
-        if (r < 0)
-                return r;
-        fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-        if (fd < 0)
-                return failure_set_errno(failure, REASON_limit, errno, "The daemon has no file descriptor left: %s",
-                                         strerror(errno));
-        *ret_fd = fd;
-        return 0;
-}
-
-static void answer_allocation(struct allocation *allocation, uint64_t handle) {
-        struct rpc_call *call = allocation->call;
+static void answer_allocation(struct pending *pending, uint64_t handle) {
         struct coherent_alloc_result result = { .alloc = handle };
         struct failure failure = { 0 };
         struct alloc_view view;
-        size_t n_fds = 0;
-        int fd, r;
+        int fd = -1, r;
 
-        r = coherent_get(&allocation->caller, handle, &view, &failure);
-        if (r == 0 && allocation->fd && rpc_call_peer(call)->takes_fds && !rpc_call_is_notification(call)) {
-                r = dup_region(allocation, view.region, &fd, &failure);
-                if (r == 0)
-                        n_fds = 1;
-                else if (!allocation->again)
-                        coherent_free(&allocation->caller, handle, NULL);
+        r = coherent_get(&pending->caller, handle, &view, &failure);
+        if (r == 0) {
+                r = pending_dup_fd(pending, view.region, &fd, &failure);
+                if (r < 0 && !pending->again)
+                        coherent_free(&pending->caller, handle, NULL);
         }
         if (r < 0) {
-                error_answer(call, &failure);
+                error_answer(pending->call, &failure);
                 return;
         }
-        result.region = view.region;
-        result.offset = view.offset;
+        METHOD_PLACE(&result, &view, method_tells_machine(pending->call));
         result.size = view.size;
-        result.dma_addr = view.dma_addr;
-        if (method_tells_machine(call))
-                schema_put(&result, machine_addr, view.machine_addr);
-        result.addressing = view.simulated ? PROTOCOL_SIMULATED : PROTOCOL_MACHINE;
-        if (n_fds)
-                rpc_call_reply_consume_fds(call, &result, &fd, n_fds);
-        else
-                rpc_call_reply(call, &result);
-}
-
-static void on_allocated(void *userdata, const struct failure *failure, uint64_t handle) {
-        struct allocation *allocation = userdata;
-
-        if (allocation->deferred)
-                waiting_end(&allocation->waiting);
-        if (failure)
-                error_answer(allocation->call, failure);
-        else
-                answer_allocation(allocation, handle);
-        allocation->answered = true;
-        if (allocation->deferred)
-                free(allocation);
+        result.addressing = method_addressing(view.simulated);
+        pending_reply(pending, &result, fd);
 }
 
 /* -errno with a sentence. */
 static int request_of_params(struct rpc_call *call, const struct coherent_alloc_params *params,
                              const struct caller *caller, struct alloc_request *ret, struct failure *failure) {
-        struct device_view device;
-        int r;
-
         *ret = (struct alloc_request){
                 .device = params->device,
                 .size = params->size,
@@ -107,47 +43,27 @@ static int request_of_params(struct rpc_call *call, const struct coherent_alloc_
         };
         if (ret->request_key)
                 ret->request_digest = method_digest(rpc_call_method(call), params);
-        if (schema_has(params, wait_ms)) {
-                ret->wait_ms = params->wait_ms;
-                return 0;
-        }
-        r = device_get(caller, params->device, &device, failure);
-        if (r == 0)
-                ret->wait_ms = device.timeout_ms;
-        return r;
+        return method_wait_ms(caller, params->device, schema_has(params, wait_ms), params->wait_ms, &ret->wait_ms, failure);
 }
 
 void method_coherent_alloc(struct rpc_call *call, const void *given) {
         const struct coherent_alloc_params *params = given;
-        struct allocation *allocation;
         struct failure failure = { 0 };
         struct alloc_request request;
-        struct ticket *ticket;
-        struct caller caller;
+        struct pending *pending;
 
-        if (method_refuse_empty_mask(call, "mask", schema_has(params, mask), params->mask) ||
-            !method_caller(call, &caller))
+        if (method_refuse_empty_mask(call, "mask", schema_has(params, mask), params->mask))
                 return;
-        if (request_of_params(call, params, &caller, &request, &failure) < 0) {
-                error_answer(call, &failure);
+        pending = pending_new(call, sizeof(*pending), answer_allocation);
+        if (!pending)
                 return;
-        }
-        allocation = calloc(1, sizeof(*allocation));
-        if (!allocation) {
-                rpc_call_fail_format(call, REASON_no_memory, "The daemon itself is out of memory");
+        if (request_of_params(call, params, &pending->caller, &request, &failure) < 0) {
+                pending_refuse(pending, &failure);
                 return;
         }
-        allocation->call = call;
-        allocation->caller = caller;
-        allocation->fd = schema_has(params, fd) && params->fd;
-        allocation->again = request_is_answered(&caller, request.request_key);
-        ticket = coherent_alloc(&caller, &request, on_allocated, allocation);
-        if (allocation->answered) {
-                free(allocation);
-                return;
-        }
-        allocation->deferred = true;
-        waiting_begin(&allocation->waiting, method_connection(call), call, ticket, allocation_forget);
+        pending->wants_fd = schema_has(params, fd) && params->fd;
+        pending->again = request_is_answered(&pending->caller, request.request_key);
+        pending_wait(pending, coherent_alloc(&pending->caller, &request, pending_done, pending));
 }
 
 /* ---- free ---- */
@@ -156,21 +72,19 @@ void method_coherent_free(struct rpc_call *call, const void *given) {
         const struct coherent_free_params *params = given;
         const struct ok_result result = { .ok = true };
         struct failure failure = { 0 };
+        struct method_other other = { 0 };
         struct alloc_view view;
         struct caller caller;
-        char owner[64] = "";
 
         if (!method_caller(call, &caller))
                 return;
-        if (caller.admin && coherent_get(&caller, params->alloc, &view, NULL) == 0 &&
-            strcmp(view.owner, session_owner(caller.session)) != 0)
-                strncpy(owner, view.owner, sizeof(owner) - 1);
+        if (caller.admin && coherent_get(&caller, params->alloc, &view, NULL) == 0)
+                method_note_other(&caller, view.owner, &other);
         if (coherent_free(&caller, params->alloc, &failure) < 0) {
                 error_answer(call, &failure);
                 return;
         }
-        if (*owner)
-                method_log_admin(call, owner, "allocation", params->alloc);
+        method_log_other(call, &other, "allocation", params->alloc);
         rpc_call_reply(call, &result);
 }
 
@@ -182,25 +96,20 @@ void method_coherent_free(struct rpc_call *call, const void *given) {
                 (ret)->alloc = (view)->handle;                                                            \
                 (ret)->device = (view)->device;                                                           \
                 (ret)->owner = (view)->owner;                                                             \
-                (ret)->region = (view)->region;                                                           \
-                (ret)->offset = (view)->offset;                                                           \
+                METHOD_PLACE(ret, view, machine);                                                         \
                 (ret)->size = (view)->size;                                                               \
-                (ret)->dma_addr = (view)->dma_addr;                                                       \
-                if (machine)                                                                              \
-                        schema_put(ret, machine_addr, (view)->machine_addr);                              \
-                (ret)->addressing = (view)->simulated ? PROTOCOL_SIMULATED : PROTOCOL_MACHINE;            \
+                (ret)->addressing = method_addressing((view)->simulated);                                 \
                 (ret)->lifetime = (view)->owner_lifetime ? PROTOCOL_LIFETIME_OWNER : PROTOCOL_LIFETIME_SESSION; \
                 (ret)->shareable = (view)->shareable;                                                     \
                 (ret)->age_ms = (view)->age_ms;                                                           \
+                if ((view)->pool)                                                                         \
+                        schema_put(ret, pool, (view)->pool);                                              \
+                if ((view)->bounce)                                                                       \
+                        schema_put(ret, bounce, (view)->bounce);                                          \
         } while (0)
 
-struct listing {
-        struct method_list list;
-        bool machine;
-};
-
 static int add_alloc(const struct alloc_view *view, void *userdata) {
-        struct listing *listing = userdata;
+        struct method_listing *listing = userdata;
         struct alloc_info *info = method_list_add(&listing->list);
 
         if (!info)
@@ -210,31 +119,15 @@ static int add_alloc(const struct alloc_view *view, void *userdata) {
 }
 
 void method_coherent_list(struct rpc_call *call, const void *given) {
-        const struct coherent_list_params *params = given;
-        struct listing listing = {
-                .list = { .size = sizeof(struct alloc_info),
-                          .limit = schema_has(params, limit) ? params->limit : PROTOCOL_LIST_DEFAULT },
-                .machine = method_tells_machine(call),
-        };
         struct coherent_list_result result = { 0 };
         struct failure failure = { 0 };
-        struct caller caller;
+        struct method_listing listing;
+        int r;
 
-        if (!method_caller(call, &caller))
+        if (!method_listing_init(&listing, call, given, sizeof(struct alloc_info)))
                 return;
-        if (coherent_visit(&caller, schema_has(params, device) ? params->device : 0,
-                           schema_has(params, owner) ? params->owner : NULL,
-                           schema_has(params, after) ? params->after : 0, add_alloc, &listing, &failure) < 0)
-                error_answer(call, &failure);
-        else if (method_list_failed(&listing.list, call))
-                return;
-        else {
-                result.allocs.items = listing.list.items;
-                result.allocs.count = listing.list.count;
-                result.more = listing.list.more;
-                rpc_call_reply(call, &result);
-        }
-        free(listing.list.items);
+        r = coherent_visit(&listing.caller, listing.device, listing.owner, listing.after, add_alloc, &listing, &failure);
+        METHOD_LISTING_ANSWER(&listing, call, r, &failure, &result, allocs);
 }
 
 void method_coherent_lookup(struct rpc_call *call, const void *given) {

@@ -65,7 +65,9 @@ static void answer(struct check *check) {
         }
         result.checked = (struct check_counts){
                 .owners = check->counts.owners, .devices = check->counts.devices, .regions = check->counts.regions,
-                .extents = check->counts.regions, .allocs = check->counts.allocs, .pages = check->pages,
+                .extents = check->counts.regions, .allocs = check->counts.allocs,
+                .pools = check->counts.pools, .bounces = check->counts.bounces, .leases = check->counts.leases,
+                .mappings = check->counts.mappings, .pages = check->pages,
         };
         result.problems.items = rows;
         result.problems.count = n;

@@ -3,8 +3,7 @@
 #include <string.h>
 
 #include "daemon/rpc/error.h"
-#include "daemon/rpc/method.h"
-#include "daemon/rpc/session.h"
+#include "daemon/rpc/pending.h"
 
 static enum protocol_translation translation_of(const char *name) {
         return strcmp(name, "identity") == 0 ? PROTOCOL_IDENTITY
@@ -141,6 +140,7 @@ void method_device_set_mask(struct rpc_call *call, const void *given) {
         bool coherent = schema_has(params, coherent) && params->coherent;
         struct device_set_mask_result result = { .ok = true };
         struct failure failure = { 0 };
+        struct method_other other;
         struct device_view view;
         struct caller caller;
 
@@ -151,8 +151,8 @@ void method_device_set_mask(struct rpc_call *call, const void *given) {
                 error_answer(call, &failure);
                 return;
         }
-        if (strcmp(view.owner, session_owner(caller.session)) != 0)
-                method_log_admin(call, view.owner, "device", params->device);
+        method_note_other(&caller, view.owner, &other);
+        method_log_other(call, &other, "device", params->device);
         device_get(&caller, params->device, &view, NULL);
         result.mask = view.mask;
         result.coherent_mask = view.coherent_mask;
@@ -179,25 +179,37 @@ void method_device_supported(struct rpc_call *call, const void *given) {
 
 /* ---- close ---- */
 
-static int add_leak(const struct alloc_view *view, void *userdata) {
+/* Names are copied: the core's are gone with what they name. */
+static int add_leak(const struct leak_view *view, void *userdata) {
         struct device_leak *leak = method_list_add(userdata);
+        char *name;
 
         if (!leak)
                 return 1;
-        *leak = (struct device_leak){ .alloc = view->handle, .size = view->size, .dma_addr = view->dma_addr };
+        leak->size = view->size;
+        if (view->alloc)
+                schema_put(leak, alloc, view->alloc);
+        if (view->pool)
+                schema_put(leak, pool, view->pool);
+        if (view->bounce)
+                schema_put(leak, bounce, view->bounce);
+        if (view->mapping)
+                schema_put(leak, mapping, view->mapping);
+        if (view->dma_addr)
+                schema_put(leak, dma_addr, view->dma_addr);
+        name = view->name ? strdup(view->name) : NULL;
+        if (name)
+                schema_put(leak, name, name);
         return 0;
 }
 
-static void refuse_close(struct rpc_call *call, const struct failure *failure, const struct method_list *leaks) {
-        struct rpc_error error;
+static void forget_leaks(struct method_list *leaks) {
+        struct device_leak *leak = leaks->items;
 
-        error_of_failure(failure, &error);
-        if (failure->reason == REASON_busy && error.n_values < RPC_ERROR_VALUES_MAX)
-                error.values[error.n_values++] = (struct rpc_error_value){
-                        .name = "leaked", .kind = RPC_VALUE_LIST, .sub = &device_leak_struct,
-                        .items = leaks->items, .count = leaks->count,
-                };
-        rpc_call_fail(call, &error);
+        for (size_t i = 0; i < leaks->count; i++)
+                if (schema_has(&leak[i], name))
+                        free((char *)leak[i].name);
+        free(leaks->items);
 }
 
 void method_device_close(struct rpc_call *call, const void *given) {
@@ -206,9 +218,9 @@ void method_device_close(struct rpc_call *call, const void *given) {
         struct device_close_result result = { 0 };
         bool force = schema_has(params, force) && params->force;
         struct failure failure = { 0 };
+        struct method_other other;
         struct device_view view;
         struct caller caller;
-        char owner[64];
 
         if (!method_caller(call, &caller))
                 return;
@@ -216,65 +228,42 @@ void method_device_close(struct rpc_call *call, const void *given) {
                 error_answer(call, &failure);
                 return;
         }
-        strncpy(owner, view.owner, sizeof(owner) - 1);
-        owner[sizeof(owner) - 1] = '\0';
+        method_note_other(&caller, view.owner, &other);
         if (device_close(&caller, params->device, force, add_leak, &leaks, &failure) < 0)
-                refuse_close(call, &failure, &leaks);
+                method_refuse_busy(call, &failure, "leaked", &device_leak_struct, &leaks);
         else {
-                if (strcmp(owner, session_owner(caller.session)) != 0)
-                        method_log_admin(call, owner, "device", params->device);
+                method_log_other(call, &other, "device", params->device);
                 result.leaked.items = leaks.items;
                 result.leaked.count = leaks.count;
                 rpc_call_reply(call, &result);
         }
-        free(leaks.items);
+        forget_leaks(&leaks);
 }
 
 /* ---- reserve ---- */
 
 struct reservation {
-        struct waiting waiting;
-        struct rpc_call *call;
-        struct caller caller;
+        struct pending pending;
         uint64_t stride, usable;
-        bool deferred, answered;
 };
 
-static void reservation_forget(struct waiting *waiting) {
-        free((struct reservation *)((char *)waiting - offsetof(struct reservation, waiting)));
-}
-
-static void answer_reservation(struct reservation *reservation, uint64_t handle) {
-        struct rpc_call *call = reservation->call;
+static void answer_reservation(struct pending *pending, uint64_t handle) {
+        const struct reservation *reservation = (struct reservation *)pending;
         struct device_reserve_result result = { .region = handle };
         struct failure failure = { 0 };
         struct region_view view;
 
-        if (region_get(&reservation->caller, handle, &view, &failure) < 0) {
-                error_answer(call, &failure);
+        if (region_get(&pending->caller, handle, &view, &failure) < 0) {
+                error_answer(pending->call, &failure);
                 return;
         }
         result.size = view.size;
         result.usable_bytes = reservation->stride ? view.size / reservation->stride * reservation->usable : view.size;
         result.dma_addr = view.machine_addr; /* the translation is the identity */
-        if (method_tells_machine(call))
+        if (method_tells_machine(pending->call))
                 schema_put(&result, machine_addr, view.machine_addr);
-        result.addressing = view.simulated ? PROTOCOL_SIMULATED : PROTOCOL_MACHINE;
-        rpc_call_reply(call, &result);
-}
-
-static void on_reserved(void *userdata, const struct failure *failure, uint64_t handle) {
-        struct reservation *reservation = userdata;
-
-        if (reservation->deferred)
-                waiting_end(&reservation->waiting);
-        if (failure)
-                error_answer(reservation->call, failure);
-        else
-                answer_reservation(reservation, handle);
-        reservation->answered = true;
-        if (reservation->deferred)
-                free(reservation);
+        result.addressing = method_addressing(view.simulated);
+        rpc_call_reply(pending->call, &result);
 }
 
 static void request_of_params(struct rpc_call *call, const struct device_reserve_params *params,
@@ -295,35 +284,25 @@ void method_device_reserve(struct rpc_call *call, const void *given) {
         const struct device_reserve_params *params = given;
         struct reservation *reservation;
         struct reserve_request request;
-        struct ticket *ticket;
-        struct caller caller;
+        struct pending *pending;
 
-        if (method_refuse_empty_mask(call, "mask", schema_has(params, mask), params->mask) ||
-            !method_caller(call, &caller))
+        if (method_refuse_empty_mask(call, "mask", schema_has(params, mask), params->mask))
                 return;
-        reservation = calloc(1, sizeof(*reservation));
-        if (!reservation) {
-                rpc_call_fail_format(call, REASON_no_memory, "The daemon itself is out of memory");
+        pending = pending_new(call, sizeof(*reservation), answer_reservation);
+        if (!pending)
                 return;
-        }
         request_of_params(call, params, &request);
-        reservation->call = call;
-        reservation->caller = caller;
+        reservation = (struct reservation *)pending;
         reservation->stride = request.stride;
         reservation->usable = request.usable;
-        ticket = device_reserve(&caller, &request, on_reserved, reservation);
-        if (reservation->answered) {
-                free(reservation);
-                return;
-        }
-        reservation->deferred = true;
-        waiting_begin(&reservation->waiting, method_connection(call), call, ticket, reservation_forget);
+        pending_wait(pending, device_reserve(&pending->caller, &request, pending_done, pending));
 }
 
 void method_device_unreserve(struct rpc_call *call, const void *given) {
         const struct device_unreserve_params *params = given;
         const struct ok_result result = { .ok = true };
         struct failure failure = { 0 };
+        struct method_other other;
         struct device_view view;
         struct caller caller;
 
@@ -334,7 +313,7 @@ void method_device_unreserve(struct rpc_call *call, const void *given) {
                 error_answer(call, &failure);
                 return;
         }
-        if (strcmp(view.owner, session_owner(caller.session)) != 0)
-                method_log_admin(call, view.owner, "region", params->region);
+        method_note_other(&caller, view.owner, &other);
+        method_log_other(call, &other, "region", params->region);
         rpc_call_reply(call, &result);
 }

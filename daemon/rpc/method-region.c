@@ -1,6 +1,4 @@
 /* region.list, region.get */
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,7 +18,7 @@ static void describe(const struct region_view *view, bool machine, struct region
                 .size = view->size,
                 .used = view->used,
                 .allocs = view->allocs,
-                .addressing = view->simulated ? PROTOCOL_SIMULATED : PROTOCOL_MACHINE,
+                .addressing = method_addressing(view->simulated),
         };
         if (view->device)
                 schema_put(ret, device, view->device);
@@ -125,13 +123,7 @@ void method_region_get(struct rpc_call *call, const void *given) {
                 rpc_call_reply(call, &result);
                 return;
         }
-        if (region_fd(&caller, params->region, &fd, &failure) == 0) {
-                fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-                if (fd < 0)
-                        failure_set_errno(&failure, REASON_limit, errno, "The daemon has no file descriptor left: %s",
-                                          strerror(errno));
-        }
-        if (fd < 0)
+        if (method_dup_region(&caller, params->region, &fd, &failure) < 0)
                 error_answer(call, &failure);
         else
                 rpc_call_reply_consume_fds(call, &result, &fd, 1);

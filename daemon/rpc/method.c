@@ -1,5 +1,7 @@
 #include "daemon/rpc/method.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +9,9 @@
 #include "daemon/log.h"
 #include "daemon/rpc/error.h"
 #include "daemon/rpc/session.h"
+
+/* A failure's values and what is added to them here. */
+_Static_assert(FAILURE_VALUES_MAX + 2 <= RPC_ERROR_VALUES_MAX, "an error cannot hold a failure's values");
 
 #define HANDLER(group, verb) [METHOD_##group##_##verb] = method_##group##_##verb
 
@@ -16,9 +21,18 @@ const rpc_handler_fn method_handlers[METHOD_COUNT] = {
         HANDLER(device, list),      HANDLER(device, open),      HANDLER(device, set_mask),  HANDLER(device, supported),
         HANDLER(device, close),     HANDLER(device, reserve),   HANDLER(device, unreserve),
         HANDLER(coherent, alloc),   HANDLER(coherent, free),    HANDLER(coherent, list),    HANDLER(coherent, lookup),
+        HANDLER(pool, create),      HANDLER(pool, alloc),       HANDLER(pool, free),        HANDLER(pool, lease),
+        HANDLER(pool, return),      HANDLER(pool, destroy),     HANDLER(pool, trim),        HANDLER(pool, list),
+        HANDLER(pool, stats),
+        HANDLER(bounce, create),    HANDLER(bounce, map),       HANDLER(bounce, unmap),     HANDLER(bounce, sync),
+        HANDLER(bounce, lease),     HANDLER(bounce, return),    HANDLER(bounce, destroy),   HANDLER(bounce, stats),
+        HANDLER(bounce, list),
+        HANDLER(mapping, map),      HANDLER(mapping, unmap),    HANDLER(mapping, list),
+        HANDLER(lease, list),
         HANDLER(region, list),      HANDLER(region, get),
         HANDLER(quota, get),        HANDLER(quota, set),
         HANDLER(stats, get),        HANDLER(stats, reset),
+        HANDLER(events, subscribe), HANDLER(events, unsubscribe),
         HANDLER(debug, check),
 };
 
@@ -62,6 +76,45 @@ void method_log_admin(const struct rpc_call *call, const char *owner, const char
                    (long)connection->identity.pid, method, what, number, owner);
 }
 
+void method_note_other(const struct caller *caller, const char *owner, struct method_other *ret) {
+        bool own = strcmp(owner, session_owner(caller->session)) == 0;
+
+        snprintf(ret->owner, sizeof(ret->owner), "%s", own ? "" : owner);
+}
+
+void method_log_other(const struct rpc_call *call, const struct method_other *other, const char *what, uint64_t handle) {
+        if (*other->owner)
+                method_log_admin(call, other->owner, what, handle);
+}
+
+int method_wait_ms(const struct caller *caller, uint64_t device, bool given, uint64_t wait_ms, uint64_t *ret,
+                   struct failure *failure) {
+        struct device_view view;
+        int r;
+
+        *ret = wait_ms;
+        if (given)
+                return 0;
+        r = device_get(caller, device, &view, failure);
+        if (r == 0)
+                *ret = view.timeout_ms;
+        return r;
+}
+
+int method_dup_region(const struct caller *caller, uint64_t region, int *ret_fd, struct failure *failure) {
+        int r, fd;
+
+        r = region_fd(caller, region, &fd, failure);
+        if (r < 0)
+                return r;
+        fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        if (fd < 0)
+                return failure_set_errno(failure, REASON_limit, errno, "The daemon has no file descriptor left: %s",
+                                         strerror(errno));
+        *ret_fd = fd;
+        return 0;
+}
+
 bool method_refuse_empty_mask(struct rpc_call *call, const char *name, bool given, uint64_t mask) {
         struct failure failure = { 0 };
 
@@ -86,8 +139,8 @@ static uint64_t mix_number(uint64_t hash, uint64_t number) {
         return mix(hash, &number, sizeof(number));
 }
 
-/* Of the types that methods with a key have: numbers, texts and words. */
-static uint64_t mix_field(uint64_t hash, const struct schema_field *field, const void *value) {
+/* Of the types that methods with a key have: numbers, texts and words, and lists of these. */
+static uint64_t mix_value(uint64_t hash, const struct schema_field *field, const void *value) {
         switch (field->type) {
         case SCHEMA_BOOL:
                 return mix_number(hash, *(const bool *)value);
@@ -98,6 +151,17 @@ static uint64_t mix_field(uint64_t hash, const struct schema_field *field, const
         default:
                 return mix_number(hash, *(const uint64_t *)value);
         }
+}
+
+static uint64_t mix_field(uint64_t hash, const struct schema_field *field, const void *value) {
+        const SCHEMA_LIST(char) *list = value;
+
+        if (!field->array)
+                return mix_value(hash, field, value);
+        hash = mix_number(hash, list->count);
+        for (size_t i = 0; i < list->count; i++)
+                hash = mix_value(hash, field, list->items + i * schema_item_size(field));
+        return hash;
 }
 
 uint64_t method_digest(const struct schema_method *method, const void *params) {
@@ -144,4 +208,46 @@ bool method_list_failed(struct method_list *list, struct rpc_call *call) {
         free(list->items);
         rpc_call_fail_format(call, REASON_no_memory, "The daemon has no memory for this list; ask for less at a time");
         return true;
+}
+
+void method_refuse_busy(struct rpc_call *call, const struct failure *failure, const char *name,
+                        const struct schema_struct *sub, const struct method_list *list) {
+        struct rpc_error error;
+
+        error_of_failure(failure, &error);
+        if (failure->reason == REASON_busy) {
+                error.values[error.n_values++] = (struct rpc_error_value){
+                        .name = name, .kind = RPC_VALUE_LIST, .sub = sub, .items = list->items, .count = list->count,
+                };
+                if (list->more)
+                        error.values[error.n_values++] = (struct rpc_error_value){
+                                .name = "more", .kind = RPC_VALUE_RAW, .text = "true",
+                        };
+        }
+        rpc_call_fail(call, &error);
+}
+
+bool method_listing_init(struct method_listing *listing, struct rpc_call *call, const struct list_params *params,
+                         size_t item_size) {
+        *listing = (struct method_listing){
+                .list = { .size = item_size, .limit = PROTOCOL_LIST_DEFAULT },
+                .machine = method_tells_machine(call),
+        };
+        if (params && schema_has(params, device))
+                listing->device = params->device;
+        if (params && schema_has(params, owner))
+                listing->owner = params->owner;
+        if (params && schema_has(params, after))
+                listing->after = params->after;
+        if (params && schema_has(params, limit))
+                listing->list.limit = params->limit;
+        return method_caller(call, &listing->caller);
+}
+
+bool method_listing_good(struct method_listing *listing, struct rpc_call *call, int r, const struct failure *failure) {
+        if (r == 0)
+                return !method_list_failed(&listing->list, call);
+        free(listing->list.items);
+        error_answer(call, failure);
+        return false;
 }

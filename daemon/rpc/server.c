@@ -5,6 +5,7 @@
 #include <utlist.h>
 
 #include "daemon/rpc/connection.h"
+#include "daemon/rpc/events.h"
 #include "daemon/rpc/json-memory.h"
 #include "daemon/rpc/listener.h"
 #include "daemon/rpc/method.h"
@@ -66,7 +67,10 @@ int server_new(uv_loop_t *loop, struct broker *broker, const struct server_setti
         server->buffer = malloc(SERVER_BUFFER_SIZE);
         if (server->buffer)
                 r = rpc_service_new(&protocol_table, method_handlers, &settings->limits, &server->service);
+        if (r == 0)
+                r = events_new(server, &server->events);
         if (r < 0) {
+                rpc_service_free(server->service);
                 free(server->buffer);
                 free(server);
                 return r;
@@ -143,6 +147,7 @@ void server_stop(struct server *server, void (*stopped)(void *userdata), void *u
 struct server *server_free(struct server *server) {
         if (!server)
                 return NULL;
+        events_free(server->events);
         rpc_service_free(server->service);
         principal_free_all(server);
         free(server->spare);

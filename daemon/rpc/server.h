@@ -19,6 +19,7 @@
 
 struct check;
 struct connection;
+struct events;
 struct listener;
 struct principal;
 struct rpc_session;
@@ -89,6 +90,7 @@ struct server {
         struct rpc_session *sessions; /* by token */
         struct rpc_session *lingering; /* without a connection, the first to end first */
         struct check *checks;
+        struct events *events;
         struct chunk *spare;
         char *buffer; /* for one read */
 

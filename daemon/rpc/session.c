@@ -208,6 +208,10 @@ const char *session_token(const struct connection *connection) {
         return connection->session ? connection->session->token : NULL;
 }
 
+uint32_t session_number(const struct connection *connection) {
+        return connection->session ? session_id(connection->session->core) : 0;
+}
+
 static void session_finish(struct rpc_session *session, bool died) {
         struct server *server = session->server;
         struct connection *connection;

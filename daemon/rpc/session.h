@@ -28,6 +28,8 @@ int session_resume(struct connection *connection, const char *token, struct fail
 /* The connection's, opened now if it never had one. gone: it had one that has been ended by somebody else. */
 int session_need(struct connection *connection, struct session **ret, struct failure *failure);
 const char *session_token(const struct connection *connection);
+/* session_id() of the core's session that the connection has; 0 if it has none. */
+uint32_t session_number(const struct connection *connection);
 /* The connection leaves; the last one starts the grace time. */
 void session_detach(struct connection *connection);
 /* It ends now: what waits is refused, what it holds is freed. */

@@ -676,7 +676,7 @@ static void test_only_even_megabytes_of_a_reserved_region_are_used(void **state)
         stop(&f);
 }
 
-static int count_leak(const struct alloc_view *view, void *userdata) {
+static int count_leak(const struct leak_view *leak, void *userdata) {
         ++*(unsigned *)userdata;
         return 0;
 }

@@ -61,7 +61,7 @@ extern const struct schema_struct everything_struct;
 struct listener {
         struct rpc_service *service;
         struct rpc_peer peer;
-        char heard[1 << 16]; /* all that was sent, NUL-terminated */
+        char heard[1 << 18]; /* all that was sent, NUL-terminated */
         size_t n_heard, n_sends, n_fds;
         size_t n_updates, n_cancelled, n_observed;
         struct rpc_call *late[512];

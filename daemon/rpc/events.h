@@ -1,0 +1,26 @@
+/* Events: what the core tells, numbered, remembered for a while, and passed on to the connections that want to know.
+ *
+ * Each is told what concerns itself: a session what that session is asked to do, an owner what is its own, an administrator
+ * everything but other sessions' recalls. Nobody is waited for: an event is not told to a connection that does not read
+ * what it was told before, and the next one says how many it has missed. */
+#ifndef DMAB_RPC_EVENTS_H
+#define DMAB_RPC_EVENTS_H
+
+#include "daemon/rpc/connection.h"
+
+/* From now on the broker's events are taken down. -ENOMEM. */
+int events_new(struct server *server, struct events **ret);
+/* NULL is fine. */
+struct events *events_free(struct events *events);
+
+/* topics: bits by enum protocol_topic, the new whole of them. */
+void events_subscribe(struct connection *connection, unsigned topics);
+
+/* The number of the last event, 0 before the first. */
+uint64_t events_last(const struct events *events);
+/* Those after `since` that this connection may be told of and that its topics are about, as struct event_info; what they
+ * point to lives until the next event. Returns the number of all those that are forgotten. */
+typedef void (*event_visit_fn)(const struct event_info *event, void *userdata);
+uint64_t events_visit(const struct connection *connection, uint64_t since, event_visit_fn visit, void *userdata);
+
+#endif
