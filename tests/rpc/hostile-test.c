@@ -658,7 +658,7 @@ static void test_a_peer_whose_answers_pile_up_is_cut_off_at_the_limit(void **sta
         struct test_client *peer;
         char *text = batch_of(64, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"rpc.discover\"}");
 
-        scene_begin(CONFIG "[limits]\nqueue = 4M\nqueue_pause = 4M\n");
+        scene_begin(CONFIG "[limits]\nqueue = 16M\nqueue_pause = 16M\n");
         before = daemon_memory();
         peer = hostile();
         flood_until_cut_off(peer, text);
