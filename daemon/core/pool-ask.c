@@ -42,6 +42,7 @@ static void grown(void *userdata, const struct failure *failure, uint64_t handle
         if (failure) {
                 pool->grow_failure = *failure;
                 pool->failed_grow = pool->n_grows;
+                pool->failed_waited = pool->grow_waits;
                 /* Whoever waits has not been refused yet if this one could not wait, or not as long. */
                 if (pool->grow_waits && failure->reason != REASON_timeout)
                         pool->retry_ms = now_ms(broker) + RETRY_MS;
@@ -189,15 +190,29 @@ static int ask_take(struct pool *pool, struct ask *ask) {
         return r;
 }
 
-/* Memory that is fetched for others will do, unless they have less to say or more time. */
+/* Memory that is fetched for others will do, unless they have more or less to say, or more time. */
 static bool growth_suits(const struct pool *pool, const struct waiter *waiter) {
-        return (pool->grows_high || !waiter->high) && (!pool->grow_waits || waiter->wait_ms);
+        return pool->grows_high == waiter->high && (!pool->grow_waits || waiter->wait_ms);
+}
+
+/* Its own last attempt to fetch memory failed for good: also waiting brings none. But what it waits for can come from
+ * those who have it now, if there is enough in all; and a deadline was another's, or it would not be here any more. */
+static bool ask_hopeless(const struct pool *pool, const struct ask *ask) {
+        if (!ask->waiter.wait_ms)
+                return true;
+        return pool->failed_waited && pool->grow_failure.reason != REASON_timeout && ask_need(ask) > pool->n_blocks;
 }
 
 static int ask_fetch(struct pool *pool, struct ask *ask) {
         struct waiter *waiter = &ask->waiter;
         uint64_t now = now_ms(waiter->broker);
 
+        if (ask->grow && ask->grow == pool->failed_grow) {
+                ask->grow = 0;
+                holder_recall(&pool->holder, ask_need(ask) * pool->holder.unit);
+                if (ask_hopeless(pool, ask))
+                        return fail_grow(pool, ask);
+        }
         if (pool->growing && !growth_suits(pool, waiter))
                 pool_stop_growing(pool);
         if (pool->growing) {
@@ -210,15 +225,6 @@ static int ask_fetch(struct pool *pool, struct ask *ask) {
                         pool->retry_ms = pool->holder.leases ? now + RETRY_MS : 0;
                 fail_full(pool, ask);
                 return WAITER_BLOCKED;
-        }
-        if (ask->grow && ask->grow == pool->failed_grow) {
-                ask->grow = 0;
-                holder_recall(&pool->holder, ask_need(ask) * pool->holder.unit);
-                /* What it waits for can also come from those who have it now; and a deadline was another's, or it would
-                 * not be here any more. */
-                if (!waiter->wait_ms ||
-                    (ask_need(ask) > pool->n_blocks && pool->grow_failure.reason != REASON_timeout))
-                        return fail_grow(pool, ask);
         }
         if (waiter->wait_ms && now < pool->retry_ms)
                 return WAITER_BLOCKED;
@@ -233,13 +239,18 @@ static int ask_serve(struct waiter *waiter) {
 }
 
 static void nobody_waits(struct holder *holder) {
+        struct broker *broker = holder->device->owner->broker;
         struct pool *pool = (struct pool *)holder;
 
         pool_stop_growing(pool);
-        if (pool->creating)
+        if (pool->creating) {
                 pool_end(pool);
-        else
-                pool_look_spare(pool);
+                return;
+        }
+        pool_look_spare(pool);
+        /* Others may wait for the memory that is not needed here. */
+        if (pool->spare && broker->n_requests)
+                broker->serve_again = true;
 }
 
 /* ---- answering ---- */

@@ -252,11 +252,10 @@ void pool_end(struct pool *pool) {
         device_forget(device);
 }
 
-static void tell_leak(const struct pool *pool, const struct session *session, uint64_t blocks) {
+static void tell_leak(const struct pool *pool, uint64_t blocks) {
         const struct device *device = pool->holder.device;
         struct event event = {
                 .topic = EVENT_LEAK,
-                .session = session,
                 .owner = device->owner->name,
                 .pool = pool->holder.handle,
                 .device = device->handle,
@@ -275,7 +274,7 @@ static uint64_t pool_busy(const struct pool *pool) {
 
 void pools_end(struct device *device) {
         while (device->pools) {
-                tell_leak(device->pools, NULL, pool_busy(device->pools));
+                tell_leak(device->pools, pool_busy(device->pools));
                 pool_end(device->pools);
         }
 }
@@ -283,8 +282,11 @@ void pools_end(struct device *device) {
 void pools_end_session(struct session *session, bool died) {
         struct taker *taker;
 
+        DL_FOREACH(session->takers, taker)
+                taker->pool->leaked += taker->n;
         while ((taker = session->takers)) {
-                tell_leak(taker->pool, NULL, taker->n);
+                tell_leak(taker->pool, taker->pool->leaked);
+                taker->pool->leaked = 0;
                 if (died)
                         taker_quarantine(taker);
                 else
@@ -332,7 +334,7 @@ int pool_destroy(const struct caller *caller, uint64_t handle, bool force, pool_
                 failure_add_number(failure, "leases", pool->holder.n_leases);
                 return -reason_errno(REASON_busy);
         }
-        tell_leak(pool, NULL, busy);
+        tell_leak(pool, busy);
         pool_end(pool);
         requests_serve(broker);
         return 0;

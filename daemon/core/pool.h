@@ -63,7 +63,7 @@ struct pool {
         size_t n_slabs, slabs_capacity;
         struct slab *partial, *idle; /* idle: longest first; but one that is smaller than the others comes first */
         uint64_t bytes, n_blocks, n_free, of[TAKER_KINDS], high_water;
-        uint64_t allocs, frees;
+        uint64_t allocs, frees, leaked; /* leaked: by the session that ends */
 
         struct taker_slot *takers; /* by tag - 1 */
         uint32_t n_takers, takers_capacity, first_free; /* first_free: a tag, or 0 */
@@ -73,6 +73,7 @@ struct pool {
         bool growing, grows_high, grow_waits;
         uint64_t n_grows, failed_grow; /* the number of the last attempt, and of the last that failed */
         struct failure grow_failure;   /* of that one */
+        bool failed_waited;            /* it had time */
         uint64_t retry_ms;             /* growing failed, and is tried again then; 0: at once */
 };
 
