@@ -71,6 +71,7 @@ check_PROGRAMS += tests/unit/pool-test
 TESTS += tests/unit/pool-test
 tests_unit_pool_test_SOURCES = tests/unit/pool-test.c
 tests_unit_pool_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_pool_test_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 tests_unit_pool_test_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
 
 check_PROGRAMS += tests/unit/pool-model

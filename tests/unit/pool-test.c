@@ -870,6 +870,61 @@ static void test_high_priority_passes_those_that_wait(void **state) {
         stop(&f);
 }
 
+static void test_who_may_wait_is_not_refused_because_another_could_not(void **state) {
+        struct answer *to = calloc(2, sizeof(*to));
+        struct caller other;
+        struct fixture f;
+        uint64_t pool, device;
+
+        start(&f, "16M@0x140000000", NULL);
+        pool = make(&f, (struct pool_options){ .size = 4096 });
+        other = login(&f, "user:1001");
+        device = open_device(&other, &(struct device_options){ .name = "hog", .node = -1 });
+        coherent_alloc(&other, &(struct alloc_request){ .device = device, .size = 16 * MIB, .high = true }, answer, &to[0]);
+        settle(&f);
+        assert_int_equal(to[0].failure.error, 0);
+        ask(&f, &f.caller, (struct pool_request){ .pool = pool, .count = 1, .wait_ms = 1000, .high = true }, &to[0]);
+        settle(&f);
+        assert_false(to[0].given);
+        ask(&f, &f.caller, (struct pool_request){ .pool = pool, .count = 1, .high = true }, &to[1]);
+        settle(&f);
+        assert_true(to[1].given);
+        assert_reason(&to[1].failure, REASON_no_memory);
+        assert_false(to[0].given);
+        assert_int_equal(device_close(&other, device, true, ignore_alloc, NULL, NULL), 0);
+        settle(&f);
+        assert_true(to[0].given);
+        assert_int_equal(to[0].failure.error, 0);
+        free(to);
+        stop(&f);
+}
+
+static void test_a_waiter_on_another_s_memory_keeps_its_own_deadline(void **state) {
+        struct answer *to = calloc(2, sizeof(*to));
+        struct caller other;
+        struct fixture f;
+        uint64_t pool;
+
+        start(&f, "16M@0x140000000", NULL);
+        pool = make(&f, (struct pool_options){ .size = 4096 });
+        other = login(&f, "user:1001");
+        take_all_memory(&f, &other, open_device(&other, &(struct device_options){ .name = "hog", .node = -1 }));
+        ask(&f, &f.caller, (struct pool_request){ .pool = pool, .count = 1, .wait_ms = 50 }, &to[0]);
+        ask(&f, &f.caller, (struct pool_request){ .pool = pool, .count = 1, .wait_ms = 80 }, &to[1]);
+        settle(&f);
+        move_clock(&f, 50);
+        assert_true(to[0].given);
+        assert_false(to[1].given);
+        move_clock(&f, 29);
+        assert_false(to[1].given);
+        move_clock(&f, 1);
+        assert_true(to[1].given);
+        assert_reason(&to[1].failure, REASON_timeout);
+        assert_int_equal(usage(&f.caller, QUOTA_waiters), 0);
+        free(to);
+        stop(&f);
+}
+
 static void test_a_deadline_ends_the_wait(void **state) {
         struct answer *to = calloc(2, sizeof(*to));
         struct fixture f;
@@ -1248,6 +1303,44 @@ static void test_pools_that_both_need_memory_do_not_take_it_from_each_other_for_
         stop(&f);
 }
 
+static void test_memory_that_a_pool_does_not_need_any_more_goes_to_who_waits_for_it(void **state) {
+        struct answer *to = calloc(2, sizeof(*to));
+        struct caller other;
+        struct fixture f;
+        uint64_t pool, device, addrs[2];
+        int i;
+
+        for (i = 0; i < 2; i++) {
+                start(&f, "16M@0x140000000", NULL);
+                pool = make(&f, (struct pool_options){ .size = 2 * MIB, .max_blocks = 2 });
+                addrs[0] = take(&f, pool);
+                addrs[1] = take(&f, pool);
+                other = login(&f, "user:1001");
+                device = open_device(&other, &(struct device_options){ .name = "hog", .node = -1 });
+                take_all_memory(&f, &other, device);
+                if (i == 1) {
+                        to[1] = (struct answer){};
+                        ask(&f, &f.caller, (struct pool_request){ .pool = pool, .count = 2, .wait_ms = 1000 }, &to[1]);
+                }
+                to[0] = (struct answer){};
+                coherent_alloc(&other, &(struct alloc_request){ .device = device, .size = 2 * MIB, .wait_ms = 1000 }, answer,
+                               &to[0]);
+                settle(&f);
+                assert_false(to[0].given);
+                give_back(&f, pool, addrs[0]);
+                if (i == 1) {
+                        assert_false(to[0].given);
+                        ticket_cancel(f.ticket);
+                        settle(&f);
+                }
+                assert_true(to[0].given);
+                assert_int_equal(to[0].failure.error, 0);
+                check(&f);
+                stop(&f);
+        }
+        free(to);
+}
+
 /* ---- tests: the same again ---- */
 
 static void test_the_same_key_gives_the_same_blocks_until_one_is_freed(void **state) {
@@ -1373,6 +1466,92 @@ static void test_an_answer_may_end_what_it_was_asked_of(void **state) {
         free(to);
 }
 
+/* ---- tests: the daemon's own memory ---- */
+
+static _Thread_local bool counting; /* what the source's thread allocates is there */
+static unsigned allocations_left, allocations_failed;
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *old, size_t size);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *old, size_t size);
+
+static bool allocation_fails(void) {
+        if (!counting || allocations_left--)
+                return false;
+        allocations_left = 0;
+        allocations_failed++;
+        counting = false;
+        return true;
+}
+
+void *__wrap_malloc(size_t size) {
+        return allocation_fails() ? NULL : __real_malloc(size);
+}
+
+void *__wrap_calloc(size_t n, size_t size) {
+        return allocation_fails() ? NULL : __real_calloc(n, size);
+}
+
+void *__wrap_realloc(void *old, size_t size) {
+        return allocation_fails() ? NULL : __real_realloc(old, size);
+}
+
+/* Whether the request was answered well; if not, nothing may be left of it. */
+static bool fares_well(struct fixture *f, struct answer *to, uint64_t pool) {
+        counting = false;
+        settle(f);
+        assert_true(to->given);
+        check(f);
+        if (to->failure.error) {
+                assert_reason(&to->failure, REASON_no_memory);
+                assert_int_equal(usage(&f->caller, QUOTA_leases), 0);
+                assert_int_equal(usage(&f->caller, QUOTA_waiters), 0);
+                assert_int_equal(usage(&f->caller, QUOTA_pools), pool ? 1 : 0);
+                if (pool)
+                        assert_int_equal(view_of(f, pool).used + view_of(f, pool).leased, 0);
+        }
+        return !to->failure.error;
+}
+
+static void test_a_daemon_without_memory_refuses_and_loses_nothing(void **state) {
+        struct answer *to = calloc(1, sizeof(*to));
+        struct fixture f;
+        uint64_t pool;
+        unsigned kind, n;
+        bool well;
+
+        for (kind = 0; kind < 4; kind++) {
+                for (n = 0, well = false; !well || allocations_failed; n++) {
+                        start(&f, "16M@0x140000000", NULL);
+                        pool = kind ? make(&f, (struct pool_options){ .size = 64 }) : 0;
+                        if (kind == 3)
+                                give_back(&f, pool, take(&f, pool));
+                        *to = (struct answer){};
+                        allocations_left = n;
+                        allocations_failed = 0;
+                        counting = true;
+                        if (kind == 0)
+                                create(&f, &f.caller, (struct pool_options){ .size = 64, .reserve = 10, .request_key = "k" },
+                                       to);
+                        else if (kind == 1)
+                                ask(&f, &f.caller, (struct pool_request){ .pool = pool, .count = 70, .wait_ms = 10 }, to);
+                        else if (kind == 2)
+                                ask_lease(&f, &f.caller, (struct pool_request){ .pool = pool, .count = 70 }, to);
+                        else
+                                ask(&f, &f.caller,
+                                    (struct pool_request){ .pool = pool, .count = 70, .request_key = "k" }, to);
+                        well = fares_well(&f, to, pool);
+                        assert_true(n < 1000);
+                        stop(&f);
+                }
+                assert_true(n > 3);
+        }
+        free(to);
+}
+
 /* ---- tests: many ---- */
 
 static void test_a_pool_of_a_hundred_thousand_blocks_is_served_at_once(void **state) {
@@ -1432,6 +1611,8 @@ int main(void) {
                 cmocka_unit_test(test_a_hundred_waiters_are_served_in_the_order_in_which_they_came),
                 cmocka_unit_test(test_a_large_request_is_not_overtaken_by_small_ones),
                 cmocka_unit_test(test_high_priority_passes_those_that_wait),
+                cmocka_unit_test(test_who_may_wait_is_not_refused_because_another_could_not),
+                cmocka_unit_test(test_a_waiter_on_another_s_memory_keeps_its_own_deadline),
                 cmocka_unit_test(test_a_deadline_ends_the_wait),
                 cmocka_unit_test(test_a_cancelled_waiter_loses_nothing),
                 cmocka_unit_test(test_a_waiter_whose_session_ends_loses_nothing),
@@ -1448,9 +1629,11 @@ int main(void) {
                 cmocka_unit_test(test_trimming_gives_idle_slabs_back_at_once),
                 cmocka_unit_test(test_idle_slabs_are_given_to_others_under_pressure),
                 cmocka_unit_test(test_pools_that_both_need_memory_do_not_take_it_from_each_other_for_ever),
+                cmocka_unit_test(test_memory_that_a_pool_does_not_need_any_more_goes_to_who_waits_for_it),
                 cmocka_unit_test(test_the_same_key_gives_the_same_blocks_until_one_is_freed),
                 cmocka_unit_test(test_the_same_key_gives_the_same_pool_and_the_same_lease),
                 cmocka_unit_test(test_an_answer_may_end_what_it_was_asked_of),
+                cmocka_unit_test(test_a_daemon_without_memory_refuses_and_loses_nothing),
                 cmocka_unit_test(test_a_pool_of_a_hundred_thousand_blocks_is_served_at_once),
         };
 
