@@ -358,15 +358,16 @@ static int attempt_until(struct request *request, int (*attempt)(struct request 
         struct broker *broker = request->owner->broker;
         int r;
 
-        do
+        do {
                 r = attempt(request);
-        while (r == -ENOSPC && (pools_reclaim(broker, request) || bounces_reclaim(broker, request)));
-        if (r != -ENOSPC)
-                return r;
-        r = request_explain(request);
-        if (r == 0)
-                leases_recall(broker, request->want.size);
-        return r < 0 ? r : ATTEMPT_BLOCKED;
+                if (r != -ENOSPC)
+                        return r;
+                r = request_explain(request);
+                if (r < 0)
+                        return r;
+        } while (pools_reclaim(broker, request) || bounces_reclaim(broker, request));
+        leases_recall(broker, request->want.size);
+        return ATTEMPT_BLOCKED;
 }
 
 int request_attempt(struct request *request) {

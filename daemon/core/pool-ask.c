@@ -16,7 +16,9 @@ struct ask {
         enum ask_kind kind;
         uint64_t count;
         uint64_t grow; /* number of the growth that it waited for, or 0 */
-        uint64_t handle; /* the answer: of a pool, of a taker or of a lease */
+        uint64_t handle;     /* the answer: of a pool, of a taker or of a lease */
+        struct taker *taker; /* the answer that is told at once and only once, and needs no handle */
+        bool again;          /* it was told before */
         broker_done_fn done;
         pool_done_fn done_blocks;
         void *userdata;
@@ -154,14 +156,21 @@ static bool ask_ready(const struct pool *pool, const struct ask *ask) {
         return ask_need(ask) <= (ask->kind == ASK_RESERVE ? pool->n_blocks : pool->n_free);
 }
 
+/* Released handles are remembered the longer the fewer are taken: most answers do without one. */
 static int take_blocks(struct pool *pool, struct ask *ask) {
-        struct taker *taker = taker_get(pool, ask->waiter.session, true, ask->count);
+        struct waiter *waiter = &ask->waiter;
+        struct taker *taker = taker_get(pool, waiter->session, true, ask->count);
+        bool later = waiter->key || waiter->holder;
 
-        if (!taker)
-                return failure_set(&ask->waiter.failure, REASON_no_memory, "The daemon itself is out of memory");
-        blocks_take(pool, taker, ask->count, NULL);
+        if (!taker || (later && handle_new(&waiter->broker->handles, HANDLE_BLOCKS, taker, &taker->handle) < 0)) {
+                if (taker)
+                        taker_end(taker);
+                return failure_set(&waiter->failure, REASON_no_memory, "The daemon itself is out of memory");
+        }
+        blocks_take(pool, taker, ask->count);
+        ask->taker = taker;
         ask->handle = taker->handle;
-        taker->key = ask->waiter.key;
+        taker->key = waiter->key;
         if (taker->key)
                 taker->key->handle = taker->handle;
         return 0;
@@ -262,6 +271,8 @@ static void *ask_object(const struct ask *ask) {
                 [ASK_LEASE] = HANDLE_LEASE,
         };
 
+        if (ask->taker && !ask->handle)
+                return ask->taker;
         return handle_find(&ask->waiter.broker->handles, kinds[ask->kind], ask->handle);
 }
 
@@ -284,7 +295,8 @@ static void tell_blocks(struct ask *ask, struct taker *taker) {
         size_t n = taker->n_told;
 
         if (!blocks) {
-                taker_release(taker);
+                if (!ask->again)
+                        taker_release(taker);
                 failure_set(&ask->waiter.failure, REASON_no_memory, "The daemon itself is out of memory");
                 ask->done_blocks(ask->userdata, &ask->waiter.failure, NULL, 0);
                 return;
@@ -438,6 +450,7 @@ static struct ticket *pool_ask(const struct caller *caller, const struct pool_re
         }
         if (r == 1) {
                 ask->handle = key->handle;
+                ask->again = true;
                 ask_tell(&ask->waiter);
                 return NULL;
         }

@@ -33,7 +33,7 @@ struct taker {
         struct slab *slab; /* of a lease, also in quarantine: where its run of blocks is */
         uint32_t first;
         struct request_key *key; /* of an answer */
-        uint64_t handle;         /* of an answer that may be given again */
+        uint64_t handle;         /* of an answer that is told later, or may be told again */
         uint64_t since_ms;       /* in quarantine */
         size_t n_told;           /* of an answer: its blocks, as they were told */
         uint64_t told[];
@@ -107,8 +107,8 @@ void taker_merge(struct taker *answer);
 void taker_untell(struct taker *taker);
 void taker_release(struct taker *taker);
 void taker_quarantine(struct taker *taker);
-/* There are that many. Each is told, if wanted. */
-void blocks_take(struct pool *pool, struct taker *taker, uint64_t n, struct pool_block *ret_blocks);
+/* There are that many, and the taker is an answer of its own. */
+void blocks_take(struct pool *pool, struct taker *taker, uint64_t n);
 /* At least one is free. */
 int blocks_lease(struct pool *pool, struct session *session, uint64_t most, struct request_key *key, struct lease **ret,
                  struct failure *failure);

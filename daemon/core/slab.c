@@ -229,7 +229,6 @@ static void taker_leave(struct taker *taker) {
 }
 
 struct taker *taker_get(struct pool *pool, struct session *session, bool answer, size_t n) {
-        struct handle_table *handles = &broker_of(pool)->handles;
         struct taker *taker = NULL;
 
         if (!answer)
@@ -240,12 +239,7 @@ struct taker *taker_get(struct pool *pool, struct session *session, bool answer,
         if (!taker)
                 return NULL;
         taker->session = session;
-        if (answer) {
-                if (handle_new(handles, HANDLE_BLOCKS, taker, &taker->handle) < 0) {
-                        taker_leave(taker);
-                        return NULL;
-                }
-        } else {
+        if (!answer) {
                 HASH_ADD_PTR(pool->by_session, session, taker);
                 if (!taker->hh.tbl) {
                         taker_leave(taker);
@@ -344,7 +338,7 @@ static uint32_t slab_next(struct slab *slab) {
 }
 
 /* Slabs that are in use anyway come first, so that others can stay idle. */
-void blocks_take(struct pool *pool, struct taker *taker, uint64_t n, struct pool_block *ret_blocks) {
+void blocks_take(struct pool *pool, struct taker *taker, uint64_t n) {
         uint64_t done = 0;
         struct slab *slab;
         uint32_t index, n_free;
@@ -354,10 +348,7 @@ void blocks_take(struct pool *pool, struct taker *taker, uint64_t n, struct pool
                 for (n_free = slab->n_free; n_free && done < n; n_free--, done++) {
                         index = slab_next(slab);
                         block_give(slab, index, taker->tag);
-                        if (ret_blocks)
-                                block_look(pool, slab, index, &ret_blocks[done]);
-                        if (taker->kind == TAKER_ANSWER)
-                                taker->told[taker->n_told++] = block_dma(pool, slab, index);
+                        taker->told[taker->n_told++] = block_dma(pool, slab, index);
                 }
                 slab_set_free(pool, slab, n_free);
         }

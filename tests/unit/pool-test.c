@@ -1552,6 +1552,64 @@ static void test_a_daemon_without_memory_refuses_and_loses_nothing(void **state)
         free(to);
 }
 
+static void test_an_answer_that_cannot_be_told_again_takes_nothing_back(void **state) {
+        struct answer *to = calloc(1, sizeof(*to));
+        struct pool_request request = { .count = 3, .request_key = "k" };
+        struct fixture f;
+
+        start(&f, "16M@0x140000000", NULL);
+        request.pool = make(&f, (struct pool_options){ .size = 64 });
+        take_as(&f, &f.caller, request);
+        allocations_left = 0;
+        counting = true;
+        ask(&f, &f.caller, request, to);
+        counting = false;
+        assert_true(to->given);
+        assert_reason(&to->failure, REASON_no_memory);
+        assert_int_equal(view_of(&f, request.pool).used, 3);
+        assert_int_equal(take_as(&f, &f.caller, request)->n, 3);
+        assert_int_equal(view_of(&f, request.pool).used, 3);
+        free(to);
+        stop(&f);
+}
+
+static void test_a_second_free_is_told_apart_though_blocks_come_and_go(void **state) {
+        struct failure failure;
+        struct answer *to = calloc(1, sizeof(*to));
+        struct fixture f;
+        uint64_t pool;
+        int i;
+
+        start(&f, "16M@0x140000000", NULL);
+        pool = make(&f, (struct pool_options){ .size = 64 });
+        take(&f, pool);
+        coherent_alloc(&f.caller, &(struct alloc_request){ .device = f.device, .size = 4096 }, answer, to);
+        settle(&f);
+        assert_int_equal(coherent_free(&f.caller, to->handle, NULL), 0);
+        for (i = 0; i < 100; i++)
+                take(&f, pool);
+        assert_int_equal(coherent_free(&f.caller, to->handle, &failure), -EINVAL);
+        assert_reason(&failure, REASON_double_free);
+        free(to);
+        stop(&f);
+}
+
+static void test_a_request_that_can_never_be_served_leaves_pools_their_slabs(void **state) {
+        struct answer *to = calloc(1, sizeof(*to));
+        struct fixture f;
+        uint64_t pool;
+
+        start(&f, "16M@0x140000000", NULL);
+        pool = make(&f, (struct pool_options){ .size = 64 });
+        give_back(&f, pool, take(&f, pool));
+        coherent_alloc(&f.caller, &(struct alloc_request){ .device = f.device, .size = 32 * MIB }, answer, to);
+        settle(&f);
+        assert_reason(&to->failure, REASON_no_memory);
+        assert_int_equal(view_of(&f, pool).slabs, 1);
+        free(to);
+        stop(&f);
+}
+
 /* ---- tests: many ---- */
 
 static void test_a_pool_of_a_hundred_thousand_blocks_is_served_at_once(void **state) {
@@ -1634,6 +1692,9 @@ int main(void) {
                 cmocka_unit_test(test_the_same_key_gives_the_same_pool_and_the_same_lease),
                 cmocka_unit_test(test_an_answer_may_end_what_it_was_asked_of),
                 cmocka_unit_test(test_a_daemon_without_memory_refuses_and_loses_nothing),
+                cmocka_unit_test(test_an_answer_that_cannot_be_told_again_takes_nothing_back),
+                cmocka_unit_test(test_a_second_free_is_told_apart_though_blocks_come_and_go),
+                cmocka_unit_test(test_a_request_that_can_never_be_served_leaves_pools_their_slabs),
                 cmocka_unit_test(test_a_pool_of_a_hundred_thousand_blocks_is_served_at_once),
         };
 
