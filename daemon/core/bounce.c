@@ -13,6 +13,8 @@
 #define SLOT_SIZE 2048
 /* No two mappings share a cache line. */
 #define SLOT_SIZE_MIN 64
+/* Parts that are fetched for one request: others may use them before it does. */
+#define FETCHES_MAX 16
 /* What is larger than this cannot be told to a client as a JSON number. */
 #define SIZE_LIMIT (UINT64_C(1) << HANDLE_BITS)
 
@@ -54,6 +56,7 @@ struct bounce {
         bool fetch_waits;     /* ... and it waits for memory to become free */
         bool fetch_least;     /* ... and less would not do */
         uint64_t fetch_for;   /* the ask that it was begun for */
+        struct part *fetch_came; /* what came of it; until the ask is tried again */
         struct failure fetch_failure;
         uint64_t maps, unmaps, syncs, fulls, grows;
         uint64_t born_ms;
@@ -67,7 +70,9 @@ struct ask {
         uint64_t size, offset; /* of a mapping: bytes; offset: of its start within the first slot */
         uint64_t slots;
         enum dma_direction direction;
-        unsigned fetches;      /* that failed: 1: of more than it needs; 2: of what it needs, and that is the end of it */
+        unsigned begun;        /* parts that were fetched for it */
+        unsigned failed;       /* 1: more than it needs was not to be had; 2: what it needs was not either */
+        enum reason grow;      /* why not */
         bool full;             /* it has been counted */
         uint64_t handle;       /* the answer */
         broker_done_fn done;
@@ -154,6 +159,7 @@ static int part_add(struct bounce *bounce, struct alloc *alloc, struct failure *
         bounce->grows += bounce->n_parts > 0;
         bounce->n_parts++;
         part_rest_begin(part);
+        bounce->fetch_came = part;
         return 0;
 }
 
@@ -162,6 +168,8 @@ static void part_free(struct part *part) {
         struct bounce *bounce = part->bounce;
 
         part_rest_end(part);
+        if (bounce->fetch_came == part)
+                bounce->fetch_came = NULL;
         arena_remove(bounce->arena, part->alloc->dma_addr, part->alloc->size);
         bounce->parts[part->index] = NULL;
         bounce->size -= part->alloc->size;
@@ -308,9 +316,8 @@ static void add_numbers(struct failure *failure, const struct bounce *bounce, co
                 failure_add_number(failure, "quarantined", bounce->quarantined);
 }
 
-/* grow: why the pool did not grow, or NULL. */
-static void explain_full(struct failure *failure, const struct bounce *bounce, const struct ask *ask,
-                         const struct failure *grow) {
+static void explain_full(const struct bounce *bounce, struct ask *ask) {
+        struct failure *failure = &ask->waiter.failure;
         const uint64_t unit = bounce->holder.unit;
         const bool capped = bounce->max_size && bounce->max_size < bounce->size + ask->slots * unit;
         struct arena_usage usage;
@@ -318,7 +325,7 @@ static void explain_full(struct failure *failure, const struct bounce *bounce, c
 
         arena_usage(bounce->arena, &usage);
         why = usage.largest_free >= ask->slots * unit ? ": what is free does not suit the device's mask or boundary"
-              : grow                                  ? ", and it could not grow"
+              : ask->grow                             ? ", and it could not grow"
               : capped                                ? ", and it has grown as far as it may"
                                                       : "";
         failure_set(failure, usage.free_bytes < ask->slots * unit ? REASON_no_memory : REASON_no_contiguous,
@@ -328,8 +335,8 @@ static void explain_full(struct failure *failure, const struct bounce *bounce, c
                     (unsigned long long)(slots_of(bounce) - usage.free_bytes / unit), (unsigned long long)slots_of(bounce),
                     (unsigned long long)(usage.largest_free / unit), why);
         add_numbers(failure, bounce, ask);
-        if (grow)
-                failure_add_text(failure, "grow", reason_name(grow->reason));
+        if (ask->grow)
+                failure_add_text(failure, "grow", reason_name(ask->grow));
 }
 
 static void ask_refuse(struct waiter *waiter, enum reason reason) {
@@ -355,7 +362,7 @@ static void ask_refuse(struct waiter *waiter, enum reason reason) {
                             (unsigned long long)bounce->holder.handle);
                 add_numbers(failure, bounce, ask);
         } else {
-                explain_full(failure, bounce, ask, NULL);
+                explain_full(bounce, ask);
         }
 }
 
@@ -385,13 +392,22 @@ static void fetch_end(struct bounce *bounce) {
         bounce->fetch = NULL;
 }
 
-/* Only while answers are being given: then nothing but a refusal comes before this returns. */
-static void fetch_begin(struct bounce *bounce, const struct ask *ask, uint64_t size, bool least) {
-        struct arena_request want = {
+/* The device's boundary must leave room for whatever run the part can hold: a small one does not cross it, a large one
+ * starts at it. */
+static struct arena_request part_want(const struct bounce *bounce, uint64_t size) {
+        uint64_t boundary = bounce->holder.device->boundary;
+
+        return (struct arena_request){
                 .size = size,
-                .align = part_unit(bounce),
+                .align = larger(part_unit(bounce), size > boundary ? boundary : 0),
+                .boundary = size > boundary ? 0 : boundary,
                 .limit = reach(bounce->holder.device),
         };
+}
+
+/* Only while answers are being given: then nothing but a refusal comes before this returns. */
+static void fetch_begin(struct bounce *bounce, struct ask *ask, uint64_t size, bool least) {
+        const struct arena_request want = part_want(bounce, size);
         uint64_t now = now_ms(broker_of(bounce)), wait_ms = 0;
 
         if (least && ask->waiter.wait_ms)
@@ -400,15 +416,27 @@ static void fetch_begin(struct bounce *bounce, const struct ask *ask, uint64_t s
         bounce->fetch_waits = wait_ms > 0;
         bounce->fetch_least = least;
         bounce->fetch_for = ask->id;
+        ask->begun++;
         bounce->fetch = alloc_for_holder(&bounce->holder, &want, wait_ms, ask->waiter.high, fetched, bounce);
 }
 
-/* Parts that nothing uses make room below max_size for one that is large enough. */
-static void make_room(struct bounce *bounce, uint64_t size) {
+static bool part_is_spare(const struct part *part) {
+        return part && part->index && !part->taken;
+}
+
+/* Parts that nothing uses make room below max_size for one that is large enough; but not in vain, since somebody else may
+ * be about to use them. */
+static void make_room(struct bounce *bounce, uint64_t needed) {
+        uint64_t spare = 0;
         uint32_t i;
 
-        for (i = 1; i < bounce->parts_capacity && bounce->max_size - bounce->size < size; i++)
-                if (bounce->parts[i] && !bounce->parts[i]->taken)
+        for (i = 0; i < bounce->parts_capacity; i++)
+                if (part_is_spare(bounce->parts[i]))
+                        spare += bounce->parts[i]->alloc->size;
+        if (bounce->size - spare + needed > bounce->max_size)
+                return;
+        for (i = 0; i < bounce->parts_capacity && bounce->size + needed > bounce->max_size; i++)
+                if (part_is_spare(bounce->parts[i]))
                         part_free(bounce->parts[i]);
 }
 
@@ -418,13 +446,13 @@ static uint64_t fetch_size(struct bounce *bounce, const struct ask *ask, bool *r
 
         *ret_least = true;
         if (ask->kind == ASK_CREATE)
-                return ask->fetches ? 0 : bounce->first_size;
+                return ask->failed ? 0 : bounce->first_size;
         if (bounce->max_size < bounce->size + needed)
                 make_room(bounce, needed);
         room = bounce->max_size > bounce->size ? bounce->max_size - bounce->size : 0;
-        if (room < needed || ask->fetches > 1)
+        if (room < needed || ask->failed > 1 || ask->begun >= FETCHES_MAX)
                 return 0;
-        if (ask->fetches || smaller(bounce->first_size, room) <= needed)
+        if (ask->failed || smaller(bounce->first_size, room) <= needed)
                 return needed;
         *ret_least = false;
         return smaller(bounce->first_size, room);
@@ -438,10 +466,15 @@ static int ask_fetch(struct bounce *bounce, struct ask *ask) {
 
         while (!bounce->fetching) {
                 if (bounce->fetch_failure.error && bounce->fetch_for == ask->id) {
-                        ask->fetches += bounce->fetch_least ? 2 : 1;
+                        ask->failed += bounce->fetch_least ? 2 : 1;
+                        ask->grow = bounce->fetch_failure.reason;
                         *failure = bounce->fetch_failure;
                 }
+                /* It came, nobody has used it, and yet it does not suit: another would not either. */
+                if (bounce->fetch_came && bounce->fetch_for == ask->id && !bounce->fetch_came->taken)
+                        ask->failed = 2;
                 bounce->fetch_failure.error = 0;
+                bounce->fetch_came = NULL;
                 size = fetch_size(bounce, ask, &least);
                 if (!size)
                         break;
@@ -525,7 +558,6 @@ static int serve_create(struct bounce *bounce, struct ask *ask) {
 static int ask_serve(struct waiter *waiter) {
         struct bounce *bounce = bounce_of(waiter->holder);
         struct ask *ask = (struct ask *)waiter;
-        struct failure grow;
         struct arena_block run;
         int r;
 
@@ -541,8 +573,7 @@ static int ask_serve(struct waiter *waiter) {
         r = ask_fetch(bounce, ask);
         if (r != WAITER_BLOCKED)
                 return r;
-        grow = waiter->failure;
-        explain_full(&waiter->failure, bounce, ask, ask->fetches ? &grow : NULL);
+        explain_full(bounce, ask);
         holder_recall(&bounce->holder, ask->slots * bounce->holder.unit);
         /* Nothing that could be given back. */
         return bounce->n_taken ? r : -waiter->failure.error;
