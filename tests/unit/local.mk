@@ -79,6 +79,11 @@ TESTS += tests/unit/pool-model
 tests_unit_pool_model_SOURCES = tests/unit/pool-model.c
 tests_unit_pool_model_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_pool_model_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
+check_PROGRAMS += tests/unit/bounce-model
+TESTS += tests/unit/bounce-model
+tests_unit_bounce_model_SOURCES = tests/unit/bounce-model.c $(core_fixture)
+tests_unit_bounce_model_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_bounce_model_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
 endif
 
 # The protocol.
