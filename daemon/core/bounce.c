@@ -386,8 +386,11 @@ static void fetched(void *userdata, const struct failure *failure, uint64_t hand
 }
 
 static void fetch_end(struct bounce *bounce) {
-        if (bounce->fetching)
-                request_withdraw(bounce->fetch);
+        if (!bounce->fetching)
+                return;
+        request_withdraw(bounce->fetch);
+        /* Others may want what it would have got. */
+        broker_of(bounce)->serve_again = true;
         bounce->fetching = false;
         bounce->fetch = NULL;
 }

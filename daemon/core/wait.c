@@ -211,7 +211,7 @@ void waiter_cancel(struct ticket *ticket) {
                         waiter->ops->undo(waiter);
         }
         free(waiter);
-        waiters_serve(broker);
+        requests_serve(broker);
 }
 
 static void waiter_end(struct waiter *waiter, const char *sentence) {
