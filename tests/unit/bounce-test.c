@@ -1136,6 +1136,48 @@ static void test_what_a_narrower_mask_cannot_reach_is_not_used_any_more(void **s
         fixture_stop(&f);
 }
 
+static void test_growing_is_refused_like_any_request_when_its_owner_has_too_many(void **state) {
+        struct fixture f;
+        struct answer to;
+        uint64_t pool;
+
+        fixture_start(&f, HIGH_LAYOUT, NULL);
+        pool = make_pool(&f, fixture_open(&f.caller, &(struct device_options){}), 64 * KIB, MIB);
+        map(&f, pool, 64 * KIB);
+        fixture_limit(&f.caller, QUOTA_waiters, 1);
+        to = ask(&f, &(struct bounce_request){ .bounce = pool, .size = SLOT });
+        require_refused(&to, REASON_no_memory);
+        assert_string_equal(to.failure.values[to.failure.n_values - 1].text, "quota");
+        fixture_stop(&f);
+}
+
+static void test_a_pool_of_a_device_with_a_reserve_grows_in_the_reserve(void **state) {
+        struct fixture f;
+        struct answer reserved = {}, to;
+        struct region_view region;
+        struct mapping_view view;
+        struct failure failure;
+        uint64_t device, pool;
+
+        fixture_start(&f, HIGH_LAYOUT, NULL);
+        device = fixture_open(&f.caller, &(struct device_options){});
+        device_reserve(&f.caller, &(struct reserve_request){ .device = device, .size = MIB }, answer, &reserved);
+        fixture_settle(&f);
+        assert_int_equal(region_get(&f.caller, answer_handle(&reserved), &region, NULL), 0);
+        pool = make_pool(&f, device, 512 * KIB, 4 * MIB);
+        map(&f, pool, 512 * KIB);
+        view = map(&f, pool, SLOT);
+        assert_int_equal(view.region, reserved.handle);
+        assert_int_equal(look(&f, pool).parts, 2);
+        to = ask(&f, &(struct bounce_request){ .bounce = pool, .size = 512 * KIB });
+        require_refused(&to, REASON_no_memory);
+        assert_int_equal(device_unreserve(&f.caller, device, reserved.handle, &failure), -EBUSY);
+        assert_int_equal(bounce_destroy(&f.caller, pool, true, count_visit, &(unsigned){ 0 }, NULL), 0);
+        assert_int_equal(device_unreserve(&f.caller, device, reserved.handle, &failure), 0);
+        fixture_settle(&f);
+        fixture_stop(&f);
+}
+
 /* ---- leases ---- */
 
 static void test_a_lease_is_a_run_of_slots_an_area_by_default(void **state) {
@@ -1287,6 +1329,53 @@ static void test_a_session_takes_its_pools_along_when_it_ends(void **state) {
         fixture_stop(&f);
 }
 
+static void test_what_other_sessions_have_in_a_pool_ends_with_the_pools_session(void **state) {
+        struct fixture f;
+        struct caller second;
+        struct answer mapped = {}, leased, waiting = {};
+        struct lease_view lease;
+        struct failure failure;
+        uint64_t pool = start_with_pool(&f, 8192);
+
+        second = fixture_session(&f, NULL);
+        bounce_map(&second, &(struct bounce_request){ .bounce = pool, .size = SLOT }, answer, &mapped);
+        leased = ask_lease(&f, &second, pool, 3, 0);
+        bounce_map(&second, &(struct bounce_request){ .bounce = pool, .size = SLOT, .wait_ms = 1000 }, answer, &waiting);
+        session_close(f.caller.session);
+        require_refused(&waiting, REASON_gone);
+        assert_int_equal(bounce_unmap(&second, answer_handle(&mapped), 0, NULL, &failure), -EINVAL);
+        assert_int_equal(lease_get(&second, answer_handle(&leased), &lease, &failure), -EINVAL);
+        f.caller = second;
+        assert_int_equal(fixture_usage(&second, QUOTA_mappings) + fixture_usage(&second, QUOTA_leases), 0);
+        fixture_stop(&f);
+}
+
+static int sum_slots(const struct bounce_view *view, void *userdata) {
+        *(uint64_t *)userdata += view->slots;
+        return 0;
+}
+
+static void test_pools_are_listed_by_device_and_owner(void **state) {
+        struct fixture f;
+        struct caller other;
+        uint64_t first, second, slots = 0;
+
+        fixture_start(&f, HIGH_LAYOUT, NULL);
+        first = make_pool(&f, fixture_open(&f.caller, &(struct device_options){ .name = "one" }), 4096, 0);
+        second = make_pool(&f, fixture_open(&f.caller, &(struct device_options){ .name = "two" }), 64 * KIB, 0);
+        assert_int_equal(bounce_visit(&f.caller, 0, NULL, 0, sum_slots, &slots, NULL), 0);
+        assert_int_equal(slots, 2 + 32);
+        assert_int_equal(bounce_visit(&f.caller, look(&f, second).device, NULL, 0, sum_slots, &slots, NULL), 0);
+        assert_int_equal(slots, 2 + 32 + 32);
+        assert_int_equal(bounce_visit(&f.caller, 0, NULL, first, sum_slots, &slots, NULL), 0);
+        assert_int_equal(slots, 2 + 32 + 32 + 32);
+        other = fixture_session(&f, "user:1001");
+        assert_int_equal(bounce_visit(&other, 0, NULL, 0, sum_slots, &slots, NULL), 0);
+        assert_int_equal(bounce_visit(&other, 0, "user:1000", 0, sum_slots, &slots, NULL), -EPERM);
+        assert_int_equal(slots, 2 + 32 + 32 + 32);
+        fixture_stop(&f);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_a_pool_has_whole_slots_and_says_where_it_lies),
@@ -1339,6 +1428,8 @@ int main(void) {
                 cmocka_unit_test(test_a_grown_part_goes_back_when_others_need_memory),
                 cmocka_unit_test(test_unused_parts_make_room_for_one_that_is_large_enough),
                 cmocka_unit_test(test_what_a_narrower_mask_cannot_reach_is_not_used_any_more),
+                cmocka_unit_test(test_growing_is_refused_like_any_request_when_its_owner_has_too_many),
+                cmocka_unit_test(test_a_pool_of_a_device_with_a_reserve_grows_in_the_reserve),
                 cmocka_unit_test(test_a_lease_is_a_run_of_slots_an_area_by_default),
                 cmocka_unit_test(test_a_full_pool_asks_for_leases_back_and_serves_who_waits),
                 cmocka_unit_test(test_a_pool_with_mappings_or_leases_is_busy_unless_forced),
@@ -1346,6 +1437,8 @@ int main(void) {
                 cmocka_unit_test(test_slots_of_a_session_that_says_goodbye_are_free_at_once),
                 cmocka_unit_test(test_a_pool_that_ends_takes_its_resting_slots_along),
                 cmocka_unit_test(test_a_session_takes_its_pools_along_when_it_ends),
+                cmocka_unit_test(test_what_other_sessions_have_in_a_pool_ends_with_the_pools_session),
+                cmocka_unit_test(test_pools_are_listed_by_device_and_owner),
         };
 
         return cmocka_run_group_tests_name("bounce", tests, NULL, NULL);
