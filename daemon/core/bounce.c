@@ -62,14 +62,19 @@ struct bounce {
         uint64_t born_ms;
 };
 
+/* A run of slots, as somebody needs it. */
+struct need {
+        uint64_t size, offset; /* of a mapping: bytes; offset: of its start within the first slot */
+        uint64_t slots;
+        enum dma_direction direction;
+};
+
 /* What somebody asks of a pool. */
 struct ask {
         struct waiter waiter;
         enum { ASK_CREATE, ASK_MAP, ASK_LEASE } kind;
         uint64_t id;           /* not reused by the pool */
-        uint64_t size, offset; /* of a mapping: bytes; offset: of its start within the first slot */
-        uint64_t slots;
-        enum dma_direction direction;
+        struct need need;
         unsigned begun;        /* parts that were fetched for it */
         unsigned failed;       /* 1: more than it needs was not to be had; 2: what it needs was not either */
         enum reason grow;      /* why not */
@@ -195,7 +200,7 @@ static uint64_t run_boundary(const struct bounce *bounce, const struct ask *ask)
 
 static struct arena_request run_want(const struct bounce *bounce, const struct ask *ask) {
         return (struct arena_request){
-                .size = ask->slots * bounce->holder.unit,
+                .size = ask->need.slots * bounce->holder.unit,
                 .boundary = run_boundary(bounce, ask),
                 .limit = reach(bounce->holder.device),
         };
@@ -231,7 +236,7 @@ static int run_take(struct bounce *bounce, const struct ask *ask, struct arena_b
         part = bounce->parts[ret->tag];
         if (!part->taken)
                 part_rest_end(part);
-        part->taken += ask->slots;
+        part->taken += ask->need.slots;
         bounce->n_taken++;
         return 0;
 }
@@ -308,7 +313,7 @@ static void add_numbers(struct failure *failure, const struct bounce *bounce, co
 
         arena_usage(bounce->arena, &usage);
         failure_add_number(failure, "bounce", bounce->holder.handle);
-        failure_add_number(failure, "asked", ask->slots);
+        failure_add_number(failure, "asked", ask->need.slots);
         failure_add_number(failure, "slots", slots_of(bounce));
         failure_add_number(failure, "in_use", slots_of(bounce) - usage.free_bytes / bounce->holder.unit);
         failure_add_number(failure, "largest_free", usage.largest_free / bounce->holder.unit);
@@ -319,19 +324,19 @@ static void add_numbers(struct failure *failure, const struct bounce *bounce, co
 static void explain_full(const struct bounce *bounce, struct ask *ask) {
         struct failure *failure = &ask->waiter.failure;
         const uint64_t unit = bounce->holder.unit;
-        const bool capped = bounce->max_size && bounce->max_size < bounce->size + ask->slots * unit;
+        const bool capped = bounce->max_size && bounce->max_size < bounce->size + ask->need.slots * unit;
         struct arena_usage usage;
         const char *why;
 
         arena_usage(bounce->arena, &usage);
-        why = usage.largest_free >= ask->slots * unit ? ": what is free does not suit the device's mask or boundary"
+        why = usage.largest_free >= ask->need.slots * unit ? ": what is free does not suit the device's mask or boundary"
               : ask->grow                             ? ", and it could not grow"
               : capped                                ? ", and it has grown as far as it may"
                                                       : "";
-        failure_set(failure, usage.free_bytes < ask->slots * unit ? REASON_no_memory : REASON_no_contiguous,
+        failure_set(failure, usage.free_bytes < ask->need.slots * unit ? REASON_no_memory : REASON_no_contiguous,
                     "Bounce pool %llu of device %s is full: a run of %llu slots was asked for, %llu of %llu slots are in use, "
                     "and the largest free run has %llu%s", (unsigned long long)bounce->holder.handle,
-                    bounce->holder.device->name, (unsigned long long)ask->slots,
+                    bounce->holder.device->name, (unsigned long long)ask->need.slots,
                     (unsigned long long)(slots_of(bounce) - usage.free_bytes / unit), (unsigned long long)slots_of(bounce),
                     (unsigned long long)(usage.largest_free / unit), why);
         add_numbers(failure, bounce, ask);
@@ -353,7 +358,7 @@ static void ask_refuse(struct waiter *waiter, enum reason reason) {
                 failure_add_number(failure, "wait_ms", waiter->wait_ms);
         } else if (reason == REASON_timeout) {
                 failure_set(failure, reason, "No run of %llu slots became free in bounce pool %llu within %llu ms",
-                            (unsigned long long)ask->slots, (unsigned long long)bounce->holder.handle,
+                            (unsigned long long)ask->need.slots, (unsigned long long)bounce->holder.handle,
                             (unsigned long long)waiter->wait_ms);
                 add_numbers(failure, bounce, ask);
                 failure_add_number(failure, "wait_ms", waiter->wait_ms);
@@ -445,7 +450,7 @@ static void make_room(struct bounce *bounce, uint64_t needed) {
 
 /* As much as the pool had at first is asked for; if there is not so much, what is needed. 0: it does not grow. */
 static uint64_t fetch_size(struct bounce *bounce, const struct ask *ask, bool *ret_least) {
-        uint64_t needed = round_up(ask->slots * bounce->holder.unit, part_unit(bounce)), room;
+        uint64_t needed = round_up(ask->need.slots * bounce->holder.unit, part_unit(bounce)), room;
 
         *ret_least = true;
         if (ask->kind == ASK_CREATE)
@@ -502,11 +507,11 @@ static int give_mapping(struct bounce *bounce, struct ask *ask, const struct are
                                 .device = bounce->holder.device,
                                 .holder = &bounce->holder,
                                 .alloc = part->alloc,
-                                .addr = part->alloc->addr + (run->addr - part->alloc->dma_addr) + ask->offset,
-                                .dma_addr = run->addr + ask->offset,
-                                .size = ask->size,
-                                .slots = ask->slots,
-                                .direction = ask->direction,
+                                .addr = part->alloc->addr + (run->addr - part->alloc->dma_addr) + ask->need.offset,
+                                .dma_addr = run->addr + ask->need.offset,
+                                .size = ask->need.size,
+                                .slots = ask->need.slots,
+                                .direction = ask->need.direction,
                                 .key = ask->waiter.key,
                         },
                         &mapping, &ask->waiter.failure);
@@ -515,7 +520,7 @@ static int give_mapping(struct bounce *bounce, struct ask *ask, const struct are
         ask->handle = mapping->handle;
         bounce->n_mappings++;
         bounce->maps++;
-        bounce->used += ask->slots;
+        bounce->used += ask->need.slots;
         return 0;
 }
 
@@ -525,12 +530,12 @@ static int give_lease(struct bounce *bounce, struct ask *ask, const struct arena
         int r;
 
         r = lease_new(ask->waiter.session, &bounce->holder, part->alloc,
-                      part->alloc->addr + (run->addr - part->alloc->dma_addr), ask->slots, ask->waiter.key, &lease,
+                      part->alloc->addr + (run->addr - part->alloc->dma_addr), ask->need.slots, ask->waiter.key, &lease,
                       &ask->waiter.failure);
         if (r < 0)
                 return r;
         ask->handle = lease->handle;
-        bounce->leased += ask->slots;
+        bounce->leased += ask->need.slots;
         return 0;
 }
 
@@ -539,7 +544,7 @@ static int ask_give(struct bounce *bounce, struct ask *ask, const struct arena_b
 
         r = ask->kind == ASK_MAP ? give_mapping(bounce, ask, run) : give_lease(bounce, ask, run);
         if (r < 0) {
-                run_free(bounce, run->addr, ask->slots);
+                run_free(bounce, run->addr, ask->need.slots);
                 return r;
         }
         ask->waiter.key = NULL;
@@ -577,7 +582,7 @@ static int ask_serve(struct waiter *waiter) {
         if (r != WAITER_BLOCKED)
                 return r;
         explain_full(bounce, ask);
-        holder_recall(&bounce->holder, ask->slots * bounce->holder.unit);
+        holder_recall(&bounce->holder, ask->need.slots * bounce->holder.unit);
         /* Nothing that could be given back. */
         return bounce->n_taken ? r : -waiter->failure.error;
 }
@@ -880,7 +885,7 @@ static uint64_t most_slots(const struct bounce *bounce) {
 }
 
 /* What of a request can be told before anything is looked for. */
-static int request_check(const struct bounce *bounce, const struct bounce_request *request, struct ask *ret,
+static int request_check(const struct bounce *bounce, const struct bounce_request *request, struct need *ret,
                          struct failure *failure) {
         const struct device *device = bounce->holder.device;
         const uint64_t unit = bounce->holder.unit;
@@ -913,16 +918,17 @@ static struct ticket *ask_submit(const struct caller *caller, const struct bounc
         struct request_key *key = NULL;
         struct failure failure = {};
         struct bounce *bounce = NULL;
-        struct ask want = {}, *ask;
+        struct need need = {};
+        struct ask *ask;
         int r;
 
         r = bounce_find(&(struct caller){ .session = caller->session }, request->bounce, &bounce, &failure);
         if (r == 0 && kind == ASK_MAP)
-                r = request_check(bounce, request, &want, &failure);
+                r = request_check(bounce, request, &need, &failure);
         else if (r == 0)
-                want.slots = request->size ? request->size : larger(bounce->first_size / bounce->holder.unit / bounce->areas, 1);
-        if (r == 0 && want.slots > most_slots(bounce))
-                r = too_large(&failure, "More slots than the pool can ever have in one run", want.slots, most_slots(bounce));
+                need.slots = request->size ? request->size : larger(bounce->first_size / bounce->holder.unit / bounce->areas, 1);
+        if (r == 0 && need.slots > most_slots(bounce))
+                r = too_large(&failure, "More slots than the pool can ever have in one run", need.slots, most_slots(bounce));
         if (r == 0)
                 r = key_begin(owner, request->request_key, kind == ASK_MAP ? HANDLE_MAPPING : HANDLE_LEASE,
                               request->request_digest, &key, &failure);
@@ -937,10 +943,7 @@ static struct ticket *ask_submit(const struct caller *caller, const struct bounc
         ask = ask_new(bounce, kind, caller->session, request->wait_ms, request->high, done, userdata, &failure);
         if (!ask)
                 return refuse(owner, key, &failure, done, userdata);
-        ask->offset = want.offset;
-        ask->size = want.size;
-        ask->slots = want.slots;
-        ask->direction = want.direction;
+        ask->need = need;
         ask->waiter.key = key;
         return waiter_submit(&ask->waiter);
 }

@@ -78,7 +78,6 @@ static void waiter_answer(struct waiter *waiter, bool failed) {
         waiter->holder = NULL;
         waiter->session = NULL;
         DL_APPEND(waiter->broker->answered, waiter);
-        waiter->broker->serve_again = true;
 }
 
 void waiters_deliver(struct broker *broker) {
