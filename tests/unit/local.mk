@@ -61,6 +61,12 @@ tests_unit_bounce_test_SOURCES = tests/unit/bounce-test.c $(core_fixture)
 tests_unit_bounce_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_bounce_test_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
 
+check_PROGRAMS += tests/unit/bounce-chaos
+TESTS += tests/unit/bounce-chaos
+tests_unit_bounce_chaos_SOURCES = tests/unit/bounce-chaos.c $(core_fixture)
+tests_unit_bounce_chaos_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_bounce_chaos_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
+
 check_PROGRAMS += tests/unit/bounce-memory-test
 TESTS += tests/unit/bounce-memory-test
 tests_unit_bounce_memory_test_SOURCES = tests/unit/bounce-memory-test.c $(core_fixture)
