@@ -338,9 +338,9 @@ int pool_block_at(const struct caller *caller, uint64_t addr, bool machine, stru
 struct bounce_options {
         uint64_t device;
         uint64_t size;      /* bytes, rounded up to whole slots and pages */
-        uint64_t slot_size; /* power of two; 0: 2048; raised so that min_align_mask's bits survive; told by the view */
+        uint64_t slot_size; /* power of two from 64; 0: 2048; raised so that min_align_mask's bits survive; told by the view */
         uint64_t areas;     /* equal parts of `size` that leases take by default; 0: 1 */
-        uint64_t max_size;  /* to which it grows on demand; 0: it does not */
+        uint64_t max_size;  /* to which it grows on demand, and shrinks again when that is not used; 0: it does not grow */
         uint64_t wait_ms;   /* for its memory */
         bool high;
         const char *request_key;
@@ -387,11 +387,13 @@ struct bounce_request {
 };
 
 /* done gets the mapping's handle. A pool that is full answers no_memory or no_contiguous with the numbers: asked, in use, the
- * largest free run, all in slots. `limit`: larger than the pool can ever be, or than the device's segments. */
+ * largest free run, all in slots. `limit`: larger than the pool can ever be, or than the device's segments. `boundary`: it
+ * would have to cross the device's. would_block: others wait. timeout, with the same numbers. gone: the pool or the session
+ * has ended. Only of a pool of the caller's owner. */
 struct ticket *bounce_map(const struct caller *caller, const struct bounce_request *request, broker_done_fn done,
                           void *userdata);
 /* The mapping's whole size and its direction, as it was made; size 0 and direction NULL: not told, not checked.
- * Reasons: unknown_handle, double_free, wrong_size, wrong_direction. */
+ * Reasons: unknown_handle (also for an allocation's), double_free, wrong_size, wrong_direction. */
 int bounce_unmap(const struct caller *caller, uint64_t mapping, uint64_t size, const enum dma_direction *direction,
                  struct failure *failure);
 enum dma_sync { DMA_SYNC_ANY, DMA_SYNC_FOR_CPU, DMA_SYNC_FOR_DEVICE };
@@ -400,7 +402,8 @@ enum dma_sync { DMA_SYNC_ANY, DMA_SYNC_FOR_CPU, DMA_SYNC_FOR_DEVICE };
  * only, and the reverse. */
 int bounce_sync(const struct caller *caller, uint64_t mapping, uint64_t offset, uint64_t size,
                 const enum dma_direction *direction, enum dma_sync sync, struct failure *failure);
-/* A lease of a run of slots; done gets its handle. */
+/* A lease of a run of slots, all of them or none; done gets its handle. It may lie across the device's boundary: whoever
+ * divides it sees to that. */
 struct ticket *bounce_lease(const struct caller *caller, const struct bounce_request *request, broker_done_fn done,
                             void *userdata);
 
@@ -430,9 +433,11 @@ struct mapping_request {
 
 /* Make an allocation, the device's own or another's that is shareable, reachable for the device. The allocation stays until
  * it is unmapped. Reasons: unknown_device, unknown_handle, wrong_device (not shareable), bad_address (outside), mask,
- * boundary, limit, quota, unsupported (an iova where nothing translates). */
+ * boundary, limit, quota, unsupported (an iova where nothing translates; memory of a pool). It is revoked, and told as a
+ * leak, when the allocation ends before it, with its own device or session. */
 int mapping_map(const struct caller *caller, const struct mapping_request *request, uint64_t *ret_handle,
                 struct failure *failure);
+/* Reasons: unknown_handle (also for a bounce pool's), double_free. */
 int mapping_unmap(const struct caller *caller, uint64_t mapping, struct failure *failure);
 int mapping_get(const struct caller *caller, uint64_t mapping, struct mapping_view *ret, struct failure *failure);
 int mapping_visit(const struct caller *caller, uint64_t device, const char *owner, uint64_t after, mapping_visit_fn visit,

@@ -5,11 +5,12 @@
  *              │         │           │          └─ mapping
  *              │         │           └─ lease                   (a span of a holder's pieces)
  *              │         ├─ window ── region                    (the owner's memory, by source and NUMA node)
- *              │         └─ request                             (what waits, first come, first served)
+ *              │         └─ request                             (what waits for memory, first come, first served)
  *              └─ supply ── stock, region                       (a memory source and what is free in it)
  *
  * A region is one machine-contiguous run in a file of its own. It belongs to one owner; allocations of that owner share
- * it. It lies either in one of the owner's windows or, when it was reserved, in one device's reserve. */
+ * it. It lies either in one of the owner's windows or, when it was reserved, in one device's reserve. What waits for pieces of
+ * a holder is a waiter, in a queue of the holder's own. */
 #ifndef DMAB_CORE_OBJECTS_H
 #define DMAB_CORE_OBJECTS_H
 
@@ -504,7 +505,7 @@ uint64_t pools_deadline(const struct broker *broker);
 
 /* bounce.c */
 void bounces_end(struct device *device);
-/* Give idle parts back, for this request. true: some memory is on its way. */
+/* Give idle parts back, for this request. true: it is worth another attempt. */
 bool bounces_reclaim(struct broker *broker, const struct request *request);
 /* The slots of a mapping that ends are the pool's again; died: its client vanished. */
 void bounce_unmapped(const struct mapping *mapping, bool died);

@@ -1102,6 +1102,25 @@ static void test_a_grown_part_goes_back_when_others_need_memory(void **state) {
         fixture_stop(&f);
 }
 
+static void test_a_grown_part_goes_back_when_its_owner_needs_memory_in_the_same_region(void **state) {
+        struct fixture f;
+        struct alloc_view all;
+        uint64_t device, pool;
+
+        fixture_start(&f, "256k@0x100000000", NULL);
+        device = fixture_open(&f.caller, &(struct device_options){});
+        /* One region for everything. */
+        all = fixture_alloc(&f, &f.caller, &(struct alloc_request){ .device = device, .size = 256 * KIB, .high = true });
+        assert_int_equal(coherent_free(&f.caller, all.handle, NULL), 0);
+        pool = make_pool(&f, device, 16 * KIB, 128 * KIB);
+        map(&f, pool, 16 * KIB);
+        unmap(&f, map(&f, pool, 112 * KIB).handle);
+        assert_int_equal(fixture_usage(&f.caller, QUOTA_regions), 1);
+        fixture_alloc(&f, &f.caller, &(struct alloc_request){ .device = device, .size = 200 * KIB, .high = true });
+        assert_int_equal(look(&f, pool).parts, 1);
+        fixture_stop(&f);
+}
+
 static void test_unused_parts_make_room_for_one_that_is_large_enough(void **state) {
         struct fixture f;
         uint64_t pool, small;
@@ -1426,6 +1445,7 @@ int main(void) {
                 cmocka_unit_test(test_who_may_not_wait_still_waits_for_memory_that_is_being_fetched),
                 cmocka_unit_test(test_a_grown_part_goes_back_when_it_stays_unused),
                 cmocka_unit_test(test_a_grown_part_goes_back_when_others_need_memory),
+                cmocka_unit_test(test_a_grown_part_goes_back_when_its_owner_needs_memory_in_the_same_region),
                 cmocka_unit_test(test_unused_parts_make_room_for_one_that_is_large_enough),
                 cmocka_unit_test(test_what_a_narrower_mask_cannot_reach_is_not_used_any_more),
                 cmocka_unit_test(test_growing_for_a_request_is_not_another_one_that_waits),
