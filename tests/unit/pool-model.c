@@ -1,6 +1,7 @@
 /* Random steps on pools, compared with a model that knows of each 64 bytes of memory who has them. POOL_MODEL_STEPS
  * (1,000,000) is divided among the seeds; POOL_MODEL_SEED runs one seed only. After each step nothing may be under way, so
- * that what is not answered waits, and whoever is first in a queue must not find enough free blocks. */
+ * that what is not answered waits, and whoever is first in a queue must not find enough free blocks. Some answers call the
+ * core again, also to end what they were asked of. */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -50,7 +51,8 @@ struct model_lease {
 
 struct ask {
         struct model *model;
-        bool live, lease, high, settled;
+        bool live, lease, high;
+        bool asking; /* the call has not returned */
         uint8_t pool, session, key;
         uint64_t count, wait_ms, deadline, number;
         struct ticket *ticket;
@@ -64,7 +66,7 @@ struct model_key {
 
 struct model {
         uint64_t now, random, number;
-        unsigned seed, step;
+        unsigned seed, step, nested;
         struct broker *broker;
         struct source *source;
         struct session *sessions[N_SESSIONS], *other;
@@ -104,8 +106,19 @@ static struct caller caller_of(const struct model *model, unsigned session) {
         return (struct caller){ .session = model->sessions[session] };
 }
 
+/* While a session ends, others are answered. */
+static unsigned live_session(const struct model *model, unsigned i) {
+        while (!model->sessions[i])
+                i = (i + 1) % N_SESSIONS;
+        return i;
+}
+
+static unsigned any_session(struct model *model) {
+        return live_session(model, model_below(model, N_SESSIONS));
+}
+
 static void model_settle(struct model *model) {
-        while (!broker_settled(model->broker)) {
+        while (!model->nested && !broker_settled(model->broker)) {
                 model->source->ops->wait(model->source);
                 model->source->ops->dispatch(model->source);
         }
@@ -195,7 +208,7 @@ static void all_clear(struct model *model, int pool, int session, bool rest) {
 }
 
 static struct pool_view look(struct model *model, unsigned i) {
-        const struct caller caller = caller_of(model, 0);
+        const struct caller caller = caller_of(model, live_session(model, 0));
         struct pool_view view;
 
         REQUIRE(model, pool_get(&caller, model->pools[i].handle, &view, NULL) == 0);
@@ -235,12 +248,15 @@ static void ask_failed(struct model *model, const struct ask *ask, const struct 
 static void ask_in_order(struct model *model, const struct ask *ask) {
         size_t i;
 
-        if (ask->high && !ask->wait_ms)
+        /* Nor may those who are served, but told after this one, be taken for waiting. */
+        if (model->nested || (ask->high && !ask->wait_ms))
                 return;
         for (i = 0; i < N_ASKS; i++)
                 REQUIRE(model, &model->asks[i] == ask || !model->asks[i].live || model->asks[i].pool != ask->pool ||
                                        model->asks[i].number > ask->number || model->asks[i].high != ask->high);
 }
+
+static void step_nested(struct model *model);
 
 static void on_blocks(void *userdata, const struct failure *failure, const struct pool_block *blocks, size_t n) {
         struct ask *ask = userdata;
@@ -277,12 +293,13 @@ static void on_blocks(void *userdata, const struct failure *failure, const struc
                 key->number = ask->number;
                 key->count = n;
         }
+        step_nested(model);
 }
 
 static void on_lease(void *userdata, const struct failure *failure, uint64_t handle) {
         struct ask *ask = userdata;
         struct model *model = ask->model;
-        const struct caller caller = caller_of(model, 0);
+        const struct caller caller = caller_of(model, live_session(model, 0));
         struct lease_view view;
         uint64_t i;
 
@@ -302,6 +319,7 @@ static void on_lease(void *userdata, const struct failure *failure, uint64_t han
         model->leases[model->n_leases++] = (struct model_lease){
                 .handle = handle, .addr = view.dma_addr, .count = view.count, .pool = ask->pool, .session = ask->session,
         };
+        step_nested(model);
 }
 
 static void on_pool(void *userdata, const struct failure *failure, uint64_t handle) {
@@ -321,7 +339,7 @@ static int any_pool(struct model *model) {
 
 static void step_create(struct model *model) {
         static const uint64_t sizes[] = { 64, 100, 512, 1536, 4096, 5000, 16384 };
-        const struct caller caller = caller_of(model, 0);
+        const struct caller caller = caller_of(model, live_session(model, 0));
         struct pool_options options = { .name = "pool", .device = model->device };
         unsigned i = model_below(model, N_POOLS);
         struct model_pool *pool = &model->pools[i];
@@ -342,12 +360,21 @@ static void step_create(struct model *model) {
         memset(pool->n, 0, sizeof(pool->n));
 }
 
-static void pool_gone(struct model *model, unsigned i) {
+/* It ends, and its memory serves those who wait for another pool at once. */
+static uint64_t pool_forget(struct model *model, unsigned i) {
+        uint64_t handle = model->pools[i].handle;
+
+        if (handle)
+                all_clear(model, (int)i, -1, false);
+        model->pools[i].handle = 0;
+        return handle;
+}
+
+static void pool_forgotten(struct model *model, unsigned i) {
         size_t j;
 
         for (j = 0; j < N_ASKS; j++)
-                REQUIRE(model, !model->asks[j].live || model->asks[j].pool != i);
-        model->pools[i].handle = 0;
+                REQUIRE(model, model->nested || !model->asks[j].live || model->asks[j].pool != i);
 }
 
 static int count_block(const struct pool_block *block, void *userdata) {
@@ -356,21 +383,23 @@ static int count_block(const struct pool_block *block, void *userdata) {
 }
 
 static void step_destroy(struct model *model) {
-        const struct caller caller = caller_of(model, model_below(model, N_SESSIONS));
-        bool force = model_below(model, 2);
+        const struct caller caller = caller_of(model, any_session(model));
+        bool force = model->nested || model_below(model, 2);
         int i = any_pool(model), r;
-        uint64_t busy = 0, out;
+        uint64_t busy = 0, out, handle;
+        bool ends;
 
         if (i < 0)
                 return;
         out = model->pools[i].n[USED] + model->pools[i].n[LEASED];
-        /* Its memory serves those who wait for another pool at once. */
-        if (!out || force)
-                all_clear(model, i, -1, false);
-        r = pool_destroy(&caller, model->pools[i].handle, force, count_block, &busy, NULL);
-        REQUIRE(model, busy == out && r == (out && !force ? -EBUSY : 0));
-        if (r == 0)
-                pool_gone(model, (unsigned)i);
+        ends = force || !out;
+        handle = ends ? pool_forget(model, (unsigned)i) : model->pools[i].handle;
+        r = pool_destroy(&caller, handle, force, count_block, &busy, NULL);
+        /* What has been taken for those who are about to be told is not in the model yet. */
+        REQUIRE(model, model->nested || busy == out);
+        REQUIRE(model, r == (ends ? 0 : -EBUSY));
+        if (ends)
+                pool_forgotten(model, (unsigned)i);
 }
 
 static void step_ask(struct model *model) {
@@ -384,20 +413,20 @@ static void step_ask(struct model *model) {
         char key[8];
         int i = any_pool(model);
 
-        while (ask < model->asks + N_ASKS && ask->live)
+        while (ask < model->asks + N_ASKS && (ask->live || ask->asking))
                 ask++;
         if (i < 0 || ask == model->asks + N_ASKS)
                 return;
         request.pool = model->pools[i].handle;
         request.count = 1 + (model_below(model, 4) ? model_below(model, 4) : model_below(model, COUNT_MAX));
-        *ask = (struct ask){ .model = model, .live = true, .high = request.high, .pool = (uint8_t)i, .count = request.count,
+        *ask = (struct ask){ .model = model, .live = true, .asking = true, .high = request.high, .pool = (uint8_t)i, .count = request.count,
                              .wait_ms = request.wait_ms, .deadline = model->now + request.wait_ms,
                              .number = ++model->number };
-        ask->session = (uint8_t)model_below(model, N_SESSIONS);
+        ask->session = (uint8_t)any_session(model);
         ask->lease = model_below(model, 3) == 0;
         caller = caller_of(model, ask->session);
         if (ask->lease && model->n_leases >= N_LEASES - 20) {
-                ask->live = false;
+                ask->live = ask->asking = false;
                 return;
         }
         if (!ask->lease && model_below(model, 8) == 0) {
@@ -410,7 +439,8 @@ static void step_ask(struct model *model) {
                                  : pool_alloc(&caller, &request, on_blocks, ask);
         REQUIRE(model, ask->ticket || !ask->live);
         model_settle(model);
-        REQUIRE(model, !ask->live || request.wait_ms);
+        REQUIRE(model, model->nested || !ask->live || request.wait_ms);
+        ask->asking = false;
 }
 
 static void cancel(struct model *model, struct ask *ask) {
@@ -422,13 +452,13 @@ static void cancel(struct model *model, struct ask *ask) {
 static void step_cancel(struct model *model) {
         struct ask *ask = &model->asks[model_below(model, N_ASKS)];
 
-        if (ask->live)
+        if (ask->live && !ask->asking)
                 cancel(model, ask);
 }
 
 static void step_free(struct model *model) {
         uint64_t addrs[4], n = 1 + model_below(model, 4), i, j;
-        const struct caller caller = caller_of(model, model_below(model, N_SESSIONS));
+        const struct caller caller = caller_of(model, any_session(model));
         bool good = true;
         unsigned pool;
         int r;
@@ -437,7 +467,7 @@ static void step_free(struct model *model) {
                 return;
         for (i = 0; i < n; i++) {
                 addrs[i] = model->held[model_below(model, model->n_held)];
-                if (model_below(model, 50) == 0)
+                if (!model->nested && model_below(model, 50) == 0)
                         addrs[i] += CELL * model_below(model, 3);
         }
         pool = cell_at(model, model->held[0])->pool;
@@ -461,7 +491,7 @@ static void step_free(struct model *model) {
 }
 
 static void step_return(struct model *model) {
-        const struct caller caller = caller_of(model, model_below(model, N_SESSIONS));
+        struct caller caller = caller_of(model, any_session(model));
         uint64_t handle;
         size_t i;
 
@@ -471,6 +501,8 @@ static void step_return(struct model *model) {
         handle = model->leases[i].handle;
         lease_clear(model, i, false);
         REQUIRE(model, lease_return(&caller, handle, LEASE_OF_POOL, NULL) == 0);
+        /* Whoever was served then may have ended the session. */
+        caller = caller_of(model, any_session(model));
         REQUIRE(model, lease_return(&caller, handle, LEASE_OF_POOL, NULL) < 0);
 }
 
@@ -479,12 +511,13 @@ static void session_end(struct model *model, unsigned i, bool died) {
         unsigned j;
 
         all_clear(model, -1, (int)i, died);
+        model->sessions[i] = NULL;
         if (died)
                 session_abandon(session);
         else
                 session_close(session);
         for (j = 0; j < N_ASKS; j++)
-                REQUIRE(model, !model->asks[j].live || model->asks[j].session != i);
+                REQUIRE(model, model->nested || !model->asks[j].live || model->asks[j].session != i);
 }
 
 static void session_begin(struct model *model, unsigned i) {
@@ -499,18 +532,16 @@ static void session_begin(struct model *model, unsigned i) {
 
 /* The first session has the device, and with it the pools. It is answered through, so it is replaced after it ended. */
 static void step_session(struct model *model) {
-        unsigned i = model_below(model, 20) ? 1 + model_below(model, N_SESSIONS - 1) : 0, j;
+        unsigned i = model->nested || model_below(model, 20) ? 1 + model_below(model, N_SESSIONS - 1) : 0, j;
 
-        if (i == 0) {
-                for (j = 0; j < N_POOLS; j++)
-                        if (model->pools[j].handle)
-                                all_clear(model, (int)j, -1, false);
-        }
-        session_end(model, i, model_below(model, 2));
-        if (i == 0)
-                for (j = 0; j < N_POOLS; j++)
-                        if (model->pools[j].handle)
-                                pool_gone(model, j);
+        if (!model->sessions[i])
+                return;
+        for (j = 0; i == 0 && j < N_POOLS; j++)
+                pool_forget(model, j);
+        /* What is about to be told would rest, too, and the model does not know of it. */
+        session_end(model, i, !model->nested && model_below(model, 2));
+        for (j = 0; i == 0 && j < N_POOLS; j++)
+                pool_forgotten(model, j);
         session_begin(model, i);
 }
 
@@ -538,7 +569,7 @@ static void step_pressure(struct model *model) {
 }
 
 static void step_trim(struct model *model) {
-        const struct caller caller = caller_of(model, 0);
+        const struct caller caller = caller_of(model, live_session(model, 0));
         uint64_t bytes;
         int i = any_pool(model);
 
@@ -565,7 +596,7 @@ static void step_look(struct model *model) {
                 [FREE] = POOL_BLOCK_FREE, [USED] = POOL_BLOCK_USED, [LEASED] = POOL_BLOCK_LEASED,
                 [RESTING] = POOL_BLOCK_QUARANTINED,
         };
-        const struct caller caller = caller_of(model, 1);
+        const struct caller caller = caller_of(model, any_session(model));
         uint64_t i = model_below(model, N_CELLS);
         const struct cell *cell = &model->cells[i];
         struct pool_block_view view;
@@ -578,6 +609,25 @@ static void step_look(struct model *model) {
         REQUIRE(model, view.state == states[cell->state] && (view.lease != 0) == (cell->state == LEASED));
         if (cell->state != FREE)
                 REQUIRE(model, view.pool == model->pools[cell->pool].handle && cell_at(model, view.dma_addr)->start);
+}
+
+/* From within an answer. */
+static void step_nested(struct model *model) {
+        static void (*const steps[])(struct model *) = {
+                step_ask, step_free, step_return, step_cancel, step_trim, step_ask, step_free, step_ask,
+        };
+        unsigned dice = model_below(model, 256);
+
+        if (model->nested == 2 || dice >= 64)
+                return;
+        model->nested++;
+        if (dice == 0)
+                step_session(model);
+        else if (dice == 1)
+                step_destroy(model);
+        else
+                steps[dice % 8](model);
+        model->nested--;
 }
 
 /* ---- after each step ---- */
