@@ -189,7 +189,8 @@ fail:
         if (pool)
                 free(pool->name);
         free(pool);
-        return r == -ENOMEM && !failure->error ? failure_set(failure, REASON_no_memory, "The daemon itself is out of memory") : r;
+        /* What was refused for a reason has said so. */
+        return failure->error ? r : failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
 }
 
 struct ticket *pool_create(const struct caller *caller, const struct pool_options *options, broker_done_fn done,

@@ -419,9 +419,11 @@ static void step_ask(struct model *model) {
                 return;
         request.pool = model->pools[i].handle;
         request.count = 1 + (model_below(model, 4) ? model_below(model, 4) : model_below(model, COUNT_MAX));
-        *ask = (struct ask){ .model = model, .live = true, .asking = true, .high = request.high, .pool = (uint8_t)i, .count = request.count,
-                             .wait_ms = request.wait_ms, .deadline = model->now + request.wait_ms,
-                             .number = ++model->number };
+        *ask = (struct ask){
+                .model = model, .live = true, .asking = true, .high = request.high, .pool = (uint8_t)i,
+                .count = request.count, .wait_ms = request.wait_ms, .deadline = model->now + request.wait_ms,
+                .number = ++model->number,
+        };
         ask->session = (uint8_t)any_session(model);
         ask->lease = model_below(model, 3) == 0;
         caller = caller_of(model, ask->session);

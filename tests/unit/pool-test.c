@@ -482,6 +482,52 @@ static void test_a_pool_of_another_owner_is_unknown(void **state) {
         stop(&f);
 }
 
+static int note_pool(const struct pool_view *view, void *userdata) {
+        uint64_t *seen = userdata;
+
+        seen[++seen[0]] = view->handle;
+        return 0;
+}
+
+static void test_pools_are_listed_by_device_and_owner_in_a_stable_order(void **state) {
+        struct caller other, admin;
+        struct fixture f;
+        uint64_t pools[3], second, seen[10] = {};
+        static struct answer to;
+
+        start(&f, "16M@0x140000000", NULL);
+        second = open_device(&f.caller, &(struct device_options){ .name = "disk", .node = -1 });
+        pools[0] = make(&f, (struct pool_options){ .size = 64 });
+        pools[1] = make(&f, (struct pool_options){ .size = 64, .device = second });
+        other = login(&f, "user:1001");
+        create(&f, &other, (struct pool_options){ .size = 64, .device = open_device(&other, &(struct device_options){
+                                                                  .name = "nic", .node = -1 }) }, &to);
+        settle(&f);
+        pools[2] = to.handle;
+        assert_int_equal(pool_visit(&f.caller, 0, NULL, 0, note_pool, seen, NULL), 0);
+        assert_int_equal(seen[0], 2);
+        assert_int_equal(seen[1], pools[0]);
+        assert_int_equal(seen[2], pools[1]);
+        seen[0] = 0;
+        assert_int_equal(pool_visit(&f.caller, 0, NULL, pools[0], note_pool, seen, NULL), 0);
+        assert_int_equal(seen[0], 1);
+        seen[0] = 0;
+        assert_int_equal(pool_visit(&f.caller, second, NULL, 0, note_pool, seen, NULL), 0);
+        assert_int_equal(seen[0], 1);
+        assert_int_equal(seen[1], pools[1]);
+        assert_int_equal(pool_visit(&f.caller, 0, "user:1001", 0, note_pool, seen, NULL), -EPERM);
+        admin = f.caller;
+        admin.admin = true;
+        seen[0] = 0;
+        assert_int_equal(pool_visit(&admin, 0, NULL, 0, note_pool, seen, NULL), 0);
+        assert_int_equal(seen[0], 3);
+        seen[0] = 0;
+        assert_int_equal(pool_visit(&admin, 0, "user:1001", 0, note_pool, seen, NULL), 0);
+        assert_int_equal(seen[0], 1);
+        assert_int_equal(seen[1], pools[2]);
+        stop(&f);
+}
+
 /* ---- tests: blocks ---- */
 
 static void test_all_blocks_of_a_request_are_given_or_none(void **state) {
@@ -1341,6 +1387,32 @@ static void test_memory_that_a_pool_does_not_need_any_more_goes_to_who_waits_for
         free(to);
 }
 
+static void test_a_device_with_a_reserve_gets_its_pools_idle_slabs_back(void **state) {
+        struct answer *to = calloc(1, sizeof(*to));
+        struct fixture f;
+        uint64_t pool, addrs[4];
+        size_t i;
+
+        start(&f, "16M@0x140000000", NULL);
+        device_reserve(&f.caller, &(struct reserve_request){ .device = f.device, .size = 2 * MIB }, answer, to);
+        settle(&f);
+        assert_int_equal(to->failure.error, 0);
+        pool = make(&f, (struct pool_options){ .size = 512 * KIB, .max_blocks = 4 });
+        for (i = 0; i < 4; i++)
+                addrs[i] = take(&f, pool);
+        refuse(&f, (struct pool_request){ .pool = pool, .count = 1 }, REASON_limit);
+        for (i = 0; i < 4; i++)
+                give_back(&f, pool, addrs[i]);
+        *to = (struct answer){};
+        coherent_alloc(&f.caller, &(struct alloc_request){ .device = f.device, .size = MIB }, answer, to);
+        settle(&f);
+        assert_true(to->given);
+        assert_int_equal(to->failure.error, 0);
+        assert_int_equal(view_of(&f, pool).slabs, 0);
+        free(to);
+        stop(&f);
+}
+
 /* ---- tests: the same again ---- */
 
 static void test_the_same_key_gives_the_same_blocks_until_one_is_freed(void **state) {
@@ -1653,6 +1725,7 @@ int main(void) {
                 cmocka_unit_test(test_no_slab_is_larger_than_the_device_takes),
                 cmocka_unit_test(test_each_impossible_pool_has_its_own_reason),
                 cmocka_unit_test(test_a_pool_of_another_owner_is_unknown),
+                cmocka_unit_test(test_pools_are_listed_by_device_and_owner_in_a_stable_order),
                 cmocka_unit_test(test_all_blocks_of_a_request_are_given_or_none),
                 cmocka_unit_test(test_each_impossible_request_has_its_own_reason),
                 cmocka_unit_test(test_what_is_no_block_of_the_pool_is_not_taken_back),
@@ -1688,6 +1761,7 @@ int main(void) {
                 cmocka_unit_test(test_idle_slabs_are_given_to_others_under_pressure),
                 cmocka_unit_test(test_pools_that_both_need_memory_do_not_take_it_from_each_other_for_ever),
                 cmocka_unit_test(test_memory_that_a_pool_does_not_need_any_more_goes_to_who_waits_for_it),
+                cmocka_unit_test(test_a_device_with_a_reserve_gets_its_pools_idle_slabs_back),
                 cmocka_unit_test(test_the_same_key_gives_the_same_blocks_until_one_is_freed),
                 cmocka_unit_test(test_the_same_key_gives_the_same_pool_and_the_same_lease),
                 cmocka_unit_test(test_an_answer_may_end_what_it_was_asked_of),
