@@ -360,6 +360,9 @@ static int attempt_until(struct request *request, int (*attempt)(struct request 
 
         do {
                 r = attempt(request);
+                /* Whoever may not wait is told why, also when memory is on its way. */
+                if (r == ATTEMPT_BLOCKED && !request->failure.error)
+                        request_explain(request);
                 if (r != -ENOSPC)
                         return r;
                 r = request_explain(request);
