@@ -17,6 +17,7 @@ libcore_la_SOURCES = \
 	daemon/core/pool.c daemon/core/pool.h \
 	daemon/core/pool-ask.c \
 	daemon/core/pool-check.c \
+	daemon/core/pool-view.c \
 	daemon/core/region.c \
 	daemon/core/request.c \
 	daemon/core/slab.c \

@@ -28,7 +28,7 @@ struct ask {
 
 static void grown(void *userdata, const struct failure *failure, uint64_t handle) {
         struct pool *pool = userdata;
-        struct broker *broker = pool->holder.device->owner->broker;
+        struct broker *broker = pool_broker(pool);
         struct failure own = {};
         struct alloc *alloc;
 
@@ -60,7 +60,7 @@ void pool_stop_growing(struct pool *pool) {
         pool->growing = false;
         pool->growth = NULL;
         request_withdraw(growth);
-        pool->holder.device->owner->broker->serve_again = true;
+        pool_broker(pool)->serve_again = true;
 }
 
 static int pool_grow(struct pool *pool, struct ask *ask) {

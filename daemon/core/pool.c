@@ -1,5 +1,4 @@
-/* Pools as a whole: making, looking at and destroying them, taking blocks back, and giving memory back that they do not
- * need. */
+/* Pools as a whole: making and destroying them, taking blocks back, and giving memory back that they do not need. */
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
@@ -16,10 +15,6 @@
 #define SLAB_BLOCKS 16
 #define SLAB_MIN (UINT64_C(64) << 10)
 #define SLAB_MAX (UINT64_C(2) << 20)
-
-static struct broker *broker_of(const struct pool *pool) {
-        return pool->holder.device->owner->broker;
-}
 
 static struct pool *pool_find(const struct caller *caller, uint64_t handle, bool any) {
         struct owner *owner = caller->session->owner;
@@ -132,7 +127,7 @@ static void slab_layout(struct pool *pool) {
 
 /* A reserve that can never be had takes nothing from others while it tries. */
 static int reserve_check(const struct pool *pool, struct failure *failure) {
-        const struct broker *broker = broker_of(pool);
+        const struct broker *broker = pool_broker(pool);
         uint64_t slabs = pool->reserve / pool->per_slab + !!(pool->reserve % pool->per_slab), all = 0;
         const struct supply *supply;
         int r;
@@ -226,7 +221,7 @@ struct ticket *pool_create(const struct caller *caller, const struct pool_option
 
 void pool_end(struct pool *pool) {
         struct device *device = pool->holder.device;
-        struct broker *broker = broker_of(pool);
+        struct broker *broker = pool_broker(pool);
         uint32_t i;
 
         handle_release(&broker->handles, pool->holder.handle, device->owner->id);
@@ -266,7 +261,7 @@ static void tell_leak(const struct pool *pool, uint64_t blocks) {
         };
 
         if (blocks)
-                event_tell(broker_of(pool), &event);
+                event_tell(pool_broker(pool), &event);
 }
 
 static uint64_t pool_busy(const struct pool *pool) {
@@ -345,7 +340,7 @@ int pool_destroy(const struct caller *caller, uint64_t handle, bool force, pool_
 
 /* Nothing starts here in this pool. Where it does lie helps whoever has mixed something up, if it is theirs. */
 static int fail_address(const struct caller *caller, const struct pool *pool, uint64_t dma_addr, struct failure *failure) {
-        const struct alloc *alloc = alloc_at(broker_of(pool), dma_addr, false);
+        const struct alloc *alloc = alloc_at(pool_broker(pool), dma_addr, false);
         const char *where = "nothing has been handed out there";
         char text[120];
 
@@ -440,7 +435,7 @@ int pool_free_blocks(const struct caller *caller, uint64_t handle, const uint64_
 /* ---- giving memory back ---- */
 
 void pool_look_spare(struct pool *pool) {
-        struct broker *broker = broker_of(pool);
+        struct broker *broker = pool_broker(pool);
         bool spare = pool->idle && pool->n_blocks >= pool->reserve + pool->idle->n;
 
         if (spare && !pool->spare) {
@@ -544,117 +539,4 @@ uint64_t pools_deadline(const struct broker *broker) {
                         deadline = smaller(deadline, pool->retry_ms);
         }
         return deadline;
-}
-
-/* ---- the outside's view ---- */
-
-static bool pool_simulated(const struct pool *pool) {
-        const struct supply *supply = pool->n_slabs ? pool->slabs[0]->alloc->region->supply : broker_of(pool)->supplies;
-
-        return supply && supply->info.flags & SOURCE_SIMULATED;
-}
-
-static void pool_view(const struct pool *pool, struct pool_view *ret) {
-        const struct holder *holder = &pool->holder;
-
-        *ret = (struct pool_view){
-                .handle = holder->handle,
-                .device = holder->device->handle,
-                .owner = holder->device->owner->name,
-                .device_name = holder->device->name,
-                .name = pool->name,
-                .block_size = holder->unit,
-                .align = pool->align,
-                .boundary = pool->boundary,
-                .blocks_per_slab = pool->per_slab,
-                .slab_size = pool->slab_size,
-                .reserve = pool->reserve,
-                .max_blocks = pool->max_blocks,
-                .slabs = pool->n_slabs,
-                .bytes = pool->bytes,
-                .blocks = pool->n_blocks,
-                .free = pool->n_free,
-                .used = pool->of[TAKER_SESSION] + pool->of[TAKER_ANSWER],
-                .leased = pool->of[TAKER_LEASE],
-                .quarantined = pool->of[TAKER_QUARANTINE],
-                .high_water = pool->high_water,
-                .leases = holder->n_leases,
-                .waiters = holder->n_waiters,
-                .allocs = pool->allocs,
-                .frees = pool->frees,
-                .failures = holder->failures,
-                .waits = holder->waits,
-                .timeouts = holder->timeouts,
-                .recalls = holder->recalls,
-                .age_ms = now_ms(broker_of(pool)) - pool->born_ms,
-                .simulated = pool_simulated(pool),
-        };
-}
-
-int pool_get(const struct caller *caller, uint64_t handle, struct pool_view *ret, struct failure *failure) {
-        const struct pool *pool = pool_of(caller, handle, true, failure);
-
-        if (!pool)
-                return -ENOENT;
-        pool_view(pool, ret);
-        return 0;
-}
-
-int pool_visit(const struct caller *caller, uint64_t device, const char *name, uint64_t after, pool_visit_fn visit,
-               void *userdata, struct failure *failure) {
-        struct broker *broker = caller->session->owner->broker;
-        struct device_view device_view;
-        struct pool_view view;
-        struct owner *owner;
-        struct pool *pool;
-        bool all;
-        int r;
-
-        r = owner_select(caller, name, &all, &owner, failure);
-        if (r == 0 && device)
-                r = device_get(caller, device, &device_view, failure);
-        if (r < 0)
-                return r;
-        while ((pool = handle_next(&broker->handles, HANDLE_POOL, after, &after))) {
-                if (pool->creating || (!all && pool->holder.device->owner != owner) ||
-                    (device && pool->holder.device->handle != device))
-                        continue;
-                pool_view(pool, &view);
-                if (visit(&view, userdata))
-                        break;
-        }
-        return 0;
-}
-
-int pool_block_at(const struct caller *caller, uint64_t addr, bool machine, struct pool_block_view *ret,
-                  struct failure *failure) {
-        static const enum pool_block_state states[] = {
-                [TAKER_SESSION] = POOL_BLOCK_USED,
-                [TAKER_ANSWER] = POOL_BLOCK_USED,
-                [TAKER_LEASE] = POOL_BLOCK_LEASED,
-                [TAKER_QUARANTINE] = POOL_BLOCK_QUARANTINED,
-        };
-        const struct alloc *alloc = alloc_at(caller->session->owner->broker, addr, machine);
-        const struct taker *taker;
-        const struct pool *pool;
-        const struct slab *slab;
-        int64_t index;
-        bool exact;
-
-        if (!alloc || !(alloc->flags & ALLOC_HELD) || alloc->holder->kind != HOLDER_POOL ||
-            (alloc->device->owner != caller->session->owner && !caller->admin))
-                return bad_address(addr, failure);
-        pool = (const struct pool *)alloc->holder;
-        slab = slab_at(pool, alloc->dma_addr);
-        index = slab ? block_index(pool, slab, addr - (machine ? alloc->addr : alloc->dma_addr), &exact) : -1;
-        if (index < 0)
-                return bad_address(addr, failure);
-        taker = block_taker(pool, slab, (uint32_t)index);
-        *ret = (struct pool_block_view){
-                .pool = pool->holder.handle,
-                .dma_addr = block_dma(pool, slab, (uint32_t)index),
-                .lease = taker && taker->lease ? taker->lease->handle : 0,
-                .state = taker ? states[taker->kind] : POOL_BLOCK_FREE,
-        };
-        return 0;
 }

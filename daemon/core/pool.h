@@ -1,5 +1,5 @@
 /* What a pool is made of. Private to the pool's own files: slab.c has the blocks and who has them, pool-ask.c the requests
- * for them and the memory, pool.c the pool as a whole, pool-check.c the test of the books.
+ * for them and the memory, pool.c the pool as a whole, pool-view.c what is told of it, pool-check.c the test of the books.
  *
  * A slab is one allocation, cut into blocks. Nothing of the books lies in it. For each block there is a tag: 0, or the
  * number of its taker. A taker is whoever has blocks: a session that took them one by one, a lease, one answer to a
@@ -78,6 +78,10 @@ struct pool {
 };
 
 enum { TAG_MARK = 1u << 31 }; /* of a block that is named in the call under way */
+
+static inline struct broker *pool_broker(const struct pool *pool) {
+        return pool->holder.device->owner->broker;
+}
 
 /* slab.c */
 int slab_add(struct pool *pool, struct alloc *alloc, struct failure *failure);

@@ -9,10 +9,6 @@
 /* A lease looks at this many partly used slabs for a run that is long enough. */
 #define RUN_SLABS 8
 
-static struct broker *broker_of(const struct pool *pool) {
-        return pool->holder.device->owner->broker;
-}
-
 /* ---- where things are ---- */
 
 /* Where in pool->slabs the first slab above dma_addr is. */
@@ -85,7 +81,7 @@ static void slab_unlist(struct pool *pool, struct slab *slab) {
 
 static void slab_list(struct pool *pool, struct slab *slab) {
         if (slab->n_free == slab->n) {
-                slab->idle_since_ms = now_ms(broker_of(pool));
+                slab->idle_since_ms = now_ms(pool_broker(pool));
                 /* When there is little to spare, the small one is all that can go: there it is looked for. */
                 if (slab->n < pool->per_slab)
                         DL_PREPEND(pool->idle, slab);
@@ -268,7 +264,7 @@ static void taker_unbind(struct taker *taker) {
         if (taker->kind == TAKER_SESSION || taker->kind == TAKER_ANSWER)
                 DL_DELETE(taker->session->takers, taker);
         if (taker->kind == TAKER_QUARANTINE)
-                DL_DELETE(broker_of(taker->pool)->quarantine, taker);
+                DL_DELETE(pool_broker(taker->pool)->quarantine, taker);
         taker->session = NULL;
         taker->lease = NULL;
 }
@@ -284,7 +280,7 @@ static void taker_forget(struct taker *taker) {
 }
 
 void taker_quarantine(struct taker *taker) {
-        struct broker *broker = broker_of(taker->pool);
+        struct broker *broker = pool_broker(taker->pool);
 
         if (!broker->options.quarantine_ms) {
                 taker_release(taker);
