@@ -90,7 +90,7 @@ static int count_visit(const struct mapping_view *view, void *userdata) {
         return 0;
 }
 
-static int no_alloc(const struct alloc_view *view, void *userdata) {
+static int no_alloc(const struct leak_view *leak, void *userdata) {
         return 0;
 }
 

@@ -690,7 +690,7 @@ static void test_a_busy_pool_is_not_destroyed_and_tells_what_is_out(void **state
         stop(&f);
 }
 
-static int ignore_alloc(const struct alloc_view *view, void *userdata) {
+static int ignore_alloc(const struct leak_view *leak, void *userdata) {
         return 0;
 }
 
