@@ -427,6 +427,35 @@ static void tell_leaks(const struct caller *caller, const struct device *device,
                 mapping_visit(caller, device->handle, owner, 0, tell_mapping, &leaks, NULL);
 }
 
+/* The allocations that go with the device (session NULL), or with the session that it was opened by. */
+static void tell_event(const struct device *device, const struct session *session) {
+        const unsigned stays = ALLOC_HELD | (session ? ALLOC_OWNER_LIFETIME : 0);
+        const struct alloc *alloc;
+        struct event event = {
+                .topic = EVENT_LEAK,
+                .session = session,
+                .owner = device->owner->name,
+                .device = device->handle,
+                .name = device->name,
+        };
+
+        DL_FOREACH(device->allocs, alloc)
+                if (!(alloc->flags & stays)) {
+                        event.count++;
+                        event.bytes += alloc->size;
+                }
+        if (event.count)
+                event_tell(device->owner->broker, &event);
+}
+
+void devices_tell_leaks(const struct session *session) {
+        const struct device *device;
+
+        DL_FOREACH(session->owner->devices, device)
+                if (device->session == session)
+                        tell_event(device, session);
+}
+
 static int leak_failure(const struct device *device, struct failure *failure) {
         uint64_t allocs = 0, bytes = 0;
         const struct alloc *alloc;
@@ -463,6 +492,7 @@ int device_close(const struct caller *caller, uint64_t handle, bool force, leak_
         tell_leaks(caller, device, visit, userdata);
         if ((device->allocs || device->pools || device->bounces || device->mappings) && !force)
                 return leak_failure(device, failure);
+        tell_event(device, NULL);
         handle_release(&broker->handles, device->handle, owner->id);
         key_forget(owner, device->key);
         owner->usage.of[QUOTA_devices]--;

@@ -350,6 +350,8 @@ struct broker {
         uint32_t turn;       /* id of the owner that was served last */
         uint64_t round;      /* counts owner_serve() */
         bool serving, serve_again;
+        bool pressed;        /* it was told that memory is short */
+        uint64_t pressed_ms; /* when */
         struct pool *spare;       /* pools that have slabs to give back, longest first */
         struct taker *quarantine; /* what vanished clients had of pools, longest first */
 };
@@ -440,6 +442,8 @@ struct arena *region_arena(const struct region *region);
 
 /* device.c */
 void device_free(struct device *device);
+/* What is left in the devices that a session has opened and goes with it. */
+void devices_tell_leaks(const struct session *session);
 /* Frees a device that was closed, or that has outlived its session, once nothing holds it. */
 void device_forget(struct device *device);
 void template_free(struct template *template);

@@ -152,6 +152,7 @@ static struct session *session_finish(struct session *session, bool died) {
         mappings_end_session(session, died);
         leases_end(session, died);
         pools_end_session(session, died);
+        devices_tell_leaks(session);
         session_drop_devices(session);
         DL_DELETE(owner->sessions, session);
         owner->usage.of[QUOTA_connections]--;

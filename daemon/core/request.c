@@ -11,6 +11,31 @@ void request_refuse(broker_done_fn done, void *userdata, const struct failure *f
         done(userdata, failure, 0);
 }
 
+/* ---- pressure ---- */
+
+/* Nobody needs to hear of it more often, be it ever so busy. */
+#define PRESSURE_AGAIN_MS 1000
+
+/* Memory is short for everybody, so nobody's name goes with it. */
+static void pressure_begin(struct broker *broker, uint64_t bytes) {
+        uint64_t now = now_ms(broker);
+
+        if (broker->pressed || (broker->pressed_ms && now - broker->pressed_ms < PRESSURE_AGAIN_MS))
+                return;
+        broker->pressed = true;
+        broker->pressed_ms = now;
+        event_tell(broker, &(struct event){ .topic = EVENT_PRESSURE, .bytes = bytes });
+}
+
+static void pressure_end(struct broker *broker) {
+        if (!broker->pressed)
+                return;
+        broker->pressed = false;
+        event_tell(broker, &(struct event){ .topic = EVENT_PRESSURE, .over = true });
+}
+
+/* ---- coming and going ---- */
+
 static void request_leave(struct request *request) {
         struct owner *owner = request->owner;
 
@@ -18,6 +43,8 @@ static void request_leave(struct request *request) {
         owner->broker->n_requests--;
         owner->broker->counts.waiters--;
         owner->usage.of[QUOTA_waiters]--;
+        if (!owner->broker->n_requests)
+                pressure_end(owner->broker);
 }
 
 static void request_finish(struct request *request, bool failed) {
@@ -194,8 +221,10 @@ struct ticket *request_submit(struct request *request) {
         if (broker->submitted != request)
                 return NULL;
         broker->submitted = NULL;
-        if (request->wait_ms && request->state == REQUEST_QUEUED)
+        if (request->wait_ms && request->state == REQUEST_QUEUED) {
                 broker->counters[COUNTER_waits]++;
+                pressure_begin(broker, request->want.size);
+        }
         return &request->ticket;
 }
 
