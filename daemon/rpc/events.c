@@ -20,7 +20,7 @@ static const enum protocol_topic topics[] = {
 
 struct remembered {
         struct event_info info;
-        uint32_t session; /* that it is for, or 0 */
+        uint32_t session; /* that is asked to do something */
         char owner[64], name[136];
 };
 
@@ -68,7 +68,7 @@ static void take_down(struct remembered *remembered, const struct event *event, 
 static bool is_for(const struct remembered *remembered, const struct connection *connection) {
         if (!(connection->topics & 1u << remembered->info.topic))
                 return false;
-        if (remembered->session)
+        if (remembered->info.topic == PROTOCOL_RECALL)
                 return remembered->session == session_number(connection);
         return !*remembered->owner || connection->identity.admin ||
                strcmp(remembered->owner, connection->identity.owner) == 0;

@@ -252,6 +252,24 @@ static void test_a_batch_waits_for_its_slowest_call(void **state) {
                     "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}]");
 }
 
+static void test_a_notification_is_a_line_of_its_own(void **state) {
+        struct event_info event = { .topic = PROTOCOL_LEAK, .event = 7 };
+
+        schema_put(&event, name, "card");
+        assert_null(ask(&listener, "[{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"update\"},"
+                                   "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"late\"}]"));
+        assert_int_equal(rpc_peer_notify(&listener.peer, PROTOCOL_EVENT, &event_info_struct, &event), 0);
+        assert_json(listener.heard, "{\"jsonrpc\":\"2.0\",\"method\":\"event\",\"params\":"
+                                    "{\"topic\":\"leak\",\"event\":7,\"name\":\"card\"}}");
+        listener.n_heard = 0;
+        toy_answer_late(&listener, 0);
+        assert_json(listener.heard, "[{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}},"
+                                    "{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{}}]");
+        rpc_peer_drop(&listener.peer);
+        assert_int_equal(rpc_peer_notify(&listener.peer, PROTOCOL_EVENT, &event_info_struct, &event), 0);
+        assert_int_equal(listener.n_sends, 2);
+}
+
 static void test_a_dropped_peer_cancels_its_calls_and_hears_nothing(void **state) {
         ask(&listener, "[{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"late\"},{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":"
                        "\"update\"}]");
@@ -372,6 +390,7 @@ int main(void) {
                 TEST_LIMIT(test_an_oversize_message_is_told_with_its_limit),
                 TEST(test_answers_overtake_each_other),
                 TEST(test_a_batch_waits_for_its_slowest_call),
+                TEST(test_a_notification_is_a_line_of_its_own),
                 TEST(test_a_dropped_peer_cancels_its_calls_and_hears_nothing),
                 TEST(test_a_handler_may_drop_its_own_peer),
                 TEST(test_sending_may_drop_the_peer),
