@@ -30,6 +30,7 @@ static const char *const translation_names[] = { "identity", "iommu", "grant", "
 static const char *const priority_names[] = { "normal", "high", NULL };
 static const char *const lifetime_names[] = { "session", "owner", NULL };
 static const char *const caching_names[] = { "cached", "wc", "uc", NULL };
+static const char *const block_state_names[] = { "free", "used", "leased", "quarantined", NULL };
 static const char *const direction_names[] = { "to_device", "from_device", "bidirectional", NULL };
 static const char *const sync_names[] = { "cpu", "device", NULL };
 static const char *const topic_names[] = { "recall", "pressure", "leak", NULL };
@@ -393,6 +394,7 @@ DEFINE(coherent_lookup_result,
         FIELD(coherent_lookup_result, at, UINT, NEEDED, .doc = "where in the allocation the address lies"),
         FIELD(coherent_lookup_result, block, HEX,
               .doc = "where the pool's block that it lies in starts, for the device"),
+        FIELD(coherent_lookup_result, state, ENUM, .names = block_state_names, .doc = "what has become of that block"),
         FIELD(coherent_lookup_result, lease, UINT, HANDLE, .doc = "the lease that it lies in"));
 
 /* ---- pool ---- */

@@ -75,6 +75,7 @@ enum protocol_translation { PROTOCOL_IDENTITY, PROTOCOL_IOMMU, PROTOCOL_GRANT, P
 enum protocol_priority { PROTOCOL_NORMAL, PROTOCOL_HIGH };
 enum protocol_lifetime { PROTOCOL_LIFETIME_SESSION, PROTOCOL_LIFETIME_OWNER };
 enum protocol_caching { PROTOCOL_CACHED, PROTOCOL_WRITE_COMBINED, PROTOCOL_UNCACHED };
+enum protocol_block_state { PROTOCOL_FREE, PROTOCOL_USED, PROTOCOL_LEASED, PROTOCOL_QUARANTINED };
 enum protocol_direction { PROTOCOL_TO_DEVICE, PROTOCOL_FROM_DEVICE, PROTOCOL_BIDIRECTIONAL };
 enum protocol_sync { PROTOCOL_FOR_CPU, PROTOCOL_FOR_DEVICE };
 enum protocol_topic { PROTOCOL_RECALL, PROTOCOL_PRESSURE, PROTOCOL_LEAK, PROTOCOL_TOPICS };
@@ -447,6 +448,7 @@ struct coherent_lookup_result {
         uint64_t bounce; /* optional */
         uint64_t at;
         uint64_t block; /* optional */
+        enum protocol_block_state state SCHEMA_SLOT; /* optional */
         uint64_t lease; /* optional */
 };
 

@@ -130,6 +130,43 @@ void method_coherent_list(struct rpc_call *call, const void *given) {
         METHOD_LISTING_ANSWER(&listing, call, r, &failure, &result, allocs);
 }
 
+static const enum protocol_block_state block_states[] = {
+        [POOL_BLOCK_FREE] = PROTOCOL_FREE,
+        [POOL_BLOCK_USED] = PROTOCOL_USED,
+        [POOL_BLOCK_LEASED] = PROTOCOL_LEASED,
+        [POOL_BLOCK_QUARANTINED] = PROTOCOL_QUARANTINED,
+};
+
+struct lease_search {
+        uint64_t machine_addr, lease;
+};
+
+static int look_at_lease(const struct lease_view *view, void *userdata) {
+        struct lease_search *search = userdata;
+
+        if (search->machine_addr - view->machine_addr >= view->count * view->unit)
+                return 0;
+        search->lease = view->handle;
+        return 1;
+}
+
+/* What there is to say of memory that a pool or a bounce pool has cut up. */
+static void describe_piece(const struct caller *caller, const struct alloc_view *view, uint64_t at,
+                           struct coherent_lookup_result *ret) {
+        struct lease_search search = { .machine_addr = view->machine_addr + at };
+        struct pool_block_view block;
+
+        if (view->pool && pool_block_at(caller, search.machine_addr, true, &block, NULL) == 0) {
+                schema_put(ret, block, block.dma_addr);
+                schema_put(ret, state, block_states[block.state]);
+                search.lease = block.lease;
+        } else if (view->bounce) {
+                lease_visit(caller, 0, view->bounce, NULL, 0, look_at_lease, &search, NULL);
+        }
+        if (search.lease)
+                schema_put(ret, lease, search.lease);
+}
+
 void method_coherent_lookup(struct rpc_call *call, const void *given) {
         const struct coherent_lookup_params *params = given;
         bool machine = schema_has(params, machine_addr);
@@ -162,5 +199,6 @@ void method_coherent_lookup(struct rpc_call *call, const void *given) {
         }
         DESCRIBE(&result, &view, method_tells_machine(call));
         result.at = addr - (machine ? view.machine_addr : view.dma_addr);
+        describe_piece(&caller, &view, result.at, &result);
         rpc_call_reply(call, &result);
 }
