@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -24,6 +25,29 @@ struct test_client *ask_connect(struct test_daemon *daemon, const struct test_id
 
         assert_int_equal(test_client_connect(test_daemon_socket(daemon), as, &client), 0);
         return client;
+}
+
+int ask_set_up(void **state, const char *config) {
+        struct ask_fixture *fixture = calloc(1, sizeof(*fixture));
+
+        assert_non_null(fixture);
+        fixture->daemon = ask_daemon(config);
+        fixture->client = ask_connect(fixture->daemon, NULL);
+        fixture->other = ask_connect(fixture->daemon, NULL);
+        fixture->device = ask_device(fixture->client, "card");
+        *state = fixture;
+        return 0;
+}
+
+int ask_tear_down(void **state) {
+        struct ask_fixture *fixture = *state;
+        int r;
+
+        test_client_close(fixture->client);
+        test_client_close(fixture->other);
+        r = test_daemon_end(fixture->daemon);
+        free(fixture);
+        return r;
 }
 
 struct test_client *ask_connect_as(struct test_daemon *daemon, uid_t uid) {
@@ -88,24 +112,73 @@ json_t *ask_error(struct test_client *client, int id) {
         return take(client, id, "error");
 }
 
-uint64_t ask_take_number(json_t *value, const char *member) {
+uint64_t ask_peek_number(const json_t *value, const char *member) {
         json_t *number = json_object_get(value, member);
-        uint64_t result;
 
-        assert_true(json_is_integer(number));
-        result = (uint64_t)json_integer_value(number);
+        if (!json_is_integer(number))
+                fail_msg("wanted the number %s, got %s", member, json_dumps(value, 0));
+        return (uint64_t)json_integer_value(number);
+}
+
+uint64_t ask_peek_hex(const json_t *value, const char *member) {
+        const char *text = json_string_value(json_object_get(value, member));
+
+        if (!text)
+                fail_msg("wanted the address %s, got %s", member, json_dumps(value, 0));
+        return strtoull(text, NULL, 16);
+}
+
+uint64_t ask_take_number(json_t *value, const char *member) {
+        uint64_t result = ask_peek_number(value, member);
+
         json_decref(value);
         return result;
 }
 
 uint64_t ask_take_hex(json_t *value, const char *member) {
-        const char *text = json_string_value(json_object_get(value, member));
-        uint64_t result;
+        uint64_t result = ask_peek_hex(value, member);
 
-        assert_non_null(text);
-        result = strtoull(text, NULL, 16);
         json_decref(value);
         return result;
+}
+
+void ask_clean(struct test_client *client) {
+        json_t *result = ask(client, "debug.check", "{}");
+
+        if (!json_is_true(json_object_get(result, "clean")))
+                fail_msg("the books are wrong: %s", json_dumps(result, 0));
+        json_decref(result);
+}
+
+uint64_t ask_now_ms(void) {
+        struct timespec now;
+
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static uint64_t count_waiters(struct test_client *client) {
+        json_t *status = ask(client, "broker.status", "{}");
+        uint64_t n = ask_peek_number(json_object_get(status, "counts"), "waiters");
+
+        json_decref(status);
+        return n;
+}
+
+void ask_until_waiting(struct test_client *client, uint64_t wanted) {
+        ask_until(count_waiters(client) == wanted);
+}
+
+static bool has_books(struct test_client *client, const char *wanted) {
+        char *books = ask_books(client);
+        bool equal = strcmp(books, wanted) == 0;
+
+        free(books);
+        return equal;
+}
+
+void ask_until_books(struct test_client *client, const char *wanted) {
+        ask_until(has_books(client, wanted));
 }
 
 void ask_take_reason(json_t *error, const char *reason) {

@@ -15,6 +15,16 @@ struct test_client *ask_connect(struct test_daemon *daemon, const struct test_id
 /* The same; without root the test is skipped, since it needs to become another user. */
 struct test_client *ask_connect_as(struct test_daemon *daemon, uid_t uid);
 
+/* A daemon and two connections of the test's own user, an administrator when that is root, of which the first has opened
+ * the device card. For cmocka: *state is a struct ask_fixture. */
+struct ask_fixture {
+        struct test_daemon *daemon;
+        struct test_client *client, *other;
+        uint64_t device;
+};
+int ask_set_up(void **state, const char *config);
+int ask_tear_down(void **state);
+
 /* Send a request with a new id, without waiting. Returns the id. */
 int ask_send(struct test_client *client, const char *method, const char *params, ...) __attribute__((format(printf, 3, 4)));
 /* The next line, whatever it is. The caller's; json_decref(). */
@@ -36,6 +46,23 @@ uint64_t ask_take_number(json_t *value, const char *member);
 uint64_t ask_take_hex(json_t *value, const char *member);
 void ask_take_reason(json_t *error, const char *reason);
 void ask_take_code(json_t *error, int code);
+
+/* The same without consuming it. */
+uint64_t ask_peek_number(const json_t *value, const char *member);
+uint64_t ask_peek_hex(const json_t *value, const char *member);
+
+/* Demand that debug.check finds nothing wrong; the client must be an administrator. */
+void ask_clean(struct test_client *client);
+/* Ask until so many calls wait. */
+void ask_until_waiting(struct test_client *client, uint64_t wanted);
+/* Ask until ask_books() is this text. */
+void ask_until_books(struct test_client *client, const char *wanted);
+
+/* Try until the condition holds; test_timeout_ms() is the deadline. */
+#define ask_until(condition)                                                    \
+        for (uint64_t ask_end = ask_now_ms() + (uint64_t)test_timeout_ms(); !(condition);) \
+                assert_true(ask_now_ms() < ask_end)
+uint64_t ask_now_ms(void);
 
 /* Everything that is charged or counted, as a text to be compared. The caller's; free(). */
 char *ask_books(struct test_client *client);

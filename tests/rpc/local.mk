@@ -63,4 +63,34 @@ rpc_tests += tests/rpc/unread-test
 tests_rpc_unread_test_SOURCES = tests/rpc/unread-test.c
 tests_rpc_unread_test_CFLAGS = $(libask_la_CFLAGS)
 tests_rpc_unread_test_LDADD = libask.la
+
+rpc_tests += tests/rpc/pool-test
+tests_rpc_pool_test_SOURCES = tests/rpc/pool-test.c
+tests_rpc_pool_test_CFLAGS = $(libask_la_CFLAGS)
+tests_rpc_pool_test_LDADD = libask.la
+
+rpc_tests += tests/rpc/pool-waiting-test
+tests_rpc_pool_waiting_test_SOURCES = tests/rpc/pool-waiting-test.c
+tests_rpc_pool_waiting_test_CFLAGS = $(libask_la_CFLAGS)
+tests_rpc_pool_waiting_test_LDADD = libask.la
+
+rpc_tests += tests/rpc/bounce-test
+tests_rpc_bounce_test_SOURCES = tests/rpc/bounce-test.c
+tests_rpc_bounce_test_CFLAGS = $(libask_la_CFLAGS)
+tests_rpc_bounce_test_LDADD = libask.la
+
+rpc_tests += tests/rpc/mapping-test
+tests_rpc_mapping_test_SOURCES = tests/rpc/mapping-test.c
+tests_rpc_mapping_test_CFLAGS = $(libask_la_CFLAGS)
+tests_rpc_mapping_test_LDADD = libask.la
+
+rpc_tests += tests/rpc/lease-test
+tests_rpc_lease_test_SOURCES = tests/rpc/lease-test.c
+tests_rpc_lease_test_CFLAGS = $(libask_la_CFLAGS)
+tests_rpc_lease_test_LDADD = libask.la
+
+rpc_tests += tests/rpc/events-test
+tests_rpc_events_test_SOURCES = tests/rpc/events-test.c
+tests_rpc_events_test_CFLAGS = $(libask_la_CFLAGS)
+tests_rpc_events_test_LDADD = libask.la
 endif

@@ -79,17 +79,6 @@ static void give_back(struct fixture *fixture, uint64_t alloc) {
         json_decref(ask(fixture->client, "coherent.free", "{'alloc':%" PRIu64 "}", alloc));
 }
 
-static void wait_for_waiters(struct test_client *client, long long wanted) {
-        long long n;
-
-        do {
-                json_t *status = ask(client, "broker.status", "{}");
-
-                n = json_integer_value(json_object_get(json_object_get(status, "counts"), "waiters"));
-                json_decref(status);
-        } while (n != wanted);
-}
-
 static void test_a_call_that_may_not_wait_fails_at_once(void **state) {
         struct fixture *fixture = *state;
         uint64_t allocs[16];
@@ -107,7 +96,7 @@ static void test_other_calls_are_answered_while_one_waits(void **state) {
         fill(fixture, allocs);
         waiting = send_alloc(fixture->client, fixture->device, MIB, 60000, "normal");
         json_decref(ask(fixture->client, "broker.ping", "{}"));
-        wait_for_waiters(fixture->other, 1);
+        ask_until_waiting(fixture->other, 1);
         json_decref(ask(fixture->other, "coherent.free", "{'alloc':%" PRIu64 "}", allocs[0]));
         assert_true(ask_take_number(ask_result(fixture->client, waiting), "alloc") > 0);
 }
@@ -120,7 +109,7 @@ static void test_waiting_calls_of_one_owner_are_served_in_order(void **state) {
         fill(fixture, allocs);
         for (int i = 0; i < 4; i++)
                 waiting[i] = send_alloc(fixture->client, fixture->device, MIB, 60000, "normal");
-        wait_for_waiters(fixture->other, 4);
+        ask_until_waiting(fixture->other, 4);
         for (int i = 0; i < 4; i++) {
                 json_decref(ask(fixture->other, "coherent.free", "{'alloc':%" PRIu64 "}", allocs[i]));
                 json_decref(ask_result(fixture->client, waiting[i]));
@@ -135,7 +124,7 @@ static void test_a_waiting_call_is_told_when_its_time_is_over(void **state) {
         fill(fixture, allocs);
         waiting = send_alloc(fixture->client, fixture->device, MIB, 30, "normal");
         ask_take_reason(ask_error(fixture->client, waiting), "timeout");
-        wait_for_waiters(fixture->other, 0);
+        ask_until_waiting(fixture->other, 0);
 }
 
 static void test_a_device_says_how_long_its_calls_wait(void **state) {
@@ -179,9 +168,9 @@ static void test_a_waiting_call_goes_with_its_connection(void **state) {
 
         fill(fixture, allocs);
         send_alloc(third, ask_device(third, "card"), MIB, 3600000, "normal");
-        wait_for_waiters(fixture->client, 1);
+        ask_until_waiting(fixture->client, 1);
         test_client_close(third);
-        wait_for_waiters(fixture->client, 0);
+        ask_until_waiting(fixture->client, 0);
         give_back(fixture, allocs[0]);
         allocs[0] = ask_alloc(fixture->client, fixture->device, MIB);
 }
@@ -195,7 +184,7 @@ static void test_a_client_that_stops_sending_is_answered_what_it_asked(void **st
         fill(fixture, allocs);
         waiting = send_alloc(third, ask_device(third, "card"), MIB, 3600000, "normal");
         assert_int_equal(shutdown(test_client_fd(third), SHUT_WR), 0);
-        wait_for_waiters(fixture->client, 1);
+        ask_until_waiting(fixture->client, 1);
         give_back(fixture, allocs[0]);
         json_decref(ask_result(third, waiting));
         assert_int_equal(test_client_wait_closed(third), 0);
@@ -212,7 +201,7 @@ static void test_bye_refuses_what_the_session_waits_for(void **state) {
         bye = ask_send(fixture->other, "broker.bye", "{}");
         ask_take_reason(ask_error(fixture->other, waiting), "gone");
         json_decref(ask_result(fixture->other, bye));
-        wait_for_waiters(fixture->client, 0);
+        ask_until_waiting(fixture->client, 0);
 }
 
 static void test_waiters_have_a_quota(void **state) {
@@ -222,7 +211,7 @@ static void test_waiters_have_a_quota(void **state) {
         fill(fixture, allocs);
         json_decref(ask(fixture->client, "quota.set", "{'owner':'user:%u','limits':{'waiters':1}}", (unsigned)geteuid()));
         send_alloc(fixture->other, fixture->other_device, MIB, 3600000, "normal");
-        wait_for_waiters(fixture->client, 1);
+        ask_until_waiting(fixture->client, 1);
         ask_refused(fixture->client, "quota", "coherent.alloc", "{'device':%" PRIu64 ",'size':1048576,'wait_ms':60000}",
                     fixture->device);
 }
@@ -234,7 +223,7 @@ static void test_a_daemon_that_ends_tells_those_that_wait(void **state) {
 
         fill(fixture, allocs);
         waiting = send_alloc(fixture->other, fixture->other_device, MIB, 3600000, "normal");
-        wait_for_waiters(fixture->client, 1);
+        ask_until_waiting(fixture->client, 1);
         assert_int_equal(test_daemon_signal(fixture->daemon, SIGTERM), 0);
         ask_take_reason(ask_error(fixture->other, waiting), "gone");
         assert_int_equal(test_client_wait_closed(fixture->other), 0);
