@@ -93,4 +93,9 @@ rpc_tests += tests/rpc/events-test
 tests_rpc_events_test_SOURCES = tests/rpc/events-test.c
 tests_rpc_events_test_CFLAGS = $(libask_la_CFLAGS)
 tests_rpc_events_test_LDADD = libask.la
+
+rpc_tests += tests/rpc/vanish-test
+tests_rpc_vanish_test_SOURCES = tests/rpc/vanish-test.c
+tests_rpc_vanish_test_CFLAGS = $(libask_la_CFLAGS)
+tests_rpc_vanish_test_LDADD = libask.la
 endif

@@ -110,7 +110,7 @@ static void act_device(struct chaos *chaos, const struct caller *caller) {
         device_open(caller, &options, device, NULL);
 }
 
-static int no_alloc(const struct alloc_view *view, void *userdata) {
+static int no_alloc(const struct leak_view *leak, void *userdata) {
         return 0;
 }
 
