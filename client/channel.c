@@ -143,6 +143,10 @@ void channel_shutdown(struct channel *channel) {
         shutdown(channel->fd, SHUT_RDWR);
 }
 
+int channel_fd(const struct channel *channel) {
+        return channel->fd;
+}
+
 int channel_send(struct channel *channel, struct iovec *pieces, size_t n_pieces) {
         ssize_t sent;
         int r = 0;

@@ -39,6 +39,9 @@ typedef void (*channel_message_fn)(json_t *message, const int *fds, size_t n_fds
  * thread at a time. */
 int channel_receive(struct channel *channel, int timeout_ms, channel_message_fn fn, void *userdata);
 
+/* What becomes readable when something comes; for poll() only. */
+int channel_fd(const struct channel *channel);
+
 /* End the conversation: whoever sends or receives returns with an error, now and from now on. */
 void channel_shutdown(struct channel *channel);
 

@@ -72,6 +72,20 @@ int error_set(int error, const char *format, ...) {
         return -error;
 }
 
+int error_set_reason(int error, const char *reason, const char *format, ...) {
+        struct error_state *state = state_get();
+        va_list arguments;
+
+        if (!state)
+                return -error;
+        state_clear(state);
+        va_start(arguments, format);
+        vsnprintf(state->sentence, sizeof(state->sentence), format, arguments);
+        va_end(arguments);
+        snprintf(state->reason, sizeof(state->reason), "%s", reason);
+        return -error;
+}
+
 /* The codes that JSON-RPC itself defines are negative; every other code of the protocol is an errno. */
 static int code_errno(json_int_t code) {
         switch (code) {

@@ -8,6 +8,9 @@
 /* Remember a sentence. Returns -error, so that a caller can `return error_set(EINVAL, ...)`. */
 int error_set(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* The same with a stable token for dmab_last_reason(). */
+int error_set_reason(int error, const char *reason, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
 /* Remember the error object of a reply (borrowed). Returns the negative errno that it stands for; -EPROTO if it is not
  * an error object of the protocol. */
 int error_set_reply(json_t *object);

@@ -114,7 +114,7 @@ static void take_message(json_t *message, const int *fds, size_t n_fds, void *us
 }
 
 /* What a reply says, for the caller of the call. Consumes message and fds. */
-static int judge(json_t *message, const int *fds, size_t n_fds, struct link_reply *ret) {
+int link_judge(json_t *message, const int *fds, size_t n_fds, struct link_reply *ret) {
         json_t *error = json_object_get(message, "error"), *result = json_object_get(message, "result");
         int r;
 
@@ -133,7 +133,7 @@ static int judge(json_t *message, const int *fds, size_t n_fds, struct link_repl
         return 0;
 }
 
-static int send_request(struct channel *channel, uint64_t id, const char *method, const char *params) {
+int link_send(struct channel *channel, uint64_t id, const char *method, const char *params) {
         char head[192];
         int length = snprintf(head, sizeof(head), "{\"jsonrpc\":\"2.0\",\"id\":%llu,\"method\":\"%s\"%s",
                               (unsigned long long)id, method, params ? ",\"params\":" : "");
@@ -217,7 +217,7 @@ static int say_hello(struct link *link, struct channel *channel) {
                 json_pack("{s:s#, s:i, s:s*}", "client", program_invocation_short_name,
                           (int)strnlen(program_invocation_short_name, 64), "protocol", 1, "session", link->session);
         char *text = params ? json_dumps(params, JSON_COMPACT) : NULL;
-        int r = text ? send_request(channel, 0, "broker.hello", text) : -ENOMEM;
+        int r = text ? link_send(channel, 0, "broker.hello", text) : -ENOMEM;
 
         /* A daemon that refuses a connection says why and hangs up, whether it was asked already or not. */
         if (r == -EPIPE)
@@ -225,7 +225,7 @@ static int say_hello(struct link *link, struct channel *channel) {
         while (!r && !hello.done)
                 r = channel_receive(channel, HELLO_MS, take_hello, &hello);
         if (hello.done)
-                r = judge(hello.message, NULL, 0, &reply);
+                r = link_judge(hello.message, NULL, 0, &reply);
         else
                 r = protocol_error(link->path, r);
         if (!r)
@@ -260,6 +260,10 @@ static int establish_once(struct link *link, struct channel **ret) {
         }
         *ret = channel;
         return 0;
+}
+
+int link_join(struct link *link, struct channel **ret) {
+        return establish_once(link, ret);
 }
 
 static uint64_t now_ms(void) {
@@ -402,7 +406,7 @@ static enum exchange exchange(struct link *link, struct channel *channel, const 
         TAILQ_INSERT_TAIL(&link->calls, call, entry);
         link->n_calls++;
         pthread_mutex_unlock(&link->lock);
-        r = send_request(channel, call->id, request->method, request->params);
+        r = link_send(channel, call->id, request->method, request->params);
         pthread_mutex_lock(&link->lock);
         if (r)
                 lose_channel(link, channel, r);
@@ -449,7 +453,7 @@ static int call_until_answered(struct link *link, const struct link_request *req
         }
         pthread_mutex_unlock(&link->lock);
         if (!r)
-                r = judge(call.message, call.fds, call.n_fds, ret);
+                r = link_judge(call.message, call.fds, call.n_fds, ret);
         pthread_cond_destroy(&call.wake);
         return r;
 }

@@ -47,6 +47,14 @@ void link_abandon(struct link *link);
  * carried out. */
 int link_call(struct link *link, const struct link_request *request, struct link_reply *ret, bool *ret_repeated);
 
+/* One more connection to the link's session, in one attempt: *ret is the caller's. -ESTALE: the daemon no longer knows the
+ * session. With a sentence. */
+int link_join(struct link *link, struct channel **ret);
+/* For such a connection: send a request, and judge a reply. -errno as channel_send(); with a sentence, and message and
+ * descriptors consumed. */
+int link_send(struct channel *channel, uint64_t id, const char *method, const char *params);
+int link_judge(json_t *message, const int *fds, size_t n_fds, struct link_reply *ret);
+
 /* Drop the result and close the descriptors. */
 void link_reply_release(struct link_reply *reply);
 
