@@ -1,3 +1,5 @@
+#include "client/coherent.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +17,7 @@ struct allocation {
         struct allocation *next, **pprev; /* in dmab->allocations; or next in dmab->spare_allocations */
         struct region *region;
         size_t asked; /* the caller's size */
+        bool any;     /* dmab_alloc()'s */
         uint64_t number, region_number, offset, size, machine_addr;
         dmab_addr_t dma_addr;
         enum dmab_addressing addressing;
@@ -227,8 +230,8 @@ static int settle(struct dmab *dmab, struct allocation *allocation, int fd) {
         return 0;
 }
 
-int dmab_alloc_coherent_attrs(dmab_device_t *device, size_t size, unsigned flags,
-                              const struct dmab_coherent_attrs *attrs, void **ret_vaddr, dmab_addr_t *ret_dma) {
+static int alloc(dmab_device_t *device, size_t size, unsigned flags, const struct dmab_coherent_attrs *attrs, bool any,
+                 void **ret_vaddr, dmab_addr_t *ret_dma) {
         struct dmab_coherent_attrs known = DMAB_COHERENT_ATTRS_INIT;
         struct link_reply reply = { 0 };
         struct allocation *allocation;
@@ -247,7 +250,8 @@ int dmab_alloc_coherent_attrs(dmab_device_t *device, size_t size, unsigned flags
         allocation = allocation_new(device->dmab);
         if (!allocation)
                 return no_memory();
-        *allocation = (struct allocation){ .piece = { .kind = PIECE_COHERENT, .device = device }, .asked = size };
+        *allocation = (struct allocation){ .piece = { .kind = PIECE_COHERENT, .device = device }, .asked = size,
+                                           .any = any };
         link_make_key(device->dmab->link, key);
         alloc_params(device, size, flags, &known, key, &params);
         r = link_call(device->dmab->link,
@@ -273,8 +277,17 @@ int dmab_alloc_coherent_attrs(dmab_device_t *device, size_t size, unsigned flags
         return 0;
 }
 
+int dmab_alloc_coherent_attrs(dmab_device_t *device, size_t size, unsigned flags,
+                              const struct dmab_coherent_attrs *attrs, void **ret_vaddr, dmab_addr_t *ret_dma) {
+        return alloc(device, size, flags, attrs, false, ret_vaddr, ret_dma);
+}
+
 int dmab_alloc_coherent(dmab_device_t *device, size_t size, unsigned flags, void **ret_vaddr, dmab_addr_t *ret_dma) {
-        return dmab_alloc_coherent_attrs(device, size, flags, NULL, ret_vaddr, ret_dma);
+        return alloc(device, size, flags, NULL, false, ret_vaddr, ret_dma);
+}
+
+int coherent_alloc_any(dmab_device_t *device, size_t size, unsigned flags, void **ret_vaddr, dmab_addr_t *ret_dma) {
+        return alloc(device, size, flags, NULL, true, ret_vaddr, ret_dma);
 }
 
 /* ---- freeing ---- */
@@ -299,16 +312,26 @@ static int take_out(dmab_device_t *device, size_t size, void *vaddr, dmab_addr_t
         return r;
 }
 
-int dmab_free_coherent(dmab_device_t *device, size_t size, void *vaddr, dmab_addr_t dma) {
-        struct dmab *dmab = device->dmab;
+static int take_out_any(dmab_device_t *device, void *vaddr, struct allocation **ret) {
         struct allocation *allocation;
-        int r = session_check(dmab);
+        int r;
 
+        pthread_mutex_lock(&device->dmab->lock);
+        r = list_find(device, vaddr, &allocation);
+        if (!r && !allocation->any)
+                r = error_set(EFAULT, "the memory at %p is of dmab_alloc_coherent(); free it with dmab_free_coherent()", vaddr);
         if (!r)
-                r = take_out(device, size, vaddr, dma, &allocation);
-        if (r)
-                return r;
-        r = free_number(dmab, allocation->number);
+                list_remove(device->dmab, allocation);
+        pthread_mutex_unlock(&device->dmab->lock);
+        if (!r)
+                *ret = allocation;
+        return r;
+}
+
+/* The daemon's side of it, when the session does not know it any more. */
+static int give_back(struct dmab *dmab, struct allocation *allocation) {
+        int r = free_number(dmab, allocation->number);
+
         /* Whatever the daemon does not know any more, its owner has lost: by the session's end or an administrator. */
         if (r && r != -ESTALE && !error_is("double_free") && !error_is("unknown_handle")) {
                 pthread_mutex_lock(&dmab->lock);
@@ -318,6 +341,22 @@ int dmab_free_coherent(dmab_device_t *device, size_t size, void *vaddr, dmab_add
         }
         drop(dmab, allocation);
         return r;
+}
+
+int dmab_free_coherent(dmab_device_t *device, size_t size, void *vaddr, dmab_addr_t dma) {
+        struct allocation *allocation;
+        int r = session_check(device->dmab);
+
+        if (!r)
+                r = take_out(device, size, vaddr, dma, &allocation);
+        return r ? r : give_back(device->dmab, allocation);
+}
+
+int coherent_free_any(dmab_device_t *device, void *vaddr) {
+        struct allocation *allocation;
+        int r = take_out_any(device, vaddr, &allocation);
+
+        return r ? r : give_back(device->dmab, allocation);
 }
 
 int dmab_dma_addr(dmab_device_t *device, const void *vaddr, dmab_addr_t *ret_dma) {

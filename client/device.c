@@ -3,8 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/any.h"
 #include "client/error.h"
 #include "client/params.h"
+#include "client/pool.h"
 #include "client/result.h"
 #include "client/session.h"
 #include "proto/schema.h"
@@ -28,6 +30,7 @@ void device_forget(struct dmab_device *device) {
         if (device->next)
                 device->next->pprev = device->pprev;
         pthread_mutex_unlock(&device->dmab->lock);
+        any_forget(device);
         device_free(device);
 }
 
@@ -174,8 +177,13 @@ static int close_device(dmab_device_t *device, bool force) {
         if (!device)
                 return error_set(EINVAL, "the handle of the device is NULL");
         r = session_check(device->dmab);
+        if (!r && !force)
+                r = pools_check_closing(device);
+        if (!r && !force)
+                r = any_sleep(device);
         if (r)
                 return r;
+        pools_report(device->dmab, device, "when the device was closed by force");
         params_begin(&params);
         params_uint(&params, "device", device->handle);
         if (force)
@@ -192,6 +200,7 @@ static int close_device(dmab_device_t *device, bool force) {
                 return leak_error(device);
         if (r && r != -ESTALE)
                 return r;
+        pools_forget(device->dmab, device);
         coherent_forget(device->dmab, device);
         device_forget(device);
         return r;

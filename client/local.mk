@@ -2,14 +2,23 @@
 lib_LTLIBRARIES += libdmabroker.la
 libdmabroker_la_SOURCES = \
 	client/address.c client/address.h \
+	client/agent.c client/agent.h \
+	client/any.c client/any.h \
+	client/block.c \
 	client/call.c \
 	client/channel.c client/channel.h \
-	client/coherent.c \
+	client/coherent.c client/coherent.h \
 	client/device.c \
 	client/error.c client/error.h \
+	client/inspect.c \
+	client/lease.c client/lease.h \
 	client/link.c client/link.h \
+	client/magazine.c client/magazine.h \
 	client/memory.c client/memory.h \
 	client/params.c client/params.h \
+	client/pool.c client/pool.h \
+	client/pool-info.c \
+	client/refill.c \
 	client/region.c client/region.h \
 	client/result.c client/result.h \
 	client/session.c client/session.h

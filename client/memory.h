@@ -15,7 +15,7 @@ enum { MEMORY_PAGE_SHIFT = 12, MEMORY_CHUNK_SHIFT = 21, MEMORY_CHUNK_PAGES = 1 <
 
 enum piece_kind {
         PIECE_COHERENT, /* of struct allocation, coherent.c */
-        PIECE_SLAB,     /* of struct slab, pool.c: several leases may lie in it */
+        PIECE_SLAB,     /* of struct slab, lease.h: several leases may lie in it */
         PIECE_BOUNCE,   /* of struct bounce_part, bounce.c */
 };
 
@@ -24,6 +24,7 @@ enum piece_kind {
 struct piece {
         enum piece_kind kind;
         struct dmab_device *device; /* NULL: ended */
+        const void *of;             /* the pool of a slab; NULL: of none, or ended */
         uintptr_t start;            /* the CPU's address of its first byte */
         size_t size;
         uint64_t delta; /* dma address = CPU's address + delta, modulo 2^64 */

@@ -5,7 +5,9 @@
 #include <string.h>
 
 #include "client/address.h"
+#include "client/agent.h"
 #include "client/error.h"
+#include "client/pool.h"
 #include "config.h"
 
 /* A handle is the property of the process that made it. Counting forks costs nothing per call; asking for the process's
@@ -67,6 +69,7 @@ int dmab_connect(const char *uri, dmab_t **ret) {
                 return r;
         }
         pthread_mutex_init(&dmab->lock, NULL);
+        pthread_mutex_init(&dmab->pools_lock, NULL);
         dmab->forks = forks;
         *ret = dmab;
         return 0;
@@ -76,17 +79,26 @@ void dmab_disconnect(dmab_t *dmab) {
         if (!dmab)
                 return;
         if (dmab->forks == forks) {
+                pools_report(dmab, NULL, "at the end of the session");
+                agent_stop(dmab->agent);
+                dmab->agent = NULL;
                 link_close(dmab->link);
         } else {
-                /* Another thread of the parent may have held the lock at the fork; in the child nobody does. */
+                /* Another thread of the parent may have held a lock at the fork; in the child nobody does. */
                 pthread_mutex_init(&dmab->lock, NULL);
+                pools_disown(dmab);
+                agent_abandon(dmab->agent);
+                dmab->agent = NULL;
                 link_abandon(dmab->link);
         }
+        pools_forget(dmab, NULL);
         coherent_forget(dmab, NULL);
         while (dmab->devices)
                 device_forget(dmab->devices);
         coherent_deinit(dmab);
+        slabs_deinit(dmab);
         memory_deinit(&dmab->memory);
+        pthread_mutex_destroy(&dmab->pools_lock);
         pthread_mutex_destroy(&dmab->lock);
         free(dmab);
 }

@@ -12,7 +12,10 @@
 #include "client/region.h"
 #include "include/dmabroker.h"
 
+struct agent;
+struct any_classes;
 struct allocation; /* coherent.c */
+struct slab;       /* lease.h */
 
 struct dmab {
         struct link *link;
@@ -22,6 +25,10 @@ struct dmab {
         struct region_table regions;
         struct allocation *allocations, *spare_allocations;
         struct dmab_device *devices;
+        pthread_mutex_t pools_lock; /* guards the list of pools; taken before any pool's lock */
+        struct dmab_pool *pools;
+        struct slab *spare_slabs;
+        struct agent *agent; /* NULL: nobody has needed it yet; set once; atomic */
         bool fresh_regions; /* the last allocation lay in a region that was not mapped yet; atomic */
 };
 
@@ -31,6 +38,7 @@ struct dmab_device {
         uint64_t handle;
         unsigned wait_ms;
         char *name, *translation, *via;
+        struct any_classes *classes; /* of dmab_alloc(), any.c; NULL: none yet; atomic */
 };
 
 /* 0, or -EINVAL with a sentence in the child of a fork: every public function asks this first. */

@@ -245,6 +245,99 @@ int dmab_coherent_info(dmab_device_t *device, const void *vaddr, struct dmab_coh
  * -EFAULT: it is not memory from the broker; -EXDEV: it is another device's. */
 int dmab_dma_addr(dmab_device_t *device, const void *vaddr, dmab_addr_t *ret_dma);
 
+/* ---- memory of any size ------------------------------------------------------------------------------------------ */
+
+/* Allocate size bytes for the device, aligned to a cache line of 64 bytes at least, and sharing none with any other block
+ * (the kmalloc() of DMA). Small sizes come from pools that the library makes for the device, and mostly need no call to
+ * the daemon; large ones are coherent allocations. Never crosses the device's boundary. Free it with dmab_free().
+ * Errors as dmab_alloc_coherent(). */
+int dmab_alloc(dmab_device_t *device, size_t size, unsigned flags, void **ret_vaddr, dmab_addr_t *ret_dma);
+
+/* Free what dmab_alloc() gave, from any thread. -EFAULT: not the start of memory from dmab_alloc(), or freed already;
+ * -EXDEV: another device's. Nothing has changed then. */
+int dmab_free(dmab_device_t *device, void *vaddr);
+
+/* ---- pools ------------------------------------------------------------------------------------------------------- */
+
+/* Blocks of one size (the kernel's dma_pool, with a mempool's reserve). The library takes leases of blocks from the daemon
+ * and hands them out without any system call; every thread keeps some at hand. */
+typedef struct dmab_pool dmab_pool_t;
+
+/* How the CPU's view of the memory is cached. */
+enum dmab_caching {
+        DMAB_CACHED = 0,      /* write-back: what there is */
+        DMAB_WRITE_COMBINED = 1,
+        DMAB_UNCACHED = 2,
+};
+
+struct dmab_pool_options {
+        size_t struct_size;
+        size_t reserve;            /* blocks that can always be had, whatever others take; 0: none */
+        size_t max_blocks;         /* of all users of the pool together; 0: no limit but the quota */
+        enum dmab_caching caching; /* -EOPNOTSUPP where it cannot be honoured */
+        size_t thread_blocks;      /* blocks that a thread keeps at hand at most; 0: the library chooses */
+};
+#define DMAB_POOL_OPTIONS_INIT { .struct_size = sizeof(struct dmab_pool_options) }
+
+/* Make a pool of blocks of size bytes, aligned to align (a power of two; 0: a cache line), none of which crosses a multiple of
+ * boundary (a power of two; 0: the device's). The name is for people and need not be unique. options may be NULL.
+ * It ends with dmab_pool_destroy(), with its device, or with the session.
+ * -EINVAL: size 0, an alignment or boundary that is no power of two, a boundary below the size; -E2BIG: blocks larger
+ * than a slab can hold; -ENOMEM: no memory for the reserve; -EOPNOTSUPP; -EDQUOT; and what dmab_call() answers. */
+int dmab_pool_create(const char *name, dmab_device_t *device, size_t size, size_t align, size_t boundary,
+                     const struct dmab_pool_options *options, dmab_pool_t **ret);
+
+/* Use a pool that another process of the same owner has made, by its number (dmab_pool_handle()). The device is the caller's
+ * own handle of the same device. dmab_pool_destroy() then only lets go of it. -ENOENT: there is no such pool;
+ * -EXDEV: it is another device's. */
+int dmab_pool_open(dmab_device_t *device, uint64_t number, dmab_pool_t **ret);
+
+/* Take a block (the kernel's dma_pool_alloc()). flags as for dmab_alloc_coherent(). With DMAB_WAIT threads are served in the
+ * order in which they came. -ENOMEM, -EAGAIN (others wait already), -ETIMEDOUT, -EDQUOT, -EINVAL. */
+int dmab_pool_alloc(dmab_pool_t *pool, unsigned flags, void **ret_vaddr, dmab_addr_t *ret_dma);
+
+/* Give it back, from any thread (the kernel's dma_pool_free(), with its checks).
+ * -EFAULT: not a block of this pool, not the start of one, or not that block's dma address; -EINVAL with the reason
+ * double_free: it is free already. Nothing has changed then. */
+int dmab_pool_free(dmab_pool_t *pool, void *vaddr, dmab_addr_t dma);
+
+/* n blocks at once: all of them or none. */
+int dmab_pool_alloc_bulk(dmab_pool_t *pool, unsigned flags, size_t n, void **ret_vaddrs, dmab_addr_t *ret_dmas);
+/* Gives n blocks back, or none when one of them is refused. */
+int dmab_pool_free_bulk(dmab_pool_t *pool, size_t n, void *const *vaddrs, const dmab_addr_t *dmas);
+
+/* End the pool. -EBUSY: blocks are in use; the sentence says how many and names one, dmab_pool_visit_busy() tells all;
+ * nothing has changed. No other thread may use the pool meanwhile. On success pool is invalid. */
+int dmab_pool_destroy(dmab_pool_t *pool);
+/* The same, whatever is in use; pointers into it are invalid afterwards. */
+int dmab_pool_destroy_force(dmab_pool_t *pool);
+
+/* Call fn for every block of this session that is in use, until it returns something else than 0, which is then returned. */
+int dmab_pool_visit_busy(dmab_pool_t *pool, int (*fn)(void *vaddr, dmab_addr_t dma, void *userdata), void *userdata);
+
+/* Return to the daemon what is not in use, the blocks that threads keep at hand included, and have it give its idle memory
+ * back. It comes again when it is needed. */
+int dmab_pool_trim(dmab_pool_t *pool);
+
+struct dmab_pool_info {
+        size_t struct_size;
+        uint64_t pool;        /* its number in the protocol */
+        size_t block_size;    /* bytes, as rounded up */
+        size_t used;          /* blocks that this process has been given and has not given back */
+        size_t leased;        /* blocks that this process has leased: used, at hand of threads, and idle */
+        size_t at_hand;       /* blocks that threads keep for their next allocations */
+        size_t thread_blocks; /* the most that one thread keeps */
+        size_t high_water;    /* of leased */
+        uint64_t refills, flushes; /* how often a thread's blocks ran out, or over */
+        uint64_t leases, recalls;  /* leases taken from the daemon so far, and times it asked for some back */
+        uint64_t failures, waits;
+};
+#define DMAB_POOL_INFO_INIT { .struct_size = sizeof(struct dmab_pool_info) }
+
+/* The caller sets ret->struct_size. Makes no call to the daemon; pool.stats tells the daemon's side. */
+int dmab_pool_info(dmab_pool_t *pool, struct dmab_pool_info *ret);
+uint64_t dmab_pool_handle(const dmab_pool_t *pool);
+
 #pragma GCC visibility pop
 #ifdef __cplusplus
 }

@@ -1,0 +1,150 @@
+/* Magazines: the free blocks of a pool that one thread keeps at hand. The thread takes from its magazine and puts into it
+ * with plain loads and stores, no lock and no atomic read-modify-write.
+ *
+ * Who else needs the blocks takes them away (magazines_empty()) at no cost to the thread: it stores `drain`, has the kernel
+ * run a barrier on every thread of the process (membarrier(2)), and waits until the thread is not `busy`. From then on the
+ * thread finds `drain` set and takes the pool's lock instead. A magazine is its thread's while drain is 0, and the holder's
+ * of the pool's lock while it is not.
+ *
+ * Blocks put in one by one have their state set to BLOCK_FREE, so that a second free is found out. Blocks put in in bulk
+ * have not: looking 32 of them up takes ten times as long as moving them. They are marked when a single one is put above
+ * them, and when they leave the magazine for the pool. */
+#ifndef DMAB_CLIENT_MAGAZINE_H
+#define DMAB_CLIENT_MAGAZINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "include/dmabroker.h"
+
+struct dmab_pool;
+
+enum { MAGAZINE_MAX = 256, MAGAZINE_PAD = 8 /* so that the arrays do not alias in the cache */ };
+
+/* What a byte of a slab's states says about the block that begins there. */
+enum block_state {
+        BLOCK_NONE, /* none begins there, or none of this process */
+        BLOCK_BUSY, /* given out, or in a magazine without a mark */
+        BLOCK_FREE,
+};
+
+struct magazine {
+        uint32_t n;      /* blocks in it; the thread's */
+        uint32_t size;   /* the most */
+        uint32_t marked; /* of the first so many, the states are BLOCK_FREE; may be more than n */
+        uint32_t busy;   /* the thread is at work on it */
+        uint32_t drain;  /* others need it: leave it alone */
+        uint64_t refills, flushes;
+        struct magazine *next; /* in pool->magazines */
+        struct dmab_pool *pool;
+        struct magazine_table *table;
+        void *vaddrs[MAGAZINE_MAX + MAGAZINE_PAD];
+        dmab_addr_t dmas[MAGAZINE_MAX + MAGAZINE_PAD];
+        uint8_t *states[MAGAZINE_MAX + MAGAZINE_PAD]; /* of the marked ones */
+};
+
+/* A thread's magazines, by the slots of their pools. */
+struct magazine_table {
+        uint32_t n;
+        struct magazine_table *next, **pprev; /* in the list of all threads' */
+        struct magazine *magazines[];
+};
+
+/* The calling thread's; never NULL, and empty in a thread that has none. Not exported, and in the static block of thread-local
+ * storage: reached without a call. */
+extern __thread struct magazine_table *magazine_table __attribute__((visibility("hidden"), tls_model("initial-exec")));
+
+#define magazine_load(at) __atomic_load_n(at, __ATOMIC_RELAXED)
+#define magazine_store(at, value) __atomic_store_n(at, value, __ATOMIC_RELAXED)
+
+/* The thread's magazine of the pool with that slot, or NULL. */
+static inline struct magazine *magazine_find(uint32_t slot) {
+        const struct magazine_table *table = magazine_table;
+
+        return slot < table->n ? table->magazines[slot] : NULL;
+}
+
+/* Mark the magazine busy. False: somebody needs it; it is not busy then. */
+static inline bool magazine_begin(struct magazine *magazine) {
+        magazine_store(&magazine->busy, 1);
+        __atomic_signal_fence(__ATOMIC_SEQ_CST); /* the barrier of the one who sets drain does the rest */
+        if (__builtin_expect(!__atomic_load_n(&magazine->drain, __ATOMIC_ACQUIRE), 1))
+                return true;
+        __atomic_store_n(&magazine->busy, 0, __ATOMIC_RELEASE);
+        return false;
+}
+
+static inline void magazine_end(struct magazine *magazine) {
+        __atomic_store_n(&magazine->busy, 0, __ATOMIC_RELEASE);
+}
+
+/* One block, from a magazine that is begun and not empty. */
+static inline void magazine_pop(struct magazine *magazine, void **ret_vaddr, dmab_addr_t *ret_dma) {
+        uint32_t n = magazine_load(&magazine->n) - 1;
+
+        if (n < magazine->marked)
+                magazine_store(magazine->states[n], BLOCK_BUSY);
+        *ret_vaddr = magazine->vaddrs[n];
+        *ret_dma = magazine->dmas[n];
+        magazine_store(&magazine->n, n);
+}
+
+/* Into a magazine that is begun, not full, and of which all blocks are marked. */
+static inline void magazine_push(struct magazine *magazine, void *vaddr, dmab_addr_t dma, uint8_t *state) {
+        uint32_t n = magazine_load(&magazine->n);
+
+        magazine->vaddrs[n] = vaddr;
+        magazine->dmas[n] = dma;
+        magazine->states[n] = state;
+        magazine_store(state, BLOCK_FREE);
+        magazine->marked = n + 1;
+        magazine_store(&magazine->n, n + 1);
+}
+
+/* n of them, from a magazine that is begun and has as many. */
+static inline void magazine_pop_bulk(struct magazine *magazine, size_t n, void **ret_vaddrs, dmab_addr_t *ret_dmas) {
+        uint32_t rest = magazine_load(&magazine->n) - n;
+
+        for (uint32_t i = rest; i < magazine->marked && i < rest + n; i++)
+                magazine_store(magazine->states[i], BLOCK_BUSY);
+        memcpy(ret_vaddrs, magazine->vaddrs + rest, n * sizeof(*ret_vaddrs));
+        memcpy(ret_dmas, magazine->dmas + rest, n * sizeof(*ret_dmas));
+        if (magazine->marked > rest)
+                magazine->marked = rest;
+        magazine_store(&magazine->n, rest);
+}
+
+/* n of them, checked to be the pool's, into a magazine that is begun and has room. */
+static inline void magazine_push_bulk(struct magazine *magazine, size_t n, void *const *vaddrs, const dmab_addr_t *dmas) {
+        uint32_t first = magazine_load(&magazine->n);
+
+        memcpy(magazine->vaddrs + first, vaddrs, n * sizeof(*vaddrs));
+        memcpy(magazine->dmas + first, dmas, n * sizeof(*dmas));
+        if (magazine->marked > first)
+                magazine->marked = first;
+        magazine_store(&magazine->n, first + n);
+}
+
+/* Get a slot for a pool that is made, or give it back. -ENOMEM, without a sentence. */
+int magazine_slot_take(uint32_t *ret);
+void magazine_slot_release(uint32_t slot);
+
+/* The calling thread's magazine of the pool, made now if it has none. NULL: there is no memory for one, or the kernel has
+ * no membarrier(2); the thread then uses the pool's lock every time. Not with the pool's lock held. */
+struct magazine *magazine_make(struct dmab_pool *pool);
+
+/* Whether threads can have magazines at all. */
+bool magazines_possible(void);
+
+/* Take all magazines of the pool away from their threads, with the pool's lock held, until magazines_release(). Their blocks
+ * stay in them. */
+void magazines_seize(struct dmab_pool *pool);
+/* Let the threads use them again. With the pool's lock held. */
+void magazines_release(struct dmab_pool *pool);
+
+/* Free the magazines of a pool that ends, and what they hold. Without the pool's lock. */
+void magazines_drop(struct dmab_pool *pool);
+
+#endif
