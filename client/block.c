@@ -21,15 +21,14 @@ static void __attribute__((noinline)) mark(const struct dmab_pool *pool, struct 
         uint32_t n = magazine_load(&magazine->n), i = magazine->marked < n ? magazine->marked : n;
 
         while (i < n) {
-                struct piece *piece;
-                uint8_t *state = slab_state(pool->memory, pool, pool->granule_shift, magazine->vaddrs[i], &piece);
+                uint8_t *state = shadow_state_sure(&pool->shadow, magazine->vaddrs[i]);
 
-                if (likely(state && magazine_load(state) == BLOCK_BUSY)) {
+                if (likely(magazine_load(state) == BLOCK_BUSY)) {
                         magazine_store(state, BLOCK_FREE);
-                        magazine->states[i++] = state;
+                        i++;
                         continue;
                 }
-                inspect_late(pool, magazine->vaddrs[i], !state || magazine_load(state) == BLOCK_NONE);
+                inspect_late(pool, magazine->vaddrs[i], magazine_load(state) == BLOCK_NONE);
                 n--;
                 magazine->vaddrs[i] = magazine->vaddrs[n];
                 magazine->dmas[i] = magazine->dmas[n];
@@ -52,7 +51,6 @@ void pool_flush(struct dmab_pool *pool, struct magazine *magazine, uint32_t keep
                 lease_put(pool, magazine->vaddrs[i], &hint);
         memmove(magazine->vaddrs, magazine->vaddrs + gone, keep * sizeof(*magazine->vaddrs));
         memmove(magazine->dmas, magazine->dmas + gone, keep * sizeof(*magazine->dmas));
-        memmove(magazine->states, magazine->states + gone, keep * sizeof(*magazine->states));
         magazine->marked = keep;
         magazine_store(&magazine->n, keep);
         magazine->flushes++;
@@ -110,12 +108,12 @@ static int __attribute__((noinline)) take_slowly(struct dmab_pool *pool, unsigne
         return r;
 }
 
-int block_alloc(struct dmab_pool *pool, unsigned flags, void **ret_vaddr, dmab_addr_t *ret_dma) {
+static inline __attribute__((always_inline)) int alloc(struct dmab_pool *pool, unsigned flags, void **ret_vaddr, dmab_addr_t *ret_dma) {
         struct magazine *magazine = magazine_find(pool->slot);
 
         if (likely(magazine && flags_are_plain(flags) && magazine_begin(magazine))) {
                 if (likely(magazine_load(&magazine->n))) {
-                        magazine_pop(magazine, ret_vaddr, ret_dma);
+                        magazine_pop(magazine, &pool->shadow, ret_vaddr, ret_dma);
                         magazine_end(magazine);
                         return 0;
                 }
@@ -124,8 +122,12 @@ int block_alloc(struct dmab_pool *pool, unsigned flags, void **ret_vaddr, dmab_a
         return take_slowly(pool, flags, 1, ret_vaddr, ret_dma);
 }
 
+int block_alloc(struct dmab_pool *pool, unsigned flags, void **ret_vaddr, dmab_addr_t *ret_dma) {
+        return alloc(pool, flags, ret_vaddr, ret_dma);
+}
+
 int dmab_pool_alloc(dmab_pool_t *pool, unsigned flags, void **ret_vaddr, dmab_addr_t *ret_dma) {
-        return likely(pool) ? block_alloc(pool, flags, ret_vaddr, ret_dma) : check_pool(pool);
+        return likely(pool) ? alloc(pool, flags, ret_vaddr, ret_dma) : check_pool(pool);
 }
 
 int dmab_pool_alloc_bulk(dmab_pool_t *pool, unsigned flags, size_t n, void **ret_vaddrs, dmab_addr_t *ret_dmas) {
@@ -133,7 +135,7 @@ int dmab_pool_alloc_bulk(dmab_pool_t *pool, unsigned flags, size_t n, void **ret
 
         if (likely(magazine && flags_are_plain(flags) && magazine_begin(magazine))) {
                 if (likely(magazine_load(&magazine->n) >= n)) {
-                        magazine_pop_bulk(magazine, n, ret_vaddrs, ret_dmas);
+                        magazine_pop_bulk(magazine, &pool->shadow, n, ret_vaddrs, ret_dmas);
                         magazine_end(magazine);
                         return 0;
                 }
@@ -144,17 +146,25 @@ int dmab_pool_alloc_bulk(dmab_pool_t *pool, unsigned flags, size_t n, void **ret
 
 /* ---- giving ---- */
 
+static bool __attribute__((noinline)) is_dma_of(const struct dmab_pool *pool, const void *vaddr, dmab_addr_t dma) {
+        const struct piece *piece = memory_find(pool->memory, vaddr);
+
+        return piece && dma == (uintptr_t)vaddr + piece->delta;
+}
+
 /* The state of a block that may be freed, or NULL. */
 static inline uint8_t *state_of_busy(const struct dmab_pool *pool, const void *vaddr, dmab_addr_t dma) {
-        struct piece *piece;
-        uint8_t *state = slab_state(pool->memory, pool, pool->granule_shift, vaddr, &piece);
+        uint8_t *state = shadow_state(&pool->shadow, vaddr);
 
-        return likely(state && magazine_load(state) == BLOCK_BUSY && dma == (uintptr_t)vaddr + piece->delta) ? state : NULL;
+        if (unlikely(!state || magazine_load(state) != BLOCK_BUSY))
+                return NULL;
+        if (unlikely(dma - (uintptr_t)vaddr != magazine_load(&pool->delta)) && !is_dma_of(pool, vaddr, dma))
+                return NULL;
+        return state;
 }
 
 /* Mark them all free, or say what is wrong and change nothing. */
 static int mark_free(struct dmab_pool *pool, size_t n, void *const *vaddrs, const dmab_addr_t *dmas) {
-        struct piece *piece;
         int r = 0;
 
         for (size_t i = 0; i < n; i++) {
@@ -166,7 +176,7 @@ static int mark_free(struct dmab_pool *pool, size_t n, void *const *vaddrs, cons
                 }
                 r = inspect_free(pool, vaddrs[i], dmas[i]);
                 while (i--)
-                        magazine_store(slab_state(pool->memory, pool, pool->granule_shift, vaddrs[i], &piece), BLOCK_BUSY);
+                        magazine_store(shadow_state_sure(&pool->shadow, vaddrs[i]), BLOCK_BUSY);
                 break;
         }
         return r;
@@ -176,15 +186,13 @@ static int mark_free(struct dmab_pool *pool, size_t n, void *const *vaddrs, cons
 static void put(struct dmab_pool *pool, size_t n, void *const *vaddrs, const dmab_addr_t *dmas) {
         struct magazine *magazine = magazine_find(pool->slot);
         struct lease *hint = NULL;
-        struct piece *piece;
         size_t i = 0, half;
 
         if (magazine && !magazine_load(&magazine->drain)) {
                 half = magazine->size / 2;
                 pool_flush(pool, magazine, n <= magazine->size - magazine_load(&magazine->n) ? magazine->size : half);
                 for (; i < n && magazine_load(&magazine->n) < magazine->size; i++)
-                        magazine_push(magazine, vaddrs[i], dmas[i],
-                                      slab_state(pool->memory, pool, pool->granule_shift, vaddrs[i], &piece));
+                        magazine_push(magazine, vaddrs[i], dmas[i], shadow_state_sure(&pool->shadow, vaddrs[i]));
         }
         for (; i < n; i++)
                 lease_put(pool, vaddrs[i], &hint);
@@ -218,15 +226,15 @@ static int __attribute__((noinline)) give_slowly(struct dmab_pool *pool, size_t 
         return 0;
 }
 
-int block_free(struct dmab_pool *pool, void *vaddr, dmab_addr_t dma) {
+/* The magazine may have blocks without a mark, or the pool leases of which the addresses differ otherwise. */
+static int __attribute__((noinline)) give_one(struct dmab_pool *pool, void *vaddr, dmab_addr_t dma) {
         struct magazine *magazine = magazine_find(pool->slot);
         uint8_t *state;
 
-        if (likely(magazine && magazine_begin(magazine))) {
+        if (magazine && magazine_begin(magazine)) {
+                mark(pool, magazine);
                 state = state_of_busy(pool, vaddr, dma);
-                if (likely(state && magazine_load(&magazine->n) < magazine->size)) {
-                        if (unlikely(magazine->marked < magazine_load(&magazine->n)))
-                                mark(pool, magazine);
+                if (state && magazine_load(&magazine->n) < magazine->size) {
                         magazine_push(magazine, vaddr, dma, state);
                         magazine_end(magazine);
                         return 0;
@@ -236,43 +244,134 @@ int block_free(struct dmab_pool *pool, void *vaddr, dmab_addr_t dma) {
         return give_slowly(pool, 1, &vaddr, &dma);
 }
 
-int dmab_pool_free(dmab_pool_t *pool, void *vaddr, dmab_addr_t dma) {
-        return likely(pool) ? block_free(pool, vaddr, dma) : check_pool(pool);
-}
+/* No call but at its end: nothing must be kept on the stack. */
+static inline __attribute__((always_inline)) int release(struct dmab_pool *pool, void *vaddr, dmab_addr_t dma) {
+        struct magazine *magazine = magazine_find(pool->slot);
+        uint8_t *state;
+        uint32_t n;
 
-/* Are all of them in the slab of the first one, where blocks can begin, with the right addresses? No branches, so that
- * several are looked at at a time: what is wrong with any is left in the bits of a sum. */
-static inline bool lie_in_one_slab(const struct dmab_pool *pool, size_t n, void *const *vaddrs, const dmab_addr_t *dmas) {
-        const struct piece *piece = memory_find(pool->memory, vaddrs[0]);
-        uint64_t start, last, delta, offsets = 0, outside = 0, other = 0;
-
-        if (!piece || magazine_load(&piece->of) != pool)
-                return false;
-        start = piece->start;
-        last = piece->size - 1;
-        delta = piece->delta;
-        for (size_t i = 0; i < n; i++) {
-                uint64_t vaddr = (uintptr_t)vaddrs[i], offset = vaddr - start;
-
-                offsets |= offset;
-                outside |= last - offset;
-                other |= (dmas[i] - vaddr) ^ delta;
-        }
-        return !(other | (offsets & pool->granule_mask) | (offsets | outside) >> 63);
-}
-
-int dmab_pool_free_bulk(dmab_pool_t *pool, size_t n, void *const *vaddrs, const dmab_addr_t *dmas) {
-        struct magazine *magazine = pool ? magazine_find(pool->slot) : NULL;
-
-        if (!n)
-                return check_pool(pool);
         if (likely(magazine && magazine_begin(magazine))) {
-                if (likely(n <= magazine->size - magazine_load(&magazine->n) && lie_in_one_slab(pool, n, vaddrs, dmas))) {
-                        magazine_push_bulk(magazine, n, vaddrs, dmas);
+                state = shadow_state(&pool->shadow, vaddr);
+                n = magazine_load(&magazine->n);
+                if (likely(state && magazine_load(state) == BLOCK_BUSY &&
+                           dma - (uintptr_t)vaddr == magazine_load(&pool->delta) && n < magazine->size &&
+                           n <= magazine->marked)) {
+                        magazine_push(magazine, vaddr, dma, state);
                         magazine_end(magazine);
                         return 0;
                 }
                 magazine_end(magazine);
         }
-        return give_slowly(pool, n, vaddrs, dmas);
+        return give_one(pool, vaddr, dma);
+}
+
+int block_free(struct dmab_pool *pool, void *vaddr, dmab_addr_t dma) {
+        return release(pool, vaddr, dma);
+}
+
+int dmab_pool_free(dmab_pool_t *pool, void *vaddr, dmab_addr_t dma) {
+        return likely(pool) ? release(pool, vaddr, dma) : check_pool(pool);
+}
+
+/* Copy blocks into a magazine, and look whether all of them lie in the span of a slab, where blocks can begin, with the right
+ * addresses. No branch per block, so that the compiler looks at several at a time: what is wrong with any of them is left in
+ * the bits of a sum. */
+static inline __attribute__((always_inline)) bool copy_and_look(const struct slab *slab, uintptr_t mask, size_t n,
+                                                                const uint64_t *restrict vaddrs,
+                                                                const uint64_t *restrict dmas,
+                                                                uint64_t *restrict to_vaddrs, uint64_t *restrict to_dmas) {
+        uint64_t start = magazine_load(&slab->span_start), last = magazine_load(&slab->span_size) - 1;
+        uint64_t delta = slab->piece.delta, offsets = 0, outside = 0, other = 0;
+
+        for (size_t i = 0; i < n; i++) {
+                uint64_t vaddr = vaddrs[i], dma = dmas[i], offset = vaddr - start;
+
+                offsets |= offset;
+                outside |= last - offset;
+                other |= (dma - vaddr) ^ delta;
+                to_vaddrs[i] = vaddr;
+                to_dmas[i] = dma;
+        }
+        return !(other | (offsets & mask) | (offsets | outside) >> 63);
+}
+
+#define COPY_AND_LOOK(name, ...)                                                                                           \
+        static bool __attribute__((noinline, optimize("O3"), ##__VA_ARGS__)) name(                                         \
+                const struct slab *slab, uintptr_t mask, size_t n, const uint64_t *vaddrs, const uint64_t *dmas,           \
+                uint64_t *to_vaddrs, uint64_t *to_dmas) {                                                                  \
+                return copy_and_look(slab, mask, n, vaddrs, dmas, to_vaddrs, to_dmas);                                     \
+        }
+
+COPY_AND_LOOK(copy_and_look_plainly)
+
+#ifdef __x86_64__
+COPY_AND_LOOK(copy_and_look_widely, target("avx2"))
+
+static bool is_wide;
+
+static void __attribute__((constructor)) look_at_processor(void) {
+        is_wide = __builtin_cpu_supports("avx2");
+}
+#else
+#define is_wide false
+#define copy_and_look_widely copy_and_look_plainly
+#endif
+
+/* All of them into the magazine, without marks, if they lie in one span. False: nothing has changed. */
+static inline bool push_one_span(const struct dmab_pool *pool, struct magazine *magazine, size_t n, void *const *vaddrs,
+                                 const dmab_addr_t *dmas) {
+        const struct slab *slab = (struct slab *)memory_find(pool->memory, vaddrs[0]);
+        uint32_t first = magazine_load(&magazine->n);
+        bool (*look)(const struct slab *slab, uintptr_t mask, size_t n, const uint64_t *vaddrs, const uint64_t *dmas,
+                     uint64_t *to_vaddrs, uint64_t *to_dmas) = is_wide ? copy_and_look_widely : copy_and_look_plainly;
+
+        if (unlikely(!slab || magazine_load(&slab->piece.of) != pool))
+                return false;
+        if (!look(slab, pool->shadow.mask, n, (const uint64_t *)vaddrs, dmas, (uint64_t *)magazine->vaddrs + first,
+                  magazine->dmas + first))
+                return false;
+        if (magazine->marked > first)
+                magazine->marked = first;
+        magazine_store(&magazine->n, first + n);
+        return true;
+}
+
+/* Those that do not: one by one. False: something is wrong with one of them, and nothing has changed. */
+static bool push_singly(const struct dmab_pool *pool, struct magazine *magazine, size_t n, void *const *vaddrs,
+                        const dmab_addr_t *dmas) {
+        uint32_t before;
+
+        mark(pool, magazine);
+        before = magazine_load(&magazine->n);
+        if (n > magazine->size - before)
+                return false;
+        for (size_t i = 0; i < n; i++) {
+                uint8_t *state = state_of_busy(pool, vaddrs[i], dmas[i]);
+
+                if (unlikely(!state)) {
+                        for (uint32_t pushed = before; pushed < before + i; pushed++)
+                                magazine_store(shadow_state_sure(&pool->shadow, magazine->vaddrs[pushed]), BLOCK_BUSY);
+                        magazine->marked = before;
+                        magazine_store(&magazine->n, before);
+                        return false;
+                }
+                magazine_push(magazine, vaddrs[i], dmas[i], state);
+        }
+        return true;
+}
+
+int dmab_pool_free_bulk(dmab_pool_t *pool, size_t n, void *const *vaddrs, const dmab_addr_t *dmas) {
+        struct magazine *magazine = pool ? magazine_find(pool->slot) : NULL;
+        bool done = false;
+
+        if (!n)
+                return check_pool(pool);
+        if (likely(magazine && magazine_begin(magazine))) {
+                if (likely(n <= magazine->size - magazine_load(&magazine->n))) {
+                        done = push_one_span(pool, magazine, n, vaddrs, dmas) ||
+                               push_singly(pool, magazine, n, vaddrs, dmas);
+                }
+                magazine_end(magazine);
+        }
+        return likely(done) ? 0 : give_slowly(pool, n, vaddrs, dmas);
 }

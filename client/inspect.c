@@ -56,7 +56,7 @@ static int tell_foreign(const struct dmab_pool *pool, const void *vaddr, const s
 
 int inspect_free(const struct dmab_pool *pool, const void *vaddr, dmab_addr_t dma) {
         struct piece *piece = memory_find(pool->memory, vaddr);
-        uint8_t *state = slab_state(pool->memory, pool, pool->granule_shift, vaddr, &piece);
+        const uint8_t *state = shadow_state(&pool->shadow, vaddr);
 
         if (!piece || magazine_load(&piece->of) != pool)
                 return tell_foreign(pool, vaddr, piece);

@@ -9,6 +9,7 @@
 #include "client/session.h"
 
 #define PAGE ((uintptr_t)1 << MEMORY_PAGE_SHIFT)
+#define SPAN_MOST ((size_t)32 << 20)
 
 static int no_memory(void) {
         return error_set(ENOMEM, "there is not enough memory");
@@ -18,40 +19,20 @@ static size_t words_of(size_t count) {
         return (count + 63) / 64;
 }
 
-static uint8_t *state_of(const struct dmab_pool *pool, const void *vaddr) {
-        struct piece *piece;
-
-        return slab_state(pool->memory, pool, pool->granule_shift, vaddr, &piece);
-}
-
 /* ---- slabs ---- */
 
 /* A slab for those pages, not noted yet. With the session's lock held. */
 static struct slab *slab_new(struct dmab_pool *pool, uintptr_t start, size_t size, uint64_t delta) {
-        size_t room = size >> pool->granule_shift;
-        struct slab **place = &pool->dmab->spare_slabs, *slab;
+        struct slab *slab = pool->dmab->spare_slabs;
 
-        while ((slab = *place) && (slab->room < room || slab->room / 4 > room))
-                place = &slab->next;
-        if (slab) {
-                *place = slab->next;
-        } else {
-                slab = aligned_alloc(SLAB_ALIGN, (sizeof(*slab) + room + SLAB_ALIGN - 1) & ~(size_t)(SLAB_ALIGN - 1));
-                if (!slab)
-                        return NULL;
-                slab->room = room;
-                slab->piece.of = NULL;
-        }
-        for (size_t i = 0; i < room; i++)
-                magazine_store(&slab->states[i], BLOCK_NONE);
-        slab->next = NULL;
-        slab->users = 0;
-        slab->any = pool->any;
-        slab->piece.kind = PIECE_SLAB;
-        slab->piece.device = pool->device;
-        slab->piece.start = start;
-        slab->piece.size = size;
-        slab->piece.delta = delta;
+        if (slab)
+                pool->dmab->spare_slabs = slab->next;
+        else
+                slab = malloc(sizeof(*slab));
+        if (slab)
+                *slab = (struct slab){ .piece = { .kind = PIECE_SLAB, .device = pool->device, .start = start, .size = size,
+                                                  .delta = delta },
+                                       .any = pool->any, .span_start = start, .span_size = size };
         return slab;
 }
 
@@ -64,6 +45,47 @@ static void slab_note(struct dmab_pool *pool, struct slab *slab) {
 static void slab_spare(struct dmab *dmab, struct slab *slab) {
         slab->next = dmab->spare_slabs;
         dmab->spare_slabs = slab;
+}
+
+static struct slab *slab_at(const struct dmab_pool *pool, uintptr_t address) {
+        struct piece *piece = memory_find(pool->memory, (void *)address);
+
+        return piece && piece->of == pool ? (struct slab *)piece : NULL;
+}
+
+static uintptr_t slab_end(const struct slab *slab) {
+        return slab->piece.start + slab->piece.size;
+}
+
+/* The slabs from start to end are one span now. */
+static void span_set(const struct dmab_pool *pool, uintptr_t start, uintptr_t end) {
+        struct slab *slab = start < end ? slab_at(pool, start) : NULL;
+
+        for (; slab && slab->piece.start < end; slab = slab_at(pool, slab_end(slab))) {
+                magazine_store(&slab->span_start, start);
+                magazine_store(&slab->span_size, end - start);
+        }
+}
+
+/* Join it with the spans before and behind it. Not beyond all measure: all slabs of a span are told. */
+static void span_join(const struct dmab_pool *pool, const struct slab *slab) {
+        uintptr_t start = slab->piece.start, end = slab_end(slab);
+        const struct slab *before = slab_at(pool, start - 1), *behind = slab_at(pool, end);
+
+        if (before && before->piece.delta == slab->piece.delta && end - before->span_start <= SPAN_MOST)
+                start = before->span_start;
+        if (behind && behind->piece.delta == slab->piece.delta && behind->span_start == end &&
+            end + behind->span_size - start <= SPAN_MOST)
+                end += behind->span_size;
+        span_set(pool, start, end);
+}
+
+/* Before it goes. */
+static void span_part(const struct dmab_pool *pool, const struct slab *slab) {
+        uintptr_t start = slab->span_start, end = start + slab->span_size;
+
+        span_set(pool, start, slab->piece.start);
+        span_set(pool, slab_end(slab), end);
 }
 
 /* Make the pages from start to end slabs, as far as they are none yet: another lease may lie in the first and in the last.
@@ -99,6 +121,10 @@ static int slabs_make(struct dmab_pool *pool, uintptr_t start, uintptr_t end, ui
                 else
                         slab_note(pool, slab);
         }
+        slab = r ? NULL : slab_at(pool, start);
+        for (; slab && slab->piece.start < end; slab = slab_at(pool, slab_end(slab)))
+                if (!slab->users)
+                        span_join(pool, slab);
         return r;
 }
 
@@ -107,10 +133,11 @@ static void slabs_count(struct dmab_pool *pool, uintptr_t start, uintptr_t end, 
         for (uintptr_t page = start; page < end;) {
                 struct slab *slab = (struct slab *)memory_find(pool->memory, (void *)page);
 
-                page = slab->piece.start + slab->piece.size;
+                page = slab_end(slab);
                 slab->users += users;
                 if (slab->users)
                         continue;
+                span_part(pool, slab);
                 memory_forget(&pool->dmab->memory, &slab->piece);
                 __atomic_store_n(&slab->piece.of, NULL, __ATOMIC_RELAXED);
                 slab_spare(pool->dmab, slab);
@@ -217,7 +244,7 @@ static void table_remove(struct lease_table *table, struct lease *lease) {
 
 static void set_states(struct dmab_pool *pool, const struct lease *lease, enum block_state state) {
         for (size_t i = 0; i < lease->count; i++)
-                magazine_store(state_of(pool, (void *)(lease->start + i * pool->block_size)), state);
+                magazine_store(shadow_state_sure(&pool->shadow, (void *)(lease->start + i * pool->block_size)), state);
 }
 
 int lease_add(struct dmab_pool *pool, uint64_t number, struct region *region, void *start, dmab_addr_t dma, size_t count) {
@@ -232,6 +259,11 @@ int lease_add(struct dmab_pool *pool, uint64_t number, struct region *region, vo
         memset(lease->idle, 0xff, words_of(count) * sizeof(*lease->idle));
         if (count % 64)
                 lease->idle[count / 64] = (UINT64_C(1) << count % 64) - 1;
+        r = shadow_open(&pool->shadow, pool->memory, first, end);
+        if (r) {
+                free(lease);
+                return r;
+        }
         pthread_mutex_lock(&pool->dmab->lock);
         r = slabs_make(pool, first, end, lease->delta);
         if (!r) {
@@ -245,6 +277,10 @@ int lease_add(struct dmab_pool *pool, uint64_t number, struct region *region, vo
                 free(lease);
                 return r;
         }
+        if (pool->leases.n > 1 && pool->delta != lease->delta)
+                magazine_store(&pool->delta, DELTA_MIXED);
+        else
+                magazine_store(&pool->delta, lease->delta);
         set_states(pool, lease, BLOCK_FREE);
         if (pool->debug)
                 for (size_t i = 0; i < count; i++)
@@ -285,8 +321,8 @@ void lease_free(struct dmab *dmab, struct lease *lease) {
 
 /* At most n from one lease. Returns how many. In the order of their addresses, word by word: the states of blocks that go to
  * different threads then lie in different cache lines. */
-static size_t take_from(struct dmab_pool *pool, struct lease *lease, size_t n, void **vaddrs, dmab_addr_t *dmas,
-                        uint8_t **states) {
+static size_t take_from(struct dmab_pool *pool, struct lease *lease, size_t n, enum block_state state, void **vaddrs,
+                        dmab_addr_t *dmas) {
         size_t taken = 0;
 
         for (size_t word = lease->hint; taken < n && word < words_of(lease->count); word++) {
@@ -294,29 +330,24 @@ static size_t take_from(struct dmab_pool *pool, struct lease *lease, size_t n, v
                 for (; taken < n && lease->idle[word]; taken++) {
                         size_t i = word * 64 + __builtin_ctzll(lease->idle[word]);
                         uintptr_t at = lease->start + i * pool->block_size;
-                        uint8_t *state = state_of(pool, (void *)at);
 
                         lease->idle[word] &= lease->idle[word] - 1;
                         vaddrs[taken] = (void *)at;
                         dmas[taken] = at + lease->delta;
-                        if (states)
-                                states[taken] = state;
-                        else
-                                magazine_store(state, BLOCK_BUSY);
+                        magazine_store(shadow_state_sure(&pool->shadow, (void *)at), state);
                 }
         }
         set_idle(&pool->leases, lease, lease->n_idle - taken);
         return taken;
 }
 
-void lease_take(struct dmab_pool *pool, size_t n, void **ret_vaddrs, dmab_addr_t *ret_dmas, uint8_t **ret_states) {
+void lease_take(struct dmab_pool *pool, size_t n, enum block_state state, void **ret_vaddrs, dmab_addr_t *ret_dmas) {
         for (size_t taken = 0, more; taken < n; taken += more) {
                 struct lease *lease = TAILQ_FIRST(&pool->leases.partial);
 
                 if (!lease)
                         lease = TAILQ_FIRST(&pool->leases.idle);
-                more = take_from(pool, lease, n - taken, ret_vaddrs + taken, ret_dmas + taken,
-                                 ret_states ? ret_states + taken : NULL);
+                more = take_from(pool, lease, n - taken, state, ret_vaddrs + taken, ret_dmas + taken);
         }
 }
 

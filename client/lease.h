@@ -17,18 +17,16 @@ struct dmab;
 struct dmab_pool;
 struct region;
 
-enum { SLAB_ALIGN = 64 };
-
-/* Pages of leases of one pool, and a state for each place where a block can begin. Never freed before the session ends: a
- * pointer that was freed is looked up like any other. */
+/* Pages of leases of one pool. Never freed before the session ends: a pointer that was freed is looked up like any other. */
 struct slab {
         struct piece piece;
         struct slab *next; /* in dmab->spare_slabs */
         unsigned users;    /* leases that lie in it */
         bool any;          /* of a size class of dmab_alloc() */
-        size_t room;       /* of states */
-        /* enum block_state; atomic. Blocks that are taken 64 at a time then have a cache line of their own. */
-        uint8_t states[] __attribute__((aligned(SLAB_ALIGN)));
+        /* The slabs of the same pool that lie around this one without a gap, with the same delta. Atomic: while it changes, a
+         * reader may see more or less than there is. */
+        uintptr_t span_start;
+        size_t span_size;
 };
 
 struct lease {
@@ -55,28 +53,11 @@ struct lease_table {
 
 void lease_table_init(struct lease_table *table);
 
-/* The state of the block that begins at vaddr, or NULL if that is no place where a block of the pool can begin. Any
- * thread, no lock. */
-static inline uint8_t *slab_state(const struct memory *memory, const struct dmab_pool *pool, uint32_t granule_shift,
-                                  const void *vaddr, struct piece **ret_piece) {
-        struct piece *piece = memory_find(memory, vaddr);
-        uintptr_t offset;
-
-        if (!piece || magazine_load(&piece->of) != pool)
-                return NULL;
-        *ret_piece = piece;
-        offset = (uintptr_t)vaddr - piece->start;
-        if (offset & (((uintptr_t)1 << granule_shift) - 1))
-                return NULL;
-        return ((struct slab *)piece)->states + (offset >> granule_shift);
-}
-
 /* A lease with all its blocks idle. region is consumed on success. -ENOMEM or -EPROTO with a sentence. */
 int lease_add(struct dmab_pool *pool, uint64_t number, struct region *region, void *start, dmab_addr_t dma, size_t count);
 
-/* Take n idle blocks; there must be as many. states may be NULL. Their states are BLOCK_BUSY, or stay BLOCK_FREE if states
- * are asked for: for a magazine. */
-void lease_take(struct dmab_pool *pool, size_t n, void **ret_vaddrs, dmab_addr_t *ret_dmas, uint8_t **ret_states);
+/* Take n idle blocks; there must be as many. Their states become what is said: BLOCK_FREE for a magazine. */
+void lease_take(struct dmab_pool *pool, size_t n, enum block_state state, void **ret_vaddrs, dmab_addr_t *ret_dmas);
 
 /* A block is idle again; its state must be BLOCK_FREE. *hint: NULL, or what the last call left there. False: no lease has
  * it. */

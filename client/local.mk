@@ -21,7 +21,8 @@ libdmabroker_la_SOURCES = \
 	client/refill.c \
 	client/region.c client/region.h \
 	client/result.c client/result.h \
-	client/session.c client/session.h
+	client/session.c client/session.h \
+	client/shadow.c client/shadow.h
 libdmabroker_la_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS) -pthread -fvisibility=hidden
 libdmabroker_la_LDFLAGS = $(AM_LDFLAGS) -pthread -version-info 0:0:0 \
 	-Wl,--version-script=$(top_srcdir)/client/libdmabroker.map

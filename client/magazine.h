@@ -17,18 +17,12 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "client/shadow.h"
 #include "include/dmabroker.h"
 
 struct dmab_pool;
 
 enum { MAGAZINE_MAX = 256, MAGAZINE_PAD = 8 /* so that the arrays do not alias in the cache */ };
-
-/* What a byte of a slab's states says about the block that begins there. */
-enum block_state {
-        BLOCK_NONE, /* none begins there, or none of this process */
-        BLOCK_BUSY, /* given out, or in a magazine without a mark */
-        BLOCK_FREE,
-};
 
 struct magazine {
         uint32_t n;      /* blocks in it; the thread's */
@@ -42,7 +36,6 @@ struct magazine {
         struct magazine_table *table;
         void *vaddrs[MAGAZINE_MAX + MAGAZINE_PAD];
         dmab_addr_t dmas[MAGAZINE_MAX + MAGAZINE_PAD];
-        uint8_t *states[MAGAZINE_MAX + MAGAZINE_PAD]; /* of the marked ones */
 };
 
 /* A thread's magazines, by the slots of their pools. */
@@ -81,12 +74,13 @@ static inline void magazine_end(struct magazine *magazine) {
 }
 
 /* One block, from a magazine that is begun and not empty. */
-static inline void magazine_pop(struct magazine *magazine, void **ret_vaddr, dmab_addr_t *ret_dma) {
+static inline void magazine_pop(struct magazine *magazine, const struct shadow *shadow, void **ret_vaddr,
+                                dmab_addr_t *ret_dma) {
         uint32_t n = magazine_load(&magazine->n) - 1;
+        void *vaddr = magazine->vaddrs[n];
 
-        if (n < magazine->marked)
-                magazine_store(magazine->states[n], BLOCK_BUSY);
-        *ret_vaddr = magazine->vaddrs[n];
+        magazine_store(shadow_state_sure(shadow, vaddr), BLOCK_BUSY);
+        *ret_vaddr = vaddr;
         *ret_dma = magazine->dmas[n];
         magazine_store(&magazine->n, n);
 }
@@ -97,34 +91,34 @@ static inline void magazine_push(struct magazine *magazine, void *vaddr, dmab_ad
 
         magazine->vaddrs[n] = vaddr;
         magazine->dmas[n] = dma;
-        magazine->states[n] = state;
         magazine_store(state, BLOCK_FREE);
         magazine->marked = n + 1;
         magazine_store(&magazine->n, n + 1);
 }
 
+/* n pointers or addresses, without a call: for the compiler, the size of a piece is known. */
+static inline void magazine_copy(void *to, const void *from, size_t n) {
+        enum { PIECE = 8 };
+        size_t i = 0;
+
+        for (; i + PIECE <= n; i += PIECE)
+                memcpy((uint64_t *)to + i, (const uint64_t *)from + i, PIECE * sizeof(uint64_t));
+        for (; i < n; i++)
+                memcpy((uint64_t *)to + i, (const uint64_t *)from + i, sizeof(uint64_t));
+}
+
 /* n of them, from a magazine that is begun and has as many. */
-static inline void magazine_pop_bulk(struct magazine *magazine, size_t n, void **ret_vaddrs, dmab_addr_t *ret_dmas) {
+static inline void magazine_pop_bulk(struct magazine *magazine, const struct shadow *shadow, size_t n, void **ret_vaddrs,
+                                     dmab_addr_t *ret_dmas) {
         uint32_t rest = magazine_load(&magazine->n) - n;
 
         for (uint32_t i = rest; i < magazine->marked && i < rest + n; i++)
-                magazine_store(magazine->states[i], BLOCK_BUSY);
-        memcpy(ret_vaddrs, magazine->vaddrs + rest, n * sizeof(*ret_vaddrs));
-        memcpy(ret_dmas, magazine->dmas + rest, n * sizeof(*ret_dmas));
+                magazine_store(shadow_state_sure(shadow, magazine->vaddrs[i]), BLOCK_BUSY);
+        magazine_copy(ret_vaddrs, magazine->vaddrs + rest, n);
+        magazine_copy(ret_dmas, magazine->dmas + rest, n);
         if (magazine->marked > rest)
                 magazine->marked = rest;
         magazine_store(&magazine->n, rest);
-}
-
-/* n of them, checked to be the pool's, into a magazine that is begun and has room. */
-static inline void magazine_push_bulk(struct magazine *magazine, size_t n, void *const *vaddrs, const dmab_addr_t *dmas) {
-        uint32_t first = magazine_load(&magazine->n);
-
-        memcpy(magazine->vaddrs + first, vaddrs, n * sizeof(*vaddrs));
-        memcpy(magazine->dmas + first, dmas, n * sizeof(*dmas));
-        if (magazine->marked > first)
-                magazine->marked = first;
-        magazine_store(&magazine->n, first + n);
 }
 
 /* Get a slot for a pool that is made, or give it back. -ENOMEM, without a sentence. */

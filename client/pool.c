@@ -106,6 +106,7 @@ static int pool_new(struct dmab_device *device, const char *name, struct dmab_po
         pool->device = device;
         pool->memory = &device->dmab->memory;
         pool->debug = inspect_wanted();
+        pool->delta = DELTA_MIXED;
         pool->name = strdup(name);
         if (!pool->name || magazine_slot_take(&pool->slot)) {
                 free(pool->name);
@@ -124,6 +125,7 @@ static int pool_new(struct dmab_device *device, const char *name, struct dmab_po
 static void pool_free(struct dmab_pool *pool) {
         magazine_slot_release(pool->slot);
         lease_table_deinit(&pool->leases);
+        shadow_deinit(&pool->shadow);
         pthread_mutex_destroy(&pool->lock);
         free(pool->name);
         free(pool);
@@ -135,10 +137,8 @@ static int set_sizes(struct dmab_pool *pool, size_t block_size, size_t size, siz
                 return error_set(EPROTO, "the daemon gives the pool %s blocks of %zu bytes", pool->name, block_size);
         pool->block_size = block_size;
         pool->size = size ? size : block_size;
-        pool->granule_shift = __builtin_ctzll(block_size);
-        if (pool->granule_shift > MEMORY_PAGE_SHIFT)
-                pool->granule_shift = MEMORY_PAGE_SHIFT;
-        pool->granule_mask = ((uintptr_t)1 << pool->granule_shift) - 1;
+        /* Blocks begin at multiples of what their size is a multiple of, up to the page that each slab begins with. */
+        shadow_init(&pool->shadow, __builtin_ctzll(block_size | (size_t)1 << MEMORY_PAGE_SHIFT));
         pool->thread_blocks = thread_blocks ? clamp(thread_blocks, 1, MAGAZINE_MAX)
                                             : clamp(THREAD_BYTES / block_size, 0, THREAD_BLOCKS);
         pool->lease_next = clamp(FIRST_LEASE_BYTES / block_size, 1, FIRST_LEASE_BLOCKS);

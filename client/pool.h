@@ -23,7 +23,10 @@
 #include "client/lease.h"
 #include "client/magazine.h"
 #include "client/session.h"
+#include "client/shadow.h"
 #include "include/dmabroker.h"
+
+enum { DELTA_MIXED = 1 }; /* no block has it: both addresses are multiples of 8 */
 
 struct waiter;
 TAILQ_HEAD(waiter_list, waiter);
@@ -34,8 +37,8 @@ struct dmab_pool {
         struct dmab_device *device;
         const struct memory *memory;
         uint32_t slot;
-        uint32_t granule_shift; /* blocks begin at multiples of 1 << granule_shift */
-        uintptr_t granule_mask;
+        struct shadow shadow; /* what it covers is set with the first lease */
+        uint64_t delta;       /* of all leases; DELTA_MIXED: they differ, or there is none. Atomic */
         size_t block_size; /* from one block's start to the next's */
         size_t size;       /* of it, what is the user's: the rest is a red zone */
         bool debug;    /* DMAB_DEBUG: no magazines, everything is checked */

@@ -108,7 +108,7 @@ static int map_lease(struct dmab_pool *pool, const struct answer *answer, int fd
         __atomic_store_n(&dmab->fresh_regions, fresh, __ATOMIC_RELAXED);
         if (answer->count && answer->count <= UINT32_MAX)
                 start = region_address(*ret_region, answer->offset, answer->count * pool->block_size);
-        if (!start || (uintptr_t)start & pool->granule_mask) {
+        if (!start || (uintptr_t)start & pool->shadow.mask) {
                 region_release(dmab, *ret_region);
                 return error_set(EPROTO, "the daemon's answer puts a lease of the pool %s outside its region", pool->name);
         }
@@ -211,7 +211,7 @@ void refill_serve(struct dmab_pool *pool) {
         if (TAILQ_EMPTY(&pool->waiters))
                 return;
         while ((waiter = TAILQ_FIRST(&pool->waiters)) && pool->leases.n_idle >= waiter->n) {
-                lease_take(pool, waiter->n, waiter->vaddrs, waiter->dmas, NULL);
+                lease_take(pool, waiter->n, BLOCK_BUSY, waiter->vaddrs, waiter->dmas);
                 finish(pool, waiter, 0, NULL);
         }
         go_on(pool);
@@ -324,7 +324,7 @@ static void fill(struct dmab_pool *pool, struct magazine *magazine, size_t least
                 more = half - (n < half ? n : half);
         if (more < least)
                 more = least;
-        lease_take(pool, more, magazine->vaddrs + n, magazine->dmas + n, magazine->states + n);
+        lease_take(pool, more, BLOCK_FREE, magazine->vaddrs + n, magazine->dmas + n);
         magazine->marked = n + more;
         magazine_store(&magazine->n, n + more);
         magazine->refills++;
@@ -335,10 +335,10 @@ static void take_and_fill(struct dmab_pool *pool, size_t n, void **ret_vaddrs, d
 
         if (magazine && n == 1) {
                 fill(pool, magazine, !magazine_load(&magazine->n));
-                magazine_pop(magazine, ret_vaddrs, ret_dmas);
+                magazine_pop(magazine, &pool->shadow, ret_vaddrs, ret_dmas);
                 return;
         }
-        lease_take(pool, n, ret_vaddrs, ret_dmas, NULL);
+        lease_take(pool, n, BLOCK_BUSY, ret_vaddrs, ret_dmas);
         if (magazine)
                 fill(pool, magazine, 0);
 }
