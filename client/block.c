@@ -108,7 +108,8 @@ static int __attribute__((noinline)) take_slowly(struct dmab_pool *pool, unsigne
         return r;
 }
 
-static inline __attribute__((always_inline)) int alloc(struct dmab_pool *pool, unsigned flags, void **ret_vaddr, dmab_addr_t *ret_dma) {
+static inline __attribute__((always_inline)) int alloc(struct dmab_pool *pool, unsigned flags, void **ret_vaddr,
+                                                       dmab_addr_t *ret_dma) {
         struct magazine *magazine = magazine_find(pool->slot);
 
         if (likely(magazine && flags_are_plain(flags) && magazine_begin(magazine))) {

@@ -4,7 +4,13 @@ dist_check_SCRIPTS += $(client_scripts)
 TESTS += $(client_scripts)
 
 if HAVE_CMOCKA
-client_tests = tests/client/connect-test tests/client/daemon-test tests/client/link-test
+client_tests = \
+	tests/client/any-test \
+	tests/client/connect-test \
+	tests/client/daemon-test \
+	tests/client/link-test \
+	tests/client/pool-model \
+	tests/client/pool-test
 check_PROGRAMS += $(client_tests)
 TESTS += $(client_tests)
 
@@ -22,4 +28,16 @@ tests_client_daemon_test_LDADD = $(client_test_libs)
 tests_client_link_test_SOURCES = tests/client/link-test.c tests/client/scripted.c tests/client/scripted.h
 tests_client_link_test_CFLAGS = $(client_test_cflags)
 tests_client_link_test_LDADD = $(client_test_libs)
+
+tests_client_any_test_SOURCES = tests/client/any-test.c
+tests_client_any_test_CFLAGS = $(client_test_cflags)
+tests_client_any_test_LDADD = $(client_test_libs)
+
+tests_client_pool_model_SOURCES = tests/client/pool-model.c
+tests_client_pool_model_CFLAGS = $(client_test_cflags)
+tests_client_pool_model_LDADD = $(client_test_libs)
+
+tests_client_pool_test_SOURCES = tests/client/pool-test.c
+tests_client_pool_test_CFLAGS = $(client_test_cflags)
+tests_client_pool_test_LDADD = $(client_test_libs)
 endif
