@@ -23,3 +23,9 @@ tests_bench_rpc_LDADD = libtest.la libtable.la $(UV_LIBS) $(JANSSON_LIBS) -lm
 bench_programs += tests/bench/contiguity
 tests_bench_contiguity_SOURCES = tests/bench/contiguity.c
 tests_bench_contiguity_LDADD = libsource.la libcore.la libtest.la libtable.la -lm
+
+# P6
+bench_programs += tests/bench/bounce
+tests_bench_bounce_SOURCES = tests/bench/bounce.c tests/bench/peer-swiotlb.c tests/bench/peer-swiotlb.h client/slots.c \
+	client/slots.h
+tests_bench_bounce_LDADD = libtable.la -lm

@@ -150,3 +150,15 @@ tests_unit_daemon_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS)
 tests_unit_daemon_test_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=malloc
 tests_unit_daemon_test_LDADD = libdaemon.la $(CMOCKA_LIBS)
 endif
+
+# The library's own parts.
+if HAVE_CMOCKA
+check_PROGRAMS += tests/unit/slots-test tests/unit/slots-model
+TESTS += tests/unit/slots-test tests/unit/slots-model
+tests_unit_slots_test_SOURCES = tests/unit/slots-test.c client/slots.c client/slots.h
+tests_unit_slots_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) -pthread
+tests_unit_slots_test_LDADD = $(CMOCKA_LIBS)
+tests_unit_slots_model_SOURCES = tests/unit/slots-model.c client/slots.c client/slots.h
+tests_unit_slots_model_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_slots_model_LDADD = $(CMOCKA_LIBS)
+endif

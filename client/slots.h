@@ -1,0 +1,62 @@
+/* Runs of equal slots, handed out and taken back in constant time whatever is free between them.
+ *
+ * Free runs are kept in one list for every length that a run can have, and a bitmap of a few levels says which lists are not
+ * empty: the shortest run that is long enough is found with a handful of bit operations, and so is the answer that there is
+ * none. Runs that end or begin next to each other are joined when they become free, by tags at both ends of every run. All
+ * of it lies in arrays of its own; the slots' memory is never touched.
+ *
+ * A run never crosses a barrier. What every function but slots_new() and slots_free() does, it does under the lock that
+ * the caller has taken with slots_lock(). */
+#ifndef DMAB_CLIENT_SLOTS_H
+#define DMAB_CLIENT_SLOTS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct slots;
+
+enum { SLOTS_MOST = 1 << 24 };
+
+/* n slots, all free. Slot i is number base + i on the device's bus, and runs do not cross multiples of `barrier` there, a power of
+ * two; 0: none. -EINVAL: n is 0 or above SLOTS_MOST, or barrier no power of two; -ENOMEM. Both without a sentence. */
+int slots_new(size_t n, uint64_t base, uint64_t barrier, struct slots **ret);
+struct slots *slots_free(struct slots *slots); /* returns NULL; NULL is fine */
+
+/* Waiting means to spin and then to sleep for moments: the lock is held for some 20 ns, unless its holder was preempted. */
+void slots_lock(struct slots *slots);
+bool slots_try_lock(struct slots *slots);
+void slots_unlock(struct slots *slots);
+
+/* Take n slots in one run, from the shortest free run that has them: *ret_first is its first. false: there is none, and it
+ * is counted. n > 0. */
+bool slots_take(struct slots *slots, size_t n, size_t *ret_first);
+
+/* Give a run back. first must be the first of one that is taken: slots_is_run(). */
+void slots_give(struct slots *slots, size_t first);
+
+/* Does a run that is taken begin at this slot? False for slots that there are not. */
+bool slots_is_run(const struct slots *slots, size_t slot);
+/* The number of slots of the run that begins at first. */
+size_t slots_length(const struct slots *slots, size_t first);
+/* The run that has this slot: *ret_first. false: it is free. Looks at one word for every 64 slots of the run at most. */
+bool slots_find_run(const struct slots *slots, size_t slot, size_t *ret_first);
+/* The first run that is taken and begins at `from` or behind. */
+bool slots_next_run(const struct slots *slots, size_t from, size_t *ret_first);
+
+struct slots_usage {
+        size_t slots, used, high_water;
+        size_t runs; /* taken */
+        size_t largest_free, longest; /* that there is now, and that there could be if all were free */
+        uint64_t fulls;
+};
+
+void slots_usage(const struct slots *slots, struct slots_usage *ret);
+
+/* Slots in use, by a look without the lock: only a hint. */
+size_t slots_used_hint(const struct slots *slots);
+
+/* Is everything consistent? For tests: it walks through all of it. 0, or -EIO with what is wrong in text. */
+int slots_check(const struct slots *slots, char *text, size_t size);
+
+#endif
