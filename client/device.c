@@ -9,6 +9,7 @@
 #include "client/pool.h"
 #include "client/result.h"
 #include "client/session.h"
+#include "client/streaming.h"
 #include "proto/schema.h"
 
 enum { WAIT_MS_DEFAULT = 10000 };
@@ -31,6 +32,7 @@ void device_forget(struct dmab_device *device) {
                 device->next->pprev = device->pprev;
         pthread_mutex_unlock(&device->dmab->lock);
         any_forget(device);
+        streaming_free(device);
         device_free(device);
 }
 
@@ -88,6 +90,19 @@ static int open_params(struct dmab *dmab, const char *name, const struct dmab_de
         return r;
 }
 
+/* What it can address, as the daemon knows it. */
+static int take_limits(json_t *result, struct dmab_device *device) {
+        int r = result_hex(result, "mask", &device->mask);
+
+        if (!r && json_object_get(result, "boundary"))
+                r = result_uint(result, "boundary", &device->boundary);
+        if (!r && json_object_get(result, "max_segment"))
+                r = result_uint(result, "max_segment", &device->max_segment);
+        if (!r && json_object_get(result, "min_align_mask"))
+                r = result_hex(result, "min_align_mask", &device->min_align_mask);
+        return r;
+}
+
 static int device_new(struct dmab *dmab, const char *name, const struct dmab_device_options *options, json_t *result,
                       struct dmab_device **ret) {
         struct dmab_device *device = calloc(1, sizeof(*device));
@@ -103,6 +118,10 @@ static int device_new(struct dmab *dmab, const char *name, const struct dmab_dev
                 r = result_string(result, "translation", &device->translation);
         if (!r)
                 r = result_string(result, "via", &device->via);
+        if (!r)
+                r = take_limits(result, device);
+        if (!r)
+                r = streaming_new(device);
         if (r) {
                 device_free(device);
                 return r;
@@ -181,9 +200,12 @@ static int close_device(dmab_device_t *device, bool force) {
                 r = pools_check_closing(device);
         if (!r && !force)
                 r = any_sleep(device);
+        if (!r && !force)
+                r = streaming_sleep(device);
         if (r)
                 return r;
         pools_report(device->dmab, device, "when the device was closed by force");
+        streaming_report(device, "when it was closed by force");
         params_begin(&params);
         params_uint(&params, "device", device->handle);
         if (force)
@@ -233,8 +255,13 @@ static int mask_call(dmab_device_t *device, const char *method, uint64_t mask, s
 
 int dmab_set_mask(dmab_device_t *device, uint64_t mask) {
         struct link_reply reply = { 0 };
+        uint64_t set = mask;
         int r = mask_call(device, "device.set_mask", mask, &reply);
 
+        if (!r)
+                r = result_hex(reply.result, "mask", &set);
+        if (!r)
+                __atomic_store_n(&device->mask, set, __ATOMIC_RELAXED);
         link_reply_release(&reply);
         return r;
 }

@@ -2,9 +2,11 @@
 lib_LTLIBRARIES += libdmabroker.la
 libdmabroker_la_SOURCES = \
 	client/address.c client/address.h \
+	client/area.c \
 	client/agent.c client/agent.h \
 	client/any.c client/any.h \
 	client/block.c \
+	client/bounce.c client/bounce.h \
 	client/call.c \
 	client/channel.c client/channel.h \
 	client/coherent.c client/coherent.h \
@@ -22,7 +24,10 @@ libdmabroker_la_SOURCES = \
 	client/region.c client/region.h \
 	client/result.c client/result.h \
 	client/session.c client/session.h \
-	client/shadow.c client/shadow.h
+	client/shadow.c client/shadow.h \
+	client/slots.c client/slots.h \
+	client/streaming.c client/streaming.h \
+	client/tracking.c client/tracking.h
 libdmabroker_la_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS) -pthread -fvisibility=hidden
 libdmabroker_la_LDFLAGS = $(AM_LDFLAGS) -pthread -version-info 0:0:0 \
 	-Wl,--version-script=$(top_srcdir)/client/libdmabroker.map

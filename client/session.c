@@ -8,6 +8,7 @@
 #include "client/agent.h"
 #include "client/error.h"
 #include "client/pool.h"
+#include "client/streaming.h"
 #include "config.h"
 
 /* A handle is the property of the process that made it. Counting forks costs nothing per call; asking for the process's
@@ -80,6 +81,8 @@ void dmab_disconnect(dmab_t *dmab) {
                 return;
         if (dmab->forks == forks) {
                 pools_report(dmab, NULL, "at the end of the session");
+                for (const struct dmab_device *device = dmab->devices; device; device = device->next)
+                        streaming_report(device, "at the end of the session");
                 agent_stop(dmab->agent);
                 dmab->agent = NULL;
                 link_close(dmab->link);

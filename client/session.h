@@ -16,6 +16,7 @@ struct agent;
 struct any_classes;
 struct allocation; /* coherent.c */
 struct slab;       /* lease.h */
+struct streaming;  /* streaming.c */
 
 struct dmab {
         struct link *link;
@@ -38,6 +39,9 @@ struct dmab_device {
         uint64_t handle;
         unsigned wait_ms;
         char *name, *translation, *via;
+        uint64_t mask; /* atomic */
+        uint64_t boundary, max_segment, min_align_mask; /* 0: none */
+        struct streaming *streaming;
         struct any_classes *classes; /* of dmab_alloc(), any.c; NULL: none yet; atomic */
 };
 

@@ -17,9 +17,7 @@ struct slot {
 };
 
 struct slots {
-        unsigned lock;                 /* atomic */
-        uint32_t n, used, high_water;  /* used: atomic, for slots_used_hint() */
-        uint32_t n_runs, longest;
+        uint32_t n, used, high_water, n_runs, longest;
         uint64_t barrier_base, barrier_mask; /* slot i is behind a barrier: !((base + i) & mask) */
         uint64_t fulls;
         /* [n], with one before and one behind them that are taken and end every run, and then [n + 1] heads of lists, by
@@ -34,27 +32,18 @@ struct slots {
 
 /* ---- the lock ---- */
 
-/* Giving it back is a plain store, so nobody can be woken: whoever waits looks again after a while. Sleeping, unlike
- * yielding, lets a holder of lower priority run. */
-void slots_lock(struct slots *slots) {
+/* Sleeping, unlike yielding, lets a holder of lower priority run. */
+void slots_wait_lock(struct slots_lock *lock) {
         unsigned spins = 0;
 
-        while (!slots_try_lock(slots)) {
-                while (__atomic_load_n(&slots->lock, __ATOMIC_RELAXED)) {
+        do {
+                while (__atomic_load_n(&lock->taken, __ATOMIC_RELAXED)) {
                         if (++spins < SPINS)
                                 continue;
                         nanosleep(&(struct timespec){ .tv_nsec = PAUSE_NS }, NULL);
                         spins = 0;
                 }
-        }
-}
-
-bool slots_try_lock(struct slots *slots) {
-        return !__atomic_exchange_n(&slots->lock, 1, __ATOMIC_ACQUIRE);
-}
-
-void slots_unlock(struct slots *slots) {
-        __atomic_store_n(&slots->lock, 0, __ATOMIC_RELEASE);
+        } while (!slots_try_lock(lock));
 }
 
 /* ---- which lengths there are ---- */
@@ -147,7 +136,7 @@ static inline bool is_behind_barrier(const struct slots *slots, uint32_t slot) {
 /* ---- taking and giving ---- */
 
 static void count_used(struct slots *slots, uint32_t used) {
-        __atomic_store_n(&slots->used, used, __ATOMIC_RELAXED);
+        slots->used = used;
         if (used > slots->high_water)
                 slots->high_water = used;
 }
@@ -245,10 +234,6 @@ void slots_usage(const struct slots *slots, struct slots_usage *ret) {
                 .longest = slots->longest,
                 .fulls = slots->fulls,
         };
-}
-
-size_t slots_used_hint(const struct slots *slots) {
-        return __atomic_load_n(&slots->used, __ATOMIC_RELAXED);
 }
 
 /* ---- making and ending ---- */

@@ -338,6 +338,70 @@ struct dmab_pool_info {
 int dmab_pool_info(dmab_pool_t *pool, struct dmab_pool_info *ret);
 uint64_t dmab_pool_handle(const dmab_pool_t *pool);
 
+/* ---- streaming mappings ------------------------------------------------------------------------------------------ */
+
+/* Who writes and who reads, as the kernel's enum dma_data_direction. */
+enum dmab_direction {
+        DMAB_BIDIRECTIONAL = 0,
+        DMAB_TO_DEVICE = 1,
+        DMAB_FROM_DEVICE = 2,
+};
+
+/* Make size bytes at buf, wherever they are, reachable for the device (the kernel's dma_map_single()). Memory from the broker
+ * that this device can reach is mapped in place; anything else is copied through the device's bounce slots (SWIOTLB): to
+ * the device now, from the device at dmab_unmap_single() or dmab_sync_single_for_cpu(). While it is mapped, buf belongs to
+ * the device. Makes no system call unless the slots run out. The low bits of *ret_dma that the device's min_align_mask has
+ * are those of buf. Bounce memory is taken with the first mapping that needs it, and grows as dmab_set_bounce() says.
+ *
+ * -EINVAL: buf NULL, size 0, no such direction; -EEXIST: it overlaps a mapping that is written to (DMAB_DEBUG only);
+ * -ENOMEM: the slots are full and can grow no more (the sentence has the numbers); -E2BIG: longer than the device's
+ * segments, its boundary, or all slots. *ret_dma is DMAB_ADDR_NONE on failure. */
+int dmab_map_single(dmab_device_t *device, void *buf, size_t size, enum dmab_direction direction, dmab_addr_t *ret_dma);
+
+/* End a mapping. -EFAULT: nothing is mapped at that address (any more); -EINVAL, with the reasons wrong_size and
+ * wrong_direction: it was mapped otherwise; -EXDEV: another device's. Nothing has changed then. What is mapped in place leaves no
+ * record unless DMAB_DEBUG is set, and is then only checked to be the device's memory. */
+int dmab_unmap_single(dmab_device_t *device, dmab_addr_t dma, size_t size, enum dmab_direction direction);
+
+/* Let the CPU see what the device wrote, or the device what the CPU wrote, while it stays mapped. [dma, dma+size) may be a part of
+ * a mapping. -EFAULT: outside of every mapping; -EINVAL with wrong_direction: another direction than it was mapped with, for
+ * the CPU of what goes to the device only, or for the device of what comes from it only. */
+int dmab_sync_single_for_cpu(dmab_device_t *device, dmab_addr_t dma, size_t size, enum dmab_direction direction);
+int dmab_sync_single_for_device(dmab_device_t *device, dmab_addr_t dma, size_t size, enum dmab_direction direction);
+
+/* One piece of a scatter list. */
+struct dmab_sg {
+        void *addr;  /* the caller's */
+        size_t size; /* > 0 */
+        dmab_addr_t dma_addr; /* set by dmab_map_sg() in the first *ret_n entries: what the device is given, pieces that */
+        size_t dma_size;      /* ... lie one behind the other for the device merged into one */
+};
+
+/* Map all n pieces or none (the kernel's dma_map_sg()). The first *ret_n entries, at most n, have the device's list in
+ * dma_addr and dma_size; pieces are merged where they are adjacent, within the device's max_segment and boundary.
+ * Errors as dmab_map_single(); -EINVAL: n 0, a piece of size 0. */
+int dmab_map_sg(dmab_device_t *device, struct dmab_sg *sg, size_t n, enum dmab_direction direction, size_t *ret_n);
+/* n as it was given to dmab_map_sg(), not what it returned. */
+int dmab_unmap_sg(dmab_device_t *device, struct dmab_sg *sg, size_t n, enum dmab_direction direction);
+int dmab_sync_sg_for_cpu(dmab_device_t *device, struct dmab_sg *sg, size_t n, enum dmab_direction direction);
+int dmab_sync_sg_for_device(dmab_device_t *device, struct dmab_sg *sg, size_t n, enum dmab_direction direction);
+
+/* How much bounce memory the device has: size to begin with, max_size to grow to (bytes; 0: the library's choice, 1 MiB
+ * and 64 MiB), slot_size (a power of two; 0: 2048). Before the first mapping that bounces; -EBUSY afterwards. */
+int dmab_set_bounce(dmab_device_t *device, size_t size, size_t max_size, size_t slot_size);
+
+struct dmab_bounce_info {
+        size_t struct_size;
+        size_t slot_size, slots, used; /* of this process; no slots before the first mapping that bounces */
+        size_t high_water;             /* the most slots that were in use, added up over areas */
+        size_t largest_free; /* slots of the largest free run */
+        size_t areas;
+        uint64_t mapped_in_place, bounced, bounced_bytes;
+        uint64_t fulls; /* times that no run of slots was found */
+};
+#define DMAB_BOUNCE_INFO_INIT { .struct_size = sizeof(struct dmab_bounce_info) }
+int dmab_bounce_info(dmab_device_t *device, struct dmab_bounce_info *ret);
+
 #pragma GCC visibility pop
 #ifdef __cplusplus
 }

@@ -145,7 +145,10 @@ static void peer_unmap(void *self, long handle) {
 /* With a record for each mapping, as bounce.c keeps it: the peer writes its own too. */
 struct ours {
         size_t n_areas, area_slots;
-        struct slots *areas[N_AREAS_MOST];
+        struct ours_area {
+                struct slots_lock lock;
+                struct slots *slots;
+        } __attribute__((aligned(64))) areas[N_AREAS_MOST];
         struct record {
                 uintptr_t original;
                 uint64_t size;
@@ -157,14 +160,14 @@ static long ours_map(void *self, uintptr_t original, size_t size) {
         size_t n = (size + SLOT_SIZE - 1) / SLOT_SIZE, first;
 
         for (size_t i = 0; i < ours->n_areas; i++) {
-                struct slots *area = ours->areas[i];
+                struct ours_area *area = &ours->areas[i];
                 bool found;
 
-                slots_lock(area);
-                found = slots_take(area, n, &first);
+                slots_lock(&area->lock);
+                found = slots_take(area->slots, n, &first);
                 if (found)
                         ours->records[i * ours->area_slots + first] = (struct record){ original, size };
-                slots_unlock(area);
+                slots_unlock(&area->lock);
                 if (found)
                         return (long)(i * ours->area_slots + first);
         }
@@ -173,14 +176,14 @@ static long ours_map(void *self, uintptr_t original, size_t size) {
 
 static void ours_unmap(void *self, long handle) {
         struct ours *ours = self;
-        struct slots *area = ours->areas[(size_t)handle / ours->area_slots];
+        struct ours_area *area = &ours->areas[(size_t)handle / ours->area_slots];
         size_t first = (size_t)handle % ours->area_slots;
 
-        slots_lock(area);
-        if (!slots_is_run(area, first) || !ours->records[handle].size)
+        slots_lock(&area->lock);
+        if (!slots_is_run(area->slots, first) || !ours->records[handle].size)
                 exit(1);
-        slots_give(area, first);
-        slots_unlock(area);
+        slots_give(area->slots, first);
+        slots_unlock(&area->lock);
 }
 
 static void ours_start(struct ours *ours, size_t n_areas) {
@@ -189,13 +192,13 @@ static void ours_start(struct ours *ours, size_t n_areas) {
         if (!ours->records)
                 exit(1);
         for (size_t i = 0; i < n_areas; i++)
-                if (slots_new(ours->area_slots, 0, 0, &ours->areas[i]))
+                if (slots_new(ours->area_slots, 0, 0, &ours->areas[i].slots))
                         exit(1);
 }
 
 static void ours_end(struct ours *ours) {
         for (size_t i = 0; i < ours->n_areas; i++)
-                slots_free(ours->areas[i]);
+                slots_free(ours->areas[i].slots);
         free(ours->records);
 }
 

@@ -10,7 +10,8 @@ client_tests = \
 	tests/client/daemon-test \
 	tests/client/link-test \
 	tests/client/pool-model \
-	tests/client/pool-test
+	tests/client/pool-test \
+	tests/client/streaming-test
 check_PROGRAMS += $(client_tests)
 TESTS += $(client_tests)
 
@@ -40,4 +41,9 @@ tests_client_pool_model_LDADD = $(client_test_libs)
 tests_client_pool_test_SOURCES = tests/client/pool-test.c
 tests_client_pool_test_CFLAGS = $(client_test_cflags)
 tests_client_pool_test_LDADD = $(client_test_libs)
+
+fake_device = tests/client/fake-device.c tests/client/fake-device.h
+tests_client_streaming_test_SOURCES = tests/client/streaming-test.c $(fake_device)
+tests_client_streaming_test_CFLAGS = $(client_test_cflags)
+tests_client_streaming_test_LDADD = $(client_test_libs)
 endif

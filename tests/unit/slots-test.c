@@ -156,40 +156,46 @@ static void test_the_most_slots_there_can_be_are_found_and_joined(void **state) 
 
 enum { N_THREADS = 4, N_ROUNDS = 20000, N_HELD = 8 };
 
+struct shared {
+        struct slots_lock lock;
+        struct slots *slots;
+};
+
 static void *exchange(void *pointer) {
-        struct slots *slots = pointer;
+        struct shared *shared = pointer;
+        struct slots *slots = shared->slots;
         size_t held[N_HELD], n = 0;
 
         for (unsigned i = 0; i < N_ROUNDS; i++) {
-                slots_lock(slots);
+                slots_lock(&shared->lock);
                 if (n < N_HELD && slots_take(slots, 1 + i % 7, &held[n]))
                         n++;
                 else if (n)
                         slots_give(slots, held[--n]);
-                slots_unlock(slots);
+                slots_unlock(&shared->lock);
         }
-        slots_lock(slots);
+        slots_lock(&shared->lock);
         while (n)
                 slots_give(slots, held[--n]);
-        slots_unlock(slots);
+        slots_unlock(&shared->lock);
         return NULL;
 }
 
 static void test_threads_take_turns(void **state) {
-        struct slots *slots = make(150, 0, 0);
+        struct shared shared = { .slots = make(150, 0, 0) };
         pthread_t threads[N_THREADS];
 
         for (size_t i = 0; i < N_THREADS; i++)
-                assert_int_equal(pthread_create(&threads[i], NULL, exchange, slots), 0);
+                assert_int_equal(pthread_create(&threads[i], NULL, exchange, &shared), 0);
         for (size_t i = 0; i < N_THREADS; i++)
                 pthread_join(threads[i], NULL);
-        assert_int_equal(largest_free(slots), 150);
-        check(slots);
-        slots_lock(slots);
-        assert_false(slots_try_lock(slots));
-        slots_unlock(slots);
-        assert_true(slots_try_lock(slots));
-        slots_free(slots);
+        assert_int_equal(largest_free(shared.slots), 150);
+        check(shared.slots);
+        slots_lock(&shared.lock);
+        assert_false(slots_try_lock(&shared.lock));
+        slots_unlock(&shared.lock);
+        assert_true(slots_try_lock(&shared.lock));
+        slots_free(shared.slots);
 }
 
 int main(void) {
