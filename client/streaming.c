@@ -249,7 +249,8 @@ static int map(struct dmab_device *device, struct mapping *mapping) {
         int r = 0;
 
         if (bounced)
-                r = bounce_map(&streaming->bounce, mapping->buf, mapping->size, mapping->direction, mapping->pieces, &mapping->dma);
+                r = bounce_map(&streaming->bounce, mapping->buf, mapping->size, mapping->direction, mapping->pieces,
+                               &mapping->dma);
         else
                 __atomic_add_fetch(&streaming->in_place[bounce_own_area(N_COUNTERS)].n, 1, __ATOMIC_RELAXED);
         return r || !streaming->tracking ? r : track(device, mapping, bounced);
