@@ -364,8 +364,9 @@ int dmab_map_single(dmab_device_t *device, void *buf, size_t size, enum dmab_dir
 int dmab_unmap_single(dmab_device_t *device, dmab_addr_t dma, size_t size, enum dmab_direction direction);
 
 /* Let the CPU see what the device wrote, or the device what the CPU wrote, while it stays mapped. [dma, dma+size) may be
- * a part of a mapping. -EFAULT: outside of every mapping; -EINVAL with wrong_direction: another direction than it was mapped with, for
- * the CPU of what goes to the device only, or for the device of what comes from it only. */
+ * a part of a mapping. -EFAULT: outside of every mapping; -EINVAL with wrong_direction: another direction than it was
+ * mapped with, for the CPU of what goes to the device only, or for the device of what comes from it only. What was mapped
+ * for both directions may be synced with any. */
 int dmab_sync_single_for_cpu(dmab_device_t *device, dmab_addr_t dma, size_t size, enum dmab_direction direction);
 int dmab_sync_single_for_device(dmab_device_t *device, dmab_addr_t dma, size_t size, enum dmab_direction direction);
 

@@ -11,6 +11,7 @@ client_tests = \
 	tests/client/link-test \
 	tests/client/pool-model \
 	tests/client/pool-test \
+	tests/client/streaming-model \
 	tests/client/streaming-test
 check_PROGRAMS += $(client_tests)
 TESTS += $(client_tests)
@@ -43,6 +44,9 @@ tests_client_pool_test_CFLAGS = $(client_test_cflags)
 tests_client_pool_test_LDADD = $(client_test_libs)
 
 fake_device = tests/client/fake-device.c tests/client/fake-device.h
+tests_client_streaming_model_SOURCES = tests/client/streaming-model.c $(fake_device)
+tests_client_streaming_model_CFLAGS = $(client_test_cflags)
+tests_client_streaming_model_LDADD = $(client_test_libs)
 tests_client_streaming_test_SOURCES = tests/client/streaming-test.c $(fake_device)
 tests_client_streaming_test_CFLAGS = $(client_test_cflags)
 tests_client_streaming_test_LDADD = $(client_test_libs)
