@@ -8,6 +8,8 @@ client_tests = \
 	tests/client/any-test \
 	tests/client/connect-test \
 	tests/client/daemon-test \
+	tests/client/hugetlb-test \
+	tests/client/kill-test \
 	tests/client/link-test \
 	tests/client/pool-model \
 	tests/client/pool-test \
@@ -30,6 +32,14 @@ tests_client_daemon_test_LDADD = $(client_test_libs)
 tests_client_link_test_SOURCES = tests/client/link-test.c tests/client/scripted.c tests/client/scripted.h
 tests_client_link_test_CFLAGS = $(client_test_cflags)
 tests_client_link_test_LDADD = $(client_test_libs)
+
+tests_client_hugetlb_test_SOURCES = tests/client/hugetlb-test.c
+tests_client_hugetlb_test_CFLAGS = $(client_test_cflags)
+tests_client_hugetlb_test_LDADD = $(client_test_libs)
+
+tests_client_kill_test_SOURCES = tests/client/kill-test.c
+tests_client_kill_test_CFLAGS = $(client_test_cflags)
+tests_client_kill_test_LDADD = $(client_test_libs)
 
 tests_client_any_test_SOURCES = tests/client/any-test.c
 tests_client_any_test_CFLAGS = $(client_test_cflags)
