@@ -132,7 +132,7 @@ static void pool_free(struct dmab_pool *pool) {
 }
 
 /* What follows from its block size; size: what of it is the user's, 0: all. */
-static int set_sizes(struct dmab_pool *pool, size_t block_size, size_t size, size_t thread_blocks) {
+static int set_sizes(struct dmab_pool *pool, size_t block_size, size_t size, size_t thread_blocks, uint64_t max_blocks) {
         if (!block_size || block_size % ALIGN_LEAST || block_size < size)
                 return error_set(EPROTO, "the daemon gives the pool %s blocks of %zu bytes", pool->name, block_size);
         pool->block_size = block_size;
@@ -143,6 +143,12 @@ static int set_sizes(struct dmab_pool *pool, size_t block_size, size_t size, siz
                                             : clamp(THREAD_BYTES / block_size, 0, THREAD_BLOCKS);
         pool->lease_next = clamp(FIRST_LEASE_BYTES / block_size, 1, FIRST_LEASE_BLOCKS);
         pool->lease_most = clamp(MOST_LEASE_BYTES / block_size, 1, MOST_LEASE_BLOCKS);
+        /* What is more than all blocks is never given. */
+        pool->max_blocks = max_blocks;
+        if (max_blocks && max_blocks < pool->lease_most)
+                pool->lease_most = max_blocks;
+        if (pool->lease_next > pool->lease_most)
+                pool->lease_next = pool->lease_most;
         return 0;
 }
 
@@ -208,7 +214,7 @@ static int create(struct dmab_pool *pool, size_t asked, size_t size, size_t alig
                 r = create_number(pool, params, &pool->number, &block_size);
         if (r)
                 return r;
-        r = set_sizes(pool, block_size, size, options->thread_blocks);
+        r = set_sizes(pool, block_size, size, options->thread_blocks, options->max_blocks);
         if (r)
                 destroy_number(pool->dmab, pool->number, true);
         return r;
@@ -271,7 +277,7 @@ static int open_pool(struct dmab_device *device, json_t *view, struct dmab_pool 
         if (!r)
                 r = result_uint(view, "block_size", &block_size);
         if (!r)
-                r = set_sizes(pool, block_size, 0, 0);
+                r = set_sizes(pool, block_size, 0, 0, json_integer_value(json_object_get(view, "max_blocks")));
         if (r) {
                 pool_free(pool);
                 return r;

@@ -45,6 +45,7 @@ struct dmab_pool {
         bool opened;   /* made by somebody else, who ends it */
         bool any;      /* a size class of dmab_alloc() */
         size_t thread_blocks;
+        size_t max_blocks; /* 0: no limit */
         size_t lease_most; /* blocks of one lease */
         char *name;
 

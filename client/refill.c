@@ -350,13 +350,16 @@ int refill_dead(const struct dmab_pool *pool) {
 }
 
 static bool may_become_free(int r) {
-        return r == -ENOMEM || r == -EAGAIN || r == -EDQUOT || r == -ETIMEDOUT;
+        return r == -ENOMEM || r == -EAGAIN || r == -EDQUOT || r == -E2BIG || r == -ETIMEDOUT;
 }
 
 int refill_take(struct dmab_pool *pool, unsigned flags, size_t n, void **ret_vaddrs, dmab_addr_t *ret_dmas) {
         size_t wanted;
         int r;
 
+        if (pool->max_blocks && n > pool->max_blocks)
+                return error_set_reason(E2BIG, "limit", "the pool %s of %s may have %zu blocks, and %zu were asked for",
+                                        pool->name, pool->device->name, pool->max_blocks, n);
         pthread_mutex_lock(&pool->lock);
         if (!TAILQ_EMPTY(&pool->waiters) && !(flags & DMAB_HIGH))
                 return flags & DMAB_WAIT ? wait_for_blocks(pool, flags, n, ret_vaddrs, ret_dmas)

@@ -293,7 +293,8 @@ int dmab_pool_create(const char *name, dmab_device_t *device, size_t size, size_
 int dmab_pool_open(dmab_device_t *device, uint64_t number, dmab_pool_t **ret);
 
 /* Take a block (the kernel's dma_pool_alloc()). flags as for dmab_alloc_coherent(). With DMAB_WAIT threads are served in the
- * order in which they came. -ENOMEM, -EAGAIN (others wait already), -ETIMEDOUT, -EDQUOT, -EINVAL. */
+ * order in which they came. -ENOMEM; -E2BIG, reason limit: max_blocks are in use; -EAGAIN: others wait already; -ETIMEDOUT,
+ * -EDQUOT, -EINVAL, -EOPNOTSUPP (DMAB_SHAREABLE). */
 int dmab_pool_alloc(dmab_pool_t *pool, unsigned flags, void **ret_vaddr, dmab_addr_t *ret_dma);
 
 /* Give it back, from any thread (the kernel's dma_pool_free(), with its checks).

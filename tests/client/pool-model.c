@@ -114,7 +114,7 @@ static void alloc_one(struct actor *actor) {
                 return;
         r = dmab_pool_alloc(actor->model->pool, flags, &block.vaddr, &block.dma);
         if (r) {
-                if (r != -ENOMEM && r != -EAGAIN)
+                if (r != -ENOMEM && r != -EAGAIN && r != -E2BIG)
                         wrong(actor, dmab_last_error(), &block);
                 actor->failures++;
                 return;
