@@ -283,7 +283,7 @@ static int agent_new(struct dmab *dmab, struct agent **ret) {
 }
 
 int agent_start(struct dmab *dmab) {
-        struct agent *agent;
+        struct agent *agent = NULL;
         int r = 0;
 
         if (__atomic_load_n(&dmab->agent, __ATOMIC_ACQUIRE))

@@ -319,7 +319,7 @@ struct worker {
         pthread_t thread;
         dmab_pool_t *pool;
         unsigned flags;
-        int ends[2]; /* the worker tells that it is there, and waits to be told to go on */
+        int to_us[2], to_worker[2]; /* pipes: it is there; it may go on */
         int status;
         void *vaddr;
         dmab_addr_t dma;
@@ -342,8 +342,8 @@ static void *hoard(void *pointer) {
         worker->status = dmab_pool_alloc(worker->pool, 0, &worker->vaddr, &worker->dma);
         if (!worker->status)
                 worker->status = dmab_pool_free(worker->pool, worker->vaddr, worker->dma);
-        tell(worker->ends[1]);
-        pause();
+        tell(worker->to_us[1]);
+        hear(worker->to_worker[0]);
         return NULL;
 }
 
@@ -354,19 +354,22 @@ static void test_blocks_at_hand_of_another_thread_are_found_before_anybody_fails
         dmab_addr_t dmas[64];
         void *vaddrs[64];
 
-        assert_int_equal(pipe(worker.ends), 0);
+        assert_int_equal(pipe(worker.to_us), 0);
+        assert_int_equal(pipe(worker.to_worker), 0);
         assert_int_equal(pthread_create(&worker.thread, NULL, hoard, &worker), 0);
-        hear(worker.ends[0]);
+        hear(worker.to_us[0]);
         assert_int_equal(worker.status, 0);
         assert_true(info_of(pool).at_hand > 0);
         for (size_t i = 0; i < 64; i++)
                 assert_int_equal(dmab_pool_alloc(pool, DMAB_NOWAIT, &vaddrs[i], &dmas[i]), 0);
-        pthread_cancel(worker.thread);
+        tell(worker.to_worker[1]);
         pthread_join(worker.thread, NULL);
         assert_int_equal(dmab_pool_free_bulk(pool, 64, vaddrs, dmas), 0);
         assert_int_equal(dmab_pool_destroy(pool), 0);
-        close(worker.ends[0]);
-        close(worker.ends[1]);
+        for (int i = 0; i < 2; i++) {
+                close(worker.to_us[i]);
+                close(worker.to_worker[i]);
+        }
 }
 
 static void *alloc_one(void *pointer) {
