@@ -25,7 +25,6 @@ struct remembered {
 };
 
 struct events {
-        struct server *server;
         uint64_t last;
         struct connection *subscribers;
         struct remembered ring[EVENTS_MAX]; /* by number */
@@ -104,16 +103,12 @@ int events_new(struct server *server, struct events **ret) {
 
         if (!events)
                 return -ENOMEM;
-        events->server = server;
         broker_listen(server->broker, on_event, events);
         *ret = events;
         return 0;
 }
 
 struct events *events_free(struct events *events) {
-        if (!events)
-                return NULL;
-        broker_listen(events->server->broker, NULL, NULL);
         free(events);
         return NULL;
 }

@@ -10,7 +10,7 @@
 
 /* From now on the broker's events are taken down. -ENOMEM. */
 int events_new(struct server *server, struct events **ret);
-/* NULL is fine. */
+/* After the broker has ended: until then it may have something to tell. NULL is fine. */
 struct events *events_free(struct events *events);
 
 /* topics: bits by enum protocol_topic, the new whole of them. */

@@ -109,7 +109,7 @@ int server_listen(struct server *server, int fd);
 /* Accept no more, refuse what waits, give the last answers some time to be read, close every handle. stopped() is
  * called when the last one is closed, never from within this call. */
 void server_stop(struct server *server, void (*stopped)(void *userdata), void *userdata);
-/* After stopped() was called, or when nothing was started. NULL is fine. */
+/* After stopped() was called, or when nothing was started, and after the broker has ended. NULL is fine. */
 struct server *server_free(struct server *server);
 
 /* ---- for the files of this directory ---- */
