@@ -1,6 +1,5 @@
 /* Where bounce memory comes from and goes to: a bounce pool of the daemon's for each device, leased in areas. */
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -36,13 +35,6 @@ static unsigned count_own(size_t size) {
         while (n > 1 && size / n < OWN_AREA_LEAST)
                 n--;
         return n < 1 ? 1 : (unsigned)n;
-}
-
-/* No system call: the kernel keeps the number up to date in the thread's memory. */
-unsigned bounce_own_area(unsigned n) {
-        int cpu = n > 1 ? sched_getcpu() : 0;
-
-        return cpu < 0 ? 0 : (unsigned)cpu % n;
 }
 
 static void recalled(struct watch *watch, uint64_t bytes);

@@ -7,6 +7,7 @@
 #define DMAB_CLIENT_BOUNCE_H
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -62,8 +63,13 @@ void bounce_init(struct bounce *bounce, struct dmab_device *device);
 /* Without a word to the daemon. */
 void bounce_deinit(struct bounce *bounce);
 
-/* The area of the CPU that the caller runs on, as a number below n. */
-unsigned bounce_own_area(unsigned n);
+/* The area of the CPU that the caller runs on, as a number below n. No system call: the kernel keeps the number up to date
+ * in the thread's memory. */
+static inline unsigned bounce_own_area(unsigned n) {
+        int cpu = n > 1 ? sched_getcpu() : 0;
+
+        return cpu < 0 ? 0 : (unsigned)cpu < n ? (unsigned)cpu : (unsigned)cpu % n;
+}
 
 /* ---- bounce.c ---- */
 

@@ -29,3 +29,8 @@ bench_programs += tests/bench/bounce
 tests_bench_bounce_SOURCES = tests/bench/bounce.c tests/bench/peer-swiotlb.c tests/bench/peer-swiotlb.h client/slots.c \
 	client/slots.h
 tests_bench_bounce_LDADD = libtable.la -lm
+
+# P7
+bench_programs += tests/bench/streaming
+tests_bench_streaming_SOURCES = tests/bench/streaming.c
+tests_bench_streaming_LDADD = libdmabroker.la libtest.la libtable.la -lm
