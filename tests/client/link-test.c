@@ -106,7 +106,8 @@ static dmab_device_t *open_device(struct scripted *scripted, dmab_t *dmab) {
 
         task_start(&task, do_open);
         scripted_expect(scripted, "device.open");
-        scripted_result(scripted, "{\"device\":5,\"translation\":\"identity\",\"via\":\"card\",\"name\":\"card\"}");
+        scripted_result(scripted, "{\"device\":5,\"translation\":\"identity\",\"via\":\"card\",\"name\":\"card\","
+                                  "\"mask\":\"0xffffffffffffffff\",\"coherent_mask\":\"0xffffffffffffffff\"}");
         assert_int_equal(task_end(&task), 0);
         return task.device;
 }
