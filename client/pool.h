@@ -31,6 +31,14 @@ enum { DELTA_MIXED = 1 }; /* no block has it: both addresses are multiples of 8 
 struct waiter;
 TAILQ_HEAD(waiter_list, waiter);
 
+/* A lease that is asked for, and may be asked for again. */
+struct lease_wish {
+        uint64_t number; /* of the pool */
+        size_t count;
+        bool high, fd;
+        char key[LINK_KEY_SIZE];
+};
+
 struct dmab_pool {
         /* Set when it is made, read on every path. */
         struct dmab *dmab;
@@ -58,6 +66,7 @@ struct dmab_pool {
         size_t lease_next;           /* blocks to ask for next time */
         struct waiter_list waiters;  /* first come first */
         struct agent_call asking;    /* for the first of them */
+        struct lease_wish wish;      /* what it asks for */
         bool is_asking;
         unsigned asked; /* times that it was answered */
         struct watch watch;

@@ -13,6 +13,7 @@
 enum {
         KEEP_BYTES = 1 << 20, /* of idle blocks that a pool keeps in any case */
         KEEP_BLOCKS = 8,
+        GIVEN_UP_TRIES = 1000, /* a millisecond each */
 };
 
 /* A thread that waits; lives on its stack. */
@@ -32,20 +33,26 @@ struct waiter {
 
 /* ---- the daemon ---- */
 
-static void lease_params(struct dmab_pool *pool, uint64_t number, unsigned flags, size_t count, uint64_t wait_ms,
-                         struct params *params) {
-        char key[LINK_KEY_SIZE];
+static void wish_make(struct dmab_pool *pool, uint64_t number, unsigned flags, size_t count, struct lease_wish *wish) {
+        *wish = (struct lease_wish){
+                .number = number,
+                .count = count,
+                .high = flags & DMAB_HIGH,
+                .fd = __atomic_load_n(&pool->dmab->fresh_regions, __ATOMIC_RELAXED),
+        };
+        link_make_key(pool->dmab->link, wish->key);
+}
 
-        link_make_key(pool->dmab->link, key);
+static void lease_params(const struct lease_wish *wish, uint64_t wait_ms, struct params *params) {
         params_begin(params);
-        params_uint(params, "pool", number);
-        params_uint(params, "count", count);
+        params_uint(params, "pool", wish->number);
+        params_uint(params, "count", wish->count);
         params_uint(params, "wait_ms", wait_ms);
-        if (flags & DMAB_HIGH)
+        if (wish->high)
                 params_word(params, "priority", "high", '"');
-        if (__atomic_load_n(&pool->dmab->fresh_regions, __ATOMIC_RELAXED))
+        if (wish->fd)
                 params_word(params, "fd", "true", 0);
-        params_word(params, "request_key", key, '"');
+        params_word(params, "request_key", wish->key, '"');
         params_end(params);
 }
 
@@ -137,10 +144,26 @@ static int settle(struct dmab_pool *pool, struct link_reply *reply) {
         return r;
 }
 
-/* One more lease, without waiting for memory. Without the lock. */
-static int lease_more(struct dmab_pool *pool, unsigned flags, size_t count) {
+/* Without waiting for memory, and without the lock. */
+static int wish_call(struct dmab_pool *pool, const struct lease_wish *wish) {
         struct link_reply reply = { 0 };
         struct params params;
+        int r;
+
+        lease_params(wish, 0, &params);
+        r = link_call(pool->dmab->link,
+                      &(struct link_request){
+                              .method = "pool.lease", .params = params.text, .repeatable = true, .keyed = true },
+                      &reply, NULL);
+        if (!r)
+                r = settle(pool, &reply);
+        link_reply_release(&reply);
+        return r;
+}
+
+/* One more lease. Without the lock. */
+static int lease_more(struct dmab_pool *pool, unsigned flags, size_t count) {
+        struct lease_wish wish;
         uint64_t number;
         int r = agent_start(pool->dmab);
 
@@ -149,14 +172,8 @@ static int lease_more(struct dmab_pool *pool, unsigned flags, size_t count) {
         if (r)
                 return r;
         agent_watch(pool->dmab->agent, &pool->watch, number);
-        lease_params(pool, number, flags, count, 0, &params);
-        r = link_call(pool->dmab->link,
-                      &(struct link_request){
-                              .method = "pool.lease", .params = params.text, .repeatable = true, .keyed = true },
-                      &reply, NULL);
-        if (!r)
-                r = settle(pool, &reply);
-        link_reply_release(&reply);
+        wish_make(pool, number, flags, count, &wish);
+        r = wish_call(pool, &wish);
         if (r == -ESTALE)
                 pools_session_lost(pool->dmab);
         return r;
@@ -249,8 +266,8 @@ static void ask(struct dmab_pool *pool, const struct waiter *first) {
         pool->is_asking = true;
         pool->asking.method = "pool.lease";
         pool->asking.done = asked_done;
-        lease_params(pool, pool->number, first->flags, missing > pool->lease_next ? missing : pool->lease_next,
-                     ms_until(&first->deadline), &pool->asking.params);
+        wish_make(pool, pool->number, first->flags, missing > pool->lease_next ? missing : pool->lease_next, &pool->wish);
+        lease_params(&pool->wish, ms_until(&first->deadline), &pool->asking.params);
         agent_ask(pool->dmab->agent, &pool->asking);
 }
 
@@ -432,10 +449,21 @@ void refill_recalled(struct watch *watch, uint64_t bytes) {
         refill_give_back(pool, 0);
 }
 
+/* What was asked for and then given up may have been given all the same, and nobody would know of that lease: whoever asks
+ * again with its key is told. The daemon may not have noticed yet that the agent has hung up. */
+static void take_what_was_given_up(struct dmab_pool *pool) {
+        struct error_state *saved = error_save();
+
+        for (unsigned i = 0; i < GIVEN_UP_TRIES && wish_call(pool, &pool->wish) == -EBUSY && error_is("busy"); i++)
+                nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+        error_restore(saved);
+}
+
 void refill_stop(struct dmab_pool *pool) {
         if (!pool->dmab->agent)
                 return;
         agent_unwatch(pool->dmab->agent, &pool->watch);
-        agent_cancel(pool->dmab->agent, &pool->asking);
+        if (agent_cancel(pool->dmab->agent, &pool->asking) && !pool->dead)
+                take_what_was_given_up(pool);
         pool->is_asking = false;
 }

@@ -171,7 +171,8 @@ uint64_t method_digest(const struct schema_method *method, const void *params) {
         for (size_t i = 0; i < method->params->n_fields; i++) {
                 const struct schema_field *field = &method->params->fields[i];
 
-                if (!(present & (UINT64_C(1) << (field->offset / 8))) || !strcmp(field->name, "request_key"))
+                if (!(present & (UINT64_C(1) << (field->offset / 8))) || !strcmp(field->name, "request_key") ||
+                    !strcmp(field->name, "wait_ms"))
                         continue;
                 hash = mix(hash, field->name, strlen(field->name) + 1);
                 hash = mix_field(hash, field, (const char *)params + field->offset);
