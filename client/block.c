@@ -147,9 +147,14 @@ int dmab_pool_alloc_bulk(dmab_pool_t *pool, unsigned flags, size_t n, void **ret
 
 /* ---- giving ---- */
 
-static bool __attribute__((noinline)) is_dma_of(const struct dmab_pool *pool, const void *vaddr, dmab_addr_t dma) {
-        const struct piece *piece = memory_find(pool->memory, vaddr);
+/* Most pools have one delta, and few have many. */
+static inline __attribute__((always_inline)) bool is_dma_of(const struct dmab_pool *pool, const void *vaddr,
+                                                            dmab_addr_t dma) {
+        const struct piece *piece;
 
+        if (likely(dma - (uintptr_t)vaddr == magazine_load(&pool->delta)))
+                return true;
+        piece = memory_find(pool->memory, vaddr);
         return piece && dma == (uintptr_t)vaddr + piece->delta;
 }
 
@@ -157,11 +162,7 @@ static bool __attribute__((noinline)) is_dma_of(const struct dmab_pool *pool, co
 static inline uint8_t *state_of_busy(const struct dmab_pool *pool, const void *vaddr, dmab_addr_t dma) {
         uint8_t *state = shadow_state(&pool->shadow, vaddr);
 
-        if (unlikely(!state || magazine_load(state) != BLOCK_BUSY))
-                return NULL;
-        if (unlikely(dma - (uintptr_t)vaddr != magazine_load(&pool->delta)) && !is_dma_of(pool, vaddr, dma))
-                return NULL;
-        return state;
+        return likely(state && magazine_load(state) == BLOCK_BUSY && is_dma_of(pool, vaddr, dma)) ? state : NULL;
 }
 
 /* Mark them all free, or say what is wrong and change nothing. */
@@ -227,7 +228,7 @@ static int __attribute__((noinline)) give_slowly(struct dmab_pool *pool, size_t 
         return 0;
 }
 
-/* The magazine may have blocks without a mark, or the pool leases of which the addresses differ otherwise. */
+/* The magazine may have blocks without a mark. */
 static int __attribute__((noinline)) give_one(struct dmab_pool *pool, void *vaddr, dmab_addr_t dma) {
         struct magazine *magazine = magazine_find(pool->slot);
         uint8_t *state;
@@ -252,11 +253,9 @@ static inline __attribute__((always_inline)) int release(struct dmab_pool *pool,
         uint32_t n;
 
         if (likely(magazine && magazine_begin(magazine))) {
-                state = shadow_state(&pool->shadow, vaddr);
+                state = state_of_busy(pool, vaddr, dma);
                 n = magazine_load(&magazine->n);
-                if (likely(state && magazine_load(state) == BLOCK_BUSY &&
-                           dma - (uintptr_t)vaddr == magazine_load(&pool->delta) && n < magazine->size &&
-                           n <= magazine->marked)) {
+                if (likely(state && n < magazine->size && n <= magazine->marked)) {
                         magazine_push(magazine, vaddr, dma, state);
                         magazine_end(magazine);
                         return 0;

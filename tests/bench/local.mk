@@ -14,6 +14,17 @@ bench_programs += tests/bench/fragmentation
 tests_bench_fragmentation_SOURCES = tests/bench/fragmentation.c
 tests_bench_fragmentation_LDADD = libcore.la libtable.la libpeer-dpdk.la libtest.la -lm
 
+# P1 to P3.
+bench_programs += tests/bench/pool
+tests_bench_pool_SOURCES = tests/bench/pool.c
+tests_bench_pool_CFLAGS = $(AM_CFLAGS) -pthread
+tests_bench_pool_LDADD = libdmabroker.la libtable.la libpeer-dpdk.la libtest.la -lm
+
+# P4; mimalloc is loaded when it is installed.
+bench_programs += tests/bench/any-size
+tests_bench_any_size_SOURCES = tests/bench/any-size.c
+tests_bench_any_size_LDADD = libdmabroker.la libtable.la libpeer-dpdk.la libtest.la -lm
+
 # P8 and P9; the peers Redis and OVSDB are taken from the PATH when they are installed.
 bench_programs += tests/bench/rpc
 tests_bench_rpc_SOURCES = tests/bench/rpc.c

@@ -3,6 +3,7 @@
 #include "tests/bench/peer-dpdk.h"
 
 #include <errno.h>
+#include <math.h>
 
 #ifdef HAVE_DPDK
 
@@ -14,6 +15,9 @@
 
 #include <rte_eal.h>
 #include <rte_malloc.h>
+#include <rte_mempool.h>
+
+#include "tests/bench/table.h"
 
 /* DPDK wants its pages from a hugetlbfs, and not every machine has one mounted. Ours is seen by this process alone. */
 static int start_with_pages_from(const char *program, unsigned mib, char *directory) {
@@ -67,7 +71,70 @@ void peer_dpdk_usage(uint64_t *ret_total, uint64_t *ret_free, uint64_t *ret_larg
         }
 }
 
+enum { BURST = 64, BULK = 32 };
+
+static struct rte_mempool *pool;
+
+int peer_dpdk_pool_start(unsigned n, unsigned size, unsigned cache) {
+        pool = rte_mempool_create("bench", n, size, cache, 0, NULL, NULL, NULL, NULL, SOCKET_ID_ANY, 0);
+        return pool ? 0 : -ENOMEM;
+}
+
+double peer_dpdk_pool_pair(unsigned turns) {
+        uint64_t start = table_now();
+        void *object;
+
+        for (unsigned i = 0; i < turns; i++) {
+                if (rte_mempool_get(pool, &object))
+                        exit(1);
+                rte_mempool_put(pool, object);
+        }
+        return (double)(table_now() - start) / turns;
+}
+
+double peer_dpdk_pool_burst(unsigned turns) {
+        uint64_t start = table_now();
+        void *objects[BURST];
+
+        for (unsigned i = 0; i < turns; i++) {
+                for (int at = 0; at < BURST; at++)
+                        if (rte_mempool_get(pool, &objects[at]))
+                                exit(1);
+                for (int at = 0; at < BURST; at++)
+                        rte_mempool_put(pool, objects[at]);
+        }
+        return (double)(table_now() - start) / turns / BURST;
+}
+
+double peer_dpdk_pool_bulk(unsigned turns) {
+        uint64_t start = table_now();
+        void *objects[BULK];
+
+        for (unsigned i = 0; i < turns; i++) {
+                if (rte_mempool_get_bulk(pool, objects, BULK))
+                        exit(1);
+                rte_mempool_put_bulk(pool, objects, BULK);
+        }
+        return (double)(table_now() - start) / turns / BULK;
+}
+
 #else
+
+int peer_dpdk_pool_start(unsigned n, unsigned size, unsigned cache) {
+        return -ENOTSUP;
+}
+
+double peer_dpdk_pool_pair(unsigned turns) {
+        return NAN;
+}
+
+double peer_dpdk_pool_burst(unsigned turns) {
+        return NAN;
+}
+
+double peer_dpdk_pool_bulk(unsigned turns) {
+        return NAN;
+}
 
 int peer_dpdk_start(const char *program, unsigned mib) {
         return -ENOTSUP;
