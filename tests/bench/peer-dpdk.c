@@ -16,6 +16,7 @@
 #include <rte_eal.h>
 #include <rte_malloc.h>
 #include <rte_mempool.h>
+#include <rte_memzone.h>
 
 #include "tests/bench/table.h"
 
@@ -118,7 +119,43 @@ double peer_dpdk_pool_bulk(unsigned turns) {
         return (double)(table_now() - start) / turns / BULK;
 }
 
+double peer_dpdk_memzone(size_t size, unsigned turns) {
+        uint64_t start = table_now();
+
+        for (unsigned i = 0; i < turns; i++) {
+                const struct rte_memzone *zone =
+                        rte_memzone_reserve_aligned("bench", size, SOCKET_ID_ANY, RTE_MEMZONE_IOVA_CONTIG, 4096);
+
+                if (!zone || rte_memzone_free(zone))
+                        return NAN;
+        }
+        return (double)(table_now() - start) / turns;
+}
+
+double peer_dpdk_iova(unsigned turns) {
+        char *at = rte_malloc(NULL, 65536, 0);
+        volatile rte_iova_t sink;
+        uint64_t start = table_now();
+
+        if (!at)
+                return NAN;
+        for (unsigned i = 0; i < turns; i++)
+                sink = rte_malloc_virt2iova(at); /* it takes the start only */
+        (void)sink;
+        start = table_now() - start;
+        rte_free(at);
+        return (double)start / turns;
+}
+
 #else
+
+double peer_dpdk_memzone(size_t size, unsigned turns) {
+        return NAN;
+}
+
+double peer_dpdk_iova(unsigned turns) {
+        return NAN;
+}
 
 int peer_dpdk_pool_start(unsigned n, unsigned size, unsigned cache) {
         return -ENOTSUP;

@@ -17,10 +17,15 @@ void peer_dpdk_usage(uint64_t *ret_total, uint64_t *ret_free, uint64_t *ret_larg
 
 /* A rte_mempool of so many objects with a cache for each core, as rte_pktmbuf_pool_create() makes them. -errno. */
 int peer_dpdk_pool_start(unsigned n, unsigned size, unsigned cache);
-/* Nanoseconds for one get and one put of one object: in turns; of 64 gets and then 64 puts; and in bulk of 32, for each object. The
- * loops are there and not at the caller, since all of it is inline. */
+/* Nanoseconds for one get and one put of one object: in turns; of 64 gets and then 64 puts; and in bulk of 32, for each
+ * object. The loops are there and not at the caller, since all of it is inline. */
 double peer_dpdk_pool_pair(unsigned turns);
 double peer_dpdk_pool_burst(unsigned turns);
 double peer_dpdk_pool_bulk(unsigned turns);
+
+/* Nanoseconds to reserve and free a contiguous memzone of so many bytes, and to find the IOVA of an address in rte_malloc()'s
+ * memory. NAN: it failed. */
+double peer_dpdk_memzone(size_t size, unsigned turns);
+double peer_dpdk_iova(unsigned turns);
 
 #endif
