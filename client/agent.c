@@ -204,7 +204,7 @@ static bool is_stopped(struct agent *agent) {
 static void mourn(struct agent *agent) {
         struct agent_call *call;
 
-        pools_session_lost(agent->dmab);
+        session_lost(agent->dmab);
         pthread_mutex_lock(&agent->lock);
         while (!agent->stop) {
                 while ((call = TAILQ_FIRST(&agent->calls)))

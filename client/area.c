@@ -89,6 +89,8 @@ void bounce_deinit(struct bounce *bounce) {
         if (dmab->agent)
                 agent_unwatch(dmab->agent, &bounce->watch);
         for (unsigned i = 0; i < bounce->n_areas; i++) {
+                /* Nobody has it; but in the child of a fork, a thread of the parent may have had it. */
+                slots_unlock(&bounce->areas[i]->lock);
                 if (area_clear(bounce, bounce->areas[i], true, &region, &lease))
                         region_release(dmab, region);
                 free(bounce->areas[i]);
@@ -377,6 +379,23 @@ static void shrink(struct bounce *bounce) {
         }
 }
 
+static size_t count_idle(struct bounce *bounce) {
+        struct slots_usage usage;
+        size_t n = 0;
+
+        for (unsigned i = 0; i < bounce->n_areas; i++) {
+                struct bounce_area *area = bounce->areas[i];
+
+                slots_lock(&area->lock);
+                if (area->slots) {
+                        slots_usage(area->slots, &usage);
+                        n += usage.used ? 0 : usage.slots;
+                }
+                slots_unlock(&area->lock);
+        }
+        return n;
+}
+
 static size_t room_of(const struct bounce *bounce) {
         size_t most = bounce->max_size >> bounce->slot_shift;
 
@@ -395,7 +414,7 @@ static int lease_more(struct bounce *bounce, size_t n) {
                                         "have; see dmab_set_bounce()", n, 1u << bounce->slot_shift, most,
                                         bounce->device->name);
         /* Areas that are idle but too short may make room for one that is not. */
-        if (room_of(bounce) < least)
+        if (room_of(bounce) < least && room_of(bounce) + count_idle(bounce) >= n)
                 shrink(bounce);
         if (room_of(bounce) < n)
                 return error_set_reason(ENOMEM, "no_memory", "it has grown as far as it may");
@@ -426,6 +445,8 @@ int area_grow(struct bounce *bounce, size_t n, unsigned changes) {
                 __atomic_store_n(&bounce->changes, bounce->changes + !r, __ATOMIC_RELEASE);
         }
         pthread_mutex_unlock(&bounce->lock);
+        if (r == -ESTALE)
+                session_lost(bounce->device->dmab);
         return r;
 }
 

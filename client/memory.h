@@ -16,7 +16,6 @@ enum { MEMORY_PAGE_SHIFT = 12, MEMORY_CHUNK_SHIFT = 21, MEMORY_CHUNK_PAGES = 1 <
 enum piece_kind {
         PIECE_COHERENT, /* of struct allocation, coherent.c */
         PIECE_SLAB,     /* of struct slab, lease.h: several leases may lie in it */
-        PIECE_BOUNCE,   /* of struct bounce_part, bounce.c */
 };
 
 /* The first member of what it is about. It must stay readable as long as its session lives: a pointer that was freed is

@@ -175,7 +175,7 @@ static int lease_more(struct dmab_pool *pool, unsigned flags, size_t count) {
         wish_make(pool, number, flags, count, &wish);
         r = wish_call(pool, &wish);
         if (r == -ESTALE)
-                pools_session_lost(pool->dmab);
+                session_lost(pool->dmab);
         return r;
 }
 

@@ -32,6 +32,11 @@ int session_check(const struct dmab *dmab) {
         return 0;
 }
 
+void session_lost(struct dmab *dmab) {
+        __atomic_store_n(&dmab->lost, true, __ATOMIC_RELAXED);
+        pools_session_lost(dmab);
+}
+
 int session_copy_struct(void *known, size_t known_size, const void *given, const char *what) {
         const unsigned char *bytes = given;
         size_t size;

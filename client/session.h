@@ -30,6 +30,7 @@ struct dmab {
         struct dmab_pool *pools;
         struct slab *spare_slabs;
         struct agent *agent; /* NULL: nobody has needed it yet; set once; atomic */
+        bool lost;          /* the daemon has forgotten the session; atomic */
         bool fresh_regions; /* the last allocation lay in a region that was not mapped yet; atomic */
 };
 
@@ -47,6 +48,10 @@ struct dmab_device {
 
 /* 0, or -EINVAL with a sentence in the child of a fork: every public function asks this first. */
 int session_check(const struct dmab *dmab);
+
+/* The daemon does not know the session any more: what it has given must not be used for anything new. Not with the lock
+ * of a pool held. */
+void session_lost(struct dmab *dmab);
 
 /* Unmap and forget every allocation of a device, or of all when device is NULL, without a word to the daemon. */
 void coherent_forget(struct dmab *dmab, const struct dmab_device *device);

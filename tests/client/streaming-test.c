@@ -1,6 +1,8 @@
 /* Streaming mappings against a real daemon on simulated memory, with a device that is played by the test. */
 #include <dmabroker.h>
 #include <errno.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -8,6 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -24,6 +29,7 @@ struct fixture {
         dmab_device_t *device; /* 64 bits, nothing special */
         struct fake_device *fake;
         char *buf; /* 4 MiB of the test's own */
+        size_t n_mapped;
 };
 
 static dmab_device_t *open_device(struct fixture *fixture, const char *name, const struct dmab_device_options *options) {
@@ -274,6 +280,45 @@ static void test_a_part_is_synced_and_nothing_else(void **state) {
         for (size_t i = 0; i < 10000; i++)
                 assert_int_equal(device[i], i == 9999 ? 0x33 : 0x22);
         unmap(fixture->device, dma, 10000, DMAB_BIDIRECTIONAL);
+}
+
+/* ---- the fast path ---- */
+
+/* Only read(), write() and the end of the thread are possible in it: any other system call is the end of the test. */
+static void *map_without_calls(void *pointer) {
+        struct fixture *fixture = pointer;
+        dmab_addr_t start, dma;
+        bool fine = true;
+        void *vaddr = alloc(fixture->device, PAGE, &start);
+
+        unmap(fixture->device, map(fixture->device, fixture->buf, 5000, DMAB_TO_DEVICE), 5000, DMAB_TO_DEVICE);
+        if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT))
+                syscall(SYS_exit, 0);
+        for (size_t i = 0; i < 3000; i++) {
+                void *buf = i % 3 ? fixture->buf + i : vaddr;
+
+                fine = fine && !dmab_map_single(fixture->device, buf, 4000, i % 3, &dma);
+                fine = fine && (i % 3 == DMAB_TO_DEVICE || !dmab_sync_single_for_cpu(fixture->device, dma, 10, i % 3));
+                fine = fine && !dmab_unmap_single(fixture->device, dma, 4000, i % 3);
+        }
+        fixture->n_mapped = fine ? 3000 : 1;
+        syscall(SYS_exit, 0);
+        return NULL;
+}
+
+static void test_mapping_makes_no_system_call(void **state) {
+        struct fixture *fixture = *state;
+        pthread_t thread;
+
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+        print_message("sanitizers make calls of their own\n");
+        skip();
+#endif
+        assert_int_equal(pthread_create(&thread, NULL, map_without_calls, fixture), 0);
+        pthread_join(thread, NULL);
+        if (!fixture->n_mapped)
+                skip();
+        assert_int_equal(fixture->n_mapped, 3000);
 }
 
 /* ---- refused maps ---- */
@@ -573,6 +618,44 @@ static void test_idle_slots_go_back_when_memory_is_short(void **state) {
         unmap(fixture->device, dma, 5000, DMAB_TO_DEVICE);
 }
 
+/* ---- sessions and processes ---- */
+
+static void test_a_session_that_is_forgotten_maps_nothing_more(void **state) {
+        struct fixture *fixture = *state;
+        dmab_addr_t dma, kept = map(fixture->device, fixture->buf, 5000, DMAB_FROM_DEVICE);
+        int r;
+
+        memset(fake_device_at(fixture->fake, kept, 5000), 0x22, 5000);
+        assert_int_equal(test_daemon_kill(fixture->daemon), 0);
+        assert_int_equal(test_daemon_start_again(fixture->daemon), 0);
+        do {
+                r = dmab_map_single(fixture->device, fixture->buf + MIB, 5000, DMAB_TO_DEVICE, &dma);
+                if (!r)
+                        unmap(fixture->device, dma, 5000, DMAB_TO_DEVICE);
+        } while (!r);
+        assert_int_equal(r, -ESTALE);
+        unmap(fixture->device, kept, 5000, DMAB_FROM_DEVICE);
+        assert_int_equal(fixture->buf[4999], 0x22);
+}
+
+static void test_a_child_may_not_map_but_disconnect(void **state) {
+        struct fixture *fixture = *state;
+        dmab_addr_t dma = map(fixture->device, fixture->buf, 5000, DMAB_FROM_DEVICE), other;
+        int status;
+        pid_t pid = fork();
+
+        if (!pid) {
+                if (dmab_map_single(fixture->device, fixture->buf + MIB, 5000, DMAB_TO_DEVICE, &other) != -EINVAL ||
+                    dmab_unmap_single(fixture->device, dma, 5000, DMAB_FROM_DEVICE) != -EINVAL)
+                        _exit(1);
+                dmab_disconnect(fixture->dmab);
+                _exit(0);
+        }
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_true(WIFEXITED(status) && !WEXITSTATUS(status));
+        unmap(fixture->device, dma, 5000, DMAB_FROM_DEVICE);
+}
+
 /* ---- DMAB_DEBUG ---- */
 
 static void test_debug_knows_what_is_mapped_in_place(void **state) {
@@ -666,6 +749,7 @@ int main(void) {
                 TEST(data_comes_from_the_device_at_unmap),
                 TEST(what_the_device_does_not_write_comes_back_as_it_was),
                 TEST(a_part_is_synced_and_nothing_else),
+                TEST(mapping_makes_no_system_call),
                 TEST(what_cannot_be_mapped_is_refused_by_name),
                 TEST(full_slots_are_told_with_numbers_and_what_can_never_fit_too),
                 TEST(slots_grow_up_to_their_limit),
@@ -681,6 +765,8 @@ int main(void) {
                 TEST(a_device_is_closed_by_force_whatever_is_mapped),
                 TEST(a_device_that_could_not_be_closed_maps_again),
                 TEST(idle_slots_go_back_when_memory_is_short),
+                TEST(a_session_that_is_forgotten_maps_nothing_more),
+                TEST(a_child_may_not_map_but_disconnect),
                 TEST_DEBUG(debug_knows_what_is_mapped_in_place),
                 TEST_DEBUG(debug_refuses_overlaps_of_what_is_written),
                 TEST_DEBUG(debug_knows_lists_from_singles),
