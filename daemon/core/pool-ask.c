@@ -390,9 +390,7 @@ static int ask_check(const struct pool *pool, const struct ask *ask, struct fail
                 failure_add_text(failure, "param", "count");
                 return -EINVAL;
         }
-        if (ask->kind == ASK_LEASE)
-                return owner_check(ask->waiter.session->owner, QUOTA_leases, 1, failure);
-        if (ask->count <= limit)
+        if (ask->kind == ASK_LEASE || ask->count <= limit)
                 return 0;
         failure_set(failure, REASON_limit, "Pool %s gives at most %llu blocks at once, and %llu were asked for", pool->name,
                     (unsigned long long)limit, (unsigned long long)ask->count);
@@ -444,15 +442,18 @@ static struct ticket *pool_ask(const struct caller *caller, const struct pool_re
         r = ask_check(pool, ask, &failure);
         if (r == 0)
                 r = key_begin(session->owner, request->request_key, kind, request->request_digest, &key, &failure);
-        if (r < 0) {
-                pool->holder.failures++;
-                return ask_failed(ask, &failure);
-        }
         if (r == 1) {
                 ask->handle = key->handle;
                 ask->again = true;
                 ask_tell(&ask->waiter);
                 return NULL;
+        }
+        if (r == 0 && ask->kind == ASK_LEASE)
+                r = owner_check(session->owner, QUOTA_leases, 1, &failure);
+        if (r < 0) {
+                pool->holder.failures++;
+                key_forget(session->owner, key);
+                return ask_failed(ask, &failure);
         }
         if (ask_ready(pool, ask) && may_pass(pool, request))
                 return ask_now(pool, ask, key);

@@ -1468,6 +1468,24 @@ static void test_the_same_key_gives_the_same_pool_and_the_same_lease(void **stat
         stop(&f);
 }
 
+static void test_a_key_gives_its_lease_again_when_no_other_could_be_had(void **state) {
+        struct pool_request request = { .count = 3, .request_key = "l" };
+        struct answer *to = calloc(2, sizeof(*to));
+        struct fixture f;
+
+        start(&f, "16M@0x140000000", NULL);
+        set_quota(&f, "user:1000", QUOTA_leases, 1);
+        request.pool = make(&f, (struct pool_options){ .size = 64 });
+        ask_lease(&f, &f.caller, request, &to[0]);
+        settle(&f);
+        assert_reason(&to[0].failure, REASON_NONE);
+        ask_lease(&f, &f.caller, request, &to[1]);
+        assert_reason(&to[1].failure, REASON_NONE);
+        assert_int_equal(to[0].handle, to[1].handle);
+        free(to);
+        stop(&f);
+}
+
 /* ---- tests: answers that call the core again ---- */
 
 static void then_destroy(struct answer *answer) {
@@ -1764,6 +1782,7 @@ int main(void) {
                 cmocka_unit_test(test_a_device_with_a_reserve_gets_its_pools_idle_slabs_back),
                 cmocka_unit_test(test_the_same_key_gives_the_same_blocks_until_one_is_freed),
                 cmocka_unit_test(test_the_same_key_gives_the_same_pool_and_the_same_lease),
+                cmocka_unit_test(test_a_key_gives_its_lease_again_when_no_other_could_be_had),
                 cmocka_unit_test(test_an_answer_may_end_what_it_was_asked_of),
                 cmocka_unit_test(test_a_daemon_without_memory_refuses_and_loses_nothing),
                 cmocka_unit_test(test_an_answer_that_cannot_be_told_again_takes_nothing_back),
