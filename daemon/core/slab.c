@@ -388,6 +388,25 @@ static void run_return(struct slab *slab, uint32_t first, uint32_t n) {
                 block_return(slab, i);
 }
 
+/* What is left of an answer is among what was told. Looking through the whole pool for each of many answers would take
+ * minutes. */
+static void told_return(struct taker *taker) {
+        struct pool *pool = taker->pool;
+        struct slab *slab;
+        int64_t index;
+        bool exact;
+        size_t i;
+
+        for (i = 0; i < taker->n_told; i++) {
+                slab = slab_at(pool, taker->told[i]);
+                index = slab ? block_index(pool, slab, taker->told[i] - slab->alloc->dma_addr, &exact) : -1;
+                if (index < 0 || slab->tags[index] != taker->tag)
+                        continue;
+                block_return(slab, (uint32_t)index);
+                slab_set_free(pool, slab, slab->n_free + 1);
+        }
+}
+
 void taker_release(struct taker *taker) {
         struct pool *pool = taker->pool;
         uint64_t left = taker->n;
@@ -398,6 +417,9 @@ void taker_release(struct taker *taker) {
         if (taker->slab) {
                 run_return(taker->slab, taker->first, taker->n);
                 slab_set_free(pool, taker->slab, taker->slab->n_free + taker->n);
+                left = 0;
+        } else if (taker->n_told) {
+                told_return(taker);
                 left = 0;
         }
         for (i = 0; i < pool->n_slabs && left; i++) {

@@ -1733,6 +1733,37 @@ static void test_a_pool_of_a_hundred_thousand_blocks_is_served_at_once(void **st
         stop(&f);
 }
 
+/* Each with a key, so that each is a taker of its own. */
+static void take_many_with_keys(struct fixture *f, const struct caller *caller, uint64_t pool, size_t n) {
+        char key[32];
+        size_t i;
+
+        for (i = 0; i < n; i++) {
+                snprintf(key, sizeof(key), "%zu", i);
+                take_as(f, caller, (struct pool_request){ .pool = pool, .count = 1, .request_key = key });
+        }
+}
+
+static void test_a_session_with_many_answered_keys_ends_at_once(void **state) {
+        struct caller second;
+        struct fixture f;
+        uint64_t pool;
+
+        start(&f, "64M@0x140000000", NULL);
+        pool = make(&f, (struct pool_options){ .size = 64 });
+        second = login(&f, "user:1000");
+        take_many_with_keys(&f, &second, pool, 200000);
+        session_close(second.session);
+        assert_int_equal(view_of(&f, pool).free, view_of(&f, pool).blocks);
+        second = login(&f, "user:1000");
+        take_many_with_keys(&f, &second, pool, 200000);
+        session_abandon(second.session);
+        assert_int_equal(view_of(&f, pool).quarantined, 200000);
+        move_clock(&f, 1000);
+        assert_int_equal(view_of(&f, pool).free, view_of(&f, pool).blocks);
+        stop(&f);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_blocks_are_of_the_size_and_alignment_that_the_pool_tells),
@@ -1789,6 +1820,7 @@ int main(void) {
                 cmocka_unit_test(test_a_second_free_is_told_apart_though_blocks_come_and_go),
                 cmocka_unit_test(test_a_request_that_can_never_be_served_leaves_pools_their_slabs),
                 cmocka_unit_test(test_a_pool_of_a_hundred_thousand_blocks_is_served_at_once),
+                cmocka_unit_test(test_a_session_with_many_answered_keys_ends_at_once),
         };
 
         return cmocka_run_group_tests_name("pool-test", tests, NULL, NULL);
