@@ -346,7 +346,11 @@ int bounce_unmap(const struct caller *caller, uint64_t handle, uint64_t size, co
         if (r < 0)
                 return r;
         mapping_end(mapping, false);
-        waiters_serve(broker);
+        /* A part that nothing uses any more may be what others wait for. */
+        if (broker->n_requests && broker->idle_parts)
+                requests_serve(broker);
+        else
+                waiters_serve(broker);
         return 0;
 }
 

@@ -1197,6 +1197,28 @@ static void test_a_pool_of_a_device_with_a_reserve_grows_in_the_reserve(void **s
         fixture_stop(&f);
 }
 
+static void test_slots_that_come_back_wake_whoever_waits_for_the_memory(void **state) {
+        struct fixture f;
+        struct answer to = {};
+        uint64_t device, pool, grown;
+        struct caller other;
+
+        fixture_start(&f, HIGH_LAYOUT, NULL);
+        pool = make_pool(&f, fixture_open(&f.caller, &(struct device_options){}), 4 * MIB, 12 * MIB);
+        map(&f, pool, 4 * MIB);
+        grown = map(&f, pool, 8 * MIB).handle;
+        other = fixture_session(&f, "user:1001");
+        device = fixture_open(&other, &(struct device_options){});
+        coherent_alloc(&other, &(struct alloc_request){ .device = device, .size = 10 * MIB, .high = true, .wait_ms = 60000 },
+                       answer, &to);
+        fixture_settle(&f);
+        assert_false(to.given);
+        unmap(&f, grown);
+        fixture_settle(&f);
+        answer_handle(&to);
+        fixture_stop(&f);
+}
+
 /* ---- leases ---- */
 
 static void test_a_lease_is_a_run_of_slots_an_area_by_default(void **state) {
@@ -1450,6 +1472,7 @@ int main(void) {
                 cmocka_unit_test(test_what_a_narrower_mask_cannot_reach_is_not_used_any_more),
                 cmocka_unit_test(test_growing_for_a_request_is_not_another_one_that_waits),
                 cmocka_unit_test(test_a_pool_of_a_device_with_a_reserve_grows_in_the_reserve),
+                cmocka_unit_test(test_slots_that_come_back_wake_whoever_waits_for_the_memory),
                 cmocka_unit_test(test_a_lease_is_a_run_of_slots_an_area_by_default),
                 cmocka_unit_test(test_a_full_pool_asks_for_leases_back_and_serves_who_waits),
                 cmocka_unit_test(test_a_pool_with_mappings_or_leases_is_busy_unless_forced),
