@@ -369,7 +369,7 @@ static int attempt_until(struct request *request, int (*attempt)(struct request 
                 if (r < 0)
                         return r;
         } while (pools_reclaim(broker, request) || bounces_reclaim(broker, request));
-        leases_recall(broker, request->want.size);
+        leases_recall(broker, request);
         return ATTEMPT_BLOCKED;
 }
 

@@ -87,25 +87,33 @@ static void recall(struct holder *holder, struct session *session, uint64_t byte
 }
 
 void holder_recall(struct holder *holder, uint64_t bytes) {
-        uint64_t now = now_ms(holder->device->owner->broker);
-        struct session *session;
+        struct broker *broker = holder->device->owner->broker;
+        uint64_t now = now_ms(broker), round = broker->recalls + 1;
         struct lease *lease;
 
         if (!holder->leases || (holder->recalled_ms && now - holder->recalled_ms < RECALL_AGAIN_MS))
                 return;
+        broker->recalls = round;
         holder->recalled_ms = now;
         holder->recalls++;
-        /* Leases belong to sessions of the pool's owner. */
-        DL_FOREACH(holder->device->owner->sessions, session) {
-                DL_FOREACH(session->leases, lease)
-                        if (lease->holder == holder)
-                                break;
-                if (lease)
-                        recall(holder, session, bytes);
+        /* Each session once, however many leases it has. */
+        for (lease = holder->leases; lease; lease = lease->holder_next) {
+                if (lease->session->recall == round)
+                        continue;
+                lease->session->recall = round;
+                recall(holder, lease->session, bytes);
         }
 }
 
-void leases_recall(struct broker *broker, uint64_t bytes) {
+/* Whether the request could be served from where this lease is. */
+static bool lease_helps(const struct lease *lease, const struct request *request) {
+        const struct alloc *alloc = lease->alloc;
+
+        return alloc->region->device == request_reserve(request) && alloc->addr <= request->want.limit &&
+               alloc->addr + alloc->size > request->want.floor;
+}
+
+void leases_recall(struct broker *broker, const struct request *request) {
         struct session *session;
         struct owner *owner;
         struct lease *lease;
@@ -115,7 +123,8 @@ void leases_recall(struct broker *broker, uint64_t bytes) {
         for (owner = broker->owners; owner; owner = owner->hh.next)
                 DL_FOREACH(owner->sessions, session)
                         DL_FOREACH(session->leases, lease)
-                                holder_recall(lease->holder, bytes);
+                                if (lease_helps(lease, request))
+                                        holder_recall(lease->holder, request->want.size);
 }
 
 /* ---- the outside's view ---- */

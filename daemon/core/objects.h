@@ -92,6 +92,7 @@ struct session {
         struct lease *leases;
         struct mapping *mappings; /* that it made */
         struct taker *takers;     /* what it has of pools, one by one */
+        uint64_t recall;          /* number of the last that it was told of */
         unsigned n_devices;
 };
 
@@ -349,12 +350,18 @@ struct broker {
         uint64_t n_requests; /* in the owners' queues */
         uint32_t turn;       /* id of the owner that was served last */
         uint64_t round;      /* counts owner_serve() */
+        uint64_t recalls;    /* counts what holders were asked to recall */
         bool serving, serve_again;
         bool pressed;        /* it was told that memory is short */
         uint64_t pressed_ms; /* when */
         struct pool *spare;       /* pools that have slabs to give back, longest first */
         struct taker *quarantine; /* what vanished clients had of pools, longest first */
 };
+
+/* The device in whose reserve this request is served, or NULL: in what is everybody's. */
+static inline const struct device *request_reserve(const struct request *request) {
+        return request->kind == REQUEST_ALLOC && request->device->reserve ? request->device : NULL;
+}
 
 static inline uint64_t now_ms(const struct broker *broker) {
         return broker->options.now_ms(broker->options.userdata);
@@ -475,8 +482,8 @@ void lease_end(struct lease *lease, bool died);
 void leases_end(struct session *session, bool died);
 /* Ask those who have leases of this holder to return what they do not use. */
 void holder_recall(struct holder *holder, uint64_t bytes);
-/* Ask everybody, because a request finds no memory. */
-void leases_recall(struct broker *broker, uint64_t bytes);
+/* Ask everybody who has what this request could be served from, because it finds no memory. */
+void leases_recall(struct broker *broker, const struct request *request);
 void event_tell(struct broker *broker, const struct event *event);
 
 /* wait.c */

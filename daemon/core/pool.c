@@ -462,9 +462,8 @@ int pool_trim(const struct caller *caller, uint64_t handle, uint64_t *ret_bytes,
 /* Whether the request could be served from where this slab is. */
 static bool slab_helps(const struct slab *slab, const struct request *request) {
         const struct region *region = slab->alloc->region;
-        const struct device *from = request->kind == REQUEST_ALLOC && request->device->reserve ? request->device : NULL;
 
-        return region->device == from && slab->alloc->addr <= request->want.limit &&
+        return region->device == request_reserve(request) && slab->alloc->addr <= request->want.limit &&
                slab->alloc->addr + slab->alloc->size > request->want.floor;
 }
 

@@ -1166,6 +1166,25 @@ static void test_leases_are_recalled_when_the_quota_allows_no_more_memory(void *
         stop(&f);
 }
 
+static void test_a_full_reserve_asks_nobody_else_for_leases(void **state) {
+        struct answer *to = calloc(1, sizeof(*to));
+        struct caller other;
+        struct fixture f;
+        uint64_t device;
+
+        start(&f, "16M@0x140000000", NULL);
+        lease_as(&f, &f.caller, make(&f, (struct pool_options){ .size = 64 }), 4);
+        other = login(&f, "user:1001");
+        device = open_device(&other, &(struct device_options){ .name = "gpu", .node = -1 });
+        device_reserve(&other, &(struct reserve_request){ .device = device, .size = 2 * MIB }, answer, to);
+        settle(&f);
+        assert_reason(&to->failure, REASON_NONE);
+        take_all_memory(&f, &other, device);
+        assert_int_equal(f.recalls, 0);
+        free(to);
+        stop(&f);
+}
+
 static void test_the_quota_of_leases_is_enforced(void **state) {
         struct answer *to = calloc(1, sizeof(*to));
         struct fixture f;
@@ -1764,6 +1783,28 @@ static void test_a_session_with_many_answered_keys_ends_at_once(void **state) {
         stop(&f);
 }
 
+/* A pool for each lease, so that each is asked for by itself. */
+static void test_many_leases_are_recalled_at_once(void **state) {
+        enum { POOLS = 20000 };
+        struct answer *to = calloc(1, sizeof(*to));
+        struct pool_options options = { .name = "rx", .size = 64, .max_blocks = 1 };
+        struct fixture f;
+        size_t i;
+
+        start(&f, "256M@0x140000000", NULL);
+        options.device = f.device;
+        for (i = 0; i < POOLS; i++)
+                lease_as(&f, &f.caller, make(&f, options), 1);
+        *to = (struct answer){};
+        coherent_alloc(&f.caller, &(struct alloc_request){ .device = f.device, .size = 240 * MIB }, answer, to);
+        settle(&f);
+        assert_true(to->given);
+        assert_reason(&to->failure, REASON_no_memory);
+        assert_int_equal(f.recalls, POOLS);
+        free(to);
+        stop(&f);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_blocks_are_of_the_size_and_alignment_that_the_pool_tells),
@@ -1801,6 +1842,7 @@ int main(void) {
                 cmocka_unit_test(test_who_waits_is_served_from_freed_blocks_when_the_quota_allows_no_more_memory),
                 cmocka_unit_test(test_leases_are_recalled_when_a_pool_has_no_more),
                 cmocka_unit_test(test_leases_are_recalled_when_the_quota_allows_no_more_memory),
+                cmocka_unit_test(test_a_full_reserve_asks_nobody_else_for_leases),
                 cmocka_unit_test(test_the_quota_of_leases_is_enforced),
                 cmocka_unit_test(test_what_a_session_had_goes_back_when_it_ends),
                 cmocka_unit_test(test_what_a_vanished_client_had_rests_before_it_is_reused),
@@ -1821,6 +1863,7 @@ int main(void) {
                 cmocka_unit_test(test_a_request_that_can_never_be_served_leaves_pools_their_slabs),
                 cmocka_unit_test(test_a_pool_of_a_hundred_thousand_blocks_is_served_at_once),
                 cmocka_unit_test(test_a_session_with_many_answered_keys_ends_at_once),
+                cmocka_unit_test(test_many_leases_are_recalled_at_once),
         };
 
         return cmocka_run_group_tests_name("pool-test", tests, NULL, NULL);
