@@ -765,7 +765,7 @@ bool bounces_reclaim(struct broker *broker, const struct request *request) {
 
         DL_FOREACH_SAFE2(broker->idle_parts, part, next, idle_next) {
                 region = part->alloc->region;
-                if (region->device || region->addr > request->want.limit ||
+                if (region->device != request_reserve(request) || region->addr > request->want.limit ||
                     region->addr + region->size <= request->want.floor)
                         continue;
                 part_free(part);

@@ -1197,6 +1197,49 @@ static void test_a_pool_of_a_device_with_a_reserve_grows_in_the_reserve(void **s
         fixture_stop(&f);
 }
 
+static void test_a_device_with_a_reserve_gets_its_unused_parts_back(void **state) {
+        struct fixture f;
+        struct answer reserved = {};
+        uint64_t device, pool;
+
+        fixture_start(&f, HIGH_LAYOUT, NULL);
+        device = fixture_open(&f.caller, &(struct device_options){});
+        device_reserve(&f.caller, &(struct reserve_request){ .device = device, .size = 2 * MIB }, answer, &reserved);
+        fixture_settle(&f);
+        answer_handle(&reserved);
+        pool = make_pool(&f, device, 512 * KIB, 2 * MIB);
+        map(&f, pool, 512 * KIB);
+        unmap(&f, map(&f, pool, 1536 * KIB).handle);
+        assert_int_equal(look(&f, pool).parts, 2);
+        fixture_alloc(&f, &f.caller, &(struct alloc_request){ .device = device, .size = MIB });
+        assert_int_equal(look(&f, pool).parts, 1);
+        fixture_stop(&f);
+}
+
+static void test_a_request_for_a_reserve_leaves_others_their_unused_parts(void **state) {
+        struct fixture f;
+        struct answer reserved = {}, to = {};
+        struct caller other;
+        uint64_t device, pool;
+
+        fixture_start(&f, HIGH_LAYOUT, NULL);
+        pool = make_pool(&f, fixture_open(&f.caller, &(struct device_options){}), 64 * KIB, MIB);
+        map(&f, pool, 64 * KIB);
+        unmap(&f, map(&f, pool, SLOT).handle);
+        assert_int_equal(look(&f, pool).parts, 2);
+        other = fixture_session(&f, "user:1001");
+        device = fixture_open(&other, &(struct device_options){});
+        device_reserve(&other, &(struct reserve_request){ .device = device, .size = 2 * MIB }, answer, &reserved);
+        fixture_settle(&f);
+        answer_handle(&reserved);
+        fixture_alloc(&f, &other, &(struct alloc_request){ .device = device, .size = 2 * MIB });
+        coherent_alloc(&other, &(struct alloc_request){ .device = device, .size = MIB }, answer, &to);
+        fixture_settle(&f);
+        require_refused(&to, REASON_no_memory);
+        assert_int_equal(look(&f, pool).parts, 2);
+        fixture_stop(&f);
+}
+
 static void test_slots_that_come_back_wake_whoever_waits_for_the_memory(void **state) {
         struct fixture f;
         struct answer to = {};
@@ -1472,6 +1515,8 @@ int main(void) {
                 cmocka_unit_test(test_what_a_narrower_mask_cannot_reach_is_not_used_any_more),
                 cmocka_unit_test(test_growing_for_a_request_is_not_another_one_that_waits),
                 cmocka_unit_test(test_a_pool_of_a_device_with_a_reserve_grows_in_the_reserve),
+                cmocka_unit_test(test_a_device_with_a_reserve_gets_its_unused_parts_back),
+                cmocka_unit_test(test_a_request_for_a_reserve_leaves_others_their_unused_parts),
                 cmocka_unit_test(test_slots_that_come_back_wake_whoever_waits_for_the_memory),
                 cmocka_unit_test(test_a_lease_is_a_run_of_slots_an_area_by_default),
                 cmocka_unit_test(test_a_full_pool_asks_for_leases_back_and_serves_who_waits),
