@@ -24,6 +24,7 @@ struct part {
         struct alloc *alloc;
         uint32_t index; /* in bounce->parts; the tag of its span */
         uint64_t taken; /* slots */
+        bool rests;     /* slots of it rest while the pool ends */
         uint64_t idle_since_ms;
 };
 
@@ -179,7 +180,10 @@ static void part_free(struct part *part) {
         bounce->parts[part->index] = NULL;
         bounce->size -= part->alloc->size;
         bounce->n_parts--;
-        alloc_free(part->alloc);
+        if (part->rests)
+                alloc_rest(part->alloc);
+        else
+                alloc_free(part->alloc);
         free(part);
 }
 
@@ -709,6 +713,14 @@ static void tell_leak(const struct bounce *bounce) {
                 event_tell(device->owner->broker, &event);
 }
 
+static struct part *part_at(const struct bounce *bounce, uint64_t dma_addr) {
+        struct arena_block block = {};
+        bool is_free;
+
+        arena_lookup(bounce->arena, dma_addr, &block, &is_free);
+        return bounce->parts[block.tag];
+}
+
 static void bounce_end(struct bounce *bounce) {
         struct mapping *mapping, *next;
 
@@ -723,6 +735,7 @@ static void bounce_end(struct bounce *bounce) {
         while (bounce->holder.leases)
                 lease_end(bounce->holder.leases, false);
         while (bounce->resting) {
+                part_at(bounce, bounce->resting->dma_addr)->rests = true;
                 run_free(bounce, bounce->resting->dma_addr, bounce->resting->slots);
                 rest_leave(bounce->resting);
         }

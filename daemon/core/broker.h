@@ -89,8 +89,9 @@ int session_open(struct broker *broker, const char *owner, struct session **ret,
 /* Frees what the session holds: allocations whose lifetime is not `owner`, devices that have no other allocations, and
  * cancels what waits. NULL is fine. */
 struct session *session_close(struct session *session);
-/* The same for a session whose client is gone without a word: what it had leased may still be written by a device, so it
- * is reused only after the quarantine. */
+/* The same for a session whose client is gone without a word: what it had of pools may still be written by a device, so it
+ * is reused only after the quarantine, also when the pool or the session's device ends before that; but not when a device
+ * is closed, which then is known to be quiet. Until then its memory counts as its owner's. */
 struct session *session_abandon(struct session *session);
 const char *session_owner(const struct session *session);
 /* Not reused by another session. */

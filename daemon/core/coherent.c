@@ -58,6 +58,16 @@ int alloc_new(struct request *request, struct alloc **ret) {
         return 0;
 }
 
+/* Nobody can name it any more. */
+static void alloc_disown(struct alloc *alloc) {
+        struct owner *owner = alloc->device->owner;
+
+        if (!(alloc->flags & ALLOC_HELD))
+                key_forget(owner, alloc->key);
+        handle_release(&owner->broker->handles, alloc->handle, owner->id);
+        alloc->handle = 0;
+}
+
 void alloc_free(struct alloc *alloc) {
         struct device *device = alloc->device;
         struct owner *owner = device->owner;
@@ -76,11 +86,38 @@ void alloc_free(struct alloc *alloc) {
         broker->bytes -= alloc->size;
         arena_release(region_arena(alloc->region), alloc->addr, NULL);
         region_unuse(alloc->region, alloc->size);
-        if (!(alloc->flags & ALLOC_HELD))
-                key_forget(owner, alloc->key);
-        handle_release(&broker->handles, alloc->handle, owner->id);
+        if (alloc->flags & ALLOC_RESTING)
+                DL_DELETE2(broker->resting_allocs, alloc, rest_prev, rest_next);
+        else
+                alloc_disown(alloc);
         free(alloc);
         device_forget(device);
+}
+
+void alloc_rest(struct alloc *alloc) {
+        struct broker *broker = alloc->device->owner->broker;
+
+        if (!broker->options.quarantine_ms || alloc->device->closed) {
+                alloc_free(alloc);
+                return;
+        }
+        alloc_disown(alloc);
+        alloc->flags = ALLOC_RESTING;
+        alloc->born_ms = now_ms(broker);
+        DL_APPEND2(broker->resting_allocs, alloc, rest_prev, rest_next);
+}
+
+static uint64_t rests_until(const struct broker *broker, const struct alloc *alloc) {
+        return later(alloc->born_ms, broker->options.quarantine_ms);
+}
+
+void allocs_tick(struct broker *broker, uint64_t now) {
+        while (broker->resting_allocs && now >= rests_until(broker, broker->resting_allocs))
+                alloc_free(broker->resting_allocs);
+}
+
+uint64_t allocs_deadline(const struct broker *broker) {
+        return broker->resting_allocs ? rests_until(broker, broker->resting_allocs) : UINT64_MAX;
 }
 
 /* ---- allocating ---- */

@@ -342,9 +342,18 @@ int device_open(const struct caller *caller, const struct device_options *option
         return r;
 }
 
+void device_hide(struct device *device) {
+        struct owner *owner = device->owner;
+
+        handle_release(&owner->broker->handles, device->handle, owner->id);
+        key_forget(owner, device->key);
+        owner->usage.of[QUOTA_devices]--;
+        owner->broker->counts.devices--;
+        device->closed = true;
+}
+
 void device_free(struct device *device) {
         struct owner *owner = device->owner;
-        struct broker *broker = owner->broker;
         struct region *region, *next;
 
         DL_FOREACH_SAFE(owner->regions, region, next)
@@ -352,12 +361,8 @@ void device_free(struct device *device) {
                         region_restore(region);
         device->translator->detach(device->translation);
         DL_DELETE(owner->devices, device);
-        if (!device->closed) {
-                handle_release(&broker->handles, device->handle, owner->id);
-                key_forget(owner, device->key);
-                owner->usage.of[QUOTA_devices]--;
-                broker->counts.devices--;
-        }
+        if (!device->closed)
+                device_hide(device);
         arena_free(device->reserve);
         free(device->name);
         free(device->parent);
@@ -370,6 +375,17 @@ void device_forget(struct device *device) {
         if ((device->closed || !device->session) && !device->allocs && !device->pools && !device->bounces &&
             !device->mappings && !device->n_requests)
                 device_free(device);
+}
+
+bool device_holds(const struct device *device) {
+        const struct alloc *alloc;
+
+        if (device->pools || device->bounces || device->mappings)
+                return true;
+        DL_FOREACH(device->allocs, alloc)
+                if (!(alloc->flags & ALLOC_RESTING))
+                        return true;
+        return false;
 }
 
 static int device_find(const struct caller *caller, uint64_t handle, struct device **ret, struct failure *failure) {
@@ -416,7 +432,7 @@ static void tell_leaks(const struct caller *caller, const struct device *device,
         const struct alloc *alloc;
 
         DL_FOREACH(device->allocs, alloc)
-                if (!(alloc->flags & ALLOC_HELD))
+                if (!(alloc->flags & (ALLOC_HELD | ALLOC_RESTING)))
                         tell_leak(&leaks, &(struct leak_view){ .alloc = alloc->handle, .size = alloc->size,
                                                                .dma_addr = alloc->dma_addr });
         if (device->pools)
@@ -461,7 +477,7 @@ static int leak_failure(const struct device *device, struct failure *failure) {
         const struct alloc *alloc;
 
         DL_FOREACH(device->allocs, alloc)
-                if (!(alloc->flags & ALLOC_HELD)) {
+                if (!(alloc->flags & (ALLOC_HELD | ALLOC_RESTING))) {
                         allocs++;
                         bytes += alloc->size;
                 }
@@ -490,15 +506,11 @@ int device_close(const struct caller *caller, uint64_t handle, bool force, leak_
                 return r;
         owner = device->owner;
         tell_leaks(caller, device, visit, userdata);
-        if ((device->allocs || device->pools || device->bounces || device->mappings) && !force)
+        if (!force && device_holds(device))
                 return leak_failure(device, failure);
         tell_event(device, NULL);
-        handle_release(&broker->handles, device->handle, owner->id);
-        key_forget(owner, device->key);
-        owner->usage.of[QUOTA_devices]--;
-        broker->counts.devices--;
+        device_hide(device);
         device->n_requests++; /* keeps it while its allocations go */
-        device->closed = true;
         requests_end(owner, device);
         mappings_end(device);
         pools_end(device);

@@ -224,7 +224,8 @@ struct device {
         struct request_key *key;
 };
 
-enum { ALLOC_OWNER_LIFETIME = 1 << 0, ALLOC_SHAREABLE = 1 << 1, ALLOC_HELD = 1 << 2 };
+/* RESTING: it is nobody's, and nobody can find it. A device may still write there for a vanished client. */
+enum { ALLOC_OWNER_LIFETIME = 1 << 0, ALLOC_SHAREABLE = 1 << 1, ALLOC_HELD = 1 << 2, ALLOC_RESTING = 1 << 3 };
 
 struct alloc {
         struct alloc *prev, *next; /* in device->allocs */
@@ -232,11 +233,14 @@ struct alloc {
         struct device *device;
         struct region *region;
         uint64_t addr, size, dma_addr;
-        uint64_t born_ms : 56, flags : 8;
+        uint64_t born_ms : 56, flags : 8; /* born_ms: with ALLOC_RESTING, since when it rests */
         unsigned n_mappings; /* while there are any, it is not freed */
         union {
                 struct request_key *key;
                 struct holder *holder; /* with ALLOC_HELD */
+                struct {
+                        struct alloc *rest_prev, *rest_next; /* with ALLOC_RESTING: in broker->resting_allocs */
+                };
         };
 };
 
@@ -344,6 +348,7 @@ struct broker {
         struct waiter *answered; /* ... whose answers are about to be told */
         struct holder *due;      /* whose waiters may be served */
         struct rest *resting;    /* slots that are not reused yet, longest first */
+        struct alloc *resting_allocs; /* memory of pools that ended, the same */
         struct part *idle_parts; /* of bounce pools, unused, longest first */
         struct request *finished;
         struct request *submitted; /* not yet answered, by request_submit() */
@@ -369,6 +374,11 @@ static inline uint64_t now_ms(const struct broker *broker) {
 
 static inline uint64_t round_up(uint64_t value, uint64_t granule) {
         return (value + granule - 1) & ~(granule - 1);
+}
+
+/* A moment this long after another, or never. */
+static inline uint64_t later(uint64_t time_ms, uint64_t ms) {
+        return ms > UINT64_MAX - time_ms ? UINT64_MAX : time_ms + ms;
 }
 
 static inline bool power_of_two(uint64_t value) {
@@ -453,12 +463,21 @@ void device_free(struct device *device);
 void devices_tell_leaks(const struct session *session);
 /* Frees a device that was closed, or that has outlived its session, once nothing holds it. */
 void device_forget(struct device *device);
+/* Nobody can find it any more. */
+void device_hide(struct device *device);
+/* Something of it is left that is not just resting. */
+bool device_holds(const struct device *device);
 void template_free(struct template *template);
 
 /* coherent.c */
 /* Make request->block, which lies in request->region and is taken, an allocation. */
 int alloc_new(struct request *request, struct alloc **ret);
 void alloc_free(struct alloc *alloc);
+/* The same for what a holder has when it ends, of which pieces were a vanished client's: after the quarantine, or when the
+ * device is closed. */
+void alloc_rest(struct alloc *alloc);
+void allocs_tick(struct broker *broker, uint64_t now);
+uint64_t allocs_deadline(const struct broker *broker);
 void alloc_look(const struct alloc *alloc, struct alloc_view *ret);
 /* An allocation by an address inside it, or NULL. Diagnosis: it walks. */
 struct alloc *alloc_at(struct broker *broker, uint64_t addr, bool machine);

@@ -130,9 +130,11 @@ static void session_drop_devices(struct session *session) {
                 pools_end(device);
                 bounces_end(device);
                 DL_FOREACH_SAFE(device->allocs, alloc, next_alloc)
-                        if (!(alloc->flags & ALLOC_OWNER_LIFETIME))
+                        if (!(alloc->flags & (ALLOC_OWNER_LIFETIME | ALLOC_RESTING)))
                                 alloc_free(alloc);
                 device->session = NULL;
+                if (!device_holds(device))
+                        device_hide(device);
         }
         DL_FOREACH_SAFE(session->owner->devices, device, next_device) {
                 device->n_requests--;

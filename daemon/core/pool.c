@@ -227,6 +227,7 @@ void pool_end(struct pool *pool) {
         handle_release(&broker->handles, pool->holder.handle, device->owner->id);
         key_forget(device->owner, pool->holder.key);
         pool_stop_growing(pool);
+        slabs_rest(pool);
         while (pool->holder.leases)
                 lease_end(pool->holder.leases, false);
         for (i = 0; i < pool->n_takers; i++)
@@ -495,10 +496,6 @@ bool pools_reclaim(struct broker *broker, const struct request *request) {
                         bytes += pool_reclaim(pool, request, request->want.size - bytes);
         }
         return bytes > 0;
-}
-
-static uint64_t later(uint64_t time_ms, uint64_t ms) {
-        return ms > UINT64_MAX - time_ms ? UINT64_MAX : time_ms + ms;
 }
 
 void pools_tick(struct broker *broker, uint64_t now) {

@@ -14,6 +14,7 @@ struct slab {
         struct alloc *alloc;
         uint32_t n, n_free; /* blocks */
         uint32_t hint;      /* no word of `free` before this one has a bit */
+        bool rests; /* blocks of it rest while the pool ends */
         uint64_t idle_since_ms;
         uint32_t *tags; /* behind `free` */
         uint64_t free[];
@@ -85,8 +86,10 @@ static inline struct broker *pool_broker(const struct pool *pool) {
 
 /* slab.c */
 int slab_add(struct pool *pool, struct alloc *alloc, struct failure *failure);
-/* Free an idle slab. */
+/* Free an idle slab, or any while the pool ends. */
 void slab_drop(struct pool *pool, struct slab *slab);
+/* The pool ends: what is in quarantine stays there, see alloc_rest(). */
+void slabs_rest(struct pool *pool);
 /* Idle slabs down to the reserve, those that are idle since `before` or longer. Bytes. */
 uint64_t slabs_drop(struct pool *pool, uint64_t before);
 /* The slab that holds a dma address, or NULL. */

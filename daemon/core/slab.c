@@ -157,8 +157,26 @@ void slab_drop(struct pool *pool, struct slab *slab) {
         pool->bytes -= slab->alloc->size;
         pool->n_blocks -= slab->n;
         pool->n_free -= slab->n;
-        alloc_free(slab->alloc);
+        if (slab->rests)
+                alloc_rest(slab->alloc);
+        else
+                alloc_free(slab->alloc);
         free(slab);
+}
+
+void slabs_rest(struct pool *pool) {
+        const struct taker *taker;
+        struct slab *slab;
+        uint32_t index;
+        size_t i;
+
+        for (i = 0; i < pool->n_slabs && pool->of[TAKER_QUARANTINE]; i++) {
+                slab = pool->slabs[i];
+                for (index = 0; index < slab->n && !slab->rests && slab->n_free < slab->n; index++) {
+                        taker = block_taker(pool, slab, index);
+                        slab->rests = taker && taker->kind == TAKER_QUARANTINE;
+                }
+        }
 }
 
 uint64_t slabs_drop(struct pool *pool, uint64_t before) {

@@ -1380,18 +1380,44 @@ static void test_slots_of_a_session_that_says_goodbye_are_free_at_once(void **st
         fixture_stop(&f);
 }
 
-static void test_a_pool_that_ends_takes_its_resting_slots_along(void **state) {
+/* Takes all memory there is for another owner; whether this address was part of it. */
+static bool others_can_get(struct fixture *f, uint64_t dma_addr) {
+        struct caller other = fixture_session(f, "user:1001");
+        uint64_t device = fixture_open(&other, &(struct device_options){ .name = "gpu" });
+        struct alloc_view view;
+        struct answer to;
+        bool got;
+
+        do {
+                to = (struct answer){};
+                coherent_alloc(&other, &(struct alloc_request){ .device = device, .size = 4096, .high = true }, answer, &to);
+                fixture_settle(f);
+                assert_true(to.given);
+        } while (!to.failure.error);
+        got = coherent_lookup(&other, dma_addr, false, &view, NULL) == 0;
+        session_close(other.session);
+        fixture_settle(f);
+        return got;
+}
+
+static void test_slots_of_a_vanished_client_rest_though_their_pool_is_destroyed(void **state) {
         struct fixture f;
         struct caller other;
+        struct lease_view lease;
         uint64_t pool = start_with_pool(&f, 8192);
+        struct answer to;
 
         other = fixture_session(&f, NULL);
-        ask_lease(&f, &other, pool, 2, 0);
+        to = ask_lease(&f, &other, pool, 2, 0);
+        assert_int_equal(lease_get(&other, answer_handle(&to), &lease, NULL), 0);
         session_abandon(other.session);
         assert_int_equal(look(&f, pool).quarantined, 2);
         assert_int_equal(bounce_destroy(&f.caller, pool, false, count_visit, &(unsigned){ 0 }, NULL), 0);
+        assert_int_equal(fixture_usage(&f.caller, QUOTA_bytes), 8192);
+        assert_false(others_can_get(&f, lease.dma_addr));
+        fixture_pass(&f, 1000);
         assert_int_equal(fixture_usage(&f.caller, QUOTA_bytes), 0);
-        fixture_pass(&f, 10000);
+        assert_true(others_can_get(&f, lease.dma_addr));
         fixture_stop(&f);
 }
 
@@ -1408,7 +1434,11 @@ static void test_a_session_takes_its_pools_along_when_it_ends(void **state) {
         fixture_settle(&f);
         require_refused(&waiting, REASON_gone);
         broker_counts(f.broker, &counts);
-        assert_int_equal(counts.bounces + counts.mappings + counts.leases + counts.waiters + counts.allocs, 0);
+        assert_int_equal(counts.bounces + counts.mappings + counts.leases + counts.waiters + counts.devices, 0);
+        assert_int_equal(counts.allocs, 1);
+        fixture_pass(&f, 1000);
+        broker_counts(f.broker, &counts);
+        assert_int_equal(counts.allocs, 0);
         f.caller = fixture_session(&f, NULL);
         fixture_stop(&f);
 }
@@ -1523,7 +1553,7 @@ int main(void) {
                 cmocka_unit_test(test_a_pool_with_mappings_or_leases_is_busy_unless_forced),
                 cmocka_unit_test(test_slots_of_a_vanished_client_rest_before_they_are_used_again),
                 cmocka_unit_test(test_slots_of_a_session_that_says_goodbye_are_free_at_once),
-                cmocka_unit_test(test_a_pool_that_ends_takes_its_resting_slots_along),
+                cmocka_unit_test(test_slots_of_a_vanished_client_rest_though_their_pool_is_destroyed),
                 cmocka_unit_test(test_a_session_takes_its_pools_along_when_it_ends),
                 cmocka_unit_test(test_what_other_sessions_have_in_a_pool_ends_with_the_pools_session),
                 cmocka_unit_test(test_pools_are_listed_by_device_and_owner),

@@ -1258,7 +1258,75 @@ static void test_what_a_vanished_client_had_rests_before_it_is_reused(void **sta
         stop(&f);
 }
 
-static void test_a_pool_that_is_destroyed_takes_what_rests_along(void **state) {
+/* Whether anything that was handed out lies there. */
+static bool is_handed_out(struct fixture *f, uint64_t dma_addr) {
+        struct caller admin = login(f, "user:0");
+        struct alloc_view alloc;
+        int r;
+
+        admin.admin = true;
+        r = coherent_lookup(&admin, dma_addr, false, &alloc, NULL);
+        session_close(admin.session);
+        return r == 0;
+}
+
+static void test_what_a_vanished_client_had_rests_though_its_device_is_gone(void **state) {
+        struct broker_counts counts;
+        struct lease_view lease;
+        struct caller other;
+        struct fixture f;
+        uint64_t device, block;
+
+        start(&f, "16M@0x140000000", NULL);
+        lease = lease_as(&f, &f.caller, make(&f, (struct pool_options){ .size = 64 }), 4);
+        block = take(&f, make(&f, (struct pool_options){ .size = MIB }));
+        session_abandon(f.caller.session);
+        settle(&f);
+        broker_counts(f.broker, &counts);
+        assert_int_equal(counts.devices + counts.pools, 0);
+        other = login(&f, "user:1001");
+        device = open_device(&other, &(struct device_options){ .name = "gpu", .node = -1 });
+        take_all_memory(&f, &other, device);
+        assert_false(is_handed_out(&f, lease.dma_addr) || is_handed_out(&f, block));
+        check(&f);
+        assert_int_equal(broker_deadline(f.broker), f.now + 1000);
+        move_clock(&f, 999);
+        take_all_memory(&f, &other, device);
+        assert_false(is_handed_out(&f, lease.dma_addr) || is_handed_out(&f, block));
+        move_clock(&f, 1);
+        take_all_memory(&f, &other, device);
+        assert_true(is_handed_out(&f, lease.dma_addr) && is_handed_out(&f, block));
+        f.caller = login(&f, "user:1000");
+        stop(&f);
+}
+
+static void test_what_a_vanished_client_had_rests_though_its_pool_is_destroyed(void **state) {
+        struct caller second, other;
+        struct lease_view lease;
+        struct fixture f;
+        uint64_t pool, device;
+
+        start(&f, "16M@0x140000000", NULL);
+        pool = make(&f, (struct pool_options){ .size = 64 });
+        second = login(&f, "user:1000");
+        lease = lease_as(&f, &second, pool, 4);
+        session_abandon(second.session);
+        assert_int_equal(pool_destroy(&f.caller, pool, true, NULL, NULL, NULL), 0);
+        settle(&f);
+        other = login(&f, "user:1001");
+        device = open_device(&other, &(struct device_options){ .name = "gpu", .node = -1 });
+        take_all_memory(&f, &f.caller, f.device);
+        take_all_memory(&f, &other, device);
+        assert_false(is_handed_out(&f, lease.dma_addr));
+        /* A device that is closed is quiet. */
+        assert_int_equal(device_close(&f.caller, f.device, true, ignore_leak, NULL, NULL), 0);
+        settle(&f);
+        take_all_memory(&f, &other, device);
+        assert_true(is_handed_out(&f, lease.dma_addr));
+        stop(&f);
+}
+
+static void test_a_device_of_which_only_something_rests_can_be_closed(void **state) {
         struct caller second;
         struct fixture f;
         uint64_t pool;
@@ -1269,6 +1337,9 @@ static void test_a_pool_that_is_destroyed_takes_what_rests_along(void **state) {
         lease_as(&f, &second, pool, 4);
         session_abandon(second.session);
         assert_int_equal(pool_destroy(&f.caller, pool, false, NULL, NULL, NULL), 0);
+        assert_true(usage(&f.caller, QUOTA_bytes) > 0);
+        assert_int_equal(device_close(&f.caller, f.device, false, ignore_leak, NULL, NULL), 0);
+        assert_int_equal(usage(&f.caller, QUOTA_bytes), 0);
         move_clock(&f, 5000);
         stop(&f);
 }
@@ -1846,7 +1917,9 @@ int main(void) {
                 cmocka_unit_test(test_the_quota_of_leases_is_enforced),
                 cmocka_unit_test(test_what_a_session_had_goes_back_when_it_ends),
                 cmocka_unit_test(test_what_a_vanished_client_had_rests_before_it_is_reused),
-                cmocka_unit_test(test_a_pool_that_is_destroyed_takes_what_rests_along),
+                cmocka_unit_test(test_what_a_vanished_client_had_rests_though_its_device_is_gone),
+                cmocka_unit_test(test_what_a_vanished_client_had_rests_though_its_pool_is_destroyed),
+                cmocka_unit_test(test_a_device_of_which_only_something_rests_can_be_closed),
                 cmocka_unit_test(test_idle_slabs_go_back_after_a_while_down_to_the_reserve),
                 cmocka_unit_test(test_trimming_gives_idle_slabs_back_at_once),
                 cmocka_unit_test(test_idle_slabs_are_given_to_others_under_pressure),
