@@ -40,18 +40,25 @@ pkgconfig_DATA = client/dmabroker.pc
 
 bin_PROGRAMS += dmabrokerctl
 dmabrokerctl_SOURCES = \
+	client/ctl/actions.c client/ctl/actions.h \
+	client/ctl/bar.c client/ctl/bar.h \
 	client/ctl/ctl.c client/ctl/ctl.h \
 	client/ctl/devices.h \
+	client/ctl/hold.c client/ctl/hold.h \
+	client/ctl/lists.c client/ctl/lists.h \
 	client/ctl/main.c \
 	client/ctl/memory-map.c client/ctl/memory-map.h \
 	client/ctl/show.c client/ctl/show.h \
 	client/ctl/verb-alloc.c \
 	client/ctl/verb-bench.c \
+	client/ctl/verb-bounces.c \
 	client/ctl/verb-call.c \
 	client/ctl/verb-devices.c \
 	client/ctl/verb-help.c \
 	client/ctl/verb-lists.c \
 	client/ctl/verb-map.c \
+	client/ctl/verb-mappings.c \
+	client/ctl/verb-pools.c \
 	client/ctl/verb-quota.c \
 	client/ctl/verb-stats.c \
 	client/ctl/verb-status.c \

@@ -161,6 +161,13 @@ enum ctl_status ctl_param_seconds(const struct ctl *ctl, const char *option, jso
         return param(ctl, option, params, name, ctl_parse_seconds);
 }
 
+enum ctl_status ctl_param_waiting(const struct ctl *ctl, json_t *params) {
+        json_object_set_new(params, "wait_ms", json_integer(0));
+        if (ctl_has(ctl, "--high"))
+                json_object_set_new(params, "priority", json_string("high"));
+        return ctl_param_seconds(ctl, "--wait", params, "wait_ms");
+}
+
 void ctl_param_text(const struct ctl *ctl, const char *option, json_t *params, const char *name) {
         if (ctl_value(ctl, option))
                 json_object_set_new(params, name, json_string(ctl_value(ctl, option)));
@@ -173,13 +180,17 @@ void ctl_param_flag(const struct ctl *ctl, const char *option, json_t *params, c
 
 /* ---- the daemon ---- */
 
+void ctl_uri(const struct ctl *ctl, char *ret, size_t size) {
+        snprintf(ret, size, "%s%s", ctl->socket && !strchr(ctl->socket, ':') ? "unix:" : "",
+                 ctl->socket ? ctl->socket : "auto:");
+}
+
 enum ctl_status ctl_connect(struct ctl *ctl) {
         char uri[4200];
 
         if (ctl->dmab)
                 return CTL_OK;
-        snprintf(uri, sizeof(uri), "%s%s", ctl->socket && !strchr(ctl->socket, ':') ? "unix:" : "",
-                 ctl->socket ? ctl->socket : "auto:");
+        ctl_uri(ctl, uri, sizeof(uri));
         if (!dmab_connect(uri, &ctl->dmab))
                 return CTL_OK;
         ctl_complain(ctl);

@@ -32,6 +32,7 @@ struct ctl_verb {
         const char *operands;             /* as in the synopsis; "" for none */
         const char *summary;              /* a phrase, no full stop */
         const char *doc;                  /* sentences */
+        const char *words;                /* what the first operand can be, with blanks between; NULL: anything */
         const struct ctl_option *options; /* ends with a NULL name; NULL: none of its own */
         size_t min_operands, max_operands;
         enum ctl_status (*run)(struct ctl *ctl);
@@ -83,11 +84,16 @@ enum ctl_status ctl_param_uint(const struct ctl *ctl, const char *option, json_t
 enum ctl_status ctl_param_size(const struct ctl *ctl, const char *option, json_t *params, const char *name);
 enum ctl_status ctl_param_mask(const struct ctl *ctl, const char *option, json_t *params, const char *name);
 enum ctl_status ctl_param_seconds(const struct ctl *ctl, const char *option, json_t *params, const char *name);
+/* What --wait and --high say: wait_ms, 0 unless given, and priority. */
+enum ctl_status ctl_param_waiting(const struct ctl *ctl, json_t *params);
 void ctl_param_text(const struct ctl *ctl, const char *option, json_t *params, const char *name);
 void ctl_param_flag(const struct ctl *ctl, const char *option, json_t *params, const char *name);
 void ctl_put_hex(json_t *params, const char *name, uint64_t value);
 
 /* ---- the daemon ---- */
+
+/* What dmab_connect() takes for the daemon that was asked for. */
+void ctl_uri(const struct ctl *ctl, char *ret, size_t size);
 
 /* Connect if that has not been done. CTL_OK, or CTL_NO_DAEMON after complaining. */
 enum ctl_status ctl_connect(struct ctl *ctl);

@@ -1,5 +1,6 @@
 /* dmabrokerctl: parse, run one verb, say how it went. */
 #include <errno.h>
+#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,8 +109,11 @@ static enum ctl_status run(struct ctl *ctl) {
 
 int main(int n, char **words) {
         struct ctl ctl = { 0 };
-        enum ctl_status status = parse(&ctl, words);
+        enum ctl_status status;
 
+        /* For letters and bars only: numbers look the same everywhere. */
+        setlocale(LC_CTYPE, "");
+        status = parse(&ctl, words);
         if (status == CTL_OK)
                 status = run(&ctl);
         dmab_disconnect(ctl.dmab);

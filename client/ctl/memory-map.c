@@ -98,6 +98,8 @@ static int add_allocs(struct memory_map *map, size_t *room, json_t *allocs) {
                         .kind = PIECE_ALLOC,
                         .size = show_uint(alloc, "size"),
                         .handle = show_uint(alloc, "alloc"),
+                        .pool = show_uint(alloc, "pool"),
+                        .bounce = show_uint(alloc, "bounce"),
                         .owner = text_of(alloc, "owner"),
                 };
                 const struct piece *extent;
@@ -196,6 +198,10 @@ static json_t *piece_json(const struct piece *piece) {
                 json_object_set_new(object, "owner", json_string(piece->owner));
                 json_object_set_new(object, kinds[piece->kind], json_integer(piece->handle));
         }
+        if (piece->pool)
+                json_object_set_new(object, "pool", json_integer((json_int_t)piece->pool));
+        if (piece->bounce)
+                json_object_set_new(object, "bounce", json_integer((json_int_t)piece->bounce));
         return object;
 }
 

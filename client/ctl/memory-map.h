@@ -16,6 +16,7 @@ struct piece {
         enum piece_kind kind;
         uint64_t addr, size;
         uint64_t handle;   /* of the region or allocation; 0 for free memory */
+        uint64_t pool, bounce; /* that an allocation belongs to, or 0 */
         const char *owner; /* "" for free memory; borrowed from the lists */
         uint64_t packed;   /* where it would start if all gaps before it were left out */
 };

@@ -7,6 +7,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "client/ctl/bar.h"
+
+enum { BAR_WIDTH = 12 };
+
 bool show_terminal(void) {
         return isatty(STDOUT_FILENO);
 }
@@ -90,7 +94,17 @@ const char *show_member_ms(json_t *object, const char *name, char buffer[SHOW_SI
 }
 
 void show_pair(const char *name, const char *value) {
-        printf(show_terminal() ? "%-13s %s\n" : "%s %s\n", name, value);
+        printf(show_terminal() ? "%-15s %s\n" : "%s %s\n", name, value);
+}
+
+void show_pairs(json_t *object) {
+        char buffer[SHOW_SIZE];
+        const char *name;
+        json_t *value;
+
+        json_object_foreach(object, name, value)
+                if (!json_is_array(value) && !json_is_object(value))
+                        show_pair(name, show_member(object, name, buffer));
 }
 
 static const char *show_member_mask(json_t *object, const char *name, char buffer[SHOW_SIZE]) {
@@ -102,7 +116,39 @@ static const char *show_member_mask(json_t *object, const char *name, char buffe
         return buffer;
 }
 
-static const char *cell(json_t *row, const struct show_column *column, char buffer[SHOW_SIZE]) {
+/* ---- cells of tables ---- */
+
+static double percent(uint64_t part, uint64_t total) {
+        return (double)(uint64_t)((double)part / (double)total * 1000 + 0.5) / 10;
+}
+
+void show_put_use(json_t *row, uint64_t used, uint64_t high, uint64_t total) {
+        if (!total)
+                return;
+        json_object_set_new(row, "used_percent", json_real(percent(used, total)));
+        json_object_set_new(row, "high_percent", json_real(percent(high > used ? high : used, total)));
+}
+
+static const char *show_member_bar(json_t *row, const char *name, char buffer[SHOW_SIZE]) {
+        double used = json_number_value(json_object_get(row, name));
+
+        if (!show_terminal() || !json_is_number(json_object_get(row, name)))
+                return show_member(row, name, buffer);
+        bar_draw(used, json_number_value(json_object_get(row, "high_percent")), BAR_WIDTH, bar_unicode(), buffer);
+        snprintf(buffer + strlen(buffer), SHOW_SIZE - strlen(buffer), "%4.0f%%", used);
+        return buffer;
+}
+
+static const char *show_member_rate(json_t *row, const char *name, char buffer[SHOW_SIZE]) {
+        double rate = json_number_value(json_object_get(row, name));
+
+        if (!json_is_number(json_object_get(row, name)))
+                return "-";
+        snprintf(buffer, SHOW_SIZE, show_terminal() && (rate >= 100 || rate == 0) ? "%.0f" : "%.1f", rate);
+        return buffer;
+}
+
+const char *show_cell(json_t *row, const struct show_column *column, char buffer[SHOW_SIZE]) {
         switch (column->kind) {
         case SHOW_BYTES:
                 return show_member_bytes(row, column->member, buffer);
@@ -110,6 +156,10 @@ static const char *cell(json_t *row, const struct show_column *column, char buff
                 return show_member_ms(row, column->member, buffer);
         case SHOW_MASK:
                 return show_member_mask(row, column->member, buffer);
+        case SHOW_BAR:
+                return show_member_bar(row, column->member, buffer);
+        case SHOW_RATE:
+                return show_member_rate(row, column->member, buffer);
         default:
                 return show_member(row, column->member, buffer);
         }
@@ -139,7 +189,7 @@ static int fill(struct libscols_table *table, json_t *rows, const struct show_co
                 for (size_t c = 0; c < n_columns; c++) {
                         if (show_terminal() && column_is_empty(rows, columns[c].member))
                                 continue;
-                        if (scols_line_set_data(line, place++, cell(row, &columns[c], buffer)))
+                        if (scols_line_set_data(line, place++, show_cell(row, &columns[c], buffer)))
                                 return -ENOMEM;
                 }
         }
@@ -162,6 +212,8 @@ int show_table(json_t *rows, const struct show_column *columns, size_t n_columns
                 [SHOW_BYTES] = SCOLS_FL_RIGHT,
                 [SHOW_MS] = SCOLS_FL_RIGHT,
                 [SHOW_MASK] = SCOLS_FL_RIGHT,
+                [SHOW_BAR] = 0,
+                [SHOW_RATE] = SCOLS_FL_RIGHT,
         };
         struct libscols_table *table;
         int r = 0;

@@ -26,6 +26,8 @@ bool show_address(json_t *object, const char *name, uint64_t *ret);
 
 /* A line "name value"; names are padded for a terminal. */
 void show_pair(const char *name, const char *value);
+/* One for each member of an object that is neither a list nor an object. */
+void show_pairs(json_t *object);
 
 enum show_kind {
         SHOW_PLAIN,
@@ -35,6 +37,8 @@ enum show_kind {
         SHOW_BYTES,
         SHOW_MS,
         SHOW_MASK, /* an address mask; on a terminal the number of its bits */
+        SHOW_BAR,  /* a percentage; on a terminal a bar, with a mark at the percentage in the row's `high_percent` */
+        SHOW_RATE, /* a number of times per second */
 };
 
 struct show_column {
@@ -42,6 +46,12 @@ struct show_column {
         const char *member; /* of each row's object */
         enum show_kind kind;
 };
+
+/* What SHOW_BAR draws, as members of a row: used_percent and high_percent. total 0: neither. */
+void show_put_use(json_t *row, uint64_t used, uint64_t high, uint64_t total);
+
+/* A row's cell as text, as show_member(). */
+const char *show_cell(json_t *row, const struct show_column *column, char buffer[SHOW_SIZE]);
 
 /* Print a list of objects. Columns of which no row has a value are left out for a terminal only. -ENOMEM. */
 int show_table(json_t *rows, const struct show_column *columns, size_t n_columns);

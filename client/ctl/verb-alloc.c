@@ -1,16 +1,13 @@
 /* alloc, free: memory that outlives this program. */
 #include <stdio.h>
-#include <string.h>
 
 #include "client/ctl/devices.h"
 #include "client/ctl/show.h"
 #include "client/ctl/verbs.h"
 
-#define DEVICE_NAME "dmabrokerctl"
-
 static const struct ctl_option alloc_options[] = {
         { "--device", "DEVICE",
-          "for this open device, by number or name, or for a new one of that name; " DEVICE_NAME " unless given" },
+          "for this open device, by number or name, or for a new one of that name; " DEVICES_OWN " unless given" },
         { "--parent", "NAME", "the device above a new one" },
         { "--mask", "BITS|0xMASK", "the addresses that the device can reach: 32, or 0xffffffff" },
         { "--align", "SIZE", "a power of two; a page unless given" },
@@ -35,72 +32,17 @@ static enum ctl_status alloc_params(struct ctl *ctl, json_t **ret) {
                 status = ctl_param_size(ctl, "--align", params, "align");
         if (status == CTL_OK)
                 status = ctl_param_size(ctl, "--boundary", params, "boundary");
-        json_object_set_new(params, "wait_ms", json_integer(0));
         if (status == CTL_OK)
-                status = ctl_param_seconds(ctl, "--wait", params, "wait_ms");
+                status = ctl_param_waiting(ctl, params);
         if (status != CTL_OK) {
                 json_decref(params);
                 return status;
         }
-        if (ctl_has(ctl, "--high"))
-                json_object_set_new(params, "priority", json_string("high"));
         ctl_param_flag(ctl, "--zero", params, "zero");
         ctl_param_flag(ctl, "--shareable", params, "shareable");
         json_object_set_new(params, "size", json_integer(size));
         *ret = params;
         return CTL_OK;
-}
-
-/* Is there such a device already? A name that no open device has is one to be opened, not a failure. */
-static enum ctl_status find_device(struct ctl *ctl, const char *text, uint64_t *ret) {
-        json_t *result, *device;
-        enum ctl_status status;
-        uint64_t handle = 0;
-        size_t i;
-
-        if (*text && !text[strspn(text, "0123456789")])
-                return ctl_parse_uint(ctl, "--device", text, ret);
-        status = ctl_connect(ctl);
-        if (status == CTL_OK)
-                status = ctl_list(ctl, "device.list", json_pack("{s:s}", "owner", dmab_owner(ctl->dmab)), "devices",
-                                  "device", &result);
-        if (status != CTL_OK)
-                return status;
-        json_array_foreach(json_object_get(result, "devices"), i, device)
-                if (!handle && !strcmp(json_string_value(json_object_get(device, "name")), text))
-                        handle = show_uint(device, "device");
-        json_decref(result);
-        *ret = handle;
-        return CTL_OK;
-}
-
-/* The device ends with this session, unless an allocation keeps it. Its mask is as wide as can be: the allocation has
- * one of its own. */
-static enum ctl_status open_device(struct ctl *ctl, const char *name, uint64_t *ret) {
-        json_t *params = json_pack("{s:s, s:s}", "name", name, "mask", "0xffffffffffffffff"), *result;
-        enum ctl_status status;
-
-        ctl_param_text(ctl, "--parent", params, "parent");
-        status = ctl_call(ctl, "device.open", params, &result);
-        if (status != CTL_OK)
-                return status;
-        *ret = show_uint(result, "device");
-        json_decref(result);
-        return CTL_OK;
-}
-
-static enum ctl_status get_device(struct ctl *ctl, uint64_t *ret) {
-        const char *name = ctl_value(ctl, "--device");
-        enum ctl_status status = CTL_OK;
-        uint64_t device = 0;
-
-        if (name && !ctl_has(ctl, "--parent"))
-                status = find_device(ctl, name, &device);
-        if (status == CTL_OK && !device)
-                status = open_device(ctl, name ? name : DEVICE_NAME, &device);
-        if (status == CTL_OK)
-                *ret = device;
-        return status;
 }
 
 static enum ctl_status run_alloc(struct ctl *ctl) {
@@ -113,7 +55,7 @@ static enum ctl_status run_alloc(struct ctl *ctl) {
 
         if (status != CTL_OK)
                 return status;
-        status = get_device(ctl, &device);
+        status = devices_get(ctl, json_object(), &device);
         if (status != CTL_OK) {
                 json_decref(params);
                 return status;

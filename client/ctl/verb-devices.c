@@ -1,9 +1,10 @@
 /* devices: list, open, close, reserve, unreserve. */
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "client/ctl/actions.h"
 #include "client/ctl/devices.h"
+#include "client/ctl/hold.h"
 #include "client/ctl/show.h"
 #include "client/ctl/verbs.h"
 
@@ -42,6 +43,66 @@ enum ctl_status devices_resolve(struct ctl *ctl, const char *text, uint64_t *ret
         return CTL_OK;
 }
 
+/* Is there such a device already? A name that no open device has is one to be opened, not a failure. */
+static enum ctl_status find_device(struct ctl *ctl, const char *text, uint64_t *ret) {
+        json_t *result, *device;
+        enum ctl_status status;
+        uint64_t handle = 0;
+        size_t i;
+
+        if (*text && !text[strspn(text, "0123456789")])
+                return ctl_parse_uint(ctl, "--device", text, ret);
+        status = ctl_connect(ctl);
+        if (status == CTL_OK)
+                status = ctl_list(ctl, "device.list", json_pack("{s:s}", "owner", dmab_owner(ctl->dmab)), "devices",
+                                  "device", &result);
+        if (status != CTL_OK)
+                return status;
+        json_array_foreach(json_object_get(result, "devices"), i, device)
+                if (!handle && !strcmp(json_string_value(json_object_get(device, "name")), text))
+                        handle = show_uint(device, "device");
+        json_decref(result);
+        *ret = handle;
+        return CTL_OK;
+}
+
+/* Its mask is as wide as can be unless params say otherwise. */
+static enum ctl_status open_new(struct ctl *ctl, const char *name, json_t *params, uint64_t *ret) {
+        enum ctl_status status;
+        json_t *result;
+
+        if (!json_object_get(params, "mask"))
+                ctl_put_hex(params, "mask", UINT64_MAX);
+        if (json_object_set_new(params, "name", json_string(name))) {
+                json_decref(params);
+                return ctl_misuse(ctl, "the name of a device must be UTF-8");
+        }
+        ctl_param_text(ctl, "--parent", params, "parent");
+        status = ctl_call(ctl, "device.open", params, &result);
+        if (status != CTL_OK)
+                return status;
+        *ret = show_uint(result, "device");
+        json_decref(result);
+        return CTL_OK;
+}
+
+enum ctl_status devices_get(struct ctl *ctl, json_t *params, uint64_t *ret) {
+        const char *name = ctl_value(ctl, "--device");
+        enum ctl_status status = CTL_OK;
+        uint64_t device = 0;
+
+        /* What is said of a device makes it another one than those that are there. */
+        if (name && !ctl_has(ctl, "--parent") && !json_object_size(params))
+                status = find_device(ctl, name, &device);
+        if (status != CTL_OK || device) {
+                json_decref(params);
+                if (status == CTL_OK)
+                        *ret = device;
+                return status;
+        }
+        return open_new(ctl, name ? name : DEVICES_OWN, params, ret);
+}
+
 enum ctl_status devices_open_params(struct ctl *ctl, const char *name, json_t **ret) {
         json_t *params = json_object();
         enum ctl_status status;
@@ -71,16 +132,10 @@ enum ctl_status devices_open_params(struct ctl *ctl, const char *name, json_t **
 }
 
 static void show_all(const struct ctl *ctl, json_t *result) {
-        char buffer[SHOW_SIZE];
-        const char *name;
-        json_t *value;
-
-        if (ctl->json) {
+        if (ctl->json)
                 ctl_print_json(result);
-        } else {
-                json_object_foreach(result, name, value)
-                        show_pair(name, show_member(result, name, buffer));
-        }
+        else
+                show_pairs(result);
         json_decref(result);
 }
 
@@ -118,32 +173,11 @@ static enum ctl_status list(struct ctl *ctl) {
         return r ? CTL_FAILURE : CTL_OK;
 }
 
-/* A device ends with the session that opened it, so the session must not end before its user has had enough. */
-static void wait_for_signal(void) {
-        sigset_t signals;
-        int number;
-
-        sigemptyset(&signals);
-        sigaddset(&signals, SIGINT);
-        sigaddset(&signals, SIGTERM);
-        sigaddset(&signals, SIGHUP);
-        sigprocmask(SIG_BLOCK, &signals, NULL);
-        fflush(stdout);
-        sigwait(&signals, &number);
-}
-
 static enum ctl_status open_device(struct ctl *ctl) {
-        json_t *params, *result;
+        json_t *params;
         enum ctl_status status = devices_open_params(ctl, ctl->operands[1], &params);
 
-        if (status != CTL_OK)
-                return status;
-        status = ctl_call(ctl, "device.open", params, &result);
-        if (status != CTL_OK)
-                return status;
-        show_all(ctl, result);
-        wait_for_signal();
-        return CTL_OK;
+        return status == CTL_OK ? hold(ctl, "device.open", params, "name", NULL, 2) : status;
 }
 
 /* Call with the device of the first operand. params is consumed; *ret as from ctl_call(). */
@@ -161,8 +195,8 @@ static enum ctl_status call_device(struct ctl *ctl, const char *method, json_t *
 
 static enum ctl_status close_device(struct ctl *ctl) {
         static const struct show_column columns[] = {
-                { "FREED", "alloc", SHOW_NUMBER },
-                { "SIZE", "size", SHOW_BYTES },
+                { "FREED", "alloc", SHOW_NUMBER },   { "POOL", "pool", SHOW_NUMBER }, { "BOUNCE", "bounce", SHOW_NUMBER },
+                { "MAPPING", "mapping", SHOW_NUMBER }, { "NAME", "name", SHOW_NAME },  { "SIZE", "size", SHOW_BYTES },
                 { "DMA-ADDR", "dma_addr" },
         };
         json_t *params = json_object(), *result, *leaked;
@@ -239,60 +273,32 @@ static const struct ctl_option options[] = {
         { NULL },
 };
 
-static const struct action {
-        const char *name;
-        size_t n_operands;
-        enum ctl_status (*run)(struct ctl *ctl);
-        const char *options; /* those that it takes, each followed by a blank */
-} actions[] = {
-        { "open", 2, open_device, "--parent --mask --coherent-mask --boundary --max-segment --min-align-mask --node " },
-        { "close", 2, close_device, "--force " },
-        { "reserve", 3, reserve, "--mask --stride --usable " },
-        { "unreserve", 3, unreserve, "" },
+static const struct ctl_action actions[] = {
+        { "open", "the name of a device, and perhaps a command to run meanwhile", 1, CTL_OPERANDS_MAX, open_device,
+          "--parent --mask --coherent-mask --boundary --max-segment --min-align-mask --node " },
+        { "close", "one device", 1, 1, close_device, "--force " },
+        { "reserve", "a device and a size", 2, 2, reserve, "--mask --stride --usable " },
+        { "unreserve", "a device and a region", 2, 2, unreserve, "" },
 };
 
-/* An option of another action would be ignored, and its user deceived. */
-static enum ctl_status check_options(const struct ctl *ctl, const char *what, const char *allowed) {
-        char word[64];
-
-        for (size_t i = 0; i < ctl->n_given; i++) {
-                const char *name = ctl->given[i].option->name;
-                bool common = !strcmp(name, "--socket") || !strcmp(name, "--json");
-
-                snprintf(word, sizeof(word), "%s ", name);
-                if (!common && !strstr(allowed, word))
-                        return ctl_misuse(ctl, "%s has no option %s", what, name);
-        }
-        return CTL_OK;
-}
-
 static enum ctl_status run_devices(struct ctl *ctl) {
-        if (!ctl->n_operands)
-                return check_options(ctl, "the list of devices", "--owner ") == CTL_OK ? list(ctl) : CTL_USAGE;
-        for (size_t i = 0; i < N(actions); i++) {
-                if (strcmp(actions[i].name, ctl->operands[0]))
-                        continue;
-                if (ctl->n_operands != actions[i].n_operands)
-                        return ctl_misuse(ctl, "\"devices %s\" takes %s", actions[i].name,
-                                          actions[i].n_operands == 2 ? "one device" : "two arguments");
-                return check_options(ctl, actions[i].name, actions[i].options) == CTL_OK ? actions[i].run(ctl)
-                                                                                         : CTL_USAGE;
-        }
-        return ctl_misuse(ctl, "devices cannot be told to \"%s\"", ctl->operands[0]);
+        return actions_run(ctl, actions, N(actions), list, "--owner ");
 }
 
 const struct ctl_verb verb_devices = {
         .name = "devices",
-        .operands = "[open NAME | close DEVICE | reserve DEVICE SIZE | unreserve DEVICE REGION]",
+        .operands = "[open NAME [COMMAND…] | close DEVICE | reserve DEVICE SIZE | unreserve DEVICE REGION]",
         .summary = "list open devices, open or close one, reserve memory for one",
         .doc = "Without more, lists your devices, or as an administrator everybody's. A device that is opened here "
                "stays open "
-               "until dmabrokerctl is interrupted, and as long as allocations from elsewhere keep it. Reserved memory "
+               "until dmabrokerctl is interrupted or COMMAND ends, and as long as allocations from elsewhere keep it. "
+               "Reserved memory "
                "serves "
                "its device and nobody else, and ends with it. DEVICE is a number from the list, or the name of a "
                "device of "
-               "yours.",
+               "yours. COMMAND finds what was opened in its environment, as DMABROKER_DEVICE and so on.",
+        .words = "open close reserve unreserve",
         .options = options,
-        .max_operands = 3,
+        .max_operands = CTL_OPERANDS_MAX,
         .run = run_devices,
 };

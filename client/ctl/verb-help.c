@@ -132,6 +132,7 @@ bool ctl_help_method(const char *name) {
 
 static const struct ctl_option options[] = {
         { "--words", NULL, "print names only, one on a line: of the verbs, or of a verb's options" },
+        { "--operands", NULL, "print what a verb's first operand can be, likewise; nothing when that is not a matter of choice" },
         { NULL },
 };
 
@@ -145,10 +146,25 @@ static enum ctl_status words(const struct ctl_verb *verb) {
         return CTL_OK;
 }
 
+static void print_operands(const struct ctl_verb *verb) {
+        for (const char *word = verb->words; word && *word; word += strspn(word, " ")) {
+                size_t length = strcspn(word, " ");
+
+                printf("%.*s\n", (int)length, word);
+                word += length;
+        }
+}
+
 static enum ctl_status run_help(struct ctl *ctl) {
         const char *name = ctl->n_operands ? ctl->operands[0] : NULL;
         const struct ctl_verb *verb = name ? ctl_verb_find(name) : NULL;
 
+        if (ctl_has(ctl, "--operands") && !verb)
+                return ctl_misuse(ctl, "--operands needs a verb");
+        if (ctl_has(ctl, "--operands")) {
+                print_operands(verb);
+                return CTL_OK;
+        }
         if (ctl_has(ctl, "--words") && (verb || !name))
                 return words(verb);
         if (!name)

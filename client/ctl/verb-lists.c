@@ -1,40 +1,11 @@
 /* regions, allocs: what there is. */
 #include <stdio.h>
-#include <string.h>
 
-#include "client/ctl/devices.h"
+#include "client/ctl/lists.h"
 #include "client/ctl/show.h"
 #include "client/ctl/verbs.h"
 
 #define N(array) (sizeof(array) / sizeof(*(array)))
-
-/* What --owner and --device ask for. Consumes params when it fails. */
-static enum ctl_status filters(struct ctl *ctl, json_t *params) {
-        const char *device = ctl_value(ctl, "--device");
-        enum ctl_status status = CTL_OK;
-        uint64_t handle;
-
-        ctl_param_text(ctl, "--owner", params, "owner");
-        if (device)
-                status = devices_resolve(ctl, device, &handle);
-        if (status == CTL_OK && device)
-                json_object_set_new(params, "device", json_integer(handle));
-        if (status != CTL_OK)
-                json_decref(params);
-        return status;
-}
-
-static enum ctl_status print_list(const struct ctl *ctl, json_t *result, json_t *rows,
-                                  const struct show_column *columns, size_t n) {
-        int r = 0;
-
-        if (ctl->json)
-                ctl_print_json(result);
-        else
-                r = show_table(rows, columns, n);
-        json_decref(result);
-        return r ? CTL_FAILURE : CTL_OK;
-}
 
 /* ---- regions ---- */
 
@@ -59,7 +30,7 @@ static enum ctl_status run_regions(struct ctl *ctl) {
                 { "ADDRESSING", "addressing" },
         };
         json_t *params = json_object(), *result, *region, *first;
-        enum ctl_status status = filters(ctl, params);
+        enum ctl_status status = lists_filter(ctl, params);
         size_t i;
 
         if (status == CTL_OK)
@@ -73,7 +44,7 @@ static enum ctl_status run_regions(struct ctl *ctl) {
                                 json_object_set(region, "machine_addr", first);
                 }
         }
-        return print_list(ctl, result, json_object_get(result, "regions"), columns, N(columns));
+        return lists_print(ctl, result, "regions", columns, N(columns));
 }
 
 const struct ctl_verb verb_regions = {
@@ -102,14 +73,19 @@ static const struct show_column allocs_columns[] = {
         { "REGION", "region", SHOW_NUMBER }, { "OFFSET", "offset", SHOW_NUMBER }, { "SIZE", "size", SHOW_BYTES },
         { "DMA-ADDR", "dma_addr" },          { "MACHINE-ADDR", "machine_addr" },  { "ADDRESSING", "addressing" },
         { "LIFETIME", "lifetime" },          { "SHAREABLE", "shareable" },        { "AGE", "age_ms", SHOW_MS },
+        { "POOL", "pool", SHOW_NUMBER },     { "BOUNCE", "bounce", SHOW_NUMBER },
+        /* Of an address that was looked up only. */
+        { "AT", "at", SHOW_NUMBER },         { "BLOCK", "block" },                { "LEASE", "lease", SHOW_NUMBER },
 };
+
+enum { ALLOCS_LOOKUP_COLUMNS = 3 };
 
 /* Whose is this address? */
 static enum ctl_status run_lookup(struct ctl *ctl, json_t *params) {
         const char *dma = ctl_value(ctl, "--dma-addr"), *machine = ctl_value(ctl, "--machine-addr");
-        json_t *result, *rows;
         enum ctl_status status;
         uint64_t address;
+        json_t *result;
 
         if (dma && machine)
                 status = ctl_misuse(ctl, "--dma-addr and --machine-addr cannot both be given");
@@ -123,10 +99,10 @@ static enum ctl_status run_lookup(struct ctl *ctl, json_t *params) {
         status = ctl_call(ctl, "coherent.lookup", params, &result);
         if (status != CTL_OK)
                 return status;
-        rows = json_pack("[O]", result);
-        status = print_list(ctl, result, rows, allocs_columns, N(allocs_columns));
-        json_decref(rows);
-        return status;
+        if (ctl->json)
+                return lists_print(ctl, result, NULL, NULL, 0);
+        result = json_pack("{s:[o]}", "allocs", result);
+        return lists_print(ctl, result, "allocs", allocs_columns, N(allocs_columns));
 }
 
 static enum ctl_status run_allocs(struct ctl *ctl) {
@@ -138,7 +114,7 @@ static enum ctl_status run_allocs(struct ctl *ctl) {
                 json_decref(params);
                 return ctl_misuse(ctl, "--owner and an address cannot both be given");
         }
-        status = filters(ctl, params);
+        status = lists_filter(ctl, params);
         if (status != CTL_OK)
                 return status;
         if (lookup)
@@ -146,7 +122,7 @@ static enum ctl_status run_allocs(struct ctl *ctl) {
         status = ctl_list(ctl, "coherent.list", params, "allocs", "alloc", &result);
         if (status != CTL_OK)
                 return status;
-        return print_list(ctl, result, json_object_get(result, "allocs"), allocs_columns, N(allocs_columns));
+        return lists_print(ctl, result, "allocs", allocs_columns, N(allocs_columns) - ALLOCS_LOOKUP_COLUMNS);
 }
 
 const struct ctl_verb verb_allocs = {
@@ -155,7 +131,9 @@ const struct ctl_verb verb_allocs = {
         .summary = "list allocations, or find the one that holds an address",
         .doc = "Yours, or as an administrator everybody's. LIFETIME is session for memory that ends with the program "
                "that allocated it, "
-               "owner for memory that stays until it is freed.",
+               "owner for memory that stays until it is freed. POOL and BOUNCE are what an allocation belongs to that is "
+               "cut into blocks or slots; for an address, AT is where in the allocation it lies, BLOCK where the block "
+               "starts that holds it, and LEASE what that is part of.",
         .options = allocs_options,
         .run = run_allocs,
 };

@@ -30,6 +30,7 @@ static const struct ctl_option options[] = {
 struct owners {
         const char *names[LETTERS];
         uint64_t bytes[LETTERS + 1]; /* allocated; the last: of all the others */
+        uint64_t pools[LETTERS + 1], bounces[LETTERS + 1]; /* ... of these in pools, in bounce pools */
         size_t n;
 };
 
@@ -52,8 +53,11 @@ static void owners_count(struct owners *owners, const struct memory_map *map) {
                         owner = owners->n++;
                         owners->names[owner] = piece->owner;
                 }
-                if (piece->kind == PIECE_ALLOC)
-                        owners->bytes[owner] += piece->size;
+                if (piece->kind != PIECE_ALLOC)
+                        continue;
+                owners->bytes[owner] += piece->size;
+                owners->pools[owner] += piece->pool ? piece->size : 0;
+                owners->bounces[owner] += piece->bounce ? piece->size : 0;
         }
 }
 
@@ -66,6 +70,7 @@ static char owner_letter(size_t owner) {
 /* A column of the strip: how many of its bytes are what. */
 struct cell {
         uint64_t free, held;
+        uint64_t pooled; /* of what is used: in slabs of pools and parts of bounce pools */
         uint64_t used[LETTERS + 1];
 };
 
@@ -73,25 +78,29 @@ static uint64_t smaller(uint64_t a, uint64_t b) {
         return a < b ? a : b;
 }
 
-static void cells_add(struct cell *cells, uint64_t cell_size, uint64_t offset, uint64_t size, enum piece_kind kind,
-                      size_t owner) {
+static void cells_add(struct cell *cells, uint64_t cell_size, uint64_t offset, const struct piece *piece, size_t owner) {
+        uint64_t size = piece->size;
+
         while (size) {
                 struct cell *cell = &cells[offset / cell_size];
                 uint64_t here = smaller(size, cell_size - offset % cell_size);
 
-                if (kind == PIECE_FREE)
+                if (piece->kind == PIECE_FREE)
                         cell->free += here;
-                else if (kind == PIECE_REGION)
+                else if (piece->kind == PIECE_REGION)
                         cell->held += here;
                 else
                         cell->used[owner] += here;
+                if (piece->pool || piece->bounce)
+                        cell->pooled += here;
                 offset += here;
                 size -= here;
         }
 }
 
-/* A capital where the better part of the column is allocated, a small letter where some is. */
-static char cell_draw(const struct cell *cell, size_t *ret_owner) {
+/* A capital where the better part of the column is allocated, a small letter where some is. *ret_pooled: most of what is
+ * allocated is in pools. */
+static char cell_draw(const struct cell *cell, size_t *ret_owner, bool *ret_pooled) {
         uint64_t used = 0, most = 0;
 
         *ret_owner = LETTERS + 1;
@@ -102,6 +111,7 @@ static char cell_draw(const struct cell *cell, size_t *ret_owner) {
                         *ret_owner = i;
                 }
         }
+        *ret_pooled = cell->pooled * 2 > used;
         if (used) {
                 char letter = owner_letter(*ret_owner);
 
@@ -112,9 +122,9 @@ static char cell_draw(const struct cell *cell, size_t *ret_owner) {
         return ' ';
 }
 
-static void put_cell(char mark, size_t owner) {
+static void put_cell(char mark, size_t owner, bool pooled) {
         if (show_terminal() && owner <= LETTERS)
-                printf("\033[7;3%zum%c\033[0m", 1 + owner % 6, mark);
+                printf("\033[%s7;3%zum%c\033[0m", pooled ? "4;" : "", 1 + owner % 6, mark);
         else
                 putchar(mark);
 }
@@ -129,21 +139,22 @@ static int draw_strip(const struct memory_map *map, size_t first, size_t n_piece
                       uint64_t cell_size, size_t n_cells, size_t width, const struct owners *owners) {
         struct cell *cells = calloc(n_cells, sizeof(*cells));
         size_t owner;
+        bool pooled;
 
         if (!cells)
                 return -1;
         for (size_t i = first; i < first + n_pieces; i++) {
                 const struct piece *piece = &map->pieces[i];
 
-                cells_add(cells, cell_size, (with_gaps ? piece->addr : piece->packed) - base, piece->size, piece->kind,
+                cells_add(cells, cell_size, (with_gaps ? piece->addr : piece->packed) - base, piece,
                           owner_find(owners, piece->owner));
         }
         for (size_t i = 0; i < n_cells; i++) {
-                char mark = cell_draw(&cells[i], &owner);
+                char mark = cell_draw(&cells[i], &owner, &pooled);
 
                 if (i % width == 0)
                         fputs(i ? "]\n[" : "[", stdout);
-                put_cell(mark, owner);
+                put_cell(mark, owner, pooled);
         }
         puts("]");
         free(cells);
@@ -214,13 +225,22 @@ static void draw_nothing(json_t *source) {
 
 static void draw_legend(const struct owners *owners) {
         char bytes[SHOW_SIZE];
+        bool pooled = false;
 
         for (size_t i = 0; i < owners->n; i++) {
-                put_cell(owner_letter(i), i);
-                printf(" %s, %s allocated\n", owners->names[i], show_bytes(owners->bytes[i], bytes));
+                put_cell(owner_letter(i), i, false);
+                printf(" %s, %s allocated", owners->names[i], show_bytes(owners->bytes[i], bytes));
+                if (owners->pools[i])
+                        printf(", of these %s in pools", show_bytes(owners->pools[i], bytes));
+                if (owners->bounces[i])
+                        printf(", of these %s in bounce pools", show_bytes(owners->bounces[i], bytes));
+                putchar('\n');
+                pooled |= owners->pools[i] || owners->bounces[i];
         }
         if (owners->bytes[LETTERS])
                 printf("@ other owners, %s allocated\n", show_bytes(owners->bytes[LETTERS], bytes));
+        if (pooled && show_terminal())
+                puts("\033[4munderlined\033[0m: most of what is allocated is in pools or bounce pools");
         puts("small letters: at most half of the column is allocated\n"
              "- held by an owner, not allocated\n"
              ". free\n"

@@ -22,7 +22,7 @@ said() {
         grep -qF -e "$1" "$directory/err" || fail "wanted \"$1\", got: $(cat "$directory/err")"
 }
 
-for verb in status devices regions allocs quota stats map check version help; do
+for verb in status devices regions pools bounces allocs mappings leases quota stats map check version help; do
         status 0 "$verb"
         status 0 "$verb" --json
         status 0 --json "$verb"
@@ -71,7 +71,56 @@ status 2 devices shut 1
 status 2 allocs --dma-addr 12
 status 2 allocs --dma-addr 0x1000 --machine-addr 0x1000
 
+status 2 pools create ring
+status 2 pools create ring 2K --force
+said --force
+status 2 pools create ring 99999999999999999999
+status 2 pools alloc
+status 2 pools free 1
+status 2 pools free 1 12
+status 2 pools lease 1 some
+status 2 pools drain 1
+said drain
+status 2 bounces create
+status 2 bounces create 64K --areas many
+status 2 bounces map 1
+status 2 bounces sync here
+status 2 bounces sync 1 --count 2
+status 2 mappings map
+status 2 mappings map x
+status 2 mappings unmap x
+status 2 leases return
+status 2 leases --pool ring
+status 2 stats --reset pools
+status 2 help --operands
+status 0 help --operands pools
+
 status 1 free 12345
+status 1 pools destroy nobody
+said nobody
+status 1 pools destroy 12345
+status 1 pools trim 12345
+status 1 pools show 12345
+status 1 pools alloc 12345
+status 1 pools free 12345 0x1000
+status 1 pools lease 12345 1
+status 1 pools create ring 0
+status 1 pools create ring 8M
+status 1 pools create ring 64 --align 3
+status 1 pools create ring 64 --boundary 32
+status 1 pools create ring 64 --caching blue
+status 1 pools create ring 64 --device 12345
+status 1 bounces create 0
+status 1 bounces create 64K --slot-size 3000
+status 1 bounces destroy 12345
+status 1 bounces map 12345 1K
+status 1 bounces lease 12345
+status 1 bounces unmap 12345
+status 1 bounces show nobody
+said nobody
+status 1 mappings map 12345
+status 1 mappings unmap 12345
+status 1 leases return 12345
 status 1 alloc 100G
 status 1 call no.such_method
 status 1 call coherent.free '{"alloc": 12345}'

@@ -37,6 +37,16 @@ same verbs "help --words" "$verbs" "the manual page" \
         "$(printf '%s\n' "$manual" | sed -n '/^\.SH VERBS/,/^\.SH EXIT/s/^\.SS "\{0,1\}\([a-z]*\).*/\1/p')"
 same verbs "help --words" "$verbs" "help" "$("$CTL" help | sed -n '/^Verbs:/,/^$/s/^  \([a-z][a-z]*\) .*/\1/p')"
 
+# What completion offers as a verb's first operand is what its synopsis or its help says.
+for verb in $verbs; do
+        for word in $("$CTL" help --operands "$verb"); do
+                "$CTL" help "$verb" | grep -qwF -e "$word" || complain "$verb: there is no word on the operand $word"
+        done
+        for word in $("$CTL" help "$verb" | sed -n '1s/^[^[]*//p' | tr '[|' '\n\n' | grep -oE '^ ?[a-z]+'); do
+                "$CTL" help --operands "$verb" | grep -qxF -e "$word" || complain "$verb: completion has no operand $word"
+        done
+done
+
 common=$("$CTL" help version --words | sort)
 for verb in $verbs; do
         words=$("$CTL" help --words "$verb" | sort -u)
@@ -48,7 +58,7 @@ for verb in $verbs; do
         done)
         same "$verb" "help --words" "$own" "the manual page" "$(section "$verb" | grep -E '^\.B' | options)"
         # The synopsis, as the manual page writes it.
-        usage=$(printf '%s\n' "$help" | sed -n '1s/^usage: dmabrokerctl //p' | sed 's/ \[OPTIONS\]//; s/…/.../')
+        usage=$(printf '%s\n' "$help" | sed -n '1s/^usage: dmabrokerctl //p' | sed 's/ \[OPTIONS\]//; s/…/.../g')
         printf '%s\n' "$manual" | grep -qxF ".SS \"$usage\"" || complain "$verb: the manual page's heading is not: $usage"
 done
 same "every verb" "help --words" "$common" "the manual page" \
@@ -70,6 +80,7 @@ if command -v bash >/dev/null; then
         same completion "help --words" "$verbs" "bash" "$(completions dmabrokerctl "")"
         same completion "help --words alloc" "$("$CTL" help --words alloc)" "bash" "$(completions dmabrokerctl alloc --)"
         same completion "call --methods" "$("$CTL" call --methods)" "bash" "$(completions dmabrokerctl --json call "")"
+        same completion "help --operands pools" "$("$CTL" help --operands pools)" "bash" "$(completions dmabrokerctl pools "")"
         [ "$(completions dmabrokerctl --socket /x sta)" = "$(printf 'status\nstats')" ] || complain "bash does not complete sta"
 fi
 

@@ -6,6 +6,7 @@ ctl_tests = \
 	tests/ctl/map-test.sh \
 	tests/ctl/memory-test.sh \
 	tests/ctl/others-test.sh \
+	tests/ctl/pools-test.sh \
 	tests/ctl/terminal-test.sh
 dist_check_SCRIPTS += $(ctl_tests)
 TESTS += $(ctl_tests)

@@ -37,3 +37,22 @@ expect 2 "$("$CTL" allocs --owner user:65534 | wc -l)" "lines of the other's all
 theirs=$(other allocs | awk 'NR == 2 { print $1 }')
 "$CTL" free "$theirs" || fail "the administrator cannot free"
 expect 2 "$("$CTL" allocs | wc -l)" "lines of allocs in the end"
+
+# An administrator trims and destroys another's pool; the other sees and reaches nothing of ours.
+fifo=$(mktemp -u)
+mkfifo -m 666 "$fifo"
+setpriv --reuid 65534 --regid 65534 --clear-groups "$CTL" --json pools create theirs 64 --reserve 4 >"$fifo" &
+holder=$!
+trap 'kill $holder 2>/dev/null' EXIT
+read -r line <"$fifo"
+rm -f "$fifo"
+expect 1 "$(other pools --owner user:65534 | grep -c ' theirs user:65534 ')" "the other's pools"
+"$CTL" pools trim theirs >/dev/null || fail "the administrator cannot trim"
+"$CTL" pools create ours 64 -- sh -c '
+        shift
+        "$@" pools destroy "$DMABROKER_POOL" || "$@" pools destroy ours' - - \
+        setpriv --reuid 65534 --regid 65534 --clear-groups "$CTL" 2>/dev/null
+expect 1 $? "the status of the other's attempt at our pool"
+"$CTL" pools destroy theirs || fail "the administrator cannot destroy"
+kill "$holder"
+wait "$holder"

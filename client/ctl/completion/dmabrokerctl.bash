@@ -24,10 +24,8 @@ _dmabrokerctl() {
                 mapfile -t COMPREPLY < <(compgen -W "$(dmabrokerctl call --methods)" -- "$word")
         elif [[ $verb == help && $operands == 0 ]]; then
                 mapfile -t COMPREPLY < <(compgen -W "$(dmabrokerctl help --words) $(dmabrokerctl call --methods)" -- "$word")
-        elif [[ $verb == devices && $operands == 0 ]]; then
-                mapfile -t COMPREPLY < <(compgen -W "open close reserve unreserve" -- "$word")
-        elif [[ $verb == stats && $operands == 0 ]]; then
-                mapfile -t COMPREPLY < <(compgen -W "rpc memory owners" -- "$word")
+        elif [[ $operands == 0 ]]; then
+                mapfile -t COMPREPLY < <(compgen -W "$(dmabrokerctl help --operands "$verb" 2>/dev/null)" -- "$word")
         fi
 }
 

@@ -1,0 +1,140 @@
+#include "client/ctl/hold.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "client/ctl/show.h"
+
+static void block_signals(sigset_t *signals, sigset_t *before) {
+        sigemptyset(signals);
+        sigaddset(signals, SIGINT);
+        sigaddset(signals, SIGTERM);
+        sigaddset(signals, SIGHUP);
+        sigprocmask(SIG_BLOCK, signals, before);
+}
+
+static enum ctl_status wait_for_signal(void) {
+        sigset_t signals, before;
+        int number;
+
+        block_signals(&signals, &before);
+        fflush(stdout);
+        sigwait(&signals, &number);
+        return CTL_OK;
+}
+
+/* ---- a command ---- */
+
+static void put_variable(const char *member, const char *value) {
+        char name[64] = "DMABROKER_";
+        size_t length = strlen(name);
+
+        for (; *member && length + 1 < sizeof(name); member++)
+                name[length++] = (char)toupper((unsigned char)*member);
+        name[length] = '\0';
+        setenv(name, value, 1);
+}
+
+/* The addresses of what is in a list, with blanks between them. */
+static void put_addresses(const char *member, json_t *list) {
+        json_t *text = json_string(""), *element;
+        size_t i;
+
+        json_array_foreach(list, i, element) {
+                json_t *longer = json_sprintf("%s%s%s", json_string_value(text), i ? " " : "",
+                                              json_string_value(json_object_get(element, "dma_addr")));
+
+                json_decref(text);
+                text = longer;
+        }
+        put_variable(member, json_string_value(text));
+        json_decref(text);
+}
+
+static void put_environment(const struct ctl *ctl, json_t *result) {
+        char buffer[SHOW_SIZE];
+        const char *name;
+        json_t *value;
+
+        json_object_foreach(result, name, value)
+                if (json_is_string(value) || json_is_number(value))
+                        put_variable(name, show_member(result, name, buffer));
+                else if (json_is_array(value))
+                        put_addresses(name, value);
+        if (ctl->socket)
+                put_variable("socket", strncmp(ctl->socket, "unix:", 5) ? ctl->socket : ctl->socket + 5);
+}
+
+/* Interrupting from the terminal reaches the command too, which decides what that means; what is meant for us alone is
+ * handed on. */
+static int wait_for_child(pid_t pid, const sigset_t *signals) {
+        int status, number;
+
+        for (;;) {
+                pid_t ended = waitpid(pid, &status, WNOHANG);
+
+                if (ended == pid)
+                        return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+                if (ended < 0)
+                        return CTL_FAILURE;
+                if (!sigwait(signals, &number) && (number == SIGTERM || number == SIGHUP))
+                        kill(pid, number);
+        }
+}
+
+static enum ctl_status run_command(struct ctl *ctl, json_t *result, size_t command) {
+        char *words[CTL_OPERANDS_MAX + 1] = { NULL };
+        sigset_t signals, before;
+        pid_t pid;
+
+        for (size_t i = command; i < ctl->n_operands; i++)
+                words[i - command] = (char *)ctl->operands[i];
+        put_environment(ctl, result);
+        fflush(NULL);
+        block_signals(&signals, &before);
+        sigaddset(&signals, SIGCHLD);
+        sigprocmask(SIG_BLOCK, &signals, NULL);
+        pid = fork();
+        if (!pid) {
+                sigprocmask(SIG_SETMASK, &before, NULL);
+                execvp(words[0], words);
+                fprintf(stderr, "dmabrokerctl: cannot run %s: %s\n", words[0], strerror(errno));
+                _exit(127);
+        }
+        if (pid < 0) {
+                fprintf(stderr, "dmabrokerctl: cannot run %s: %s\n", words[0], strerror(errno));
+                return CTL_FAILURE;
+        }
+        return (enum ctl_status)wait_for_child(pid, &signals);
+}
+
+static enum ctl_status keep(struct ctl *ctl, json_t *result, void (*show)(json_t *result), size_t command) {
+        if (ctl->n_operands > command)
+                return run_command(ctl, result, command);
+        if (ctl->json)
+                ctl_print_json(result);
+        else
+                (show ? show : show_pairs)(result);
+        return wait_for_signal();
+}
+
+enum ctl_status hold(struct ctl *ctl, const char *method, json_t *params, const char *of, void (*show)(json_t *result),
+                     size_t command) {
+        json_t *known = json_incref(json_object_get(params, of)), *result;
+        enum ctl_status status = ctl_call(ctl, method, params, &result);
+
+        if (status == CTL_OK) {
+                if (known)
+                        json_object_set(result, of, known);
+                status = keep(ctl, result, show, command);
+                json_decref(result);
+        }
+        json_decref(known);
+        return status;
+}
