@@ -49,6 +49,9 @@ dmabrokerctl_SOURCES = \
 	client/ctl/main.c \
 	client/ctl/memory-map.c client/ctl/memory-map.h \
 	client/ctl/show.c client/ctl/show.h \
+	client/ctl/top-sampler.c client/ctl/top-sampler.h \
+	client/ctl/top-screen.c client/ctl/top-screen.h \
+	client/ctl/top-views.c client/ctl/top-views.h \
 	client/ctl/verb-alloc.c \
 	client/ctl/verb-bench.c \
 	client/ctl/verb-bounces.c \
@@ -62,9 +65,10 @@ dmabrokerctl_SOURCES = \
 	client/ctl/verb-quota.c \
 	client/ctl/verb-stats.c \
 	client/ctl/verb-status.c \
+	client/ctl/verb-top.c \
 	client/ctl/verbs.c client/ctl/verbs.h
-dmabrokerctl_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS) $(SMARTCOLS_CFLAGS)
-dmabrokerctl_LDADD = libdmabroker.la libproto.la $(JANSSON_LIBS) $(SMARTCOLS_LIBS)
+dmabrokerctl_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS) $(SMARTCOLS_CFLAGS) $(NCURSES_CFLAGS) -pthread
+dmabrokerctl_LDADD = libdmabroker.la libproto.la $(JANSSON_LIBS) $(SMARTCOLS_LIBS) $(NCURSES_LIBS)
 
 dist_bashcompletion_DATA = client/ctl/completion/dmabrokerctl.bash
 dist_zshcompletion_DATA = client/ctl/completion/_dmabrokerctl

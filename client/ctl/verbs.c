@@ -4,7 +4,7 @@
 
 const struct ctl_verb *const ctl_verbs[] = {
         &verb_status, &verb_devices,  &verb_regions, &verb_pools, &verb_bounces, &verb_allocs, &verb_mappings,
-        &verb_leases, &verb_quota,    &verb_stats,  &verb_map,     &verb_check,  &verb_alloc,
+        &verb_leases, &verb_quota,    &verb_stats,   &verb_top,   &verb_map,     &verb_check,  &verb_alloc,
         &verb_free,   &verb_call,     &verb_bench,   &verb_version, &verb_help,  NULL,
 };
 

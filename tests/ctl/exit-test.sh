@@ -22,7 +22,7 @@ said() {
         grep -qF -e "$1" "$directory/err" || fail "wanted \"$1\", got: $(cat "$directory/err")"
 }
 
-for verb in status devices regions pools bounces allocs mappings leases quota stats map check version help; do
+for verb in status devices regions pools bounces allocs mappings leases quota stats top map check version help; do
         status 0 "$verb"
         status 0 "$verb" --json
         status 0 --json "$verb"
@@ -92,6 +92,14 @@ status 2 mappings unmap x
 status 2 leases return
 status 2 leases --pool ring
 status 2 stats --reset pools
+status 2 top --interval 0
+status 2 top --interval soon
+status 2 top --count 0
+status 2 top --count 1 --once
+status 2 top --sort BYTES
+status 2 top --view nothing
+said nothing
+status 2 top --view pools --sort nothing
 status 2 help --operands
 status 0 help --operands pools
 

@@ -7,7 +7,8 @@ ctl_tests = \
 	tests/ctl/memory-test.sh \
 	tests/ctl/others-test.sh \
 	tests/ctl/pools-test.sh \
-	tests/ctl/terminal-test.sh
+	tests/ctl/terminal-test.sh \
+	tests/ctl/top-test.sh
 dist_check_SCRIPTS += $(ctl_tests)
 TESTS += $(ctl_tests)
 
