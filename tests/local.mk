@@ -11,6 +11,7 @@ include tests/bench/local.mk
 tree_tests = \
 	tests/demo.sh \
 	tests/docs.sh \
+	tests/driver.sh \
 	tests/installed.sh \
 	tests/layering.sh \
 	tests/readme.sh \
