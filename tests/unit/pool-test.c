@@ -1319,7 +1319,7 @@ static void test_what_a_vanished_client_had_rests_though_its_pool_is_destroyed(v
         take_all_memory(&f, &other, device);
         assert_false(is_handed_out(&f, lease.dma_addr));
         /* A device that is closed is quiet. */
-        assert_int_equal(device_close(&f.caller, f.device, true, ignore_leak, NULL, NULL), 0);
+        assert_int_equal(device_close(&f.caller, f.device, true, ignore_alloc, NULL, NULL), 0);
         settle(&f);
         take_all_memory(&f, &other, device);
         assert_true(is_handed_out(&f, lease.dma_addr));
@@ -1338,7 +1338,7 @@ static void test_a_device_of_which_only_something_rests_can_be_closed(void **sta
         session_abandon(second.session);
         assert_int_equal(pool_destroy(&f.caller, pool, false, NULL, NULL, NULL), 0);
         assert_true(usage(&f.caller, QUOTA_bytes) > 0);
-        assert_int_equal(device_close(&f.caller, f.device, false, ignore_leak, NULL, NULL), 0);
+        assert_int_equal(device_close(&f.caller, f.device, false, ignore_alloc, NULL, NULL), 0);
         assert_int_equal(usage(&f.caller, QUOTA_bytes), 0);
         move_clock(&f, 5000);
         stop(&f);
