@@ -417,7 +417,7 @@ static int lease_more(struct bounce *bounce, size_t n) {
         if (room_of(bounce) < least && room_of(bounce) + count_idle(bounce) >= n)
                 shrink(bounce);
         if (room_of(bounce) < n)
-                return error_set_reason(ENOMEM, "no_memory", "it has grown as far as it may");
+                return error_set_reason(ENOMEM, "no_memory", "It has grown as far as it may");
         if (least > room_of(bounce))
                 least = n;
         want = bounce->slots > least ? bounce->slots : least;

@@ -11,7 +11,7 @@
 #include "client/session.h"
 #include "client/tracking.h"
 
-enum { N_DELTAS = 256, DELTA_SHIFT = 16, N_COUNTERS = 8 };
+enum { N_DELTAS = 256, DELTA_SHIFT = 16, N_COUNTERS = 8, WORD_BITS = 8 * sizeof(unsigned long) };
 
 struct streaming {
         struct bounce bounce;
@@ -143,6 +143,11 @@ static struct piece *piece_by_search(const struct dmab_device *device, dmab_addr
         for (size_t i = 0; i < dmab->memory.size >> MEMORY_CHUNK_SHIFT; i++) {
                 const struct memory_chunk *chunk = dmab->memory.chunks[i];
 
+                /* Nothing is mapped in as many chunks as a word of the bitmap stands for. */
+                if (i % WORD_BITS == 0 && !dmab->memory.taken[i / WORD_BITS]) {
+                        i += WORD_BITS - 1;
+                        continue;
+                }
                 for (size_t j = 0; chunk && j < MEMORY_CHUNK_PAGES; j++) {
                         struct piece *piece = chunk->pages[j];
 
