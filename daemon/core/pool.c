@@ -223,6 +223,7 @@ void pool_end(struct pool *pool) {
         struct device *device = pool->holder.device;
         struct broker *broker = pool_broker(pool);
         uint32_t i;
+        size_t j;
 
         handle_release(&broker->handles, pool->holder.handle, device->owner->id);
         key_forget(device->owner, pool->holder.key);
@@ -233,8 +234,9 @@ void pool_end(struct pool *pool) {
         for (i = 0; i < pool->n_takers; i++)
                 if (pool->takers[i].taker)
                         taker_end(pool->takers[i].taker);
-        while (pool->n_slabs)
-                slab_drop(pool, pool->slabs[pool->n_slabs - 1]);
+        for (j = 0; j < pool->n_slabs; j++)
+                slab_drop(pool, pool->slabs[j]);
+        slabs_sweep(pool);
         waiters_end(&pool->holder);
         if (pool->spare)
                 DL_DELETE2(broker->spare, pool, spare_prev, spare_next);
@@ -480,6 +482,8 @@ static uint64_t pool_reclaim(struct pool *pool, const struct request *request, u
                 bytes += slab->alloc->size;
                 slab_drop(pool, slab);
         }
+        if (bytes)
+                slabs_sweep(pool);
         pool_look_spare(pool);
         return bytes;
 }

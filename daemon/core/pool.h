@@ -14,7 +14,8 @@ struct slab {
         struct alloc *alloc;
         uint32_t n, n_free; /* blocks */
         uint32_t hint;      /* no word of `free` before this one has a bit */
-        bool rests; /* blocks of it rest while the pool ends */
+        bool rests;   /* blocks of it rest while the pool ends */
+        bool dropped; /* until the next slabs_sweep() */
         uint64_t idle_since_ms;
         uint32_t *tags; /* behind `free` */
         uint64_t free[];
@@ -86,8 +87,10 @@ static inline struct broker *pool_broker(const struct pool *pool) {
 
 /* slab.c */
 int slab_add(struct pool *pool, struct alloc *alloc, struct failure *failure);
-/* Free an idle slab, or any while the pool ends. */
+/* An idle slab, or any while the pool ends, is none of the pool's any more; slabs_sweep() frees those, and nothing else is
+ * done with the pool before that. */
 void slab_drop(struct pool *pool, struct slab *slab);
+void slabs_sweep(struct pool *pool);
 /* The pool ends: what is in quarantine stays there, see alloc_rest(). */
 void slabs_rest(struct pool *pool);
 /* Idle slabs down to the reserve, those that are idle since `before` or longer. Bytes. */

@@ -149,19 +149,31 @@ int slab_add(struct pool *pool, struct alloc *alloc, struct failure *failure) {
 }
 
 void slab_drop(struct pool *pool, struct slab *slab) {
-        size_t index = slab_index(pool, slab->alloc->dma_addr) - 1;
-
         slab_unlist(pool, slab);
-        pool->n_slabs--;
-        memmove(&pool->slabs[index], &pool->slabs[index + 1], (pool->n_slabs - index) * sizeof(struct slab *));
         pool->bytes -= slab->alloc->size;
         pool->n_blocks -= slab->n;
         pool->n_free -= slab->n;
-        if (slab->rests)
-                alloc_rest(slab->alloc);
-        else
-                alloc_free(slab->alloc);
-        free(slab);
+        slab->dropped = true;
+}
+
+/* All at once: closing the gap of each would take minutes where there are many. */
+void slabs_sweep(struct pool *pool) {
+        size_t i, kept = 0;
+        struct slab *slab;
+
+        for (i = 0; i < pool->n_slabs; i++) {
+                slab = pool->slabs[i];
+                if (!slab->dropped) {
+                        pool->slabs[kept++] = slab;
+                        continue;
+                }
+                if (slab->rests)
+                        alloc_rest(slab->alloc);
+                else
+                        alloc_free(slab->alloc);
+                free(slab);
+        }
+        pool->n_slabs = kept;
 }
 
 void slabs_rest(struct pool *pool) {
@@ -191,6 +203,8 @@ uint64_t slabs_drop(struct pool *pool, uint64_t before) {
                 bytes += slab->alloc->size;
                 slab_drop(pool, slab);
         }
+        if (bytes)
+                slabs_sweep(pool);
         pool_look_spare(pool);
         return bytes;
 }
