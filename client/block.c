@@ -18,7 +18,7 @@ static inline bool flags_are_plain(unsigned flags) {
 
 /* Mark what came in in bulk, as far as it is the pool's and not in it already. With the magazine begun, or seized. */
 static void __attribute__((noinline)) mark(const struct dmab_pool *pool, struct magazine *magazine) {
-        uint32_t n = magazine_load(&magazine->n), i = magazine->marked < n ? magazine->marked : n;
+        uint32_t n = magazine_load(&magazine->n), i = magazine_marked(magazine);
 
         while (i < n) {
                 uint8_t *state = shadow_state_sure(&pool->shadow, magazine->vaddrs[i]);
@@ -33,7 +33,7 @@ static void __attribute__((noinline)) mark(const struct dmab_pool *pool, struct 
                 magazine->vaddrs[i] = magazine->vaddrs[n];
                 magazine->dmas[i] = magazine->dmas[n];
         }
-        magazine->marked = n;
+        magazine->limit = magazine->size;
         magazine_store(&magazine->n, n);
 }
 
@@ -51,7 +51,6 @@ void pool_flush(struct dmab_pool *pool, struct magazine *magazine, uint32_t keep
                 lease_put(pool, magazine->vaddrs[i], &hint);
         memmove(magazine->vaddrs, magazine->vaddrs + gone, keep * sizeof(*magazine->vaddrs));
         memmove(magazine->dmas, magazine->dmas + gone, keep * sizeof(*magazine->dmas));
-        magazine->marked = keep;
         magazine_store(&magazine->n, keep);
         magazine->flushes++;
 }
@@ -250,12 +249,10 @@ static int __attribute__((noinline)) give_one(struct dmab_pool *pool, void *vadd
 static inline __attribute__((always_inline)) int release(struct dmab_pool *pool, void *vaddr, dmab_addr_t dma) {
         struct magazine *magazine = magazine_find(pool->slot);
         uint8_t *state;
-        uint32_t n;
 
         if (likely(magazine && magazine_begin(magazine))) {
                 state = state_of_busy(pool, vaddr, dma);
-                n = magazine_load(&magazine->n);
-                if (likely(state && n < magazine->size && n <= magazine->marked)) {
+                if (likely(state && magazine_load(&magazine->n) < magazine->limit)) {
                         magazine_push(magazine, vaddr, dma, state);
                         magazine_end(magazine);
                         return 0;
@@ -330,8 +327,8 @@ static inline bool push_one_span(const struct dmab_pool *pool, struct magazine *
         if (!look(slab, pool->shadow.mask, n, (const uint64_t *)vaddrs, dmas, (uint64_t *)magazine->vaddrs + first,
                   magazine->dmas + first))
                 return false;
-        if (magazine->marked > first)
-                magazine->marked = first;
+        magazine->marked = magazine_marked(magazine);
+        magazine->limit = 0;
         magazine_store(&magazine->n, first + n);
         return true;
 }
@@ -351,7 +348,6 @@ static bool push_singly(const struct dmab_pool *pool, struct magazine *magazine,
                 if (unlikely(!state)) {
                         for (uint32_t pushed = before; pushed < before + i; pushed++)
                                 magazine_store(shadow_state_sure(&pool->shadow, magazine->vaddrs[pushed]), BLOCK_BUSY);
-                        magazine->marked = before;
                         magazine_store(&magazine->n, before);
                         return false;
                 }

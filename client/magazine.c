@@ -203,7 +203,7 @@ struct magazine *magazine_make(struct dmab_pool *pool) {
         if (!magazine)
                 return NULL;
         memset(magazine, 0, offsetof(struct magazine, vaddrs));
-        magazine->size = pool->thread_blocks;
+        magazine->size = magazine->limit = pool->thread_blocks;
         magazine->pool = pool;
         pthread_mutex_lock(&lock);
         if (!table_fit(pool->slot)) {

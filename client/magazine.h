@@ -25,9 +25,10 @@ struct dmab_pool;
 enum { MAGAZINE_MAX = 256, MAGAZINE_PAD = 8 /* so that the arrays do not alias in the cache */ };
 
 struct magazine {
-        uint32_t n;      /* blocks in it; the thread's */
+        uint32_t n;      /* blocks in it */
+        uint32_t limit;  /* to which single ones are put in: size while all blocks are marked, else 0 */
         uint32_t size;   /* the most */
-        uint32_t marked; /* of the first so many, the states are BLOCK_FREE; may be more than n */
+        uint32_t marked; /* when limit is 0: so many of the first are; may be more than n */
         uint32_t busy;   /* the thread is at work on it */
         uint32_t drain;  /* others need it: leave it alone */
         uint64_t refills, flushes;
@@ -85,15 +86,21 @@ static inline void magazine_pop(struct magazine *magazine, const struct shadow *
         magazine_store(&magazine->n, n);
 }
 
-/* Into a magazine that is begun, not full, and of which all blocks are marked. */
+/* Into a magazine that is begun and has less than its limit. */
 static inline void magazine_push(struct magazine *magazine, void *vaddr, dmab_addr_t dma, uint8_t *state) {
         uint32_t n = magazine_load(&magazine->n);
 
         magazine->vaddrs[n] = vaddr;
         magazine->dmas[n] = dma;
         magazine_store(state, BLOCK_FREE);
-        magazine->marked = n + 1;
         magazine_store(&magazine->n, n + 1);
+}
+
+/* How many of the first are marked. */
+static inline uint32_t magazine_marked(const struct magazine *magazine) {
+        uint32_t n = magazine_load(&magazine->n);
+
+        return magazine->limit || magazine->marked > n ? n : magazine->marked;
 }
 
 /* n pointers or addresses, without a call: for the compiler, the size of a piece is known. */
@@ -110,14 +117,14 @@ static inline void magazine_copy(void *to, const void *from, size_t n) {
 /* n of them, from a magazine that is begun and has as many. */
 static inline void magazine_pop_bulk(struct magazine *magazine, const struct shadow *shadow, size_t n, void **ret_vaddrs,
                                      dmab_addr_t *ret_dmas) {
-        uint32_t rest = magazine_load(&magazine->n) - n;
+        uint32_t rest = magazine_load(&magazine->n) - n, marked = magazine_marked(magazine);
 
-        for (uint32_t i = rest; i < magazine->marked && i < rest + n; i++)
+        for (uint32_t i = rest; i < marked; i++)
                 magazine_store(shadow_state_sure(shadow, magazine->vaddrs[i]), BLOCK_BUSY);
         magazine_copy(ret_vaddrs, magazine->vaddrs + rest, n);
         magazine_copy(ret_dmas, magazine->dmas + rest, n);
-        if (magazine->marked > rest)
-                magazine->marked = rest;
+        if (rest <= marked)
+                magazine->limit = magazine->size;
         magazine_store(&magazine->n, rest);
 }
 

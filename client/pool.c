@@ -450,6 +450,7 @@ int pool_sleep(struct dmab_pool *pool) {
 
         if (r)
                 return r;
+        refill_stop(pool);
         refill_give_back(pool, 0);
         pthread_mutex_lock(&pool->lock);
         number = pool->number;

@@ -328,8 +328,7 @@ static int refuse_to_overtake(struct dmab_pool *pool) {
 static struct magazine *own_magazine(const struct dmab_pool *pool) {
         struct magazine *magazine = magazine_find(pool->slot);
 
-        return magazine && !magazine_load(&magazine->drain) && magazine->marked >= magazine_load(&magazine->n) ? magazine
-                                                                                                               : NULL;
+        return magazine && !magazine_load(&magazine->drain) && magazine->limit ? magazine : NULL;
 }
 
 /* Up to half of it, so that blocks that are given back find room. What the leases have is for all threads. */
@@ -342,7 +341,6 @@ static void fill(struct dmab_pool *pool, struct magazine *magazine, size_t least
         if (more < least)
                 more = least;
         lease_take(pool, more, BLOCK_FREE, magazine->vaddrs + n, magazine->dmas + n);
-        magazine->marked = n + more;
         magazine_store(&magazine->n, n + more);
         magazine->refills++;
 }
@@ -465,5 +463,7 @@ void refill_stop(struct dmab_pool *pool) {
         agent_unwatch(pool->dmab->agent, &pool->watch);
         if (agent_cancel(pool->dmab->agent, &pool->asking) && !pool->dead)
                 take_what_was_given_up(pool);
+        pthread_mutex_lock(&pool->lock);
         pool->is_asking = false;
+        pthread_mutex_unlock(&pool->lock);
 }

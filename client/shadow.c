@@ -25,6 +25,7 @@ static int reserve(struct shadow *shadow, const struct memory *memory) {
                 return no_memory();
         madvise(at, memory->size >> shadow->shift, MADV_NOHUGEPAGE);
         shadow->states = at;
+        shadow->bias = (uintptr_t)at - (memory->start >> shadow->shift); /* the start is a multiple of 1 GiB */
         __atomic_store_n(&shadow->start, memory->start, __ATOMIC_RELAXED);
         __atomic_store_n(&shadow->size, memory->size, __ATOMIC_RELEASE);
         return 0;

@@ -21,6 +21,7 @@ struct shadow {
         uintptr_t start; /* of the session's range */
         size_t size;     /* atomic; 0: not made yet, and then nothing is found */
         uint8_t *states; /* enum block_state; atomic */
+        uintptr_t bias;  /* the state of the block at vaddr is at bias + (vaddr >> shift) */
         unsigned shift;  /* blocks begin at multiples of 1 << shift */
         uintptr_t mask;
 };
@@ -31,12 +32,12 @@ static inline uint8_t *shadow_state(const struct shadow *shadow, const void *vad
 
         if (offset >= __atomic_load_n(&shadow->size, __ATOMIC_ACQUIRE) || offset & shadow->mask)
                 return NULL;
-        return shadow->states + (offset >> shadow->shift);
+        return (uint8_t *)(shadow->bias + ((uintptr_t)vaddr >> shadow->shift));
 }
 
 /* Of an address that is known to be right. */
 static inline uint8_t *shadow_state_sure(const struct shadow *shadow, const void *vaddr) {
-        return shadow->states + (((uintptr_t)vaddr - shadow->start) >> shadow->shift);
+        return (uint8_t *)(shadow->bias + ((uintptr_t)vaddr >> shadow->shift));
 }
 
 void shadow_init(struct shadow *shadow, unsigned shift);
