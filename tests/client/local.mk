@@ -5,6 +5,7 @@ TESTS += $(client_scripts)
 
 if HAVE_CMOCKA
 client_tests = \
+	tests/client/any-model \
 	tests/client/any-test \
 	tests/client/connect-test \
 	tests/client/daemon-test \
@@ -40,6 +41,10 @@ tests_client_hugetlb_test_LDADD = $(client_test_libs)
 tests_client_kill_test_SOURCES = tests/client/kill-test.c
 tests_client_kill_test_CFLAGS = $(client_test_cflags)
 tests_client_kill_test_LDADD = $(client_test_libs)
+
+tests_client_any_model_SOURCES = tests/client/any-model.c
+tests_client_any_model_CFLAGS = $(client_test_cflags)
+tests_client_any_model_LDADD = $(client_test_libs) -lm
 
 tests_client_any_test_SOURCES = tests/client/any-test.c
 tests_client_any_test_CFLAGS = $(client_test_cflags)
