@@ -89,17 +89,15 @@ fi
 # ---- a daemon that goes away ----
 # Another one takes its place at the same socket, for as long as top needs.
 mkdir "$directory/state"
-cat >"$directory/script" <<'END'
-"$1/dmabrokerd" --source sim --socket "$2/sock" --state-dir "$2/state" >/dev/null 2>&1 &
-pid=$!
-until "$1/dmabrokerctl" --socket "$2/sock" version >/dev/null 2>&1; do :; done
-echo $pid
-END
 daemon() {
-        sh "$directory/script" "$TOP_BUILDDIR" "$directory"
+        "$TOP_BUILDDIR/dmabrokerd" --source sim --socket "$directory/sock" --state-dir "$directory/state" >"$directory/log" 2>&1 &
+        pid=$!
+        started="$started $pid"
+        until "$CTL" --socket "$directory/sock" version >/dev/null 2>&1; do
+                kill -0 "$pid" 2>/dev/null || fail "the daemon does not start: $(cat "$directory/log")"
+        done
 }
-pid=$(daemon)
-started="$started $pid"
+daemon
 mkfifo "$directory/json2"
 "$CTL" --socket "$directory/sock" top --json --interval 0.1 >"$directory/json2" 2>"$directory/err" &
 reader=$!
@@ -117,9 +115,8 @@ until_object() {
         fail "top has ended instead of saying $1: $(cat "$directory/err")"
 }
 until_object '{"error":*'
-while [ -e "$directory/sock" ]; do :; done
-pid=$(daemon)
-started="$started $pid"
+wait "$pid"
+daemon
 until_object '{"time_ms"*"seconds":*'
 kill "$reader"
 wait "$reader"
