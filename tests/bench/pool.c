@@ -22,6 +22,7 @@
 
 enum {
         N_RUNS = 201,
+        N_LEAST = 7,
         BLOCK = 2048,
         PAIRS = 20000,
         BURST = 64,
@@ -141,35 +142,44 @@ static double list_time(struct list *list) {
         return (double)(table_now() - start) / (PAIRS);
 }
 
-struct two {
-        pthread_barrier_t barrier;
-        dmab_pool_t *pool;
-        struct list *list;
-        double pool_runs[N_RUNS], list_runs[N_RUNS];
-        bool is_second;
+/* When a turn began and ended, and what it took. */
+struct turn {
+        uint64_t start, end;
+        double time;
 };
 
-static double both(struct two *two, double (*fn)(void *), void *with) {
-        pthread_barrier_wait(&two->barrier);
-        return fn(with);
+enum { ON_POOL, ON_LIST, KINDS };
+
+struct two {
+        unsigned arrived; /* atomic */
+        dmab_pool_t *pool;
+        struct list *list;
+        struct turn turns[2][KINDS][N_RUNS]; /* of each thread */
+};
+
+/* Both begin at once: woken up, one of them would be done before the other one begins. */
+static void meet(struct two *two) {
+        unsigned arrived = __atomic_add_fetch(&two->arrived, 1, __ATOMIC_ACQ_REL), all = (arrived + 1) / 2 * 2;
+
+        while (__atomic_load_n(&two->arrived, __ATOMIC_ACQUIRE) < all)
+                ;
 }
 
-static double pool_turn(void *pool) {
-        return pair_time(pool);
+static void take_turns(struct two *two, int thread) {
+        for (int run = 0; run < N_RUNS; run++)
+                for (int kind = 0; kind < KINDS; kind++) {
+                        struct turn *turn = &two->turns[thread][kind][run];
+
+                        meet(two);
+                        turn->start = table_now();
+                        turn->time = kind == ON_POOL ? pair_time(two->pool) : list_time(two->list);
+                        turn->end = table_now();
+                }
 }
 
-static double list_turn(void *list) {
-        return list_time(list);
-}
-
-static void *second_thread(void *pointer) {
-        struct two *two = pointer;
-
+static void *second_thread(void *two) {
         pin(1);
-        for (int run = 0; run < N_RUNS; run++) {
-                both(two, pool_turn, two->pool);
-                both(two, list_turn, two->list);
-        }
+        take_turns(two, 1);
         return NULL;
 }
 
@@ -184,15 +194,26 @@ static void two_threads(struct broker *broker, struct two *two) {
         }
         two->pool = broker->pool;
         two->list = &list;
-        pthread_barrier_init(&two->barrier, NULL, 2);
         if (pthread_create(&thread, NULL, second_thread, two))
                 errx(1, "cannot start a thread");
-        for (int run = 0; run < N_RUNS; run++) {
-                two->pool_runs[run] = both(two, pool_turn, two->pool);
-                two->list_runs[run] = both(two, list_turn, two->list);
-        }
+        take_turns(two, 0);
         pthread_join(thread, NULL);
-        pthread_barrier_destroy(&two->barrier);
+}
+
+/* The median of the turns during which the other thread was at work for four fifths of the time at least: on a busy machine
+ * others do not show what two threads do to each other. NAN: there were not enough of them. */
+static double median_of_both(const struct two *two, int kind) {
+        double times[N_RUNS];
+        size_t n = 0;
+
+        for (int run = 0; run < N_RUNS; run++) {
+                const struct turn *a = &two->turns[0][kind][run], *b = &two->turns[1][kind][run];
+                uint64_t start = a->start > b->start ? a->start : b->start, end = a->end < b->end ? a->end : b->end;
+
+                if (end > start && (end - start) * 5 >= (a->end - a->start) * 4)
+                        times[n++] = a->time;
+        }
+        return n >= N_LEAST ? table_median(times, n) : NAN;
 }
 
 /* The other process works on the same pool until its end of the pipe is closed. */
@@ -263,7 +284,7 @@ int main(int argc, char **argv) {
         static double pair[2][N_RUNS], burst[2][N_RUNS], bulk[2][N_RUNS], processes[N_RUNS];
         static struct two two;
         struct broker broker;
-        double alone;
+        double alone, together;
         bool has_dpdk;
 
         broker_start(&broker);
@@ -286,9 +307,9 @@ int main(int argc, char **argv) {
               "<= 1.2x");
         two_threads(&broker, &two);
         two_processes(&broker, processes);
-        print("P3", "two threads on one pool", "one thread", alone, table_median(two.pool_runs, N_RUNS), 1.2, "<= 1.2x");
-        print("P3", "two threads on one pool", "spinlock and list", table_median(two.list_runs, N_RUNS),
-              table_median(two.pool_runs, N_RUNS), 0.2, "<= 0.2x");
+        together = median_of_both(&two, ON_POOL);
+        print("P3", "two threads on one pool", "one thread", alone, together, 1.2, "<= 1.2x");
+        print("P3", "two threads on one pool", "spinlock and list", median_of_both(&two, ON_LIST), together, 0.2, "<= 0.2x");
         print("P3", "two processes on one pool", "one thread", alone, table_median(processes, N_RUNS), 1.2, "<= 1.2x");
         dmab_disconnect(broker.dmab);
         return test_daemon_end(broker.daemon) < 0;
