@@ -30,6 +30,11 @@ bench_programs += tests/bench/lease
 tests_bench_lease_SOURCES = tests/bench/lease.c
 tests_bench_lease_LDADD = libdmabroker.la libtable.la libpeer-dpdk.la libtest.la -lm
 
+# P14, as far as it is about starting.
+bench_programs += tests/bench/startup
+tests_bench_startup_SOURCES = tests/bench/startup.c
+tests_bench_startup_LDADD = libdmabroker.la libtable.la libpeer-dpdk.la libtest.la -lm
+
 # P8 and P9; the peers Redis and OVSDB are taken from the PATH when they are installed.
 bench_programs += tests/bench/rpc
 tests_bench_rpc_SOURCES = tests/bench/rpc.c
