@@ -114,25 +114,44 @@ static enum ctl_status run_command(struct ctl *ctl, json_t *result, size_t comma
         return (enum ctl_status)wait_for_child(pid, &signals);
 }
 
-static enum ctl_status keep(struct ctl *ctl, json_t *result, void (*show)(json_t *result), size_t command) {
-        if (ctl->n_operands > command)
-                return run_command(ctl, result, command);
+/* ---- the whole ---- */
+
+static enum ctl_status keep(struct ctl *ctl, const struct holding *holding, json_t *result) {
+        if (ctl->n_operands > holding->command)
+                return run_command(ctl, result, holding->command);
         if (ctl->json)
                 ctl_print_json(result);
         else
-                (show ? show : show_pairs)(result);
+                (holding->show ? holding->show : show_pairs)(result);
         return wait_for_signal();
 }
 
-enum ctl_status hold(struct ctl *ctl, const char *method, json_t *params, const char *of, void (*show)(json_t *result),
-                     size_t command) {
-        json_t *known = json_incref(json_object_get(params, of)), *result;
-        enum ctl_status status = ctl_call(ctl, method, params, &result);
+/* Somebody else may have done it already, or the daemon may be gone: then there is nothing to be said. */
+static void give_back(struct ctl *ctl, const struct holding *holding, json_t *result) {
+        json_t *params = json_object();
+        char *text;
+
+        json_object_set(params, holding->handle, json_object_get(result, holding->handle));
+        if (strstr(holding->undo, ".destroy"))
+                json_object_set_new(params, "force", json_true());
+        text = json_dumps(params, JSON_COMPACT);
+        dmab_set_reconnect_timeout(ctl->dmab, 0);
+        if (text)
+                dmab_call(ctl->dmab, holding->undo, text, NULL);
+        free(text);
+        json_decref(params);
+}
+
+enum ctl_status hold(struct ctl *ctl, const struct holding *holding, json_t *params) {
+        json_t *known = json_incref(json_object_get(params, holding->of)), *result;
+        enum ctl_status status = ctl_call(ctl, holding->method, params, &result);
 
         if (status == CTL_OK) {
                 if (known)
-                        json_object_set(result, of, known);
-                status = keep(ctl, result, show, command);
+                        json_object_set(result, holding->of, known);
+                status = keep(ctl, holding, result);
+                if (holding->undo)
+                        give_back(ctl, holding, result);
                 json_decref(result);
         }
         json_decref(known);

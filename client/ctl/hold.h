@@ -4,14 +4,22 @@
 
 #include "client/ctl/ctl.h"
 
-/* Call a method that takes something, with params, which are released, and hold what it answers. `of` is the parameter that
- * is told with the answer: the device, the pool.
+struct holding {
+        const char *method;
+        const char *of;      /* the parameter that is told with the answer: the device, the pool */
+        const char *undo;    /* the method that gives it back; NULL: the end of the session does */
+        const char *handle;  /* ... and the member of the answer that it takes */
+        void (*show)(json_t *result); /* NULL: member by member */
+        size_t command;      /* operands from this one on are a command */
+};
+
+/* Call a method that takes something, with params, which are released, show what it answers, and wait to be interrupted.
  *
- * The answer is shown, by `show` or if that is NULL member by member, and then this waits to be interrupted. With operands
- * from `command` on, these are run as a command instead, whose status becomes the result when it ends. It finds each member
- * of the answer that is text or a number in its environment, block_size in DMABROKER_BLOCK_SIZE, and of a list the
- * addresses. */
-enum ctl_status hold(struct ctl *ctl, const char *method, json_t *params, const char *of, void (*show)(json_t *result),
-                     size_t command);
+ * If there is a command, run it instead; its status becomes the result when it ends. It finds each member of the answer that is
+ * text or a number in its environment, block_size in DMABROKER_BLOCK_SIZE, and of a list the addresses.
+ *
+ * What lives as long as its device, which may be another session's, is given back in the end; with force where there is
+ * such a thing. */
+enum ctl_status hold(struct ctl *ctl, const struct holding *holding, json_t *params);
 
 #endif

@@ -171,10 +171,9 @@ static enum ctl_status map_params(struct ctl *ctl, json_t *params) {
 /* ---- actions ---- */
 
 /* Hold or call, or release the parameters when these are not right. */
-static enum ctl_status hold_if(enum ctl_status status, struct ctl *ctl, const char *method, json_t *params, const char *of,
-                               size_t command) {
+static enum ctl_status hold_if(enum ctl_status status, struct ctl *ctl, const struct holding *holding, json_t *params) {
         if (status == CTL_OK)
-                return hold(ctl, method, params, of, NULL, command);
+                return hold(ctl, holding, params);
         json_decref(params);
         return status;
 }
@@ -187,6 +186,9 @@ static enum ctl_status call_if(enum ctl_status status, struct ctl *ctl, const ch
 }
 
 static enum ctl_status create(struct ctl *ctl) {
+        static const struct holding holding = {
+                .method = "bounce.create", .of = "device", .undo = "bounce.destroy", .handle = "bounce", .command = 2
+        };
         json_t *params = json_object(), *device = json_object();
         enum ctl_status status = create_params(ctl, params, device);
         uint64_t handle = 0;
@@ -196,19 +198,23 @@ static enum ctl_status create(struct ctl *ctl) {
         else
                 json_decref(device);
         json_object_set_new(params, "device", json_integer((json_int_t)handle));
-        return hold_if(status, ctl, "bounce.create", params, "device", 2);
+        return hold_if(status, ctl, &holding, params);
 }
 
 static enum ctl_status map(struct ctl *ctl) {
+        static const struct holding holding = {
+                .method = "bounce.map", .of = "bounce", .undo = "bounce.unmap", .handle = "mapping", .command = 3
+        };
         json_t *params;
         enum ctl_status status = bounce_params(ctl, &params);
 
         if (status != CTL_OK)
                 return status;
-        return hold_if(map_params(ctl, params), ctl, "bounce.map", params, "bounce", 3);
+        return hold_if(map_params(ctl, params), ctl, &holding, params);
 }
 
 static enum ctl_status lease(struct ctl *ctl) {
+        static const struct holding holding = { .method = "bounce.lease", .of = "bounce", .command = 2 };
         json_t *params;
         enum ctl_status status = bounce_params(ctl, &params);
 
@@ -217,7 +223,7 @@ static enum ctl_status lease(struct ctl *ctl) {
         status = ctl_param_uint(ctl, "--slots", params, "slots");
         if (status == CTL_OK)
                 status = ctl_param_waiting(ctl, params);
-        return hold_if(status, ctl, "bounce.lease", params, "bounce", 2);
+        return hold_if(status, ctl, &holding, params);
 }
 
 static enum ctl_status tell(struct ctl *ctl, const char *method) {

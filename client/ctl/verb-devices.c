@@ -174,10 +174,11 @@ static enum ctl_status list(struct ctl *ctl) {
 }
 
 static enum ctl_status open_device(struct ctl *ctl) {
+        static const struct holding holding = { .method = "device.open", .of = "name", .command = 2 };
         json_t *params;
         enum ctl_status status = devices_open_params(ctl, ctl->operands[1], &params);
 
-        return status == CTL_OK ? hold(ctl, "device.open", params, "name", NULL, 2) : status;
+        return status == CTL_OK ? hold(ctl, &holding, params) : status;
 }
 
 /* Call with the device of the first operand. params is consumed; *ret as from ctl_call(). */

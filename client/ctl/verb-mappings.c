@@ -75,6 +75,9 @@ static enum ctl_status map_params(struct ctl *ctl, json_t *params) {
 }
 
 static enum ctl_status map(struct ctl *ctl) {
+        static const struct holding holding = {
+                .method = "mapping.map", .of = "device", .undo = "mapping.unmap", .handle = "mapping", .command = 2
+        };
         json_t *params = json_object();
         enum ctl_status status = map_params(ctl, params);
         uint64_t device;
@@ -86,7 +89,7 @@ static enum ctl_status map(struct ctl *ctl) {
                 return status;
         }
         json_object_set_new(params, "device", json_integer((json_int_t)device));
-        return hold(ctl, "mapping.map", params, "device", NULL, 2);
+        return hold(ctl, &holding, params);
 }
 
 static enum ctl_status unmap(struct ctl *ctl) {

@@ -129,6 +129,9 @@ static enum ctl_status create_params(struct ctl *ctl, json_t *params, json_t *de
 }
 
 static enum ctl_status create(struct ctl *ctl) {
+        static const struct holding holding = {
+                .method = "pool.create", .of = "device", .undo = "pool.destroy", .handle = "pool", .command = 3
+        };
         json_t *params = json_object(), *device = json_object();
         enum ctl_status status = create_params(ctl, params, device);
         uint64_t handle;
@@ -142,7 +145,7 @@ static enum ctl_status create(struct ctl *ctl) {
                 return status;
         }
         json_object_set_new(params, "device", json_integer((json_int_t)handle));
-        return hold(ctl, "pool.create", params, "device", NULL, 3);
+        return hold(ctl, &holding, params);
 }
 
 /* ---- blocks ---- */
@@ -162,6 +165,7 @@ static void show_blocks(json_t *result) {
 }
 
 static enum ctl_status alloc(struct ctl *ctl) {
+        static const struct holding holding = { .method = "pool.alloc", .of = "pool", .show = show_blocks, .command = 2 };
         json_t *params;
         enum ctl_status status = pool_params(ctl, &params);
 
@@ -174,10 +178,11 @@ static enum ctl_status alloc(struct ctl *ctl) {
                 json_decref(params);
                 return status;
         }
-        return hold(ctl, "pool.alloc", params, "pool", show_blocks, 2);
+        return hold(ctl, &holding, params);
 }
 
 static enum ctl_status lease(struct ctl *ctl) {
+        static const struct holding holding = { .method = "pool.lease", .of = "pool", .command = 3 };
         json_t *params;
         uint64_t count;
         enum ctl_status status = ctl_parse_uint(ctl, "COUNT", ctl->operands[2], &count);
@@ -194,7 +199,7 @@ static enum ctl_status lease(struct ctl *ctl) {
                 json_decref(params);
                 return status;
         }
-        return hold(ctl, "pool.lease", params, "pool", NULL, 3);
+        return hold(ctl, &holding, params);
 }
 
 static enum ctl_status free_blocks(struct ctl *ctl) {

@@ -185,5 +185,11 @@ held 8 pools create ring 64 --device nic --mask 64 --reserve 1
 "$CTL" devices close "$(member device)" --force >"$directory/closed" || fail "closing by force fails"
 expect ring "$(column "$directory/closed" 1 NAME)" NAME
 release 8
+
+# What is held ends with who holds it, also when its device goes on: an allocation keeps it.
+"$CTL" pools create ring 64 --device nic -- true || fail "a pool for a device that is there already fails"
+"$CTL" bounces create 64K --device nic -- true || fail "a bounce pool for a device that is there already fails"
+expect 1 "$("$CTL" pools | wc -l)" "lines of pools in the end"
+expect 1 "$("$CTL" bounces | wc -l)" "lines of bounce pools in the end"
 "$CTL" free "$alloc" || fail "free fails"
 "$CTL" check >/dev/null || fail "check finds something"
