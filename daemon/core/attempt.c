@@ -395,8 +395,12 @@ bool request_possible(struct request *request) {
         struct window *window;
         uint64_t free_bytes, largest;
 
-        if (request->device->reserve && request->kind == REQUEST_ALLOC)
-                return arena_find(request->device->reserve, &request->want, &block) == 0;
+        if (request->device->reserve && request->kind == REQUEST_ALLOC) {
+                if (arena_find(request->device->reserve, &request->want, &block) == 0)
+                        return true;
+                request_explain(request);
+                return false;
+        }
         if (request->kind == REQUEST_ALLOC)
                 LL_FOREACH(request->owner->windows, window)
                         if (arena_find(window->arena, &request->want, &block) == 0)

@@ -51,6 +51,9 @@ static void request_finish(struct request *request, bool failed) {
         struct broker *broker = request->owner->broker;
 
         request_leave(request);
+        /* Without a reason it would pass for a success. */
+        if (failed && !request->failure.error)
+                failure_set(&request->failure, REASON_source_unavailable, "The request could not be served");
         if (failed) {
                 broker->counters[COUNTER_alloc_failures]++;
                 key_forget(request->owner, request->key);

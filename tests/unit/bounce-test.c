@@ -1262,6 +1262,25 @@ static void test_slots_that_come_back_wake_whoever_waits_for_the_memory(void **s
         fixture_stop(&f);
 }
 
+static void test_a_pool_in_a_full_reserve_is_refused_behind_those_who_wait(void **state) {
+        struct fixture f;
+        struct answer reserved = {}, waiting = {}, to;
+        uint64_t device;
+
+        fixture_start(&f, HIGH_LAYOUT, NULL);
+        device = fixture_open(&f.caller, &(struct device_options){});
+        device_reserve(&f.caller, &(struct reserve_request){ .device = device, .size = 2 * MIB }, answer, &reserved);
+        fixture_settle(&f);
+        answer_handle(&reserved);
+        fixture_alloc(&f, &f.caller, &(struct alloc_request){ .device = device, .size = 2 * MIB });
+        coherent_alloc(&f.caller, &(struct alloc_request){ .device = device, .size = MIB, .wait_ms = 1000 }, answer, &waiting);
+        fixture_settle(&f);
+        assert_false(waiting.given);
+        to = ask_pool(&f, &(struct bounce_options){ .device = device, .size = 64 * KIB });
+        require_refused(&to, REASON_no_memory);
+        fixture_stop(&f);
+}
+
 /* ---- leases ---- */
 
 static void test_a_lease_is_a_run_of_slots_an_area_by_default(void **state) {
@@ -1546,6 +1565,7 @@ int main(void) {
                 cmocka_unit_test(test_growing_for_a_request_is_not_another_one_that_waits),
                 cmocka_unit_test(test_a_pool_of_a_device_with_a_reserve_grows_in_the_reserve),
                 cmocka_unit_test(test_a_device_with_a_reserve_gets_its_unused_parts_back),
+                cmocka_unit_test(test_a_pool_in_a_full_reserve_is_refused_behind_those_who_wait),
                 cmocka_unit_test(test_a_request_for_a_reserve_leaves_others_their_unused_parts),
                 cmocka_unit_test(test_slots_that_come_back_wake_whoever_waits_for_the_memory),
                 cmocka_unit_test(test_a_lease_is_a_run_of_slots_an_area_by_default),

@@ -1503,6 +1503,29 @@ static void test_a_device_with_a_reserve_gets_its_pools_idle_slabs_back(void **s
         stop(&f);
 }
 
+static void test_a_full_reserve_says_so_also_to_who_may_not_wait_behind_others(void **state) {
+        struct answer *to = calloc(3, sizeof(*to));
+        struct fixture f;
+        uint64_t pool;
+
+        start(&f, "16M@0x140000000", NULL);
+        pool = make(&f, (struct pool_options){ .size = 64 * KIB });
+        device_reserve(&f.caller, &(struct reserve_request){ .device = f.device, .size = 2 * MIB }, answer, &to[0]);
+        settle(&f);
+        assert_reason(&to[0].failure, REASON_NONE);
+        to[0] = (struct answer){};
+        coherent_alloc(&f.caller, &(struct alloc_request){ .device = f.device, .size = 2 * MIB }, answer, &to[0]);
+        assert_reason(&to[0].failure, REASON_NONE);
+        coherent_alloc(&f.caller, &(struct alloc_request){ .device = f.device, .size = MIB, .wait_ms = 1000 }, answer, &to[1]);
+        settle(&f);
+        assert_false(to[1].given);
+        coherent_alloc(&f.caller, &(struct alloc_request){ .device = f.device, .size = MIB }, answer, &to[2]);
+        assert_reason(&to[2].failure, REASON_no_memory);
+        refuse(&f, (struct pool_request){ .pool = pool, .count = 1 }, REASON_no_memory);
+        free(to);
+        stop(&f);
+}
+
 /* ---- tests: the same again ---- */
 
 static void test_the_same_key_gives_the_same_blocks_until_one_is_freed(void **state) {
@@ -1926,6 +1949,7 @@ int main(void) {
                 cmocka_unit_test(test_pools_that_both_need_memory_do_not_take_it_from_each_other_for_ever),
                 cmocka_unit_test(test_memory_that_a_pool_does_not_need_any_more_goes_to_who_waits_for_it),
                 cmocka_unit_test(test_a_device_with_a_reserve_gets_its_pools_idle_slabs_back),
+                cmocka_unit_test(test_a_full_reserve_says_so_also_to_who_may_not_wait_behind_others),
                 cmocka_unit_test(test_the_same_key_gives_the_same_blocks_until_one_is_freed),
                 cmocka_unit_test(test_the_same_key_gives_the_same_pool_and_the_same_lease),
                 cmocka_unit_test(test_a_key_gives_its_lease_again_when_no_other_could_be_had),
