@@ -462,22 +462,19 @@ static void recalled(struct watch *watch, uint64_t bytes) {
 }
 
 int area_sleep(struct bounce *bounce) {
-        struct region *region;
-        uint64_t lease;
-        int r = 0;
+        struct dmab *dmab = bounce->device->dmab;
+        int r;
 
-        if (bounce->device->dmab->agent)
-                agent_unwatch(bounce->device->dmab->agent, &bounce->watch);
+        if (__atomic_load_n(&dmab->agent, __ATOMIC_ACQUIRE))
+                agent_unwatch(dmab->agent, &bounce->watch);
         pthread_mutex_lock(&bounce->lock);
-        if (bounce->number)
-                r = destroy(bounce);
-        if (!r) {
-                for (unsigned i = 0; i < bounce->n_areas; i++)
-                        if (area_clear(bounce, bounce->areas[i], true, &region, &lease))
-                                region_release(bounce->device->dmab, region);
+        shrink(bounce);
+        r = bounce->slots ? 1 : bounce->number ? destroy(bounce) : 0;
+        /* What the daemon has forgotten is gone, too. */
+        if (!r || r == -ESTALE)
                 bounce->number = 0;
-                __atomic_store_n(&bounce->changes, bounce->changes + 1, __ATOMIC_RELEASE);
-        }
+        else if (bounce->number)
+                agent_watch(dmab->agent, &bounce->watch, bounce->number);
         pthread_mutex_unlock(&bounce->lock);
         return r;
 }

@@ -117,7 +117,7 @@ int area_grow(struct bounce *bounce, size_t n, unsigned changes);
 /* Choose the sizes. -EBUSY: there is memory already; -EINVAL. */
 int area_set_sizes(struct bounce *bounce, size_t size, size_t max_size, size_t slot_size);
 
-/* Give everything back; the next mapping begins anew. Nothing may be mapped. */
+/* Give everything back; the next mapping begins anew. 1: not all, since something is mapped. -errno with a sentence. */
 int area_sleep(struct bounce *bounce);
 
 #endif

@@ -202,7 +202,8 @@ static int close_device(dmab_device_t *device, bool force) {
                 r = any_sleep(device);
         if (!r && !force)
                 r = streaming_sleep(device);
-        if (r)
+        /* A device that the daemon has forgotten goes like any other, whatever forgot it first. */
+        if (r && r != -ESTALE)
                 return r;
         pools_report(device->dmab, device, "when the device was closed by force");
         streaming_report(device, "when it was closed by force");

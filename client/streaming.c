@@ -77,10 +77,16 @@ static size_t count_mapped(const struct dmab_device *device, struct tracked *ret
 
 int streaming_sleep(struct dmab_device *device) {
         struct tracked one;
-        size_t n = count_mapped(device, &one);
+        size_t n;
+        int r;
 
+        /* Others may map meanwhile: a device that is not closed in the end is theirs to use. */
+        do {
+                n = count_mapped(device, &one);
+                r = n ? -EBUSY : area_sleep(&device->streaming->bounce);
+        } while (r == 1);
         if (!n)
-                return area_sleep(&device->streaming->bounce);
+                return r;
         return error_set_reason(EBUSY, "busy", "%s still has %zu mapping%s, such as the %zu bytes of %p at 0x%llx, %s",
                                 device->name, n, n == 1 ? "" : "s", one.size, one.buf, (unsigned long long)one.dma,
                                 bounce_direction_name(one.direction));

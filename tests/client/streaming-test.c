@@ -597,6 +597,41 @@ static void test_a_device_that_could_not_be_closed_maps_again(void **state) {
         assert_int_equal(dmab_device_close(device), 0);
 }
 
+struct mapper {
+        struct fixture *fixture;
+        bool stop; /* atomic */
+        size_t n, n_lost;
+};
+
+static void *map_and_unmap(void *pointer) {
+        struct mapper *mapper = pointer;
+        struct fixture *fixture = mapper->fixture;
+        dmab_addr_t dma;
+
+        while (!__atomic_load_n(&mapper->stop, __ATOMIC_RELAXED) && !mapper->n_lost) {
+                mapper->n_lost += dmab_map_single(fixture->device, fixture->buf, 5000, DMAB_FROM_DEVICE, &dma) ||
+                                  dmab_unmap_single(fixture->device, dma, 5000, DMAB_FROM_DEVICE);
+                mapper->n++;
+        }
+        return NULL;
+}
+
+static void test_a_close_that_fails_takes_no_mapping_from_another_thread(void **state) {
+        struct fixture *fixture = *state;
+        struct mapper mapper = { .fixture = fixture };
+        dmab_addr_t start;
+        pthread_t thread;
+
+        alloc(fixture->device, PAGE, &start);
+        assert_int_equal(pthread_create(&thread, NULL, map_and_unmap, &mapper), 0);
+        for (size_t i = 0; i < 1000 && !__atomic_load_n(&mapper.n_lost, __ATOMIC_RELAXED); i++)
+                assert_int_equal(dmab_device_close(fixture->device), -EBUSY);
+        __atomic_store_n(&mapper.stop, true, __ATOMIC_RELAXED);
+        pthread_join(thread, NULL);
+        assert_int_equal(mapper.n_lost, 0);
+        assert_true(mapper.n > 0);
+}
+
 /* ---- idle memory is given back ---- */
 
 static void test_idle_slots_go_back_when_memory_is_short(void **state) {
@@ -636,6 +671,36 @@ static void test_a_session_that_is_forgotten_maps_nothing_more(void **state) {
         assert_int_equal(r, -ESTALE);
         unmap(fixture->device, kept, 5000, DMAB_FROM_DEVICE);
         assert_int_equal(fixture->buf[4999], 0x22);
+}
+
+/* Asks the kernel, who answers where a load would be the end of the test. */
+static bool is_readable(const void *vaddr) {
+        int ends[2];
+        bool readable;
+
+        assert_int_equal(pipe(ends), 0);
+        readable = write(ends[1], vaddr, 1) == 1;
+        close(ends[0]);
+        close(ends[1]);
+        return readable;
+}
+
+static void test_a_device_that_is_forgotten_is_closed_whatever_it_had(void **state) {
+        struct fixture *fixture = *state;
+        dmab_device_t *mapped = open_device(fixture, "mapped", NULL), *small = open_device(fixture, "small", NULL);
+        dmab_addr_t start;
+        void *vaddr, *of_mapped = alloc(mapped, 4 * MIB, &start), *of_small = alloc(small, 4 * MIB, &start);
+
+        unmap(mapped, map(mapped, fixture->buf, 5000, DMAB_TO_DEVICE), 5000, DMAB_TO_DEVICE);
+        assert_int_equal(dmab_alloc(small, 100, 0, &vaddr, &start), 0);
+        assert_int_equal(dmab_free(small, vaddr), 0);
+        assert_true(is_readable(of_mapped) && is_readable(of_small));
+        assert_int_equal(test_daemon_kill(fixture->daemon), 0);
+        assert_int_equal(test_daemon_start_again(fixture->daemon), 0);
+        assert_int_equal(dmab_device_close(mapped), -ESTALE);
+        assert_false(is_readable(of_mapped));
+        assert_int_equal(dmab_device_close(small), -ESTALE);
+        assert_false(is_readable(of_small));
 }
 
 static void test_a_child_may_not_map_but_disconnect(void **state) {
@@ -764,8 +829,10 @@ int main(void) {
                 TEST(a_device_with_mappings_is_not_closed_and_names_one),
                 TEST(a_device_is_closed_by_force_whatever_is_mapped),
                 TEST(a_device_that_could_not_be_closed_maps_again),
+                TEST(a_close_that_fails_takes_no_mapping_from_another_thread),
                 TEST(idle_slots_go_back_when_memory_is_short),
                 TEST(a_session_that_is_forgotten_maps_nothing_more),
+                TEST(a_device_that_is_forgotten_is_closed_whatever_it_had),
                 TEST(a_child_may_not_map_but_disconnect),
                 TEST_DEBUG(debug_knows_what_is_mapped_in_place),
                 TEST_DEBUG(debug_refuses_overlaps_of_what_is_written),
