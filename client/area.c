@@ -27,14 +27,33 @@ static int no_memory(void) {
 
 /* ---- the object ---- */
 
-static unsigned count_own(size_t size) {
+/* The low bits that survive are those within a slot: the daemon makes slots no smaller either. */
+static unsigned choose_shift(const struct dmab_device *device, size_t slot_size) {
+        unsigned shift = (unsigned)__builtin_ctzl(slot_size);
+
+        while (device->min_align_mask >> shift)
+                shift++;
+        return shift;
+}
+
+static unsigned count_own(size_t size, unsigned slot_shift) {
+        size_t least = slot_shift > 16 ? (size_t)1 << slot_shift : OWN_AREA_LEAST;
         long n = sysconf(_SC_NPROCESSORS_ONLN);
 
         if (n > OWN_AREAS_MOST)
                 n = OWN_AREAS_MOST;
-        while (n > 1 && size / n < OWN_AREA_LEAST)
+        while (n > 1 && size / n < least)
                 n--;
         return n < 1 ? 1 : (unsigned)n;
+}
+
+static void choose_sizes(struct bounce *bounce, size_t size, size_t max_size, size_t slot_size) {
+        unsigned shift = choose_shift(bounce->device, slot_size);
+
+        bounce->size = size;
+        bounce->max_size = max_size;
+        __atomic_store_n(&bounce->n_own, count_own(size, shift), __ATOMIC_RELAXED);
+        __atomic_store_n(&bounce->slot_shift, shift, __ATOMIC_RELAXED);
 }
 
 static void recalled(struct watch *watch, uint64_t bytes);
@@ -42,12 +61,9 @@ static void recalled(struct watch *watch, uint64_t bytes);
 void bounce_init(struct bounce *bounce, struct dmab_device *device) {
         *bounce = (struct bounce){
                 .device = device,
-                .size = SIZE_DEFAULT,
-                .max_size = MAX_SIZE_DEFAULT,
-                .n_own = count_own(SIZE_DEFAULT),
-                .slot_shift = SLOT_SHIFT_DEFAULT,
                 .watch = { .kind = "bounce", .recalled = recalled },
         };
+        choose_sizes(bounce, SIZE_DEFAULT, MAX_SIZE_DEFAULT, (size_t)1 << SLOT_SHIFT_DEFAULT);
         pthread_mutex_init(&bounce->lock, NULL);
 }
 
@@ -121,10 +137,7 @@ int area_set_sizes(struct bounce *bounce, size_t size, size_t max_size, size_t s
                 r = error_set_reason(EBUSY, "busy", "%s has its bounce memory already; choose before the first mapping",
                                      name);
         } else {
-                bounce->size = known_size;
-                bounce->max_size = known_max;
-                bounce->n_own = count_own(known_size);
-                __atomic_store_n(&bounce->slot_shift, (unsigned)__builtin_ctzl(known_slot), __ATOMIC_RELAXED);
+                choose_sizes(bounce, known_size, known_max, known_slot);
         }
         pthread_mutex_unlock(&bounce->lock);
         return r;
@@ -410,8 +423,8 @@ static int lease_more(struct bounce *bounce, size_t n) {
 
         if (n > most)
                 return error_set_reason(E2BIG, "limit",
-                                        "%zu slots of %u bytes in one run are more than the %zu that %s can ever "
-                                        "have; see dmab_set_bounce()", n, 1u << bounce->slot_shift, most,
+                                        "%zu slots of %zu bytes in one run are more than the %zu that %s can ever "
+                                        "have; see dmab_set_bounce()", n, (size_t)1 << bounce->slot_shift, most,
                                         bounce->device->name);
         /* Areas that are idle but too short may make room for one that is not. */
         if (room_of(bounce) < least && room_of(bounce) + count_idle(bounce) >= n)
@@ -431,17 +444,25 @@ static int lease_more(struct bounce *bounce, size_t n) {
         }
 }
 
+/* With the lock held. */
+static int grow(struct bounce *bounce, size_t n) {
+        unsigned shift = bounce->slot_shift;
+        int r = bounce->number ? 0 : create(bounce);
+
+        /* The daemon has made slots of another size: the caller has to count them anew. */
+        if (r || bounce->slot_shift != shift)
+                return r;
+        if (!bounce->slots && n <= (bounce->size >> shift) / bounce->n_own)
+                return lease_own(bounce);
+        return lease_more(bounce, n);
+}
+
 int area_grow(struct bounce *bounce, size_t n, unsigned changes) {
         int r = 0;
 
         pthread_mutex_lock(&bounce->lock);
         if (bounce->changes == changes) {
-                if (!bounce->number)
-                        r = create(bounce);
-                if (!r && !bounce->slots && n <= (bounce->size >> bounce->slot_shift) / bounce->n_own)
-                        r = lease_own(bounce);
-                else if (!r)
-                        r = lease_more(bounce, n);
+                r = grow(bounce, n);
                 __atomic_store_n(&bounce->changes, bounce->changes + !r, __ATOMIC_RELEASE);
         }
         pthread_mutex_unlock(&bounce->lock);

@@ -11,6 +11,7 @@
 struct want {
         void *buf;
         size_t size, n; /* n: slots */
+        unsigned shift; /* of their size, as it was counted with */
         uint64_t offset; /* of its first byte in the first slot */
         uint32_t pieces;
         enum dmab_direction direction;
@@ -35,34 +36,34 @@ static char *memory_of(const struct bounce_area *area, dmab_addr_t dma) {
         return area->memory + (dma - area->start);
 }
 
-/* The area that an address lies in, or NULL; the caller's own CPU's is the likeliest. */
-static struct bounce_area *find_area(const struct bounce *bounce, dmab_addr_t dma) {
-        unsigned n = __atomic_load_n(&bounce->n_areas, __ATOMIC_ACQUIRE), own = bounce_own_area(bounce->n_own);
+static unsigned own_area(const struct bounce *bounce) {
+        return bounce_own_area(__atomic_load_n(&bounce->n_own, __ATOMIC_RELAXED));
+}
+
+/* The area that an address lies in, with its lock taken, or NULL; the caller's own CPU's is the likeliest. What is seen
+ * without the lock is a hint: an area that gets memory at this moment may seem to have that of another. */
+static struct bounce_area *lock_area(const struct bounce *bounce, dmab_addr_t dma) {
+        unsigned n = __atomic_load_n(&bounce->n_areas, __ATOMIC_ACQUIRE), own = own_area(bounce);
 
         for (unsigned i = 0; i < n; i++, own++) {
                 struct bounce_area *area = __atomic_load_n(&bounce->areas[own < n ? own : own % n], __ATOMIC_RELAXED);
 
-                if (dma - __atomic_load_n(&area->start, __ATOMIC_RELAXED) < __atomic_load_n(&area->size, __ATOMIC_RELAXED))
+                if (dma - __atomic_load_n(&area->start, __ATOMIC_RELAXED) >= __atomic_load_n(&area->size, __ATOMIC_RELAXED))
+                        continue;
+                slots_lock(&area->lock);
+                if (area->slots && dma - area->start < area->size)
                         return area;
+                slots_unlock(&area->lock);
         }
         return NULL;
 }
 
 bool bounce_has(const struct bounce *bounce, dmab_addr_t dma) {
-        return find_area(bounce, dma) != NULL;
-}
+        struct bounce_area *area = lock_area(bounce, dma);
 
-/* The area with its lock taken; it may have been given back since it was found. */
-static struct bounce_area *lock_area(const struct bounce *bounce, dmab_addr_t dma) {
-        struct bounce_area *area = find_area(bounce, dma);
-
-        if (!area)
-                return NULL;
-        slots_lock(&area->lock);
-        if (area->slots && dma - area->start < area->size)
-                return area;
-        slots_unlock(&area->lock);
-        return NULL;
+        if (area)
+                slots_unlock(&area->lock);
+        return area != NULL;
 }
 
 /* ---- mapping ---- */
@@ -74,11 +75,13 @@ static void give(struct bounce_area *area, size_t first) {
         __atomic_store_n(&area->n_free, area->n_free + n, __ATOMIC_RELAXED);
 }
 
-/* With the area's lock held. An area that is above a mask which was set later is left alone. */
+/* With the area's lock held. An area that is above a mask which was set later is left alone, as is one whose slots have
+ * another size than those that were counted. */
 static bool take(const struct bounce *bounce, struct bounce_area *area, const struct want *want, dmab_addr_t *ret_dma) {
         size_t first;
 
-        if (!area->slots || area->start + (area->size - 1) > __atomic_load_n(&bounce->device->mask, __ATOMIC_RELAXED) ||
+        if (!area->slots || want->shift != shift_of(bounce) ||
+            area->start + (area->size - 1) > __atomic_load_n(&bounce->device->mask, __ATOMIC_RELAXED) ||
             !slots_take(area->slots, want->n, &first))
                 return false;
         area->records[first] = (struct bounce_record){ .buf = want->buf, .size = want->size, .pieces = want->pieces,
@@ -93,7 +96,7 @@ static bool take(const struct bounce *bounce, struct bounce_area *area, const st
 /* Areas that others are at are passed by, unless the caller waits. */
 static bool look(const struct bounce *bounce, const struct want *want, bool wait, bool *ret_passed, char **ret_memory,
                  dmab_addr_t *ret_dma) {
-        unsigned n = __atomic_load_n(&bounce->n_areas, __ATOMIC_ACQUIRE), own = bounce_own_area(bounce->n_own);
+        unsigned n = __atomic_load_n(&bounce->n_areas, __ATOMIC_ACQUIRE), own = own_area(bounce);
         bool taken = false;
 
         for (unsigned i = 0; i < n && !taken; i++, own++) {
@@ -173,12 +176,13 @@ int bounce_map(struct bounce *bounce, void *buf, size_t size, enum dmab_directio
                                         "%s, which cannot cross a boundary of %llu", size,
                                         (unsigned long long)want.offset, device->name,
                                         (unsigned long long)device->boundary);
-        if (size > SIZE_MAX - (want.offset + ((size_t)1 << 32)))
+        if (size > SIZE_MAX - want.offset)
                 return error_set_reason(E2BIG, "limit", "%zu bytes are more than %s can ever have", size, device->name);
         for (;;) {
-                unsigned changes = __atomic_load_n(&bounce->changes, __ATOMIC_ACQUIRE), shift = shift_of(bounce);
+                unsigned changes = __atomic_load_n(&bounce->changes, __ATOMIC_ACQUIRE);
 
-                want.n = (want.offset + size + ((size_t)1 << shift) - 1) >> shift;
+                want.shift = shift_of(bounce);
+                want.n = ((want.offset + size - 1) >> want.shift) + 1;
                 if (find_room(bounce, &want, &memory, &dma))
                         break;
                 r = area_grow(bounce, want.n, changes);

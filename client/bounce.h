@@ -47,8 +47,8 @@ struct bounce_area {
 struct bounce {
         struct dmab_device *device;
         size_t size, max_size; /* bytes */
-        unsigned n_own;        /* areas that are CPUs' */
-        unsigned slot_shift;   /* atomic: the daemon may raise it when the pool is made */
+        unsigned n_own;        /* areas that are CPUs'; atomic */
+        unsigned slot_shift;   /* atomic; changes only while no area has memory */
         pthread_mutex_t lock;  /* guards all that follows */
         uint64_t number;       /* of the pool; 0: there is none */
         struct watch watch;

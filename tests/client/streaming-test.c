@@ -220,6 +220,35 @@ static void test_low_bits_of_the_address_survive(void **state) {
         assert_int_equal(dmab_device_close(device), 0);
 }
 
+static void test_slots_that_are_larger_for_low_bits_are_counted_as_such(void **state) {
+        struct fixture *fixture = *state;
+        struct dmab_device_options options = DMAB_DEVICE_OPTIONS_INIT;
+        dmab_device_t *device;
+        dmab_addr_t dma;
+
+        options.min_align_mask = 0xfff;
+        device = open_device(fixture, "nvme", &options);
+        assert_int_equal(dmab_set_bounce(device, MIB, 4 * MIB, 0), 0);
+        dma = map(device, fixture->buf, 3 * MIB, DMAB_TO_DEVICE);
+        assert_int_equal(info_of(device).used, 3 * MIB / PAGE);
+        unmap(device, dma, 3 * MIB, DMAB_TO_DEVICE);
+        assert_int_equal(dmab_device_close(device), 0);
+}
+
+static void test_low_bits_survive_that_need_slots_as_large_as_all_to_begin_with(void **state) {
+        struct fixture *fixture = *state;
+        struct dmab_device_options options = DMAB_DEVICE_OPTIONS_INIT;
+        dmab_device_t *device;
+        dmab_addr_t dma;
+
+        options.min_align_mask = 2 * MIB - 1;
+        device = open_device(fixture, "coarse", &options);
+        dma = map(device, fixture->buf + 5, 100, DMAB_TO_DEVICE);
+        assert_int_equal(dma & options.min_align_mask, (uintptr_t)(fixture->buf + 5) & options.min_align_mask);
+        unmap(device, dma, 100, DMAB_TO_DEVICE);
+        assert_int_equal(dmab_device_close(device), 0);
+}
+
 static void test_there_is_no_limit_of_256_kib(void **state) {
         struct fixture *fixture = *state;
         dmab_addr_t dma = map(fixture->device, fixture->buf, 3 * MIB + 1, DMAB_TO_DEVICE);
@@ -809,6 +838,8 @@ int main(void) {
                 TEST(what_is_above_the_mask_is_bounced_below_it),
                 TEST(what_crosses_the_boundary_is_bounced_within_it),
                 TEST(low_bits_of_the_address_survive),
+                TEST(slots_that_are_larger_for_low_bits_are_counted_as_such),
+                TEST(low_bits_survive_that_need_slots_as_large_as_all_to_begin_with),
                 TEST(there_is_no_limit_of_256_kib),
                 TEST(data_goes_to_the_device_at_map_and_does_not_come_back),
                 TEST(data_comes_from_the_device_at_unmap),
