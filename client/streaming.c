@@ -11,7 +11,10 @@
 #include "client/session.h"
 #include "client/tracking.h"
 
-enum { N_DELTAS = 256, DELTA_SHIFT = 16, N_COUNTERS = 8, WORD_BITS = 8 * sizeof(unsigned long) };
+enum { N_COUNTERS = 8, WORD_BITS = 8 * sizeof(unsigned long) };
+
+/* Regions are huge pages, mostly: one guess for each serves 32 GiB. Where they are smaller, they share one, and have others. */
+enum { N_DELTAS = 16384, DELTA_SHIFT = 21, N_FINE = 256, FINE_SHIFT = 16 };
 
 struct streaming {
         struct bounce bounce;
@@ -20,8 +23,8 @@ struct streaming {
                 uint64_t n; /* atomic */
         } __attribute__((aligned(64))) in_place[N_COUNTERS];
         /* Differences of dma addresses and the CPU's that mappings in place have had, by their addresses: the way from
-         * such an address back to the memory. A guess, to be proven. Atomic. */
-        uint64_t deltas[N_DELTAS];
+         * such an address back to the memory. Guesses, to be proven. Atomic. */
+        uint64_t *deltas, fine[N_FINE];
 };
 
 /* One mapping, or one piece of a scatter list. */
@@ -42,7 +45,9 @@ int streaming_new(struct dmab_device *device) {
         memset(streaming, 0, sizeof(*streaming));
         bounce_init(&streaming->bounce, device);
         device->streaming = streaming;
-        if (inspect_wanted() && !(streaming->tracking = tracking_new())) {
+        /* What is not used of it is never touched. */
+        streaming->deltas = calloc(N_DELTAS, sizeof(*streaming->deltas));
+        if (!streaming->deltas || (inspect_wanted() && !(streaming->tracking = tracking_new()))) {
                 streaming_free(device);
                 return error_set(ENOMEM, "there is not enough memory");
         }
@@ -54,6 +59,7 @@ void streaming_free(struct dmab_device *device) {
                 return;
         bounce_deinit(&device->streaming->bounce);
         tracking_free(device->streaming->tracking);
+        free(device->streaming->deltas);
         free(device->streaming);
         device->streaming = NULL;
 }
@@ -111,24 +117,53 @@ static uint64_t *delta_of(struct streaming *streaming, dmab_addr_t dma) {
         return &streaming->deltas[(dma >> DELTA_SHIFT) % N_DELTAS];
 }
 
+static uint64_t *fine_delta_of(struct streaming *streaming, dmab_addr_t dma) {
+        return &streaming->fine[(dma >> FINE_SHIFT) % N_FINE];
+}
+
+static void note_delta(uint64_t *place, uint64_t delta) {
+        if (__atomic_load_n(place, __ATOMIC_RELAXED) != delta)
+                __atomic_store_n(place, delta, __ATOMIC_RELAXED);
+}
+
+static void note_deltas(struct streaming *streaming, dmab_addr_t dma, uint64_t delta) {
+        note_delta(delta_of(streaming, dma), delta);
+        note_delta(fine_delta_of(streaming, dma), delta);
+}
+
 static bool crosses_boundary(const struct dmab_device *device, dmab_addr_t dma, size_t size) {
         return device->boundary && ((dma ^ (dma + (size - 1))) & ~(device->boundary - 1));
+}
+
+/* Does all of [at, at+size) lie in the piece? Blocks of a pool may reach from one slab into the next. */
+static bool covers(const struct memory *memory, const struct piece *piece, uintptr_t at, size_t size) {
+        const void *pool = piece->kind == PIECE_SLAB ? __atomic_load_n(&piece->of, __ATOMIC_RELAXED) : NULL;
+        size_t room;
+
+        while (size > (room = piece->size - (at - piece->start))) {
+                const struct piece *next = pool ? memory_find(memory, (void *)(at + room)) : NULL;
+
+                if (!next || __atomic_load_n(&next->of, __ATOMIC_RELAXED) != pool || next->delta != piece->delta)
+                        return false;
+                at += room;
+                size -= room;
+                piece = next;
+        }
+        return true;
 }
 
 /* Can the device reach all of it where it is? */
 static bool is_reachable(const struct dmab_device *device, const void *buf, size_t size, dmab_addr_t *ret_dma) {
         const struct piece *piece = memory_find(&device->dmab->memory, buf);
-        uint64_t *hint;
         dmab_addr_t dma;
 
-        if (!piece || piece->device != device || size > piece->size - ((uintptr_t)buf - piece->start))
+        if (!piece || piece->device != device ||
+            !covers(&device->dmab->memory, piece, (uintptr_t)buf, size))
                 return false;
         dma = (uintptr_t)buf + piece->delta;
         if (dma + (size - 1) > __atomic_load_n(&device->mask, __ATOMIC_RELAXED) || crosses_boundary(device, dma, size))
                 return false;
-        hint = delta_of(device->streaming, dma);
-        if (__atomic_load_n(hint, __ATOMIC_RELAXED) != piece->delta)
-                __atomic_store_n(hint, piece->delta, __ATOMIC_RELAXED);
+        note_deltas(device->streaming, dma, piece->delta);
         *ret_dma = dma;
         return true;
 }
@@ -138,6 +173,23 @@ static struct piece *piece_by_delta(const struct dmab *dmab, dmab_addr_t dma, ui
         struct piece *piece = memory_find(&dmab->memory, (void *)(uintptr_t)(dma - delta));
 
         return piece && piece->delta == delta && dma - delta - piece->start < piece->size ? piece : NULL;
+}
+
+static struct piece *piece_by_guess(const struct dmab_device *device, dmab_addr_t dma) {
+        uint64_t *places[] = { delta_of(device->streaming, dma), fine_delta_of(device->streaming, dma) };
+
+        for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+                struct piece *piece = piece_by_delta(device->dmab, dma, __atomic_load_n(places[i], __ATOMIC_RELAXED));
+
+                if (piece && piece->device == device)
+                        return piece;
+        }
+        return NULL;
+}
+
+/* The number of the page in a chunk that the last page of a piece is, if it were as long as that. */
+static size_t last_page_of(const struct memory *memory, size_t chunk, const struct piece *piece) {
+        return (piece->start + (piece->size - 1) - (memory->start + (chunk << MEMORY_CHUNK_SHIFT))) >> MEMORY_PAGE_SHIFT;
 }
 
 /* The long way, through everything that is mapped. The device's own is preferred. */
@@ -157,9 +209,12 @@ static struct piece *piece_by_search(const struct dmab_device *device, dmab_addr
                 for (size_t j = 0; chunk && j < MEMORY_CHUNK_PAGES; j++) {
                         struct piece *piece = chunk->pages[j];
 
-                        if (piece && piece->device && dma - piece->delta - piece->start < piece->size &&
+                        if (!piece)
+                                continue;
+                        if (piece->device && dma - piece->delta - piece->start < piece->size &&
                             (!found || piece->device == device))
                                 found = piece;
+                        j = last_page_of(&dmab->memory, i, piece);
                 }
         }
         pthread_mutex_unlock(&dmab->lock);
@@ -184,10 +239,9 @@ static int foreign_error(const struct dmab_device *device, dmab_addr_t dma) {
 
 /* The memory behind [dma, dma+size) which is not bounced: *ret_buf. */
 static int find_in_place(const struct dmab_device *device, dmab_addr_t dma, size_t size, void **ret_buf) {
-        uint64_t *hint = delta_of(device->streaming, dma), delta = __atomic_load_n(hint, __ATOMIC_RELAXED);
-        struct piece *piece = piece_by_delta(device->dmab, dma, delta);
+        struct piece *piece = piece_by_guess(device, dma);
 
-        if (!piece || piece->device != device)
+        if (!piece)
                 piece = piece_by_search(device, dma);
         if (!piece)
                 return foreign_error(device, dma);
@@ -195,8 +249,8 @@ static int find_in_place(const struct dmab_device *device, dmab_addr_t dma, size
                 return error_set_reason(EXDEV, "wrong_device", "0x%llx is memory of %s, not of %s",
                                         (unsigned long long)dma, piece->device ? piece->device->name : "another device",
                                         device->name);
-        __atomic_store_n(hint, piece->delta, __ATOMIC_RELAXED);
-        if (size > piece->size - (dma - piece->delta - piece->start))
+        note_deltas(device->streaming, dma, piece->delta);
+        if (!covers(&device->dmab->memory, piece, dma - piece->delta, size))
                 return error_set_reason(EFAULT, "bad_address",
                                         "%zu bytes at 0x%llx of %s reach beyond the memory that it has there", size,
                                         (unsigned long long)dma, device->name);

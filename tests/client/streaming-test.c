@@ -13,6 +13,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -150,6 +151,58 @@ static void test_a_buffer_that_reaches_beyond_its_memory_is_bounced(void **state
         dma = map(fixture->device, first + PAGE - 10, 20, DMAB_TO_DEVICE);
         assert_int_equal(info_of(fixture->device).bounced, 1);
         unmap(fixture->device, dma, 20, DMAB_TO_DEVICE);
+}
+
+static void test_blocks_are_mapped_in_place_wherever_leases_begin(void **state) {
+        struct fixture *fixture = *state;
+        static void *vaddrs[2000];
+        static dmab_addr_t dmas[2000];
+        dmab_pool_t *pool;
+
+        assert_int_equal(dmab_pool_create("odd", fixture->device, 3000, 0, 0, NULL, &pool), 0);
+        for (size_t i = 0; i < 2000; i++)
+                assert_int_equal(dmab_pool_alloc(pool, 0, &vaddrs[i], &dmas[i]), 0);
+        for (size_t i = 0; i < 2000; i++) {
+                assert_int_equal(map(fixture->device, vaddrs[i], 3000, DMAB_BIDIRECTIONAL), dmas[i]);
+                assert_int_equal(dmab_sync_single_for_cpu(fixture->device, dmas[i], 3000, DMAB_BIDIRECTIONAL), 0);
+                unmap(fixture->device, dmas[i], 3000, DMAB_BIDIRECTIONAL);
+        }
+        assert_int_equal(info_of(fixture->device).bounced, 0);
+        assert_int_equal(dmab_pool_destroy_force(pool), 0);
+}
+
+static uint64_t now_ns(void) {
+        struct timespec now;
+
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* For each of n regions; of some rounds the fastest. */
+static uint64_t unmap_ns(struct fixture *fixture, char **vaddrs, size_t n) {
+        uint64_t least = UINT64_MAX, start, took;
+        dmab_addr_t dmas[64];
+
+        for (unsigned round = 0; round < 10; round++) {
+                for (size_t i = 0; i < n; i++)
+                        dmas[i] = map(fixture->device, vaddrs[i], 100, DMAB_TO_DEVICE);
+                start = now_ns();
+                for (size_t i = 0; i < n; i++)
+                        unmap(fixture->device, dmas[i], 100, DMAB_TO_DEVICE);
+                took = (now_ns() - start) / n;
+                least = took < least ? took : least;
+        }
+        return least;
+}
+
+static void test_unmapping_in_place_takes_no_longer_where_there_is_much(void **state) {
+        struct fixture *fixture = *state;
+        char *vaddrs[64];
+        dmab_addr_t dma;
+
+        for (size_t i = 0; i < 64; i++)
+                vaddrs[i] = alloc(fixture->device, 2 * MIB, &dma);
+        assert_true(unmap_ns(fixture, vaddrs, 64) < 30 * (unmap_ns(fixture, vaddrs, 4) + 10));
 }
 
 static void test_another_devices_memory_is_bounced(void **state) {
@@ -834,6 +887,8 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 TEST(what_the_device_reaches_is_mapped_in_place),
                 TEST(a_buffer_that_reaches_beyond_its_memory_is_bounced),
+                TEST(blocks_are_mapped_in_place_wherever_leases_begin),
+                TEST(unmapping_in_place_takes_no_longer_where_there_is_much),
                 TEST(another_devices_memory_is_bounced),
                 TEST(what_is_above_the_mask_is_bounced_below_it),
                 TEST(what_crosses_the_boundary_is_bounced_within_it),
