@@ -152,12 +152,12 @@ static bool covers(const struct memory *memory, const struct piece *piece, uintp
         return true;
 }
 
-/* Can the device reach all of it where it is? */
+/* Can the device reach all of it where it is, at an address with the low bits that it wants? */
 static bool is_reachable(const struct dmab_device *device, const void *buf, size_t size, dmab_addr_t *ret_dma) {
         const struct piece *piece = memory_find(&device->dmab->memory, buf);
         dmab_addr_t dma;
 
-        if (!piece || piece->device != device ||
+        if (!piece || piece->device != device || (piece->delta & device->min_align_mask) ||
             !covers(&device->dmab->memory, piece, (uintptr_t)buf, size))
                 return false;
         dma = (uintptr_t)buf + piece->delta;

@@ -273,6 +273,25 @@ static void test_low_bits_of_the_address_survive(void **state) {
         assert_int_equal(dmab_device_close(device), 0);
 }
 
+static void test_low_bits_survive_in_memory_that_the_device_could_reach_too(void **state) {
+        struct fixture *fixture = *state;
+        struct dmab_device_options options = DMAB_DEVICE_OPTIONS_INIT;
+        dmab_addr_t start, dma;
+
+        /* Regions begin wherever the one before ends. */
+        for (size_t i = 0; i < 30; i++) {
+                dmab_device_t *device;
+                char *vaddr;
+
+                options.min_align_mask = ((uint64_t)PAGE << i % 6) - 1;
+                device = open_device(fixture, "coarse", &options);
+                vaddr = alloc(device, 20 * PAGE, &start);
+                dma = map(device, vaddr + 100, PAGE, DMAB_TO_DEVICE);
+                assert_int_equal(dma & options.min_align_mask, (uintptr_t)(vaddr + 100) & options.min_align_mask);
+                unmap(device, dma, PAGE, DMAB_TO_DEVICE);
+        }
+}
+
 static void test_slots_that_are_larger_for_low_bits_are_counted_as_such(void **state) {
         struct fixture *fixture = *state;
         struct dmab_device_options options = DMAB_DEVICE_OPTIONS_INIT;
@@ -893,6 +912,7 @@ int main(void) {
                 TEST(what_is_above_the_mask_is_bounced_below_it),
                 TEST(what_crosses_the_boundary_is_bounced_within_it),
                 TEST(low_bits_of_the_address_survive),
+                TEST(low_bits_survive_in_memory_that_the_device_could_reach_too),
                 TEST(slots_that_are_larger_for_low_bits_are_counted_as_such),
                 TEST(low_bits_survive_that_need_slots_as_large_as_all_to_begin_with),
                 TEST(there_is_no_limit_of_256_kib),
