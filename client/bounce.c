@@ -287,7 +287,7 @@ int bounce_check(struct bounce *bounce, const struct bounce_claim *claim, void *
         return r;
 }
 
-int bounce_unmap(struct bounce *bounce, const struct bounce_claim *claim) {
+static int end(struct bounce *bounce, const struct bounce_claim *claim, bool copy) {
         struct bounce_area *area = lock_area(bounce, claim->dma);
         struct bounce_record *record;
         size_t first;
@@ -296,7 +296,7 @@ int bounce_unmap(struct bounce *bounce, const struct bounce_claim *claim) {
         if (!area)
                 return 1;
         r = check_claim(bounce, area, claim, &first);
-        if (!r && claim->direction == DMAB_TO_DEVICE)
+        if (!r && !copy)
                 give(area, first);
         else if (!r) {
                 record = &area->records[first];
@@ -308,6 +308,14 @@ int bounce_unmap(struct bounce *bounce, const struct bounce_claim *claim) {
         }
         slots_unlock(&area->lock);
         return r;
+}
+
+int bounce_unmap(struct bounce *bounce, const struct bounce_claim *claim) {
+        return end(bounce, claim, claim->direction != DMAB_TO_DEVICE);
+}
+
+int bounce_undo(struct bounce *bounce, const struct bounce_claim *claim) {
+        return end(bounce, claim, false);
 }
 
 /* ---- syncing ---- */

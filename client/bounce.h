@@ -89,6 +89,8 @@ int bounce_map(struct bounce *bounce, void *buf, size_t size, enum dmab_directio
  * bounce_unmap() would do it: *ret_buf is the caller's memory. */
 int bounce_check(struct bounce *bounce, const struct bounce_claim *claim, void **ret_buf);
 int bounce_unmap(struct bounce *bounce, const struct bounce_claim *claim);
+/* The same without copying: of a mapping that nobody has been told of. */
+int bounce_undo(struct bounce *bounce, const struct bounce_claim *claim);
 /* [dma, dma+size) may be a part, unless pieces says that it is one of a list. */
 int bounce_sync(struct bounce *bounce, const struct bounce_claim *claim, bool for_cpu);
 

@@ -291,14 +291,14 @@ static struct tracked tracked_of(const struct mapping *mapping) {
         return (struct tracked){ mapping->buf, mapping->size, mapping->dma, mapping->direction, mapping->pieces };
 }
 
-/* Nobody has been told of the mapping yet: it leaves no trace, in buf either, which nothing has written to meanwhile. */
+/* Nobody has been told of the mapping yet: it leaves no trace, in buf either, where others may have written meanwhile. */
 static int track(struct dmab_device *device, const struct mapping *mapping, bool bounced) {
         struct bounce_claim claim = claim_of(mapping);
         struct tracked what = tracked_of(mapping), other;
         int r = tracking_add(device->streaming->tracking, &what, &other);
 
         if (r && bounced)
-                bounce_unmap(&device->streaming->bounce, &claim);
+                bounce_undo(&device->streaming->bounce, &claim);
         if (r == -EEXIST)
                 error_set_reason(EEXIST, "busy",
                                  "%zu bytes of %p, to be mapped %s, overlap %zu bytes of %p that are mapped for %s at "
@@ -402,7 +402,7 @@ static int sync_in_place(struct dmab_device *device, struct mapping *mapping, bo
 
         if (r || !tracking)
                 return r;
-        if (!tracking_find(tracking, mapping->buf, mapping->size, mapping->dma, &known))
+        if (!tracking_find(tracking, mapping->buf, mapping->size, mapping->dma, mapping->pieces, &known))
                 return error_set_reason(EFAULT, "bad_address", "%zu bytes at 0x%llx of %s do not lie in any mapping",
                                         mapping->size, (unsigned long long)mapping->dma, device->name);
         if (mapping->pieces && mapping->pieces != known.pieces)
@@ -539,8 +539,11 @@ static void undo(dmab_device_t *device, struct dmab_sg *sg, size_t n, enum dmab_
         for (size_t i = 0; i < n; i++) {
                 struct mapping mapping = { .buf = sg[i].addr, .size = sg[i].size, .direction = direction, .pieces = pieces,
                                            .dma = sg[i].dma_addr };
+                struct bounce_claim claim = claim_of(&mapping);
 
-                unmap(device, &mapping);
+                if (device->streaming->tracking)
+                        untrack(device, &mapping);
+                bounce_undo(&device->streaming->bounce, &claim);
                 sg[i].dma_addr = DMAB_ADDR_NONE;
         }
         error_restore(saved);

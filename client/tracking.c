@@ -144,7 +144,15 @@ int tracking_remove(struct tracking *tracking, const struct tracked *what, struc
         return r;
 }
 
-bool tracking_find(struct tracking *tracking, const void *buf, size_t size, dmab_addr_t dma, struct tracked *ret) {
+static bool has(const struct tracked *mapping, const void *buf, size_t size, dmab_addr_t dma) {
+        uint64_t offset = dma - mapping->dma;
+
+        return mapping->dma <= dma && offset < mapping->size && size <= mapping->size - offset &&
+               (uintptr_t)buf - (uintptr_t)mapping->buf == offset;
+}
+
+bool tracking_find(struct tracking *tracking, const void *buf, size_t size, dmab_addr_t dma, uint32_t pieces,
+                   struct tracked *ret) {
         struct tracked asked = { .buf = buf, .size = size };
         struct place *place;
         bool found = false;
@@ -153,12 +161,12 @@ bool tracking_find(struct tracking *tracking, const void *buf, size_t size, dmab
         LIST_FOREACH(place, &tracking->lists[first_piece(&asked) % N_LISTS], entry) {
                 const struct tracked *other = &place->mapping->what;
 
-                found = other->dma <= dma && dma - other->dma < other->size && size <= other->size - (dma - other->dma) &&
-                        (uintptr_t)buf - (uintptr_t)other->buf == dma - other->dma;
-                if (found) {
-                        *ret = *other;
+                if (!has(other, buf, size, dma) || (found && other->pieces != pieces))
+                        continue;
+                *ret = *other;
+                found = true;
+                if (other->pieces == pieces)
                         break;
-                }
         }
         pthread_mutex_unlock(&tracking->lock);
         return found;

@@ -29,8 +29,9 @@ int tracking_add(struct tracking *tracking, const struct tracked *mapping, struc
  * -EINVAL: there is one at these addresses, but otherwise: *ret. */
 int tracking_remove(struct tracking *tracking, const struct tracked *mapping, struct tracked *ret);
 
-/* The one that has all of [buf, buf+size) at dma. */
-bool tracking_find(struct tracking *tracking, const void *buf, size_t size, dmab_addr_t dma, struct tracked *ret);
+/* The one that has all of [buf, buf+size) at dma; of several, one of a list with so many pieces if there is one. */
+bool tracking_find(struct tracking *tracking, const void *buf, size_t size, dmab_addr_t dma, uint32_t pieces,
+                   struct tracked *ret);
 
 /* How many there are, and the one that has been there for longest. */
 size_t tracking_count(struct tracking *tracking, struct tracked *ret_oldest);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -643,6 +644,21 @@ static void test_a_list_is_mapped_wholly_or_not_at_all(void **state) {
         assert_int_equal(info_of(fixture->device).used, 0);
 }
 
+/* What the device has written to meanwhile would be lost otherwise. */
+static void test_a_list_that_cannot_be_mapped_writes_to_no_piece(void **state) {
+        struct fixture *fixture = *state;
+        struct dmab_sg sg[40];
+        size_t n;
+
+        assert_int_equal(dmab_set_bounce(fixture->device, 64 * KIB, 64 * KIB, 0), 0);
+        for (size_t i = 0; i < 40; i++)
+                sg[i] = (struct dmab_sg){ .addr = fixture->buf + i * SLOT, .size = SLOT };
+        assert_int_equal(mprotect(fixture->buf, 40 * SLOT, PROT_READ), 0);
+        expect(dmab_map_sg(fixture->device, sg, 40, DMAB_FROM_DEVICE, &n), -ENOMEM, "no_memory", "32 of 32");
+        assert_int_equal(mprotect(fixture->buf, 40 * SLOT, PROT_READ | PROT_WRITE), 0);
+        assert_int_equal(info_of(fixture->device).used, 0);
+}
+
 static void test_lists_that_are_none_are_refused(void **state) {
         struct fixture *fixture = *state;
         struct dmab_sg sg[2] = { { fixture->buf, 10, 0, 0 }, { fixture->buf + 10, 0, 0, 0 } };
@@ -880,6 +896,20 @@ static void test_debug_knows_lists_from_singles(void **state) {
         unmap(fixture->device, dma, 10, DMAB_TO_DEVICE);
 }
 
+static void test_debug_knows_a_list_from_a_single_at_the_same_place(void **state) {
+        struct fixture *fixture = *state;
+        dmab_addr_t start, dma;
+        char *vaddr = alloc(fixture->device, 4 * PAGE, &start);
+        struct dmab_sg sg[2] = { { vaddr, 10, 0, 0 }, { vaddr + PAGE, 10, 0, 0 } };
+        size_t n;
+
+        assert_int_equal(dmab_map_sg(fixture->device, sg, 2, DMAB_TO_DEVICE, &n), 0);
+        dma = map(fixture->device, vaddr, 10, DMAB_TO_DEVICE);
+        assert_int_equal(dmab_sync_sg_for_device(fixture->device, sg, 2, DMAB_TO_DEVICE), 0);
+        unmap(fixture->device, dma, 10, DMAB_TO_DEVICE);
+        assert_int_equal(dmab_unmap_sg(fixture->device, sg, 2, DMAB_TO_DEVICE), 0);
+}
+
 static void test_debug_tells_at_the_end_what_is_left(void **state) {
         struct fixture *fixture = *state;
         char text[512] = "";
@@ -931,6 +961,7 @@ int main(void) {
                 TEST(neighbours_are_merged_and_found_again),
                 TEST(merging_keeps_segment_and_boundary),
                 TEST(a_list_is_mapped_wholly_or_not_at_all),
+                TEST(a_list_that_cannot_be_mapped_writes_to_no_piece),
                 TEST(lists_that_are_none_are_refused),
                 TEST(a_device_with_mappings_is_not_closed_and_names_one),
                 TEST(a_device_is_closed_by_force_whatever_is_mapped),
@@ -943,6 +974,7 @@ int main(void) {
                 TEST_DEBUG(debug_knows_what_is_mapped_in_place),
                 TEST_DEBUG(debug_refuses_overlaps_of_what_is_written),
                 TEST_DEBUG(debug_knows_lists_from_singles),
+                TEST_DEBUG(debug_knows_a_list_from_a_single_at_the_same_place),
                 TEST_DEBUG(debug_tells_at_the_end_what_is_left),
         };
 
