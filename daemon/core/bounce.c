@@ -742,9 +742,12 @@ static void bounce_end(struct bounce *bounce) {
         bounce_free(bounce);
 }
 
-void bounces_end(struct device *device) {
-        while (device->bounces)
-                bounce_end(device->bounces);
+void bounces_end(struct device *device, uint32_t maker) {
+        struct bounce *bounce, *next;
+
+        DL_FOREACH_SAFE(device->bounces, bounce, next)
+                if (!maker || bounce->holder.maker == maker)
+                        bounce_end(bounce);
 }
 
 /* ---- the clock, and when memory is short ---- */
@@ -870,6 +873,7 @@ struct ticket *bounce_create(const struct caller *caller, const struct bounce_op
                 r = bounce_new(device, options, &bounce, &failure);
         if (r < 0)
                 return refuse(owner, key, &failure, done, userdata);
+        bounce->holder.maker = caller->session->id;
         ask = ask_new(bounce, ASK_CREATE, caller->session, options->wait_ms, options->high, done, userdata, &failure);
         if (!ask) {
                 bounce_free(bounce);

@@ -125,6 +125,7 @@ struct holder {
         enum { HOLDER_POOL, HOLDER_BOUNCE } kind;
         uint64_t handle;
         struct device *device;
+        uint32_t maker; /* id of the session that made it */
         struct lease *leases;
         uint64_t n_leases, recalls, recalled_ms;
         uint64_t unit; /* bytes of a block or slot */
@@ -525,7 +526,8 @@ void waiters_tick(struct broker *broker, uint64_t now);
 uint64_t waiters_deadline(const struct broker *broker);
 
 /* pool.c */
-void pools_end(struct device *device);
+/* maker: only those that this session made; 0: all. */
+void pools_end(struct device *device, uint32_t maker);
 /* What a session has been given one by one, in any pool. */
 void pools_end_session(struct session *session, bool died);
 /* Give idle slabs back, for this request. true: look again. */
@@ -534,7 +536,7 @@ void pools_tick(struct broker *broker, uint64_t now);
 uint64_t pools_deadline(const struct broker *broker);
 
 /* bounce.c */
-void bounces_end(struct device *device);
+void bounces_end(struct device *device, uint32_t maker);
 /* Give idle parts back, for this request. true: it is worth another attempt. */
 bool bounces_reclaim(struct broker *broker, const struct request *request);
 /* The slots of a mapping that ends are the pool's again; died: its client vanished. */

@@ -209,8 +209,10 @@ struct ticket *pool_create(const struct caller *caller, const struct pool_option
                 r = owner_check(device->owner, QUOTA_pools, 1, &failure);
         if (r == 0)
                 r = pool_new(device, options, &pool, &failure);
-        if (r == 0)
+        if (r == 0) {
+                pool->holder.maker = caller->session->id;
                 return pool_ask_reserve(pool, caller->session, options, key, done, userdata);
+        }
         if (key)
                 key_forget(device->owner, key);
         done(userdata, &failure, 0);
@@ -271,10 +273,14 @@ static uint64_t pool_busy(const struct pool *pool) {
         return pool->n_blocks - pool->n_free - pool->of[TAKER_QUARANTINE];
 }
 
-void pools_end(struct device *device) {
-        while (device->pools) {
-                tell_leak(device->pools, pool_busy(device->pools));
-                pool_end(device->pools);
+void pools_end(struct device *device, uint32_t maker) {
+        struct pool *pool, *next;
+
+        DL_FOREACH_SAFE(device->pools, pool, next) {
+                if (maker && pool->holder.maker != maker)
+                        continue;
+                tell_leak(pool, pool_busy(pool));
+                pool_end(pool);
         }
 }
 

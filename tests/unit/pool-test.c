@@ -1225,6 +1225,41 @@ static void test_what_a_session_had_goes_back_when_it_ends(void **state) {
         stop(&f);
 }
 
+/* A device that an allocation keeps beyond its session has no other end. */
+static void test_a_pool_of_a_device_without_a_session_ends_with_the_session_that_made_it(void **state) {
+        struct answer *to = calloc(1, sizeof(*to));
+        struct broker_counts counts;
+        struct caller second, third;
+        struct fixture f;
+        uint64_t pool, kept;
+
+        start(&f, "16M@0x140000000", NULL);
+        coherent_alloc(&f.caller, &(struct alloc_request){ .device = f.device, .size = 4096, .owner_lifetime = true }, answer, to);
+        settle(&f);
+        assert_reason(&to->failure, REASON_NONE);
+        second = login(&f, "user:1000");
+        third = login(&f, "user:1000");
+        session_close(f.caller.session);
+        f.caller = third;
+        kept = make(&f, (struct pool_options){ .size = 64 });
+        f.caller = second;
+        pool = make(&f, (struct pool_options){ .size = 64 });
+        take(&f, pool);
+        bounce_create(&second, &(struct bounce_options){ .device = f.device, .size = 4096 }, answer, memset(to, 0, sizeof(*to)));
+        settle(&f);
+        assert_reason(&to->failure, REASON_NONE);
+        session_close(second.session);
+        f.caller = third;
+        assert_int_equal(pool_get(&third, pool, &(struct pool_view){}, NULL), -ENOENT);
+        assert_int_equal(view_of(&f, kept).blocks, 0);
+        broker_counts(f.broker, &counts);
+        assert_int_equal(counts.pools, 1);
+        assert_int_equal(counts.bounces, 0);
+        assert_int_equal(counts.allocs, 1);
+        free(to);
+        stop(&f);
+}
+
 static void test_what_a_vanished_client_had_rests_before_it_is_reused(void **state) {
         struct answer *to = calloc(1, sizeof(*to));
         struct pool_block_view block;
@@ -1522,8 +1557,8 @@ static void test_a_full_reserve_says_so_also_to_who_may_not_wait_behind_others(v
         coherent_alloc(&f.caller, &(struct alloc_request){ .device = f.device, .size = MIB }, answer, &to[2]);
         assert_reason(&to[2].failure, REASON_no_memory);
         refuse(&f, (struct pool_request){ .pool = pool, .count = 1 }, REASON_no_memory);
-        free(to);
         stop(&f);
+        free(to);
 }
 
 /* ---- tests: the same again ---- */
@@ -1939,6 +1974,7 @@ int main(void) {
                 cmocka_unit_test(test_a_full_reserve_asks_nobody_else_for_leases),
                 cmocka_unit_test(test_the_quota_of_leases_is_enforced),
                 cmocka_unit_test(test_what_a_session_had_goes_back_when_it_ends),
+                cmocka_unit_test(test_a_pool_of_a_device_without_a_session_ends_with_the_session_that_made_it),
                 cmocka_unit_test(test_what_a_vanished_client_had_rests_before_it_is_reused),
                 cmocka_unit_test(test_what_a_vanished_client_had_rests_though_its_device_is_gone),
                 cmocka_unit_test(test_what_a_vanished_client_had_rests_though_its_pool_is_destroyed),
