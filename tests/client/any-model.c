@@ -165,7 +165,9 @@ static void run(size_t threads) {
         assert_int_equal(dmab_connect(uri, &dmab), 0);
         assert_int_equal(dmab_device_open(dmab, "card", NULL, &device), 0);
         for (size_t i = 0; i < threads; i++) {
-                actors[i] = (struct actor){ .device = device, .random = 88172645463325252 + i, .neighbour = &actors[(i + 1) % threads],
+                actors[i] = (struct actor){ .device = device,
+                                            .random = 88172645463325252 + i,
+                                            .neighbour = &actors[(i + 1) % threads],
                                             .steps = steps_wanted() / 2 / threads };
                 pthread_mutex_init(&actors[i].lock, NULL);
         }

@@ -1462,6 +1462,34 @@ static void test_a_session_takes_its_pools_along_when_it_ends(void **state) {
         fixture_stop(&f);
 }
 
+/* The device lives on for an allocation that outlives its session; another session makes pools on it, and ends. */
+static void test_a_session_takes_along_what_it_made_on_a_device_of_another(void **state) {
+        struct fixture f;
+        struct caller second;
+        struct broker_counts counts;
+        struct answer pool = {}, bounce = {};
+        uint64_t device;
+
+        fixture_start(&f, HIGH_LAYOUT, NULL);
+        device = fixture_open(&f.caller, &(struct device_options){});
+        fixture_alloc(&f, &f.caller, &(struct alloc_request){ .device = device, .size = 4096, .owner_lifetime = true });
+        second = fixture_session(&f, NULL);
+        session_close(f.caller.session);
+        pool_create(&second, &(struct pool_options){ .name = "rings", .device = device, .size = 64, .reserve = 1 }, answer,
+                    &pool);
+        bounce_create(&second, &(struct bounce_options){ .device = device, .size = 8192 }, answer, &bounce);
+        fixture_settle(&f);
+        assert_true(answer_handle(&pool) && answer_handle(&bounce));
+        f.caller = fixture_session(&f, NULL);
+        session_close(second.session);
+        fixture_settle(&f);
+        broker_counts(f.broker, &counts);
+        assert_int_equal(counts.pools + counts.bounces, 0);
+        assert_int_equal(counts.devices, 1);
+        assert_int_equal(counts.allocs, 1);
+        fixture_stop(&f);
+}
+
 static void test_what_other_sessions_have_in_a_pool_ends_with_the_pools_session(void **state) {
         struct fixture f;
         struct caller second;
@@ -1575,6 +1603,7 @@ int main(void) {
                 cmocka_unit_test(test_slots_of_a_session_that_says_goodbye_are_free_at_once),
                 cmocka_unit_test(test_slots_of_a_vanished_client_rest_though_their_pool_is_destroyed),
                 cmocka_unit_test(test_a_session_takes_its_pools_along_when_it_ends),
+                cmocka_unit_test(test_a_session_takes_along_what_it_made_on_a_device_of_another),
                 cmocka_unit_test(test_what_other_sessions_have_in_a_pool_ends_with_the_pools_session),
                 cmocka_unit_test(test_pools_are_listed_by_device_and_owner),
         };

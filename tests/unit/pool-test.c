@@ -1234,7 +1234,8 @@ static void test_a_pool_of_a_device_without_a_session_ends_with_the_session_that
         uint64_t pool, kept;
 
         start(&f, "16M@0x140000000", NULL);
-        coherent_alloc(&f.caller, &(struct alloc_request){ .device = f.device, .size = 4096, .owner_lifetime = true }, answer, to);
+        coherent_alloc(&f.caller, &(struct alloc_request){ .device = f.device, .size = 4096, .owner_lifetime = true }, answer,
+                       to);
         settle(&f);
         assert_reason(&to->failure, REASON_NONE);
         second = login(&f, "user:1000");
