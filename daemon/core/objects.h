@@ -76,6 +76,7 @@ struct owner {
         uint32_t id; /* not reused */
         struct quota quota, usage;
         bool quota_set; /* stays known though it holds nothing */
+        uint64_t n_answers; /* with blocks of pools that can be given again for their keys: as many as leases, at most */
         struct session *sessions;
         struct device *devices;
         struct region *regions;

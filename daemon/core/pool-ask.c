@@ -156,12 +156,30 @@ static bool ask_ready(const struct pool *pool, const struct ask *ask) {
         return ask_need(ask) <= (ask->kind == ASK_RESERVE ? pool->n_blocks : pool->n_free);
 }
 
+/* Each is remembered block by block. */
+static bool answers_full(const struct owner *owner, struct failure *failure) {
+        uint64_t limit = owner->quota.of[QUOTA_leases];
+
+        if (owner->n_answers < limit)
+                return false;
+        failure_set(failure, REASON_quota, "%s has %llu answers with a request_key whose blocks are not freed, and may have as "
+                    "many as leases: %llu", owner->name, (unsigned long long)owner->n_answers, (unsigned long long)limit);
+        failure_add_text(failure, "quota", quota_name(QUOTA_leases));
+        failure_add_number(failure, "limit", limit);
+        failure_add_number(failure, "in_use", owner->n_answers);
+        return true;
+}
+
 /* Released handles are remembered the longer the fewer are taken: most answers do without one. */
 static int take_blocks(struct pool *pool, struct ask *ask) {
         struct waiter *waiter = &ask->waiter;
         struct taker *taker = taker_get(pool, waiter->session, true, ask->count);
         bool later = waiter->key || waiter->holder;
 
+        if (taker && waiter->key && answers_full(waiter->session->owner, &waiter->failure)) {
+                taker_end(taker);
+                return -waiter->failure.error;
+        }
         if (!taker || (later && handle_new(&waiter->broker->handles, HANDLE_BLOCKS, taker, &taker->handle) < 0)) {
                 if (taker)
                         taker_end(taker);
@@ -171,8 +189,10 @@ static int take_blocks(struct pool *pool, struct ask *ask) {
         ask->taker = taker;
         ask->handle = taker->handle;
         taker->key = waiter->key;
-        if (taker->key)
+        if (taker->key) {
                 taker->key->handle = taker->handle;
+                waiter->session->owner->n_answers++;
+        }
         return 0;
 }
 

@@ -281,6 +281,7 @@ struct taker *taker_get(struct pool *pool, struct session *session, bool answer,
 void taker_untell(struct taker *taker) {
         struct owner *owner = taker->pool->holder.device->owner;
 
+        owner->n_answers -= taker->key != NULL;
         key_forget(owner, taker->key);
         taker->key = NULL;
         if (taker->handle)

@@ -1587,6 +1587,29 @@ static void test_the_same_key_gives_the_same_blocks_until_one_is_freed(void **st
         stop(&f);
 }
 
+static void test_answers_that_can_be_given_again_are_bounded(void **state) {
+        struct pool_request request = { .count = 1, .request_key = "a" };
+        struct pool_block first;
+        struct failure failure;
+        struct fixture f;
+
+        start(&f, "16M@0x140000000", NULL);
+        request.pool = make(&f, (struct pool_options){ .size = 64 });
+        set_quota(&f, "user:1000", QUOTA_leases, 2);
+        first = take_as(&f, &f.caller, request)->blocks[0];
+        request.request_key = "b";
+        take_as(&f, &f.caller, request);
+        request.request_key = "c";
+        refuse(&f, request, REASON_quota);
+        request.request_key = NULL;
+        take_as(&f, &f.caller, request);
+        assert_int_equal(view_of(&f, request.pool).used, 3);
+        assert_int_equal(pool_free_blocks(&f.caller, request.pool, &first.dma_addr, 1, &failure), 0);
+        request.request_key = "c";
+        take_as(&f, &f.caller, request);
+        stop(&f);
+}
+
 static void test_the_same_key_gives_the_same_pool_and_the_same_lease(void **state) {
         struct pool_options options = { .size = 64, .request_key = "p", .reserve = 3 };
         struct pool_request request = { .count = 3, .request_key = "l" };
@@ -1988,6 +2011,7 @@ int main(void) {
                 cmocka_unit_test(test_a_device_with_a_reserve_gets_its_pools_idle_slabs_back),
                 cmocka_unit_test(test_a_full_reserve_says_so_also_to_who_may_not_wait_behind_others),
                 cmocka_unit_test(test_the_same_key_gives_the_same_blocks_until_one_is_freed),
+                cmocka_unit_test(test_answers_that_can_be_given_again_are_bounded),
                 cmocka_unit_test(test_the_same_key_gives_the_same_pool_and_the_same_lease),
                 cmocka_unit_test(test_a_key_gives_its_lease_again_when_no_other_could_be_had),
                 cmocka_unit_test(test_an_answer_may_end_what_it_was_asked_of),
