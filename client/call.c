@@ -10,8 +10,16 @@
 
 /* A method that ends something answers otherwise the second time. */
 static bool ends_something(const struct schema_method *method) {
-        return method->id == METHOD_broker_bye || method->id == METHOD_device_close ||
-               method->id == METHOD_device_unreserve || method->id == METHOD_coherent_free;
+        static const enum method ending[] = {
+                METHOD_broker_bye,    METHOD_device_close,   METHOD_device_unreserve, METHOD_coherent_free,
+                METHOD_pool_free,     METHOD_pool_return,    METHOD_pool_destroy,     METHOD_bounce_unmap,
+                METHOD_bounce_return, METHOD_bounce_destroy, METHOD_mapping_unmap,
+        };
+
+        for (size_t i = 0; i < sizeof(ending) / sizeof(*ending); i++)
+                if (method->id == ending[i])
+                        return true;
+        return false;
 }
 
 /* The name goes into JSON as it is. */

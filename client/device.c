@@ -177,12 +177,20 @@ static int leak_error(const struct dmab_device *device) {
         json_t *error = json_loads(dmab_last_error_json() ? dmab_last_error_json() : "{}", 0, NULL);
         json_t *leaked = json_object_get(json_object_get(error, "data"), "leaked"), *first = json_array_get(leaked, 0);
         const char *address = json_string_value(json_object_get(first, "dma_addr"));
-        size_t n = json_array_size(leaked);
+        static const struct {
+                const char *member, *name;
+        } kinds[] = {
+                { "alloc", "allocation" }, { "mapping", "mapping" }, { "pool", "pool" }, { "bounce", "bounce pool" },
+        };
+        size_t n = json_array_size(leaked), kind = 0;
 
-        if (address)
-                error_reword("%s still has %zu allocation%s, such as number %lld: %lld bytes at %s", device->name, n,
-                             n == 1 ? "" : "s", (long long)json_integer_value(json_object_get(first, "alloc")),
-                             (long long)json_integer_value(json_object_get(first, "size")), address);
+        while (kind < sizeof(kinds) / sizeof(*kinds) && !json_object_get(first, kinds[kind].member))
+                kind++;
+        if (kind < sizeof(kinds) / sizeof(*kinds))
+                error_reword("%s still has %zu thing%s, such as %s %lld: %lld bytes%s%s", device->name, n, n == 1 ? "" : "s",
+                             kinds[kind].name, (long long)json_integer_value(json_object_get(first, kinds[kind].member)),
+                             (long long)json_integer_value(json_object_get(first, "size")), address ? " at " : "",
+                             address ? address : "");
         json_decref(error);
         return -EBUSY;
 }
