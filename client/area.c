@@ -263,11 +263,12 @@ static int take_answer(json_t *result, struct answer *answer) {
         return r;
 }
 
-/* Make a lease an area of the bounce memory. */
-static int settle(struct bounce *bounce, const struct answer *answer, int fd, struct bounce_area *area) {
+/* Make a lease an area of the bounce memory, if it can hold a run of n slots: whoever wants one would ask again and again. */
+static int settle(struct bounce *bounce, const struct answer *answer, int fd, size_t n, struct bounce_area *area) {
         const struct dmab_device *device = bounce->device;
         struct bounce_record *records = calloc(answer->slots, sizeof(*records));
         uint64_t boundary = device->boundary >> bounce->slot_shift;
+        struct slots_usage usage = { 0 };
         struct slots *slots = NULL;
         struct region *region;
         char *memory;
@@ -280,6 +281,12 @@ static int settle(struct bounce *bounce, const struct answer *answer, int fd, st
         if (r)
                 r = r == -ENOMEM ? no_memory() : error_set(EPROTO, "the daemon leased %llu slots at once",
                                                            (unsigned long long)answer->slots);
+        else
+                slots_usage(slots, &usage);
+        if (!r && usage.longest < n)
+                r = error_set_reason(ENOMEM, "no_contiguous",
+                                     "A lease of %zu slots holds no run of %zu within the boundary of the device",
+                                     usage.slots, n);
         if (!r)
                 r = region_use(device->dmab, answer->region, fd, &region, NULL);
         if (r)
@@ -315,8 +322,8 @@ free_slots:
         return r;
 }
 
-/* One more area with n slots. With the lock held. */
-static int lease_area(struct bounce *bounce, size_t n) {
+/* One more area with n slots, for a run of so many. With the lock held. */
+static int lease_area(struct bounce *bounce, size_t n, size_t run) {
         struct dmab *dmab = bounce->device->dmab;
         struct link_reply reply = { 0 };
         struct answer answer = { 0 };
@@ -342,7 +349,7 @@ static int lease_area(struct bounce *bounce, size_t n) {
         if (!r)
                 r = take_answer(reply.result, &answer);
         if (!r)
-                r = settle(bounce, &answer, reply.n_fds ? reply.fds[0] : -1, area);
+                r = settle(bounce, &answer, reply.n_fds ? reply.fds[0] : -1, run, area);
         link_reply_release(&reply);
         if (r && answer.lease) {
                 struct error_state *saved = error_save();
@@ -362,14 +369,14 @@ static size_t whole_pages(const struct bounce *bounce, size_t n) {
         return (n + per_page - 1) / per_page * per_page;
 }
 
-/* The areas of the CPUs; the pool has the memory for them since it was made. */
-static int lease_own(struct bounce *bounce) {
+/* The areas of the CPUs, each for a run of so many slots; the pool has the memory for them since it was made. */
+static int lease_own(struct bounce *bounce, size_t run) {
         size_t n = whole_pages(bounce, (bounce->size >> bounce->slot_shift) / bounce->n_own), left;
         int r = 0;
 
         for (unsigned i = 0; i < bounce->n_own && !r; i++) {
                 left = (bounce->size >> bounce->slot_shift) - bounce->slots;
-                r = left ? lease_area(bounce, left < n ? left : n) : 0;
+                r = left ? lease_area(bounce, left < n ? left : n, bounce->slots ? 1 : run) : 0;
         }
         return bounce->slots ? 0 : r;
 }
@@ -437,7 +444,7 @@ static int lease_more(struct bounce *bounce, size_t n) {
         if (want > room_of(bounce))
                 want = room_of(bounce);
         for (;;) {
-                r = lease_area(bounce, want);
+                r = lease_area(bounce, want, n);
                 if (!r || !is_no_memory(r) || want <= least)
                         return r;
                 want = want / 2 > least ? whole_pages(bounce, want / 2) : least;
@@ -453,7 +460,7 @@ static int grow(struct bounce *bounce, size_t n) {
         if (r || bounce->slot_shift != shift)
                 return r;
         if (!bounce->slots && n <= (bounce->size >> shift) / bounce->n_own)
-                return lease_own(bounce);
+                return lease_own(bounce, n);
         return lease_more(bounce, n);
 }
 

@@ -195,17 +195,15 @@ static uint64_t part_idle_until(const struct broker *broker, const struct part *
 
 /* ---- runs of slots ---- */
 
-/* The boundary matters to what is mapped; a slot that is no smaller starts at one. */
-static uint64_t run_boundary(const struct bounce *bounce, const struct ask *ask) {
-        uint64_t boundary = bounce->holder.device->boundary;
-
-        return ask->kind == ASK_MAP && boundary > bounce->holder.unit ? boundary : 0;
-}
-
+/* What is mapped must not cross the boundary, and a lease must leave room for whatever it could hold: a small one does not
+ * cross it, a large one starts at it, as does a slot that is no smaller. */
 static struct arena_request run_want(const struct bounce *bounce, const struct ask *ask) {
+        const uint64_t boundary = bounce->holder.device->boundary, size = ask->need.slots * bounce->holder.unit;
+
         return (struct arena_request){
-                .size = ask->need.slots * bounce->holder.unit,
-                .boundary = run_boundary(bounce, ask),
+                .size = size,
+                .align = size > boundary ? boundary : 0,
+                .boundary = size > boundary ? 0 : boundary,
                 .limit = reach(bounce->holder.device),
         };
 }

@@ -253,6 +253,22 @@ static void test_what_crosses_the_boundary_is_bounced_within_it(void **state) {
         assert_int_equal(dmab_device_close(device), 0);
 }
 
+static void test_the_longest_within_the_boundary_finds_room_in_any_pool(void **state) {
+        struct fixture *fixture = *state;
+        struct dmab_device_options options = DMAB_DEVICE_OPTIONS_INIT;
+
+        options.boundary = MIB;
+        for (size_t size = MIB; size <= 3 * MIB; size += 256 * KIB) {
+                dmab_device_t *device = open_device(fixture, "narrow", &options);
+
+                assert_int_equal(dmab_set_bounce(device, size, 2 * size, 0), 0);
+                unmap(device, map(device, fixture->buf, MIB, DMAB_TO_DEVICE), MIB, DMAB_TO_DEVICE);
+                for (size_t i = 1; i < 20; i++)
+                        unmap(device, map(device, fixture->buf, i * 50 * KIB, DMAB_TO_DEVICE), i * 50 * KIB, DMAB_TO_DEVICE);
+                assert_int_equal(dmab_device_close(device), 0);
+        }
+}
+
 static void test_low_bits_of_the_address_survive(void **state) {
         struct fixture *fixture = *state;
         struct dmab_device_options options = DMAB_DEVICE_OPTIONS_INIT;
@@ -941,6 +957,7 @@ int main(void) {
                 TEST(another_devices_memory_is_bounced),
                 TEST(what_is_above_the_mask_is_bounced_below_it),
                 TEST(what_crosses_the_boundary_is_bounced_within_it),
+                TEST(the_longest_within_the_boundary_finds_room_in_any_pool),
                 TEST(low_bits_of_the_address_survive),
                 TEST(low_bits_survive_in_memory_that_the_device_could_reach_too),
                 TEST(slots_that_are_larger_for_low_bits_are_counted_as_such),

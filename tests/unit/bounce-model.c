@@ -147,7 +147,12 @@ static void parts_learn(struct model *model) {
 static bool crosses(const struct model *model, const struct item *item, uint64_t dma_addr) {
         uint64_t boundary = model->device_options.boundary, first = dma_addr + item->offset;
 
-        return boundary && !item->lease && first / boundary != (first + item->size - 1) / boundary;
+        /* A large lease starts at one. */
+        if (item->lease && boundary && item->slots * model->slot > boundary)
+                return dma_addr % boundary;
+        if (item->lease)
+                return boundary && first / boundary != (first + item->slots * model->slot - 1) / boundary;
+        return boundary && first / boundary != (first + item->size - 1) / boundary;
 }
 
 static bool fits(const struct model *model, const struct item *item) {
