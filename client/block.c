@@ -292,8 +292,15 @@ static inline __attribute__((always_inline)) bool copy_and_look(const struct sla
         return !(other | (offsets & mask) | (offsets | outside) >> 63);
 }
 
+/* clang vectorizes at -O2 already, and does not know the attribute. */
+#ifdef __clang__
+#define VECTORIZED
+#else
+#define VECTORIZED __attribute__((optimize("O3")))
+#endif
+
 #define COPY_AND_LOOK(name, ...)                                                                                           \
-        static bool __attribute__((noinline, optimize("O3"), ##__VA_ARGS__)) name(                                         \
+        static bool __attribute__((noinline, ##__VA_ARGS__)) VECTORIZED name(                                              \
                 const struct slab *slab, uintptr_t mask, size_t n, const uint64_t *vaddrs, const uint64_t *dmas,           \
                 uint64_t *to_vaddrs, uint64_t *to_dmas) {                                                                  \
                 return copy_and_look(slab, mask, n, vaddrs, dmas, to_vaddrs, to_dmas);                                     \
