@@ -35,11 +35,15 @@ struct agent {
         unsigned backoff_ms;
 };
 
+/* No function of the library is a cancellation point: locks are held here. */
 static void wake_up(struct agent *agent) {
         uint64_t one = 1;
+        int old_state;
 
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old_state);
         while (write(agent->wake, &one, sizeof(one)) < 0 && errno == EINTR)
                 ;
+        pthread_setcancelstate(old_state, NULL);
 }
 
 /* ---- callbacks ---- */
@@ -299,13 +303,17 @@ int agent_start(struct dmab *dmab) {
 }
 
 void agent_stop(struct agent *agent) {
+        int old_state;
+
         if (!agent)
                 return;
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old_state);
         pthread_mutex_lock(&agent->lock);
         agent->stop = true;
         pthread_mutex_unlock(&agent->lock);
         wake_up(agent);
         pthread_join(agent->thread, NULL);
+        pthread_setcancelstate(old_state, NULL);
         pthread_cond_destroy(&agent->idle);
         pthread_mutex_destroy(&agent->lock);
         agent_free(agent);
@@ -332,8 +340,12 @@ void agent_watch(struct agent *agent, struct watch *watch, uint64_t number) {
 
 /* Unless it is the callback that asks. With the lock held. */
 static void await_callback(struct agent *agent, const void *of) {
+        int old_state;
+
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old_state);
         while (agent->running == of && !pthread_equal(pthread_self(), agent->thread))
                 pthread_cond_wait(&agent->idle, &agent->lock);
+        pthread_setcancelstate(old_state, NULL);
 }
 
 void agent_unwatch(struct agent *agent, struct watch *watch) {

@@ -297,8 +297,9 @@ static int wait_for_blocks(struct dmab_pool *pool, unsigned flags, size_t n, voi
         struct waiter waiter = { .n = n, .vaddrs = ret_vaddrs, .dmas = ret_dmas, .flags = flags,
                                  .deadline = time_after(pool->device->wait_ms) };
         pthread_condattr_t attributes;
-        int r;
+        int r, old_state;
 
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old_state);
         pthread_condattr_init(&attributes);
         pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
         pthread_cond_init(&waiter.wake, &attributes);
@@ -306,6 +307,7 @@ static int wait_for_blocks(struct dmab_pool *pool, unsigned flags, size_t n, voi
         r = queue(pool, &waiter);
         pthread_mutex_unlock(&pool->lock);
         pthread_cond_destroy(&waiter.wake);
+        pthread_setcancelstate(old_state, NULL);
         if (waiter.error)
                 error_restore(waiter.error);
         else if (r == -ETIMEDOUT)
@@ -451,9 +453,12 @@ void refill_recalled(struct watch *watch, uint64_t bytes) {
  * again with its key is told. The daemon may not have noticed yet that the agent has hung up. */
 static void take_what_was_given_up(struct dmab_pool *pool) {
         struct error_state *saved = error_save();
+        int old_state;
 
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old_state);
         for (unsigned i = 0; i < GIVEN_UP_TRIES && wish_call(pool, &pool->wish) == -EBUSY && error_is("busy"); i++)
                 nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+        pthread_setcancelstate(old_state, NULL);
         error_restore(saved);
 }
 
