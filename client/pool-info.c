@@ -31,7 +31,8 @@ int dmab_pool_visit_busy(dmab_pool_t *pool, int (*fn)(void *vaddr, dmab_addr_t d
                 return r;
         pthread_mutex_lock(&pool->lock);
         pool_gather(pool);
-        list.blocks = calloc(pool_used(pool) + 1, sizeof(*list.blocks));
+        /* Threads go on meanwhile, and have some of them at hand again. */
+        list.blocks = calloc(pool->leases.blocks - pool->leases.n_idle + 1, sizeof(*list.blocks));
         if (list.blocks)
                 lease_visit_busy(pool, note_busy, &list);
         pthread_mutex_unlock(&pool->lock);

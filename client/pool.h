@@ -68,7 +68,7 @@ struct dmab_pool {
         struct agent_call asking;    /* for the first of them */
         struct lease_wish wish;      /* what it asks for */
         bool is_asking;
-        unsigned asked; /* times that it was answered */
+        uint64_t asked_for; /* the turn of the waiter that it was for */
         struct watch watch;
         size_t high_water;
         uint64_t refills, flushes; /* of threads that have ended */

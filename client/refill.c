@@ -20,6 +20,7 @@ enum {
 struct waiter {
         TAILQ_ENTRY(waiter) entry;
         pthread_cond_t wake;
+        uint64_t turn; /* pool->waits when it came */
         size_t n;
         void **vaddrs;
         dmab_addr_t *dmas;
@@ -250,13 +251,15 @@ static void asked_done(struct agent_call *call, int status, struct link_reply *r
         pthread_mutex_lock(&pool->lock);
         pool->is_asking = false;
         first = TAILQ_FIRST(&pool->waiters);
-        if (r && first) {
+        /* A refusal is for whom it was asked; who is first now may have more time. */
+        if (r && first && first->turn == pool->asked_for) {
                 first->hopeless = true;
                 /* Nobody here can give anything back. */
                 if (!pool->leases.blocks)
                         finish(pool, first, r, error_save());
         }
         refill_serve(pool);
+        go_on(pool);
         pthread_mutex_unlock(&pool->lock);
 }
 
@@ -264,6 +267,7 @@ static void ask(struct dmab_pool *pool, const struct waiter *first) {
         size_t missing = first->n - pool->leases.n_idle;
 
         pool->is_asking = true;
+        pool->asked_for = first->turn;
         pool->asking.method = "pool.lease";
         pool->asking.done = asked_done;
         wish_make(pool, pool->number, first->flags, missing > pool->lease_next ? missing : pool->lease_next, &pool->wish);
@@ -276,13 +280,14 @@ static int queue(struct dmab_pool *pool, struct waiter *waiter) {
         int timed_out = 0;
 
         TAILQ_INSERT_TAIL(&pool->waiters, waiter, entry);
-        pool->waits++;
+        waiter->turn = ++pool->waits;
         pool_gather(pool);
         refill_serve(pool);
         while (!waiter->done && !timed_out) {
                 if (TAILQ_FIRST(&pool->waiters) == waiter && !waiter->hopeless && !pool->is_asking)
                         ask(pool, waiter);
                 timed_out = pthread_cond_timedwait(&waiter->wake, &pool->lock, &waiter->deadline);
+                refill_serve(pool); /* somebody may have got a lease meanwhile and not have taken all of it yet */
         }
         if (waiter->done)
                 return waiter->status;
@@ -403,6 +408,7 @@ int refill_take(struct dmab_pool *pool, unsigned flags, size_t n, void **ret_vad
                 return refill_dead(pool);
         }
         take_and_fill(pool, n, ret_vaddrs, ret_dmas);
+        refill_serve(pool); /* who came while the daemon was asked may have what is left */
         pthread_mutex_unlock(&pool->lock);
         return 0;
 }

@@ -462,6 +462,197 @@ static void test_a_waiter_gets_what_another_process_gives_back(void **state) {
         assert_int_equal(dmab_pool_destroy(pool), 0);
 }
 
+/* Stays until it may go: a thread that ends gives what it has at hand to those who wait. */
+static void *alloc_one_and_stay(void *pointer) {
+        struct worker *worker = pointer;
+
+        worker->status = dmab_pool_alloc(worker->pool, worker->flags, &worker->vaddr, &worker->dma);
+        tell(worker->to_us[1]);
+        hear(worker->to_worker[0]);
+        return NULL;
+}
+
+/* One of both threads takes a lease of all the blocks while the other one is told that there are none. */
+static void test_what_is_left_of_a_lease_goes_to_who_waits(void **state) {
+        struct fixture *fixture = *state;
+        struct dmab_device_options options = DMAB_DEVICE_OPTIONS_INIT;
+        struct dmab_pool_options limits = DMAB_POOL_OPTIONS_INIT;
+
+        struct worker workers[2];
+
+        options.timeout_ms = 3000;
+        limits.max_blocks = 4;
+        for (int i = 0; i < 30; i++) {
+                dmab_t *dmab = connect_again(fixture);
+                dmab_device_t *device;
+                dmab_pool_t *pool;
+
+                assert_int_equal(dmab_device_open(dmab, "card", &options, &device), 0);
+                assert_int_equal(dmab_pool_create("few", device, PAGE, 0, 0, &limits, &pool), 0);
+                for (int j = 0; j < 2; j++) {
+                        workers[j] = (struct worker){ .pool = pool, .flags = DMAB_WAIT };
+                        assert_int_equal(pipe(workers[j].to_us), 0);
+                        assert_int_equal(pipe(workers[j].to_worker), 0);
+                        assert_int_equal(pthread_create(&workers[j].thread, NULL, alloc_one_and_stay, &workers[j]), 0);
+                }
+                for (int j = 0; j < 2; j++) {
+                        hear(workers[j].to_us[0]);
+                        assert_int_equal(workers[j].status, 0);
+                }
+                for (int j = 0; j < 2; j++) {
+                        tell(workers[j].to_worker[1]);
+                        pthread_join(workers[j].thread, NULL);
+                        for (int end = 0; end < 2; end++) {
+                                close(workers[j].to_us[end]);
+                                close(workers[j].to_worker[end]);
+                        }
+                }
+                for (int j = 0; j < 2; j++)
+                        assert_int_equal(dmab_pool_free(pool, workers[j].vaddr, workers[j].dma), 0);
+                assert_int_equal(dmab_pool_destroy(pool), 0);
+                dmab_disconnect(dmab);
+        }
+}
+
+/* A device with that timeout, and a pool of `blocks` of which another session has all. */
+struct taken {
+        dmab_device_t *device;
+        dmab_pool_t *pool, *theirs;
+        dmab_t *other;
+        void *vaddrs[8];
+        dmab_addr_t dmas[8];
+};
+
+static void take_all(struct fixture *fixture, unsigned timeout_ms, size_t blocks, struct taken *taken) {
+        struct dmab_device_options options = DMAB_DEVICE_OPTIONS_INIT;
+        struct dmab_pool_options limits = DMAB_POOL_OPTIONS_INIT;
+
+        options.timeout_ms = timeout_ms;
+        limits.max_blocks = blocks;
+        taken->other = connect_again(fixture);
+        assert_int_equal(dmab_device_open(fixture->dmab, "taken", &options, &taken->device), 0);
+        assert_int_equal(dmab_pool_create("taken", taken->device, PAGE, 0, 0, &limits, &taken->pool), 0);
+        assert_int_equal(dmab_pool_open(open_device(taken->other, "taken"), dmab_pool_handle(taken->pool), &taken->theirs), 0);
+        assert_int_equal(dmab_pool_alloc_bulk(taken->theirs, 0, blocks, taken->vaddrs, taken->dmas), 0);
+}
+
+static void give_all(struct taken *taken, size_t blocks) {
+        assert_int_equal(dmab_pool_free_bulk(taken->theirs, blocks, taken->vaddrs, taken->dmas), 0);
+        dmab_disconnect(taken->other);
+}
+
+static void test_threads_keep_blocks_at_hand_again_after_one_has_waited_in_vain(void **state) {
+        struct fixture *fixture = *state;
+
+        /* Either the daemon is the first to say so, or the library. */
+        for (int i = 0; i < 10; i++) {
+                struct taken taken;
+                dmab_addr_t dma;
+                void *vaddr;
+
+                take_all(fixture, 20, 8, &taken);
+                assert_int_equal(dmab_pool_alloc(taken.pool, DMAB_WAIT, &vaddr, &dma), -ETIMEDOUT);
+                give_all(&taken, 8);
+                assert_int_equal(dmab_pool_alloc(taken.pool, DMAB_WAIT, &vaddr, &dma), 0);
+                assert_int_equal(dmab_pool_free(taken.pool, vaddr, dma), 0);
+                assert_true(info_of(taken.pool).at_hand > 0);
+                assert_int_equal(dmab_pool_destroy(taken.pool), 0);
+                assert_int_equal(dmab_device_close(taken.device), 0);
+        }
+}
+
+static void test_a_deadline_is_not_the_next_waiters(void **state) {
+        struct fixture *fixture = *state;
+        struct worker first = { .flags = DMAB_WAIT }, second = { .flags = DMAB_WAIT };
+        struct taken taken, clock;
+        dmab_addr_t dma;
+        void *vaddr;
+
+        take_all(fixture, 1000, 1, &clock);
+        take_all(fixture, 2000, 1, &taken);
+        first.pool = second.pool = taken.pool;
+        assert_int_equal(pthread_create(&first.thread, NULL, alloc_one, &first), 0);
+        while (!daemon_says(fixture->dmab, taken.pool, "waiters"))
+                ;
+        assert_int_equal(dmab_pool_alloc(clock.pool, DMAB_WAIT, &vaddr, &dma), -ETIMEDOUT); /* a second passes */
+        assert_int_equal(pthread_create(&second.thread, NULL, alloc_one, &second), 0);
+        await_waits(taken.pool, 2);
+        /* The daemon says that the first has waited long enough when he has gone already. */
+        assert_int_equal(test_daemon_signal(fixture->daemon, SIGSTOP), 0);
+        pthread_join(first.thread, NULL);
+        assert_int_equal(test_daemon_signal(fixture->daemon, SIGCONT), 0);
+        assert_int_equal(first.status, -ETIMEDOUT);
+        daemon_says(fixture->dmab, taken.pool, "waiters");
+        give_all(&taken, 1);
+        pthread_join(second.thread, NULL);
+        assert_int_equal(second.status, 0);
+        assert_int_equal(dmab_pool_free(taken.pool, second.vaddr, second.dma), 0);
+        assert_int_equal(dmab_pool_destroy(taken.pool), 0);
+        give_all(&clock, 1);
+}
+
+static void test_a_thread_that_waits_is_not_cancelled(void **state) {
+        struct fixture *fixture = *state;
+        dmab_pool_t *pool = make_pool(fixture, 1024, 1);
+        struct worker worker = { .pool = pool, .flags = DMAB_WAIT };
+        dmab_addr_t dma;
+        void *vaddr;
+
+        assert_int_equal(dmab_pool_alloc(pool, 0, &vaddr, &dma), 0);
+        worker.status = 1;
+        assert_int_equal(pthread_create(&worker.thread, NULL, alloc_one, &worker), 0);
+        await_waits(pool, 1);
+        pthread_cancel(worker.thread);
+        alarm(20); /* a lock that a cancelled thread has kept is waited for for ever */
+        assert_int_equal(dmab_pool_free(pool, vaddr, dma), 0);
+        pthread_join(worker.thread, NULL);
+        alarm(0);
+        assert_int_equal(worker.status, 0);
+        assert_int_equal(dmab_pool_free(pool, worker.vaddr, worker.dma), 0);
+        assert_int_equal(dmab_pool_destroy(pool), 0);
+}
+
+static void *take_and_give(void *pointer) {
+        struct worker *worker = pointer;
+        dmab_addr_t dmas[64];
+        void *vaddrs[64];
+
+        while (!__atomic_load_n(&worker->flags, __ATOMIC_RELAXED) && !worker->status) {
+                worker->status = dmab_pool_alloc_bulk(worker->pool, 0, 64, vaddrs, dmas);
+                if (!worker->status)
+                        worker->status = dmab_pool_free_bulk(worker->pool, 64, vaddrs, dmas);
+        }
+        return NULL;
+}
+
+static int count_visit(void *vaddr, dmab_addr_t dma, void *userdata) {
+        assert_true(vaddr && dma);
+        ++*(size_t *)userdata;
+        return 0;
+}
+
+static void test_blocks_in_use_are_told_while_threads_go_on(void **state) {
+        struct fixture *fixture = *state;
+        dmab_pool_t *pool = make_pool(fixture, 1024, 0);
+        struct worker worker = { .pool = pool };
+        dmab_addr_t dma;
+        void *vaddr;
+
+        assert_int_equal(dmab_pool_alloc(pool, 0, &vaddr, &dma), 0);
+        assert_int_equal(pthread_create(&worker.thread, NULL, take_and_give, &worker), 0);
+        for (int i = 0; i < 20000; i++) {
+                size_t n = 0;
+
+                assert_int_equal(dmab_pool_visit_busy(pool, count_visit, &n), 0);
+                assert_true(n >= 1 && n <= 65);
+        }
+        __atomic_store_n(&worker.flags, 1, __ATOMIC_RELAXED);
+        pthread_join(worker.thread, NULL);
+        assert_int_equal(worker.status, 0);
+        assert_int_equal(dmab_pool_free(pool, vaddr, dma), 0);
+        assert_int_equal(dmab_pool_destroy(pool), 0);
+}
+
 static void test_idle_leases_go_back_when_the_daemon_asks(void **state) {
         struct fixture *fixture = *state;
         dmab_pool_t *pool = make_pool(fixture, 4096, 32), *theirs;
@@ -763,6 +954,11 @@ int main(void) {
                 TEST(waiters_are_served_in_their_order_by_who_frees),
                 TEST(waiting_ends_at_the_devices_deadline),
                 TEST(a_waiter_gets_what_another_process_gives_back),
+                TEST(what_is_left_of_a_lease_goes_to_who_waits),
+                TEST(threads_keep_blocks_at_hand_again_after_one_has_waited_in_vain),
+                TEST(a_deadline_is_not_the_next_waiters),
+                TEST(a_thread_that_waits_is_not_cancelled),
+                TEST(blocks_in_use_are_told_while_threads_go_on),
                 TEST(idle_leases_go_back_when_the_daemon_asks),
                 TEST(the_reserve_can_be_had_when_all_memory_is_taken),
                 TEST(a_busy_pool_is_not_destroyed_and_tells_its_blocks),
