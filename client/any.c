@@ -22,6 +22,7 @@ enum {
 struct any_classes {
         struct dmab_pool *pools[CLASSES]; /* atomic; NULL: not made yet */
         bool refused[CLASSES];            /* atomic: the device can have no such pool */
+        struct dmab_pool *retired;        /* atomic: of classes that have another pool now, or none */
 };
 
 static inline unsigned class_of(size_t size) {
@@ -163,7 +164,31 @@ int any_sleep(struct dmab_device *device) {
                 if (pool)
                         r = pool_sleep(pool);
         }
+        pool = classes ? __atomic_load_n(&classes->retired, __ATOMIC_ACQUIRE) : NULL;
+        for (; pool && !r; pool = pool->next_retired)
+                r = pool_sleep(pool);
         return r;
+}
+
+/* Classes of which nothing is in use go on, with memory that the daemon chooses anew; the others begin anew, and what they have
+ * goes back when it is freed. */
+void any_narrow(struct dmab_device *device) {
+        struct any_classes *classes = __atomic_load_n(&device->classes, __ATOMIC_ACQUIRE);
+        struct error_state *saved = error_save();
+        struct dmab_pool *pool;
+
+        for (unsigned i = 0; classes && i < CLASSES; i++) {
+                pool = __atomic_load_n(&classes->pools[i], __ATOMIC_ACQUIRE);
+                if (!pool || !pool_sleep(pool) ||
+                    !__atomic_compare_exchange_n(&classes->pools[i], &pool, NULL, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+                        continue;
+                pool_retire(pool);
+                pool->next_retired = __atomic_load_n(&classes->retired, __ATOMIC_RELAXED);
+                while (!__atomic_compare_exchange_n(&classes->retired, &pool->next_retired, pool, false, __ATOMIC_RELEASE,
+                                                    __ATOMIC_RELAXED))
+                        ;
+        }
+        error_restore(saved);
 }
 
 void any_forget(struct dmab_device *device) {

@@ -8,6 +8,9 @@ struct dmab_device;
  * with a sentence: something is. */
 int any_sleep(struct dmab_device *device);
 
+/* The device's mask is narrower than before: memory that is given out from now on is below it. */
+void any_narrow(struct dmab_device *device);
+
 /* Before the device is freed; its pools are gone already. */
 void any_forget(struct dmab_device *device);
 

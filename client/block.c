@@ -59,7 +59,7 @@ void pool_gather(struct dmab_pool *pool) {
         magazines_seize(pool);
         for (struct magazine *magazine = pool->magazines; magazine; magazine = magazine->next)
                 pool_flush(pool, magazine, 0);
-        if (TAILQ_EMPTY(&pool->waiters) && !pool->dead)
+        if (pool_is_at_ease(pool))
                 magazines_release(pool);
 }
 

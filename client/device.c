@@ -269,8 +269,8 @@ int dmab_set_mask(dmab_device_t *device, uint64_t mask) {
 
         if (!r)
                 r = result_hex(reply.result, "mask", &set);
-        if (!r)
-                __atomic_store_n(&device->mask, set, __ATOMIC_RELAXED);
+        if (!r && set < __atomic_exchange_n(&device->mask, set, __ATOMIC_RELAXED))
+                any_narrow(device);
         link_reply_release(&reply);
         return r;
 }

@@ -213,8 +213,7 @@ struct magazine *magazine_make(struct dmab_pool *pool) {
         }
         magazine->table = magazine_table;
         pthread_mutex_lock(&pool->lock);
-        /* While threads wait, nobody keeps blocks for himself. */
-        magazine->drain = !TAILQ_EMPTY(&pool->waiters) || pool->dead;
+        magazine->drain = !pool_is_at_ease(pool);
         magazine->next = pool->magazines;
         pool->magazines = magazine;
         pool->n_magazines++;

@@ -356,18 +356,23 @@ static int note_first(void *vaddr, dmab_addr_t dma, void *userdata) {
         return 1;
 }
 
-/* -EBUSY with a sentence if blocks are in use. */
+/* -EBUSY with a sentence if blocks are in use, or waited for. */
 static int check_idle(struct dmab_pool *pool) {
         struct first_busy first = { 0 };
+        bool awaited;
         size_t used;
 
         pthread_mutex_lock(&pool->lock);
         pool_gather(pool);
         used = pool_used(pool);
+        awaited = !TAILQ_EMPTY(&pool->waiters);
         lease_visit_busy(pool, note_first, &first);
         pthread_mutex_unlock(&pool->lock);
-        if (!used)
+        if (!used && !awaited)
                 return 0;
+        if (!used)
+                return error_set_reason(EBUSY, "busy", "threads wait for blocks of the pool %s of %s", pool->name,
+                                        pool->device->name);
         return error_set_reason(EBUSY, "busy", "the pool %s of %s still has %zu block%s in use, such as %p (0x%llx)", pool->name,
                                 pool->device->name, used, used == 1 ? "" : "s", first.vaddr,
                                 (unsigned long long)first.dma);
@@ -411,8 +416,10 @@ static int destroy(struct dmab_pool *pool, bool force) {
                 return_all(pool);
         else
                 r = destroy_number(pool->dmab, pool->number, force);
-        if (r && r != -ESTALE)
+        if (r && r != -ESTALE) {
+                refill_go_on(pool, pool->number);
                 return r;
+        }
         list_remove(pool);
         pool_end(pool);
         return r;
@@ -454,17 +461,30 @@ int pool_sleep(struct dmab_pool *pool) {
         refill_give_back(pool, 0);
         pthread_mutex_lock(&pool->lock);
         number = pool->number;
-        pool->number = 0;
         pthread_mutex_unlock(&pool->lock);
         r = number ? destroy_number(pool->dmab, number, false) : 0;
         if (r == -ESTALE)
                 return 0; /* the device will find that out */
-        if (r) {
-                pthread_mutex_lock(&pool->lock);
-                pool->number = number;
-                pthread_mutex_unlock(&pool->lock);
-        }
+        if (!r)
+                pool_slept(pool, number);
+        else
+                refill_go_on(pool, number);
         return r;
+}
+
+void pool_slept(struct dmab_pool *pool, uint64_t number) {
+        pthread_mutex_lock(&pool->lock);
+        if (pool->number == number)
+                pool->number = 0;
+        pthread_mutex_unlock(&pool->lock);
+}
+
+void pool_retire(struct dmab_pool *pool) {
+        pthread_mutex_lock(&pool->lock);
+        pool->retired = true;
+        pool_gather(pool);
+        pthread_mutex_unlock(&pool->lock);
+        refill_give_back(pool, 0);
 }
 
 int pool_wake(struct dmab_pool *pool, uint64_t *ret_number) {

@@ -60,6 +60,7 @@ struct dmab_pool {
         pthread_mutex_t lock __attribute__((aligned(64))); /* guards all below */
         uint64_t number; /* in the protocol; 0: it sleeps (pool_sleep()) */
         int dead; /* -ESTALE: the daemon has forgotten the session */
+        bool retired; /* its class has another pool now: what it has is given back, and not given out */
         struct lease_table leases;
         struct magazine *magazines;
         unsigned n_magazines;
@@ -74,7 +75,13 @@ struct dmab_pool {
         uint64_t refills, flushes; /* of threads that have ended */
         uint64_t leases_taken, recalls, failures, waits;
         struct dmab_pool *next, **pprev; /* in dmab->pools; guarded by its pools_lock */
+        struct dmab_pool *next_retired;  /* of the same device; any.c's */
 };
+
+/* Whether threads may keep blocks at hand: not while others wait. With the pool's lock held. */
+static inline bool pool_is_at_ease(const struct dmab_pool *pool) {
+        return TAILQ_EMPTY(&pool->waiters) && !pool->dead && !pool->retired;
+}
 
 /* ---- pool.c ---- */
 
@@ -90,6 +97,11 @@ size_t pool_used(const struct dmab_pool *pool);
 int pool_sleep(struct dmab_pool *pool);
 /* Its number in the daemon, where it is made again if it sleeps. Without the pool's lock. */
 int pool_wake(struct dmab_pool *pool, uint64_t *ret_number);
+/* The daemon has no pool of that number any more: it sleeps, unless it has woken up already. */
+void pool_slept(struct dmab_pool *pool, uint64_t number);
+
+/* From now on whatever comes back goes to the daemon. Other threads may be about to take a block all the same. */
+void pool_retire(struct dmab_pool *pool);
 
 /* -EBUSY with a sentence if the device has a user's pool left, or memory of dmab_alloc(). */
 int pools_check_closing(struct dmab_device *device);
@@ -142,8 +154,9 @@ void refill_return(struct dmab_pool *pool, struct lease *lease);
 /* How many idle blocks a pool keeps. With the pool's lock held. */
 size_t refill_keep(const struct dmab_pool *pool);
 
-/* Stop asking on behalf of waiters; none may be there. */
+/* Stop asking on behalf of waiters; none may be there. And listen to the daemon again, for the pool with that number. */
 void refill_stop(struct dmab_pool *pool);
+void refill_go_on(struct dmab_pool *pool, uint64_t number);
 
 /* The daemon wants leases back (struct watch). */
 void refill_recalled(struct watch *watch, uint64_t bytes);

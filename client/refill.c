@@ -14,6 +14,7 @@ enum {
         KEEP_BYTES = 1 << 20, /* of idle blocks that a pool keeps in any case */
         KEEP_BLOCKS = 8,
         GIVEN_UP_TRIES = 1000, /* a millisecond each */
+        WAKE_TRIES = 3,
 };
 
 /* A thread that waits; lives on its stack. */
@@ -168,13 +169,20 @@ static int lease_more(struct dmab_pool *pool, unsigned flags, size_t count) {
         uint64_t number;
         int r = agent_start(pool->dmab);
 
-        if (!r)
+        for (unsigned i = 0; i < WAKE_TRIES && !r; i++) {
                 r = pool_wake(pool, &number);
-        if (r)
-                return r;
-        agent_watch(pool->dmab->agent, &pool->watch, number);
-        wish_make(pool, number, flags, count, &wish);
-        r = wish_call(pool, &wish);
+                if (r)
+                        return r;
+                agent_watch(pool->dmab->agent, &pool->watch, number);
+                wish_make(pool, number, flags, count, &wish);
+                r = wish_call(pool, &wish);
+                /* Another thread may have put it to sleep in between. */
+                if (!pool->any || !r || !error_is("unknown_handle"))
+                        break;
+                pool_slept(pool, number);
+                if (i + 1 < WAKE_TRIES)
+                        r = 0;
+        }
         if (r == -ESTALE)
                 session_lost(pool->dmab);
         return r;
@@ -219,7 +227,7 @@ static void go_on(struct dmab_pool *pool) {
 
         if (first)
                 pthread_cond_signal(&first->wake);
-        else if (!pool->dead)
+        else if (pool_is_at_ease(pool))
                 magazines_release(pool);
 }
 
@@ -419,6 +427,8 @@ int refill_take(struct dmab_pool *pool, unsigned flags, size_t n, void **ret_vad
 size_t refill_keep(const struct dmab_pool *pool) {
         size_t used = pool->leases.blocks - pool->leases.n_idle, keep = KEEP_BYTES / pool->block_size;
 
+        if (pool->retired)
+                return 0;
         keep = keep > KEEP_BLOCKS ? keep : KEEP_BLOCKS;
         keep = keep > pool->lease_most ? keep : pool->lease_most;
         return keep > used ? keep : used;
@@ -477,4 +487,9 @@ void refill_stop(struct dmab_pool *pool) {
         pthread_mutex_lock(&pool->lock);
         pool->is_asking = false;
         pthread_mutex_unlock(&pool->lock);
+}
+
+void refill_go_on(struct dmab_pool *pool, uint64_t number) {
+        if (pool->dmab->agent)
+                agent_watch(pool->dmab->agent, &pool->watch, number);
 }

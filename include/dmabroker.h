@@ -145,7 +145,8 @@ int dmab_device_close(dmab_device_t *device);
  * dmab_device_close(), except that -EBUSY does not happen. */
 int dmab_device_close_force(dmab_device_t *device);
 
-/* Set both masks of a device (the kernel's dma_set_mask_and_coherent()). What has been allocated stays where it is.
+/* Set both masks of a device (the kernel's dma_set_mask_and_coherent()). What has been allocated stays where it is,
+ * and so does what a pool has got already (in the kernel as well): make pools afterwards. dmab_alloc() keeps the new mask.
  * -ERANGE: no memory source can serve it, or it is not of the form 2^n-1; the masks are unchanged. */
 int dmab_set_mask(dmab_device_t *device, uint64_t mask);
 

@@ -224,6 +224,39 @@ static void test_a_narrow_boundary_is_kept(void **state) {
         assert_int_equal(dmab_device_close_force(narrow), 0);
 }
 
+static void test_a_narrower_mask_is_kept_from_then_on(void **state) {
+        struct fixture *fixture = *state;
+        enum { N = 64 };
+        const size_t sizes[] = { 64, 1500, 64 << 10 };
+        void *vaddrs[N], *before[N], *vaddr;
+        dmab_addr_t dmas[N], dma;
+
+        for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+                assert_int_equal(dmab_set_mask(fixture->device, DMAB_MASK(64)), 0);
+                for (size_t j = 0; j < N; j++) {
+                        assert_int_equal(dmab_alloc(fixture->device, sizes[i], 0, &before[j], &dma), 0);
+                        assert_true(dma > DMAB_MASK(32));
+                }
+                assert_int_equal(dmab_free(fixture->device, before[0]), 0); /* at hand */
+                assert_int_equal(dmab_set_mask(fixture->device, DMAB_MASK(32)), 0);
+                for (size_t j = 0; j < N; j++) {
+                        assert_int_equal(dmab_alloc(fixture->device, sizes[i], 0, &vaddrs[j], &dmas[j]), 0);
+                        assert_true(dmas[j] + sizes[i] - 1 <= DMAB_MASK(32));
+                }
+                /* What is above stays valid until it is freed, and does not come back. */
+                for (size_t j = 1; j < N; j++)
+                        assert_int_equal(dmab_free(fixture->device, before[j]), 0);
+                assert_true(dmab_free(fixture->device, before[1]) < 0);
+                assert_int_equal(dmab_alloc(fixture->device, sizes[i], 0, &vaddr, &dma), 0);
+                assert_true(dma <= DMAB_MASK(32));
+                assert_int_equal(dmab_free(fixture->device, vaddr), 0);
+                for (size_t j = 0; j < N; j++)
+                        assert_int_equal(dmab_free(fixture->device, vaddrs[j]), 0);
+        }
+        assert_int_equal(dmab_device_close(fixture->device), 0);
+        assert_int_equal(usage(fixture->dmab, "bytes"), 0);
+}
+
 static void test_two_devices_have_their_own_memory(void **state) {
         struct fixture *fixture = *state;
         struct dmab_device_options options = DMAB_DEVICE_OPTIONS_INIT;
@@ -268,6 +301,7 @@ int main(void) {
                 TEST(a_wrong_free_is_told_and_changes_nothing),
                 TEST(a_device_with_such_memory_is_not_closed_and_goes_on),
                 TEST(a_narrow_boundary_is_kept),
+                TEST(a_narrower_mask_is_kept_from_then_on),
                 TEST(two_devices_have_their_own_memory),
                 TEST(debug_works_with_every_size),
         };
