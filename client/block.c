@@ -58,7 +58,8 @@ void pool_flush(struct dmab_pool *pool, struct magazine *magazine, uint32_t keep
 void pool_gather(struct dmab_pool *pool) {
         magazines_seize(pool);
         for (struct magazine *magazine = pool->magazines; magazine; magazine = magazine->next)
-                pool_flush(pool, magazine, 0);
+                if (magazine_load(&magazine->drain) == MAGAZINE_SEIZED)
+                        pool_flush(pool, magazine, 0);
         if (pool_is_at_ease(pool))
                 magazines_release(pool);
 }

@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "client/pool.h"
@@ -126,13 +127,22 @@ bool magazines_possible(void) {
         return possible;
 }
 
-/* A thread that ends after the library was unloaded must not run its code. */
+/* A thread that ends after the library was unloaded must not run its code. When the program ends, threads may be using pools
+ * still: then their slots stay taken. */
 static void __attribute__((destructor)) tear_down(void) {
+        uint64_t taken = 0;
+
         if (magazines_possible())
                 pthread_key_delete(key);
-        free(slots);
-        slots = NULL;
-        slot_words = 0;
+        pthread_mutex_lock(&lock);
+        for (uint32_t i = 0; i < slot_words; i++)
+                taken |= slots[i];
+        if (!taken) {
+                free(slots);
+                slots = NULL;
+                slot_words = 0;
+        }
+        pthread_mutex_unlock(&lock);
 }
 
 /* ---- slots ---- */
@@ -213,7 +223,7 @@ struct magazine *magazine_make(struct dmab_pool *pool) {
         }
         magazine->table = magazine_table;
         pthread_mutex_lock(&pool->lock);
-        magazine->drain = !pool_is_at_ease(pool);
+        magazine->drain = pool_is_at_ease(pool) ? 0 : MAGAZINE_SEIZED;
         magazine->next = pool->magazines;
         pool->magazines = magazine;
         pool->n_magazines++;
@@ -239,26 +249,35 @@ void magazines_drop(struct dmab_pool *pool) {
 
 /* ---- taking them away ---- */
 
-/* A thread is busy for some nanoseconds, unless the kernel has taken its processor away. */
+/* A thread is busy for some nanoseconds, unless the kernel has taken its processor away. It may have to wait for ours, whose
+ * yielding is none where ours has the higher priority. */
 static void wait_until_idle(const struct magazine *magazine) {
         for (unsigned i = 0; __atomic_load_n(&magazine->busy, __ATOMIC_ACQUIRE); i++)
-                if (i >= 100)
+                if (i >= 1000)
+                        syscall(SYS_nanosleep, &(struct timespec){ .tv_nsec = 50000 }, NULL); /* no cancellation point */
+                else if (i >= 100)
                         sched_yield();
 }
 
 void magazines_seize(struct dmab_pool *pool) {
         struct magazine *magazine;
-        bool any = false;
+        bool any = false, sure;
 
         for (magazine = pool->magazines; magazine; magazine = magazine->next) {
-                any |= !magazine_load(&magazine->drain);
-                magazine_store(&magazine->drain, 1);
+                if (magazine_load(&magazine->drain) == MAGAZINE_SEIZED)
+                        continue;
+                any = true;
+                magazine_store(&magazine->drain, MAGAZINE_WANTED);
         }
         if (!any)
                 return;
-        membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
-        for (magazine = pool->magazines; magazine; magazine = magazine->next)
+        sure = !membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+        for (magazine = pool->magazines; magazine; magazine = magazine->next) {
+                if (magazine_load(&magazine->drain) == MAGAZINE_SEIZED || (!sure && magazine->table != magazine_table))
+                        continue;
                 wait_until_idle(magazine);
+                magazine_store(&magazine->drain, MAGAZINE_SEIZED);
+        }
 }
 
 void magazines_release(struct dmab_pool *pool) {

@@ -4,7 +4,8 @@
  * Who else needs the blocks takes them away (magazines_empty()) at no cost to the thread: it stores `drain`, has the kernel
  * run a barrier on every thread of the process (membarrier(2)), and waits until the thread is not `busy`. From then on the
  * thread finds `drain` set and takes the pool's lock instead. A magazine is its thread's while drain is 0, and the holder's
- * of the pool's lock while it is not.
+ * of the pool's lock when it is MAGAZINE_SEIZED. Where the kernel refuses the barrier, as to a process that has locked itself in
+ * since, it stays between both, and nobody touches what is in it.
  *
  * Blocks put in one by one have their state set to BLOCK_FREE, so that a second free is found out. Blocks put in in bulk
  * have not: looking 32 of them up takes ten times as long as moving them. They are marked when a single one is put above
@@ -24,13 +25,18 @@ struct dmab_pool;
 
 enum { MAGAZINE_MAX = 256, MAGAZINE_PAD = 8 /* so that the arrays do not alias in the cache */ };
 
+enum magazine_drain {
+        MAGAZINE_WANTED = 1, /* its thread may not know yet */
+        MAGAZINE_SEIZED,     /* what is in it is the holder's of the pool's lock */
+};
+
 struct magazine {
         uint32_t n;      /* blocks in it */
         uint32_t limit;  /* to which single ones are put in: size while all blocks are marked, else 0 */
         uint32_t size;   /* the most */
         uint32_t marked; /* when limit is 0: so many of the first are; may be more than n */
         uint32_t busy;   /* the thread is at work on it */
-        uint32_t drain;  /* others need it: leave it alone */
+        uint32_t drain;  /* enum magazine_drain; not 0: others need it, leave it alone */
         uint64_t refills, flushes;
         struct magazine *next; /* in pool->magazines */
         struct dmab_pool *pool;
@@ -140,7 +146,7 @@ struct magazine *magazine_make(struct dmab_pool *pool);
 bool magazines_possible(void);
 
 /* Take all magazines of the pool away from their threads, with the pool's lock held, until magazines_release(). Their blocks
- * stay in them. */
+ * stay in them. Those that are MAGAZINE_SEIZED then are the caller's. */
 void magazines_seize(struct dmab_pool *pool);
 /* Let the threads use them again. With the pool's lock held. */
 void magazines_release(struct dmab_pool *pool);

@@ -2,15 +2,20 @@
 #include <dmabroker.h>
 #include <errno.h>
 #include <jansson.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -370,6 +375,71 @@ static void test_blocks_at_hand_of_another_thread_are_found_before_anybody_fails
                 close(worker.to_us[i]);
                 close(worker.to_worker[i]);
         }
+}
+
+/* From now on, the kernel refuses membarrier(2) to all threads. */
+static bool lock_in(void) {
+        struct sock_filter code[] = {
+                BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_membarrier, 0, 1),
+                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        };
+        struct sock_fprog program = { .len = sizeof(code) / sizeof(*code), .filter = code };
+
+        return !prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) &&
+               !syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program);
+}
+
+/* In a process of its own. 0: another thread has kept what it had at hand, and everybody could go on. */
+static int take_all_locked_in(dmab_pool_t *pool, struct worker *worker) {
+        struct dmab_pool_info info = DMAB_POOL_INFO_INIT;
+        dmab_addr_t dmas[64];
+        size_t at_hand, n = 0;
+        void *vaddrs[64];
+
+        if (pthread_create(&worker->thread, NULL, hoard, worker))
+                return 1;
+        hear(worker->to_us[0]);
+        if (worker->status || dmab_pool_info(pool, &info) || !info.at_hand)
+                return 2;
+        at_hand = info.at_hand;
+        if (!lock_in())
+                return 77;
+        while (n < 64 && !dmab_pool_alloc(pool, DMAB_NOWAIT, &vaddrs[n], &dmas[n]))
+                n++;
+        if (n != 64 - at_hand)
+                return 3;
+        while (n)
+                if (n--, dmab_pool_free(pool, vaddrs[n], dmas[n]))
+                        return 4;
+        tell(worker->to_worker[1]);
+        pthread_join(worker->thread, NULL);
+        return dmab_pool_destroy(pool) ? 5 : 0;
+}
+
+static void test_without_a_barrier_blocks_at_hand_stay_their_threads(void **state) {
+        struct fixture *fixture = *state;
+        struct dmab_pool_options options = DMAB_POOL_OPTIONS_INIT;
+        struct worker worker = { 0 };
+        dmab_device_t *device;
+        dmab_t *dmab;
+        int status;
+        pid_t child;
+
+        child = fork();
+        if (!child) {
+                options.max_blocks = 64;
+                if (pipe(worker.to_us) || pipe(worker.to_worker) || dmab_connect(fixture->uri, &dmab) ||
+                    dmab_device_open(dmab, "locked", NULL, &device) ||
+                    dmab_pool_create("locked", device, 1024, 0, 0, &options, &worker.pool))
+                        _exit(6);
+                _exit(take_all_locked_in(worker.pool, &worker));
+        }
+        assert_int_equal(waitpid(child, &status, 0), child);
+        if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+                skip();
+        assert_int_equal(status, 0);
 }
 
 static void *alloc_one(void *pointer) {
@@ -951,6 +1021,7 @@ int main(void) {
                 TEST(in_bulk_it_is_all_or_none),
                 TEST(a_block_freed_in_bulk_and_once_more_is_found_out),
                 TEST(blocks_at_hand_of_another_thread_are_found_before_anybody_fails),
+                TEST(without_a_barrier_blocks_at_hand_stay_their_threads),
                 TEST(waiters_are_served_in_their_order_by_who_frees),
                 TEST(waiting_ends_at_the_devices_deadline),
                 TEST(a_waiter_gets_what_another_process_gives_back),
