@@ -44,10 +44,11 @@ struct memory {
 
 /* The piece that vaddr lies in, or NULL. */
 static inline struct piece *memory_find(const struct memory *memory, const void *vaddr) {
+        size_t size = __atomic_load_n(&memory->size, __ATOMIC_ACQUIRE); /* first: the start is set before it */
         uintptr_t offset = (uintptr_t)vaddr - __atomic_load_n(&memory->start, __ATOMIC_RELAXED);
         struct memory_chunk *chunk;
 
-        if (offset >= __atomic_load_n(&memory->size, __ATOMIC_ACQUIRE))
+        if (offset >= size)
                 return NULL;
         chunk = __atomic_load_n(&memory->chunks[offset >> MEMORY_CHUNK_SHIFT], __ATOMIC_ACQUIRE);
         if (!chunk)

@@ -28,9 +28,10 @@ struct shadow {
 
 /* The state of the block that begins at vaddr, or NULL if no block of the pool can begin there. Any thread, no lock. */
 static inline uint8_t *shadow_state(const struct shadow *shadow, const void *vaddr) {
+        size_t size = __atomic_load_n(&shadow->size, __ATOMIC_ACQUIRE); /* first: the rest is set before it */
         uintptr_t offset = (uintptr_t)vaddr - __atomic_load_n(&shadow->start, __ATOMIC_RELAXED);
 
-        if (offset >= __atomic_load_n(&shadow->size, __ATOMIC_ACQUIRE) || offset & shadow->mask)
+        if (offset >= size || offset & shadow->mask)
                 return NULL;
         return (uint8_t *)(shadow->bias + ((uintptr_t)vaddr >> shadow->shift));
 }
