@@ -195,6 +195,12 @@ static int leak_error(const struct dmab_device *device) {
         return -EBUSY;
 }
 
+static void set_closing(struct dmab_device *device, bool closing) {
+        pthread_mutex_lock(&device->dmab->lock);
+        device->closing = closing;
+        pthread_mutex_unlock(&device->dmab->lock);
+}
+
 static int close_device(dmab_device_t *device, bool force) {
         struct link_reply reply = { 0 };
         struct params params;
@@ -215,6 +221,7 @@ static int close_device(dmab_device_t *device, bool force) {
                 return r;
         pools_report(device->dmab, device, "when the device was closed by force");
         streaming_report(device, "when it was closed by force");
+        set_closing(device, force);
         params_begin(&params);
         params_uint(&params, "device", device->handle);
         if (force)
@@ -229,8 +236,10 @@ static int close_device(dmab_device_t *device, bool force) {
                 r = 0;
         if (r == -EBUSY)
                 return leak_error(device);
-        if (r && r != -ESTALE)
+        if (r && r != -ESTALE) {
+                set_closing(device, false);
                 return r;
+        }
         pools_forget(device->dmab, device);
         coherent_forget(device->dmab, device);
         device_forget(device);

@@ -23,21 +23,29 @@ static size_t words_of(size_t count) {
 
 /* A slab for those pages, not noted yet. With the session's lock held. */
 static struct slab *slab_new(struct dmab_pool *pool, uintptr_t start, size_t size, uint64_t delta) {
-        struct slab *slab = pool->dmab->spare_slabs;
+        struct dmab *dmab = pool->dmab;
+        struct slab *slab = dmab->spare_slabs;
 
-        if (slab)
-                pool->dmab->spare_slabs = slab->next;
-        else
+        if (slab) {
+                dmab->spare_slabs = slab->next;
+        } else {
                 slab = malloc(sizeof(*slab));
+                if (slab) {
+                        slab->next_of_all = dmab->slabs;
+                        dmab->slabs = slab;
+                }
+        }
         if (slab)
                 *slab = (struct slab){ .piece = { .kind = PIECE_SLAB, .device = pool->device, .start = start, .size = size,
                                                   .delta = delta },
-                                       .any = pool->any, .span_start = start, .span_size = size };
+                                       .next_of_all = slab->next_of_all, .any = pool->any,
+                                       .span_start = start, .span_size = size };
         return slab;
 }
 
 static void slab_note(struct dmab_pool *pool, struct slab *slab) {
         slab->next = NULL;
+        pool->n_slabs++;
         __atomic_store_n(&slab->piece.of, pool, __ATOMIC_RELAXED);
         memory_note(&pool->dmab->memory, &slab->piece);
 }
@@ -45,6 +53,13 @@ static void slab_note(struct dmab_pool *pool, struct slab *slab) {
 static void slab_spare(struct dmab *dmab, struct slab *slab) {
         slab->next = dmab->spare_slabs;
         dmab->spare_slabs = slab;
+}
+
+static void slab_forget(struct dmab_pool *pool, struct slab *slab) {
+        memory_forget(&pool->dmab->memory, &slab->piece);
+        __atomic_store_n(&slab->piece.of, NULL, __ATOMIC_RELAXED);
+        pool->n_slabs--;
+        slab_spare(pool->dmab, slab);
 }
 
 static struct slab *slab_at(const struct dmab_pool *pool, uintptr_t address) {
@@ -88,6 +103,11 @@ static void span_part(const struct dmab_pool *pool, const struct slab *slab) {
         span_set(pool, slab_end(slab), end);
 }
 
+/* Whose memory has been taken by force, and may be given to others before we know. */
+static bool is_ending(const struct piece *piece) {
+        return piece->device->closing || (piece->kind == PIECE_SLAB && ((const struct dmab_pool *)piece->of)->ending);
+}
+
 /* Make the pages from start to end slabs, as far as they are none yet: another lease may lie in the first and in the last.
  * With the session's lock held. */
 static int slabs_make(struct dmab_pool *pool, uintptr_t start, uintptr_t end, uint64_t delta) {
@@ -98,6 +118,8 @@ static int slabs_make(struct dmab_pool *pool, uintptr_t start, uintptr_t end, ui
         for (uintptr_t page = start; page <= end && !r; page += PAGE) {
                 const struct piece *piece = page < end ? memory_find(pool->memory, (void *)page) : NULL;
 
+                if (piece && is_ending(piece))
+                        piece = NULL;
                 if (piece && (piece->of != pool || piece->delta != delta))
                         r = error_set(EPROTO, "the daemon's answer puts blocks of the pool %s where something else is",
                                       pool->name);
@@ -138,9 +160,7 @@ static void slabs_count(struct dmab_pool *pool, uintptr_t start, uintptr_t end, 
                 if (slab->users)
                         continue;
                 span_part(pool, slab);
-                memory_forget(&pool->dmab->memory, &slab->piece);
-                __atomic_store_n(&slab->piece.of, NULL, __ATOMIC_RELAXED);
-                slab_spare(pool->dmab, slab);
+                slab_forget(pool, slab);
         }
 }
 
@@ -152,13 +172,22 @@ static uintptr_t end_page(const struct dmab_pool *pool, uintptr_t start, size_t 
         return (start + count * pool->block_size + PAGE - 1) & ~(PAGE - 1);
 }
 
+void slabs_sweep(struct dmab_pool *pool) {
+        pthread_mutex_lock(&pool->dmab->lock);
+        for (struct slab *slab = pool->dmab->slabs; slab && pool->n_slabs; slab = slab->next_of_all)
+                if (slab->piece.of == pool)
+                        slab_forget(pool, slab);
+        pthread_mutex_unlock(&pool->dmab->lock);
+}
+
 void slabs_deinit(struct dmab *dmab) {
         struct slab *slab;
 
-        while ((slab = dmab->spare_slabs)) {
-                dmab->spare_slabs = slab->next;
+        while ((slab = dmab->slabs)) {
+                dmab->slabs = slab->next_of_all;
                 free(slab);
         }
+        dmab->spare_slabs = NULL;
 }
 
 /* ---- the table ---- */

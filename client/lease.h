@@ -21,6 +21,7 @@ struct region;
 struct slab {
         struct piece piece;
         struct slab *next; /* in dmab->spare_slabs */
+        struct slab *next_of_all; /* in dmab->slabs */
         unsigned users;    /* leases that lie in it */
         bool any;          /* of a size class of dmab_alloc() */
         /* The slabs of the same pool that lie around this one without a gap, with the same delta. Atomic: while it changes, a
@@ -76,6 +77,9 @@ void lease_free(struct dmab *dmab, struct lease *lease);
 int lease_visit_busy(const struct dmab_pool *pool, int (*fn)(void *vaddr, dmab_addr_t dma, void *userdata), void *userdata);
 
 void lease_table_deinit(struct lease_table *table);
+
+/* The pool ends: what is left of its slabs, where others' memory has come to lie on them. Without a lock. */
+void slabs_sweep(struct dmab_pool *pool);
 
 /* When the session ends. */
 void slabs_deinit(struct dmab *dmab);

@@ -152,17 +152,22 @@ void memory_unmap(struct memory *memory, void *address, size_t size) {
 
 /* ---- pieces ---- */
 
-static void set_pages(struct memory *memory, const struct piece *piece, struct piece *to) {
-        size_t first = (piece->start - memory->start) >> MEMORY_PAGE_SHIFT, n = (piece->size + PAGE - 1) >> MEMORY_PAGE_SHIFT;
+static struct piece **page_at(const struct memory *memory, uintptr_t address) {
+        size_t i = (address - memory->start) >> MEMORY_PAGE_SHIFT;
 
-        for (size_t i = first; i < first + n; i++)
-                __atomic_store_n(&memory->chunks[i / MEMORY_CHUNK_PAGES]->pages[i % MEMORY_CHUNK_PAGES], to, __ATOMIC_RELEASE);
+        return &memory->chunks[i / MEMORY_CHUNK_PAGES]->pages[i % MEMORY_CHUNK_PAGES];
 }
 
 void memory_note(struct memory *memory, struct piece *piece) {
-        set_pages(memory, piece, piece);
+        for (size_t at = 0; at < piece->size; at += PAGE)
+                __atomic_store_n(page_at(memory, piece->start + at), piece, __ATOMIC_RELEASE);
 }
 
 void memory_forget(struct memory *memory, const struct piece *piece) {
-        set_pages(memory, piece, NULL);
+        for (size_t at = 0; at < piece->size; at += PAGE) {
+                struct piece **page = page_at(memory, piece->start + at);
+
+                if (*page == piece)
+                        __atomic_store_n(page, NULL, __ATOMIC_RELEASE);
+        }
 }

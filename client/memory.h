@@ -64,7 +64,9 @@ int memory_map(struct memory *memory, int fd, size_t size, size_t page_size, voi
 /* Nobody points into it any more. With the session's lock held. */
 void memory_unmap(struct memory *memory, void *address, size_t size);
 
-/* Note or forget whose [piece->start, piece->start + piece->size) is; whole pages. With the session's lock held. */
+/* Note or forget whose [piece->start, piece->start + piece->size) is; whole pages. What has been noted of another piece since is
+ * not forgotten: the daemon gives memory anew that was taken by force, before its holder knows. With the session's lock
+ * held. */
 void memory_note(struct memory *memory, struct piece *piece);
 void memory_forget(struct memory *memory, const struct piece *piece);
 

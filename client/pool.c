@@ -335,6 +335,7 @@ static void pool_end(struct dmab_pool *pool) {
                         break;
                 lease_free(pool->dmab, lease);
         }
+        slabs_sweep(pool);
         pool_free(pool);
 }
 
@@ -401,6 +402,12 @@ static void return_all(struct dmab_pool *pool) {
         }
 }
 
+static void set_ending(struct dmab_pool *pool, bool ending) {
+        pthread_mutex_lock(&pool->dmab->lock);
+        pool->ending = ending;
+        pthread_mutex_unlock(&pool->dmab->lock);
+}
+
 static int destroy(struct dmab_pool *pool, bool force) {
         int r = pool ? session_check(pool->dmab) : error_set(EINVAL, "the handle of the pool is NULL");
 
@@ -412,11 +419,14 @@ static int destroy(struct dmab_pool *pool, bool force) {
         refill_stop(pool);
         if (!force)
                 refill_give_back(pool, 0);
+        else
+                set_ending(pool, true);
         if (pool->opened)
                 return_all(pool);
         else
                 r = destroy_number(pool->dmab, pool->number, force);
         if (r && r != -ESTALE) {
+                set_ending(pool, false);
                 refill_go_on(pool, pool->number);
                 return r;
         }

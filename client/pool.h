@@ -60,8 +60,10 @@ struct dmab_pool {
         pthread_mutex_t lock __attribute__((aligned(64))); /* guards all below */
         uint64_t number; /* in the protocol; 0: it sleeps (pool_sleep()) */
         int dead; /* -ESTALE: the daemon has forgotten the session */
+        bool ending; /* by force: its memory may be somebody else's already; guarded by the session's lock */
         bool retired; /* its class has another pool now: what it has is given back, and not given out */
         struct lease_table leases;
+        size_t n_slabs; /* guarded by the session's lock */
         struct magazine *magazines;
         unsigned n_magazines;
         size_t lease_next;           /* blocks to ask for next time */

@@ -28,7 +28,7 @@ struct dmab {
         struct dmab_device *devices;
         pthread_mutex_t pools_lock; /* guards the list of pools; taken before any pool's lock */
         struct dmab_pool *pools;
-        struct slab *spare_slabs;
+        struct slab *slabs, *spare_slabs;
         struct agent *agent; /* NULL: nobody has needed it yet; set once; atomic */
         bool lost;          /* the daemon has forgotten the session; atomic */
         bool fresh_regions; /* the last allocation lay in a region that was not mapped yet; atomic */
@@ -40,6 +40,7 @@ struct dmab_device {
         uint64_t handle;
         unsigned wait_ms;
         char *name, *translation, *via;
+        bool closing; /* by force: its memory may be somebody else's already; guarded by the session's lock */
         uint64_t mask; /* atomic */
         uint64_t boundary, max_segment, min_align_mask; /* 0: none */
         struct streaming *streaming;

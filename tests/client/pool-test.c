@@ -322,6 +322,7 @@ static void test_a_block_freed_in_bulk_and_once_more_is_found_out(void **state) 
 
 struct worker {
         pthread_t thread;
+        dmab_device_t *device;
         dmab_pool_t *pool;
         unsigned flags;
         int to_us[2], to_worker[2]; /* pipes: it is there; it may go on */
@@ -811,6 +812,61 @@ static void test_a_device_with_a_pool_is_not_closed_unless_by_force(void **state
         assert_int_equal(dmab_device_close_force(device), 0);
 }
 
+/* Makes pools and allocations on a device of its own until it is told to stop. */
+static void *use_other_memory(void *pointer) {
+        struct worker *worker = pointer;
+        dmab_device_t *device = worker->device;
+        dmab_addr_t dmas[40], dma, found;
+        dmab_pool_t *pool;
+        void *vaddrs[40], *vaddr;
+        int r = 0;
+
+        while (!r && !__atomic_load_n(&worker->flags, __ATOMIC_RELAXED)) {
+                r = dmab_pool_create("other", device, PAGE, 0, 0, NULL, &pool);
+                if (!r)
+                        r = dmab_pool_alloc_bulk(pool, 0, 40, vaddrs, dmas);
+                if (!r)
+                        r = dmab_alloc_coherent(device, 3 * PAGE, 0, &vaddr, &dma);
+                if (!r)
+                        r = dmab_dma_addr(device, vaddr, &found);
+                if (!r && found != dma)
+                        r = -EIO;
+                if (!r)
+                        r = dmab_free_coherent(device, 3 * PAGE, vaddr, dma);
+                if (!r)
+                        r = dmab_pool_free_bulk(pool, 40, vaddrs, dmas);
+                if (!r)
+                        r = dmab_pool_destroy(pool);
+        }
+        worker->status = r;
+        return NULL;
+}
+
+static void test_memory_that_is_taken_by_force_may_be_another_threads_at_once(void **state) {
+        struct fixture *fixture = *state;
+        struct worker worker = { .device = fixture->device };
+        dmab_addr_t dma;
+        void *vaddr;
+
+        assert_int_equal(pthread_create(&worker.thread, NULL, use_other_memory, &worker), 0);
+        for (int i = 0; i < 200; i++) {
+                dmab_device_t *device = open_device(fixture->dmab, "taken");
+                dmab_pool_t *pool;
+
+                assert_int_equal(dmab_pool_create("taken", device, PAGE, 0, 0, NULL, &pool), 0);
+                for (int j = 0; j < 60; j++)
+                        assert_int_equal(dmab_pool_alloc(pool, 0, &vaddr, &dma), 0);
+                for (int j = 0; j < 4; j++)
+                        assert_int_equal(dmab_alloc_coherent(device, 2 * PAGE, 0, &vaddr, &dma), 0);
+                if (i % 2)
+                        assert_int_equal(dmab_pool_destroy_force(pool), 0);
+                assert_int_equal(dmab_device_close_force(device), 0);
+        }
+        __atomic_store_n(&worker.flags, 1, __ATOMIC_RELAXED);
+        pthread_join(worker.thread, NULL);
+        assert_int_equal(worker.status, 0);
+}
+
 static void test_a_session_may_end_with_blocks_in_use(void **state) {
         struct fixture *fixture = *state;
         dmab_t *dmab = connect_again(fixture);
@@ -1034,6 +1090,7 @@ int main(void) {
                 TEST(the_reserve_can_be_had_when_all_memory_is_taken),
                 TEST(a_busy_pool_is_not_destroyed_and_tells_its_blocks),
                 TEST(a_device_with_a_pool_is_not_closed_unless_by_force),
+                TEST(memory_that_is_taken_by_force_may_be_another_threads_at_once),
                 TEST(a_session_may_end_with_blocks_in_use),
                 TEST(a_thread_that_ends_leaves_nothing_at_hand),
                 TEST(the_child_of_a_fork_may_only_disconnect),
