@@ -153,8 +153,13 @@ static int slabs_make(struct dmab_pool *pool, uintptr_t start, uintptr_t end, ui
 /* One user more or less for each slab from start to end. With the session's lock held. */
 static void slabs_count(struct dmab_pool *pool, uintptr_t start, uintptr_t end, int users) {
         for (uintptr_t page = start; page < end;) {
-                struct slab *slab = (struct slab *)memory_find(pool->memory, (void *)page);
+                struct slab *slab = slab_at(pool, page);
 
+                /* Something else lies there already, since it was taken by force. */
+                if (!slab) {
+                        page += PAGE;
+                        continue;
+                }
                 page = slab_end(slab);
                 slab->users += users;
                 if (slab->users)
@@ -238,6 +243,14 @@ static size_t position(const struct lease_table *table, uintptr_t address) {
         return low;
 }
 
+/* Whether any block from start to end is in a lease. */
+static bool table_has(const struct dmab_pool *pool, uintptr_t start, uintptr_t end) {
+        size_t at = position(&pool->leases, end - 1);
+        const struct lease *lease = at ? pool->leases.sorted[at - 1] : NULL;
+
+        return lease && lease->start + lease->count * pool->block_size > start;
+}
+
 static int table_add(struct lease_table *table, struct lease *lease) {
         size_t at = position(table, lease->start);
 
@@ -277,10 +290,14 @@ static void set_states(struct dmab_pool *pool, const struct lease *lease, enum b
 }
 
 int lease_add(struct dmab_pool *pool, uint64_t number, struct region *region, void *start, dmab_addr_t dma, size_t count) {
-        struct lease *lease = malloc(sizeof(*lease) + words_of(count) * sizeof(*lease->idle));
         uintptr_t first = first_page((uintptr_t)start), end = end_page(pool, (uintptr_t)start, count);
+        struct lease *lease;
         int r;
 
+        if (table_has(pool, (uintptr_t)start, (uintptr_t)start + count * pool->block_size))
+                return error_set(EPROTO, "the daemon's answer leases blocks of the pool %s that this process has already",
+                                 pool->name);
+        lease = malloc(sizeof(*lease) + words_of(count) * sizeof(*lease->idle));
         if (!lease)
                 return no_memory();
         *lease = (struct lease){ .number = number, .region = region, .start = (uintptr_t)start,

@@ -109,17 +109,20 @@ static int map_lease(struct dmab_pool *pool, const struct answer *answer, int fd
                      void **ret_start) {
         struct dmab *dmab = pool->dmab;
         void *start = NULL;
+        size_t bytes;
         bool fresh;
         int r = region_use(dmab, answer->region, fd, ret_region, &fresh);
 
         if (r)
                 return r;
         __atomic_store_n(&dmab->fresh_regions, fresh, __ATOMIC_RELAXED);
-        if (answer->count && answer->count <= UINT32_MAX)
-                start = region_address(*ret_region, answer->offset, answer->count * pool->block_size);
-        if (!start || (uintptr_t)start & pool->shadow.mask) {
+        if (answer->count && !__builtin_mul_overflow(answer->count, pool->block_size, &bytes) &&
+            answer->dma <= UINT64_MAX - bytes)
+                start = region_address(*ret_region, answer->offset, bytes);
+        if (!start || ((uintptr_t)start | answer->dma) & pool->shadow.mask) {
                 region_release(dmab, *ret_region);
-                return error_set(EPROTO, "the daemon's answer puts a lease of the pool %s outside its region", pool->name);
+                return error_set(EPROTO, "the daemon's answer puts a lease of the pool %s outside its region, or where no "
+                                         "block can begin", pool->name);
         }
         *ret_start = start;
         return 0;

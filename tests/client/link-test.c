@@ -25,6 +25,7 @@ struct task {
         void (*run)(struct task *task);
         dmab_t *dmab;
         dmab_device_t *device;
+        dmab_pool_t *pool;
         const char *uri, *method, *params;
         char *result;
         void *vaddr;
@@ -640,6 +641,65 @@ static void test_the_child_of_a_fork_cannot_use_the_handle_but_can_drop_it(void 
         disconnect(scripted, dmab);
 }
 
+/* ---- leases that cannot be ---- */
+
+static void do_make_pool(struct task *task) {
+        task->status = dmab_pool_create("blocks", task->device, 1024, 0, 0, NULL, &task->pool);
+}
+
+static void do_pool_alloc(struct task *task) {
+        task->status = dmab_pool_alloc(task->pool, DMAB_NOWAIT, &task->vaddr, &task->dma);
+}
+
+/* Two blocks in region 3, which has 8 KiB. */
+#define LEASE_RESULT(number, offset, dma, count)                                                                           \
+        "{\"lease\":" #number ",\"region\":3,\"offset\":" #offset ",\"dma_addr\":\"" #dma "\",\"count\":" #count               \
+        ",\"block_size\":1024,\"addressing\":\"simulated\"}"
+
+static void test_a_lease_that_cannot_be_is_refused_and_returned(void **state) {
+        static const char *const bad[] = {
+                LEASE_RESULT(21, 1024, 0x1400, 2),                /* a block that the process has already */
+                LEASE_RESULT(21, 0, 0x1000, 1),                   /* the same */
+                LEASE_RESULT(21, 7168, 0x2c00, 2),                /* beyond the region's end */
+                LEASE_RESULT(21, 2048, 0x1800, 0),                /* nothing */
+                LEASE_RESULT(21, 2048, 0x1800, 18014398509481984), /* 2^64 bytes */
+                LEASE_RESULT(21, 2048, 0x1900, 1),                /* where no block begins, for the device */
+                LEASE_RESULT(21, 2100, 0x1834, 1),                /* for the CPU as well */
+                LEASE_RESULT(21, 2048, 0xfffffffffffffc00, 2),    /* beyond all addresses */
+        };
+        struct scripted *scripted = scripted_new();
+        dmab_t *dmab = connect_to(scripted);
+        struct task task = { .dmab = dmab, .device = open_device(scripted, dmab) };
+
+        assert_null(*state);
+        scripted_vanish(scripted); /* for the connection that listens: nobody asks for leases back here */
+        task_start(&task, do_make_pool);
+        scripted_expect(scripted, "pool.create");
+        scripted_result(scripted, "{\"pool\":8,\"block_size\":1024,\"blocks_per_slab\":64}");
+        assert_int_equal(task_end(&task), 0);
+        task_start(&task, do_pool_alloc);
+        scripted_expect(scripted, "pool.lease");
+        scripted_result(scripted, LEASE_RESULT(20, 0, 0x1000, 2));
+        scripted_expect(scripted, "region.get");
+        give_region(scripted, memory_file(8192));
+        assert_int_equal(task_end(&task), 0);
+        task_start(&task, do_pool_alloc);
+        assert_int_equal(task_end(&task), 0);
+        for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+                task_start(&task, do_pool_alloc);
+                scripted_expect(scripted, "pool.lease");
+                scripted_result(scripted, bad[i]);
+                assert_string_equal(scripted_expect(scripted, "pool.return"), "{\"lease\":21}");
+                scripted_result(scripted, "{}");
+                assert_int_equal(task_end(&task), -EPROTO);
+        }
+        task_start(&task, do_pool_alloc);
+        scripted_expect(scripted, "pool.lease");
+        scripted_result(scripted, LEASE_RESULT(22, 2048, 0x1800, 2));
+        assert_int_equal(task_end(&task), 0);
+        disconnect(scripted, dmab);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_hello_tells_who_one_is),
@@ -665,6 +725,7 @@ int main(void) {
                 cmocka_unit_test(test_a_complaint_without_an_id_among_several_calls_leaves_none_waiting),
                 cmocka_unit_test(test_descriptors_that_do_not_fit_end_the_connection),
                 cmocka_unit_test(test_an_answer_that_lies_about_memory_is_refused_and_given_back),
+                cmocka_unit_test(test_a_lease_that_cannot_be_is_refused_and_returned),
                 cmocka_unit_test(test_the_child_of_a_fork_cannot_use_the_handle_but_can_drop_it),
         };
 
