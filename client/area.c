@@ -473,7 +473,7 @@ int area_grow(struct bounce *bounce, size_t n, unsigned changes) {
                 __atomic_store_n(&bounce->changes, bounce->changes + !r, __ATOMIC_RELEASE);
         }
         pthread_mutex_unlock(&bounce->lock);
-        if (r == -ESTALE)
+        if (r == -ESTALE && !error_is("gone")) /* with a reason, only this has ended */
                 session_lost(bounce->device->dmab);
         return r;
 }

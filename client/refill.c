@@ -180,13 +180,14 @@ static int lease_more(struct dmab_pool *pool, unsigned flags, size_t count) {
                 wish_make(pool, number, flags, count, &wish);
                 r = wish_call(pool, &wish);
                 /* Another thread may have put it to sleep in between. */
-                if (!pool->any || !r || !error_is("unknown_handle"))
+                if (!pool->any || !r || !(error_is("unknown_handle") || error_is("gone")))
                         break;
                 pool_slept(pool, number);
                 if (i + 1 < WAKE_TRIES)
                         r = 0;
         }
-        if (r == -ESTALE)
+        /* With a reason, it is only the pool that has ended: the daemon has answered. */
+        if (r == -ESTALE && !error_is("gone"))
                 session_lost(pool->dmab);
         return r;
 }
@@ -482,10 +483,12 @@ static void take_what_was_given_up(struct dmab_pool *pool) {
 }
 
 void refill_stop(struct dmab_pool *pool) {
-        if (!pool->dmab->agent)
+        struct agent *agent = __atomic_load_n(&pool->dmab->agent, __ATOMIC_ACQUIRE);
+
+        if (!agent)
                 return;
-        agent_unwatch(pool->dmab->agent, &pool->watch);
-        if (agent_cancel(pool->dmab->agent, &pool->asking) && !pool->dead)
+        agent_unwatch(agent, &pool->watch);
+        if (agent_cancel(agent, &pool->asking) && !pool->dead)
                 take_what_was_given_up(pool);
         pthread_mutex_lock(&pool->lock);
         pool->is_asking = false;
@@ -493,6 +496,8 @@ void refill_stop(struct dmab_pool *pool) {
 }
 
 void refill_go_on(struct dmab_pool *pool, uint64_t number) {
-        if (pool->dmab->agent)
-                agent_watch(pool->dmab->agent, &pool->watch, number);
+        struct agent *agent = __atomic_load_n(&pool->dmab->agent, __ATOMIC_ACQUIRE);
+
+        if (agent)
+                agent_watch(agent, &pool->watch, number);
 }

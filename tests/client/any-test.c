@@ -2,6 +2,7 @@
 #include <dmabroker.h>
 #include <errno.h>
 #include <jansson.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -257,6 +258,70 @@ static void test_a_narrower_mask_is_kept_from_then_on(void **state) {
         assert_int_equal(usage(fixture->dmab, "bytes"), 0);
 }
 
+struct user {
+        pthread_t thread;
+        dmab_device_t *device;
+        bool stop, narrow; /* atomic; narrow: the mask is, and stays so */
+        int status;
+};
+
+/* Takes and gives, and looks at the addresses once the mask is narrow. */
+static void *use_memory(void *pointer) {
+        struct user *user = pointer;
+        void *vaddrs[32] = { 0 };
+        dmab_addr_t dma;
+
+        for (unsigned i = 0; !user->status && !__atomic_load_n(&user->stop, __ATOMIC_RELAXED); i++) {
+                void **place = &vaddrs[i * 7 % 32];
+                bool narrow = __atomic_load_n(&user->narrow, __ATOMIC_ACQUIRE);
+
+                if (*place)
+                        user->status = dmab_free(user->device, *place);
+                *place = NULL;
+                if (!user->status && i % 3)
+                        user->status = dmab_alloc(user->device, 64 + i * 31 % 5000, 0, place, &dma);
+                if (*place && narrow && dma > DMAB_MASK(32))
+                        user->status = -ERANGE;
+        }
+        for (unsigned i = 0; i < 32; i++)
+                if (vaddrs[i])
+                        dmab_free(user->device, vaddrs[i]);
+        return NULL;
+}
+
+static void test_the_mask_may_be_narrowed_while_threads_allocate(void **state) {
+        struct fixture *fixture = *state;
+        struct user users[2];
+        dmab_addr_t dma;
+        void *vaddr;
+
+        for (int i = 0; i < 5; i++) {
+                assert_int_equal(dmab_set_mask(fixture->device, DMAB_MASK(64)), 0);
+                for (int j = 0; j < 2; j++) {
+                        users[j] = (struct user){ .device = fixture->device };
+                        assert_int_equal(pthread_create(&users[j].thread, NULL, use_memory, &users[j]), 0);
+                }
+                for (int j = 0; j < 5; j++) {
+                        assert_int_equal(dmab_set_mask(fixture->device, DMAB_MASK(64)), 0);
+                        assert_int_equal(dmab_set_mask(fixture->device, DMAB_MASK(32)), 0);
+                }
+                for (int j = 0; j < 2; j++)
+                        __atomic_store_n(&users[j].narrow, true, __ATOMIC_RELEASE);
+                for (size_t j = 0; j < 5000; j++) {
+                        assert_int_equal(dmab_alloc(fixture->device, 64 + j, 0, &vaddr, &dma), 0);
+                        assert_true(dma <= DMAB_MASK(32));
+                        assert_int_equal(dmab_free(fixture->device, vaddr), 0);
+                }
+                for (int j = 0; j < 2; j++) {
+                        __atomic_store_n(&users[j].stop, true, __ATOMIC_RELAXED);
+                        pthread_join(users[j].thread, NULL);
+                        assert_int_equal(users[j].status, 0);
+                }
+        }
+        assert_int_equal(dmab_device_close(fixture->device), 0);
+        assert_int_equal(usage(fixture->dmab, "bytes"), 0);
+}
+
 static void test_two_devices_have_their_own_memory(void **state) {
         struct fixture *fixture = *state;
         struct dmab_device_options options = DMAB_DEVICE_OPTIONS_INIT;
@@ -302,6 +367,7 @@ int main(void) {
                 TEST(a_device_with_such_memory_is_not_closed_and_goes_on),
                 TEST(a_narrow_boundary_is_kept),
                 TEST(a_narrower_mask_is_kept_from_then_on),
+                TEST(the_mask_may_be_narrowed_while_threads_allocate),
                 TEST(two_devices_have_their_own_memory),
                 TEST(debug_works_with_every_size),
         };

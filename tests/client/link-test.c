@@ -700,6 +700,36 @@ static void test_a_lease_that_cannot_be_is_refused_and_returned(void **state) {
         disconnect(scripted, dmab);
 }
 
+static void test_a_pool_that_has_ended_is_not_the_end_of_the_session(void **state) {
+        struct scripted *scripted = scripted_new();
+        dmab_t *dmab = connect_to(scripted);
+        struct task task = { .dmab = dmab, .device = open_device(scripted, dmab) }, other = task;
+
+        assert_null(*state);
+        scripted_vanish(scripted);
+        task_start(&task, do_make_pool);
+        scripted_expect(scripted, "pool.create");
+        scripted_result(scripted, "{\"pool\":8,\"block_size\":1024,\"blocks_per_slab\":64}");
+        assert_int_equal(task_end(&task), 0);
+        task_start(&other, do_make_pool);
+        scripted_expect(scripted, "pool.create");
+        scripted_result(scripted, "{\"pool\":9,\"block_size\":1024,\"blocks_per_slab\":64}");
+        assert_int_equal(task_end(&other), 0);
+        task_start(&task, do_pool_alloc);
+        scripted_expect(scripted, "pool.lease");
+        scripted_result(scripted, LEASE_RESULT(20, 0, 0x1000, 2));
+        scripted_expect(scripted, "region.get");
+        give_region(scripted, memory_file(8192));
+        assert_int_equal(task_end(&task), 0);
+        task_start(&other, do_pool_alloc);
+        scripted_expect(scripted, "pool.lease");
+        scripted_error(scripted, ESTALE, "gone", "The pool ended while the answer was on its way");
+        assert_int_equal(task_end(&other), -ESTALE);
+        task_start(&task, do_pool_alloc);
+        assert_int_equal(task_end(&task), 0);
+        disconnect(scripted, dmab);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_hello_tells_who_one_is),
@@ -725,6 +755,7 @@ int main(void) {
                 cmocka_unit_test(test_a_complaint_without_an_id_among_several_calls_leaves_none_waiting),
                 cmocka_unit_test(test_descriptors_that_do_not_fit_end_the_connection),
                 cmocka_unit_test(test_an_answer_that_lies_about_memory_is_refused_and_given_back),
+                cmocka_unit_test(test_a_pool_that_has_ended_is_not_the_end_of_the_session),
                 cmocka_unit_test(test_a_lease_that_cannot_be_is_refused_and_returned),
                 cmocka_unit_test(test_the_child_of_a_fork_cannot_use_the_handle_but_can_drop_it),
         };
