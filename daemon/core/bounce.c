@@ -740,12 +740,35 @@ static void bounce_end(struct bounce *bounce) {
         bounce_free(bounce);
 }
 
-void bounces_end(struct device *device, uint32_t maker) {
+void bounces_end(struct device *device) {
+        while (device->bounces)
+                bounce_end(device->bounces);
+}
+
+/* The id of another session that has slots of it; 0: there is none. */
+static uint32_t other_user(const struct bounce *bounce, const struct session *session) {
+        const struct mapping *mapping;
+        const struct lease *lease;
+
+        DL_FOREACH2(bounce->holder.leases, lease, holder_next)
+                if (lease->session != session)
+                        return lease->session->id;
+        DL_FOREACH2(bounce->n_mappings ? bounce->holder.device->mappings : NULL, mapping, device_next)
+                if (mapping->holder == &bounce->holder && mapping->session != session)
+                        return mapping->session->id;
+        return 0;
+}
+
+void bounces_leave(struct device *device, const struct session *session) {
         struct bounce *bounce, *next;
 
-        DL_FOREACH_SAFE(device->bounces, bounce, next)
-                if (!maker || bounce->holder.maker == maker)
+        DL_FOREACH_SAFE(device->bounces, bounce, next) {
+                if (bounce->holder.maker != session->id)
+                        continue;
+                bounce->holder.maker = other_user(bounce, session);
+                if (!bounce->holder.maker)
                         bounce_end(bounce);
+        }
 }
 
 /* ---- the clock, and when memory is short ---- */

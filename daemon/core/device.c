@@ -513,8 +513,8 @@ int device_close(const struct caller *caller, uint64_t handle, bool force, leak_
         device->n_requests++; /* keeps it while its allocations go */
         requests_end(owner, device);
         mappings_end(device);
-        pools_end(device, 0);
-        bounces_end(device, 0);
+        pools_end(device);
+        bounces_end(device);
         DL_FOREACH_SAFE(device->allocs, alloc, next)
                 alloc_free(alloc);
         device->n_requests--;

@@ -123,17 +123,29 @@ static bool has_mapped_allocs(const struct device *device) {
         return false;
 }
 
-void mappings_end(struct device *device) {
+static void end_mappings(struct device *device, bool also_bounced) {
+        struct mapping *mapping, *next;
         uint64_t count = 0, bytes = 0;
 
-        while (device->mappings) {
+        for (mapping = device->mappings; mapping; mapping = next) {
+                next = mapping->device_next;
+                if (mapping->holder && !also_bounced)
+                        continue;
                 count++;
-                bytes += device->mappings->size;
-                mapping_end(device->mappings, false);
+                bytes += mapping->size;
+                mapping_end(mapping, false);
         }
         tell_leak(device->owner, NULL, device, count, bytes);
         if (device->owner->usage.of[QUOTA_mappings] && has_mapped_allocs(device))
                 foreign_end(device);
+}
+
+void mappings_end(struct device *device) {
+        end_mappings(device, true);
+}
+
+void mappings_leave(struct device *device) {
+        end_mappings(device, false);
 }
 
 void mappings_end_session(struct session *session, bool died) {

@@ -126,7 +126,7 @@ struct holder {
         enum { HOLDER_POOL, HOLDER_BOUNCE } kind;
         uint64_t handle;
         struct device *device;
-        uint32_t maker; /* id of the session that made it */
+        uint32_t maker; /* id of the session that made it, or of another one with which it goes now */
         struct lease *leases;
         uint64_t n_leases, recalls, recalled_ms;
         uint64_t unit; /* bytes of a block or slot */
@@ -527,8 +527,9 @@ void waiters_tick(struct broker *broker, uint64_t now);
 uint64_t waiters_deadline(const struct broker *broker);
 
 /* pool.c */
-/* maker: only those that this session made; 0: all. */
-void pools_end(struct device *device, uint32_t maker);
+void pools_end(struct device *device);
+/* Those that this session made, unless other sessions have something of them: then they go with one of those. */
+void pools_leave(struct device *device, const struct session *session);
 /* What a session has been given one by one, in any pool. */
 void pools_end_session(struct session *session, bool died);
 /* Give idle slabs back, for this request. true: look again. */
@@ -537,7 +538,8 @@ void pools_tick(struct broker *broker, uint64_t now);
 uint64_t pools_deadline(const struct broker *broker);
 
 /* bounce.c */
-void bounces_end(struct device *device, uint32_t maker);
+void bounces_end(struct device *device);
+void bounces_leave(struct device *device, const struct session *session);
 /* Give idle parts back, for this request. true: it is worth another attempt. */
 bool bounces_reclaim(struct broker *broker, const struct request *request);
 /* The slots of a mapping that ends are the pool's again; died: its client vanished. */
@@ -552,6 +554,8 @@ int mapping_new(const struct mapping *like, struct mapping **ret, struct failure
 void mapping_end(struct mapping *mapping, bool died);
 void mapping_look(const struct mapping *mapping, struct mapping_view *ret);
 void mappings_end(struct device *device);
+/* But for those of bounce pools, which end with these. */
+void mappings_leave(struct device *device);
 void mappings_end_session(struct session *session, bool died);
 
 /* check.c */

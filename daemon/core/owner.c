@@ -123,19 +123,14 @@ static void session_drop_devices(struct session *session) {
         DL_FOREACH(session->owner->devices, device)
                 device->n_requests++; /* keeps it while what it and the others have goes */
         DL_FOREACH(session->owner->devices, device) {
-                /* Those of a device that has outlived its own session have no other end. */
-                if (!device->session) {
-                        pools_end(device, session->id);
-                        bounces_end(device, session->id);
-                }
+                pools_leave(device, session);
+                bounces_leave(device, session);
                 if (device->session != session)
                         continue;
                 requests_end(session->owner, device);
-                mappings_end(device);
-                pools_end(device, 0);
-                bounces_end(device, 0);
+                mappings_leave(device);
                 DL_FOREACH_SAFE(device->allocs, alloc, next_alloc)
-                        if (!(alloc->flags & (ALLOC_OWNER_LIFETIME | ALLOC_RESTING)))
+                        if (!(alloc->flags & (ALLOC_OWNER_LIFETIME | ALLOC_RESTING | ALLOC_HELD)))
                                 alloc_free(alloc);
                 device->session = NULL;
                 if (!device_holds(device))

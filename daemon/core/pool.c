@@ -273,11 +273,36 @@ static uint64_t pool_busy(const struct pool *pool) {
         return pool->n_blocks - pool->n_free - pool->of[TAKER_QUARANTINE];
 }
 
-void pools_end(struct device *device, uint32_t maker) {
+void pools_end(struct device *device) {
+        while (device->pools) {
+                tell_leak(device->pools, pool_busy(device->pools));
+                pool_end(device->pools);
+        }
+}
+
+/* The id of another session that has blocks of it; 0: there is none. */
+static uint32_t other_user(const struct pool *pool, const struct session *session) {
+        const struct session *user;
+        uint32_t i;
+
+        for (i = 0; i < pool->n_takers; i++) {
+                const struct taker *taker = pool->takers[i].taker;
+
+                user = !taker ? NULL : taker->lease ? taker->lease->session : taker->session;
+                if (user && user != session)
+                        return user->id;
+        }
+        return 0;
+}
+
+void pools_leave(struct device *device, const struct session *session) {
         struct pool *pool, *next;
 
         DL_FOREACH_SAFE(device->pools, pool, next) {
-                if (maker && pool->holder.maker != maker)
+                if (pool->holder.maker != session->id)
+                        continue;
+                pool->holder.maker = other_user(pool, session);
+                if (pool->holder.maker)
                         continue;
                 tell_leak(pool, pool_busy(pool));
                 pool_end(pool);

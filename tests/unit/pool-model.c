@@ -532,12 +532,17 @@ static void session_begin(struct model *model, unsigned i) {
                 REQUIRE(model, device_open(&caller, &options, &model->device, NULL) == 0);
 }
 
-/* The first session has the device, and with it the pools. It is answered through, so it is replaced after it ended. */
+/* The first session has the device, and has made the pools, which go with whoever has something of them: so the others end
+ * first. It is answered through, so it is replaced after it ended. */
 static void step_session(struct model *model) {
         unsigned i = model->nested || model_below(model, 20) ? 1 + model_below(model, N_SESSIONS - 1) : 0, j;
 
         if (!model->sessions[i])
                 return;
+        for (j = 1; i == 0 && j < N_SESSIONS; j++) {
+                session_end(model, j, !model->nested && model_below(model, 2));
+                session_begin(model, j);
+        }
         for (j = 0; i == 0 && j < N_POOLS; j++)
                 pool_forget(model, j);
         /* What is about to be told would rest, too, and the model does not know of it. */

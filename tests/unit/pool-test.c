@@ -1226,6 +1226,37 @@ static void test_what_a_session_had_goes_back_when_it_ends(void **state) {
 }
 
 /* A device that an allocation keeps beyond its session has no other end. */
+static void test_a_pool_of_which_another_session_has_blocks_goes_with_that_one(void **state) {
+        struct answer *to = calloc(1, sizeof(*to));
+        struct broker_counts counts;
+        struct caller first, second;
+        struct lease_view lease;
+        struct failure failure;
+        struct fixture f;
+        uint64_t pool;
+
+        start(&f, "16M@0x140000000", NULL);
+        pool = make(&f, (struct pool_options){ .size = 64 });
+        take(&f, pool);
+        first = f.caller;
+        second = login(&f, "user:1000");
+        ask_lease(&f, &second, (struct pool_request){ .pool = pool, .count = 3 }, to);
+        session_close(first.session);
+        f.caller = second;
+        /* Nobody else can be given its memory while the lease is out. */
+        assert_int_equal(lease_get(&second, to->handle, &lease, &failure), 0);
+        assert_int_equal(view_of(&f, pool).leased, 3);
+        assert_int_equal(view_of(&f, pool).used, 0);
+        check(&f);
+        assert_int_equal(lease_return(&second, to->handle, LEASE_OF_POOL, &failure), 0);
+        f.caller = login(&f, "user:1000");
+        session_close(second.session);
+        broker_counts(f.broker, &counts);
+        assert_int_equal(counts.pools + counts.leases + counts.devices + counts.allocs, 0);
+        free(to);
+        stop(&f);
+}
+
 static void test_a_pool_of_a_device_without_a_session_ends_with_the_session_that_made_it(void **state) {
         struct answer *to = calloc(1, sizeof(*to));
         struct broker_counts counts;
@@ -1998,6 +2029,7 @@ int main(void) {
                 cmocka_unit_test(test_a_full_reserve_asks_nobody_else_for_leases),
                 cmocka_unit_test(test_the_quota_of_leases_is_enforced),
                 cmocka_unit_test(test_what_a_session_had_goes_back_when_it_ends),
+                cmocka_unit_test(test_a_pool_of_which_another_session_has_blocks_goes_with_that_one),
                 cmocka_unit_test(test_a_pool_of_a_device_without_a_session_ends_with_the_session_that_made_it),
                 cmocka_unit_test(test_what_a_vanished_client_had_rests_before_it_is_reused),
                 cmocka_unit_test(test_what_a_vanished_client_had_rests_though_its_device_is_gone),
