@@ -67,9 +67,10 @@ static enum ctl_status find(struct ctl *ctl, const struct list *list, const char
         if (found == 1)
                 return CTL_OK;
         if (found)
-                fprintf(stderr, "dmabrokerctl: there are %zu: %s %s; give the number of one\n", found, list->called, text);
+                fprintf(stderr, "dmabrokerctl: there is more than one %s %s: give the number of one of the %zu\n", list->called,
+                        text, found);
         else
-                fprintf(stderr, "dmabrokerctl: there is not %s %s\n", list->called, text);
+                fprintf(stderr, "dmabrokerctl: there is no %s %s\n", list->called, text);
         return CTL_FAILURE;
 }
 

@@ -9,7 +9,7 @@ struct list {
         const char *method;             /* "pool.list" */
         const char *items;              /* "pools": the member that is the list */
         const char *handle;             /* "pool": the member of its elements that is their number */
-        const char *name, *called;      /* the member that they may be named by, and how that is said: "a pool named" */
+        const char *name, *called;      /* the member that they may be named by, and how that is said: "pool named" */
         const struct show_column *columns;
         size_t n_columns;
         void (*add)(json_t *row); /* adds what columns show and the daemon does not tell; NULL: nothing */

@@ -103,7 +103,7 @@ static enum ctl_status run(struct ctl *ctl) {
         if (ctl->n_operands < ctl->verb->min_operands)
                 return ctl_misuse(ctl, "%s is missing", ctl->verb->operands);
         if (ctl->n_operands > ctl->verb->max_operands)
-                return ctl_misuse(ctl, "%s is too much", ctl->operands[ctl->verb->max_operands]);
+                return ctl_misuse(ctl, "%s is one operand too many", ctl->operands[ctl->verb->max_operands]);
         return ctl->verb->run(ctl);
 }
 

@@ -52,7 +52,8 @@ static enum ctl_status parse_view(const struct ctl *ctl, struct top_options *top
                 return CTL_OK;
         top->view = top_view_find(view);
         if (top->view == TOP_VIEWS)
-                return ctl_misuse(ctl, "there is no view %s", view);
+                return ctl_misuse(ctl, "there is no view %s; there are sources, owners, devices, pools, bounces and calls",
+                                  view);
         if (!sort)
                 return CTL_OK;
         top->column = top_column_find(&top_views[top->view], sort);

@@ -119,7 +119,7 @@ expect 1 "$("$CTL" pools | wc -l)" "lines of pools in the end"
 expect 1 $? "write-combined memory"
 "$CTL" pools create twin 64 --device nic -- "$CTL" pools create twin 64 --device nic -- "$CTL" pools trim twin 2>"$directory/err"
 expect 1 $? "a name of two pools"
-shows "$directory/err" 'there are 2'
+shows "$directory/err" 'more than one pool named twin'
 "$CTL" pools create a 64 -- "$directory/no-such-command" 2>"$directory/err"
 expect 127 $? "a command that is not there"
 "$CTL" pools create a 64 -- sh -c 'kill -USR1 $$'
