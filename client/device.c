@@ -183,12 +183,15 @@ static int leak_error(const struct dmab_device *device) {
                 { "alloc", "allocation" }, { "mapping", "mapping" }, { "pool", "pool" }, { "bounce", "bounce pool" },
         };
         size_t n = json_array_size(leaked), kind = 0;
+        char others[48] = "";
 
         while (kind < sizeof(kinds) / sizeof(*kinds) && !json_object_get(first, kinds[kind].member))
                 kind++;
+        if (n > 1)
+                snprintf(others, sizeof(others), "%zu things, such as ", n);
         if (kind < sizeof(kinds) / sizeof(*kinds))
-                error_reword("%s still has %zu thing%s, such as %s %lld: %lld bytes%s%s", device->name, n, n == 1 ? "" : "s",
-                             kinds[kind].name, (long long)json_integer_value(json_object_get(first, kinds[kind].member)),
+                error_reword("%s still has %s%s %lld: %lld bytes%s%s", device->name, others, kinds[kind].name,
+                             (long long)json_integer_value(json_object_get(first, kinds[kind].member)),
                              (long long)json_integer_value(json_object_get(first, "size")), address ? " at " : "",
                              address ? address : "");
         json_decref(error);

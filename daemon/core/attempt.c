@@ -274,10 +274,13 @@ static void prospect_own(struct prospect *prospect, const struct request *reques
 
 static void explain(struct request *request, enum reason reason, const struct prospect *prospect, const char *why) {
         const struct arena_request *want = &request->want;
+        char below[48] = "";
 
-        failure_set(&request->failure, reason, "%s: asked for %llu bytes at or below 0x%llx, %llu are free, at most %llu in "
-                    "one piece", why, (unsigned long long)want->size, (unsigned long long)want->limit,
-                    (unsigned long long)prospect->free, (unsigned long long)prospect->largest);
+        if (want->limit != UINT64_MAX)
+                snprintf(below, sizeof(below), " at or below 0x%llx", (unsigned long long)want->limit);
+        failure_set(&request->failure, reason, "%s: asked for %llu bytes%s, %llu are free, at most %llu in one piece", why,
+                    (unsigned long long)want->size, below, (unsigned long long)prospect->free,
+                    (unsigned long long)prospect->largest);
         failure_add_number(&request->failure, "asked", want->size);
         failure_add_hex(&request->failure, "mask", want->limit);
         failure_add_number(&request->failure, "free", prospect->free);
@@ -318,7 +321,7 @@ static int request_explain(struct request *request) {
                 prospect.kept || prospect.free < request->want.size ? REASON_no_memory : REASON_no_contiguous, &prospect,
                 prospect.kept ? "What is free is kept for requests of high priority"
                 : prospect.largest >= request->want.size
-                        ? "What is free is kept for narrower masks, or does not suit the alignment or boundary"
+                        ? "What is free is kept for narrower masks, or does not suit alignment or boundary"
                         : "There is no free machine-contiguous piece of this size");
         return 0;
 }

@@ -68,7 +68,7 @@ int owner_check(const struct owner *owner, enum quota_kind kind, uint64_t more, 
 
         if (limit == QUOTA_UNLIMITED || (used <= limit && more <= limit - used))
                 return 0;
-        failure_set(failure, REASON_quota, "The quota of %s for %s is %llu, of which %llu is in use: %llu more is too much",
+        failure_set(failure, REASON_quota, "The quota of %s for %s is %llu, with %llu in use: %llu more would exceed it",
                     owner->name, quota_name(kind), (unsigned long long)limit, (unsigned long long)used,
                     (unsigned long long)more);
         failure_add_text(failure, "quota", quota_name(kind));

@@ -104,9 +104,8 @@ static int fail_full(const struct pool *pool, struct ask *ask) {
         struct failure *failure = &ask->waiter.failure;
 
         failure_set(failure, REASON_limit,
-                    "Pool %s has all the blocks that it may have, %llu, and %llu of them are free: %llu were asked for",
-                    pool->name, (unsigned long long)pool->n_blocks, (unsigned long long)pool->n_free,
-                    (unsigned long long)ask->count);
+                    "Pool %s has all the blocks that it may have, %llu, and too few of them are free: %llu", pool->name,
+                    (unsigned long long)pool->n_blocks, (unsigned long long)pool->n_free);
         add_numbers(failure, pool, ask);
         failure_add_number(failure, "limit", pool->max_blocks);
         return -reason_errno(REASON_limit);
@@ -118,7 +117,7 @@ static int fail_grow(const struct pool *pool, struct ask *ask) {
         struct failure *failure = &ask->waiter.failure;
         size_t i;
 
-        failure_set_errno(failure, why->reason, why->error, "Pool %s, with %llu of %llu blocks free, needs memory: %.150s",
+        failure_set_errno(failure, why->reason, why->error, "Pool %s, with %llu of %llu blocks free, needs memory: %s",
                           pool->name, (unsigned long long)pool->n_free, (unsigned long long)pool->n_blocks, why->sentence);
         for (i = 0; i < why->n_values && i < FAILURE_VALUES_MAX - 3; i++)
                 failure->values[failure->n_values++] = why->values[i];

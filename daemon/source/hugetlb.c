@@ -436,7 +436,7 @@ static int open_pagemap(struct hugetlb *hugetlb, struct failure *failure) {
         if (r < 0)
                 return failure_set_errno(failure, REASON_source_unavailable, -r,
                                          "machine addresses cannot be read from /proc/self/pagemap (%s): the daemon needs "
-                                         "CAP_SYS_ADMIN outside of any container", strerror(-r));
+                                         "CAP_SYS_ADMIN of the host (root; in a container: --privileged)", strerror(-r));
         hugetlb->huge.zero_fd = open("/dev/zero", O_RDONLY | O_CLOEXEC);
         if (hugetlb->huge.zero_fd < 0)
                 return failure_set_errno(failure, REASON_source_unavailable, errno, "/dev/zero cannot be opened: %s",

@@ -188,7 +188,7 @@ static int prove(struct physmem *physmem, struct failure *failure) {
         if (r < 0)
                 return failure_set_errno(failure, REASON_source_unavailable, -r,
                                          "no page of our own can be looked up (%s): the daemon needs CAP_SYS_ADMIN "
-                                         "outside of any container", strerror(-r));
+                                         "of the host (root; in a container: --privileged)", strerror(-r));
         return 0;
 }
 
