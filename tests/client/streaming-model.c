@@ -19,7 +19,7 @@
 #include "tests/client/fake-device.h"
 #include "tests/lib/daemon.h"
 
-enum { N_THREADS = 3, N_LANES = 12, N_IN_PLACE = 2, LANE = 20000, N_DEVICES = 4 };
+enum { N_THREADS = 3, N_LANES = 12, N_IN_PLACE = 2, LANE = 20000, N_DEVICES = 4, MANY_STEPS = 20000 };
 
 /* One buffer, of which a part may be mapped. */
 struct lane {
@@ -219,7 +219,12 @@ static void run_device(dmab_t *dmab, unsigned kind) {
         assert_int_equal(dmab_bounce_info(what.device, &info), 0);
         assert_int_equal(info.used, 0);
         assert_int_equal(info.fulls, n_full);
-        assert_true(kind == 3 ? n_full > 0 : !n_full);
+        if (kind == 3)
+                print_message("%u maps found the slots full\n", n_full);
+        else
+                assert_int_equal(n_full, 0);
+        /* Few steps of one thread may be over before another begins. */
+        assert_true(kind != 3 || n_full > 0 || what.n_steps < MANY_STEPS);
         assert_int_equal(dmab_device_close_force(what.device), 0);
         fake_device_free(what.fake);
         free(models);
