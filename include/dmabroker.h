@@ -305,7 +305,9 @@ int dmab_pool_free(dmab_pool_t *pool, void *vaddr, dmab_addr_t dma);
 
 /* n blocks at once: all of them or none. */
 int dmab_pool_alloc_bulk(dmab_pool_t *pool, unsigned flags, size_t n, void **ret_vaddrs, dmab_addr_t *ret_dmas);
-/* Gives n blocks back, or none when one of them is refused. */
+/* Gives n blocks back, or none when one of them is refused. Wrong addresses are refused at once. A block that is free already,
+ * or twice in the list, is only found later, when the thread's blocks are looked through, and then told on standard error; with
+ * DMAB_DEBUG it is refused at once. */
 int dmab_pool_free_bulk(dmab_pool_t *pool, size_t n, void *const *vaddrs, const dmab_addr_t *dmas);
 
 /* End the pool. -EBUSY: blocks are in use; the sentence says how many and names one, dmab_pool_visit_busy() tells all;
