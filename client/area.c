@@ -246,18 +246,15 @@ static int find_empty(struct bounce *bounce, struct bounce_area **ret) {
 }
 
 struct answer {
-        uint64_t lease, region, offset, dma_addr, slots, slot_size;
+        struct region_place place;
+        uint64_t lease, slots;
 };
 
 static int take_answer(json_t *result, struct answer *answer) {
         int r = result_uint(result, "lease", &answer->lease);
 
         if (!r)
-                r = result_uint(result, "region", &answer->region);
-        if (!r)
-                r = result_uint(result, "offset", &answer->offset);
-        if (!r)
-                r = result_hex(result, "dma_addr", &answer->dma_addr);
+                r = region_read_place(result, &answer->place);
         if (!r)
                 r = result_uint(result, "slots", &answer->slots);
         return r;
@@ -277,7 +274,7 @@ static int settle(struct bounce *bounce, const struct answer *answer, int fd, si
         /* Within a slot there is no boundary that matters: a mapping is no longer than one. */
         if (device->boundary && !boundary)
                 boundary = 1;
-        r = records ? slots_new(answer->slots, answer->dma_addr >> bounce->slot_shift, boundary, &slots) : -ENOMEM;
+        r = records ? slots_new(answer->slots, answer->place.dma_addr >> bounce->slot_shift, boundary, &slots) : -ENOMEM;
         if (r)
                 r = r == -ENOMEM ? no_memory() : error_set(EPROTO, "the daemon leased %llu slots at once",
                                                            (unsigned long long)answer->slots);
@@ -288,17 +285,18 @@ static int settle(struct bounce *bounce, const struct answer *answer, int fd, si
                                      "A lease of %zu slots holds no run of %zu within the boundary of the device",
                                      usage.slots, n);
         if (!r)
-                r = region_use(device->dmab, answer->region, fd, &region, NULL);
+                r = region_use(device->dmab, &answer->place, fd, &region, NULL);
         if (r)
                 goto free_slots;
-        memory = region_address(region, answer->offset, answer->slots << bounce->slot_shift);
-        if (!memory || answer->dma_addr & ((UINT64_C(1) << bounce->slot_shift) - 1)) {
+        memory = region_address(region, answer->place.offset, answer->slots << bounce->slot_shift);
+        if (!memory || answer->place.dma_addr & ((UINT64_C(1) << bounce->slot_shift) - 1)) {
                 r = error_set(EPROTO, "the daemon's answer puts a lease outside its region");
                 goto release_region;
         }
-        if (answer->dma_addr + ((answer->slots << bounce->slot_shift) - 1) > __atomic_load_n(&device->mask, __ATOMIC_RELAXED)) {
+        if (answer->place.dma_addr + ((answer->slots << bounce->slot_shift) - 1) >
+            __atomic_load_n(&device->mask, __ATOMIC_RELAXED)) {
                 r = error_set_reason(ERANGE, "mask", "bounce memory at 0x%llx is above the mask of %s",
-                                     (unsigned long long)answer->dma_addr, device->name);
+                                     (unsigned long long)answer->place.dma_addr, device->name);
                 goto release_region;
         }
         slots_lock(&area->lock);
@@ -307,7 +305,7 @@ static int settle(struct bounce *bounce, const struct answer *answer, int fd, si
         area->memory = memory;
         area->region = region;
         area->lease = answer->lease;
-        __atomic_store_n(&area->start, answer->dma_addr, __ATOMIC_RELAXED);
+        __atomic_store_n(&area->start, answer->place.dma_addr, __ATOMIC_RELAXED);
         __atomic_store_n(&area->size, answer->slots << bounce->slot_shift, __ATOMIC_RELAXED);
         __atomic_store_n(&area->n_free, answer->slots, __ATOMIC_RELAXED);
         slots_unlock(&area->lock);

@@ -402,6 +402,8 @@ void bounce_info(struct bounce *bounce, struct dmab_bounce_info *ret) {
 
                 slots_lock(&area->lock);
                 ret->areas += area->slots != NULL;
+                if (area->slots)
+                        ret->addressing = region_addressing(area->region);
                 ret->bounced += area->bounced;
                 ret->bounced_bytes += area->bounced_bytes;
                 slots_unlock(&area->lock);

@@ -18,9 +18,8 @@ struct allocation {
         struct region *region;
         size_t asked; /* the caller's size */
         bool any;     /* dmab_alloc()'s */
-        uint64_t number, region_number, offset, size, machine_addr;
-        dmab_addr_t dma_addr;
-        enum dmab_addressing addressing;
+        struct region_place place;
+        uint64_t number, size, machine_addr;
 };
 
 static int no_memory(void) {
@@ -169,22 +168,15 @@ static void alloc_params(const dmab_device_t *device, size_t size, unsigned flag
 
 /* The answer's members. `number` is set if it is there, so that the memory can be given back. */
 static int take_answer(json_t *result, struct allocation *allocation) {
-        const char *addressing = json_string_value(json_object_get(result, "addressing"));
         int r = result_uint(result, "alloc", &allocation->number);
 
         if (!r)
-                r = result_uint(result, "region", &allocation->region_number);
-        if (!r)
-                r = result_uint(result, "offset", &allocation->offset);
+                r = region_read_place(result, &allocation->place);
         if (!r)
                 r = result_uint(result, "size", &allocation->size);
-        if (!r)
-                r = result_hex(result, "dma_addr", &allocation->dma_addr);
         allocation->machine_addr = DMAB_ADDR_NONE;
         if (!r && json_object_get(result, "machine_addr"))
                 r = result_hex(result, "machine_addr", &allocation->machine_addr);
-        allocation->addressing =
-                addressing && !strcmp(addressing, "machine") ? DMAB_ADDRESSING_MACHINE : DMAB_ADDRESSING_SIMULATED;
         return r;
 }
 
@@ -211,19 +203,19 @@ static int free_number(struct dmab *dmab, uint64_t number) {
 static int settle(struct dmab *dmab, struct allocation *allocation, int fd) {
         void *vaddr;
         bool fresh;
-        int r = region_use(dmab, allocation->region_number, fd, &allocation->region, &fresh);
+        int r = region_use(dmab, &allocation->place, fd, &allocation->region, &fresh);
 
         if (r)
                 return r;
         __atomic_store_n(&dmab->fresh_regions, fresh, __ATOMIC_RELAXED);
-        vaddr = region_address(allocation->region, allocation->offset, allocation->size);
+        vaddr = region_address(allocation->region, allocation->place.offset, allocation->size);
         if (!vaddr || allocation->asked > allocation->size) {
                 region_release(dmab, allocation->region);
                 return error_set(EPROTO, "the daemon's answer puts an allocation outside its region");
         }
         allocation->piece.start = (uintptr_t)vaddr;
         allocation->piece.size = allocation->size;
-        allocation->piece.delta = allocation->dma_addr - (uintptr_t)vaddr;
+        allocation->piece.delta = allocation->place.dma_addr - (uintptr_t)vaddr;
         pthread_mutex_lock(&dmab->lock);
         list_add(dmab, allocation);
         pthread_mutex_unlock(&dmab->lock);
@@ -273,7 +265,7 @@ static int alloc(dmab_device_t *device, size_t size, unsigned flags, const struc
                 return r;
         }
         *ret_vaddr = vaddr_of(allocation);
-        *ret_dma = allocation->dma_addr;
+        *ret_dma = allocation->place.dma_addr;
         return 0;
 }
 
@@ -301,9 +293,9 @@ static int take_out(dmab_device_t *device, size_t size, void *vaddr, dmab_addr_t
         if (!r && allocation->asked != size)
                 r = error_set(EINVAL, "the allocation at %p was made with %zu bytes, and is freed with %zu", vaddr,
                               allocation->asked, size);
-        if (!r && allocation->dma_addr != dma)
+        if (!r && allocation->place.dma_addr != dma)
                 r = error_set(EINVAL, "the allocation at %p has the dma address 0x%llx, and is freed with 0x%llx",
-                              vaddr, (unsigned long long)allocation->dma_addr, (unsigned long long)dma);
+                              vaddr, (unsigned long long)allocation->place.dma_addr, (unsigned long long)dma);
         if (!r)
                 list_remove(device->dmab, allocation);
         pthread_mutex_unlock(&device->dmab->lock);
@@ -371,6 +363,15 @@ int dmab_dma_addr(dmab_device_t *device, const void *vaddr, dmab_addr_t *ret_dma
         return 0;
 }
 
+int dmab_addressing(dmab_device_t *device, const void *vaddr) {
+        dmab_addr_t dma;
+        int r = session_check(device->dmab);
+
+        if (!r)
+                r = dmab_dma_addr(device, vaddr, &dma);
+        return r ? r : (int)region_addressing_at(device->dmab, vaddr);
+}
+
 int dmab_coherent_info(dmab_device_t *device, const void *vaddr, struct dmab_coherent_info *ret) {
         struct dmab_coherent_info info = DMAB_COHERENT_INFO_INIT;
         struct allocation *allocation;
@@ -387,12 +388,12 @@ int dmab_coherent_info(dmab_device_t *device, const void *vaddr, struct dmab_coh
         r = list_find(device, vaddr, &allocation);
         if (!r) {
                 info.alloc = allocation->number;
-                info.region = allocation->region_number;
-                info.offset = allocation->offset;
+                info.region = allocation->place.region;
+                info.offset = allocation->place.offset;
                 info.size = allocation->size;
-                info.dma_addr = allocation->dma_addr;
+                info.dma_addr = allocation->place.dma_addr;
                 info.machine_addr = allocation->machine_addr;
-                info.addressing = allocation->addressing;
+                info.addressing = allocation->place.addressing;
         }
         pthread_mutex_unlock(&device->dmab->lock);
         if (r)

@@ -75,18 +75,15 @@ static void return_number(struct dmab *dmab, uint64_t number) {
 }
 
 struct answer {
-        uint64_t number, region, offset, dma, count;
+        struct region_place place;
+        uint64_t number, count;
 };
 
 static int take_answer(json_t *result, struct answer *answer) {
         int r = result_uint(result, "lease", &answer->number);
 
         if (!r)
-                r = result_uint(result, "region", &answer->region);
-        if (!r)
-                r = result_uint(result, "offset", &answer->offset);
-        if (!r)
-                r = result_hex(result, "dma_addr", &answer->dma);
+                r = region_read_place(result, &answer->place);
         if (!r)
                 r = result_uint(result, "count", &answer->count);
         return r;
@@ -94,7 +91,7 @@ static int take_answer(json_t *result, struct answer *answer) {
 
 /* Into the books. With the lock held. */
 static int note_lease(struct dmab_pool *pool, const struct answer *answer, struct region *region, void *start) {
-        int r = lease_add(pool, answer->number, region, start, answer->dma, answer->count);
+        int r = lease_add(pool, answer->number, region, start, answer->place.dma_addr, answer->count);
 
         if (r)
                 return r;
@@ -111,15 +108,15 @@ static int map_lease(struct dmab_pool *pool, const struct answer *answer, int fd
         void *start = NULL;
         size_t bytes;
         bool fresh;
-        int r = region_use(dmab, answer->region, fd, ret_region, &fresh);
+        int r = region_use(dmab, &answer->place, fd, ret_region, &fresh);
 
         if (r)
                 return r;
         __atomic_store_n(&dmab->fresh_regions, fresh, __ATOMIC_RELAXED);
         if (answer->count && !__builtin_mul_overflow(answer->count, pool->block_size, &bytes) &&
-            answer->dma <= UINT64_MAX - bytes)
-                start = region_address(*ret_region, answer->offset, bytes);
-        if (!start || ((uintptr_t)start | answer->dma) & pool->shadow.mask) {
+            answer->place.dma_addr <= UINT64_MAX - bytes)
+                start = region_address(*ret_region, answer->place.offset, bytes);
+        if (!start || ((uintptr_t)start | answer->place.dma_addr) & pool->shadow.mask) {
                 region_release(dmab, *ret_region);
                 return error_set(EPROTO, "the daemon's answer puts a lease of the pool %s outside its region, or where no "
                                          "block can begin", pool->name);

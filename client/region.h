@@ -2,9 +2,12 @@
 #ifndef DMAB_CLIENT_REGION_H
 #define DMAB_CLIENT_REGION_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "include/dmabroker.h"
 
 struct dmab;
 struct region;
@@ -14,10 +17,24 @@ struct region_table {
         struct region *first;
 };
 
-/* The region with that number, mapped now if it is not yet; *ret has one more user. fd is its memory, borrowed, or -1:
+/* Where the daemon's answer says that memory is. */
+struct region_place {
+        uint64_t region, offset;
+        dmab_addr_t dma_addr;
+        enum dmab_addressing addressing;
+};
+
+/* The members that every answer with memory has. 0, or -EPROTO with a sentence. */
+int region_read_place(json_t *result, struct region_place *ret);
+
+/* The region of that place, mapped now if it is not yet; *ret has one more user. fd is its memory, borrowed, or -1:
  * it is then asked for if it is needed. *ret_mapped (may be NULL) tells whether it was mapped now. -errno with a
  * sentence. */
-int region_use(struct dmab *dmab, uint64_t number, int fd, struct region **ret, bool *ret_mapped);
+int region_use(struct dmab *dmab, const struct region_place *place, int fd, struct region **ret, bool *ret_mapped);
+
+/* Are the addresses of the region that vaddr lies in real? 0: it lies in none. Takes the session's lock. */
+enum dmab_addressing region_addressing_at(struct dmab *dmab, const void *vaddr);
+enum dmab_addressing region_addressing(const struct region *region);
 
 /* One user less; the last one unmaps it. */
 void region_release(struct dmab *dmab, struct region *region);

@@ -222,6 +222,10 @@ enum dmab_addressing {
         DMAB_ADDRESSING_SIMULATED = 2, /* made up by the simulation: no device can use them */
 };
 
+/* Are the addresses of the memory at vaddr, which may point anywhere into memory from dmab_alloc_coherent(), dmab_alloc() or a
+ * pool? DMAB_ADDRESSING_MACHINE, DMAB_ADDRESSING_SIMULATED, or what dmab_dma_addr() answers. Makes no call to the daemon. */
+int dmab_addressing(dmab_device_t *device, const void *vaddr);
+
 /* Where an allocation is. */
 struct dmab_coherent_info {
         size_t struct_size;
@@ -403,6 +407,7 @@ struct dmab_bounce_info {
         size_t areas;
         uint64_t mapped_in_place, bounced, bounced_bytes;
         uint64_t fulls; /* times that no run of slots was found */
+        enum dmab_addressing addressing; /* of the slots; 0 while there are none */
 };
 #define DMAB_BOUNCE_INFO_INIT { .struct_size = sizeof(struct dmab_bounce_info) }
 int dmab_bounce_info(dmab_device_t *device, struct dmab_bounce_info *ret);

@@ -169,6 +169,34 @@ static void test_every_address_in_an_allocation_has_its_dma_address(void **state
         assert_int_equal(dmab_dma_addr(fixture->device, vaddr, &at), -EFAULT);
 }
 
+static void test_memory_of_every_kind_is_called_simulated_where_it_is(void **state) {
+        struct fixture *fixture = *state;
+        struct dmab_bounce_info info = DMAB_BOUNCE_INFO_INIT;
+        dmab_pool_t *pool;
+        dmab_addr_t dma, addr;
+        void *vaddr;
+
+        assert_int_equal(dmab_addressing(fixture->device, &info), -EFAULT);
+        assert_int_equal(dmab_alloc_coherent(fixture->device, PAGE, 0, &vaddr, &dma), 0);
+        assert_int_equal(dmab_addressing(fixture->device, (char *)vaddr + 7), DMAB_ADDRESSING_SIMULATED);
+        assert_int_equal(dmab_free_coherent(fixture->device, PAGE, vaddr, dma), 0);
+        assert_int_equal(dmab_addressing(fixture->device, vaddr), -EFAULT);
+        assert_int_equal(dmab_alloc(fixture->device, 100, 0, &vaddr, &dma), 0);
+        assert_int_equal(dmab_addressing(fixture->device, vaddr), DMAB_ADDRESSING_SIMULATED);
+        assert_int_equal(dmab_free(fixture->device, vaddr), 0);
+        assert_int_equal(dmab_pool_create("rings", fixture->device, 64, 0, 0, NULL, &pool), 0);
+        assert_int_equal(dmab_pool_alloc(pool, 0, &vaddr, &addr), 0);
+        assert_int_equal(dmab_addressing(fixture->device, vaddr), DMAB_ADDRESSING_SIMULATED);
+        assert_int_equal(dmab_pool_free(pool, vaddr, addr), 0);
+        assert_int_equal(dmab_pool_destroy(pool), 0);
+        assert_int_equal(dmab_bounce_info(fixture->device, &info), 0);
+        assert_int_equal(info.addressing, 0);
+        assert_int_equal(dmab_map_single(fixture->device, &dma, sizeof(dma), DMAB_TO_DEVICE, &addr), 0);
+        assert_int_equal(dmab_bounce_info(fixture->device, &info), 0);
+        assert_int_equal(info.addressing, DMAB_ADDRESSING_SIMULATED);
+        assert_int_equal(dmab_unmap_single(fixture->device, addr, sizeof(dma), DMAB_TO_DEVICE), 0);
+}
+
 static void test_another_devices_memory_has_no_dma_address_for_this_one(void **state) {
         struct fixture *fixture = *state;
         dmab_device_t *other;
@@ -697,6 +725,7 @@ int main(void) {
                 TEST(allocated_memory_is_zeroed_mapped_and_the_regions_own),
                 TEST(allocations_of_one_region_share_its_mapping_until_the_last_goes),
                 TEST(every_address_in_an_allocation_has_its_dma_address),
+                TEST(memory_of_every_kind_is_called_simulated_where_it_is),
                 TEST(another_devices_memory_has_no_dma_address_for_this_one),
                 TEST(alignment_boundary_and_mask_are_kept),
                 TEST(what_can_never_be_is_refused_and_takes_nothing),

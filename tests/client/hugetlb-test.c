@@ -76,6 +76,7 @@ static void test_blocks_of_a_pool_are_where_the_device_is_told(void **state) {
                 assert_int_equal(dmab_pool_alloc(pool, DMAB_NOWAIT, &vaddrs[i], &dmas[i]), 0);
         for (size_t i = 0; i < BLOCKS; i++) {
                 assert_int_equal(dmas[i] % 128, 0);
+                assert_int_equal(dmab_addressing(fixture->device, vaddrs[i]), DMAB_ADDRESSING_MACHINE);
                 expect_at(vaddrs[i], 1000, dmas[i]);
         }
         for (size_t i = 0; i < BLOCKS; i++)
@@ -162,6 +163,7 @@ static volatile char *device_view(const struct fixture *fixture, dmab_addr_t dma
 static void test_what_is_bounced_is_at_the_machine_address_that_the_device_is_told(void **state) {
         const struct fixture *fixture = *state;
         static char buffer[20000] __attribute__((aligned(4096)));
+        struct dmab_bounce_info info = DMAB_BOUNCE_INFO_INIT;
         volatile char *device;
         dmab_addr_t dma;
         size_t size;
@@ -171,6 +173,8 @@ static void test_what_is_bounced_is_at_the_machine_address_that_the_device_is_to
                 buffer[i] = (char)(i * 7);
         assert_int_equal(dmab_map_single(fixture->device, buffer + 300, 15000, DMAB_BIDIRECTIONAL, &dma), 0);
         assert_int_equal(dma & 0xfff, 300); /* what NVMe needs */
+        assert_int_equal(dmab_bounce_info(fixture->device, &info), 0);
+        assert_int_equal(info.addressing, DMAB_ADDRESSING_MACHINE);
         device = device_view(fixture, dma, &size, &map);
         for (size_t i = 0; i < 15000; i++) {
                 assert_int_equal(device[i], (char)((i + 300) * 7));
