@@ -1052,22 +1052,16 @@ int bounce_get(const struct caller *caller, uint64_t handle, struct bounce_view 
 
 int bounce_visit(const struct caller *caller, uint64_t device, const char *name, uint64_t after, bounce_visit_fn visit,
                  void *userdata, struct failure *failure) {
-        struct broker *broker = caller->session->owner->broker;
-        struct device_view device_view;
+        struct selection selection;
         struct bounce_view view;
         struct bounce *bounce;
-        struct owner *owner;
-        bool all;
         int r;
 
-        r = owner_select(caller, name, &all, &owner, failure);
-        if (r == 0 && device)
-                r = device_get(caller, device, &device_view, failure);
+        r = selection_begin(&selection, caller, name, device, after, failure);
         if (r < 0)
                 return r;
-        while ((bounce = handle_next(&broker->handles, HANDLE_BOUNCE, after, &after))) {
-                if (!bounce->n_parts || (!all && bounce->holder.device->owner != owner) ||
-                    (device && bounce->holder.device->handle != device))
+        while ((bounce = selection_next(&selection, HANDLE_BOUNCE))) {
+                if (!bounce->n_parts || !selection_has(&selection, bounce->holder.device->owner, bounce->holder.device))
                         continue;
                 bounce_look(bounce, &view);
                 if (visit(&view, userdata))

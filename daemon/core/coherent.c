@@ -441,21 +441,16 @@ int coherent_lookup(const struct caller *caller, uint64_t addr, bool machine, st
 
 int coherent_visit(const struct caller *caller, uint64_t device, const char *name, uint64_t after, alloc_visit_fn visit,
                    void *userdata, struct failure *failure) {
-        struct broker *broker = caller->session->owner->broker;
+        struct selection selection;
         struct alloc_view view;
-        struct device_view device_view;
         struct alloc *alloc;
-        struct owner *owner;
-        bool all;
         int r;
 
-        r = owner_select(caller, name, &all, &owner, failure);
-        if (r == 0 && device)
-                r = device_get(caller, device, &device_view, failure);
+        r = selection_begin(&selection, caller, name, device, after, failure);
         if (r < 0)
                 return r;
-        while ((alloc = handle_next(&broker->handles, HANDLE_ALLOC, after, &after))) {
-                if ((!all && alloc->device->owner != owner) || (device && alloc->device->handle != device))
+        while ((alloc = selection_next(&selection, HANDLE_ALLOC))) {
+                if (!selection_has(&selection, alloc->device->owner, alloc->device))
                         continue;
                 alloc_look(alloc, &view);
                 if (visit(&view, userdata))

@@ -615,19 +615,16 @@ int device_get(const struct caller *caller, uint64_t handle, struct device_view 
 
 int device_visit(const struct caller *caller, const char *name, device_visit_fn visit, void *userdata,
                  struct failure *failure) {
-        struct broker *broker = caller->session->owner->broker;
+        struct selection selection;
         struct device_view view;
         struct device *device;
-        struct owner *owner;
-        uint64_t handle = 0;
-        bool all;
         int r;
 
-        r = owner_select(caller, name, &all, &owner, failure);
+        r = selection_begin(&selection, caller, name, 0, 0, failure);
         if (r < 0)
                 return r;
-        while ((device = handle_next(&broker->handles, HANDLE_DEVICE, handle, &handle))) {
-                if (!all && device->owner != owner)
+        while ((device = selection_next(&selection, HANDLE_DEVICE))) {
+                if (!selection_has(&selection, device->owner, device))
                         continue;
                 device_look(device, &view);
                 if (visit(&view, userdata))

@@ -189,18 +189,16 @@ int lease_return(const struct caller *caller, uint64_t handle, enum lease_kind k
 
 int lease_visit(const struct caller *caller, uint64_t pool, uint64_t bounce, const char *name, uint64_t after,
                 lease_visit_fn visit, void *userdata, struct failure *failure) {
-        struct broker *broker = caller->session->owner->broker;
+        struct selection selection;
         struct lease_view view;
         struct lease *lease;
-        struct owner *owner;
-        bool all;
         int r;
 
-        r = owner_select(caller, name, &all, &owner, failure);
+        r = selection_begin(&selection, caller, name, 0, after, failure);
         if (r < 0)
                 return r;
-        while ((lease = handle_next(&broker->handles, HANDLE_LEASE, after, &after))) {
-                if (!all && lease->session->owner != owner)
+        while ((lease = selection_next(&selection, HANDLE_LEASE))) {
+                if (!selection_has(&selection, lease->session->owner, lease->holder->device))
                         continue;
                 lease_look(lease, &view);
                 if ((pool && view.pool != pool) || (bounce && view.bounce != bounce))

@@ -441,21 +441,16 @@ int mapping_get(const struct caller *caller, uint64_t handle, struct mapping_vie
 
 int mapping_visit(const struct caller *caller, uint64_t device, const char *name, uint64_t after, mapping_visit_fn visit,
                   void *userdata, struct failure *failure) {
-        struct broker *broker = caller->session->owner->broker;
-        struct device_view device_view;
+        struct selection selection;
         struct mapping_view view;
         struct mapping *mapping;
-        struct owner *owner;
-        bool all;
         int r;
 
-        r = owner_select(caller, name, &all, &owner, failure);
-        if (r == 0 && device)
-                r = device_get(caller, device, &device_view, failure);
+        r = selection_begin(&selection, caller, name, device, after, failure);
         if (r < 0)
                 return r;
-        while ((mapping = handle_next(&broker->handles, HANDLE_MAPPING, after, &after))) {
-                if ((!all && mapping->session->owner != owner) || (device && mapping->device->handle != device))
+        while ((mapping = selection_next(&selection, HANDLE_MAPPING))) {
+                if (!selection_has(&selection, mapping->session->owner, mapping->device))
                         continue;
                 mapping_look(mapping, &view);
                 if (visit(&view, userdata))

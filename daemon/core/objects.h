@@ -408,8 +408,20 @@ void owner_forget(struct owner *owner);
 void owner_free(struct owner *owner);
 /* 0, or quota with the numbers. */
 int owner_check(const struct owner *owner, enum quota_kind kind, uint64_t more, struct failure *failure);
-/* Whose objects a list is about: NULL owner with 0 means everybody's. */
-int owner_select(const struct caller *caller, const char *name, bool *ret_all, struct owner **ret, struct failure *failure);
+/* What a list is about: of the objects of a kind, those that the caller wants and may see, in the order of their slots. */
+struct selection {
+        const struct handle_table *handles;
+        const struct owner *owner; /* whose; may be NULL: of somebody who has never been here */
+        bool all;                  /* everybody's */
+        uint64_t device;           /* of this one; 0: of all */
+        uint64_t after;
+};
+/* owner NULL: the caller's own, or everybody's for an administrator. Reasons: not_permitted, unknown_handle (the device). */
+int selection_begin(struct selection *selection, const struct caller *caller, const char *owner, uint64_t device,
+                    uint64_t after, struct failure *failure);
+void *selection_next(struct selection *selection, enum handle_kind kind);
+/* Whether an object of this owner and device is one of them. device NULL: it is of none. */
+bool selection_has(const struct selection *selection, const struct owner *owner, const struct device *device);
 /* *ret_key NULL: no key was given. 1: the key is known, *ret_key holds its handle. 0: a new one was made. */
 int key_begin(struct owner *owner, const char *text, enum handle_kind kind, uint64_t digest, struct request_key **ret_key,
               struct failure *failure);

@@ -78,14 +78,28 @@ int owner_check(const struct owner *owner, enum quota_kind kind, uint64_t more, 
         return -reason_errno(REASON_quota);
 }
 
-int owner_select(const struct caller *caller, const char *name, bool *ret_all, struct owner **ret, struct failure *failure) {
-        struct owner *own = caller->session->owner;
+int selection_begin(struct selection *selection, const struct caller *caller, const char *owner, uint64_t device,
+                    uint64_t after, struct failure *failure) {
+        const struct owner *own = caller->session->owner;
+        struct device_view view;
 
-        if (!caller->admin && name && strcmp(name, own->name) != 0)
-                return failure_set(failure, REASON_not_permitted, "Only an administrator may see what %s has", name);
-        *ret_all = caller->admin && !name;
-        *ret = name ? owner_find(own->broker, name) : own;
-        return 0;
+        *selection = (struct selection){
+                .handles = &own->broker->handles, .owner = own, .all = caller->admin && !owner, .device = device, .after = after,
+        };
+        if (!caller->admin && owner && strcmp(owner, own->name) != 0)
+                return failure_set(failure, REASON_not_permitted, "Only an administrator may see what %s has", owner);
+        if (owner)
+                selection->owner = owner_find(own->broker, owner);
+        return device ? device_get(caller, device, &view, failure) : 0;
+}
+
+void *selection_next(struct selection *selection, enum handle_kind kind) {
+        return handle_next(selection->handles, kind, selection->after, &selection->after);
+}
+
+bool selection_has(const struct selection *selection, const struct owner *owner, const struct device *device) {
+        return (selection->all || owner == selection->owner) &&
+               (!selection->device || (device && device->handle == selection->device));
 }
 
 /* ---- sessions ---- */
@@ -188,15 +202,14 @@ static void owner_view(const struct owner *owner, struct owner_view *ret) {
 }
 
 int quota_get(const struct caller *caller, const char *name, struct owner_view *ret, struct failure *failure) {
-        struct owner *owner;
-        bool all;
+        struct selection selection;
         int r;
 
-        r = owner_select(caller, name ? name : caller->session->owner->name, &all, &owner, failure);
+        r = selection_begin(&selection, caller, name ? name : caller->session->owner->name, 0, 0, failure);
         if (r < 0)
                 return r;
-        if (owner)
-                owner_view(owner, ret);
+        if (selection.owner)
+                owner_view(selection.owner, ret);
         else
                 *ret = (struct owner_view){ .name = name, .limits = caller->session->owner->broker->options.quota };
         return 0;

@@ -57,22 +57,16 @@ int pool_get(const struct caller *caller, uint64_t handle, struct pool_view *ret
 
 int pool_visit(const struct caller *caller, uint64_t device, const char *name, uint64_t after, pool_visit_fn visit,
                void *userdata, struct failure *failure) {
-        struct broker *broker = caller->session->owner->broker;
-        struct device_view device_view;
+        struct selection selection;
         struct pool_view view;
-        struct owner *owner;
         struct pool *pool;
-        bool all;
         int r;
 
-        r = owner_select(caller, name, &all, &owner, failure);
-        if (r == 0 && device)
-                r = device_get(caller, device, &device_view, failure);
+        r = selection_begin(&selection, caller, name, device, after, failure);
         if (r < 0)
                 return r;
-        while ((pool = handle_next(&broker->handles, HANDLE_POOL, after, &after))) {
-                if (pool->creating || (!all && pool->holder.device->owner != owner) ||
-                    (device && pool->holder.device->handle != device))
+        while ((pool = selection_next(&selection, HANDLE_POOL))) {
+                if (pool->creating || !selection_has(&selection, pool->holder.device->owner, pool->holder.device))
                         continue;
                 pool_view(pool, &view);
                 if (visit(&view, userdata))

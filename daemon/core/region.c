@@ -311,18 +311,16 @@ int region_fd(const struct caller *caller, uint64_t handle, int *ret_fd, struct 
 
 int region_visit(const struct caller *caller, const char *name, uint64_t after, region_visit_fn visit, void *userdata,
                  struct failure *failure) {
-        struct broker *broker = caller->session->owner->broker;
+        struct selection selection;
         struct region_view view;
         struct region *region;
-        struct owner *owner;
-        bool all;
         int r;
 
-        r = owner_select(caller, name, &all, &owner, failure);
+        r = selection_begin(&selection, caller, name, 0, after, failure);
         if (r < 0)
                 return r;
-        while ((region = handle_next(&broker->handles, HANDLE_REGION, after, &after))) {
-                if (!all && region->owner != owner)
+        while ((region = selection_next(&selection, HANDLE_REGION))) {
+                if (!selection_has(&selection, region->owner, region->device))
                         continue;
                 region_view(region, &view);
                 if (visit(&view, userdata))
