@@ -293,8 +293,9 @@ int dmab_pool_create(const char *name, dmab_device_t *device, size_t size, size_
                      const struct dmab_pool_options *options, dmab_pool_t **ret);
 
 /* Use a pool that another process of the same owner has made, by its number (dmab_pool_handle()). The device is the caller's
- * own handle of the same device. dmab_pool_destroy() then only lets go of it. -ENOENT: there is no such pool;
- * -EXDEV: it is another device's. */
+ * own handle of the same device. dmab_pool_destroy() then only lets go of it. When the session that made it ends, the pool goes
+ * on for as long as another one has blocks of it; only force takes them. -ENOENT: there is no such pool; -EXDEV: it is another
+ * device's. */
 int dmab_pool_open(dmab_device_t *device, uint64_t number, dmab_pool_t **ret);
 
 /* Take a block (the kernel's dma_pool_alloc()). flags as for dmab_alloc_coherent(). With DMAB_WAIT threads are served in the

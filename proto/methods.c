@@ -1004,7 +1004,8 @@ static const struct schema_method methods[METHOD_COUNT] = {
           .summary = "make a pool of blocks of one size",
           .doc = "Blocks are cut from slabs, which the pool takes from memory as it needs them, and keeps for "
                  "reuse. No block crosses the boundary, nor the device's. The reserve's blocks are taken before the "
-                 "answer is sent, and stay whatever happens",
+                 "answer is sent, and stay whatever happens. The pool ends with its session, or with the last other "
+                 "session of the owner that still has blocks of it then",
           .params = &pool_create_params_struct, .results = &pool_create_result_struct,
           .errors = ERRORS(REASON_unknown_device, REASON_bad_param, REASON_boundary, REASON_limit, REASON_unsupported,
                            REASON_quota, REASON_mask, MEMORY_REASONS),

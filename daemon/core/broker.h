@@ -240,7 +240,8 @@ int coherent_visit(const struct caller *caller, uint64_t device, const char *own
 /* ---- pools ----
  *
  * A pool hands out blocks of one size, cut from slabs: coherent allocations of its device that the pool takes as it needs
- * them. Blocks never cross the pool's boundary, nor the device's. (The kernel's dma_pool, with a mempool's reserve.) */
+ * them. Blocks never cross the pool's boundary, nor the device's. (The kernel's dma_pool, with a mempool's reserve.) It ends with
+ * the session that made it; if others have blocks of it then, with the last of them. So does a bounce pool. */
 
 struct pool_options {
         const char *name; /* for people; need not be unique */
