@@ -1,7 +1,7 @@
 /* Magazines: the free blocks of a pool that one thread keeps at hand. The thread takes from its magazine and puts into it
  * with plain loads and stores, no lock and no atomic read-modify-write.
  *
- * Who else needs the blocks takes them away (magazines_empty()) at no cost to the thread: it stores `drain`, has the kernel
+ * Who else needs the blocks takes them away (magazines_seize()) at no cost to the thread: it stores `drain`, has the kernel
  * run a barrier on every thread of the process (membarrier(2)), and waits until the thread is not `busy`. From then on the
  * thread finds `drain` set and takes the pool's lock instead. A magazine is its thread's while drain is 0, and the holder's
  * of the pool's lock when it is MAGAZINE_SEIZED. Where the kernel refuses the barrier, as to a process that has locked itself in

@@ -9,7 +9,7 @@
  *    DMAB_MASK(32) is 0xffffffff.
  *  - Thread-safety: any number of threads may use one dmab_t and the devices opened through it, at the same time. Only
  *    what ends an object (dmab_disconnect(), a successful dmab_device_close()) must not race with its other uses.
- *    No function is a cancellation point.
+ *    No function is a cancellation point, and none may be called from a signal handler.
  *  - Connection: a lost connection is made again by itself, and the session (what it had opened and allocated) goes on.
  *    The memory stays mapped and valid meanwhile. When the daemon no longer knows the session, every call answers
  *    -ESTALE: disconnect and connect again.
