@@ -14,7 +14,7 @@ enum {
         KEEP_BYTES = 1 << 20, /* of idle blocks that a pool keeps in any case */
         KEEP_BLOCKS = 8,
         GIVEN_UP_TRIES = 1000, /* a millisecond each */
-        WAKE_TRIES = 3,
+        WAKE_TRIES = 100, /* each lost to another thread that narrows the mask just then */
 };
 
 /* A thread that waits; lives on its stack. */
