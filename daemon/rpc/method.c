@@ -164,6 +164,13 @@ static uint64_t mix_field(uint64_t hash, const struct schema_field *field, const
         return hash;
 }
 
+/* Whether a call with another value of it asks for something else. */
+static bool is_asked_for(const struct schema_method *method, const struct schema_field *field) {
+        if (strcmp(field->name, "wait_ms") == 0)
+                return method->id == METHOD_device_open; /* the device's, not the call's */
+        return strcmp(field->name, "request_key") != 0;
+}
+
 uint64_t method_digest(const struct schema_method *method, const void *params) {
         uint64_t hash = mix(UINT64_C(0xcbf29ce484222325), method->name, strlen(method->name) + 1);
         uint64_t present = *(const uint64_t *)params;
@@ -171,8 +178,7 @@ uint64_t method_digest(const struct schema_method *method, const void *params) {
         for (size_t i = 0; i < method->params->n_fields; i++) {
                 const struct schema_field *field = &method->params->fields[i];
 
-                if (!(present & (UINT64_C(1) << (field->offset / 8))) || !strcmp(field->name, "request_key") ||
-                    !strcmp(field->name, "wait_ms"))
+                if (!(present & (UINT64_C(1) << (field->offset / 8))) || !is_asked_for(method, field))
                         continue;
                 hash = mix(hash, field->name, strlen(field->name) + 1);
                 hash = mix_field(hash, field, (const char *)params + field->offset);

@@ -82,7 +82,7 @@ void method_log_other(const struct rpc_call *call, const struct method_other *ot
 bool method_refuse_empty_mask(struct rpc_call *call, const char *name, bool given, uint64_t mask);
 
 /* Tells a repeated request from another that has the same key: over the method and every parameter but the key, and
- * how long it may take: who asks again may have less patience. */
+ * how long it may take: who asks again may have less patience. How long a device waits is a property of the device. */
 uint64_t method_digest(const struct schema_method *method, const void *params);
 
 /* How long the call waits for memory: as it says, or else as long as the device does. -errno with a sentence. */

@@ -1,4 +1,4 @@
-/* Asking again with the same request_key while the daemon lacks something. */
+/* Asking again with the same request_key: with less patience, for something else, and while the daemon lacks something. */
 #include <errno.h>
 #include <inttypes.h>
 #include <setjmp.h>
@@ -60,10 +60,40 @@ static void test_asking_first_without_a_descriptor_left_takes_nothing(void **sta
         assert_int_equal(test_daemon_end(running), 0);
 }
 
+static void test_asking_again_with_less_patience_is_asking_the_same(void **state) {
+        static const char request[] = "{'device':%" PRIu64 ",'size':4096,'wait_ms':%d,'request_key':'one'}";
+        struct test_daemon *running = ask_daemon(NULL);
+        struct test_client *client = ask_connect(running, NULL);
+        uint64_t device = ask_device(client, "card"), first;
+
+        first = ask_number(client, "alloc", "coherent.alloc", request, device, 500);
+        assert_int_equal(ask_number(client, "alloc", "coherent.alloc", request, device, 20), first);
+        assert_int_equal(ask_number(client, "alloc", "coherent.alloc",
+                                    "{'device':%" PRIu64 ",'size':4096,'request_key':'one'}", device), first);
+        assert_int_equal(allocs(client), 1);
+        test_client_close(client);
+        assert_int_equal(test_daemon_end(running), 0);
+}
+
+static void test_a_device_of_another_patience_is_another_device(void **state) {
+        static const char request[] = "{'name':'card','wait_ms':%d,'request_key':'one'}";
+        struct test_daemon *running = ask_daemon(NULL);
+        struct test_client *client = ask_connect(running, NULL);
+        uint64_t first = ask_number(client, "device", "device.open", request, 500);
+
+        assert_int_equal(ask_number(client, "device", "device.open", request, 500), first);
+        ask_refused(client, "bad_param", "device.open", request, 20);
+        ask_refused(client, "bad_param", "device.open", "{'name':'card','request_key':'one'}");
+        test_client_close(client);
+        assert_int_equal(test_daemon_end(running), 0);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_asking_again_without_a_descriptor_left_takes_nothing_away),
                 cmocka_unit_test(test_asking_first_without_a_descriptor_left_takes_nothing),
+                cmocka_unit_test(test_asking_again_with_less_patience_is_asking_the_same),
+                cmocka_unit_test(test_a_device_of_another_patience_is_another_device),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
