@@ -591,7 +591,7 @@ void request_withdraw(struct ticket *ticket);
 void request_refuse(broker_done_fn done, void *userdata, const struct failure *failure);
 /* Serve what can be served, round-robin over the owners. */
 void requests_serve(struct broker *broker);
-/* End an owner's requests that use this device with `gone`. */
+/* End an owner's requests that use this device with `gone`. A holder withdraws its own when it ends. */
 void requests_end(struct owner *owner, const struct device *device);
 void requests_tick(struct broker *broker, uint64_t now);
 uint64_t requests_deadline(const struct broker *broker);

@@ -340,7 +340,7 @@ void requests_end(struct owner *owner, const struct device *device) {
         struct request *request, *next;
 
         DL_FOREACH_SAFE(owner->requests, request, next)
-                if (request->device == device)
+                if (request->device == device && !request->holder)
                         request_end(request, REASON_gone, "The device was closed while the request waited");
 }
 

@@ -1225,7 +1225,6 @@ static void test_what_a_session_had_goes_back_when_it_ends(void **state) {
         stop(&f);
 }
 
-/* A device that an allocation keeps beyond its session has no other end. */
 static void test_a_pool_of_which_another_session_has_blocks_goes_with_that_one(void **state) {
         struct answer *to = calloc(1, sizeof(*to));
         struct broker_counts counts;
@@ -1257,6 +1256,29 @@ static void test_a_pool_of_which_another_session_has_blocks_goes_with_that_one(v
         stop(&f);
 }
 
+static void test_memory_on_its_way_to_a_pool_comes_though_the_session_of_its_device_ends(void **state) {
+        struct answer *to = calloc(1, sizeof(*to));
+        struct caller first, second;
+        struct fixture f;
+        uint64_t pool;
+
+        start(&f, "16M@0x140000000", NULL);
+        pool = make(&f, (struct pool_options){ .size = MIB });
+        second = login(&f, "user:1000");
+        lease_as(&f, &second, pool, 1);
+        ask(&f, &second, (struct pool_request){ .pool = pool, .count = view_of(&f, pool).blocks_per_slab }, to);
+        assert_false(to->given);
+        first = f.caller;
+        f.caller = second;
+        session_close(first.session);
+        settle(&f);
+        assert_true(to->given);
+        assert_reason(&to->failure, REASON_NONE);
+        free(to);
+        stop(&f);
+}
+
+/* A device that an allocation keeps beyond its session has no other end. */
 static void test_a_pool_of_a_device_without_a_session_ends_with_the_session_that_made_it(void **state) {
         struct answer *to = calloc(1, sizeof(*to));
         struct broker_counts counts;
@@ -2030,6 +2052,7 @@ int main(void) {
                 cmocka_unit_test(test_the_quota_of_leases_is_enforced),
                 cmocka_unit_test(test_what_a_session_had_goes_back_when_it_ends),
                 cmocka_unit_test(test_a_pool_of_which_another_session_has_blocks_goes_with_that_one),
+                cmocka_unit_test(test_memory_on_its_way_to_a_pool_comes_though_the_session_of_its_device_ends),
                 cmocka_unit_test(test_a_pool_of_a_device_without_a_session_ends_with_the_session_that_made_it),
                 cmocka_unit_test(test_what_a_vanished_client_had_rests_before_it_is_reused),
                 cmocka_unit_test(test_what_a_vanished_client_had_rests_though_its_device_is_gone),
