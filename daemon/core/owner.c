@@ -147,7 +147,7 @@ static void session_drop_devices(struct session *session) {
                         if (!(alloc->flags & (ALLOC_OWNER_LIFETIME | ALLOC_RESTING | ALLOC_HELD)))
                                 alloc_free(alloc);
                 device->session = NULL;
-                if (!device_holds(device))
+                if (!device->closed && !device_holds(device))
                         device_hide(device);
         }
         DL_FOREACH_SAFE(session->owner->devices, device, next_device) {

@@ -734,6 +734,29 @@ static void test_closing_a_device_ends_what_waits_on_it(void **state) {
         stop(&f);
 }
 
+static void test_a_device_that_memory_is_on_its_way_to_is_closed_once(void **state) {
+        struct device_options options = { .name = "nic", .node = -1, .request_key = "d1" };
+        struct alloc_request request = { .size = MIB };
+        struct session *other;
+        struct answer a = {};
+        struct fixture f;
+        unsigned leaks = 0;
+
+        start(&f, "16M@0x40000000", NULL);
+        assert_int_equal(session_open(f.broker, "user:1000", &other, NULL), 0);
+        assert_int_equal(device_open(&f.caller, &options, &request.device, NULL), 0);
+        coherent_alloc(&f.caller, &request, answer, &a);
+        assert_int_equal(device_close(&f.caller, request.device, true, count_leak, &leaks, NULL), 0);
+        assert_false(a.given);
+        session_close(f.session);
+        f.caller.session = other;
+        assert_int_equal(usage(&f, QUOTA_devices), 0);
+        settle(&f);
+        assert_int_equal(a.failure.reason, REASON_gone);
+        assert_int_equal(usage(&f, QUOTA_devices), 0);
+        stop(&f);
+}
+
 static void test_the_end_of_a_session_frees_what_it_held_and_leaves_what_outlives_it(void **state) {
         struct alloc_request request = { .size = 4096, .owner_lifetime = true };
         struct session *other;
@@ -1272,6 +1295,7 @@ int main(void) {
                 cmocka_unit_test(test_only_even_megabytes_of_a_reserved_region_are_used),
                 cmocka_unit_test(test_closing_a_device_reports_what_it_still_holds),
                 cmocka_unit_test(test_closing_a_device_ends_what_waits_on_it),
+                cmocka_unit_test(test_a_device_that_memory_is_on_its_way_to_is_closed_once),
                 cmocka_unit_test(test_the_end_of_a_session_frees_what_it_held_and_leaves_what_outlives_it),
                 cmocka_unit_test(test_an_unused_region_goes_back_when_it_was_idle_long_enough),
                 cmocka_unit_test(test_unused_regions_of_others_are_taken_back_under_pressure),
