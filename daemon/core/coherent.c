@@ -35,6 +35,7 @@ int alloc_new(struct request *request, struct alloc **ret) {
         }
         alloc->born_ms = now_ms(broker);
         alloc->flags = request->flags;
+        alloc->maker = request->maker;
         if (request->holder) {
                 alloc->flags |= ALLOC_HELD;
                 alloc->holder = request->holder;
@@ -92,6 +93,14 @@ void alloc_free(struct alloc *alloc) {
                 alloc_disown(alloc);
         free(alloc);
         device_forget(device);
+}
+
+bool alloc_leaves(const struct alloc *alloc, const struct session *session) {
+        const struct device *device = alloc->device;
+
+        if (alloc->flags & (ALLOC_OWNER_LIFETIME | ALLOC_RESTING | ALLOC_HELD))
+                return false;
+        return device->session ? device->session == session : alloc->maker == session->id;
 }
 
 void alloc_rest(struct alloc *alloc) {
@@ -258,6 +267,7 @@ struct ticket *coherent_alloc(const struct caller *caller, const struct alloc_re
         request = request_admit(device, REQUEST_ALLOC, ask->request_key, ask->request_digest, r, &failure, done, userdata);
         if (!request)
                 return NULL;
+        request->maker = caller->session->id;
         request->want = want;
         request->high = ask->high;
         request->zero = ask->zero;
@@ -333,6 +343,7 @@ struct ticket *device_reserve(const struct caller *caller, const struct reserve_
         request = request_admit(device, REQUEST_RESERVE, ask->request_key, ask->request_digest, r, &failure, done, userdata);
         if (!request)
                 return NULL;
+        request->maker = caller->session->id;
         request->want = want;
         request->stride = ask->stride;
         request->usable = ask->usable;

@@ -443,9 +443,8 @@ static void tell_leaks(const struct caller *caller, const struct device *device,
                 mapping_visit(caller, device->handle, owner, 0, tell_mapping, &leaks, NULL);
 }
 
-/* The allocations that go with the device (session NULL), or with the session that it was opened by. */
+/* The allocations that go with the device (session NULL), or with the session. */
 static void tell_event(const struct device *device, const struct session *session) {
-        const unsigned stays = ALLOC_HELD | (session ? ALLOC_OWNER_LIFETIME : 0);
         const struct alloc *alloc;
         struct event event = {
                 .topic = EVENT_LEAK,
@@ -456,7 +455,7 @@ static void tell_event(const struct device *device, const struct session *sessio
         };
 
         DL_FOREACH(device->allocs, alloc)
-                if (!(alloc->flags & stays)) {
+                if (session ? alloc_leaves(alloc, session) : !(alloc->flags & ALLOC_HELD)) {
                         event.count++;
                         event.bytes += alloc->size;
                 }
@@ -468,7 +467,7 @@ void devices_tell_leaks(const struct session *session) {
         const struct device *device;
 
         DL_FOREACH(session->owner->devices, device)
-                if (device->session == session)
+                if (!device->session || device->session == session)
                         tell_event(device, session);
 }
 

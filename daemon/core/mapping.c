@@ -148,6 +148,22 @@ void mappings_leave(struct device *device) {
         end_mappings(device, false);
 }
 
+void mappings_end_alloc(const struct alloc *alloc) {
+        struct mapping *mapping, *next;
+        struct device *device;
+
+        if (!alloc->n_mappings)
+                return;
+        DL_FOREACH(alloc->device->owner->devices, device)
+                for (mapping = device->mappings; mapping; mapping = next) {
+                        next = mapping->device_next;
+                        if (mapping->alloc != alloc)
+                                continue;
+                        tell_leak(device->owner, mapping->session, device, 1, mapping->size);
+                        mapping_end(mapping, false);
+                }
+}
+
 void mappings_end_session(struct session *session, bool died) {
         uint64_t count = 0, bytes = 0;
 

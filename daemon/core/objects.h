@@ -237,6 +237,7 @@ struct alloc {
         uint64_t addr, size, dma_addr;
         uint64_t born_ms : 56, flags : 8; /* born_ms: with ALLOC_RESTING, since when it rests */
         unsigned n_mappings; /* while there are any, it is not freed */
+        uint32_t maker; /* id of the session that asked for it, or 0 with ALLOC_HELD */
         union {
                 struct request_key *key;
                 struct holder *holder; /* with ALLOC_HELD */
@@ -322,6 +323,7 @@ struct request {
         uint64_t wait_ms, deadline_ms;
         uint64_t stride, usable;
         struct holder *holder; /* for whom, or NULL */
+        uint32_t maker; /* id of the session that asked, or 0 for a holder */
         unsigned attempts;
         unsigned jobs; /* under way for this request */
         /* Memory that is being zeroed and becomes an allocation then; region also: what has been reserved. */
@@ -473,7 +475,7 @@ struct arena *region_arena(const struct region *region);
 
 /* device.c */
 void device_free(struct device *device);
-/* What is left in the devices that a session has opened and goes with it. */
+/* The allocations that are left and go with a session. */
 void devices_tell_leaks(const struct session *session);
 /* Frees a device that was closed, or that has outlived its session, once nothing holds it. */
 void device_forget(struct device *device);
@@ -490,6 +492,9 @@ void alloc_free(struct alloc *alloc);
 /* The same for what a holder has when it ends, of which pieces were a vanished client's: after the quarantine, or when the
  * device is closed. */
 void alloc_rest(struct alloc *alloc);
+/* Whether it goes with this session: with its device's, or on a device that has outlived its own, with the one that asked
+ * for it. */
+bool alloc_leaves(const struct alloc *alloc, const struct session *session);
 void allocs_tick(struct broker *broker, uint64_t now);
 uint64_t allocs_deadline(const struct broker *broker);
 void alloc_look(const struct alloc *alloc, struct alloc_view *ret);
@@ -568,6 +573,8 @@ void mapping_look(const struct mapping *mapping, struct mapping_view *ret);
 void mappings_end(struct device *device);
 /* But for those of bounce pools, which end with these. */
 void mappings_leave(struct device *device);
+/* What any device has mapped of it, by whichever session. The devices of its owner are kept meanwhile. */
+void mappings_end_alloc(const struct alloc *alloc);
 void mappings_end_session(struct session *session, bool died);
 
 /* check.c */
@@ -593,6 +600,10 @@ void request_refuse(broker_done_fn done, void *userdata, const struct failure *f
 void requests_serve(struct broker *broker);
 /* End an owner's requests that use this device with `gone`. A holder withdraws its own when it ends. */
 void requests_end(struct owner *owner, const struct device *device);
+/* The same for what a session has asked for. */
+void requests_end_session(const struct session *session);
+/* Whether something that is not ended waits for memory for this device. */
+bool requests_want(const struct device *device);
 void requests_tick(struct broker *broker, uint64_t now);
 uint64_t requests_deadline(const struct broker *broker);
 /* A job of the request ended. failure may be unset. */

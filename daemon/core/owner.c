@@ -130,27 +130,37 @@ int session_open(struct broker *broker, const char *name, struct session **ret, 
         return 0;
 }
 
+static void allocs_leave(struct device *device, const struct session *session) {
+        struct alloc *alloc, *next;
+
+        DL_FOREACH_SAFE(device->allocs, alloc, next) {
+                if (!alloc_leaves(alloc, session))
+                        continue;
+                mappings_end_alloc(alloc);
+                alloc_free(alloc);
+        }
+}
+
 static void session_drop_devices(struct session *session) {
-        struct device *device, *next_device;
-        struct alloc *alloc, *next_alloc;
+        struct device *device, *next;
 
         DL_FOREACH(session->owner->devices, device)
                 device->n_requests++; /* keeps it while what it and the others have goes */
         DL_FOREACH(session->owner->devices, device) {
                 pools_leave(device, session);
                 bounces_leave(device, session);
-                if (device->session != session)
-                        continue;
-                requests_end(session->owner, device);
-                mappings_leave(device);
-                DL_FOREACH_SAFE(device->allocs, alloc, next_alloc)
-                        if (!(alloc->flags & (ALLOC_OWNER_LIFETIME | ALLOC_RESTING | ALLOC_HELD)))
-                                alloc_free(alloc);
-                device->session = NULL;
-                if (!device->closed && !device_holds(device))
-                        device_hide(device);
+                if (device->session == session) {
+                        requests_end(session->owner, device);
+                        mappings_leave(device);
+                }
+                if (!device->session || device->session == session)
+                        allocs_leave(device, session);
+                if (device->session == session)
+                        device->session = NULL;
         }
-        DL_FOREACH_SAFE(session->owner->devices, device, next_device) {
+        DL_FOREACH_SAFE(session->owner->devices, device, next) {
+                if (!device->session && !device->closed && !device_holds(device) && !requests_want(device))
+                        device_hide(device);
                 device->n_requests--;
                 device_forget(device);
         }
@@ -165,6 +175,7 @@ static struct session *session_finish(struct session *session, bool died) {
         owner = session->owner;
         broker = owner->broker;
         waiters_end_session(session);
+        requests_end_session(session);
         mappings_end_session(session, died);
         leases_end(session, died);
         pools_end_session(session, died);

@@ -344,6 +344,23 @@ void requests_end(struct owner *owner, const struct device *device) {
                         request_end(request, REASON_gone, "The device was closed while the request waited");
 }
 
+void requests_end_session(const struct session *session) {
+        struct request *request, *next;
+
+        DL_FOREACH_SAFE(session->owner->requests, request, next)
+                if (request->maker == session->id)
+                        request_end(request, REASON_gone, "The session ended while the request waited");
+}
+
+bool requests_want(const struct device *device) {
+        const struct request *request;
+
+        DL_FOREACH(device->owner->requests, request)
+                if (request->device == device && !request->ended)
+                        return true;
+        return false;
+}
+
 uint64_t requests_deadline(const struct broker *broker) {
         uint64_t deadline = UINT64_MAX;
         const struct request *request;

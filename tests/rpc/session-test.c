@@ -157,6 +157,27 @@ static void test_an_allocation_of_the_owner_outlives_the_session(void **state) {
         assert_int_equal(test_daemon_end(running), 0);
 }
 
+static void test_an_allocation_on_a_device_that_has_outlived_its_session_ends_with_its_own(void **state) {
+        struct test_daemon *running = start("0");
+        struct test_client *one = ask_connect(running, NULL), *two = ask_connect(running, NULL), *three;
+        uint64_t device = ask_device(one, "card");
+        char *books;
+
+        ask_take_number(ask(one, "coherent.alloc", "{'device':%" PRIu64 ",'size':4096,'lifetime':'owner'}", device), "alloc");
+        free(hello(two, NULL));
+        test_client_close(one);
+        wait_for_sessions(two, 1);
+        three = ask_connect(running, NULL);
+        ask_alloc(three, device, 4096);
+        test_client_close(three);
+        wait_for_sessions(two, 1);
+        books = ask_books(two);
+        assert_non_null(strstr(books, "devices 1 allocs 1"));
+        free(books);
+        test_client_close(two);
+        assert_int_equal(test_daemon_end(running), 0);
+}
+
 static void test_tokens_are_long_and_never_alike(void **state) {
         struct test_daemon *running = start("30s");
         struct test_client *one = ask_connect(running, NULL);
@@ -239,6 +260,7 @@ int main(void) {
                 cmocka_unit_test(test_bye_ends_the_session_at_once),
                 cmocka_unit_test(test_a_connection_whose_session_was_ended_is_told),
                 cmocka_unit_test(test_an_allocation_of_the_owner_outlives_the_session),
+                cmocka_unit_test(test_an_allocation_on_a_device_that_has_outlived_its_session_ends_with_its_own),
                 cmocka_unit_test(test_tokens_are_long_and_never_alike),
                 cmocka_unit_test(test_sessions_count_against_the_quota_of_connections),
                 cmocka_unit_test(test_a_user_outside_the_group_is_told_what_to_do),

@@ -778,6 +778,60 @@ static void test_the_end_of_a_session_frees_what_it_held_and_leaves_what_outlive
         stop(&f);
 }
 
+/* A device that an allocation keeps beyond its session. The caller is another session of its owner then. */
+static uint64_t open_lasting_device(struct fixture *f) {
+        struct alloc_request request = { .device = open_device(f, 0), .size = 4096, .owner_lifetime = true };
+        struct session *other;
+
+        assert_int_equal(ask(f, &request).failure.error, 0);
+        assert_int_equal(session_open(f->broker, "user:1000", &other, NULL), 0);
+        session_close(f->session);
+        f->session = f->caller.session = other;
+        return request.device;
+}
+
+static void test_what_is_allocated_on_a_device_without_a_session_goes_with_the_session_that_made_it(void **state) {
+        struct session *second;
+        struct fixture f;
+        uint64_t device;
+
+        start(&f, "16M@0x40000000", NULL);
+        device = open_lasting_device(&f);
+        take(&f, device, 4096);
+        assert_int_equal(session_open(f.broker, "user:1000", &second, NULL), 0);
+        f.caller.session = second;
+        take(&f, device, 4096);
+        take(&f, device, 4096);
+        ask(&f, &(struct alloc_request){ .device = device, .size = 4096, .owner_lifetime = true });
+        assert_int_equal(usage(&f, QUOTA_allocs), 5);
+        session_close(second);
+        f.caller.session = f.session;
+        assert_int_equal(usage(&f, QUOTA_allocs), 3);
+        stop(&f);
+}
+
+static void test_what_is_asked_for_on_a_device_without_a_session_ends_with_the_session_that_asked(void **state) {
+        struct alloc_request request = { .size = MIB, .wait_ms = 500 };
+        struct answer working = {}, queued = {};
+        struct fixture f;
+        struct session *second;
+
+        start(&f, "16M@0x40000000", NULL);
+        request.device = open_lasting_device(&f);
+        assert_int_equal(session_open(f.broker, "user:1000", &second, NULL), 0);
+        f.caller.session = second;
+        coherent_alloc(&f.caller, &request, answer, &working);
+        coherent_alloc(&f.caller, &request, answer, &queued);
+        session_close(second);
+        f.caller.session = f.session;
+        assert_true(queued.given && !working.given);
+        settle(&f);
+        assert_int_equal(working.failure.reason, REASON_gone);
+        assert_int_equal(queued.failure.reason, REASON_gone);
+        assert_int_equal(usage(&f, QUOTA_allocs), 1);
+        stop(&f);
+}
+
 static void test_an_unused_region_goes_back_when_it_was_idle_long_enough(void **state) {
         struct fixture f;
         struct alloc_view view;
@@ -1297,6 +1351,8 @@ int main(void) {
                 cmocka_unit_test(test_closing_a_device_ends_what_waits_on_it),
                 cmocka_unit_test(test_a_device_that_memory_is_on_its_way_to_is_closed_once),
                 cmocka_unit_test(test_the_end_of_a_session_frees_what_it_held_and_leaves_what_outlives_it),
+                cmocka_unit_test(test_what_is_allocated_on_a_device_without_a_session_goes_with_the_session_that_made_it),
+                cmocka_unit_test(test_what_is_asked_for_on_a_device_without_a_session_ends_with_the_session_that_asked),
                 cmocka_unit_test(test_an_unused_region_goes_back_when_it_was_idle_long_enough),
                 cmocka_unit_test(test_unused_regions_of_others_are_taken_back_under_pressure),
                 cmocka_unit_test(test_the_same_key_gives_the_same_answer_and_takes_nothing_twice),

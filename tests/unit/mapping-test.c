@@ -405,6 +405,32 @@ static void test_what_others_have_mapped_is_revoked_when_the_allocations_session
         fixture_stop(&p.f);
 }
 
+static void test_what_others_have_mapped_is_revoked_when_the_allocations_maker_ends(void **state) {
+        struct pair p;
+        struct caller second, third;
+        struct alloc_view made, shared;
+        struct mapping_view view;
+        struct failure failure;
+        uint64_t device, revoked, kept;
+
+        start(&p, HIGH_LAYOUT, NULL);
+        second = fixture_session(&p.f, NULL);
+        third = fixture_session(&p.f, NULL);
+        device = fixture_open(&second, &(struct device_options){ .name = "other" });
+        fixture_alloc(&p.f, &second, &(struct alloc_request){ .device = device, .size = 4096, .owner_lifetime = true });
+        session_close(second.session);
+        made = take(&p, &third, device, 4096, true);
+        shared = take(&p, &p.f.caller, device, 4096, true);
+        revoked = map(&p, p.nic, made.handle);
+        kept = map(&p, p.nic, shared.handle);
+        session_close(third.session);
+        assert_int_equal(p.f.events.leaks, 2); /* of the allocation and of the mapping */
+        assert_int_equal(mapping_get(&p.f.caller, revoked, &view, &failure), -EINVAL);
+        require_failure(&failure, REASON_double_free);
+        assert_int_equal(mapping_get(&p.f.caller, kept, &view, NULL), 0);
+        fixture_stop(&p.f);
+}
+
 static void test_a_mapping_ends_with_the_session_that_made_it(void **state) {
         struct pair p;
         struct caller second;
@@ -657,6 +683,7 @@ int main(void) {
                 cmocka_unit_test(test_a_device_with_mappings_is_busy_and_force_ends_them),
                 cmocka_unit_test(test_what_others_have_mapped_is_revoked_when_the_allocations_device_is_closed),
                 cmocka_unit_test(test_what_others_have_mapped_is_revoked_when_the_allocations_session_ends),
+                cmocka_unit_test(test_what_others_have_mapped_is_revoked_when_the_allocations_maker_ends),
                 cmocka_unit_test(test_a_mapping_ends_with_the_session_that_made_it),
                 cmocka_unit_test(test_a_device_that_only_a_mapping_keeps_goes_with_it),
                 cmocka_unit_test(test_devices_that_only_mappings_keep_go_when_those_are_revoked),

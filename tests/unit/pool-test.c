@@ -1433,6 +1433,67 @@ static void test_a_device_of_which_only_something_rests_can_be_closed(void **sta
         stop(&f);
 }
 
+/* The device has outlived its session for the sake of a pool, of which a block rests now, and of an allocation. */
+static void start_resting(struct fixture *f, void (*meanwhile)(struct fixture *f, const struct caller *other)) {
+        struct answer *to = calloc(1, sizeof(*to));
+        struct caller first, second, third;
+        uint64_t kept;
+
+        start(f, "16M@0x140000000", NULL);
+        first = f->caller;
+        second = login(f, "user:1000");
+        third = login(f, "user:1000");
+        coherent_alloc(&first, &(struct alloc_request){ .device = f->device, .size = 4096, .owner_lifetime = true }, answer, to);
+        settle(f);
+        kept = to->handle;
+        session_close(first.session);
+        f->caller = second;
+        take(f, make(f, (struct pool_options){ .size = 64 }));
+        coherent_alloc(&second, &(struct alloc_request){ .device = f->device, .size = 4096 }, answer, memset(to, 0, sizeof(*to)));
+        settle(f);
+        assert_int_equal(coherent_free(&second, kept, NULL), 0);
+        if (meanwhile)
+                meanwhile(f, &third);
+        session_abandon(second.session);
+        f->caller = third;
+        free(to);
+}
+
+static void test_a_device_without_a_session_of_which_only_something_rests_is_closed(void **state) {
+        struct broker_counts counts;
+        struct fixture f;
+
+        start_resting(&f, NULL);
+        settle(&f);
+        broker_counts(f.broker, &counts);
+        assert_int_equal(counts.devices, 0);
+        assert_int_equal(counts.allocs, 1);
+        check(&f);
+        move_clock(&f, 1000);
+        broker_counts(f.broker, &counts);
+        assert_int_equal(counts.allocs, 0);
+        stop(&f);
+}
+
+static struct answer asked_meanwhile;
+
+static void ask_meanwhile(struct fixture *f, const struct caller *other) {
+        asked_meanwhile = (struct answer){};
+        coherent_alloc(other, &(struct alloc_request){ .device = f->device, .size = MIB }, answer, &asked_meanwhile);
+}
+
+static void test_a_device_without_a_session_stays_open_for_what_is_on_its_way_to_it(void **state) {
+        struct device_view view;
+        struct fixture f;
+
+        start_resting(&f, ask_meanwhile);
+        assert_false(asked_meanwhile.given);
+        settle(&f);
+        assert_true(asked_meanwhile.handle);
+        assert_int_equal(device_get(&f.caller, f.device, &view, NULL), 0);
+        stop(&f);
+}
+
 /* ---- tests: memory goes back ---- */
 
 static void test_idle_slabs_go_back_after_a_while_down_to_the_reserve(void **state) {
@@ -2058,6 +2119,8 @@ int main(void) {
                 cmocka_unit_test(test_what_a_vanished_client_had_rests_though_its_device_is_gone),
                 cmocka_unit_test(test_what_a_vanished_client_had_rests_though_its_pool_is_destroyed),
                 cmocka_unit_test(test_a_device_of_which_only_something_rests_can_be_closed),
+                cmocka_unit_test(test_a_device_without_a_session_of_which_only_something_rests_is_closed),
+                cmocka_unit_test(test_a_device_without_a_session_stays_open_for_what_is_on_its_way_to_it),
                 cmocka_unit_test(test_idle_slabs_go_back_after_a_while_down_to_the_reserve),
                 cmocka_unit_test(test_trimming_gives_idle_slabs_back_at_once),
                 cmocka_unit_test(test_idle_slabs_are_given_to_others_under_pressure),
