@@ -7,6 +7,9 @@ libsource_la_SOURCES = \
 	daemon/source/hugepool.c daemon/source/hugepool.h \
 	daemon/source/hugetlb.c \
 	daemon/source/hugetlb-options.c daemon/source/hugetlb-options.h \
+	daemon/source/keep.c daemon/source/keep.h \
+	daemon/source/keep-store.c daemon/source/keep-store.h \
+	daemon/source/keeper.c daemon/source/keeper.h \
 	daemon/source/layout.c daemon/source/layout.h \
 	daemon/source/mark.c daemon/source/mark.h \
 	daemon/source/numa.c daemon/source/numa.h \
@@ -18,5 +21,5 @@ libsource_la_SOURCES = \
 	daemon/source/sources.c daemon/source/sources.h \
 	daemon/source/stash.c daemon/source/stash.h \
 	daemon/source/worker.c daemon/source/worker.h
-libsource_la_CFLAGS = $(AM_CFLAGS) $(URING_CFLAGS)
-libsource_la_LIBADD = $(URING_LIBS)
+libsource_la_CFLAGS = $(AM_CFLAGS) $(SYSTEMD_CFLAGS) $(URING_CFLAGS)
+libsource_la_LIBADD = $(SYSTEMD_LIBS) $(URING_LIBS)

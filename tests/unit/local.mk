@@ -7,6 +7,12 @@ tests_unit_source_sim_test_SOURCES = tests/unit/source-sim-test.c
 tests_unit_source_sim_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_source_sim_test_LDADD = libsource.la libcore.la $(CMOCKA_LIBS)
 
+check_PROGRAMS += tests/unit/keep-test
+TESTS += tests/unit/keep-test
+tests_unit_keep_test_SOURCES = tests/unit/keep-test.c
+tests_unit_keep_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_keep_test_LDADD = libsource.la libcore.la $(CMOCKA_LIBS)
+
 check_PROGRAMS += tests/unit/source-hugetlb-test
 TESTS += tests/unit/source-hugetlb-test
 tests_unit_source_hugetlb_test_SOURCES = tests/unit/source-hugetlb-test.c
