@@ -89,7 +89,7 @@ static int open_source(struct memory *memory, const struct config_source *config
         struct source_info info;
         int r;
 
-        r = config->ops->open(config->options, config->n_options, &feed->source, failure);
+        r = config->ops->open(config->options, config->n_options, NULL, &feed->source, failure);
         if (r < 0)
                 return r;
         config->ops->describe(feed->source, &info);

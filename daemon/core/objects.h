@@ -341,6 +341,7 @@ struct broker {
         struct handle_table handles;
         struct owner *owners;
         uint32_t last_owner_id, last_session_id;
+        uint64_t last_region_id; /* of this daemon's life only: those of the one before are reclaimed first */
         broker_event_fn listener;
         void *listener_userdata;
         struct template *templates;

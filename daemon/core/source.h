@@ -10,7 +10,11 @@
  * works on a thread of its own, and source_dispatch() runs the completions on the loop's thread. Jobs of one source
  * complete in the order in which they were submitted. The core alone keeps track of which stock is free: a job that
  * takes stock (carve, shrink) removes it from the core's books before it is submitted, and whatever comes back is listed
- * in `arrived`, also when the job failed. */
+ * in `arrived`, also when the job failed.
+ *
+ * Memory outlives the daemon where a source is opened with a keep. What a daemon left there, by being killed or by
+ * leave(), the next one finds when it opens the source: stock is stock again; a region is kept under the number that the
+ * core gave it, until it is adopted, or until SOURCE_RECLAIM makes stock of all that were not. */
 #ifndef DMAB_CORE_SOURCE_H
 #define DMAB_CORE_SOURCE_H
 
@@ -20,6 +24,7 @@
 
 #include "daemon/core/failure.h"
 
+struct keep; /* what outlives the daemon (daemon/source/keep.h): opaque to the core */
 struct source;
 struct source_backing; /* a region's memory as its source keeps it: opaque to the core */
 
@@ -40,6 +45,9 @@ enum source_job_kind {
         SOURCE_SHRINK,  /* give stock [addr, addr+size) back to the system; what could not be given is in `arrived` */
         SOURCE_VERIFY,  /* compare every grain of `backing` with the kernel's page map: -EUCLEAN and a sentence */
         SOURCE_ZERO,    /* zero [offset, offset+size) of `backing` */
+        SOURCE_RECLAIM, /* before any other job where something was kept: the memory of kept regions that nobody has
+                         * adopted, zeroed, and stock that was kept: `arrived`. -EBUSY as for SOURCE_RESTORE. A source
+                         * whose memory comes back by GROW, or that keeps no stock, tells nothing as arrived */
         SOURCE_JOB_KINDS
 };
 
@@ -48,6 +56,8 @@ struct source_job {
         uint64_t addr, size; /* in: bytes. CARVE with SOURCE_CHOOSES: `size` and `limit` in, `addr` out */
         uint64_t limit;      /* in, SOURCE_CHOOSES only: the last byte must be at or below this */
         uint64_t offset;     /* in: ZERO */
+        uint64_t id;         /* in: CARVE: the region's number, never used before in this state directory; without a keep
+                              * it means nothing */
         int node;            /* in: GROW's preferred NUMA node, or -1 */
         struct source_backing *backing;
 
@@ -80,6 +90,7 @@ struct source_info {
         uint64_t reserve;     /* bytes of stock it should hold from the start and never give back */
         uint64_t idle_ms;     /* stock above `reserve` that stays unused this long may be given back; 0: never */
         uint64_t available;   /* bytes that GROW may still get, as far as the source can tell now */
+        uint64_t kept;        /* bytes that an earlier daemon has left: regions not adopted yet, and stock not told yet */
 };
 
 /* One key=value of the source's section in the configuration. */
@@ -98,10 +109,12 @@ struct source_ops {
         /* Judge one option without any effect: 0, or -errno with a sentence. */
         int (*check_option)(const char *key, const char *value, struct failure *failure);
         /* Open with options that have been checked. Memory that `reserve` demands arrives by a later GROW. On failure a
-         * sentence says what a person can do about it. */
-        int (*open)(const struct source_option *options, size_t n_options, struct source **ret, struct failure *failure);
-        /* Ends the worker after the jobs in its queue, gives everything back to the system, frees the source. All
-         * backings must have been restored or abandoned. Completions not yet dispatched are dispatched. NULL is fine. */
+         * sentence says what a person can do about it, and whatever was kept is kept still. keep: borrowed until close()
+         * or leave(); NULL: nothing of this source outlives the daemon. May block. */
+        int (*open)(const struct source_option *options, size_t n_options, struct keep *keep, struct source **ret,
+                    struct failure *failure);
+        /* Ends the worker after the jobs in its queue, gives everything back to the system, kept or not, frees the source.
+         * All backings must have been restored or abandoned. Completions not yet dispatched are dispatched. NULL is fine. */
         void (*close)(struct source *source);
         void (*describe)(struct source *source, struct source_info *ret);
         /* Queue a job; the source owns it until done(). Never fails, never blocks: trouble is told by the job's status. */
@@ -118,9 +131,25 @@ struct source_ops {
         /* Zero [offset, offset+size) at once: for sizes too small to be worth a job. -EFAULT when the holder of the
          * descriptor has made holes that cannot be filled: harms only itself. */
         int (*backing_zero)(struct source_backing *backing, uint64_t offset, uint64_t size);
+
+        /* The following two are NULL where nothing can outlive the daemon. */
+
+        /* Make the kept file of region `id`, of which the core's books say that it is [addr, addr+size) on this node, a
+         * backing again: mapped, pinned, and every page looked up. After open() and before the first submit(), on the
+         * thread that will submit; may block. *ret: as if it had been carved, the caller's until it is restored.
+         * 0; -ENOENT: nothing is kept of it, the memory is gone; -EUCLEAN: *ret is set, but not all of its pages are where
+         * they should be, or that cannot be made sure of: its holders have it still, and nobody else may get it; -EINVAL:
+         * what is kept under this number is not such a region; -ENOMEM, -errno. With a sentence; without a *ret what is
+         * kept stays so, for SOURCE_RECLAIM. */
+        int (*adopt)(struct source *source, uint64_t id, uint64_t addr, uint64_t size, int node,
+                     struct source_backing **ret, struct failure *failure);
+        /* Like close(), but everything that is in the keep stays there, with every byte, for the next daemon: nothing is
+         * given back to the system. The backings are freed, but their memory is not restored. After this nothing is to be
+         * done with the keep but keep_free(). Without a keep it is the same as close(). NULL is fine. */
+        void (*leave)(struct source *source);
 };
 
-enum { SOURCE_OPS_VERSION = 1 };
+enum { SOURCE_OPS_VERSION = 2 };
 
 struct source {
         const struct source_ops *ops; /* first member of every source's own struct */

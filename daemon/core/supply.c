@@ -96,11 +96,15 @@ static void arrivals_put(struct supply *supply, const struct source_job *job) {
                 stock_put(supply, &job->arrived[i]);
 }
 
+static bool brings_memory(const struct supply_job *job) {
+        return job->job.kind == SOURCE_GROW || job->job.kind == SOURCE_RESTORE || job->job.kind == SOURCE_RECLAIM;
+}
+
 static void job_submit(struct supply *supply, struct supply_job *job, void (*done)(struct source_job *job)) {
         job->job.done = done;
         job->job.userdata = supply;
         supply->pending++;
-        supply->returning += job->job.kind == SOURCE_GROW || job->job.kind == SOURCE_RESTORE;
+        supply->returning += brings_memory(job);
         if (job->request) {
                 job->request->jobs++;
                 job->request->state = REQUEST_WORKING;
@@ -112,7 +116,7 @@ static void job_ended(struct supply *supply, struct supply_job *job) {
         struct request *request = job->request;
 
         supply->pending--;
-        supply->returning -= job->job.kind == SOURCE_GROW || job->job.kind == SOURCE_RESTORE;
+        supply->returning -= brings_memory(job);
         job->request = NULL;
         if (request)
                 request_job_done(request, job->job.status, &job->job.failure);
@@ -176,6 +180,33 @@ int supply_grow(struct supply *supply, struct request *request, uint64_t size, i
         step = larger(needed, smaller(supply->held, GROW_STEP_MAX));
         step = smaller(larger(step, smaller(UINT64_C(8) << 20, 4 * supply->info.grain)), supply->info.available);
         return grow_submit(supply, request, step, node);
+}
+
+/* What an earlier daemon has left counts towards the reserve. */
+static void reclaim_done(struct source_job *source_job) {
+        struct supply_job *job = (struct supply_job *)source_job;
+        struct supply *supply = source_job->userdata;
+
+        arrivals_put(supply, source_job);
+        supply->source->ops->describe(supply->source, &supply->info);
+        supply->touched_ms = now_ms(supply->broker);
+        if (supply->held < supply->info.reserve)
+                grow_submit(supply, NULL, supply->info.reserve - supply->held, -1);
+        job_ended(supply, job);
+        source_job_deinit(source_job);
+        free(job);
+        requests_serve(supply->broker);
+}
+
+static int reclaim_submit(struct supply *supply) {
+        struct supply_job *job = calloc(1, sizeof(*job));
+
+        if (!job)
+                return -ENOMEM;
+        job->job.kind = SOURCE_RECLAIM;
+        job->job.node = -1;
+        job_submit(supply, job, reclaim_done);
+        return 0;
 }
 
 static void shrink_done(struct source_job *source_job) {
@@ -474,6 +505,7 @@ static uint64_t region_size(const struct request *request, const struct arena_re
 
 static void carve_submit(struct region *region, struct request *request, uint64_t limit) {
         region->job = (struct supply_job){ .region = region, .request = request };
+        region->job.job.id = ++region->supply->broker->last_region_id;
         region->job.job.kind = SOURCE_CARVE;
         region->job.job.addr = region->addr;
         region->job.job.size = region->size;
@@ -655,7 +687,7 @@ int supply_verify(struct region *region, void (*done)(struct supply_job *job), v
 
 int broker_add_source(struct broker *broker, struct source *source) {
         struct supply *supply = calloc(1, sizeof(*supply));
-        int r;
+        int r = 0;
 
         if (!supply) {
                 source->ops->close(source);
@@ -668,7 +700,9 @@ int broker_add_source(struct broker *broker, struct source *source) {
         /* A source that chooses has a stock with nothing in it, so that the windows of its node are looked at. */
         if (supply_chooses(supply))
                 r = stock_of(supply, -1) ? 0 : -ENOMEM;
-        else
+        if (r == 0 && supply->info.kept)
+                r = reclaim_submit(supply);
+        else if (r == 0 && !supply_chooses(supply))
                 r = supply->info.reserve ? grow_submit(supply, NULL, supply->info.reserve, -1) : 0;
         if (r < 0) {
                 LL_DELETE(broker->supplies, supply);

@@ -378,6 +378,7 @@ static void dma_heap_work(struct source *source, struct source_job *job) {
                 return;
         case SOURCE_GROW:
         case SOURCE_SHRINK:
+        case SOURCE_RECLAIM:
         case SOURCE_JOB_KINDS:
                 break;
         }
@@ -476,7 +477,7 @@ static int open_physmem(struct failure *failure) {
         return r;
 }
 
-static int dma_heap_open(const struct source_option *options, size_t n_options, struct source **ret,
+static int dma_heap_open(const struct source_option *options, size_t n_options, struct keep *keep, struct source **ret,
                          struct failure *failure) {
         struct dma_heap *heap;
         int r;

@@ -378,6 +378,7 @@ static void hugetlb_work(struct source *source, struct source_job *job) {
         case SOURCE_ZERO:
                 job->status = hugetlb_zero(job);
                 break;
+        case SOURCE_RECLAIM:
         case SOURCE_JOB_KINDS:
         default:
                 job->status = failure_set(&job->failure, REASON_unsupported, "source hugetlb knows no job of kind %d",
@@ -503,7 +504,7 @@ static void open_pin(struct hugetlb *hugetlb) {
                 snprintf(about, about_size, "huge pages of %s, not pinned (io_uring: %s)", size, strerror(-r));
 }
 
-static int hugetlb_open(const struct source_option *options, size_t n_options, struct source **ret,
+static int hugetlb_open(const struct source_option *options, size_t n_options, struct keep *keep, struct source **ret,
                         struct failure *failure) {
         struct hugetlb *hugetlb;
         int r;

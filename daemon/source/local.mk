@@ -9,6 +9,7 @@ libsource_la_SOURCES = \
 	daemon/source/hugetlb-options.c daemon/source/hugetlb-options.h \
 	daemon/source/keep.c daemon/source/keep.h \
 	daemon/source/keep-store.c daemon/source/keep-store.h \
+	daemon/source/kept.c daemon/source/kept.h \
 	daemon/source/keeper.c daemon/source/keeper.h \
 	daemon/source/layout.c daemon/source/layout.h \
 	daemon/source/mark.c daemon/source/mark.h \

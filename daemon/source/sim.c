@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "daemon/source/kept.h"
 #include "daemon/source/layout.h"
 #include "daemon/source/option.h"
 #include "daemon/source/sources.h"
@@ -29,7 +30,8 @@ enum {
 
 struct source_backing {
         int fd;
-        uint64_t addr, size;
+        uint64_t id, addr, size;
+        struct source_backing *next, **link; /* in struct sim */
 };
 
 /* Pieces of the layout, ordered by rank and address. */
@@ -42,9 +44,13 @@ struct sim {
         struct source base;
         struct source_worker *worker;
         struct layout layout;
-        struct pieces undelivered; /* the worker's alone */
+        /* The worker's alone from the first job on. */
+        struct pieces undelivered;
+        struct source_backing *backings;
+        struct kept kept;
         uint64_t limit, reserve, idle_ms, delay_ms;
-        _Atomic uint64_t held; /* delivered by GROW and not given back */
+        _Atomic uint64_t held; /* delivered by GROW, or adopted, and not given back */
+        _Atomic uint64_t kept_bytes; /* of regions that nobody has adopted yet */
         char about[96];
 };
 
@@ -168,13 +174,71 @@ static void pieces_merge(struct pieces *pieces) {
         pieces->n = n;
 }
 
+/* How much of [addr, addr+size) is in the pieces. */
+static uint64_t pieces_within(const struct pieces *pieces, uint64_t addr, uint64_t size) {
+        uint64_t begin, end, found = 0;
+        size_t i;
+
+        for (i = 0; i < pieces->n; i++) {
+                begin = pieces->spans[i].addr > addr ? pieces->spans[i].addr : addr;
+                end = pieces->spans[i].addr + pieces->spans[i].size;
+                if (end > addr + size)
+                        end = addr + size;
+                if (begin < end)
+                        found += end - begin;
+        }
+        return found;
+}
+
+/* Take [addr, addr+size) out of the pieces, which have all of it. On failure nothing has changed. */
+static int pieces_cut(struct pieces *pieces, uint64_t addr, uint64_t size) {
+        const uint64_t end = addr + size;
+        struct layout_span *span, rest;
+        size_t i, n = 0;
+        int r;
+
+        for (i = 0; i < pieces->n; i++) {
+                span = &pieces->spans[i];
+                if (span->addr >= addr || span->addr + span->size <= end)
+                        continue;
+                /* Cut into two: the only case in which there is one more, and the only one that can fail. */
+                rest = (struct layout_span){ .addr = end, .size = span->addr + span->size - end, .rank = span->rank };
+                r = pieces_insert(pieces, &rest);
+                if (r == 0)
+                        pieces->spans[i].size = addr - pieces->spans[i].addr;
+                return r;
+        }
+        for (i = 0; i < pieces->n; i++) {
+                rest = pieces->spans[i];
+                if (rest.addr < end && rest.addr + rest.size > addr) {
+                        if (rest.addr < addr)
+                                rest.size = addr - rest.addr;
+                        else if (rest.addr + rest.size > end)
+                                rest = (struct layout_span){ .addr = end, .size = rest.addr + rest.size - end,
+                                                             .rank = rest.rank };
+                        else
+                                continue;
+                }
+                pieces->spans[n++] = rest;
+        }
+        pieces->n = n;
+        return 0;
+}
+
+/* The limit may be lower than it was when what is held was got. */
+static uint64_t room(const struct sim *sim) {
+        uint64_t held = atomic_load(&sim->held);
+
+        return sim->limit > held ? sim->limit - held : 0;
+}
+
 static int sim_grow(struct sim *sim, struct source_job *job) {
-        uint64_t held = atomic_load(&sim->held), wanted = job->size, got = 0, take;
+        uint64_t wanted = job->size, got = 0, take;
         struct layout_span *first;
         int r;
 
-        if (wanted > sim->limit - held)
-                wanted = sim->limit - held;
+        if (wanted > room(sim))
+                wanted = room(sim);
         wanted = wanted / LAYOUT_GRAIN * LAYOUT_GRAIN;
         while (got < wanted && sim->undelivered.n > 0) {
                 first = &sim->undelivered.spans[0];
@@ -248,6 +312,22 @@ static void sim_delay(const struct sim *sim) {
                 ;
 }
 
+static void backing_link(struct sim *sim, struct source_backing *backing) {
+        backing->link = &sim->backings;
+        backing->next = sim->backings;
+        if (backing->next)
+                backing->next->link = &backing->next;
+        sim->backings = backing;
+}
+
+static void backing_free(struct source_backing *backing) {
+        *backing->link = backing->next;
+        if (backing->next)
+                backing->next->link = backing->link;
+        close(backing->fd);
+        free(backing);
+}
+
 static int sim_carve(struct sim *sim, struct source_job *job) {
         struct source_backing *backing;
         int fd, r;
@@ -265,7 +345,15 @@ static int sim_carve(struct sim *sim, struct source_job *job) {
                                       "no file for a region of %" PRIu64 " bytes: %s", job->size, strerror(-fd));
                 goto fail;
         }
-        *backing = (struct source_backing){ .fd = fd, .addr = job->addr, .size = job->size };
+        r = kept_put(&sim->kept, "region", job->id, fd);
+        if (r < 0) {
+                close(fd);
+                free(backing);
+                kept_fail(r, job->size, &job->failure);
+                goto fail;
+        }
+        *backing = (struct source_backing){ .fd = fd, .id = job->id, .addr = job->addr, .size = job->size };
+        backing_link(sim, backing);
         job->backing = backing;
         return 0;
 
@@ -276,28 +364,27 @@ fail:
 
 /* Ordinary memory has no address to lose: whoever still maps the file keeps the old pages, and a region made later at
  * the same simulated address is a new file, full of zeros. */
-static int sim_restore(struct source_job *job) {
+static int sim_restore(struct sim *sim, struct source_job *job) {
         struct source_backing *backing = job->backing;
 
         job->backing = NULL;
-        close(backing->fd);
+        kept_drop(&sim->kept, "region", backing->id);
         source_job_arrive(job, backing->addr, backing->size, -1);
-        free(backing);
+        backing_free(backing);
         return 0;
 }
 
-static int sim_verify(struct source_job *job) {
-        const struct source_backing *backing = job->backing;
+static int backing_verify(const struct source_backing *backing, struct failure *failure) {
         struct stat st;
         int seals;
 
         seals = fcntl(backing->fd, F_GET_SEALS);
         if (seals < 0 || fstat(backing->fd, &st) < 0)
-                return failure_set_errno(&job->failure, REASON_source_unavailable, EUCLEAN,
+                return failure_set_errno(failure, REASON_source_unavailable, EUCLEAN,
                                          "the file of the region at 0x%" PRIx64 " cannot be examined: %s", backing->addr,
                                          strerror(errno));
         if ((seals & SIM_SEALS) != SIM_SEALS || (uint64_t)st.st_size != backing->size)
-                return failure_set_errno(&job->failure, REASON_source_unavailable, EUCLEAN,
+                return failure_set_errno(failure, REASON_source_unavailable, EUCLEAN,
                                          "the file of the region at 0x%" PRIx64 " has %jd bytes and seals 0x%x instead of "
                                          "%" PRIu64 " and 0x%x", backing->addr, (intmax_t)st.st_size, (unsigned)seals,
                                          backing->size, SIM_SEALS);
@@ -345,6 +432,44 @@ static int sim_zero(struct source_job *job) {
         return r;
 }
 
+/* The addresses are in the layout still, and come with the next GROW, each with a new file. */
+static int sim_reclaim(struct sim *sim) {
+        kept_deinit(&sim->kept, true);
+        atomic_store(&sim->kept_bytes, 0);
+        return 0;
+}
+
+static int sim_adopt(struct source *source, uint64_t id, uint64_t addr, uint64_t size, int node,
+                     struct source_backing **ret, struct failure *failure) {
+        struct sim *sim = (struct sim *)source;
+        struct kept_region *region = kept_find(&sim->kept, id);
+        struct source_backing *backing;
+        int r;
+
+        if (!region)
+                return failure_set_errno(failure, REASON_source_unavailable, ENOENT,
+                                         "nothing is kept of the region at 0x%" PRIx64, addr);
+        if (size > UINT64_MAX - addr || pieces_within(&sim->undelivered, addr, size) != size)
+                return failure_set_errno(failure, REASON_source_unavailable, ENOENT,
+                                         "source sim has no memory at 0x%" PRIx64 " any more: its layout has changed",
+                                         addr);
+        backing = malloc(sizeof(*backing));
+        if (!backing)
+                return failure_set(failure, REASON_no_memory, "there is no memory to go on with a region");
+        *backing = (struct source_backing){ .fd = region->fd, .id = id, .addr = addr, .size = size };
+        r = backing_verify(backing, failure) < 0 ? -EINVAL : pieces_cut(&sim->undelivered, addr, size);
+        if (r < 0) {
+                free(backing);
+                return r == -EINVAL ? r : failure_set(failure, REASON_no_memory, "there is no memory for a region");
+        }
+        region->fd = -1;
+        atomic_fetch_sub(&sim->kept_bytes, size);
+        backing_link(sim, backing);
+        atomic_fetch_add(&sim->held, size);
+        *ret = backing;
+        return 0;
+}
+
 static void sim_work(struct source *source, struct source_job *job) {
         struct sim *sim = (struct sim *)source;
 
@@ -356,16 +481,19 @@ static void sim_work(struct source *source, struct source_job *job) {
                 job->status = sim_carve(sim, job);
                 return;
         case SOURCE_RESTORE:
-                job->status = sim_restore(job);
+                job->status = sim_restore(sim, job);
                 return;
         case SOURCE_SHRINK:
                 job->status = sim_shrink(sim, job);
                 return;
         case SOURCE_VERIFY:
-                job->status = sim_verify(job);
+                job->status = backing_verify(job->backing, &job->failure);
                 return;
         case SOURCE_ZERO:
                 job->status = sim_zero(job);
+                return;
+        case SOURCE_RECLAIM:
+                job->status = sim_reclaim(sim);
                 return;
         case SOURCE_JOB_KINDS:
                 break;
@@ -374,17 +502,41 @@ static void sim_work(struct source *source, struct source_job *job) {
                                   (int)job->kind);
 }
 
-static void sim_close(struct source *source) {
-        struct sim *sim = (struct sim *)source;
-
+static void sim_end(struct sim *sim, bool drop) {
         if (!sim)
                 return;
         source_worker_free(sim->worker);
+        while (sim->backings) {
+                if (drop)
+                        kept_drop(&sim->kept, "region", sim->backings->id);
+                backing_free(sim->backings);
+        }
+        kept_deinit(&sim->kept, drop);
         free(sim->undelivered.spans);
         free(sim);
 }
 
-static int sim_open(const struct source_option *options, size_t n_options, struct source **ret,
+static void sim_close(struct source *source) {
+        sim_end((struct sim *)source, true);
+}
+
+static void sim_leave(struct source *source) {
+        sim_end((struct sim *)source, false);
+}
+
+static int open_kept(struct sim *sim, struct keep *keep) {
+        struct stat st;
+        size_t i;
+        int r;
+
+        r = kept_init(keep, "sim", &sim->kept);
+        for (i = 0; i < sim->kept.n; i++)
+                if (fstat(sim->kept.regions[i].fd, &st) == 0)
+                        atomic_fetch_add(&sim->kept_bytes, (uint64_t)st.st_size);
+        return r;
+}
+
+static int sim_open(const struct source_option *options, size_t n_options, struct keep *keep, struct source **ret,
                     struct failure *failure) {
         struct sim *sim;
         size_t i;
@@ -400,6 +552,8 @@ static int sim_open(const struct source_option *options, size_t n_options, struc
         for (i = 0; i < sim->layout.n && r == 0; i++)
                 r = pieces_insert(&sim->undelivered, &sim->layout.spans[i]);
         if (r == 0)
+                r = open_kept(sim, keep);
+        if (r == 0)
                 r = source_worker_new("source-sim", sim_work, &sim->base, &sim->worker);
         if (r < 0) {
                 failure_set_errno(failure, REASON_source_unavailable, -r, "source sim cannot start: %s", strerror(-r));
@@ -412,8 +566,7 @@ static int sim_open(const struct source_option *options, size_t n_options, struc
         return 0;
 
 fail:
-        free(sim->undelivered.spans);
-        free(sim);
+        sim_end(sim, false);
         return r;
 }
 
@@ -428,7 +581,8 @@ static void sim_describe(struct source *source, struct source_info *ret) {
                 .limit = sim->limit,
                 .reserve = sim->reserve,
                 .idle_ms = sim->idle_ms,
-                .available = sim->limit - atomic_load(&sim->held),
+                .available = room(sim),
+                .kept = atomic_load(&sim->kept_bytes),
         };
 }
 
@@ -464,4 +618,6 @@ const struct source_ops source_sim_ops = {
         .wait = sim_wait,
         .backing_fd = sim_backing_fd,
         .backing_zero = sim_backing_zero,
+        .adopt = sim_adopt,
+        .leave = sim_leave,
 };

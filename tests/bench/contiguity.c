@@ -114,7 +114,7 @@ static int read_source(size_t n, double *ret_mib) {
         size_t i;
         int r;
 
-        r = source_hugetlb_ops.open(NULL, 0, &source, &failure);
+        r = source_hugetlb_ops.open(NULL, 0, NULL, &source, &failure);
         if (r < 0) {
                 fprintf(stderr, "%s\n", failure.sentence);
                 return r;

@@ -75,6 +75,7 @@ static void chooser_work(struct chooser *chooser, struct source_job *job) {
                 return;
         case SOURCE_GROW:
         case SOURCE_SHRINK:
+        case SOURCE_RECLAIM:
         case SOURCE_JOB_KINDS:
                 break;
         }
@@ -197,7 +198,7 @@ static void start(struct fixture *fixture, const char *layout) {
         fixture->chooser.last = &fixture->chooser.first;
         assert_int_equal(broker_add_source(fixture->broker, &fixture->chooser.base), 0);
         if (layout) {
-                if (source_sim_ops.open(&option, 1, &fixture->stocked, &failure) < 0)
+                if (source_sim_ops.open(&option, 1, NULL, &fixture->stocked, &failure) < 0)
                         fail_msg("%s", failure.sentence);
                 assert_int_equal(broker_add_source(fixture->broker, fixture->stocked), 0);
         }

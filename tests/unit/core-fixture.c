@@ -48,7 +48,7 @@ void fixture_start_growing(struct fixture *fixture, const char *layout, const ch
         if (!options->translators)
                 options->translators = translators;
         assert_int_equal(broker_new(options, &fixture->broker), 0);
-        if (source_sim_ops.open(source_options, reserve ? 2 : 1, &fixture->source, &failure) < 0)
+        if (source_sim_ops.open(source_options, reserve ? 2 : 1, NULL, &fixture->source, &failure) < 0)
                 fail_msg("%s", failure.sentence);
         assert_int_equal(broker_add_source(fixture->broker, fixture->source), 0);
         broker_listen(fixture->broker, listen, &fixture->events);

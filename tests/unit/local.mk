@@ -13,6 +13,14 @@ tests_unit_keep_test_SOURCES = tests/unit/keep-test.c
 tests_unit_keep_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_keep_test_LDADD = libsource.la libcore.la $(CMOCKA_LIBS)
 
+keep_fixture = tests/unit/keep-fixture.c tests/unit/keep-fixture.h
+
+check_PROGRAMS += tests/unit/source-keep-test
+TESTS += tests/unit/source-keep-test
+tests_unit_source_keep_test_SOURCES = tests/unit/source-keep-test.c $(keep_fixture)
+tests_unit_source_keep_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_source_keep_test_LDADD = libsource.la libcore.la $(CMOCKA_LIBS)
+
 check_PROGRAMS += tests/unit/source-hugetlb-test
 TESTS += tests/unit/source-hugetlb-test
 tests_unit_source_hugetlb_test_SOURCES = tests/unit/source-hugetlb-test.c

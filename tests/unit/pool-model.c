@@ -724,7 +724,7 @@ static void model_start(struct model *model) {
         options.userdata = model;
         options.translators = translators;
         assert_int_equal(broker_new(&options, &model->broker), 0);
-        assert_int_equal(source_sim_ops.open(&layout, 1, &model->source, NULL), 0);
+        assert_int_equal(source_sim_ops.open(&layout, 1, NULL, &model->source, NULL), 0);
         assert_int_equal(broker_add_source(model->broker, model->source), 0);
         model_settle(model);
         for (i = 0; i < N_SESSIONS; i++)

@@ -115,7 +115,7 @@ static void start(struct fixture *f, const char *layout, struct broker_options *
         options->translators = translators;
         assert_int_equal(broker_new(options, &f->broker), 0);
         broker_listen(f->broker, listen, f);
-        if (source_sim_ops.open(source_options, 1, &f->source, &failure) < 0)
+        if (source_sim_ops.open(source_options, 1, NULL, &f->source, &failure) < 0)
                 fail_msg("%s", failure.sentence);
         assert_int_equal(broker_add_source(f->broker, f->source), 0);
         settle(f);

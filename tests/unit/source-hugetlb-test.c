@@ -45,7 +45,7 @@ static struct books open_books(const struct source_option *options, size_t n) {
         struct failure failure = {};
         struct books books = {};
 
-        if (ops->open(options, n, &books.source, &failure) < 0)
+        if (ops->open(options, n, NULL, &books.source, &failure) < 0)
                 fail_msg("%s", failure.sentence);
         return books;
 }
@@ -609,7 +609,7 @@ static void assert_refused(const struct source_option *options, size_t n, int er
         struct failure failure = {};
         struct source *source;
 
-        assert_int_equal(ops->open(options, n, &source, &failure), -error);
+        assert_int_equal(ops->open(options, n, NULL, &source, &failure), -error);
         assert_int_equal(failure.error, error);
         if (!strstr(failure.sentence, says))
                 fail_msg("%s", failure.sentence);
@@ -650,7 +650,7 @@ static void test_hidden_page_frames_are_never_taken_for_addresses(void **state) 
 
         child = fork();
         if (child == 0) {
-                if (syscall(SYS_capset, &header, data) < 0 || ops->open(NULL, 0, &source, &failure) >= 0)
+                if (syscall(SYS_capset, &header, data) < 0 || ops->open(NULL, 0, NULL, &source, &failure) >= 0)
                         _exit(1);
                 _exit(strstr(failure.sentence, "CAP_SYS_ADMIN") ? 0 : 2);
         }

@@ -25,7 +25,7 @@ static struct source *open_sim(const struct source_option *options, size_t n) {
         struct failure failure = {};
         struct source *source = NULL;
 
-        if (ops->open(options, n, &source, &failure) < 0)
+        if (ops->open(options, n, NULL, &source, &failure) < 0)
                 fail_msg("%s", failure.sentence);
         return source;
 }
@@ -413,9 +413,9 @@ static void test_options_that_only_together_make_no_sense_are_refused_at_open(vo
         struct failure failure = {};
         struct source *source;
 
-        assert_int_equal(ops->open(nothing_left, 2, &source, &failure), -EINVAL);
+        assert_int_equal(ops->open(nothing_left, 2, NULL, &source, &failure), -EINVAL);
         assert_non_null(strstr(failure.sentence, "nothing"));
-        assert_int_equal(ops->open(too_much, 2, &source, &failure), -EINVAL);
+        assert_int_equal(ops->open(too_much, 2, NULL, &source, &failure), -EINVAL);
         assert_non_null(strstr(failure.sentence, "limit"));
 }
 
