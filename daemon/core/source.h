@@ -83,7 +83,7 @@ enum {
 /* What a source says of itself, for status and for the core's decisions. Strings live as long as the source. */
 struct source_info {
         const char *name;     /* "hugetlb", "sim", "dma-heap" */
-        const char *about;    /* one sentence: what it is here, e.g. "2 MiB huge pages, pinned by io_uring" */
+        const char *about;    /* one sentence: what it is here, e.g. "huge pages of 2 MiB, pinned" */
         unsigned flags;       /* SOURCE_* */
         uint64_t grain;       /* bytes; power of two */
         uint64_t limit;       /* most bytes that it may hold; UINT64_MAX: what the system gives */

@@ -54,7 +54,7 @@ int huge_fill(const struct huge *huge, int fd, void *map, uint64_t offset, uint6
         uint64_t addr;
         int r;
 
-        /* Interrupted also where no signal was sent: by io_uring's own work for this thread. */
+        /* Interrupted also where no signal was sent: by work that the kernel has for this thread. */
         do
                 r = fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)huge->page_size);
         while (r < 0 && errno == EINTR);

@@ -226,15 +226,15 @@ static int fill_backing(struct hugetlb *hugetlb, struct source_backing *backing,
         if (r < 0)
                 return r;
         if (hugetlb->pins) {
-                r = pin_new(backing->map, backing->size, &backing->pin);
+                r = pin_new(backing->map, backing->size, hugetlb->huge.page_size, &backing->pin);
                 if (r < 0) {
                         failure_set_errno(failure, REASON_source_unavailable, -r,
-                                          "%" PRIu64 " bytes of huge pages cannot be pinned (%s): raise LimitMEMLOCK, or give "
-                                          "the daemon CAP_IPC_LOCK", backing->size, strerror(-r));
+                                          "%" PRIu64 " bytes of huge pages cannot be pinned: %s", backing->size,
+                                          strerror(-r));
                         return r;
                 }
         }
-        /* Only now: pinning itself may have moved a page. */
+        /* Only now: what is pinned stays where it is found. */
         return backing_verify(backing, failure) < 0 ? -ESTALE : 0;
 }
 
@@ -497,11 +497,9 @@ static void open_pin(struct hugetlb *hugetlb) {
         hugetlb->pins = r == 0;
         hugetlb_size_text(hugetlb->huge.page_size, size);
         if (r == 0)
-                snprintf(about, about_size, "huge pages of %s, pinned by io_uring", size);
-        else if (r == -EOPNOTSUPP)
-                snprintf(about, about_size, "huge pages of %s, not pinned (built without liburing)", size);
+                snprintf(about, about_size, "huge pages of %s, pinned", size);
         else
-                snprintf(about, about_size, "huge pages of %s, not pinned (io_uring: %s)", size, strerror(-r));
+                snprintf(about, about_size, "huge pages of %s, not pinned (vmsplice: %s)", size, strerror(-r));
 }
 
 static int hugetlb_open(const struct source_option *options, size_t n_options, struct keep *keep, struct source **ret,

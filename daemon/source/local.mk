@@ -22,5 +22,5 @@ libsource_la_SOURCES = \
 	daemon/source/sources.c daemon/source/sources.h \
 	daemon/source/stash.c daemon/source/stash.h \
 	daemon/source/worker.c daemon/source/worker.h
-libsource_la_CFLAGS = $(AM_CFLAGS) $(SYSTEMD_CFLAGS) $(URING_CFLAGS)
-libsource_la_LIBADD = $(SYSTEMD_LIBS) $(URING_LIBS)
+libsource_la_CFLAGS = $(AM_CFLAGS) $(SYSTEMD_CFLAGS)
+libsource_la_LIBADD = $(SYSTEMD_LIBS)
