@@ -135,7 +135,7 @@ struct source_ops {
         /* The following two are NULL where nothing can outlive the daemon. */
 
         /* Make the kept file of region `id`, of which the core's books say that it is [addr, addr+size) on this node, a
-         * backing again: mapped, pinned, and every page looked up. After open() and before the first submit(), on the
+         * backing again: mapped, pinned, and every page looked up. When it has been opened, before the first submit(), on the
          * thread that will submit; may block. *ret: as if it had been carved, the caller's until it is restored.
          * 0; -ENOENT: nothing is kept of it, the memory is gone; -EUCLEAN: *ret is set, but not all of its pages are where
          * they should be, or that cannot be made sure of: its holders have it still, and nobody else may get it; -EINVAL:
