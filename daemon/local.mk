@@ -11,6 +11,9 @@ libcore_la_SOURCES = \
 	daemon/core/failure.c daemon/core/failure.h \
 	daemon/core/handle.c daemon/core/handle.h \
 	daemon/core/lease.c \
+	daemon/core/ledger.h \
+	daemon/core/ledger.h \
+	daemon/core/load.c \
 	daemon/core/mapping.c \
 	daemon/core/objects.h \
 	daemon/core/owner.c \
@@ -20,6 +23,8 @@ libcore_la_SOURCES = \
 	daemon/core/pool-view.c \
 	daemon/core/region.c \
 	daemon/core/request.c \
+	daemon/core/row.c daemon/core/row.h \
+	daemon/core/save.c \
 	daemon/core/slab.c \
 	daemon/core/source.c daemon/core/source.h \
 	daemon/core/supply.c \

@@ -46,6 +46,7 @@ struct bounce {
         uint64_t n_parts;            /* 0: it is being made, and nobody can find it */
         uint64_t size;               /* bytes of all parts */
         uint64_t first_size, max_size;
+        uint64_t first_alloc;        /* handle of the first part's allocation, as the ledger says */
         uint64_t areas;
         uint64_t used, leased, quarantined, high_water; /* slots */
         uint64_t n_mappings;
@@ -109,11 +110,11 @@ static uint64_t slots_of(const struct bounce *bounce) {
 
 /* ---- parts ---- */
 
-static int parts_reserve(struct bounce *bounce, uint32_t *ret_index) {
+static int parts_reserve(struct bounce *bounce, uint32_t from, uint32_t *ret_index) {
         struct part **parts;
         uint32_t i, capacity;
 
-        for (i = 0; i < bounce->parts_capacity; i++)
+        for (i = from; i < bounce->parts_capacity; i++)
                 if (!bounce->parts[i])
                         break;
         if (i == bounce->parts_capacity) {
@@ -143,13 +144,14 @@ static void part_rest_end(struct part *part) {
                 DL_DELETE2(broker_of(part->bounce)->idle_parts, part, idle_prev, idle_next);
 }
 
-static int part_add(struct bounce *bounce, struct alloc *alloc, struct failure *failure) {
+/* first: it is the one that the pool was made with. */
+static int part_put(struct bounce *bounce, struct alloc *alloc, bool first, struct failure *failure) {
         struct part *part = calloc(1, sizeof(*part));
         uint32_t index = 0;
         int r = -ENOMEM;
 
         if (part)
-                r = parts_reserve(bounce, &index);
+                r = first && bounce->parts && !bounce->parts[0] ? 0 : parts_reserve(bounce, first ? 0 : 1, &index);
         if (r == 0)
                 r = arena_add(bounce->arena, alloc->dma_addr, alloc->size, index);
         if (r < 0) {
@@ -167,6 +169,10 @@ static int part_add(struct bounce *bounce, struct alloc *alloc, struct failure *
         part_rest_begin(part);
         bounce->fetch_came = part;
         return 0;
+}
+
+static int part_add(struct bounce *bounce, struct alloc *alloc, struct failure *failure) {
+        return part_put(bounce, alloc, !bounce->n_parts, failure);
 }
 
 /* Nothing of it is taken. */
@@ -191,6 +197,14 @@ static uint64_t part_idle_until(const struct broker *broker, const struct part *
         uint64_t until = part->idle_since_ms + broker->options.region_idle_ms;
 
         return until < part->idle_since_ms ? UINT64_MAX : until;
+}
+
+static struct part *part_at(const struct bounce *bounce, uint64_t dma_addr) {
+        struct arena_block block = {};
+        bool is_free;
+
+        arena_lookup(bounce->arena, dma_addr, &block, &is_free);
+        return bounce->parts[block.tag];
 }
 
 /* ---- runs of slots ---- */
@@ -258,6 +272,26 @@ static void run_free(struct bounce *bounce, uint64_t dma_addr, uint64_t slots) {
                 holder_due(&bounce->holder);
 }
 
+/* By its machine address, which nothing else has. */
+static uint64_t rest_addr(const struct rest *rest) {
+        const struct alloc *alloc = part_at(rest->bounce, rest->dma_addr)->alloc;
+
+        return alloc->addr + (rest->dma_addr - alloc->dma_addr);
+}
+
+static void rest_tell(const struct rest *rest) {
+        struct broker *broker = broker_of(rest->bounce);
+        struct row_writer *row = book_begin(broker);
+
+        if (!row)
+                return;
+        row_number(row, rest->bounce->holder.handle);
+        row_number(row, rest->dma_addr);
+        row_number(row, rest->slots);
+        row_number(row, rest->until_ms);
+        book_end(broker, ROW_REST, rest_addr(rest));
+}
+
 static void run_return(struct bounce *bounce, uint64_t dma_addr, uint64_t slots, bool died) {
         struct broker *broker = broker_of(bounce);
         struct rest *rest = bounce->spare;
@@ -273,11 +307,13 @@ static void run_return(struct bounce *bounce, uint64_t dma_addr, uint64_t slots,
         DL_APPEND(broker->resting, rest);
         DL_APPEND2(bounce->resting, rest, bounce_prev, bounce_next);
         bounce->quarantined += slots;
+        rest_tell(rest);
 }
 
 static void rest_leave(struct rest *rest) {
         struct bounce *bounce = rest->bounce;
 
+        book_drop(broker_of(bounce), ROW_REST, rest_addr(rest));
         DL_DELETE(broker_of(bounce)->resting, rest);
         DL_DELETE2(bounce->resting, rest, bounce_prev, bounce_next);
         bounce->quarantined -= rest->slots;
@@ -558,6 +594,7 @@ static int serve_create(struct bounce *bounce, struct ask *ask) {
         if (!bounce->n_parts)
                 return ask_fetch(bounce, ask);
         ask->handle = bounce->holder.handle;
+        book_note(broker_of(bounce), ROW_BOUNCE, bounce->holder.handle);
         bounce->holder.key = ask->waiter.key;
         if (bounce->holder.key)
                 bounce->holder.key->handle = ask->handle;
@@ -637,6 +674,15 @@ static const struct holder_ops ask_ops = {
 
 /* ---- making and ending ---- */
 
+static void bounce_enter(struct bounce *bounce) {
+        struct device *device = bounce->holder.device;
+
+        DL_APPEND(device->bounces, bounce);
+        device->n_bounces++;
+        device->owner->usage.of[QUOTA_pools]++;
+        device->owner->broker->counts.bounces++;
+}
+
 static int bounce_new(struct device *device, const struct bounce_options *options, struct bounce **ret,
                       struct failure *failure) {
         struct broker *broker = device->owner->broker;
@@ -663,10 +709,7 @@ static int bounce_new(struct device *device, const struct bounce_options *option
                 free(bounce);
                 return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
         }
-        DL_APPEND(device->bounces, bounce);
-        device->n_bounces++;
-        device->owner->usage.of[QUOTA_pools]++;
-        broker->counts.bounces++;
+        bounce_enter(bounce);
         *ret = bounce;
         return 0;
 }
@@ -689,6 +732,7 @@ static void bounce_free(struct bounce *bounce) {
         owner->broker->counts.bounces--;
         key_forget(owner, bounce->holder.key);
         handle_release(&owner->broker->handles, bounce->holder.handle, owner->id);
+        book_note(owner->broker, ROW_BOUNCE, bounce->holder.handle);
         arena_free(bounce->arena);
         free(bounce->parts);
         free(bounce);
@@ -709,14 +753,6 @@ static void tell_leak(const struct bounce *bounce) {
 
         if (event.count)
                 event_tell(device->owner->broker, &event);
-}
-
-static struct part *part_at(const struct bounce *bounce, uint64_t dma_addr) {
-        struct arena_block block = {};
-        bool is_free;
-
-        arena_lookup(bounce->arena, dma_addr, &block, &is_free);
-        return bounce->parts[block.tag];
 }
 
 static void bounce_end(struct bounce *bounce) {
@@ -766,9 +802,172 @@ void bounces_leave(struct device *device, const struct session *session) {
                 if (bounce->holder.maker != session->id)
                         continue;
                 bounce->holder.maker = other_user(bounce, session);
+                book_note(broker_of(bounce), ROW_BOUNCE, bounce->holder.handle);
                 if (!bounce->holder.maker)
                         bounce_end(bounce);
         }
+}
+
+/* ---- the ledger ---- */
+
+bool bounce_is_made(const struct bounce *bounce) {
+        return bounce->n_parts > 0;
+}
+
+void bounce_save(struct row_writer *row, const struct bounce *bounce) {
+        const struct holder *holder = &bounce->holder;
+
+        row_number(row, holder->device->handle);
+        row_number(row, holder->maker);
+        row_number(row, holder->unit);
+        row_number(row, bounce->first_size);
+        row_number(row, bounce->max_size);
+        row_number(row, bounce->areas);
+        row_number(row, bounce->parts[0]->alloc->handle);
+        row_number(row, bounce->born_ms);
+        row_key(row, holder->key);
+}
+
+void bounce_save_rests(struct bounce *bounce) {
+        const struct rest *rest;
+
+        DL_FOREACH2(bounce->resting, rest, bounce_next)
+                rest_tell(rest);
+}
+
+static int bounce_read(struct load *load, struct bounce *bounce) {
+        bounce->holder.device = load_object(load, HANDLE_DEVICE);
+        bounce->holder.maker = (uint32_t)row_read_number(&load->row);
+        bounce->holder.unit = row_read_number(&load->row);
+        bounce->first_size = row_read_number(&load->row);
+        bounce->max_size = row_read_number(&load->row);
+        bounce->areas = row_read_number(&load->row);
+        bounce->first_alloc = row_read_number(&load->row);
+        bounce->born_ms = row_read_number(&load->row);
+        if (!bounce->holder.device)
+                return -ENOENT;
+        if (load->row.failed || !power_of_two(bounce->holder.unit) || !bounce->areas)
+                return -EBADMSG;
+        bounce->parts = calloc(4, sizeof(*bounce->parts));
+        if (!bounce->parts || arena_new(bounce->holder.unit, &bounce->arena) < 0)
+                return -ENOMEM;
+        bounce->parts_capacity = 4;
+        return handle_restore(&load->broker->handles, HANDLE_BOUNCE, bounce, load->id);
+}
+
+int bounce_load(struct load *load) {
+        struct bounce *bounce = calloc(1, sizeof(*bounce));
+        int r;
+
+        if (!bounce)
+                return -ENOMEM;
+        r = bounce_read(load, bounce);
+        if (r < 0) {
+                arena_free(bounce->arena);
+                free(bounce->parts);
+                free(bounce);
+                return r;
+        }
+        bounce->holder.kind = HOLDER_BOUNCE;
+        bounce->holder.ops = &ask_ops;
+        bounce->holder.lease_ended = lease_ended;
+        bounce->holder.handle = load->id;
+        bounce->holder.key = load_key(load, bounce->holder.device->owner, HANDLE_BOUNCE);
+        bounce_enter(bounce);
+        return 0;
+}
+
+int bounce_load_part(struct bounce *bounce, struct alloc *alloc) {
+        struct failure failure = {};
+        int r;
+
+        r = part_put(bounce, alloc, alloc->handle == bounce->first_alloc, &failure);
+        bounce->fetch_came = NULL;
+        return r < 0 && failure.reason != REASON_no_memory ? -EBADMSG : r;
+}
+
+/* -EBADMSG: there is no such run, or somebody has it. */
+static int run_restore(struct bounce *bounce, uint64_t dma_addr, uint64_t slots) {
+        struct arena_block block;
+        struct part *part;
+        int r;
+
+        if (!slots || slots > slots_of(bounce))
+                return -EBADMSG;
+        r = rest_reserve(bounce);
+        if (r == 0)
+                r = arena_alloc_at(bounce->arena, dma_addr, slots * bounce->holder.unit, &block);
+        if (r < 0)
+                return r == -ENOMEM ? r : -EBADMSG;
+        part = bounce->parts[block.tag];
+        if (!part->taken)
+                part_rest_end(part);
+        part->taken += slots;
+        bounce->n_taken++;
+        return 0;
+}
+
+int bounce_load_lease(struct lease *lease) {
+        struct bounce *bounce = bounce_of(lease->holder);
+        int r;
+
+        r = run_restore(bounce, lease->alloc->dma_addr + (lease->addr - lease->alloc->addr), lease->count);
+        if (r < 0)
+                return r;
+        bounce->leased += lease->count;
+        high_water(bounce);
+        return 0;
+}
+
+int bounce_load_mapping(struct mapping *mapping) {
+        struct bounce *bounce = bounce_of(mapping->holder);
+        int r;
+
+        r = run_restore(bounce, mapping->dma_addr & ~(bounce->holder.unit - 1), mapping->slots);
+        if (r < 0)
+                return r;
+        bounce->n_mappings++;
+        bounce->used += mapping->slots;
+        high_water(bounce);
+        return 0;
+}
+
+int rest_load(struct load *load) {
+        struct bounce *bounce = load_object(load, HANDLE_BOUNCE);
+        uint64_t dma_addr = row_read_number(&load->row), slots = row_read_number(&load->row);
+        uint64_t until_ms = row_read_number(&load->row);
+        struct rest *rest, *other;
+        int r;
+
+        if (!bounce)
+                return -ENOENT;
+        r = run_restore(bounce, dma_addr, slots);
+        if (r < 0)
+                return r;
+        rest = bounce->spare;
+        LL_DELETE2(bounce->spare, rest, bounce_next);
+        rest->dma_addr = dma_addr;
+        rest->slots = slots;
+        rest->until_ms = until_ms;
+        DL_FOREACH(load->broker->resting, other)
+                if (other->until_ms > until_ms)
+                        break;
+        if (other)
+                DL_PREPEND_ELEM(load->broker->resting, other, rest);
+        else
+                DL_APPEND(load->broker->resting, rest);
+        DL_APPEND2(bounce->resting, rest, bounce_prev, bounce_next);
+        bounce->quarantined += slots;
+        return 0;
+}
+
+/* One that has lost the part that it was made with is none any more. */
+void bounces_loaded(struct device *device) {
+        struct bounce *bounce, *next;
+
+        DL_FOREACH_SAFE(device->bounces, bounce, next)
+                if (!bounce->parts[0])
+                        bounce_end(bounce);
 }
 
 /* ---- the clock, and when memory is short ---- */

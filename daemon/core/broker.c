@@ -28,6 +28,7 @@ int broker_new(const struct broker_options *options, struct broker **ret) {
         if (!broker)
                 return -ENOMEM;
         broker->options = *options;
+        broker->book.held_tail = &broker->book.held;
         handle_table_init(&broker->handles);
         *ret = broker;
         return 0;
@@ -79,14 +80,46 @@ static void owner_end(struct owner *owner) {
 static void broker_wait(struct broker *broker) {
         struct supply *supply;
 
-        while (!broker_settled(broker))
+        while (!broker_settled(broker)) {
+                /* A ledger that cannot be written holds nothing up any more. */
+                broker_commit(broker);
+                book_release(broker);
                 LL_FOREACH(broker->supplies, supply)
                         if (supply->pending)
                                 supply_wait(supply);
+        }
+}
+
+static void broker_delete(struct broker *broker) {
+        struct template *template, *next;
+
+        HASH_ITER(hh, broker->templates, template, next) {
+                HASH_DEL(broker->templates, template);
+                template_free(template);
+        }
+        row_deinit(&broker->book.row);
+        free(broker->book.notes);
+        handle_table_deinit(&broker->handles);
+        free(broker);
+}
+
+/* What the sources are doing is done to its end, and what follows from it is written down; nothing else is begun. Then the
+ * books are closed as always, but for the ledger, and with sources that do nothing more. */
+struct broker *broker_leave(struct broker *broker) {
+        struct supply *supply;
+
+        if (!broker)
+                return NULL;
+        LL_FOREACH(broker->supplies, supply)
+                while (supply->submitted)
+                        supply_wait(supply);
+        broker->leaving = true; /* jobs that wait for the commit are the next daemon's */
+        broker_commit(broker);
+        broker->book.ledger = NULL;
+        return broker_free(broker);
 }
 
 struct broker *broker_free(struct broker *broker) {
-        struct template *template, *next_template;
         struct supply *supply, *next_supply;
         struct owner *owner, *next_owner;
 
@@ -103,12 +136,8 @@ struct broker *broker_free(struct broker *broker) {
                 supply_free(supply);
         HASH_ITER(hh, broker->owners, owner, next_owner)
                 owner_free(owner);
-        HASH_ITER(hh, broker->templates, template, next_template) {
-                HASH_DEL(broker->templates, template);
-                template_free(template);
-        }
-        handle_table_deinit(&broker->handles);
-        free(broker);
+        broker_commit(broker);
+        broker_delete(broker);
         return NULL;
 }
 

@@ -18,6 +18,7 @@
 struct broker;
 struct session;
 struct ticket; /* a request that is not answered yet */
+struct ledger; /* see daemon/core/ledger.h */
 
 /* What an owner may hold. The order is the order in which they are told. */
 #define QUOTA_LIST(QUOTA)                                                            \
@@ -58,6 +59,7 @@ struct broker_options {
         uint64_t emergency_max;       /* ... but never more than this many bytes */
         uint64_t regions_max;         /* of all owners together: each takes file descriptors of the process */
         uint64_t quarantine_ms;       /* memory that a vanished client had leased rests this long where nothing stops a device */
+        bool survives;                /* broker_load() follows when all sources have been added */
         const struct translator_ops *const *translators; /* ends with NULL; in order of precedence */
 };
 
@@ -76,6 +78,27 @@ bool broker_settled(const struct broker *broker);
 /* Answers a request once: with NULL, or with why not. Not called any more once the ticket was cancelled. */
 typedef void (*broker_done_fn)(void *userdata, const struct failure *failure, uint64_t handle);
 
+/* ---- what survives the daemon ---- */
+
+/* Become what another daemon was, as the ledger knows it, and tell the ledger of every change from now on. After all sources
+ * have been added and before anything else; the ledger must outlive the broker. Reasons: source_unavailable (the ledger knows
+ * of memory of a source that is not here), no_memory. Nothing of what the ledger knows is lost when it fails. */
+int broker_load(struct broker *broker, struct ledger *ledger, struct failure *failure);
+/* What has happened since the last commit is true for good, also if the daemon dies now. To be called before anything is
+ * answered, and before the daemon waits for anything: memory moves only then. -errno: try again later, and answer nobody
+ * until then. Not from within an answer or an event. */
+int broker_commit(struct broker *broker);
+bool broker_is_dirty(const struct broker *broker);
+
+struct broker_loaded {
+        bool damaged;          /* part of the ledger could not be read */
+        uint64_t lost_bytes;   /* of regions whose memory is not there any more */
+        uint64_t barred_bytes; /* of memory that may be somebody's: it is handed out to nobody, until its owner is gone */
+};
+void broker_loaded(const struct broker *broker, struct broker_loaded *ret);
+/* End, and leave everything as it is for the next daemon, which finds it by the ledger. */
+struct broker *broker_leave(struct broker *broker);
+
 /* The moment at which broker_tick() wants to run, UINT64_MAX for never. */
 uint64_t broker_deadline(const struct broker *broker);
 /* Deadlines of waiting requests, idle regions and idle stock. */
@@ -93,6 +116,12 @@ struct session *session_close(struct session *session);
  * is reused only after the quarantine, also when the pool or the session's device ends before that; but not when a device
  * is closed, which then is known to be quiet. Until then its memory counts as its owner's. */
 struct session *session_abandon(struct session *session);
+/* What whoever opened it must know of it after a restart; copied. -ENOMEM. */
+int session_set_note(struct session *session, const char *note);
+const char *session_note(const struct session *session); /* or NULL */
+/* The session may be closed by visit, which ends the visit with anything but 0. */
+typedef int (*session_visit_fn)(struct session *session, void *userdata);
+int broker_visit_sessions(struct broker *broker, session_visit_fn visit, void *userdata);
 const char *session_owner(const struct session *session);
 /* Not reused by another session. */
 uint32_t session_id(const struct session *session);

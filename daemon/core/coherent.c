@@ -10,10 +10,27 @@
 /* Each usable piece of a reserved region is entered by itself. */
 #define PIECES_MAX 65536
 
+static void alloc_enter(struct alloc *alloc) {
+        struct device *device = alloc->device;
+        struct broker *broker = device->owner->broker;
+        struct quota *usage = &device->owner->usage;
+
+        DL_APPEND(device->allocs, alloc);
+        device->n_allocs++;
+        device->bytes += alloc->size;
+        usage->of[QUOTA_bytes] += alloc->size;
+        /* A reserved region has been charged as a whole. */
+        if (!alloc->region->device)
+                usage->of[QUOTA_low_bytes] += low_part(alloc->addr, alloc->size);
+        usage->of[QUOTA_allocs]++;
+        broker->counts.allocs++;
+        broker->bytes += alloc->size;
+        broker->counters[COUNTER_high_water_bytes] = larger(broker->counters[COUNTER_high_water_bytes], broker->bytes);
+}
+
 int alloc_new(struct request *request, struct alloc **ret) {
         struct broker *broker = request->owner->broker;
         struct device *device = request->device;
-        struct quota *usage = &request->owner->usage;
         struct alloc *alloc = calloc(1, sizeof(*alloc));
         int r;
 
@@ -43,18 +60,9 @@ int alloc_new(struct request *request, struct alloc **ret) {
                 alloc->key->handle = alloc->handle;
                 request->key = NULL;
         }
-        DL_APPEND(device->allocs, alloc);
-        device->n_allocs++;
-        device->bytes += alloc->size;
-        usage->of[QUOTA_bytes] += alloc->size;
-        /* A reserved region has been charged as a whole. */
-        if (!alloc->region->device)
-                usage->of[QUOTA_low_bytes] += low_part(alloc->addr, alloc->size);
-        usage->of[QUOTA_allocs]++;
-        broker->counts.allocs++;
+        alloc_enter(alloc);
         broker->counters[COUNTER_allocs]++;
-        broker->bytes += alloc->size;
-        broker->counters[COUNTER_high_water_bytes] = larger(broker->counters[COUNTER_high_water_bytes], broker->bytes);
+        book_note(broker, ROW_ALLOC, alloc->handle);
         *ret = alloc;
         return 0;
 }
@@ -66,6 +74,7 @@ static void alloc_disown(struct alloc *alloc) {
         if (!(alloc->flags & ALLOC_HELD))
                 key_forget(owner, alloc->key);
         handle_release(&owner->broker->handles, alloc->handle, owner->id);
+        book_note(owner->broker, ROW_ALLOC, alloc->handle);
         alloc->handle = 0;
 }
 
@@ -87,10 +96,12 @@ void alloc_free(struct alloc *alloc) {
         broker->bytes -= alloc->size;
         arena_release(region_arena(alloc->region), alloc->addr, NULL);
         region_unuse(alloc->region, alloc->size);
-        if (alloc->flags & ALLOC_RESTING)
+        if (alloc->flags & ALLOC_RESTING) {
                 DL_DELETE2(broker->resting_allocs, alloc, rest_prev, rest_next);
-        else
+                book_drop(broker, ROW_RESTING, alloc->addr);
+        } else {
                 alloc_disown(alloc);
+        }
         free(alloc);
         device_forget(device);
 }
@@ -114,6 +125,140 @@ void alloc_rest(struct alloc *alloc) {
         alloc->flags = ALLOC_RESTING;
         alloc->born_ms = now_ms(broker);
         DL_APPEND2(broker->resting_allocs, alloc, rest_prev, rest_next);
+        resting_save(broker, alloc);
+}
+
+/* ---- the ledger ---- */
+
+static void place_save(struct row_writer *row, const struct alloc *alloc) {
+        row_number(row, alloc->region->handle);
+        row_number(row, alloc->addr);
+        row_number(row, alloc->size);
+        row_number(row, alloc->dma_addr);
+        row_number(row, alloc->born_ms);
+}
+
+/* It lies where a row says, if that is possible. */
+static int place_load(struct load *load, struct alloc *alloc) {
+        struct arena_block block;
+        int r;
+
+        alloc->region = load_object(load, HANDLE_REGION);
+        alloc->addr = row_read_number(&load->row);
+        alloc->size = row_read_number(&load->row);
+        alloc->dma_addr = row_read_number(&load->row);
+        alloc->born_ms = row_read_number(&load->row);
+        if (!alloc->region)
+                return -ENOENT;
+        if (load->row.failed || alloc->addr < alloc->region->addr || !alloc->size || alloc->size > alloc->region->size ||
+            alloc->addr - alloc->region->addr > alloc->region->size - alloc->size)
+                return -EBADMSG;
+        r = arena_alloc_at(region_arena(alloc->region), alloc->addr, alloc->size, &block);
+        if (r == -ENOMEM)
+                return r;
+        return r < 0 ? -EBADMSG : 0;
+}
+
+static void place_undo(struct alloc *alloc) {
+        arena_release(region_arena(alloc->region), alloc->addr, NULL);
+}
+
+void alloc_save(struct row_writer *row, const struct alloc *alloc) {
+        const bool held = alloc->flags & ALLOC_HELD;
+
+        row_number(row, alloc->device->handle);
+        place_save(row, alloc);
+        row_number(row, alloc->flags);
+        row_number(row, alloc->maker);
+        row_number(row, held ? alloc->holder->kind : 0);
+        row_number(row, held ? alloc->holder->handle : 0);
+        row_key(row, held ? NULL : alloc->key);
+}
+
+static int holder_load(struct load *load, struct alloc *alloc) {
+        uint64_t kind = row_read_number(&load->row);
+
+        if (!(alloc->flags & ALLOC_HELD)) {
+                row_read_number(&load->row);
+                return 0;
+        }
+        alloc->holder = load_object(load, kind == HOLDER_POOL ? HANDLE_POOL : HANDLE_BOUNCE);
+        return alloc->holder ? 0 : -ENOENT;
+}
+
+int alloc_load(struct load *load) {
+        struct alloc *alloc = calloc(1, sizeof(*alloc));
+        int r;
+
+        if (!alloc)
+                return -ENOMEM;
+        alloc->device = load_object(load, HANDLE_DEVICE);
+        if (!alloc->device) {
+                free(alloc);
+                return -ENOENT;
+        }
+        r = place_load(load, alloc);
+        if (r < 0) {
+                free(alloc);
+                return r;
+        }
+        alloc->flags = row_read_number(&load->row) & (ALLOC_OWNER_LIFETIME | ALLOC_SHAREABLE | ALLOC_HELD);
+        alloc->maker = (uint32_t)row_read_number(&load->row);
+        r = holder_load(load, alloc);
+        if (r == 0)
+                r = handle_restore(&load->broker->handles, HANDLE_ALLOC, alloc, load->id);
+        if (r < 0) {
+                place_undo(alloc);
+                free(alloc);
+                return r;
+        }
+        alloc->handle = load->id;
+        if (!(alloc->flags & ALLOC_HELD))
+                alloc->key = load_key(load, alloc->device->owner, HANDLE_ALLOC);
+        region_use(alloc->region, alloc->size);
+        alloc_enter(alloc);
+        if (!(alloc->flags & ALLOC_HELD))
+                return 0;
+        r = alloc->holder->kind == HOLDER_POOL ? pool_load_slab((struct pool *)alloc->holder, alloc)
+                                               : bounce_load_part((struct bounce *)alloc->holder, alloc);
+        if (r < 0)
+                alloc_free(alloc);
+        return r;
+}
+
+void resting_save(struct broker *broker, const struct alloc *alloc) {
+        struct row_writer *row = book_begin(broker);
+
+        if (!row)
+                return;
+        row_number(row, alloc->device->owner->id);
+        row_text(row, alloc->device->translator->name);
+        place_save(row, alloc);
+        book_end(broker, ROW_RESTING, alloc->addr);
+}
+
+int resting_load(struct load *load) {
+        struct owner *owner = load_owner(load);
+        const char *translator = row_read_text(&load->row);
+        struct alloc *alloc;
+        int r;
+
+        if (!owner || !translator)
+                return -ENOENT;
+        alloc = calloc(1, sizeof(*alloc));
+        if (!alloc)
+                return -ENOMEM;
+        alloc->device = device_restore_hidden(load, owner, translator);
+        r = alloc->device ? place_load(load, alloc) : load->failure->error ? -load->failure->error : -ENOMEM;
+        if (r < 0) {
+                free(alloc);
+                return r;
+        }
+        alloc->flags = ALLOC_RESTING;
+        region_use(alloc->region, alloc->size);
+        alloc_enter(alloc);
+        DL_APPEND2(load->broker->resting_allocs, alloc, rest_prev, rest_next);
+        return 0;
 }
 
 static uint64_t rests_until(const struct broker *broker, const struct alloc *alloc) {

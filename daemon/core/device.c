@@ -267,6 +267,15 @@ static void limits_set(struct device *device, const struct device_options *optio
         device->node = options->node >= 0 ? options->node : says->node >= 0 ? says->node : resolved->facts.node;
 }
 
+static void device_enter(struct device *device) {
+        struct owner *owner = device->owner;
+
+        DL_APPEND(owner->devices, device);
+        owner->usage.of[QUOTA_devices]++;
+        owner->broker->counts.devices++;
+        book_note(owner->broker, ROW_DEVICE, device->handle);
+}
+
 static int device_new(const struct caller *caller, const struct device_options *options, struct resolved *resolved,
                       struct request_key *key, uint64_t *ret_handle, struct failure *failure) {
         struct owner *owner = caller->session->owner;
@@ -297,9 +306,7 @@ static int device_new(const struct caller *caller, const struct device_options *
         device->key = key;
         if (key)
                 key->handle = device->handle;
-        DL_APPEND(owner->devices, device);
-        owner->usage.of[QUOTA_devices]++;
-        broker->counts.devices++;
+        device_enter(device);
         *ret_handle = device->handle;
         return 0;
 
@@ -342,10 +349,138 @@ int device_open(const struct caller *caller, const struct device_options *option
         return r;
 }
 
+/* ---- the ledger ---- */
+
+void device_save(struct row_writer *row, const struct device *device) {
+        row_number(row, device->owner->id);
+        row_number(row, device->session ? device->session->id : 0);
+        row_text(row, device->name);
+        row_text(row, device->parent);
+        row_text(row, device->via);
+        row_text(row, device->translator->name);
+        row_number(row, device->reach);
+        row_number(row, device->coherent_reach);
+        row_number(row, device->mask);
+        row_number(row, device->coherent_mask);
+        row_number(row, device->boundary);
+        row_number(row, device->max_segment);
+        row_number(row, device->min_align_mask);
+        row_number(row, device->timeout_ms);
+        row_number(row, (uint64_t)(device->node + 1));
+        row_key(row, device->key);
+}
+
+static char *read_copy(struct load *load, bool *failed) {
+        const char *text = row_read_text(&load->row);
+        char *copy = text ? strdup(text) : NULL;
+
+        *failed |= text && !copy;
+        return copy;
+}
+
+/* By the same translator: what was mapped there is there. */
+static int reattach(struct load *load, struct device *device, const char *name) {
+        const struct translator_ops *const *translator;
+        struct translator_facts facts;
+
+        for (translator = load->broker->options.translators; *translator; translator++) {
+                if (!name || strcmp((*translator)->name, name) != 0)
+                        continue;
+                device->translator = *translator;
+                return (*translator)->attach(device->via, &device->translation, &facts, load->failure);
+        }
+        return failure_set(load->failure, REASON_unsupported, "the ledger knows of device %s with the translation `%s`, which "
+                           "this daemon does not have", device->name, name ? name : "?");
+}
+
+static void device_delete(struct device *device) {
+        free(device->name);
+        free(device->parent);
+        free(device->via);
+        free(device);
+}
+
+static int device_read(struct load *load, struct device *device) {
+        bool failed = false;
+        int r;
+
+        device->session = load_session(load);
+        device->name = read_copy(load, &failed);
+        device->parent = read_copy(load, &failed);
+        device->via = read_copy(load, &failed);
+        if (failed)
+                return -ENOMEM;
+        if (!device->owner || !device->name || !device->via)
+                return -ENOENT;
+        r = reattach(load, device, row_read_text(&load->row));
+        if (r < 0)
+                return r;
+        device->reach = row_read_number(&load->row);
+        device->coherent_reach = row_read_number(&load->row);
+        device->mask = row_read_number(&load->row);
+        device->coherent_mask = row_read_number(&load->row);
+        device->boundary = row_read_number(&load->row);
+        device->max_segment = row_read_number(&load->row);
+        device->min_align_mask = row_read_number(&load->row);
+        device->timeout_ms = row_read_number(&load->row);
+        device->node = (int)row_read_number(&load->row) - 1;
+        if (load->row.failed)
+                r = -EBADMSG;
+        if (r == 0)
+                r = handle_restore(&load->broker->handles, HANDLE_DEVICE, device, load->id);
+        if (r < 0)
+                device->translator->detach(device->translation);
+        return r;
+}
+
+int device_load(struct load *load) {
+        struct device *device = calloc(1, sizeof(*device));
+        int r;
+
+        if (!device)
+                return -ENOMEM;
+        device->owner = load_owner(load);
+        r = device_read(load, device);
+        if (r < 0) {
+                device_delete(device);
+                return r;
+        }
+        device->handle = load->id;
+        device->key = load_key(load, device->owner, HANDLE_DEVICE);
+        device->n_requests = 1; /* until all is read */
+        device_enter(device);
+        return 0;
+}
+
+/* Whose allocations rest after its end: nobody can find it. */
+struct device *device_restore_hidden(struct load *load, struct owner *owner, const char *translator) {
+        struct device *device;
+
+        DL_FOREACH(owner->devices, device)
+                if (device->closed && strcmp(device->translator->name, translator) == 0)
+                        return device;
+        device = calloc(1, sizeof(*device));
+        if (!device)
+                return NULL;
+        device->owner = owner;
+        device->name = strdup("closed");
+        device->via = strdup("closed");
+        if (!device->name || !device->via || reattach(load, device, translator) < 0) {
+                device_delete(device);
+                return NULL;
+        }
+        device->node = -1;
+        device->closed = true;
+        device->n_requests = 1;
+        DL_APPEND(owner->devices, device);
+        return device;
+}
+
 void device_hide(struct device *device) {
         struct owner *owner = device->owner;
 
         handle_release(&owner->broker->handles, device->handle, owner->id);
+        book_note(owner->broker, ROW_DEVICE, device->handle);
         key_forget(owner, device->key);
         owner->usage.of[QUOTA_devices]--;
         owner->broker->counts.devices--;
@@ -563,6 +698,7 @@ int device_set_mask(const struct caller *caller, uint64_t handle, uint64_t mask,
         device->coherent_mask = smaller(mask, device->coherent_reach);
         if (!coherent)
                 device->mask = smaller(mask, device->reach);
+        book_note(device->owner->broker, ROW_DEVICE, device->handle);
         return 0;
 }
 

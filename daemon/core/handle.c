@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define SLOT_BITS 24
 #define SLOT_MASK ((UINT64_C(1) << SLOT_BITS) - 1)
@@ -17,9 +18,24 @@ void handle_table_deinit(struct handle_table *table) {
         handle_table_init(table);
 }
 
-static int slot_take(struct handle_table *table, uint32_t *ret_index) {
+static int slots_reserve(struct handle_table *table, uint32_t n) {
         struct handle_slot *slots;
-        uint32_t index = table->first_free, capacity;
+        uint32_t capacity = table->capacity ? table->capacity : 64;
+
+        if (n <= table->capacity)
+                return 0;
+        while (capacity < n)
+                capacity *= 2;
+        slots = realloc(table->slots, capacity * sizeof(*slots));
+        if (!slots)
+                return -ENOMEM;
+        table->slots = slots;
+        table->capacity = capacity;
+        return 0;
+}
+
+static int slot_take(struct handle_table *table, uint32_t *ret_index) {
+        uint32_t index = table->first_free;
 
         if (index != NO_SLOT) {
                 table->first_free = table->slots[index].released.next_free;
@@ -28,17 +44,9 @@ static int slot_take(struct handle_table *table, uint32_t *ret_index) {
                 *ret_index = index;
                 return 0;
         }
-        if (table->n_slots > SLOT_MASK)
+        if (table->n_slots > SLOT_MASK || slots_reserve(table, table->n_slots + 1) < 0)
                 return -ENOMEM;
-        if (table->n_slots == table->capacity) {
-                capacity = table->capacity ? 2 * table->capacity : 64;
-                slots = realloc(table->slots, capacity * sizeof(*slots));
-                if (!slots)
-                        return -ENOMEM;
-                table->slots = slots;
-                table->capacity = capacity;
-        }
-        table->slots[table->n_slots].generation = 0;
+        table->slots[table->n_slots].generation = table->base;
         *ret_index = table->n_slots++;
         return 0;
 }
@@ -53,6 +61,8 @@ int handle_new(struct handle_table *table, enum handle_kind kind, void *object, 
                 return r;
         slot = &table->slots[index];
         slot->generation++;
+        if (slot->generation > table->highest)
+                table->highest = slot->generation;
         slot->kind = kind;
         slot->live = true;
         slot->object = object;
@@ -76,8 +86,7 @@ void *handle_find(const struct handle_table *table, enum handle_kind kind, uint6
         return slot && slot->live ? slot->object : NULL;
 }
 
-void handle_release(struct handle_table *table, uint64_t handle, uint32_t owner) {
-        uint32_t index = handle & SLOT_MASK;
+static void slot_release(struct handle_table *table, uint32_t index, uint32_t owner) {
         struct handle_slot *slot = &table->slots[index];
 
         slot->live = false;
@@ -93,22 +102,74 @@ void handle_release(struct handle_table *table, uint64_t handle, uint32_t owner)
         table->last_free = index;
 }
 
+void handle_release(struct handle_table *table, uint64_t handle, uint32_t owner) {
+        slot_release(table, handle & SLOT_MASK, owner);
+}
+
+int handle_restore(struct handle_table *table, enum handle_kind kind, void *object, uint64_t handle) {
+        uint64_t generation = handle >> SLOT_BITS;
+        uint32_t index = handle & SLOT_MASK, capacity = table->capacity;
+        struct handle_slot *slot;
+
+        if (!generation || generation > GENERATION_MAX)
+                return -EINVAL;
+        if (slots_reserve(table, index + 1) < 0)
+                return -ENOMEM;
+        if (capacity != table->capacity)
+                memset(table->slots + capacity, 0, (table->capacity - capacity) * sizeof(*table->slots));
+        slot = &table->slots[index];
+        if (slot->live)
+                return -EINVAL;
+        *slot = (struct handle_slot){ .object = object, .generation = (uint32_t)generation, .kind = kind, .live = true };
+        if (index >= table->n_slots)
+                table->n_slots = index + 1;
+        return 0;
+}
+
+void handle_table_restored(struct handle_table *table, uint32_t highest) {
+        uint32_t i;
+
+        table->base = table->highest = highest;
+        for (i = 0; i < table->n_slots; i++) {
+                if (table->slots[i].live)
+                        continue;
+                table->slots[i] = (struct handle_slot){ .generation = highest };
+                slot_release(table, i, 0);
+        }
+}
+
 bool handle_was(const struct handle_table *table, enum handle_kind kind, uint64_t handle, uint32_t owner) {
         struct handle_slot *slot = slot_of(table, kind, handle);
 
         return slot && !slot->live && slot->released.owner == owner;
 }
 
-void *handle_next(const struct handle_table *table, enum handle_kind kind, uint64_t after, uint64_t *ret_handle) {
+/* kind HANDLE_NONE: any. */
+static const struct handle_slot *slot_next(const struct handle_table *table, enum handle_kind kind, uint64_t after,
+                                           uint64_t *ret_handle) {
         const struct handle_slot *slot;
         uint32_t index;
 
         for (index = after ? (after & SLOT_MASK) + 1 : 0; index < table->n_slots; index++) {
                 slot = &table->slots[index];
-                if (!slot->live || slot->kind != kind)
+                if (!slot->live || (kind != HANDLE_NONE && slot->kind != kind))
                         continue;
                 *ret_handle = (uint64_t)slot->generation << SLOT_BITS | index;
-                return slot->object;
+                return slot;
         }
         return NULL;
+}
+
+void *handle_next(const struct handle_table *table, enum handle_kind kind, uint64_t after, uint64_t *ret_handle) {
+        const struct handle_slot *slot = slot_next(table, kind, after, ret_handle);
+
+        return slot ? slot->object : NULL;
+}
+
+void *handle_next_any(const struct handle_table *table, uint64_t after, enum handle_kind *ret_kind, uint64_t *ret_handle) {
+        const struct handle_slot *slot = slot_next(table, HANDLE_NONE, after, ret_handle);
+
+        if (slot)
+                *ret_kind = slot->kind;
+        return slot ? slot->object : NULL;
 }

@@ -37,6 +37,8 @@ struct handle_table {
         struct handle_slot *slots;
         uint32_t n_slots, capacity;
         uint32_t first_free, last_free; /* first in, first out: a slot rests as long as can be */
+        uint32_t base;    /* generation from which slots count that were never used */
+        uint32_t highest; /* generation that was ever given */
 };
 
 void handle_table_init(struct handle_table *table);
@@ -50,7 +52,14 @@ void *handle_find(const struct handle_table *table, enum handle_kind kind, uint6
 void handle_release(struct handle_table *table, uint64_t handle, uint32_t owner);
 /* True if the handle was the last in its slot, of this kind, and of this owner. */
 bool handle_was(const struct handle_table *table, enum handle_kind kind, uint64_t handle, uint32_t owner);
+/* After a restart: the object has the handle again that it had. -EINVAL: it cannot be one, or the slot is taken; -ENOMEM. */
+int handle_restore(struct handle_table *table, enum handle_kind kind, void *object, uint64_t handle);
+/* All objects have their handles again: those that are given from now on are above this generation, which no handle of
+ * before exceeds. */
+void handle_table_restored(struct handle_table *table, uint32_t highest);
 /* The first object of a kind whose slot comes after that of `after` (0: from the start); NULL at the end. */
 void *handle_next(const struct handle_table *table, enum handle_kind kind, uint64_t after, uint64_t *ret_handle);
+/* The same of any kind. */
+void *handle_next_any(const struct handle_table *table, uint64_t after, enum handle_kind *ret_kind, uint64_t *ret_handle);
 
 #endif

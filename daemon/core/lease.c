@@ -18,6 +18,17 @@ void event_tell(struct broker *broker, const struct event *event) {
                 broker->listener(broker->listener_userdata, event);
 }
 
+static void lease_enter(struct lease *lease) {
+        struct holder *holder = lease->holder;
+        struct owner *owner = lease->session->owner;
+
+        DL_APPEND(lease->session->leases, lease);
+        DL_APPEND2(holder->leases, lease, holder_prev, holder_next);
+        holder->n_leases++;
+        owner->usage.of[QUOTA_leases]++;
+        owner->broker->counts.leases++;
+}
+
 int lease_new(struct session *session, struct holder *holder, struct alloc *alloc, uint64_t addr, uint64_t count,
               struct request_key *key, struct lease **ret, struct failure *failure) {
         struct owner *owner = session->owner;
@@ -41,12 +52,60 @@ int lease_new(struct session *session, struct holder *holder, struct alloc *allo
         lease->key = key;
         if (key)
                 key->handle = lease->handle;
-        DL_APPEND(session->leases, lease);
-        DL_APPEND2(holder->leases, lease, holder_prev, holder_next);
-        holder->n_leases++;
-        owner->usage.of[QUOTA_leases]++;
-        owner->broker->counts.leases++;
+        lease_enter(lease);
+        book_note(owner->broker, ROW_LEASE, lease->handle);
         *ret = lease;
+        return 0;
+}
+
+void lease_save(struct row_writer *row, const struct lease *lease) {
+        row_number(row, lease->session->id);
+        row_number(row, lease->holder->kind);
+        row_number(row, lease->holder->handle);
+        row_number(row, lease->alloc->handle);
+        row_number(row, lease->addr);
+        row_number(row, lease->count);
+        row_number(row, lease->born_ms);
+        row_key(row, lease->key);
+}
+
+static int lease_read(struct load *load, struct lease *lease) {
+        uint64_t kind;
+
+        lease->session = load_session(load);
+        kind = row_read_number(&load->row);
+        lease->holder = load_object(load, kind == HOLDER_POOL ? HANDLE_POOL : HANDLE_BOUNCE);
+        lease->alloc = load_object(load, HANDLE_ALLOC);
+        lease->addr = row_read_number(&load->row);
+        lease->count = row_read_number(&load->row);
+        lease->born_ms = row_read_number(&load->row);
+        if (!lease->session || !lease->holder || !lease->alloc)
+                return -ENOENT;
+        if (load->row.failed || !(lease->alloc->flags & ALLOC_HELD) || lease->alloc->holder != lease->holder ||
+            lease->addr < lease->alloc->addr || lease->addr - lease->alloc->addr >= lease->alloc->size || !lease->count)
+                return -EBADMSG;
+        return handle_restore(&load->broker->handles, HANDLE_LEASE, lease, load->id);
+}
+
+int lease_load(struct load *load) {
+        struct lease *lease = calloc(1, sizeof(*lease));
+        int r;
+
+        if (!lease)
+                return -ENOMEM;
+        r = lease_read(load, lease);
+        if (r == 0) {
+                lease->handle = load->id;
+                r = lease->holder->kind == HOLDER_POOL ? pool_load_lease(lease) : bounce_load_lease(lease);
+                if (r < 0)
+                        handle_release(&load->broker->handles, load->id, 0);
+        }
+        if (r < 0) {
+                free(lease);
+                return r;
+        }
+        lease->key = load_key(load, lease->session->owner, HANDLE_LEASE);
+        lease_enter(lease);
         return 0;
 }
 
@@ -61,6 +120,7 @@ void lease_end(struct lease *lease, bool died) {
         owner->broker->counts.leases--;
         key_forget(owner, lease->key);
         handle_release(&owner->broker->handles, lease->handle, owner->id);
+        book_note(owner->broker, ROW_LEASE, lease->handle);
         holder->lease_ended(lease, died);
         free(lease);
 }

@@ -12,6 +12,18 @@ static const char *direction_name(enum dma_direction direction) {
         return (unsigned)direction < sizeof(names) / sizeof(*names) ? names[direction] : "?";
 }
 
+static void mapping_enter(struct mapping *mapping) {
+        struct owner *owner = mapping->session->owner;
+
+        DL_APPEND(mapping->session->mappings, mapping);
+        DL_APPEND2(mapping->device->mappings, mapping, device_prev, device_next);
+        mapping->device->n_mappings++;
+        if (!mapping->holder)
+                mapping->alloc->n_mappings++;
+        owner->usage.of[QUOTA_mappings]++;
+        owner->broker->counts.mappings++;
+}
+
 int mapping_new(const struct mapping *like, struct mapping **ret, struct failure *failure) {
         struct session *session = like->session;
         struct broker *broker = session->owner->broker;
@@ -32,16 +44,72 @@ int mapping_new(const struct mapping *like, struct mapping **ret, struct failure
         mapping->born_ms = now_ms(broker);
         if (mapping->key)
                 mapping->key->handle = mapping->handle;
-        DL_APPEND(session->mappings, mapping);
-        DL_APPEND2(mapping->device->mappings, mapping, device_prev, device_next);
-        mapping->device->n_mappings++;
-        if (!mapping->holder)
-                mapping->alloc->n_mappings++;
-        session->owner->usage.of[QUOTA_mappings]++;
-        broker->counts.mappings++;
+        mapping_enter(mapping);
+        book_note(broker, ROW_MAPPING, mapping->handle);
         *ret = mapping;
         return 0;
 }
+
+/* ---- the ledger ---- */
+
+void mapping_save(struct row_writer *row, const struct mapping *mapping) {
+        row_number(row, mapping->session->id);
+        row_number(row, mapping->device->handle);
+        row_number(row, mapping->holder ? mapping->holder->handle : 0);
+        row_number(row, mapping->alloc->handle);
+        row_number(row, mapping->addr);
+        row_number(row, mapping->dma_addr);
+        row_number(row, mapping->size);
+        row_number(row, mapping->slots);
+        row_number(row, mapping->direction);
+        row_number(row, mapping->born_ms);
+        row_key(row, mapping->key);
+}
+
+static int mapping_read(struct load *load, struct mapping *mapping) {
+        uint64_t holder;
+
+        mapping->session = load_session(load);
+        mapping->device = load_object(load, HANDLE_DEVICE);
+        holder = row_read_number(&load->row);
+        mapping->holder = handle_find(&load->broker->handles, HANDLE_BOUNCE, holder);
+        mapping->alloc = load_object(load, HANDLE_ALLOC);
+        mapping->addr = row_read_number(&load->row);
+        mapping->dma_addr = row_read_number(&load->row);
+        mapping->size = row_read_number(&load->row);
+        mapping->slots = row_read_number(&load->row);
+        mapping->direction = (enum dma_direction)row_read_number(&load->row);
+        mapping->born_ms = row_read_number(&load->row);
+        if (!mapping->session || !mapping->device || !mapping->alloc || (holder && !mapping->holder))
+                return -ENOENT;
+        if (load->row.failed || (mapping->holder && mapping->alloc->holder != mapping->holder))
+                return -EBADMSG;
+        return handle_restore(&load->broker->handles, HANDLE_MAPPING, mapping, load->id);
+}
+
+int mapping_load(struct load *load) {
+        struct mapping *mapping = calloc(1, sizeof(*mapping));
+        int r;
+
+        if (!mapping)
+                return -ENOMEM;
+        r = mapping_read(load, mapping);
+        if (r == 0) {
+                mapping->handle = load->id;
+                r = mapping->holder ? bounce_load_mapping(mapping) : 0;
+                if (r < 0)
+                        handle_release(&load->broker->handles, load->id, 0);
+        }
+        if (r < 0) {
+                free(mapping);
+                return r;
+        }
+        mapping->key = load_key(load, mapping->session->owner, HANDLE_MAPPING);
+        mapping_enter(mapping);
+        return 0;
+}
+
+/* ---- ending ---- */
 
 /* A translator maps whole pages. */
 static uint64_t page_offset(uint64_t addr) {
@@ -69,6 +137,7 @@ void mapping_end(struct mapping *mapping, bool died) {
         owner->broker->counts.mappings--;
         key_forget(owner, mapping->key);
         handle_release(&owner->broker->handles, mapping->handle, owner->id);
+        book_note(owner->broker, ROW_MAPPING, mapping->handle);
         free(mapping);
         device_forget(device);
 }

@@ -23,6 +23,8 @@
 #include "daemon/core/arena.h"
 #include "daemon/core/broker.h"
 #include "daemon/core/handle.h"
+#include "daemon/core/ledger.h"
+#include "daemon/core/row.h"
 
 #define PAGE UINT64_C(4096)
 #define LOW_LIMIT ((UINT64_C(1) << 32) - 1)
@@ -76,6 +78,7 @@ struct owner {
         uint32_t id; /* not reused */
         struct quota quota, usage;
         bool quota_set; /* stays known though it holds nothing */
+        unsigned quota_told; /* bit for each kind that an administrator has set: the ledger's, not the configuration's */
         uint64_t n_answers; /* with blocks of pools that can be given again for their keys: as many as leases, at most */
         struct session *sessions;
         struct device *devices;
@@ -94,7 +97,7 @@ struct session {
         struct mapping *mappings; /* that it made */
         struct taker *takers;     /* what it has of pools, one by one */
         uint64_t recall;          /* number of the last that it was told of */
-        unsigned n_devices;
+        char *note; /* what whoever opened it must know after a restart, or NULL */
 };
 
 struct holder;
@@ -271,6 +274,8 @@ struct region {
         uint64_t used, n_allocs;
         uint64_t stride, usable; /* of an exclusive region, or 0 */
         uint64_t idle_since_ms;
+        uint64_t id;     /* by which its source keeps it, not reused; it has no handle yet when it is carved */
+        bool barred;     /* parts of it that seem free may not be: nothing more is cut from it */
         unsigned checks; /* verifications under way */
         bool restore_wanted; /* ... once they are over */
         struct source_backing *backing;
@@ -298,6 +303,7 @@ struct supply {
         size_t n_regions, regions_capacity;
         struct region *idle; /* unused ones, longest first */
         unsigned pending, returning; /* jobs under way; those of them that bring memory */
+        unsigned submitted;          /* those of them that the source has */
         uint64_t dry_until_ms;       /* growing brought nothing lately */
         uint64_t scant_until_ms;     /* choosing brought nothing generous lately */
         bool grows_low;              /* growing for a request last brought nothing above 4 GiB */
@@ -336,12 +342,34 @@ struct request {
         void *userdata;
 };
 
+/* What the ledger is told at the next commit. */
+struct note {
+        enum row_kind kind;
+        uint64_t id;
+};
+
+struct book {
+        struct ledger *ledger; /* NULL: nothing survives */
+        struct row_writer row;
+        struct note *notes;
+        size_t n_notes, capacity;
+        bool incomplete;          /* there was no memory for a note: everything must be told */
+        bool rewriting, alone;    /* everything is being told ... */
+        uint64_t told;            /* ... up to the object of this handle */
+        bool damaged;             /* what was read was not whole */
+        uint32_t owner_id, session_id, generation; /* what the ledger knows: at least as much as was given */
+        uint64_t region_id;
+        struct source_job *held, **held_tail; /* that begin after the commit of what they follow from */
+        uint64_t lost_bytes, barred_bytes;
+};
+
 struct broker {
         struct broker_options options;
+        struct book book;
         struct handle_table handles;
         struct owner *owners;
         uint32_t last_owner_id, last_session_id;
-        uint64_t last_region_id; /* of this daemon's life only: those of the one before are reclaimed first */
+        uint64_t last_region_id;
         broker_event_fn listener;
         void *listener_userdata;
         struct template *templates;
@@ -361,6 +389,7 @@ struct broker {
         uint32_t turn;       /* id of the owner that was served last */
         uint64_t round;      /* counts owner_serve() */
         uint64_t recalls;    /* counts what holders were asked to recall */
+        bool leaving; /* nothing is done to memory any more */
         bool serving, serve_again;
         bool pressed;        /* it was told that memory is short */
         uint64_t pressed_ms; /* when */
@@ -404,6 +433,8 @@ static inline uint64_t low_part(uint64_t addr, uint64_t size) {
 }
 
 /* owner.c */
+/* It has its owner and its number: it is in the books from here on. */
+void session_enter(struct session *session);
 int owner_get(struct broker *broker, const char *name, struct owner **ret);
 struct owner *owner_find(struct broker *broker, const char *name);
 /* Frees the owner if it holds nothing and nothing was said about it. */
@@ -436,8 +467,48 @@ static inline bool supply_chooses(const struct supply *supply) {
         return supply->info.flags & SOURCE_CHOOSES;
 }
 
+/* The key of an object that is read from the ledger. NULL: it has none, or there is no memory for it. */
+struct request_key *key_restore(struct owner *owner, const char *text, enum handle_kind kind, uint64_t digest,
+                                uint64_t handle);
+
+/* save.c */
+/* 0, or why nothing more can be promised: the ledger has no room. */
+int broker_room(struct broker *broker, struct failure *failure);
+/* The object is new, has changed, or is no more: the ledger is told at the next commit. */
+void book_note(struct broker *broker, enum row_kind kind, uint64_t id);
+/* Rows of what has no handle are told as they are at this moment: begin, write the fields, end. NULL: nothing survives. */
+struct row_writer *book_begin(struct broker *broker);
+void book_end(struct broker *broker, enum row_kind kind, uint64_t id);
+void book_drop(struct broker *broker, enum row_kind kind, uint64_t id);
+/* The job begins when what it follows from is true for good. */
+void book_hold(struct broker *broker, struct source_job *job);
+/* Begin them. */
+void book_release(struct broker *broker);
+void row_key(struct row_writer *row, const struct request_key *key);
+
+/* load.c */
+/* What is read, and what has been found so far. */
+struct load {
+        struct broker *broker;
+        struct failure *failure;
+        struct row_reader row;
+        uint64_t id; /* of the row */
+        struct owner **owners; /* by id */
+        struct session **sessions;
+        size_t n_owners, n_sessions;
+        uint64_t voids; /* rows without their parents */
+};
+struct owner *load_owner(struct load *load);
+struct session *load_session(struct load *load);
+void *load_object(struct load *load, enum handle_kind kind);
+struct request_key *load_key(struct load *load, struct owner *owner, enum handle_kind kind);
+
 /* supply.c */
 void supply_free(struct supply *supply);
+/* Whether a live region lies in [addr, addr+size). */
+bool supply_claims(const struct supply *supply, uint64_t addr, uint64_t size);
+/* Get the memory that it shall hold from the start. */
+int supply_begin(struct supply *supply);
 /* Look for a run of stock on this node and carve it for the request. 0: under way. -ENOSPC: none suits. Else final. */
 int supply_carve(struct supply *supply, struct request *request, const struct arena_request *want, int node,
                  struct failure *failure);
@@ -466,6 +537,14 @@ size_t region_index(const struct supply *supply, uint64_t addr);
 int region_new(struct supply *supply, struct owner *owner, uint64_t addr, uint64_t size, int node, struct region **ret,
                struct failure *failure);
 int region_go_live(struct region *region, struct request *request);
+/* It has its handle, device or window: it is in the books from here on. */
+void region_enter(struct region *region);
+int region_join(struct region *region);
+void region_save(struct row_writer *row, const struct region *region);
+int region_load(struct load *load);
+/* Nothing more is cut from it, until nobody can have anything of it. */
+void region_bar(struct region *region);
+void regions_unbar(struct owner *owner);
 void region_discard(struct region *region);
 /* Give an unused region back; it is no longer the caller's. */
 void region_restore(struct region *region);
@@ -475,6 +554,9 @@ struct region *region_at(struct broker *broker, uint64_t addr);
 struct arena *region_arena(const struct region *region);
 
 /* device.c */
+void device_save(struct row_writer *row, const struct device *device);
+int device_load(struct load *load);
+struct device *device_restore_hidden(struct load *load, struct owner *owner, const char *translator);
 void device_free(struct device *device);
 /* The allocations that are left and go with a session. */
 void devices_tell_leaks(const struct session *session);
@@ -487,6 +569,10 @@ bool device_holds(const struct device *device);
 void template_free(struct template *template);
 
 /* coherent.c */
+void alloc_save(struct row_writer *row, const struct alloc *alloc);
+int alloc_load(struct load *load);
+void resting_save(struct broker *broker, const struct alloc *alloc);
+int resting_load(struct load *load);
 /* Make request->block, which lies in request->region and is taken, an allocation. */
 int alloc_new(struct request *request, struct alloc **ret);
 void alloc_free(struct alloc *alloc);
@@ -514,6 +600,8 @@ int power_check(uint64_t value, const char *name, enum reason reason, struct fai
 uint64_t tightest(uint64_t a, uint64_t b); /* of two limits of which 0 is none */
 
 /* lease.c */
+void lease_save(struct row_writer *row, const struct lease *lease);
+int lease_load(struct load *load);
 /* A new lease of the session; charged. The pieces are taken already. */
 int lease_new(struct session *session, struct holder *holder, struct alloc *alloc, uint64_t addr, uint64_t count,
               struct request_key *key, struct lease **ret, struct failure *failure);
@@ -544,6 +632,18 @@ void waiters_end_session(struct session *session);
 void waiters_tick(struct broker *broker, uint64_t now);
 uint64_t waiters_deadline(const struct broker *broker);
 
+/* pool.c, and slab.c: what a pool is made of */
+struct pool;
+void pool_save(struct row_writer *row, const struct pool *pool);
+/* Its blocks, one by one. */
+void pool_save_blocks(struct pool *pool);
+int pool_load(struct load *load);
+/* The allocation, which has been read, is a slab of the pool. */
+int pool_load_slab(struct pool *pool, struct alloc *alloc);
+int pool_load_lease(struct lease *lease);
+int answer_load(struct load *load);
+int block_load(struct load *load);
+
 /* pool.c */
 void pools_end(struct device *device);
 /* Those that this session made, unless other sessions have something of them: then they go with one of those. */
@@ -556,6 +656,16 @@ void pools_tick(struct broker *broker, uint64_t now);
 uint64_t pools_deadline(const struct broker *broker);
 
 /* bounce.c */
+struct bounce;
+bool bounce_is_made(const struct bounce *bounce);
+void bounce_save(struct row_writer *row, const struct bounce *bounce);
+void bounce_save_rests(struct bounce *bounce);
+int bounce_load(struct load *load);
+int bounce_load_part(struct bounce *bounce, struct alloc *alloc);
+int bounce_load_lease(struct lease *lease);
+int bounce_load_mapping(struct mapping *mapping);
+int rest_load(struct load *load);
+void bounces_loaded(struct device *device);
 void bounces_end(struct device *device);
 void bounces_leave(struct device *device, const struct session *session);
 /* Give idle parts back, for this request. true: it is worth another attempt. */
@@ -567,6 +677,8 @@ void bounces_tick(struct broker *broker, uint64_t now);
 uint64_t bounces_deadline(const struct broker *broker);
 
 /* mapping.c */
+void mapping_save(struct row_writer *row, const struct mapping *mapping);
+int mapping_load(struct load *load);
 /* A new mapping of session, device, holder, alloc, addresses, size, slots, direction and key as in `like`; charged. */
 int mapping_new(const struct mapping *like, struct mapping **ret, struct failure *failure);
 void mapping_end(struct mapping *mapping, bool died);

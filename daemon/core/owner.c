@@ -40,6 +40,7 @@ int owner_get(struct broker *broker, const char *name, struct owner **ret) {
                         return -ENOMEM;
                 }
                 broker->counts.owners++;
+                book_note(broker, ROW_OWNER, owner->id);
         }
         *ret = owner;
         return 0;
@@ -54,6 +55,7 @@ void owner_free(struct owner *owner) {
         }
         HASH_DEL(owner->broker->owners, owner);
         owner->broker->counts.owners--;
+        book_note(owner->broker, ROW_OWNER, owner->id);
         free(owner);
 }
 
@@ -104,6 +106,44 @@ bool selection_has(const struct selection *selection, const struct owner *owner,
 
 /* ---- sessions ---- */
 
+void session_enter(struct session *session) {
+        struct owner *owner = session->owner;
+
+        DL_APPEND(owner->sessions, session);
+        owner->usage.of[QUOTA_connections]++;
+        owner->broker->counts.sessions++;
+        book_note(owner->broker, ROW_SESSION, session->id);
+}
+
+int session_set_note(struct session *session, const char *note) {
+        char *copy = strdup(note);
+
+        if (!copy)
+                return -ENOMEM;
+        free(session->note);
+        session->note = copy;
+        book_note(session->owner->broker, ROW_SESSION, session->id);
+        return 0;
+}
+
+const char *session_note(const struct session *session) {
+        return session->note;
+}
+
+int broker_visit_sessions(struct broker *broker, session_visit_fn visit, void *userdata) {
+        struct session *session, *next;
+        struct owner *owner, *next_owner;
+        int r = 0;
+
+        HASH_ITER(hh, broker->owners, owner, next_owner)
+                DL_FOREACH_SAFE(owner->sessions, session, next) {
+                        r = visit(session, userdata);
+                        if (r)
+                                return r;
+                }
+        return r;
+}
+
 int session_open(struct broker *broker, const char *name, struct session **ret, struct failure *failure) {
         struct session *session;
         struct owner *owner;
@@ -112,6 +152,8 @@ int session_open(struct broker *broker, const char *name, struct session **ret, 
         if (owner_get(broker, name, &owner) < 0)
                 return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
         r = owner_check(owner, QUOTA_connections, 1, failure);
+        if (r == 0)
+                r = broker_room(broker, failure);
         if (r < 0) {
                 owner_forget(owner);
                 return r;
@@ -123,9 +165,7 @@ int session_open(struct broker *broker, const char *name, struct session **ret, 
         }
         session->owner = owner;
         session->id = ++broker->last_session_id;
-        DL_APPEND(owner->sessions, session);
-        owner->usage.of[QUOTA_connections]++;
-        broker->counts.sessions++;
+        session_enter(session);
         *ret = session;
         return 0;
 }
@@ -155,8 +195,11 @@ static void session_drop_devices(struct session *session) {
                 }
                 if (!device->session || device->session == session)
                         allocs_leave(device, session);
-                if (device->session == session)
-                        device->session = NULL;
+                if (device->session != session)
+                        continue;
+                device->session = NULL;
+                if (!device->closed)
+                        book_note(device->owner->broker, ROW_DEVICE, device->handle);
         }
         DL_FOREACH_SAFE(session->owner->devices, device, next) {
                 if (!device->session && !device->closed && !device_holds(device) && !requests_want(device))
@@ -184,7 +227,11 @@ static struct session *session_finish(struct session *session, bool died) {
         DL_DELETE(owner->sessions, session);
         owner->usage.of[QUOTA_connections]--;
         broker->counts.sessions--;
+        book_note(broker, ROW_SESSION, session->id);
+        free(session->note);
         free(session);
+        if (!owner->sessions && !owner->devices)
+                regions_unbar(owner);
         owner_forget(owner);
         requests_serve(broker);
         return NULL;
@@ -237,6 +284,8 @@ int quota_set(const struct caller *caller, const char *name, unsigned mask, cons
         if (owner_get(broker, name ? name : caller->session->owner->name, &owner) < 0)
                 return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
         owner->quota_set = true;
+        owner->quota_told |= mask;
+        book_note(broker, ROW_OWNER, owner->id);
         for (kind = 0; kind < QUOTA_KINDS; kind++)
                 if (mask & 1u << kind)
                         owner->quota.of[kind] = limits->of[kind];
@@ -252,7 +301,9 @@ int broker_set_quota(struct broker *broker, const char *name, const struct quota
         if (r < 0)
                 return r;
         owner->quota_set = true;
+        owner->quota_told = 0;
         owner->quota = *limits;
+        book_note(broker, ROW_OWNER, owner->id);
         requests_serve(broker);
         return 0;
 }
@@ -263,7 +314,9 @@ void broker_unset_quota(struct broker *broker, const char *name) {
         if (!owner)
                 return;
         owner->quota_set = false;
+        owner->quota_told = 0;
         owner->quota = broker->options.quota;
+        book_note(broker, ROW_OWNER, owner->id);
         owner_forget(owner);
         requests_serve(broker);
 }
@@ -284,15 +337,42 @@ int broker_visit_owners(struct broker *broker, owner_visit_fn visit, void *userd
 
 /* ---- request keys ---- */
 
+static struct request_key *key_new(struct owner *owner, const char *text, enum handle_kind kind, uint64_t digest) {
+        size_t length = strlen(text) + 1;
+        struct request_key *key = calloc(1, sizeof(*key) + length);
+
+        if (!key)
+                return NULL;
+        memcpy(key->text, text, length);
+        key->kind = kind;
+        key->digest = digest;
+        HASH_ADD_STR(owner->keys, text, key);
+        if (!key->hh.tbl) {
+                free(key);
+                return NULL;
+        }
+        return key;
+}
+
+struct request_key *key_restore(struct owner *owner, const char *text, enum handle_kind kind, uint64_t digest,
+                                uint64_t handle) {
+        struct request_key *key;
+
+        HASH_FIND_STR(owner->keys, text, key);
+        key = key ? NULL : key_new(owner, text, kind, digest);
+        if (key)
+                key->handle = handle;
+        return key;
+}
+
 int key_begin(struct owner *owner, const char *text, enum handle_kind kind, uint64_t digest, struct request_key **ret_key,
               struct failure *failure) {
         struct request_key *key;
-        size_t length;
+        int r;
 
         *ret_key = NULL;
         if (!text)
-                return 0;
-        length = strlen(text) + 1;
+                return broker_room(owner->broker, failure);
         HASH_FIND_STR(owner->keys, text, key);
         if (key && (key->kind != kind || key->digest != digest))
                 return failure_set(failure, REASON_bad_param, "This request_key was used for another request");
@@ -302,17 +382,12 @@ int key_begin(struct owner *owner, const char *text, enum handle_kind kind, uint
                 *ret_key = key;
                 return 1;
         }
-        key = calloc(1, sizeof(*key) + length);
+        r = broker_room(owner->broker, failure);
+        if (r < 0)
+                return r;
+        key = key_new(owner, text, kind, digest);
         if (!key)
                 return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
-        memcpy(key->text, text, length);
-        key->kind = kind;
-        key->digest = digest;
-        HASH_ADD_STR(owner->keys, text, key);
-        if (!key->hh.tbl) {
-                free(key);
-                return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
-        }
         *ret_key = key;
         return 0;
 }

@@ -191,6 +191,7 @@ static int take_blocks(struct pool *pool, struct ask *ask) {
         if (taker->key) {
                 taker->key->handle = taker->handle;
                 waiter->session->owner->n_answers++;
+                book_note(waiter->broker, ROW_ANSWER, taker->handle);
         }
         return 0;
 }
@@ -208,6 +209,7 @@ static int ask_take(struct pool *pool, struct ask *ask) {
                         ask->handle = lease->handle;
         } else {
                 pool->creating = false;
+                book_note(waiter->broker, ROW_POOL, pool->holder.handle);
                 ask->handle = pool->holder.handle;
                 pool->holder.key = waiter->key;
                 if (waiter->key)

@@ -147,6 +147,15 @@ static int reserve_check(const struct pool *pool, struct failure *failure) {
         return r < 0 ? r : owner_check(pool->holder.device->owner, QUOTA_allocs, slabs, failure);
 }
 
+static void pool_enter(struct pool *pool) {
+        struct device *device = pool->holder.device;
+
+        DL_APPEND(device->pools, pool);
+        device->n_pools++;
+        device->owner->usage.of[QUOTA_pools]++;
+        device->owner->broker->counts.pools++;
+}
+
 static int pool_new(struct device *device, const struct pool_options *options, struct pool **ret, struct failure *failure) {
         struct broker *broker = device->owner->broker;
         struct pool *pool = calloc(1, sizeof(*pool));
@@ -173,10 +182,7 @@ static int pool_new(struct device *device, const struct pool_options *options, s
         pool->name = strdup(options->name);
         if (!pool->name || handle_new(&broker->handles, HANDLE_POOL, pool, &pool->holder.handle) < 0)
                 goto fail;
-        DL_APPEND(device->pools, pool);
-        device->n_pools++;
-        device->owner->usage.of[QUOTA_pools]++;
-        broker->counts.pools++;
+        pool_enter(pool);
         *ret = pool;
         return 0;
 
@@ -219,6 +225,81 @@ struct ticket *pool_create(const struct caller *caller, const struct pool_option
         return NULL;
 }
 
+/* ---- the ledger ---- */
+
+void pool_save(struct row_writer *row, const struct pool *pool) {
+        const struct holder *holder = &pool->holder;
+
+        row_number(row, holder->device->handle);
+        row_text(row, pool->name);
+        row_number(row, holder->maker);
+        row_number(row, holder->unit);
+        row_number(row, pool->align);
+        row_number(row, pool->boundary);
+        row_number(row, pool->slab_size);
+        row_number(row, pool->chunk);
+        row_number(row, pool->per_chunk);
+        row_number(row, pool->per_slab);
+        row_number(row, pool->reserve);
+        row_number(row, pool->max_blocks);
+        row_number(row, pool->small);
+        row_number(row, pool->small_n);
+        row_number(row, pool->born_ms);
+        row_key(row, holder->key);
+}
+
+static int pool_read(struct load *load, struct pool *pool) {
+        const char *name;
+
+        pool->holder.device = load_object(load, HANDLE_DEVICE);
+        name = row_read_text(&load->row);
+        pool->name = name ? strdup(name) : NULL;
+        if (name && !pool->name)
+                return -ENOMEM;
+        pool->holder.maker = (uint32_t)row_read_number(&load->row);
+        pool->holder.unit = row_read_number(&load->row);
+        pool->align = row_read_number(&load->row);
+        pool->boundary = row_read_number(&load->row);
+        pool->slab_size = row_read_number(&load->row);
+        pool->chunk = row_read_number(&load->row);
+        pool->per_chunk = (uint32_t)row_read_number(&load->row);
+        pool->per_slab = (uint32_t)row_read_number(&load->row);
+        pool->reserve = row_read_number(&load->row);
+        pool->max_blocks = row_read_number(&load->row);
+        pool->small = row_read_number(&load->row);
+        pool->small_n = (uint32_t)row_read_number(&load->row);
+        pool->born_ms = row_read_number(&load->row);
+        if (!pool->holder.device)
+                return -ENOENT;
+        if (load->row.failed || !name || !pool->holder.unit || !pool->chunk || !pool->per_chunk || !pool->per_slab ||
+            pool->small_n > pool->per_slab ||
+            (uint64_t)pool->per_slab > pool->slab_size / pool->chunk * pool->per_chunk ||
+            pool->per_chunk > pool->chunk / pool->holder.unit)
+                return -EBADMSG;
+        return handle_restore(&load->broker->handles, HANDLE_POOL, pool, load->id);
+}
+
+int pool_load(struct load *load) {
+        struct pool *pool = calloc(1, sizeof(*pool));
+        int r;
+
+        if (!pool)
+                return -ENOMEM;
+        r = pool_read(load, pool);
+        if (r < 0) {
+                free(pool->name);
+                free(pool);
+                return r;
+        }
+        pool->holder.kind = HOLDER_POOL;
+        pool->holder.ops = &pool_ops;
+        pool->holder.lease_ended = blocks_lease_ended;
+        pool->holder.handle = load->id;
+        pool->holder.key = load_key(load, pool->holder.device->owner, HANDLE_POOL);
+        pool_enter(pool);
+        return 0;
+}
+
 /* ---- ending ---- */
 
 void pool_end(struct pool *pool) {
@@ -228,6 +309,7 @@ void pool_end(struct pool *pool) {
         size_t j;
 
         handle_release(&broker->handles, pool->holder.handle, device->owner->id);
+        book_note(broker, ROW_POOL, pool->holder.handle);
         key_forget(device->owner, pool->holder.key);
         pool_stop_growing(pool);
         slabs_rest(pool);
@@ -302,6 +384,7 @@ void pools_leave(struct device *device, const struct session *session) {
                 if (pool->holder.maker != session->id)
                         continue;
                 pool->holder.maker = other_user(pool, session);
+                book_note(pool_broker(pool), ROW_POOL, pool->holder.handle);
                 if (pool->holder.maker)
                         continue;
                 tell_leak(pool, pool_busy(pool));

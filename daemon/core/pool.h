@@ -60,6 +60,8 @@ struct pool {
         uint64_t align, boundary /* 0: none */, slab_size, chunk;
         uint32_t per_chunk, per_slab;
         uint64_t reserve, max_blocks /* 0: none */;
+        uint64_t small;   /* the slab that has only small_n blocks, so that there are max_blocks in all; or 0 */
+        uint32_t small_n;
 
         struct slab **slabs; /* sorted by dma address */
         size_t n_slabs, slabs_capacity;
@@ -125,6 +127,8 @@ int blocks_lease(struct pool *pool, struct session *session, uint64_t most, stru
 void blocks_lease_ended(struct lease *lease, bool died);
 /* One block that was taken one by one. */
 void block_release(struct pool *pool, struct slab *slab, uint32_t index);
+
+void answer_save(struct row_writer *row, const struct taker *taker);
 
 /* pool-ask.c */
 extern const struct holder_ops pool_ops;

@@ -165,22 +165,33 @@ static void reserve_remove(struct region *region) {
                 region->device->reserve = arena_free(region->device->reserve);
 }
 
-static int arena_join(struct region *region, struct request *request) {
-        if (request && request->kind == REQUEST_RESERVE) {
-                region->device = request->device;
-                region->stride = request->stride;
-                region->usable = request->usable;
+int region_join(struct region *region) {
+        if (region->device)
                 return reserve_add(region);
-        }
         region->window = window_of(region->owner, region->supply, region->node);
         return region->window ? arena_add(region->window->arena, region->addr, region->size, 0) : -ENOMEM;
 }
 
+void region_enter(struct region *region) {
+        struct supply *supply = region->supply;
+        size_t index = region_index(supply, region->addr);
+
+        memmove(&supply->regions[index + 1], &supply->regions[index],
+                (supply->n_regions - index) * sizeof(struct region *));
+        supply->regions[index] = region;
+        supply->n_regions++;
+        supply->in_regions += region->size;
+        supply->broker->counts.regions++;
+        region->state = REGION_LIVE;
+        DL_APPEND(region->owner->regions, region);
+        if (!region->device)
+                idle_begin(region);
+        book_note(supply->broker, ROW_REGION, region->handle);
+}
+
 /* request: what it was carved for; NULL, cancelled or ended: nobody waits for it any more. */
 int region_go_live(struct region *region, struct request *request) {
-        struct supply *supply = region->supply;
-        struct broker *broker = supply->broker;
-        size_t index = region_index(supply, region->addr);
+        struct broker *broker = region->supply->broker;
         int r;
 
         if (request && (request->cancelled || request->ended))
@@ -188,30 +199,190 @@ int region_go_live(struct region *region, struct request *request) {
         r = handle_new(&broker->handles, HANDLE_REGION, region, &region->handle);
         if (r < 0)
                 return r;
-        r = arena_join(region, request);
+        if (request && request->kind == REQUEST_RESERVE) {
+                region->device = request->device;
+                region->stride = request->stride;
+                region->usable = request->usable;
+        }
+        r = region_join(region);
         if (r < 0) {
                 region->device = NULL;
                 handle_release(&broker->handles, region->handle, 0);
                 return r;
         }
-        memmove(&supply->regions[index + 1], &supply->regions[index],
-                (supply->n_regions - index) * sizeof(struct region *));
-        supply->regions[index] = region;
-        supply->n_regions++;
-        supply->in_regions += region->size;
-        broker->counts.regions++;
-        region->state = REGION_LIVE;
-        DL_APPEND(region->owner->regions, region);
         if (region->device) {
                 region->key = request->key;
                 request->key = NULL;
                 if (region->key)
                         region->key->handle = region->handle;
                 request->region = region;
-        } else {
-                idle_begin(region);
         }
+        region_enter(region);
         return 0;
+}
+
+/* ---- the ledger ---- */
+
+void region_save(struct row_writer *row, const struct region *region) {
+        row_number(row, region->owner->id);
+        row_text(row, region->supply->info.name);
+        row_number(row, region->id);
+        row_number(row, (uint64_t)(region->node + 1));
+        row_number(row, region->addr);
+        row_number(row, region->size);
+        row_number(row, region->device ? region->device->handle : 0);
+        row_number(row, region->stride);
+        row_number(row, region->usable);
+        row_key(row, region->key);
+}
+
+static struct supply *load_supply(struct load *load) {
+        const char *name = row_read_text(&load->row);
+        struct supply *supply;
+
+        LL_FOREACH(load->broker->supplies, supply)
+                if (name && strcmp(supply->info.name, name) == 0)
+                        return supply;
+        if (name)
+                failure_set(load->failure, REASON_source_unavailable, "the ledger knows of memory of the source %s, which is "
+                            "not configured now: configure it as before, or end everything with --discard-state", name);
+        return NULL;
+}
+
+static void region_read(struct load *load, struct region *ret) {
+        uint64_t device;
+
+        ret->id = row_read_number(&load->row);
+        ret->node = (int)row_read_number(&load->row) - 1;
+        ret->addr = row_read_number(&load->row);
+        ret->size = row_read_number(&load->row);
+        device = row_read_number(&load->row);
+        ret->device = handle_find(&load->broker->handles, HANDLE_DEVICE, device);
+        ret->stride = row_read_number(&load->row);
+        ret->usable = row_read_number(&load->row);
+        load->row.failed |= (device && !ret->device) || !ret->size || ret->addr + ret->size < ret->addr;
+}
+
+/* -ENOENT: the memory is gone. */
+static int region_adopt(struct load *load, struct region *region) {
+        const struct source_ops *ops = region->supply->source->ops;
+        struct failure why = {};
+        int r;
+
+        if (supply_claims(region->supply, region->addr, region->size))
+                return -EBADMSG;
+        r = ops->adopt ? ops->adopt(region->supply->source, region->id, region->addr, region->size, region->node,
+                                    &region->backing, &why)
+                       : -ENOENT;
+        if (r == -ENOENT || r == -EINVAL)
+                load->broker->book.lost_bytes += region->size;
+        else if (r < 0 && r != -EUCLEAN)
+                *load->failure = why;
+        region->barred = r == -EUCLEAN;
+        return r == -EUCLEAN ? 0 : r == -EINVAL ? -ENOENT : r;
+}
+
+int region_load(struct load *load) {
+        struct owner *owner = load_owner(load);
+        struct region *region = calloc(1, sizeof(*region));
+        int r = region ? -ENOENT : -ENOMEM;
+
+        if (!region)
+                return r;
+        region->owner = owner;
+        region->supply = load_supply(load);
+        if (!region->supply)
+                r = load->failure->error ? -load->failure->error : -EBADMSG;
+        if (!owner || !region->supply)
+                goto fail;
+        region_read(load, region);
+        r = load->row.failed ? -EBADMSG : regions_reserve(region->supply);
+        if (r == 0)
+                r = region_adopt(load, region);
+        if (r < 0)
+                goto fail;
+        r = handle_restore(&load->broker->handles, HANDLE_REGION, region, load->id);
+        region->handle = load->id;
+        if (r == 0)
+                r = region_join(region);
+        if (r < 0)
+                goto fail; /* the start fails, and the memory stays where it is */
+        charge(region);
+        region->supply->held += region->size;
+        region->supply->held_low += low_part(region->addr, region->size);
+        region->key = load_key(load, owner, HANDLE_REGION);
+        region_enter(region);
+        return 0;
+
+fail:
+        free(region);
+        return r;
+}
+
+struct pieces {
+        struct arena_block *blocks;
+        size_t n, capacity;
+        const struct region *region;
+        bool free;
+        bool failed;
+};
+
+static int piece_note(const struct arena_block *block, bool is_free, void *userdata) {
+        struct pieces *pieces = userdata;
+        struct arena_block *blocks;
+
+        if (is_free != pieces->free || block->addr - pieces->region->addr >= pieces->region->size)
+                return 0;
+        if (pieces->n == pieces->capacity) {
+                pieces->capacity = 2 * pieces->n + 8;
+                blocks = realloc(pieces->blocks, pieces->capacity * sizeof(*blocks));
+                if (!blocks) {
+                        pieces->failed = true;
+                        return 1;
+                }
+                pieces->blocks = blocks;
+        }
+        pieces->blocks[pieces->n++] = *block;
+        return 0;
+}
+
+void region_bar(struct region *region) {
+        struct pieces pieces = { .region = region, .free = true };
+        struct arena_block block;
+        size_t i;
+
+        region->barred = true;
+        region_use(region, 0); /* keeps it */
+        arena_visit(region_arena(region), piece_note, &pieces);
+        for (i = 0; i < pieces.n; i++) {
+                arena_alloc_at(region_arena(region), pieces.blocks[i].addr, pieces.blocks[i].size, &block);
+                region->supply->broker->book.barred_bytes += pieces.blocks[i].size;
+        }
+        free(pieces.blocks);
+}
+
+void regions_unbar(struct owner *owner) {
+        struct region *region;
+        size_t i;
+
+        DL_FOREACH(owner->regions, region) {
+                struct pieces pieces = { .region = region };
+
+                if (!region->barred || region->n_allocs != 1)
+                        continue;
+                arena_visit(region_arena(region), piece_note, &pieces);
+                if (pieces.failed) {
+                        free(pieces.blocks);
+                        continue;
+                }
+                for (i = 0; i < pieces.n; i++) {
+                        arena_release(region_arena(region), pieces.blocks[i].addr, NULL);
+                        region->supply->broker->book.barred_bytes -= pieces.blocks[i].size;
+                }
+                free(pieces.blocks);
+                region->barred = false;
+                region_unuse(region, 0);
+        }
 }
 
 void region_restore(struct region *region) {
@@ -232,6 +403,7 @@ void region_restore(struct region *region) {
         region->used = region->n_allocs = 0;
         supply->broker->counts.regions--;
         handle_release(&supply->broker->handles, region->handle, region->owner->id);
+        book_note(supply->broker, ROW_REGION, region->handle);
         DL_DELETE(region->owner->regions, region);
         key_forget(region->owner, region->key);
         region->key = NULL;

@@ -121,14 +121,13 @@ static int slabs_room(struct pool *pool) {
         return 0;
 }
 
-int slab_add(struct pool *pool, struct alloc *alloc, struct failure *failure) {
-        uint32_t n = pool->max_blocks ? smaller(pool->per_slab, pool->max_blocks - pool->n_blocks) : pool->per_slab;
+static int slab_new(struct pool *pool, struct alloc *alloc, uint32_t n) {
         size_t words = (n + 63) / 64, index = slab_index(pool, alloc->dma_addr), i;
         struct slab *slab = calloc(1, sizeof(*slab) + words * sizeof(uint64_t) + n * sizeof(uint32_t));
 
         if (!slab || slabs_room(pool) < 0) {
                 free(slab);
-                return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
+                return -ENOMEM;
         }
         slab->alloc = alloc;
         slab->n = slab->n_free = n;
@@ -146,6 +145,23 @@ int slab_add(struct pool *pool, struct alloc *alloc, struct failure *failure) {
         slab_list(pool, slab);
         pool_look_spare(pool);
         return 0;
+}
+
+int slab_add(struct pool *pool, struct alloc *alloc, struct failure *failure) {
+        uint32_t n = pool->max_blocks ? smaller(pool->per_slab, pool->max_blocks - pool->n_blocks) : pool->per_slab;
+
+        if (slab_new(pool, alloc, n) < 0)
+                return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
+        if (n < pool->per_slab) {
+                pool->small = alloc->handle;
+                pool->small_n = n;
+                book_note(pool_broker(pool), ROW_POOL, pool->holder.handle);
+        }
+        return 0;
+}
+
+int pool_load_slab(struct pool *pool, struct alloc *alloc) {
+        return slab_new(pool, alloc, alloc->handle == pool->small ? pool->small_n : pool->per_slab);
 }
 
 void slab_drop(struct pool *pool, struct slab *slab) {
@@ -281,6 +297,8 @@ struct taker *taker_get(struct pool *pool, struct session *session, bool answer,
 void taker_untell(struct taker *taker) {
         struct owner *owner = taker->pool->holder.device->owner;
 
+        if (taker->key)
+                book_note(owner->broker, ROW_ANSWER, taker->handle);
         owner->n_answers -= taker->key != NULL;
         key_forget(owner, taker->key);
         taker->key = NULL;
@@ -312,6 +330,65 @@ static void taker_forget(struct taker *taker) {
                 taker_end(taker);
 }
 
+/* What a block's row says of it. */
+static void block_tell(struct pool *pool, struct slab *slab, uint32_t index) {
+        const struct taker *taker = block_taker(pool, slab, index);
+        struct row_writer *row = book_begin(pool_broker(pool));
+
+        if (!row || !taker || taker->kind == TAKER_LEASE)
+                return;
+        row_number(row, pool->holder.handle);
+        row_number(row, block_dma(pool, slab, index));
+        row_number(row, taker->kind == TAKER_QUARANTINE ? 0 : taker->session->id);
+        row_number(row, taker->since_ms);
+        book_end(pool_broker(pool), ROW_BLOCK, slab->alloc->addr + block_offset(pool, index));
+}
+
+/* What is left of an answer is among what was told. Looking through the whole pool for each of many answers would take
+ * minutes. */
+static void visit_told(struct taker *taker, void (*visit)(struct pool *pool, struct slab *slab, uint32_t index)) {
+        struct pool *pool = taker->pool;
+        struct slab *slab;
+        int64_t index;
+        bool exact;
+        size_t i;
+
+        for (i = 0; i < taker->n_told; i++) {
+                slab = slab_at(pool, taker->told[i]);
+                index = slab ? block_index(pool, slab, taker->told[i] - slab->alloc->dma_addr, &exact) : -1;
+                if (index >= 0 && slab->tags[index] == taker->tag)
+                        visit(pool, slab, (uint32_t)index);
+        }
+}
+
+/* Every block that it has. */
+static void taker_visit(struct taker *taker, void (*visit)(struct pool *pool, struct slab *slab, uint32_t index)) {
+        struct pool *pool = taker->pool;
+        uint64_t left = taker->n;
+        struct slab *slab;
+        uint32_t index;
+        size_t i;
+
+        if (taker->n_told) {
+                visit_told(taker, visit);
+                return;
+        }
+        if (taker->slab) {
+                for (index = taker->first; index < taker->first + left; index++)
+                        visit(pool, taker->slab, index);
+                return;
+        }
+        for (i = 0; i < pool->n_slabs && left; i++) {
+                slab = pool->slabs[i];
+                for (index = 0; index < slab->n && left && slab->n_free < slab->n; index++) {
+                        if (slab->tags[index] != taker->tag)
+                                continue;
+                        visit(pool, slab, index);
+                        left--;
+                }
+        }
+}
+
 void taker_quarantine(struct taker *taker) {
         struct broker *broker = pool_broker(taker->pool);
 
@@ -325,6 +402,8 @@ void taker_quarantine(struct taker *taker) {
         taker->pool->of[taker->kind] += taker->n;
         taker->since_ms = now_ms(broker);
         DL_APPEND(broker->quarantine, taker);
+        if (broker->book.ledger)
+                taker_visit(taker, block_tell);
 }
 
 /* ---- blocks ---- */
@@ -334,7 +413,11 @@ static void block_give(struct slab *slab, uint32_t index, uint32_t tag) {
         slab->tags[index] = tag;
 }
 
-static void block_return(struct slab *slab, uint32_t index) {
+static void block_return(struct pool *pool, struct slab *slab, uint32_t index) {
+        const struct taker *taker = block_taker(pool, slab, index);
+
+        if (taker && taker->kind != TAKER_LEASE)
+                book_drop(pool_broker(pool), ROW_BLOCK, slab->alloc->addr + block_offset(pool, index));
         slab->free[index / 64] |= UINT64_C(1) << index % 64;
         slab->tags[index] = 0;
         slab->hint = smaller(slab->hint, index / 64);
@@ -377,6 +460,7 @@ void blocks_take(struct pool *pool, struct taker *taker, uint64_t n) {
                 for (n_free = slab->n_free; n_free && done < n; n_free--, done++) {
                         index = slab_next(slab);
                         block_give(slab, index, taker->tag);
+                        block_tell(pool, slab, index);
                         taker->told[taker->n_told++] = block_dma(pool, slab, index);
                 }
                 slab_set_free(pool, slab, n_free);
@@ -408,65 +492,19 @@ void block_release(struct pool *pool, struct slab *slab, uint32_t index) {
         struct taker *taker = block_taker(pool, slab, index);
 
         taker_untell(taker);
-        block_return(slab, index);
+        block_return(pool, slab, index);
         slab_set_free(pool, slab, slab->n_free + 1);
         taker_count(taker, 1, false);
         taker_forget(taker);
 }
 
-static void run_return(struct slab *slab, uint32_t first, uint32_t n) {
-        uint32_t i;
-
-        for (i = first; i < first + n; i++)
-                block_return(slab, i);
-}
-
-/* What is left of an answer is among what was told. Looking through the whole pool for each of many answers would take
- * minutes. */
-static void told_return(struct taker *taker) {
-        struct pool *pool = taker->pool;
-        struct slab *slab;
-        int64_t index;
-        bool exact;
-        size_t i;
-
-        for (i = 0; i < taker->n_told; i++) {
-                slab = slab_at(pool, taker->told[i]);
-                index = slab ? block_index(pool, slab, taker->told[i] - slab->alloc->dma_addr, &exact) : -1;
-                if (index < 0 || slab->tags[index] != taker->tag)
-                        continue;
-                block_return(slab, (uint32_t)index);
-                slab_set_free(pool, slab, slab->n_free + 1);
-        }
+static void give_back(struct pool *pool, struct slab *slab, uint32_t index) {
+        block_return(pool, slab, index);
+        slab_set_free(pool, slab, slab->n_free + 1);
 }
 
 void taker_release(struct taker *taker) {
-        struct pool *pool = taker->pool;
-        uint64_t left = taker->n;
-        uint32_t index, n_free;
-        struct slab *slab;
-        size_t i;
-
-        if (taker->slab) {
-                run_return(taker->slab, taker->first, taker->n);
-                slab_set_free(pool, taker->slab, taker->slab->n_free + taker->n);
-                left = 0;
-        } else if (taker->n_told) {
-                told_return(taker);
-                left = 0;
-        }
-        for (i = 0; i < pool->n_slabs && left; i++) {
-                slab = pool->slabs[i];
-                n_free = slab->n_free;
-                for (index = 0; index < slab->n && left; index++) {
-                        if (slab->tags[index] != taker->tag)
-                                continue;
-                        block_return(slab, index);
-                        n_free++;
-                        left--;
-                }
-                slab_set_free(pool, slab, n_free);
-        }
+        taker_visit(taker, give_back);
         taker_count(taker, taker->n, false);
         taker_forget(taker);
 }
@@ -560,4 +598,145 @@ void blocks_lease_ended(struct lease *lease, bool died) {
                 taker_quarantine(taker);
         else
                 taker_release(taker);
+}
+
+/* ---- the ledger ---- */
+
+void pool_save_blocks(struct pool *pool) {
+        struct slab *slab;
+        uint32_t index;
+        size_t i;
+
+        for (i = 0; i < pool->n_slabs; i++) {
+                slab = pool->slabs[i];
+                for (index = 0; index < slab->n && slab->n_free < slab->n; index++)
+                        if (!block_free(slab, index))
+                                block_tell(pool, slab, index);
+        }
+}
+
+/* -EBADMSG: there is no such block. -EEXIST: somebody has it. */
+static int block_restore(struct taker *taker, uint64_t dma_addr) {
+        struct pool *pool = taker->pool;
+        struct slab *slab = slab_at(pool, dma_addr);
+        bool exact = false;
+        int64_t index = slab ? block_index(pool, slab, dma_addr - slab->alloc->dma_addr, &exact) : -1;
+
+        if (index < 0 || !exact)
+                return -EBADMSG;
+        if (!block_free(slab, (uint32_t)index))
+                return -EEXIST;
+        block_give(slab, (uint32_t)index, taker->tag);
+        slab_set_free(pool, slab, slab->n_free - 1);
+        taker_count(taker, 1, true);
+        return 0;
+}
+
+int pool_load_lease(struct lease *lease) {
+        struct pool *pool = (struct pool *)lease->holder;
+        uint64_t dma_addr = lease->alloc->dma_addr + (lease->addr - lease->alloc->addr), i;
+        struct taker *taker = taker_new(pool, TAKER_LEASE, 0);
+        bool exact;
+        int r = 0;
+
+        if (!taker)
+                return -ENOMEM;
+        taker->slab = slab_at(pool, dma_addr);
+        for (i = 0; i < lease->count && r == 0; i++)
+                r = block_restore(taker, dma_addr + i * pool->holder.unit);
+        if (r < 0) {
+                taker_release(taker);
+                return -EBADMSG;
+        }
+        taker->first = (uint32_t)block_index(pool, taker->slab, dma_addr - taker->slab->alloc->dma_addr, &exact);
+        taker->lease = lease;
+        return 0;
+}
+
+void answer_save(struct row_writer *row, const struct taker *taker) {
+        size_t i;
+
+        row_number(row, taker->session->id);
+        row_number(row, taker->pool->holder.handle);
+        row_number(row, taker->n_told);
+        for (i = 0; i < taker->n_told; i++)
+                row_number(row, taker->told[i]);
+        row_key(row, taker->key);
+}
+
+int answer_load(struct load *load) {
+        struct session *session = load_session(load);
+        struct pool *pool = load_object(load, HANDLE_POOL);
+        uint64_t n = row_read_number(&load->row), i, dma_addr;
+        struct taker *taker;
+        int r = 0;
+
+        if (!session || !pool)
+                return -ENOENT;
+        if (!n || n > pool->n_free)
+                return -EBADMSG;
+        taker = taker_get(pool, session, true, n);
+        if (!taker)
+                return -ENOMEM;
+        for (i = 0; i < n; i++) {
+                dma_addr = row_read_number(&load->row);
+                if (r == 0)
+                        r = block_restore(taker, dma_addr);
+                taker->told[taker->n_told++] = dma_addr;
+        }
+        if (r == 0)
+                r = handle_restore(&load->broker->handles, HANDLE_BLOCKS, taker, load->id);
+        if (r < 0) {
+                taker_release(taker);
+                return -EBADMSG;
+        }
+        taker->handle = load->id;
+        taker->key = load_key(load, session->owner, HANDLE_BLOCKS);
+        session->owner->n_answers += taker->key != NULL;
+        return 0;
+}
+
+/* Those that have rested for the same time rest together. */
+static struct taker *quarantine_get(struct pool *pool, uint64_t since_ms) {
+        struct broker *broker = pool_broker(pool);
+        struct taker *taker, *after = NULL;
+
+        DL_FOREACH(broker->quarantine, taker) {
+                if (taker->since_ms == since_ms && taker->pool == pool)
+                        return taker;
+                if (taker->since_ms <= since_ms)
+                        after = taker;
+        }
+        taker = taker_new(pool, TAKER_QUARANTINE, 0);
+        if (!taker)
+                return NULL;
+        taker->since_ms = since_ms;
+        if (after)
+                DL_APPEND_ELEM(broker->quarantine, after, taker);
+        else
+                DL_PREPEND(broker->quarantine, taker);
+        return taker;
+}
+
+int block_load(struct load *load) {
+        struct pool *pool = load_object(load, HANDLE_POOL);
+        uint64_t dma_addr = row_read_number(&load->row);
+        const uint8_t *before = load->row.at;
+        bool rests = !row_read_number(&load->row);
+        uint64_t since_ms = row_read_number(&load->row);
+        struct session *session;
+        struct taker *taker;
+        int r;
+
+        load->row.at = before;
+        session = load_session(load);
+        if (!pool || (!rests && !session))
+                return -ENOENT;
+        taker = rests ? quarantine_get(pool, since_ms) : taker_get(pool, session, false, 0);
+        if (!taker)
+                return -ENOMEM;
+        r = block_restore(taker, dma_addr);
+        taker_forget(taker);
+        /* It is one of an answer's, which has been read. */
+        return r == -EEXIST ? 0 : r;
 }

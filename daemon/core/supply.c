@@ -30,8 +30,7 @@ static struct stock *stock_of(struct supply *supply, int node) {
         return &stocks[supply->n_stocks++];
 }
 
-/* Whether a live region lies in [addr, addr+size). */
-static bool claimed(struct supply *supply, uint64_t addr, uint64_t size) {
+bool supply_claims(const struct supply *supply, uint64_t addr, uint64_t size) {
         size_t i = region_index(supply, addr);
 
         if (i > 0 && supply->regions[i - 1]->addr + supply->regions[i - 1]->size > addr)
@@ -63,7 +62,7 @@ static void stock_put(struct supply *supply, const struct source_run *run) {
 
         /* Memory cannot arrive where something is already. If a source says so, one of the two claims is wrong: keep
          * the arrival out of service, the other may be in a device's hands. */
-        if (!stock || claimed(supply, run->addr, run->size) || arena_add(stock->arena, run->addr, run->size, 0) < 0) {
+        if (!stock || supply_claims(supply, run->addr, run->size) || arena_add(stock->arena, run->addr, run->size, 0) < 0) {
                 supply->lost += run->size;
                 return;
         }
@@ -109,13 +108,17 @@ static void job_submit(struct supply *supply, struct supply_job *job, void (*don
                 job->request->jobs++;
                 job->request->state = REQUEST_WORKING;
         }
-        supply->source->ops->submit(supply->source, &job->job);
+        book_hold(supply->broker, &job->job);
+        if (!supply->broker->book.ledger && !supply->broker->leaving)
+                book_release(supply->broker);
 }
 
 static void job_ended(struct supply *supply, struct supply_job *job) {
         struct request *request = job->request;
 
         supply->pending--;
+        if (!supply->broker->leaving)
+                supply->submitted--;
         supply->returning -= brings_memory(job);
         job->request = NULL;
         if (request)
@@ -325,7 +328,7 @@ static bool occupied(const struct broker *broker, uint64_t addr, uint64_t size) 
         size_t i;
 
         LL_FOREACH(broker->supplies, supply) {
-                if (claimed(supply, addr, size))
+                if (supply_claims(supply, addr, size))
                         return true;
                 for (i = 0; i < supply->n_stocks; i++) {
                         arena_usage_within(supply->stocks[i].arena, addr, addr + size - 1, &free_bytes, &largest);
@@ -505,7 +508,7 @@ static uint64_t region_size(const struct request *request, const struct arena_re
 
 static void carve_submit(struct region *region, struct request *request, uint64_t limit) {
         region->job = (struct supply_job){ .region = region, .request = request };
-        region->job.job.id = ++region->supply->broker->last_region_id;
+        region->job.job.id = region->id = ++region->supply->broker->last_region_id;
         region->job.job.kind = SOURCE_CARVE;
         region->job.job.addr = region->addr;
         region->job.job.size = region->size;
@@ -700,15 +703,23 @@ int broker_add_source(struct broker *broker, struct source *source) {
         /* A source that chooses has a stock with nothing in it, so that the windows of its node are looked at. */
         if (supply_chooses(supply))
                 r = stock_of(supply, -1) ? 0 : -ENOMEM;
-        if (r == 0 && supply->info.kept)
-                r = reclaim_submit(supply);
-        else if (r == 0 && !supply_chooses(supply))
-                r = supply->info.reserve ? grow_submit(supply, NULL, supply->info.reserve, -1) : 0;
+        if (r == 0 && !broker->options.survives)
+                r = supply_begin(supply);
         if (r < 0) {
                 LL_DELETE(broker->supplies, supply);
                 supply_free(supply);
         }
         return r;
+}
+
+int supply_begin(struct supply *supply) {
+        supply->source->ops->describe(supply->source, &supply->info);
+        /* What is kept and not known of stays where it is when some that was known has been forgotten. */
+        if (supply->info.kept && !supply->broker->book.damaged)
+                return reclaim_submit(supply);
+        if (supply_chooses(supply) || supply->held >= supply->info.reserve)
+                return 0;
+        return grow_submit(supply, NULL, supply->info.reserve - supply->held, -1);
 }
 
 void supply_usage(const struct supply *supply, uint64_t limit, uint64_t *ret_free, uint64_t *ret_largest) {
@@ -731,7 +742,10 @@ void supply_wait(struct supply *supply) {
 void supply_free(struct supply *supply) {
         size_t i;
 
-        supply->source->ops->close(supply->source);
+        if (supply->broker->leaving && supply->source->ops->leave)
+                supply->source->ops->leave(supply->source);
+        else
+                supply->source->ops->close(supply->source);
         for (i = 0; i < supply->n_stocks; i++)
                 arena_free(supply->stocks[i].arena);
         free(supply->stocks);

@@ -1,0 +1,226 @@
+/* Reading the ledger: a broker that has just been made becomes what another one was. Rows come kind by kind, parents first;
+ * what has lost its parent is void. Memory that its source does not have any more is told and forgotten, with all that lay in
+ * it. When the ledger is damaged, what is known stays with those who have it, and what only seems free is barred. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/core/pool.h"
+
+/* ---- what rows refer to ---- */
+
+struct owner *load_owner(struct load *load) {
+        uint64_t id = row_read_number(&load->row);
+
+        return id < load->n_owners ? load->owners[id] : NULL;
+}
+
+struct session *load_session(struct load *load) {
+        uint64_t id = row_read_number(&load->row);
+
+        return id < load->n_sessions ? load->sessions[id] : NULL;
+}
+
+void *load_object(struct load *load, enum handle_kind kind) {
+        return handle_find(&load->broker->handles, kind, row_read_number(&load->row));
+}
+
+/* Always the last fields that are read of a row. */
+struct request_key *load_key(struct load *load, struct owner *owner, enum handle_kind kind) {
+        const char *text = row_read_text(&load->row);
+        uint64_t digest = row_read_number(&load->row);
+
+        return text ? key_restore(owner, text, kind, digest, load->id) : NULL;
+}
+
+/* By id, with room for it. */
+static int table_put(void ***table, size_t *n, uint64_t id, void *object) {
+        size_t size = *n ? *n : 64;
+        void **grown;
+
+        if (id > UINT32_MAX)
+                return -EBADMSG;
+        while (size <= id)
+                size *= 2;
+        if (size > *n) {
+                grown = realloc(*table, size * sizeof(*grown));
+                if (!grown)
+                        return -ENOMEM;
+                memset(grown + *n, 0, (size - *n) * sizeof(*grown));
+                *table = grown;
+                *n = size;
+        }
+        (*table)[id] = object;
+        return 0;
+}
+
+/* ---- what has no handle ---- */
+
+static int load_broker(struct load *load) {
+        struct broker *broker = load->broker;
+
+        broker->last_owner_id = broker->book.owner_id = (uint32_t)row_read_number(&load->row);
+        broker->last_session_id = broker->book.session_id = (uint32_t)row_read_number(&load->row);
+        broker->last_region_id = broker->book.region_id = row_read_number(&load->row);
+        broker->book.generation = (uint32_t)row_read_number(&load->row);
+        return 0;
+}
+
+static int load_owner_row(struct load *load) {
+        struct broker *broker = load->broker;
+        const char *name = row_read_text(&load->row);
+        struct owner *owner;
+        int r, kind;
+
+        if (!name)
+                return -EBADMSG;
+        r = owner_get(broker, name, &owner);
+        if (r < 0)
+                return r;
+        /* The configuration has made some already, under other numbers. */
+        owner->id = (uint32_t)load->id;
+        owner->quota_told = (unsigned)row_read_number(&load->row);
+        owner->quota_set |= owner->quota_told != 0;
+        for (kind = 0; kind < QUOTA_KINDS; kind++)
+                if (owner->quota_told & 1u << kind)
+                        owner->quota.of[kind] = row_read_number(&load->row);
+        return table_put((void ***)&load->owners, &load->n_owners, load->id, owner);
+}
+
+static int load_session_row(struct load *load) {
+        struct owner *owner = load_owner(load);
+        const char *note = row_read_text(&load->row);
+        struct session *session;
+
+        if (!owner)
+                return -ENOENT;
+        session = calloc(1, sizeof(*session));
+        if (!session)
+                return -ENOMEM;
+        session->note = note ? strdup(note) : NULL;
+        if (note && !session->note) {
+                free(session);
+                return -ENOMEM;
+        }
+        session->owner = owner;
+        session->id = (uint32_t)load->id;
+        session_enter(session);
+        return table_put((void ***)&load->sessions, &load->n_sessions, load->id, session);
+}
+
+/* ---- all of it ---- */
+
+static int (*const loaders[ROW_KINDS])(struct load *load) = {
+        [ROW_BROKER] = load_broker,  [ROW_OWNER] = load_owner_row, [ROW_SESSION] = load_session_row,
+        [ROW_DEVICE] = device_load,  [ROW_REGION] = region_load,   [ROW_POOL] = pool_load,
+        [ROW_BOUNCE] = bounce_load,  [ROW_ALLOC] = alloc_load,     [ROW_LEASE] = lease_load,
+        [ROW_MAPPING] = mapping_load, [ROW_ANSWER] = answer_load,  [ROW_BLOCK] = block_load,
+        [ROW_REST] = rest_load,      [ROW_RESTING] = resting_load,
+};
+
+struct visit {
+        struct load *load;
+        enum row_kind kind;
+};
+
+static int load_row(void *userdata, uint64_t id, const void *bytes, size_t size) {
+        struct visit *visit = userdata;
+        struct load *load = visit->load;
+        int r;
+
+        load->id = id;
+        row_reader_init(&load->row, bytes, size);
+        r = loaders[visit->kind](load);
+        /* Rows that do not go together, such as two that claim the same handle. */
+        if (r == -EINVAL)
+                r = -EBADMSG;
+        if (load->row.failed || r == -EBADMSG)
+                load->broker->book.damaged = true;
+        row_reader_deinit(&load->row);
+        if (r == -ENOENT || r == -EBADMSG) {
+                load->voids++;
+                return 0;
+        }
+        return r;
+}
+
+static int load_kind(struct load *load, enum row_kind kind) {
+        struct ledger *ledger = load->broker->book.ledger;
+        struct visit visit = { .load = load, .kind = kind };
+
+        return ledger->ops->visit(ledger, kind, load_row, &visit);
+}
+
+/* The configuration's owners that nothing was read of keep the numbers that they have, unless somebody else had them. */
+static void owners_number(struct load *load) {
+        struct broker *broker = load->broker;
+        struct owner *owner;
+
+        for (owner = broker->owners; owner; owner = owner->hh.next)
+                if (owner->id >= load->n_owners || load->owners[owner->id] != owner)
+                        owner->id = ++broker->last_owner_id;
+}
+
+static void finish(struct load *load) {
+        struct broker *broker = load->broker;
+        struct owner *owner, *next_owner;
+        struct device *device, *next;
+        struct region *region;
+
+        HASH_ITER(hh, broker->owners, owner, next_owner) {
+                DL_FOREACH(owner->regions, region)
+                        if (broker->book.damaged || region->barred)
+                                region_bar(region);
+                book_note(broker, ROW_OWNER, owner->id);
+                /* Nothing keeps it any more: it went on its way before its end was written, or lost what it had. */
+                DL_FOREACH_SAFE(owner->devices, device, next) {
+                        bounces_loaded(device);
+                        device->n_requests--;
+                        if (!device->session && !device_holds(device) && !device->closed)
+                                device_hide(device);
+                        device_forget(device);
+                }
+        }
+        HASH_ITER(hh, broker->owners, owner, next_owner)
+                owner_forget(owner);
+}
+
+static int load_all(struct load *load) {
+        int kind, r = 0;
+
+        for (kind = 0; kind < ROW_KINDS && r == 0; kind++) {
+                r = load_kind(load, kind);
+                if (r == 0 && kind == ROW_OWNER)
+                        owners_number(load);
+        }
+        return r;
+}
+
+int broker_load(struct broker *broker, struct ledger *ledger, struct failure *failure) {
+        struct load load = { .broker = broker, .failure = failure };
+        struct supply *supply;
+        int r;
+
+        broker->book.ledger = ledger;
+        broker->book.damaged = ledger->ops->is_damaged(ledger);
+        r = load_all(&load);
+        free(load.owners);
+        free(load.sessions);
+        if (r < 0)
+                return failure->error ? r : failure_set_errno(failure, REASON_no_memory, -r, "the ledger cannot be read: %s",
+                                                              strerror(-r));
+        handle_table_restored(&broker->handles, broker->book.generation);
+        finish(&load);
+        broker->book.incomplete = broker->book.damaged || ledger->ops->is_blank(ledger);
+        LL_FOREACH(broker->supplies, supply)
+                supply_begin(supply);
+        return 0;
+}
+
+void broker_loaded(const struct broker *broker, struct broker_loaded *ret) {
+        *ret = (struct broker_loaded){
+                .damaged = broker->book.damaged,
+                .lost_bytes = broker->book.lost_bytes,
+                .barred_bytes = broker->book.barred_bytes,
+        };
+}
