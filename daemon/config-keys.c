@@ -35,6 +35,9 @@ const struct config_key config_keys[] = {
                .doc = "members are administrators, as are root and the daemon's own user"),
         DAEMON("grace", TIME, IN_CONFIG(grace_ms), RELOAD, .fallback = "30s", .max = 86400000,
                .doc = "how long a session outlives its last connection; 0: it ends at once"),
+        DAEMON("keep", TIME, IN_CONFIG(keep_ms), .fallback = "30s", .max = 86400000,
+               .doc = "how long what is in use is kept for the next daemon when this one has died or was ended; 0: nothing "
+                      "outlives it. Where the service manager keeps it, that has a time of its own"),
         DAEMON("shutdown_timeout", TIME, IN_CONFIG(shutdown_ms), RELOAD, .fallback = "3s", .max = 600000,
                .doc = "how long the last answers may take to be read when the daemon ends"),
         DAEMON("log_level", CHOICE, IN_CONFIG(log_level), RELOAD, .fallback = "info", .choices = log_level_names,

@@ -12,7 +12,6 @@ libcore_la_SOURCES = \
 	daemon/core/handle.c daemon/core/handle.h \
 	daemon/core/lease.c \
 	daemon/core/ledger.h \
-	daemon/core/ledger.h \
 	daemon/core/load.c \
 	daemon/core/mapping.c \
 	daemon/core/objects.h \
@@ -37,6 +36,8 @@ libdaemon_la_SOURCES = \
 	daemon/config.c daemon/config.h \
 	daemon/config-keys.c \
 	daemon/config-value.c \
+	daemon/ledger.c daemon/ledger.h \
+	daemon/ledger-read.c daemon/ledger-read.h \
 	daemon/log.c daemon/log.h \
 	daemon/memory.c daemon/memory.h \
 	daemon/notify.c daemon/notify.h \

@@ -12,12 +12,14 @@
 #include <uv.h>
 
 #include "daemon/config.h"
+#include "daemon/ledger.h"
 #include "daemon/log.h"
 #include "daemon/memory.h"
 #include "daemon/notify.h"
 #include "daemon/options.h"
 #include "daemon/rpc/listener.h"
 #include "daemon/rpc/server.h"
+#include "daemon/source/keep.h"
 #include "daemon/state.h"
 
 #define SOCKET_PATH "/run/dmabroker/dmabroker.sock"
@@ -30,10 +32,16 @@ struct daemon {
         uv_timer_t watchdog;
         struct memory *memory;
         struct server *server;
-        int state_fd, listen_fd;
+        struct keep *keep;
+        struct ledger *ledger;
+        uv_poll_t keeper;
+        bool watches_keeper;
+        int state_fd, lock_fd, mark_fd, listen_fd;
         char *socket; /* that must be removed in the end, or NULL */
         ino_t socket_inode;
         bool handles, stopping;
+        bool found;  /* there is something that an earlier daemon has left */
+        bool leaves; /* the next daemon goes on with what there is */
         int status;
 };
 
@@ -194,6 +202,16 @@ static void on_stopped(void *userdata) {
         uv_close((uv_handle_t *)&daemon->interrupt, NULL);
         uv_close((uv_handle_t *)&daemon->hangup, NULL);
         uv_close((uv_handle_t *)&daemon->watchdog, NULL);
+        if (daemon->watches_keeper)
+                uv_close((uv_handle_t *)&daemon->keeper, NULL);
+}
+
+/* Whether anybody has anything that would be missed. */
+static bool is_in_use(const struct daemon *daemon) {
+        struct broker_counts counts;
+
+        broker_counts(memory_broker(daemon->memory), &counts);
+        return counts.sessions || counts.devices || counts.allocs;
 }
 
 static void on_term(uv_signal_t *handle, int number) {
@@ -202,11 +220,13 @@ static void on_term(uv_signal_t *handle, int number) {
         if (daemon->stopping)
                 return;
         daemon->stopping = true;
-        log_info("ending: signal %d", number);
+        /* An interrupt comes from somebody at a terminal, who wants it to be over. */
+        daemon->leaves = daemon->keep && number != SIGINT && is_in_use(daemon);
+        log_info("ending: signal %d%s", number, daemon->leaves ? "; what is in use stays for the next daemon" : "");
         notify("STOPPING=1");
         if (daemon->socket)
                 listener_unlink(daemon->socket, daemon->socket_inode);
-        server_stop(daemon->server, on_stopped, daemon);
+        server_stop(daemon->server, daemon->leaves, on_stopped, daemon);
 }
 
 /* ---- set up ---- */
@@ -268,18 +288,80 @@ static void start_handles(struct daemon *daemon) {
                 uv_timer_start(&daemon->watchdog, on_watchdog, watchdog_ms, watchdog_ms);
 }
 
+/* ---- what outlives the daemon ---- */
+
+static void on_keeper(uv_poll_t *handle, int status, int events) {
+        struct daemon *daemon = handle->data;
+        struct failure failure = { 0 };
+
+        if (keep_attend(daemon->keep, &failure) < 0) {
+                log_error("%s", failure.sentence);
+                uv_poll_stop(handle);
+        } else if (failure.error) {
+                log_warning("%s", failure.sentence);
+        }
+}
+
+/* Something that is held as long as anything is. */
+#define MARK "mark"
+
+static int mark(struct daemon *daemon) {
+        daemon->found = keep_take(daemon->keep, MARK, &daemon->mark_fd) == 0;
+        return daemon->found ? 0 : keep_put(daemon->keep, MARK, daemon->state_fd);
+}
+
+/* Without a keep the ledger is there for the quotas. */
+static int open_past(struct daemon *daemon, struct failure *failure) {
+        int r;
+
+        r = keep_open(daemon->state_fd, daemon->config->keep_ms, &daemon->keep, failure);
+        if (r == 0 && daemon->options.discard_state) {
+                ledger_discard(daemon->state_fd);
+                daemon->keep = keep_end(daemon->keep);
+                r = keep_open(daemon->state_fd, daemon->config->keep_ms, &daemon->keep, failure);
+        }
+        if (r < 0)
+                return r;
+        if (daemon->keep)
+                log_info("%s", keep_about(daemon->keep));
+        r = ledger_open(daemon->state_fd, &daemon->ledger, failure);
+        if (r < 0)
+                return r;
+        r = daemon->keep ? mark(daemon) : 0;
+        if (r < 0)
+                return failure_set_errno(failure, REASON_source_unavailable, -r, "nothing can be kept for the next daemon: %s",
+                                         strerror(-r));
+        if (!daemon->found)
+                ledger_forget_memory(daemon->ledger);
+        return 0;
+}
+
+static void watch_keeper(struct daemon *daemon) {
+        int fd = keep_event_fd(daemon->keep);
+
+        if (fd < 0 || uv_poll_init(&daemon->loop, &daemon->keeper, fd) < 0)
+                return;
+        daemon->watches_keeper = true;
+        daemon->keeper.data = daemon;
+        uv_poll_start(&daemon->keeper, UV_READABLE, on_keeper);
+}
+
 /* What fails here leaves the rest to tear_down(). */
 static int set_up(struct daemon *daemon, struct failure *failure) {
         const char *state = daemon->options.state_dir ? daemon->options.state_dir : daemon->config->state_dir;
         struct server_settings settings;
         int r;
 
-        r = state_open(state, &daemon->state_fd, failure);
+        r = state_open(state, &daemon->state_fd, &daemon->lock_fd, failure);
+        if (r == 0)
+                r = open_past(daemon, failure);
         if (r == 0)
                 r = open_socket(daemon, failure);
         if (r < 0)
                 return r;
-        r = memory_new(&daemon->loop, daemon->config, daemon->options.source, on_settled, daemon, &daemon->memory, failure);
+        r = memory_new(&daemon->loop, daemon->config, daemon->options.source,
+                       &(struct memory_past){ .keep = daemon->keep, .ledger = daemon->ledger }, on_settled, daemon,
+                       &daemon->memory, failure);
         if (r < 0)
                 return r;
         fill_settings(daemon, &settings);
@@ -288,6 +370,7 @@ static int set_up(struct daemon *daemon, struct failure *failure) {
         if (r < 0)
                 return failure_set_errno(failure, REASON_no_memory, -r, "the daemon cannot start: %s", strerror(-r));
         start_handles(daemon);
+        watch_keeper(daemon);
         daemon->handles = true;
         return 0;
 }
@@ -298,8 +381,15 @@ static void tear_down(struct daemon *daemon) {
         if (!daemon->handles && daemon->memory)
                 memory_close_handles(daemon->memory);
         uv_run(&daemon->loop, UV_RUN_DEFAULT);
-        memory_free(daemon->memory);
+        /* What an earlier daemon left is not lost because this one could not start. */
+        daemon->leaves |= !daemon->handles && daemon->found;
+        memory_free(daemon->memory, daemon->leaves);
         server_free(daemon->server);
+        ledger_close(daemon->ledger);
+        if (daemon->leaves)
+                keep_free(daemon->keep);
+        else
+                keep_end(daemon->keep);
         r = uv_loop_close(&daemon->loop);
         if (r < 0) {
                 log_error("something was left on the event loop: %s", uv_strerror(r));
@@ -312,6 +402,10 @@ static void tear_down(struct daemon *daemon) {
                 close(daemon->listen_fd);
         if (daemon->state_fd >= 0)
                 close(daemon->state_fd);
+        if (daemon->mark_fd >= 0)
+                close(daemon->mark_fd);
+        if (daemon->lock_fd >= 0)
+                close(daemon->lock_fd);
 }
 
 static int run(struct daemon *daemon) {
@@ -333,7 +427,7 @@ static int run(struct daemon *daemon) {
 }
 
 int main(int argc, char **argv) {
-        struct daemon daemon = { .state_fd = -1, .listen_fd = -1 };
+        struct daemon daemon = { .state_fd = -1, .lock_fd = -1, .mark_fd = -1, .listen_fd = -1 };
         int status;
 
         switch (options_parse(argc, argv, &daemon.options)) {

@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 
 #include "daemon/iommu/none.h"
+#include "daemon/ledger.h"
 #include "daemon/log.h"
 #include "daemon/source/sources.h"
 
@@ -17,6 +18,7 @@ struct feed {
 
 struct memory {
         uv_loop_t *loop;
+        struct memory_past past;
         struct broker *broker;
         struct feed feeds[CONFIG_SOURCES_MAX];
         size_t n_feeds;
@@ -89,7 +91,7 @@ static int open_source(struct memory *memory, const struct config_source *config
         struct source_info info;
         int r;
 
-        r = config->ops->open(config->options, config->n_options, NULL, &feed->source, failure);
+        r = config->ops->open(config->options, config->n_options, memory->past.keep, &feed->source, failure);
         if (r < 0)
                 return r;
         config->ops->describe(feed->source, &info);
@@ -224,20 +226,47 @@ static int broker_make(struct memory *memory, const struct config *config, struc
         options.now_ms = now_ms;
         options.userdata = memory->loop;
         options.translators = translators;
+        options.survives = memory->past.ledger;
         r = broker_new(&options, &memory->broker);
         if (r == 0)
                 r = define(memory, config);
         return r < 0 ? failure_set_errno(failure, REASON_no_memory, -r, "the broker cannot start: %s", strerror(-r)) : 0;
 }
 
-int memory_new(uv_loop_t *loop, const struct config *config, const char *names, void (*settled)(void *userdata),
-               void *userdata, struct memory **ret, struct failure *failure) {
+static int load(struct memory *memory, struct failure *failure) {
+        struct broker_loaded loaded;
+        struct ledger_facts facts;
+        struct broker_counts counts;
+        int r;
+
+        if (!memory->past.ledger)
+                return 0;
+        r = broker_load(memory->broker, memory->past.ledger, failure);
+        if (r < 0)
+                return r;
+        ledger_facts(memory->past.ledger, &facts);
+        broker_loaded(memory->broker, &loaded);
+        broker_counts(memory->broker, &counts);
+        log_info("%s: %llu sessions, %llu allocations in %llu regions", facts.about, (unsigned long long)counts.sessions,
+                 (unsigned long long)counts.allocs, (unsigned long long)counts.regions);
+        if (loaded.lost_bytes)
+                log_error("%llu bytes that had been handed out are gone: nobody has kept them",
+                          (unsigned long long)loaded.lost_bytes);
+        if (loaded.damaged)
+                log_error("the ledger was damaged: what it still tells of is as it was, and %llu bytes that somebody may have "
+                          "are handed out to nobody until their owners are gone", (unsigned long long)loaded.barred_bytes);
+        return 0;
+}
+
+int memory_new(uv_loop_t *loop, const struct config *config, const char *names, const struct memory_past *past,
+               void (*settled)(void *userdata), void *userdata, struct memory **ret, struct failure *failure) {
         struct memory *memory = calloc(1, sizeof(*memory));
         int r;
 
         if (!memory)
                 return failure_set(failure, REASON_no_memory, "there is no memory to start");
         memory->loop = loop;
+        memory->past = *past;
         memory->settled = settled;
         memory->userdata = userdata;
         memory->armed = UINT64_MAX;
@@ -249,6 +278,8 @@ int memory_new(uv_loop_t *loop, const struct config *config, const char *names, 
         r = broker_make(memory, config, failure);
         if (r == 0)
                 r = open_sources(memory, config, names, failure);
+        if (r == 0)
+                r = load(memory, failure);
         if (r == 0)
                 uv_prepare_start(&memory->prepare, on_prepare);
         /* Also on failure: its handles must be closed first. */
@@ -271,10 +302,13 @@ void memory_close_handles(struct memory *memory) {
         uv_close((uv_handle_t *)&memory->prepare, NULL);
 }
 
-struct memory *memory_free(struct memory *memory) {
+struct memory *memory_free(struct memory *memory, bool leave) {
         if (!memory)
                 return NULL;
-        broker_free(memory->broker);
+        if (leave)
+                broker_leave(memory->broker);
+        else
+                broker_free(memory->broker);
         free(memory);
         return NULL;
 }

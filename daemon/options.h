@@ -2,11 +2,14 @@
 #ifndef DMAB_DAEMON_OPTIONS_H
 #define DMAB_DAEMON_OPTIONS_H
 
+#include <stdbool.h>
+
 enum options_action { OPTIONS_RUN, OPTIONS_CHECK_CONFIG, OPTIONS_LIST_CONFIG, OPTIONS_DONE, OPTIONS_USAGE };
 
 /* NULL: not given. The texts are those of argv. */
 struct options {
         const char *config, *socket, *state_dir, *source;
+        bool discard_state;
 };
 
 /* OPTIONS_DONE: --help or --version was answered. OPTIONS_USAGE: what is wrong was told on standard error. */

@@ -45,9 +45,9 @@ static int fail(const char *path, int error, struct failure *failure) {
                                  strerror(error));
 }
 
-int state_open(const char *given, int *ret_fd, struct failure *failure) {
-        char path[PATH_MAX], lock[PATH_MAX + 8];
-        int fd, r;
+int state_open(const char *given, int *ret_fd, int *ret_lock_fd, struct failure *failure) {
+        char path[PATH_MAX];
+        int directory, fd, r;
 
         if (given && strlen(given) >= sizeof(path))
                 return fail(given, ENAMETOOLONG, failure);
@@ -61,18 +61,25 @@ int state_open(const char *given, int *ret_fd, struct failure *failure) {
         r = *path ? make_directories(path) : -ENOENT;
         if (r < 0)
                 return fail(path, -r, failure);
-        snprintf(lock, sizeof(lock), "%s/lock", path);
-        fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-        if (fd < 0)
+        directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (directory < 0)
                 return fail(path, errno, failure);
+        fd = openat(directory, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (fd < 0) {
+                r = errno;
+                close(directory);
+                return fail(path, r, failure);
+        }
         if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
                 r = errno;
                 close(fd);
+                close(directory);
                 if (r != EWOULDBLOCK)
                         return fail(path, r, failure);
                 return failure_set_errno(failure, REASON_busy, EBUSY, "another daemon uses the state directory %s; stop "
                                          "it, or give another --state-dir", path);
         }
-        *ret_fd = fd;
+        *ret_fd = directory;
+        *ret_lock_fd = fd;
         return 0;
 }

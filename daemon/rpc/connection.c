@@ -152,7 +152,7 @@ static void watch(struct connection *connection) {
 
         if (!connection->eof && !connection->last_words && !is_paused(connection))
                 events |= UV_READABLE;
-        if (connection->queued || connection->rest)
+        if ((connection->queued || connection->rest) && !connection->server->unsettled)
                 events |= UV_WRITABLE;
         if (events != connection->polled) {
                 connection->polled = events;
@@ -178,11 +178,23 @@ static void set_stalled(struct connection *connection, bool stalled) {
         connection->is_stalled = stalled;
 }
 
+static void set_dirty(struct connection *connection) {
+        if (connection->is_dirty || connection->closing)
+                return;
+        connection->is_dirty = true;
+        DL_APPEND2(connection->server->dirty, connection, dirty_prev, dirty_next);
+}
+
 void connection_flush(struct connection *connection) {
         ssize_t n = 0;
 
         if (connection->closing)
                 return;
+        if (!server_settle(connection->server)) {
+                set_dirty(connection);
+                watch(connection);
+                return;
+        }
         if (connection->is_dirty)
                 DL_DELETE2(connection->server->dirty, connection, dirty_prev, dirty_next);
         connection->is_dirty = false;
@@ -211,16 +223,13 @@ static void on_send(struct rpc_peer *peer, const char *text, size_t length, cons
         struct server *server = connection->server;
 
         while (!connection->cut && connection->head && connection->queued + length > server->settings.queue_bytes)
-                if (queue_write(connection) <= 0)
+                if (broker_is_dirty(server->broker) || queue_write(connection) <= 0)
                         connection->cut = "it does not read its answers";
         if (!connection->cut && !connection->closing && queue_append(connection, text, length, fds, n_fds) < 0)
                 connection->cut = "there is no memory for its answers";
         if (connection->cut || connection->closing)
                 close_fds(fds, n_fds);
-        if (!connection->is_dirty && !connection->closing) {
-                connection->is_dirty = true;
-                DL_APPEND2(server->dirty, connection, dirty_prev, dirty_next);
-        }
+        set_dirty(connection);
 }
 
 /* ---- requests ---- */

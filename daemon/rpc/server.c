@@ -2,8 +2,10 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <utlist.h>
 
+#include "daemon/log.h"
 #include "daemon/rpc/connection.h"
 #include "daemon/rpc/events.h"
 #include "daemon/rpc/json-memory.h"
@@ -11,6 +13,8 @@
 #include "daemon/rpc/method.h"
 #include "daemon/rpc/principal.h"
 #include "daemon/rpc/session.h"
+
+enum { SETTLE_AGAIN_MS = 100 };
 
 static void on_answer(void *userdata, const struct schema_method *method, uint64_t nanoseconds, int code) {
         struct server *server = userdata;
@@ -24,8 +28,25 @@ static void on_answer(void *userdata, const struct schema_method *method, uint64
 static void on_prepare(uv_prepare_t *handle) {
         struct server *server = handle->data;
 
-        while (server->dirty)
+        while (server_settle(server) && server->dirty)
                 connection_flush(server->dirty);
+}
+
+/* It wakes the loop, which tries by itself. */
+static void on_settle_timer(uv_timer_t *timer) {
+}
+
+bool server_settle(struct server *server) {
+        int r = broker_commit(server->broker);
+
+        if (r < 0 && !server->unsettled)
+                log_error("the ledger cannot be written, so nothing is answered until it can: %s", strerror(-r));
+        if (r == 0 && server->unsettled)
+                log_info("the ledger is written again");
+        server->unsettled = r < 0;
+        if (r < 0 && !server->stopping)
+                uv_timer_start(&server->settle_timer, on_settle_timer, SETTLE_AGAIN_MS, 0);
+        return r == 0;
 }
 
 /* ---- peers that do not read ---- */
@@ -80,9 +101,12 @@ int server_new(uv_loop_t *loop, struct broker *broker, const struct server_setti
         uv_timer_init(loop, &server->stall_timer);
         uv_timer_init(loop, &server->grace_timer);
         uv_timer_init(loop, &server->stop_timer);
-        server->n_handles = 4;
+        uv_timer_init(loop, &server->settle_timer);
+        server->n_handles = 5;
         server->flusher.data = server->stall_timer.data = server->grace_timer.data = server->stop_timer.data = server;
+        server->settle_timer.data = server;
         uv_prepare_start(&server->flusher, on_prepare);
+        session_restore_all(server);
         *ret = server;
         return 0;
 }
@@ -120,20 +144,26 @@ static void on_stop_timer(uv_timer_t *timer) {
 void server_connection_gone(struct server *server) {
         if (!server->stopping || server->n_connections || server->listener)
                 return;
-        session_end_all(server);
+        if (server->leaving)
+                session_forget_all(server);
+        else
+                session_end_all(server);
         uv_close((uv_handle_t *)&server->flusher, on_handle_closed);
         uv_close((uv_handle_t *)&server->stall_timer, on_handle_closed);
         uv_close((uv_handle_t *)&server->grace_timer, on_handle_closed);
         uv_close((uv_handle_t *)&server->stop_timer, on_handle_closed);
+        uv_close((uv_handle_t *)&server->settle_timer, on_handle_closed);
 }
 
-void server_stop(struct server *server, void (*stopped)(void *userdata), void *userdata) {
+void server_stop(struct server *server, bool leave, void (*stopped)(void *userdata), void *userdata) {
         struct connection *connection, *next;
 
         server->stopping = true;
+        server->leaving = leave;
         server->stopped = stopped;
         server->stopped_userdata = userdata;
-        session_refuse_all(server);
+        if (!leave)
+                session_refuse_all(server);
         method_refuse_checks(server);
         DL_FOREACH_SAFE(server->connections, connection, next)
                 connection_finish(connection);

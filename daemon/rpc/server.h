@@ -77,10 +77,12 @@ struct server {
         uint64_t started_ms;
 
         uv_prepare_t flusher; /* writes what was answered outside of a read */
-        uv_timer_t stall_timer, grace_timer, stop_timer;
+        uv_timer_t stall_timer, grace_timer, stop_timer, settle_timer;
         unsigned n_handles; /* of these, not closed yet */
         struct listener *listener;
         bool stopping;
+        bool leaving;   /* ... and another daemon goes on with what there is */
+        bool unsettled; /* the ledger could not be written: nothing is told until it is */
         void (*stopped)(void *userdata);
         void *stopped_userdata;
 
@@ -106,14 +108,17 @@ int server_new(uv_loop_t *loop, struct broker *broker, const struct server_setti
 void server_set_settings(struct server *server, const struct server_settings *settings);
 /* Consumes the listening socket; connections are accepted from now on. */
 int server_listen(struct server *server, int fd);
-/* Accept no more, refuse what waits, give the last answers some time to be read, close every handle. stopped() is
- * called when the last one is closed, never from within this call. */
-void server_stop(struct server *server, void (*stopped)(void *userdata), void *userdata);
+/* Accept no more, refuse what waits, give the last answers some time to be read, close every handle. stopped() is called when
+ * the last one is closed, never from within this call. leave: another daemon goes on with the sessions, so that whoever waits
+ * is not told anything, and asks that one. */
+void server_stop(struct server *server, bool leave, void (*stopped)(void *userdata), void *userdata);
 /* After stopped() was called, or when nothing was started, and after the broker has ended. NULL is fine. */
 struct server *server_free(struct server *server);
 
 /* ---- for the files of this directory ---- */
 
+/* Whether all that has happened is written down: nothing is told before. If not, it is tried again soon. */
+bool server_settle(struct server *server);
 /* Some connection does not take its answers: look after it when its time is over. */
 void server_watch_stalled(struct server *server);
 /* A connection is gone: perhaps that was what server_stop() waits for. */

@@ -12,7 +12,9 @@
 
 #include "daemon/log.h"
 
-enum { TOKEN_BYTES = 16, TOKEN_TEXT = 2 * TOKEN_BYTES + 1 };
+enum { TOKEN_BYTES = 16, TOKEN_TEXT = 2 * TOKEN_BYTES + 1, NOTE_SIZE = TOKEN_TEXT + 24 };
+/* A restart does not count against the grace time, however short that is. */
+enum { RESTART_GRACE_MS = 10000 };
 
 struct rpc_session {
         UT_hash_handle hh; /* in server->sessions by token */
@@ -85,15 +87,15 @@ void session_on_grace_timer(uv_timer_t *timer) {
         set_timer(server);
 }
 
-static void linger(struct rpc_session *session) {
+static void linger(struct rpc_session *session, uint64_t grace_ms) {
         struct server *server = session->server;
         struct rpc_session *after;
 
-        if (!server->settings.grace_ms) {
+        if (!grace_ms) {
                 session_finish(session, true);
                 return;
         }
-        session->ends_ms = uv_now(server->loop) + server->settings.grace_ms;
+        session->ends_ms = uv_now(server->loop) + grace_ms;
         /* Nearly always the last one: the grace time is the same for all unless it was just changed. */
         after = server->lingering ? server->lingering->prev : NULL;
         while (after && after->ends_ms > session->ends_ms)
@@ -130,8 +132,9 @@ void session_detach(struct connection *connection) {
                 return;
         DL_DELETE2(session->connections, connection, session_prev, session_next);
         connection->session = NULL;
-        if (!session->connections)
-                linger(session);
+        /* What the next daemon will have does not end with this one. */
+        if (!session->connections && !session->server->leaving)
+                linger(session, session->server->settings.grace_ms);
 }
 
 static int make_token(char token[TOKEN_TEXT]) {
@@ -144,9 +147,15 @@ static int make_token(char token[TOKEN_TEXT]) {
         return 0;
 }
 
+static int enter(struct rpc_session *session) {
+        HASH_ADD_STR(session->server->sessions, token, session);
+        return session->hh.tbl ? 0 : -ENOMEM;
+}
+
 int session_open_for(struct connection *connection, struct failure *failure) {
         struct server *server = connection->server;
         struct rpc_session *session = calloc(1, sizeof(*session));
+        char note[NOTE_SIZE];
         int r;
 
         if (!session)
@@ -163,8 +172,11 @@ int session_open_for(struct connection *connection, struct failure *failure) {
                 free(session);
                 return r;
         }
-        HASH_ADD_STR(server->sessions, token, session);
-        if (!session->hh.tbl) {
+        snprintf(note, sizeof(note), "%s %lu", session->token, (unsigned long)session->uid);
+        r = session_set_note(session->core, note);
+        if (r == 0)
+                r = enter(session);
+        if (r < 0) {
                 session_close(session->core);
                 free(session);
                 return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
@@ -241,6 +253,45 @@ void session_end_all(struct server *server) {
 
         HASH_ITER(hh, server->sessions, session, next)
                 session_end(session);
+}
+
+/* One that nobody can name any more ends at once. */
+static int restore(struct session *core, void *userdata) {
+        struct server *server = userdata;
+        const char *note = session_note(core);
+        struct rpc_session *session = calloc(1, sizeof(*session));
+        unsigned long uid;
+
+        if (!session || !note || sscanf(note, "%32[0-9a-f] %lu", session->token, &uid) != 2) {
+                free(session);
+                session_abandon(core);
+                return 0;
+        }
+        session->server = server;
+        session->core = core;
+        session->uid = (uid_t)uid;
+        if (enter(session) < 0) {
+                free(session);
+                session_abandon(core);
+        } else {
+                linger(session, server->settings.grace_ms > RESTART_GRACE_MS ? server->settings.grace_ms : RESTART_GRACE_MS);
+        }
+        return 0;
+}
+
+void session_restore_all(struct server *server) {
+        broker_visit_sessions(server->broker, restore, server);
+}
+
+void session_forget_all(struct server *server) {
+        struct rpc_session *session, *next;
+
+        HASH_ITER(hh, server->sessions, session, next) {
+                if (session->ends_ms)
+                        DL_DELETE(server->lingering, session);
+                HASH_DEL(server->sessions, session);
+                free(session);
+        }
 }
 
 void session_refuse_all(struct server *server) {

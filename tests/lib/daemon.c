@@ -98,6 +98,23 @@ static int write_text(const char *path, const char *text) {
         return error;
 }
 
+/* What is added goes to the section's beginning, or comes last with a section of its own. */
+static int write_config(const struct test_daemon *daemon) {
+        const char *given = daemon->options.config ? daemon->options.config : "";
+        const char *section = strstr(given, "[daemon]\n"), *rest = section ? section + strlen("[daemon]\n") : NULL;
+        char *text;
+        int error;
+
+        if (daemon->options.survives)
+                return write_text(daemon->config, given);
+        if (asprintf(&text, "%.*s%skeep = 0\n%s", rest ? (int)(rest - given) : (int)strlen(given), given,
+                     rest ? "" : "\n[daemon]\n", rest ? rest : "") < 0)
+                return -ENOMEM;
+        error = write_text(daemon->config, text);
+        free(text);
+        return error;
+}
+
 static int make_directory(struct test_daemon *daemon) {
         const struct test_identity *as = daemon->options.as;
         int error;
@@ -115,7 +132,7 @@ static int make_directory(struct test_daemon *daemon) {
         snprintf(daemon->notify, sizeof(daemon->notify), "%s/notify", daemon->directory);
         if (mkdir(daemon->state, 0700) < 0)
                 return -errno;
-        error = write_text(daemon->config, daemon->options.config ? daemon->options.config : "");
+        error = write_config(daemon);
         if (error < 0)
                 return error;
         if (daemon->options.open_directory && chmod(daemon->directory, 0755) < 0)

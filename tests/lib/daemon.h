@@ -19,6 +19,7 @@ struct test_daemon_options {
         const char *const *arguments;   /* more arguments, ends with NULL */
         const struct test_identity *as; /* run as this user; needs root */
         bool socket_configured;         /* --socket is left out: `config` says where it is */
+        bool survives;                  /* what is in use is kept for the next daemon; if not, all ends with each daemon */
         bool open_directory;            /* let every user reach the socket (the daemon still checks who connects) */
 };
 

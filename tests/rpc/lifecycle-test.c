@@ -39,10 +39,12 @@ static int set_up(void **state) {
 
 static int tear_down(void **state) {
         struct fixture *fixture = *state;
-        char lock[160];
+        char path[160];
 
-        snprintf(lock, sizeof(lock), "%s/lock", fixture->state);
-        unlink(lock);
+        snprintf(path, sizeof(path), "%s/lock", fixture->state);
+        unlink(path);
+        snprintf(path, sizeof(path), "%s/ledger.1", fixture->state);
+        unlink(path);
         rmdir(fixture->state);
         unlink(fixture->config);
         unlink(fixture->socket);

@@ -1,0 +1,522 @@
+#include "daemon/ledger.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "daemon/ledger-read.h"
+
+enum {
+        /* Reserved on disk at a time, and what is left when more is asked for. */
+        CHUNK = 1 << 20,
+        /* Promises end here: what is left is for what can be given back. */
+        ROOM_MIN = CHUNK / 4,
+        /* A rewrite that stands alone is written in pieces of this size. */
+        PIECE = 1 << 20,
+        /* Smaller files are not worth a rewrite. */
+        REWRITE_MIN = 4 << 20,
+};
+
+/* One file. */
+struct volume {
+        uint64_t generation;
+        int fd; /* -1: there is none */
+        struct ledger_header *header; /* its first page, mapped */
+        uint64_t size, reserved;      /* bytes; the latter on disk */
+        uint64_t sequence;            /* of the last frame */
+};
+
+struct file_ledger {
+        struct ledger base;
+        int directory_fd;
+        unsigned char boot[LEDGER_BOOT_BYTES];
+        struct volume volume; /* in force; while it is written anew: the next one, where rows go already */
+        struct volume before; /* while it is written anew: what must be read first after a crash; or none */
+        bool rewriting, alone;
+        bool ended;          /* the end of the rewrite is in the frame */
+        uint64_t live_bytes; /* of rows, when they were last counted */
+        unsigned char *frame;
+        size_t used, capacity; /* of frame; used: with the header's room */
+        struct ledger_reading *reading; /* until the first row is put */
+        struct ledger_facts facts;
+        char about[160];
+};
+
+/* ---- files ---- */
+
+static void volume_name(char name[LEDGER_NAME_MAX], uint64_t generation) {
+        snprintf(name, LEDGER_NAME_MAX, "ledger.%llu", (unsigned long long)generation);
+}
+
+static void volume_close(struct volume *volume) {
+        if (volume->header)
+                munmap(volume->header, LEDGER_HEADER_SIZE);
+        if (volume->fd >= 0)
+                close(volume->fd);
+        *volume = (struct volume){ .fd = -1 };
+}
+
+static void volume_remove(const struct file_ledger *ledger, struct volume *volume) {
+        char name[LEDGER_NAME_MAX];
+
+        if (volume->fd < 0)
+                return;
+        volume_name(name, volume->generation);
+        unlinkat(ledger->directory_fd, name, 0);
+        volume_close(volume);
+}
+
+static int volume_reserve(struct volume *volume, uint64_t size) {
+        uint64_t wanted = (size + CHUNK - 1) / CHUNK * CHUNK;
+        int r;
+
+        if (size <= volume->reserved)
+                return 0;
+        do
+                r = posix_fallocate(volume->fd, (off_t)volume->reserved, (off_t)(wanted - volume->reserved));
+        while (r == EINTR);
+        if (r)
+                return -r;
+        volume->reserved = wanted;
+        return 0;
+}
+
+static int volume_map(struct volume *volume) {
+        void *map = mmap(NULL, LEDGER_HEADER_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, volume->fd, 0);
+
+        if (map == MAP_FAILED)
+                return -errno;
+        volume->header = map;
+        return 0;
+}
+
+/* An empty one, which says nothing of what was before. */
+static int volume_make(const struct file_ledger *ledger, uint64_t generation, bool alone, struct volume *ret) {
+        struct volume volume = { .generation = generation, .size = LEDGER_HEADER_SIZE };
+        struct ledger_header header = { .version = LEDGER_VERSION, .alone = alone, .generation = generation };
+        char name[LEDGER_NAME_MAX];
+        int r;
+
+        volume_name(name, generation);
+        memcpy(header.magic, LEDGER_MAGIC, sizeof(header.magic));
+        memcpy(header.boot, ledger->boot, sizeof(header.boot));
+        if (getrandom(&header.salt, sizeof(header.salt), 0) != sizeof(header.salt))
+                return -EIO;
+        header.committed = LEDGER_HEADER_SIZE;
+        header.checksum = ledger_header_checksum(&header);
+        volume.fd = openat(ledger->directory_fd, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (volume.fd < 0)
+                return -errno;
+        r = volume_reserve(&volume, CHUNK);
+        if (r == 0 && pwrite(volume.fd, &header, sizeof(header), 0) != sizeof(header))
+                r = -EIO;
+        if (r == 0)
+                r = volume_map(&volume);
+        if (r < 0) {
+                volume_remove(ledger, &volume);
+                return r;
+        }
+        *ret = volume;
+        return 0;
+}
+
+/* All but this one; 0: all. */
+static int remove_others(int directory_fd, uint64_t generation) {
+        int fd = openat(directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
+        unsigned long long number;
+        struct dirent *entry;
+        DIR *directory;
+        char rest;
+
+        directory = fd < 0 ? NULL : fdopendir(fd);
+        if (!directory) {
+                r = -errno;
+                if (fd >= 0)
+                        close(fd);
+                return r;
+        }
+        while ((entry = readdir(directory)))
+                if (sscanf(entry->d_name, "ledger.%llu%c", &number, &rest) == 1 && number != generation &&
+                    unlinkat(directory_fd, entry->d_name, 0) < 0)
+                        r = -errno;
+        closedir(directory);
+        return r;
+}
+
+int ledger_discard(int directory_fd) {
+        return remove_others(directory_fd, 0);
+}
+
+/* ---- frames ---- */
+
+static void frame_begin(struct file_ledger *ledger) {
+        ledger->used = sizeof(struct ledger_frame);
+}
+
+static bool frame_is_empty(const struct file_ledger *ledger) {
+        return ledger->used <= sizeof(struct ledger_frame);
+}
+
+static int frame_reserve(struct file_ledger *ledger, size_t more) {
+        size_t capacity = ledger->capacity ? ledger->capacity : 4096;
+        unsigned char *frame;
+
+        while (capacity - ledger->used < more)
+                capacity *= 2;
+        if (capacity == ledger->capacity)
+                return 0;
+        frame = realloc(ledger->frame, capacity);
+        if (!frame)
+                return -ENOMEM;
+        ledger->frame = frame;
+        ledger->capacity = capacity;
+        return 0;
+}
+
+static void frame_number(struct file_ledger *ledger, uint64_t number) {
+        for (; number > 0x7f; number >>= 7)
+                ledger->frame[ledger->used++] = (unsigned char)(number | 0x80);
+        ledger->frame[ledger->used++] = (unsigned char)number;
+}
+
+static int write_all(int fd, const unsigned char *bytes, size_t size, uint64_t offset) {
+        ssize_t n;
+
+        while (size) {
+                n = pwrite(fd, bytes, size, (off_t)offset);
+                if (n < 0 && errno == EINTR)
+                        continue;
+                if (n <= 0)
+                        return n < 0 ? -errno : -EIO;
+                bytes += n;
+                size -= (size_t)n;
+                offset += (uint64_t)n;
+        }
+        return 0;
+}
+
+/* What the frame holds is true from here on. */
+static int frame_write(struct file_ledger *ledger) {
+        struct volume *volume = &ledger->volume;
+        struct ledger_frame *head = (struct ledger_frame *)ledger->frame;
+        size_t size = (ledger->used + LEDGER_ALIGN - 1) / LEDGER_ALIGN * LEDGER_ALIGN;
+        int r;
+
+        r = frame_reserve(ledger, LEDGER_ALIGN);
+        if (r == 0)
+                r = volume_reserve(volume, volume->size + size + ROOM_MIN);
+        /* The last of the room is for this very case. */
+        if (r == -ENOSPC || r == -EDQUOT)
+                r = volume_reserve(volume, volume->size + size);
+        if (r < 0)
+                return r;
+        head = (struct ledger_frame *)ledger->frame;
+        memset(ledger->frame + ledger->used, 0, size - ledger->used);
+        *head = (struct ledger_frame){
+                .magic = LEDGER_FRAME_MAGIC, .size = (uint32_t)size, .sequence = volume->sequence + 1,
+        };
+        head->checksum = ledger_frame_checksum(head, volume->header->salt);
+        r = write_all(volume->fd, ledger->frame, size, volume->size);
+        if (r < 0)
+                return r;
+        volume->size += size;
+        volume->sequence++;
+        volume->header->committed = volume->size;
+        frame_begin(ledger);
+        return 0;
+}
+
+/* ---- what the core asks for ---- */
+
+static struct file_ledger *file_ledger(struct ledger *ledger) {
+        return (struct file_ledger *)ledger;
+}
+
+/* What an earlier daemon left has been read, and is not needed any more. */
+static void forget_reading(struct file_ledger *ledger) {
+        if (ledger->reading)
+                ledger->reading = ledger_reading_free(ledger->reading);
+}
+
+static int record(struct file_ledger *ledger, unsigned char what, enum row_kind kind, uint64_t id, const void *bytes,
+                  size_t size) {
+        int r;
+
+        r = frame_reserve(ledger, 24 + size);
+        if (r < 0)
+                return r;
+        ledger->frame[ledger->used++] = what;
+        ledger->frame[ledger->used++] = (unsigned char)kind;
+        frame_number(ledger, id);
+        if (what != LEDGER_PUT)
+                return 0;
+        frame_number(ledger, size);
+        memcpy(ledger->frame + ledger->used, bytes, size);
+        ledger->used += size;
+        /* Not valid before its end, so it need not be one frame. */
+        if (ledger->rewriting && ledger->alone && ledger->used > PIECE)
+                return frame_write(ledger);
+        return 0;
+}
+
+static int file_put(struct ledger *base, enum row_kind kind, uint64_t id, const void *bytes, size_t size) {
+        return record(file_ledger(base), LEDGER_PUT, kind, id, bytes, size);
+}
+
+static int file_drop(struct ledger *base, enum row_kind kind, uint64_t id) {
+        return record(file_ledger(base), LEDGER_DROP, kind, id, NULL, 0);
+}
+
+static bool file_is_dirty(const struct ledger *base) {
+        return !frame_is_empty((const struct file_ledger *)base);
+}
+
+static int file_commit(struct ledger *base) {
+        struct file_ledger *ledger = file_ledger(base);
+        int r = 0;
+
+        forget_reading(ledger);
+        if (!frame_is_empty(ledger))
+                r = frame_write(ledger);
+        if (r < 0 || !ledger->ended)
+                return r;
+        ledger->ended = ledger->rewriting = ledger->alone = false;
+        ledger->live_bytes = ledger->volume.size;
+        volume_close(&ledger->before);
+        remove_others(ledger->directory_fd, ledger->volume.generation);
+        return 0;
+}
+
+static int file_room(struct ledger *base, struct failure *failure) {
+        struct file_ledger *ledger = file_ledger(base);
+        int r;
+
+        if (ledger->volume.fd < 0 || ledger->volume.size + ledger->used + ROOM_MIN <= ledger->volume.reserved)
+                return 0;
+        r = volume_reserve(&ledger->volume, ledger->volume.size + ledger->used + ROOM_MIN);
+        if (r == 0)
+                return 0;
+        return failure_set_errno(failure, REASON_source_unavailable, -r,
+                                 "The daemon cannot write down what it would promise, because the file system of its state "
+                                 "directory refuses: %s", strerror(-r));
+}
+
+static bool file_wants_rewrite(const struct ledger *base) {
+        const struct file_ledger *ledger = (const struct file_ledger *)base;
+
+        return !ledger->rewriting && ledger->volume.size > REWRITE_MIN && ledger->volume.size / 2 > ledger->live_bytes;
+}
+
+static int file_rewrite_begin(struct ledger *base, bool alone) {
+        struct file_ledger *ledger = file_ledger(base);
+        struct volume next;
+        int r;
+
+        forget_reading(ledger);
+        r = volume_make(ledger, ledger->volume.generation + 1, alone, &next);
+        if (r < 0)
+                return r;
+        if (alone)
+                frame_begin(ledger);
+        /* One that was begun and not ended: what it stood beside is still what counts. */
+        if (ledger->rewriting)
+                volume_remove(ledger, &ledger->volume);
+        else
+                ledger->before = ledger->volume;
+        ledger->volume = next;
+        ledger->rewriting = true;
+        ledger->alone = alone;
+        ledger->ended = false;
+        return 0;
+}
+
+static int file_rewrite_end(struct ledger *base) {
+        struct file_ledger *ledger = file_ledger(base);
+        int r;
+
+        r = record(ledger, LEDGER_END, ROW_BROKER, 0, NULL, 0);
+        ledger->ended = r == 0;
+        return r;
+}
+
+static int file_visit(struct ledger *base, enum row_kind kind, row_visit_fn visit, void *userdata) {
+        struct file_ledger *ledger = file_ledger(base);
+
+        /* What concerns memory is void when that memory is gone. */
+        if (!ledger->reading || (ledger->facts.gone && kind != ROW_OWNER && kind != ROW_BROKER))
+                return 0;
+        return ledger_reading_visit(ledger->reading, kind, visit, userdata);
+}
+
+static bool file_is_damaged(const struct ledger *base) {
+        const struct file_ledger *ledger = (const struct file_ledger *)base;
+
+        return ledger->facts.damaged && !ledger->facts.gone;
+}
+
+static bool file_is_blank(const struct ledger *base) {
+        return ((const struct file_ledger *)base)->volume.fd < 0;
+}
+
+static const struct ledger_ops file_ops = {
+        .put = file_put,
+        .drop = file_drop,
+        .is_dirty = file_is_dirty,
+        .commit = file_commit,
+        .room = file_room,
+        .is_blank = file_is_blank,
+        .wants_rewrite = file_wants_rewrite,
+        .rewrite_begin = file_rewrite_begin,
+        .rewrite_end = file_rewrite_end,
+        .visit = file_visit,
+        .is_damaged = file_is_damaged,
+};
+
+/* ---- opening ---- */
+
+static int read_boot(unsigned char boot[LEDGER_BOOT_BYTES]) {
+        char text[64];
+        int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+        ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text));
+        size_t bytes = 0;
+        ssize_t i;
+        int r = n < 0 ? -errno : 0;
+
+        if (fd >= 0)
+                close(fd);
+        for (i = 0; i + 1 < n && bytes < LEDGER_BOOT_BYTES; i++) {
+                unsigned value;
+
+                if (text[i] == '-' || sscanf(text + i, "%2x", &value) != 1)
+                        continue;
+                boot[bytes++] = (unsigned char)value;
+                i++;
+        }
+        return r < 0 ? r : bytes == LEDGER_BOOT_BYTES ? 0 : -EBADMSG;
+}
+
+/* Go on where the other daemon stopped: behind its last whole frame. */
+static int continue_volume(struct file_ledger *ledger) {
+        const struct ledger_reading *reading = ledger->reading;
+        struct volume volume = { .generation = ledger_reading_generation(reading) };
+        char name[LEDGER_NAME_MAX];
+        struct stat status;
+        int r = 0;
+
+        volume_name(name, volume.generation);
+        volume.fd = openat(ledger->directory_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+        if (volume.fd < 0)
+                return -errno;
+        if (fstat(volume.fd, &status) < 0)
+                r = -errno;
+        if (r == 0)
+                r = volume_map(&volume);
+        if (r < 0) {
+                volume_close(&volume);
+                return r;
+        }
+        ledger_reading_end(reading, &volume.size, &volume.sequence);
+        volume.reserved = (uint64_t)status.st_size > volume.size ? (uint64_t)status.st_size : volume.size;
+        ledger->live_bytes = ledger_reading_live_bytes(reading);
+        ledger->volume = volume;
+        return 0;
+}
+
+static void describe(struct file_ledger *ledger) {
+        const struct ledger_facts *facts = &ledger->facts;
+
+        snprintf(ledger->about, sizeof(ledger->about), "%s%s",
+                 !facts->found ? "the ledger is new" : facts->gone
+                         ? "the memory that the ledger tells of is gone: the machine was booted, or nobody has kept it"
+                         : "the ledger was read",
+                 facts->damaged ? "; part of it is damaged" : "");
+        ledger->facts.about = ledger->about;
+}
+
+/* With nothing to go on with, the first commit makes a file that stands alone. */
+static int begin(struct file_ledger *ledger, struct failure *failure) {
+        bool whole;
+        int r;
+
+        r = ledger_read(ledger->directory_fd, &ledger->reading, failure);
+        if (r < 0)
+                return r;
+        ledger->facts.found = ledger->reading;
+        if (!ledger->reading)
+                return 0;
+        ledger->facts.gone = memcmp(ledger_reading_boot(ledger->reading), ledger->boot, sizeof(ledger->boot)) != 0;
+        ledger->facts.damaged = ledger_reading_is_damaged(ledger->reading);
+        ledger->facts.rows = ledger_reading_rows(ledger->reading);
+        whole = !ledger->facts.gone && !ledger->facts.damaged && ledger_reading_is_one(ledger->reading);
+        ledger->volume.generation = ledger_reading_generation(ledger->reading);
+        r = whole ? continue_volume(ledger) : 0;
+        return r < 0 ? failure_set_errno(failure, REASON_source_unavailable, -r, "the ledger cannot be gone on with: %s",
+                                         strerror(-r))
+                     : 0;
+}
+
+int ledger_open(int directory_fd, struct ledger **ret, struct failure *failure) {
+        struct file_ledger *ledger = calloc(1, sizeof(*ledger));
+        int r;
+
+        if (!ledger)
+                return failure_set(failure, REASON_no_memory, "there is no memory for the ledger");
+        ledger->base.ops = &file_ops;
+        ledger->directory_fd = directory_fd;
+        ledger->volume.fd = ledger->before.fd = -1;
+        r = frame_reserve(ledger, CHUNK / 4);
+        frame_begin(ledger);
+        if (r == 0)
+                r = read_boot(ledger->boot);
+        if (r < 0)
+                failure_set_errno(failure, REASON_source_unavailable, -r, "the ledger cannot be opened: %s", strerror(-r));
+        else
+                r = begin(ledger, failure);
+        if (r < 0) {
+                ledger_close(&ledger->base);
+                return r;
+        }
+        describe(ledger);
+        *ret = &ledger->base;
+        return 0;
+}
+
+void ledger_forget_memory(struct ledger *base) {
+        struct file_ledger *ledger = file_ledger(base);
+        uint64_t generation = ledger->volume.generation;
+
+        if (!ledger->facts.found)
+                return;
+        volume_close(&ledger->volume);
+        ledger->volume.generation = generation;
+        ledger->facts.gone = true;
+        describe(ledger);
+}
+
+void ledger_facts(const struct ledger *ledger, struct ledger_facts *ret) {
+        *ret = ((const struct file_ledger *)ledger)->facts;
+}
+
+uint64_t ledger_size(const struct ledger *ledger) {
+        return ((const struct file_ledger *)ledger)->volume.size;
+}
+
+struct ledger *ledger_close(struct ledger *base) {
+        struct file_ledger *ledger = file_ledger(base);
+
+        if (!ledger)
+                return NULL;
+        forget_reading(ledger);
+        volume_close(&ledger->volume);
+        volume_close(&ledger->before);
+        free(ledger->frame);
+        free(ledger);
+        return NULL;
+}
