@@ -75,14 +75,15 @@ struct text {
         struct ledger_header header;
         uint64_t end, sequence; /* of the last whole frame */
         bool ended;             /* everything was told in it */
+        bool damaged;
 };
 
 struct ledger_reading {
         struct text older, newest;
         bool two;           /* both count; if not, one of them says it all: */
         struct text *last;  /* in which the last frame is */
-        bool damaged, no_memory;
-        struct entry *entries; /* by kind and id, open addressing; later: the live ones, by kind and as they were told */
+        bool damaged; /* what counts of it is */
+        struct entry *entries; /* by kind and id, open addressing; later: the live ones in order */
         size_t n_entries, capacity;
         size_t starts[ROW_KINDS + 1]; /* of each kind in the sorted entries */
         uint64_t live_bytes;
@@ -205,19 +206,19 @@ static int frames_read(struct ledger_reading *reading, struct text *text) {
                 frame = at < text->size ? frame_at(text, at) : NULL;
                 if (!frame) {
                         at = frame_search(text, at);
-                        reading->damaged |= at != 0;
+                        text->damaged |= at != 0;
                         continue;
                 }
-                reading->damaged |= frame->sequence != text->sequence + 1;
+                text->damaged |= frame->sequence != text->sequence + 1;
                 r = frame_read(reading, text, frame);
                 if (r == -EBADMSG) {
-                        reading->damaged = true;
+                        text->damaged = true;
                         r = 0;
                 }
                 text->sequence = frame->sequence;
                 text->end = at += frame->size;
         }
-        reading->damaged |= text->end < text->header.committed;
+        text->damaged |= text->end < text->header.committed;
         return r;
 }
 
@@ -253,11 +254,15 @@ static int file_read(int directory_fd, uint64_t generation, struct text *ret) {
         return r;
 }
 
-/* -EBADMSG: it is no ledger any more. -EPROTONOSUPPORT: it is another version's. */
+/* -ENOENT: it was being begun, and is nothing yet. -EBADMSG: it is damaged. -EPROTONOSUPPORT: it is another version's. */
 static int header_read(struct text *text) {
+        static const struct ledger_header nothing;
+
         if (text->size < LEDGER_HEADER_SIZE)
-                return -EBADMSG;
+                return text->size ? -EBADMSG : -ENOENT;
         memcpy(&text->header, text->bytes, sizeof(text->header));
+        if (memcmp(&text->header, &nothing, sizeof(nothing)) == 0)
+                return -ENOENT;
         if (memcmp(text->header.magic, LEDGER_MAGIC, sizeof(text->header.magic)) != 0)
                 return -EBADMSG;
         if (text->header.version != LEDGER_VERSION)
@@ -306,23 +311,23 @@ static int version_failure(const struct text *text, struct failure *failure) {
         return -EPROTONOSUPPORT;
 }
 
-/* Without bytes: there is no such file, or it is none that counts. */
-static int text_read(struct ledger_reading *reading, struct text *text, int directory_fd, uint64_t generation, bool newest,
+/* Without bytes: there is no such file, or it is nothing yet. */
+static int text_read(struct ledger_reading *reading, struct text *text, int directory_fd, uint64_t generation,
                      struct failure *failure) {
         int r;
 
         r = generation ? file_read(directory_fd, generation, text) : -ENOENT;
         if (r == 0)
                 r = header_read(text);
-        if (r == 0)
-                return 0;
         if (r == -EPROTONOSUPPORT)
                 return version_failure(text, failure);
-        free(text->bytes);
-        *text = (struct text){};
-        /* One that was being begun is nothing yet. */
-        reading->damaged |= r == -EBADMSG && !newest;
-        return r == -ENOENT || r == -EBADMSG ? 0 : r;
+        if (r == -ENOENT) {
+                free(text->bytes);
+                *text = (struct text){};
+                return 0;
+        }
+        text->damaged |= r == -EBADMSG;
+        return r == -EBADMSG ? 0 : r;
 }
 
 static int by_kind(const void *a, const void *b) {
@@ -330,7 +335,7 @@ static int by_kind(const void *a, const void *b) {
 
         if (x->kind != y->kind)
                 return x->kind < y->kind ? -1 : 1;
-        return (x->bytes > y->bytes) - (x->bytes < y->bytes);
+        return (x->id > y->id) - (x->id < y->id);
 }
 
 static void entries_sort(struct ledger_reading *reading) {
@@ -356,11 +361,11 @@ static void entries_forget(struct ledger_reading *reading) {
         if (reading->entries)
                 memset(reading->entries, 0, reading->capacity * sizeof(*reading->entries));
         reading->n_entries = 0;
-        reading->damaged = false;
 }
 
 /* The newest says it all if it has its end. If not, it goes on from the one before, unless it was to stand alone: then it
- * counts for nothing. */
+ * counts for nothing. But the one before is removed only after the end was written: when it is not there, the end was, and
+ * is damaged. */
 static int read_all(struct ledger_reading *reading, int directory_fd, struct failure *failure) {
         struct text *older = &reading->older, *newest = &reading->newest;
         uint64_t generations[2];
@@ -368,24 +373,29 @@ static int read_all(struct ledger_reading *reading, int directory_fd, struct fai
 
         r = find_generations(directory_fd, generations);
         if (r == 0)
-                r = text_read(reading, newest, directory_fd, generations[1], true, failure);
+                r = text_read(reading, newest, directory_fd, generations[1], failure);
         if (r == 0 && newest->bytes)
                 r = frames_read(reading, newest);
         reading->last = newest;
+        reading->damaged = newest->damaged;
         if (r < 0 || newest->ended)
                 return r;
+        r = text_read(reading, older, directory_fd, generations[0], failure);
+        if (r < 0)
+                return r;
+        if (!older->bytes) {
+                reading->damaged |= newest->bytes && (newest->end > LEDGER_HEADER_SIZE || !newest->header.alone);
+                return 0;
+        }
         entries_forget(reading);
-        r = text_read(reading, older, directory_fd, generations[0], false, failure);
-        if (r == 0 && older->bytes)
-                r = frames_read(reading, older);
+        r = frames_read(reading, older);
+        reading->damaged |= older->damaged;
         if (r < 0)
                 return r;
         if (!newest->bytes || newest->header.alone) {
                 reading->last = older;
                 return 0;
         }
-        /* What it goes on from is gone. */
-        reading->damaged |= !older->bytes;
         reading->two = true;
         return frames_read(reading, newest);
 }
@@ -430,7 +440,9 @@ int ledger_reading_visit(const struct ledger_reading *reading, enum row_kind kin
 }
 
 const unsigned char *ledger_reading_boot(const struct ledger_reading *reading) {
-        return reading->last->header.boot;
+        const struct ledger_header *header = &reading->last->header;
+
+        return header->checksum == ledger_header_checksum(header) ? header->boot : NULL;
 }
 
 uint64_t ledger_reading_generation(const struct ledger_reading *reading) {

@@ -433,15 +433,16 @@ static void describe(struct file_ledger *ledger) {
         const struct ledger_facts *facts = &ledger->facts;
 
         snprintf(ledger->about, sizeof(ledger->about), "%s%s",
-                 !facts->found ? "the ledger is new" : facts->gone
+                 !facts->found ? facts->damaged ? "the ledger is not there" : "the ledger is new" : facts->gone
                          ? "the memory that the ledger tells of is gone: the machine was booted, or nobody has kept it"
                          : "the ledger was read",
-                 facts->damaged ? "; part of it is damaged" : "");
+                 facts->damaged && facts->found ? "; part of it is damaged" : "");
         ledger->facts.about = ledger->about;
 }
 
 /* With nothing to go on with, the first commit makes a file that stands alone. */
-static int begin(struct file_ledger *ledger, struct failure *failure) {
+static int begin(struct file_ledger *ledger, bool expected, struct failure *failure) {
+        const unsigned char *boot;
         bool whole;
         int r;
 
@@ -449,9 +450,11 @@ static int begin(struct file_ledger *ledger, struct failure *failure) {
         if (r < 0)
                 return r;
         ledger->facts.found = ledger->reading;
+        ledger->facts.damaged = expected && !ledger->reading;
         if (!ledger->reading)
                 return 0;
-        ledger->facts.gone = memcmp(ledger_reading_boot(ledger->reading), ledger->boot, sizeof(ledger->boot)) != 0;
+        boot = ledger_reading_boot(ledger->reading);
+        ledger->facts.gone = boot && memcmp(boot, ledger->boot, sizeof(ledger->boot)) != 0;
         ledger->facts.damaged = ledger_reading_is_damaged(ledger->reading);
         ledger->facts.rows = ledger_reading_rows(ledger->reading);
         whole = !ledger->facts.gone && !ledger->facts.damaged && ledger_reading_is_one(ledger->reading);
@@ -462,7 +465,7 @@ static int begin(struct file_ledger *ledger, struct failure *failure) {
                      : 0;
 }
 
-int ledger_open(int directory_fd, struct ledger **ret, struct failure *failure) {
+int ledger_open(int directory_fd, bool expected, struct ledger **ret, struct failure *failure) {
         struct file_ledger *ledger = calloc(1, sizeof(*ledger));
         int r;
 
@@ -478,7 +481,7 @@ int ledger_open(int directory_fd, struct ledger **ret, struct failure *failure) 
         if (r < 0)
                 failure_set_errno(failure, REASON_source_unavailable, -r, "the ledger cannot be opened: %s", strerror(-r));
         else
-                r = begin(ledger, failure);
+                r = begin(ledger, expected, failure);
         if (r < 0) {
                 ledger_close(&ledger->base);
                 return r;

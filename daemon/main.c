@@ -305,11 +305,6 @@ static void on_keeper(uv_poll_t *handle, int status, int events) {
 /* Something that is held as long as anything is. */
 #define MARK "mark"
 
-static int mark(struct daemon *daemon) {
-        daemon->found = keep_take(daemon->keep, MARK, &daemon->mark_fd) == 0;
-        return daemon->found ? 0 : keep_put(daemon->keep, MARK, daemon->state_fd);
-}
-
 /* Without a keep the ledger is there for the quotas. */
 static int open_past(struct daemon *daemon, struct failure *failure) {
         int r;
@@ -324,16 +319,22 @@ static int open_past(struct daemon *daemon, struct failure *failure) {
                 return r;
         if (daemon->keep)
                 log_info("%s", keep_about(daemon->keep));
-        r = ledger_open(daemon->state_fd, &daemon->ledger, failure);
-        if (r < 0)
-                return r;
-        r = daemon->keep ? mark(daemon) : 0;
-        if (r < 0)
-                return failure_set_errno(failure, REASON_source_unavailable, -r, "nothing can be kept for the next daemon: %s",
-                                         strerror(-r));
-        if (!daemon->found)
+        daemon->found = keep_take(daemon->keep, MARK, &daemon->mark_fd) == 0;
+        r = ledger_open(daemon->state_fd, daemon->found, &daemon->ledger, failure);
+        if (r == 0 && !daemon->found)
                 ledger_forget_memory(daemon->ledger);
-        return 0;
+        return r;
+}
+
+/* From here on what is kept is told of by a ledger. */
+static int mark(struct daemon *daemon, struct failure *failure) {
+        int r = broker_commit(memory_broker(daemon->memory));
+
+        if (r == 0 && daemon->keep && !daemon->found)
+                r = keep_put(daemon->keep, MARK, daemon->state_fd);
+        return r < 0 ? failure_set_errno(failure, REASON_source_unavailable, -r, "nothing can be kept for the next daemon: %s",
+                                         strerror(-r))
+                     : 0;
 }
 
 static void watch_keeper(struct daemon *daemon) {
@@ -362,6 +363,9 @@ static int set_up(struct daemon *daemon, struct failure *failure) {
         r = memory_new(&daemon->loop, daemon->config, daemon->options.source,
                        &(struct memory_past){ .keep = daemon->keep, .ledger = daemon->ledger }, on_settled, daemon,
                        &daemon->memory, failure);
+        if (r < 0)
+                return r;
+        r = mark(daemon, failure);
         if (r < 0)
                 return r;
         fill_settings(daemon, &settings);

@@ -8,7 +8,7 @@
 #include "daemon/core/pool.h"
 
 /* Objects told at each commit while the ledger is written anew. */
-#define REWRITE_STEP 512
+#define REWRITE_STEP 16
 /* Generations of handles that the ledger is ahead: it is told again when they are used up. */
 #define GENERATIONS_AHEAD 64
 

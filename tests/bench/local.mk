@@ -55,3 +55,8 @@ tests_bench_bounce_LDADD = libtable.la -lm
 bench_programs += tests/bench/streaming
 tests_bench_streaming_SOURCES = tests/bench/streaming.c
 tests_bench_streaming_LDADD = libdmabroker.la libtest.la libtable.la -lm
+
+# P10, P12, P13
+bench_programs += tests/bench/scale
+tests_bench_scale_SOURCES = tests/bench/scale.c
+tests_bench_scale_LDADD = libtest.la libtable.la -lm

@@ -165,6 +165,14 @@ tests_unit_daemon_test_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=malloc
 tests_unit_daemon_test_LDADD = libdaemon.la $(CMOCKA_LIBS)
 endif
 
+if HAVE_CMOCKA
+check_PROGRAMS += tests/unit/ledger-test
+TESTS += tests/unit/ledger-test
+tests_unit_ledger_test_SOURCES = tests/unit/ledger-test.c
+tests_unit_ledger_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_ledger_test_LDADD = libdaemon.la $(CMOCKA_LIBS)
+endif
+
 # The library's own parts.
 if HAVE_CMOCKA
 check_PROGRAMS += tests/unit/slots-test tests/unit/slots-model
