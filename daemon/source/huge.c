@@ -5,6 +5,8 @@
 #include <limits.h>
 #include <linux/memfd.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "daemon/source/pagemap.h"
@@ -30,8 +32,26 @@ int huge_map(int fd, uint64_t size, void **ret) {
         map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
         if (map == MAP_FAILED)
                 return -errno;
+        /* A keeper that is forked later would hold the memory for ever. */
+        madvise(map, size, MADV_DONTFORK);
         *ret = map;
         return 0;
+}
+
+int huge_count(const struct huge *huge, int fd, uint64_t *ret) {
+        struct stat st;
+
+        if (fstat(fd, &st) < 0)
+                return -errno;
+        *ret = (uint64_t)st.st_blocks * 512 / huge->page_size;
+        return 0;
+}
+
+int huge_touch(void *at) {
+        char byte;
+        struct iovec here = { .iov_base = &byte, .iov_len = 1 }, there = { .iov_base = at, .iov_len = 1 };
+
+        return process_vm_readv(getpid(), &here, 1, &there, 1, 0) < 0 ? -errno : 0;
 }
 
 int huge_zero(const struct huge *huge, void *at, uint64_t size) {

@@ -64,6 +64,10 @@ int hugepool_find(struct hugepool *pool, uint64_t page_size) {
         return 0;
 }
 
+int hugepool_total(const struct hugepool *pool, uint64_t *ret) {
+        return read_number(pool, -1, "nr_hugepages", ret);
+}
+
 uint64_t hugepool_available(const struct hugepool *pool) {
         uint64_t unused, promised;
 

@@ -11,6 +11,9 @@ struct hugepool {
 /* 0; -ENOENT: the kernel has no huge pages of this size; -ENOSYS: it has none at all. */
 int hugepool_find(struct hugepool *pool, uint64_t page_size);
 
+/* All its pages, in use or not. -errno. */
+int hugepool_total(const struct hugepool *pool, uint64_t *ret);
+
 /* Pages that are free and promised to nobody, right now. 0 also when the kernel does not say. */
 uint64_t hugepool_available(const struct hugepool *pool);
 

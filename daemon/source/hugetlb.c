@@ -3,7 +3,11 @@
  * Stock lies in a stash that nobody else sees. Carving moves the pages of the chosen run, one by one, into a file of the
  * region's own, in address order; what arrived is looked up in the page map, and a run that somebody else's fault broke
  * apart goes back to the stash. A region's file may be changed by whoever holds its descriptor: nothing here reads or
- * writes such memory except through the kernel, which answers with an errno where an access would raise a signal. */
+ * writes such memory except through the kernel, which answers with an errno where an access would raise a signal.
+ *
+ * With a keep, every page is at all times in the kernel's pool or in a file that is kept: the stash, or a region, whose
+ * file is kept before its first page moves there and until its last one has left. The pin of a region is kept as long as
+ * the region is complete. So a kill at any instruction loses no page; at worst one that was on its way is in the pool. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -12,17 +16,22 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "daemon/source/huge.h"
 #include "daemon/source/hugepool.h"
 #include "daemon/source/hugetlb-options.h"
+#include "daemon/source/hugetlb-record.h"
+#include "daemon/source/kept.h"
 #include "daemon/source/numa.h"
 #include "daemon/source/pagemap.h"
 #include "daemon/source/pin.h"
 #include "daemon/source/sources.h"
 #include "daemon/source/stash.h"
 #include "daemon/source/worker.h"
+
+#define STOCK_NAME "hugetlb-stock"
 
 enum {
         HUGE_SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL,
@@ -34,7 +43,7 @@ struct source_backing {
         struct huge huge; /* for zeroing on the loop's thread */
         int fd;
         void *map;
-        uint64_t addr, size;
+        uint64_t id, addr, size;
         uint64_t filled; /* bytes from the start that have pages */
         int node;
         struct pin *pin;
@@ -49,19 +58,28 @@ struct hugetlb {
         bool pins;
         char about[128];
         struct source_worker *worker;
-        _Atomic uint64_t held; /* bytes in the stash and in regions */
+        struct record *record;
+        bool was_left; /* an earlier daemon had left something */
+        _Atomic uint64_t held;          /* bytes in the stash and in regions, kept ones included */
+        _Atomic uint64_t kept_bytes;    /* in kept regions that nobody has adopted */
+        _Atomic uint64_t unheard_bytes; /* in stock that was left and not told yet */
 
-        /* The worker's alone while it lives. */
+        /* The worker's alone from the first job on. */
         struct stash *stash;
         struct source_backing *backings;
-        uint64_t backed;         /* bytes in regions */
-        uint64_t raised_reserve; /* pages that the kernel's pool was enlarged by, for good */
-        uint64_t raised;         /* and for growth, until they are given back */
+        struct kept kept;
+        uint64_t backed; /* bytes in regions */
 };
 
 /* After every job: what describe() may know of the worker's books. */
 static void settle(struct hugetlb *hugetlb) {
-        atomic_store(&hugetlb->held, stash_count(hugetlb->stash) * hugetlb->huge.page_size + hugetlb->backed);
+        atomic_store(&hugetlb->held, stash_count(hugetlb->stash) * hugetlb->huge.page_size + hugetlb->backed +
+                                             atomic_load(&hugetlb->kept_bytes));
+}
+
+static void tell(struct hugetlb *hugetlb, struct source_job *job) {
+        stash_tell(hugetlb->stash, job);
+        atomic_store(&hugetlb->unheard_bytes, 0);
 }
 
 static uint64_t room(const struct hugetlb *hugetlb) {
@@ -77,9 +95,8 @@ static int hugetlb_grow(struct hugetlb *hugetlb, struct source_job *job) {
 
         wanted = wanted / page_size + (wanted % page_size && wanted < room(hugetlb));
         available = hugepool_available(&hugetlb->pool);
-        if (hugetlb->options.may_raise && available < wanted &&
-            hugepool_raise(&hugetlb->pool, wanted - available, job->node, &raised) == 0)
-                hugetlb->raised += raised;
+        if (hugetlb->options.may_raise && available < wanted)
+                record_raise(hugetlb->record, RECORD_GROWTH, wanted - available, job->node, &raised);
 
         numa_use_node(job->node, NUMA_PREFER);
         while (got < wanted && r == 0) {
@@ -88,7 +105,7 @@ static int hugetlb_grow(struct hugetlb *hugetlb, struct source_job *job) {
                         got++;
         }
         numa_use_node(-1, NUMA_PREFER);
-        stash_tell(hugetlb->stash, job);
+        tell(hugetlb, job);
         if (job->n_arrived > 0)
                 return 0;
         if (wanted == 0)
@@ -100,8 +117,14 @@ static int hugetlb_grow(struct hugetlb *hugetlb, struct source_job *job) {
                                  r < 0 && r != -ENOSPC ? strerror(-r) : "");
 }
 
+static void backing_unpin(struct hugetlb *hugetlb, struct source_backing *backing) {
+        pin_drop(backing->pin, &hugetlb->kept, backing->id);
+        backing->pin = pin_free(backing->pin);
+}
+
+/* What is kept of it stays so. */
 static void backing_free(struct hugetlb *hugetlb, struct source_backing *backing) {
-        pin_free(backing->pin);
+        pin_leave(backing->pin);
         if (backing->map)
                 munmap(backing->map, backing->size);
         if (backing->fd >= 0)
@@ -115,20 +138,37 @@ static void backing_free(struct hugetlb *hugetlb, struct source_backing *backing
         free(backing);
 }
 
-/* A region's file, still without pages. */
-static int backing_new(struct hugetlb *hugetlb, uint64_t addr, uint64_t size, struct source_backing **ret) {
+static void backing_link(struct hugetlb *hugetlb, struct source_backing *backing) {
+        backing->link = &hugetlb->backings;
+        backing->next = hugetlb->backings;
+        if (backing->next)
+                backing->next->link = &backing->next;
+        hugetlb->backings = backing;
+        hugetlb->backed += backing->size;
+}
+
+/* A region's file, still without pages, and kept. */
+static int backing_new(struct hugetlb *hugetlb, const struct source_job *job, struct source_backing **ret,
+                       struct failure *failure) {
         struct source_backing *backing;
+        const uint64_t size = job->size;
         int r;
 
         backing = calloc(1, sizeof(*backing));
         if (!backing)
                 return -ENOMEM;
-        *backing = (struct source_backing){ .huge = hugetlb->huge, .fd = -1, .addr = addr, .size = size, .node = -1 };
+        *backing = (struct source_backing){ .huge = hugetlb->huge, .fd = -1, .id = job->id, .addr = job->addr, .size = size,
+                                             .node = -1 };
         r = backing->fd = huge_make_file(&hugetlb->huge, "dmabroker-region", size);
         if (r >= 0)
                 r = fcntl(backing->fd, F_ADD_SEALS, HUGE_SEALS) < 0 ? -errno : 0;
         if (r == 0)
                 r = huge_map(backing->fd, size, &backing->map);
+        if (r == 0) {
+                r = kept_put(&hugetlb->kept, "region", backing->id, backing->fd);
+                if (r < 0)
+                        kept_fail(r, size, failure);
+        }
         if (r < 0) {
                 backing_free(hugetlb, backing);
                 return r;
@@ -219,21 +259,33 @@ static int move_run(struct hugetlb *hugetlb, struct source_backing *backing) {
         return r;
 }
 
+static int backing_pin(struct hugetlb *hugetlb, struct source_backing *backing, struct failure *failure) {
+        int r;
+
+        if (!hugetlb->pins)
+                return 0;
+        r = pin_new(backing->map, backing->size, hugetlb->huge.page_size, &backing->pin);
+        if (r < 0) {
+                failure_set_errno(failure, REASON_source_unavailable, -r,
+                                  "%" PRIu64 " bytes of huge pages cannot be pinned: %s", backing->size, strerror(-r));
+                return r;
+        }
+        r = pin_keep(backing->pin, &hugetlb->kept, backing->id);
+        if (r < 0) {
+                backing->pin = pin_free(backing->pin);
+                kept_fail(r, backing->size, failure);
+        }
+        return r;
+}
+
 static int fill_backing(struct hugetlb *hugetlb, struct source_backing *backing, struct failure *failure) {
         int r;
 
         r = move_run(hugetlb, backing);
+        if (r == 0)
+                r = backing_pin(hugetlb, backing, failure);
         if (r < 0)
                 return r;
-        if (hugetlb->pins) {
-                r = pin_new(backing->map, backing->size, hugetlb->huge.page_size, &backing->pin);
-                if (r < 0) {
-                        failure_set_errno(failure, REASON_source_unavailable, -r,
-                                          "%" PRIu64 " bytes of huge pages cannot be pinned: %s", backing->size,
-                                          strerror(-r));
-                        return r;
-                }
-        }
         /* Only now: what is pinned stays where it is found. */
         return backing_verify(backing, failure) < 0 ? -ESTALE : 0;
 }
@@ -243,13 +295,14 @@ static int carve_fail(struct hugetlb *hugetlb, struct source_job *job, struct so
         uint64_t offset;
 
         if (backing) {
-                backing->pin = pin_free(backing->pin);
+                backing_unpin(hugetlb, backing);
                 backing_empty(hugetlb, backing);
+                kept_drop(&hugetlb->kept, "region", backing->id);
                 backing_free(hugetlb, backing);
         }
         for (offset = 0; offset < job->size; offset += hugetlb->huge.page_size)
                 stash_untell(hugetlb->stash, job->addr + offset);
-        stash_tell(hugetlb->stash, job);
+        tell(hugetlb, job);
         if (r == -ESTALE || r == -ENOSPC || r == -ENOENT)
                 return failure_set_errno(&job->failure, REASON_source_unavailable, EAGAIN,
                                          "the run at 0x%" PRIx64 " broke apart: another user of huge pages took a page of it, "
@@ -267,20 +320,29 @@ static int hugetlb_carve(struct hugetlb *hugetlb, struct source_job *job) {
 
         r = check_run(hugetlb, job);
         if (r == 0)
-                r = backing_new(hugetlb, job->addr, job->size, &backing);
+                r = backing_new(hugetlb, job, &backing, &job->failure);
         if (r == 0)
                 r = fill_backing(hugetlb, backing, &job->failure);
         if (r < 0)
                 return carve_fail(hugetlb, job, backing, r);
-
-        backing->link = &hugetlb->backings;
-        backing->next = hugetlb->backings;
-        if (backing->next)
-                backing->next->link = &backing->next;
-        hugetlb->backings = backing;
-        hugetlb->backed += backing->size;
+        backing_link(hugetlb, backing);
         job->backing = backing;
         return 0;
+}
+
+/* Some pages of the file have not come back: a holder has faulted them into the holes meanwhile, or holds them in another
+ * way. Returns how many still have not. */
+static uint64_t rob(struct hugetlb *hugetlb, int fd, uint64_t size, uint64_t missing) {
+        int round;
+
+        for (round = 0; missing > 0 && round < RESTORE_ROUNDS; round++) {
+                huge_punch(&hugetlb->huge, fd, 0, size);
+                while (missing > 0 && stash_fill(hugetlb->stash, NULL) == 0)
+                        missing--;
+        }
+        /* What is there even so is not ours to count, but its holder should not keep it either. */
+        huge_punch(&hugetlb->huge, fd, 0, size);
+        return missing;
 }
 
 /* A page that somebody still holds (by a pin of his own, or in a pipe) does not reach the kernel's free list, so it cannot
@@ -290,23 +352,17 @@ static int hugetlb_restore(struct hugetlb *hugetlb, struct source_job *job) {
         struct source_backing *backing = job->backing;
         const uint64_t n_pages = backing->size / hugetlb->huge.page_size;
         uint64_t missing;
-        int round;
 
         job->backing = NULL;
-        backing->pin = pin_free(backing->pin);
+        backing_unpin(hugetlb, backing);
         missing = n_pages - backing_empty(hugetlb, backing);
-        for (round = 0; missing > 0 && round < RESTORE_ROUNDS; round++) {
-                huge_punch(&hugetlb->huge, backing->fd, 0, backing->size);
-                while (missing > 0 && stash_fill(hugetlb->stash, NULL) == 0)
-                        missing--;
-        }
-        /* What a holder faulted into the holes meanwhile is not ours to count, but it should not keep it either. */
-        huge_punch(&hugetlb->huge, backing->fd, 0, backing->size);
-        stash_tell(hugetlb->stash, job);
+        missing = rob(hugetlb, backing->fd, backing->size, missing);
+        tell(hugetlb, job);
         if (missing > 0)
                 failure_set(&job->failure, REASON_busy,
                             "%" PRIu64 " of the %" PRIu64 " pages of the region at 0x%" PRIx64 " did not come back: somebody "
                             "still holds them", missing, n_pages, backing->addr);
+        kept_drop(&hugetlb->kept, "region", backing->id);
         backing_free(hugetlb, backing);
         return missing > 0 ? -EBUSY : 0;
 }
@@ -327,11 +383,8 @@ static int hugetlb_shrink(struct hugetlb *hugetlb, struct source_job *job) {
                                       "the page at 0x%" PRIx64 " cannot be given back: %s", job->addr + offset,
                                       strerror(-error));
         }
-        if (given > hugetlb->raised)
-                given = hugetlb->raised;
-        if (given > 0 && hugepool_lower(&hugetlb->pool, given) == 0)
-                hugetlb->raised -= given;
-        stash_tell(hugetlb->stash, job);
+        record_lower(hugetlb->record, RECORD_GROWTH, given);
+        tell(hugetlb, job);
         return r;
 }
 
@@ -353,6 +406,132 @@ static int hugetlb_zero(struct source_job *job) {
                 failure_set_errno(&job->failure, REASON_source_unavailable, -r,
                                   "%" PRIu64 " bytes of the region at 0x%" PRIx64 " cannot be zeroed: %s", job->size,
                                   job->backing->addr, strerror(-r));
+        return r;
+}
+
+/* ---- what an earlier daemon has left ---- */
+
+static void forget_pin(const struct kept *kept, uint64_t id) {
+        struct pin *pin;
+
+        if (pin_take(kept, id, &pin) < 0)
+                return;
+        pin_drop(pin, kept, id);
+        pin_free(pin);
+}
+
+/* A pin of another number of pages is one that was not finished, or not forgotten, when the daemon was killed. */
+static int take_pin(const struct kept *kept, uint64_t id, uint64_t n_pages, struct pin **ret) {
+        struct pin *pin;
+        int r;
+
+        r = pin_take(kept, id, &pin);
+        if (r == 0 && pin_pages(pin) != n_pages) {
+                pin_drop(pin, kept, id);
+                pin_free(pin);
+                r = -ENOENT;
+        }
+        if (r == 0)
+                *ret = pin;
+        return r;
+}
+
+/* Only pages that are there count: the region may have been half carved, or half restored. */
+static uint64_t reclaim_pages(struct hugetlb *hugetlb, int fd) {
+        const uint64_t page_size = hugetlb->huge.page_size;
+        uint64_t wanted = 0, left = 0, before, got = 0;
+        off_t offset = lseek(fd, 0, SEEK_END);
+
+        huge_count(&hugetlb->huge, fd, &wanted);
+        left = wanted;
+        while (offset > 0 && left > 0) {
+                offset -= (off_t)page_size;
+                before = left;
+                if (huge_punch(&hugetlb->huge, fd, (uint64_t)offset, page_size) == 0 &&
+                    huge_count(&hugetlb->huge, fd, &left) == 0 && left < before &&
+                    stash_fill(hugetlb->stash, NULL) == 0)
+                        got++;
+        }
+        return rob(hugetlb, fd, (uint64_t)lseek(fd, 0, SEEK_END), wanted > got ? wanted - got : 0);
+}
+
+static int hugetlb_reclaim(struct hugetlb *hugetlb, struct source_job *job) {
+        struct kept *kept = &hugetlb->kept;
+        uint64_t missing = 0;
+        size_t i;
+
+        for (i = 0; i < kept->n; i++) {
+                if (kept->regions[i].fd < 0)
+                        continue;
+                forget_pin(kept, kept->regions[i].id);
+                missing += reclaim_pages(hugetlb, kept->regions[i].fd);
+        }
+        kept_deinit(kept, true);
+        atomic_store(&hugetlb->kept_bytes, 0);
+        tell(hugetlb, job);
+        if (missing > 0)
+                return failure_set(&job->failure, REASON_busy,
+                                   "%" PRIu64 " huge pages of regions that an earlier daemon had left did not come back: "
+                                   "somebody still holds them", missing);
+        return 0;
+}
+
+/* That the file is what the books say, but for its pages. */
+static int check_file(const struct kept_region *region, uint64_t size) {
+        struct stat st;
+        int seals = fcntl(region->fd, F_GET_SEALS);
+
+        return seals >= 0 && (seals & HUGE_SEALS) == HUGE_SEALS && fstat(region->fd, &st) == 0 &&
+                               (uint64_t)st.st_size == size
+                       ? 0
+                       : -EINVAL;
+}
+
+/* Holes that holders have made get pages here, which are then found in the wrong place. */
+static int adopt_pages(struct hugetlb *hugetlb, struct source_backing *backing, struct failure *failure) {
+        const uint64_t page_size = hugetlb->huge.page_size;
+        uint64_t offset;
+        int r;
+
+        r = take_pin(&hugetlb->kept, backing->id, backing->size / page_size, &backing->pin);
+        for (offset = 0; offset < backing->size; offset += page_size)
+                huge_touch((char *)backing->map + offset);
+        if (r < 0 && backing_pin(hugetlb, backing, failure) < 0)
+                return -EUCLEAN;
+        return backing_verify(backing, failure);
+}
+
+static int hugetlb_adopt(struct source *source, uint64_t id, uint64_t addr, uint64_t size, int node,
+                         struct source_backing **ret, struct failure *failure) {
+        struct hugetlb *hugetlb = (struct hugetlb *)source;
+        struct kept_region *region = kept_find(&hugetlb->kept, id);
+        struct source_backing *backing;
+        int r;
+
+        if (!region)
+                return failure_set_errno(failure, REASON_source_unavailable, ENOENT,
+                                         "nothing is kept of the region at 0x%" PRIx64, addr);
+        if (check_file(region, size) < 0)
+                return failure_set_errno(failure, REASON_source_unavailable, EINVAL,
+                                         "what is kept for the region at 0x%" PRIx64 " is no file of %" PRIu64 " bytes that "
+                                         "cannot change its size", addr, size);
+        backing = calloc(1, sizeof(*backing));
+        if (!backing)
+                return failure_set(failure, REASON_no_memory, "there is no memory to go on with a region");
+        *backing = (struct source_backing){ .huge = hugetlb->huge, .fd = region->fd, .id = id, .addr = addr, .size = size,
+                                            .filled = size, .node = node };
+        r = huge_map(backing->fd, size, &backing->map);
+        if (r < 0) {
+                free(backing);
+                return failure_set_errno(failure, REASON_source_unavailable, -r,
+                                         "the region at 0x%" PRIx64 " cannot be mapped: %s", addr, strerror(-r));
+        }
+        region->fd = -1;
+        atomic_fetch_sub(&hugetlb->kept_bytes, region->bytes);
+        backing_link(hugetlb, backing);
+        r = adopt_pages(hugetlb, backing, failure);
+        settle(hugetlb);
+        *ret = backing;
         return r;
 }
 
@@ -379,6 +558,8 @@ static void hugetlb_work(struct source *source, struct source_job *job) {
                 job->status = hugetlb_zero(job);
                 break;
         case SOURCE_RECLAIM:
+                job->status = hugetlb_reclaim(hugetlb, job);
+                break;
         case SOURCE_JOB_KINDS:
         default:
                 job->status = failure_set(&job->failure, REASON_unsupported, "source hugetlb knows no job of kind %d",
@@ -387,27 +568,57 @@ static void hugetlb_work(struct source *source, struct source_job *job) {
         settle(hugetlb);
 }
 
-/* Give the kernel's pool the size back that it had. */
-static void lower_all(struct hugetlb *hugetlb) {
-        if (hugetlb->raised + hugetlb->raised_reserve > 0)
-                hugepool_lower(&hugetlb->pool, hugetlb->raised + hugetlb->raised_reserve);
+/* Everything goes back to the kernel but what holders still have, and its pool gets the size back that it had. Whatever
+ * is held no more was given back before, and the record goes last. */
+static void give_back(struct hugetlb *hugetlb) {
+        struct kept *kept = &hugetlb->kept;
+        struct source_backing *backing;
+        size_t i;
+
+        for (backing = hugetlb->backings; backing; backing = backing->next) {
+                backing_unpin(hugetlb, backing);
+                kept_drop(kept, "region", backing->id);
+        }
+        for (i = 0; i < kept->n; i++)
+                if (kept->regions[i].fd >= 0)
+                        forget_pin(kept, kept->regions[i].id);
+        kept_deinit(kept, true);
+        if (hugetlb->stash) {
+                stash_empty(hugetlb->stash);
+                keep_drop(kept->keep, STOCK_NAME);
+        }
 }
 
-static void hugetlb_close(struct source *source) {
-        struct hugetlb *hugetlb = (struct hugetlb *)source;
-
+static void hugetlb_end(struct hugetlb *hugetlb, bool drop) {
         if (!hugetlb)
                 return;
         source_worker_free(hugetlb->worker);
+        if (drop)
+                give_back(hugetlb);
         while (hugetlb->backings)
                 backing_free(hugetlb, hugetlb->backings);
+        kept_deinit(&hugetlb->kept, false);
         stash_free(hugetlb->stash);
-        lower_all(hugetlb);
+        if (drop && hugetlb->record) {
+                record_lower(hugetlb->record, RECORD_GROWTH, UINT64_MAX);
+                record_lower(hugetlb->record, RECORD_RESERVE, UINT64_MAX);
+        }
+        record_close(hugetlb->record, drop);
         if (hugetlb->huge.pagemap_fd >= 0)
                 close(hugetlb->huge.pagemap_fd);
         if (hugetlb->huge.zero_fd >= 0)
                 close(hugetlb->huge.zero_fd);
         free(hugetlb);
+}
+
+static void hugetlb_close(struct source *source) {
+        hugetlb_end((struct hugetlb *)source, true);
+}
+
+static void hugetlb_leave(struct source *source) {
+        struct hugetlb *hugetlb = (struct hugetlb *)source;
+
+        hugetlb_end(hugetlb, hugetlb && !hugetlb->kept.keep);
 }
 
 static int open_pool(struct hugetlb *hugetlb, struct failure *failure) {
@@ -447,45 +658,114 @@ static int open_pagemap(struct hugetlb *hugetlb, struct failure *failure) {
 
 /* See that as many pages are free as the reserve needs; the GROW that takes them comes later. */
 static int open_reserve(struct hugetlb *hugetlb, struct failure *failure) {
-        const uint64_t needed = hugetlb->options.reserve / hugetlb->huge.page_size;
+        const uint64_t there = atomic_load(&hugetlb->held) / hugetlb->huge.page_size;
+        uint64_t needed = hugetlb->options.reserve / hugetlb->huge.page_size;
         uint64_t available = hugepool_available(&hugetlb->pool), got = 0;
         char size[32];
         int r = 0;
 
+        needed = needed > there ? needed - there : 0;
         hugetlb_size_text(hugetlb->huge.page_size, size);
         /* Trying what cannot be would squeeze everybody else's memory for nothing. */
         if (available < needed && needed - available <= hugepool_possible(&hugetlb->pool))
-                r = hugepool_raise(&hugetlb->pool, needed - available, -1, &got);
-        hugetlb->raised_reserve = got;
+                r = record_raise(hugetlb->record, RECORD_RESERVE, needed - available, -1, &got);
         if (r < 0)
                 return failure_set_errno(failure, REASON_source_unavailable, -r,
                                          "reserve needs %" PRIu64 " huge pages of %s, %" PRIu64 " are free, and more cannot be "
                                          "asked for (%s): run as root, or have them reserved at boot", needed, size, available,
                                          strerror(-r));
-        if (available + got < needed)
+        if (available + got < needed) {
+                record_lower(hugetlb->record, RECORD_RESERVE, got);
                 return failure_set(failure, REASON_no_memory,
                                    "reserve needs %" PRIu64 " huge pages of %s, %" PRIu64 " were free and the kernel made only "
                                    "%" PRIu64 " more: lower reserve, or have them reserved at boot (hugepagesz=, hugepages=)",
                                    needed, size, available, got);
-        if (available + got == 0 && !hugetlb->options.may_raise)
+        }
+        if (there + available + got == 0 && !hugetlb->options.may_raise)
                 return failure_set(failure, REASON_no_memory,
                                    "no huge page of %s is free: echo 64 > /proc/sys/vm/nr_hugepages, or set reserve = 128M in "
                                    "[source hugetlb]", size);
         return 0;
 }
 
-static int open_stash(struct hugetlb *hugetlb, struct failure *failure) {
+/* How many slots: for all that the limit, or the machine, allows, and for what a stash that was left has already. */
+static size_t count_slots(const struct hugetlb *hugetlb, int stock_fd) {
         uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE), most;
-        int r;
+        struct stat st;
 
         most = hugetlb->options.limit < memory ? hugetlb->options.limit : memory;
-        r = stash_new(&hugetlb->huge, most / hugetlb->huge.page_size, &hugetlb->stash);
-        if (r == 0)
-                r = source_worker_new("source-hugetlb", hugetlb_work, &hugetlb->base, &hugetlb->worker);
+        if (stock_fd >= 0 && fstat(stock_fd, &st) == 0 && (uint64_t)st.st_size > most)
+                most = (uint64_t)st.st_size;
+        return most / hugetlb->huge.page_size;
+}
+
+static int open_kept(struct hugetlb *hugetlb, struct keep *keep) {
+        struct kept_region *region;
+        uint64_t pages;
+        size_t i;
+        int r;
+
+        r = kept_init(keep, "hugetlb", &hugetlb->kept);
+        for (i = 0; i < hugetlb->kept.n; i++) {
+                region = &hugetlb->kept.regions[i];
+                pages = 0;
+                huge_count(&hugetlb->huge, region->fd, &pages);
+                region->bytes = pages * hugetlb->huge.page_size;
+                atomic_fetch_add(&hugetlb->kept_bytes, region->bytes);
+        }
+        return r;
+}
+
+/* stock_fd: of the stash that was left, or -1; taken over. */
+static int open_stash(struct hugetlb *hugetlb, size_t n_slots, int stock_fd) {
+        struct keep *keep = hugetlb->kept.keep;
+        int r;
+
+        r = stash_new(&hugetlb->huge, n_slots, record_marks(hugetlb->record), stock_fd, &hugetlb->stash);
+        if (r == 0 && stock_fd < 0)
+                r = keep_put(keep, STOCK_NAME, stash_fd(hugetlb->stash));
         if (r < 0)
-                return failure_set_errno(failure, REASON_source_unavailable, -r, "source hugetlb cannot start: %s",
-                                         strerror(-r));
+                return r;
+        atomic_store(&hugetlb->unheard_bytes, stash_count(hugetlb->stash) * hugetlb->huge.page_size);
+        settle(hugetlb);
         return 0;
+}
+
+/* What was left, or the beginning of it. The record is kept before the stash, and held no more after it. */
+static int open_left(struct hugetlb *hugetlb, struct keep *keep, struct failure *failure) {
+        bool is_recorded = false;
+        int stock_fd = -1, r;
+        size_t n_slots;
+
+        hugetlb->was_left = keep_take(keep, STOCK_NAME, &stock_fd) == 0;
+        n_slots = count_slots(hugetlb, stock_fd);
+        r = record_open(keep, &hugetlb->pool, n_slots, &hugetlb->record, &is_recorded, failure);
+        hugetlb->was_left |= is_recorded;
+        if (r < 0 || (stock_fd >= 0 && !is_recorded)) {
+                if (stock_fd >= 0)
+                        close(stock_fd);
+                return r < 0 ? r
+                             : failure_set_errno(failure, REASON_source_unavailable, EIO,
+                                                 "huge pages are kept, but not the record of them: wait until they are "
+                                                 "not kept any longer");
+        }
+        r = open_stash(hugetlb, n_slots, stock_fd);
+        if (r >= 0)
+                r = open_kept(hugetlb, keep);
+        hugetlb->was_left |= hugetlb->kept.n > 0;
+        settle(hugetlb);
+        return r >= 0 ? 0
+                      : failure_set_errno(failure, REASON_source_unavailable, -r, "source hugetlb cannot start: %s",
+                                          strerror(-r));
+}
+
+static int open_worker(struct hugetlb *hugetlb, struct failure *failure) {
+        int r;
+
+        r = source_worker_new("source-hugetlb", hugetlb_work, &hugetlb->base, &hugetlb->worker);
+        return r < 0 ? failure_set_errno(failure, REASON_source_unavailable, -r, "source hugetlb cannot start: %s",
+                                         strerror(-r))
+                     : 0;
 }
 
 static void open_pin(struct hugetlb *hugetlb) {
@@ -512,6 +792,7 @@ static int hugetlb_open(const struct source_option *options, size_t n_options, s
                 return failure_set(failure, REASON_no_memory, "there is no memory to open source hugetlb");
         hugetlb->base.ops = &source_hugetlb_ops;
         hugetlb->huge.pagemap_fd = hugetlb->huge.zero_fd = -1;
+        hugetlb->kept.keep = keep;
         r = hugetlb_read_options(options, n_options, &hugetlb->options, failure);
         if (r < 0)
                 goto fail;
@@ -523,17 +804,20 @@ static int hugetlb_open(const struct source_option *options, size_t n_options, s
         if (r < 0)
                 goto fail;
         open_pin(hugetlb);
+        r = open_left(hugetlb, keep, failure);
+        if (r < 0)
+                goto fail;
         r = open_reserve(hugetlb, failure);
         if (r < 0)
                 goto fail;
-        r = open_stash(hugetlb, failure);
+        r = open_worker(hugetlb, failure);
         if (r < 0)
                 goto fail;
         *ret = &hugetlb->base;
         return 0;
 
 fail:
-        hugetlb_close(&hugetlb->base);
+        hugetlb_end(hugetlb, !hugetlb->was_left);
         return r;
 }
 
@@ -552,6 +836,7 @@ static void hugetlb_describe(struct source *source, struct source_info *ret) {
                 .reserve = hugetlb->options.reserve,
                 .idle_ms = hugetlb->options.idle_ms,
                 .available = available,
+                .kept = atomic_load(&hugetlb->kept_bytes) + atomic_load(&hugetlb->unheard_bytes),
         };
 }
 
@@ -587,4 +872,6 @@ const struct source_ops source_hugetlb_ops = {
         .wait = hugetlb_wait,
         .backing_fd = hugetlb_backing_fd,
         .backing_zero = hugetlb_backing_zero,
+        .adopt = hugetlb_adopt,
+        .leave = hugetlb_leave,
 };

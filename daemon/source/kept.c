@@ -77,7 +77,7 @@ int kept_put(const struct kept *kept, const char *what, uint64_t id, int fd) {
         int r;
 
         r = keep_put(kept->keep, kept_name(kept->source, what, id, name), fd);
-        return r < 0 ? r : 0;
+        return r == -ENOSPC ? -EMFILE : r < 0 ? r : 0;
 }
 
 void kept_drop(const struct kept *kept, const char *what, uint64_t id) {
@@ -89,5 +89,6 @@ void kept_drop(const struct kept *kept, const char *what, uint64_t id) {
 int kept_fail(int r, uint64_t size, struct failure *failure) {
         return failure_set_errno(failure, REASON_source_unavailable, -r,
                                  "a region of %" PRIu64 " bytes cannot be kept beyond the daemon's end: %s", size,
-                                 r == -ENOSPC ? "the service manager's store is full (FileDescriptorStoreMax=)" : strerror(-r));
+                                 r == -EMFILE ? "whoever keeps it can hold no more descriptors (LimitNOFILE=, FileDescriptorStoreMax=)"
+                                               : strerror(-r));
 }

@@ -12,6 +12,7 @@
 struct kept_region {
         uint64_t id;
         int fd; /* -1: adopted */
+        uint64_t bytes; /* the source's own */
 };
 
 struct kept {
@@ -34,7 +35,8 @@ void kept_deinit(struct kept *kept, bool drop);
 struct kept_region *kept_find(const struct kept *kept, uint64_t id);
 
 /* Hold the file of a region that is made now, fd, as `what` of this id; or hold it no more. As keep_put() and
- * keep_drop(), but 0 instead of 1: that nothing is held any more has been told, and the daemon goes on without. */
+ * keep_drop(), but 0 instead of 1: that nothing is held any more has been told, and the daemon goes on without; and -EMFILE
+ * instead of -ENOSPC, which sources know as another thing. */
 int kept_put(const struct kept *kept, const char *what, uint64_t id, int fd);
 void kept_drop(const struct kept *kept, const char *what, uint64_t id);
 

@@ -7,6 +7,7 @@ libsource_la_SOURCES = \
 	daemon/source/hugepool.c daemon/source/hugepool.h \
 	daemon/source/hugetlb.c \
 	daemon/source/hugetlb-options.c daemon/source/hugetlb-options.h \
+	daemon/source/hugetlb-record.c daemon/source/hugetlb-record.h \
 	daemon/source/keep.c daemon/source/keep.h \
 	daemon/source/keep-store.c daemon/source/keep-store.h \
 	daemon/source/kept.c daemon/source/kept.h \

@@ -463,7 +463,7 @@ static int sim_adopt(struct source *source, uint64_t id, uint64_t addr, uint64_t
                 return r == -EINVAL ? r : failure_set(failure, REASON_no_memory, "there is no memory for a region");
         }
         region->fd = -1;
-        atomic_fetch_sub(&sim->kept_bytes, size);
+        atomic_fetch_sub(&sim->kept_bytes, region->bytes);
         backing_link(sim, backing);
         atomic_fetch_add(&sim->held, size);
         *ret = backing;
@@ -530,9 +530,10 @@ static int open_kept(struct sim *sim, struct keep *keep) {
         int r;
 
         r = kept_init(keep, "sim", &sim->kept);
-        for (i = 0; i < sim->kept.n; i++)
-                if (fstat(sim->kept.regions[i].fd, &st) == 0)
-                        atomic_fetch_add(&sim->kept_bytes, (uint64_t)st.st_size);
+        for (i = 0; i < sim->kept.n; i++) {
+                sim->kept.regions[i].bytes = fstat(sim->kept.regions[i].fd, &st) == 0 ? (uint64_t)st.st_size : 0;
+                atomic_fetch_add(&sim->kept_bytes, sim->kept.regions[i].bytes);
+        }
         return r;
 }
 

@@ -26,7 +26,13 @@ struct stash {
         size_t n_untold;
         uint32_t *index; /* slot + 1 by address, open addressing; 0: nothing */
         unsigned index_bits;
+        unsigned char *marks; /* borrowed */
 };
+
+/* Not to be moved across system calls, after any of which the process may be no more. */
+static void mark(struct stash *stash, uint32_t slot, bool may_have_page) {
+        __atomic_store_n(&stash->marks[slot], may_have_page, __ATOMIC_SEQ_CST);
+}
 
 static void *at_slot(const struct stash *stash, uint32_t number) {
         return (char *)stash->map + number * stash->huge.page_size;
@@ -120,42 +126,102 @@ static int recheck(struct stash *stash, uint32_t number, uint64_t *ret_now) {
         return -ESTALE;
 }
 
-int stash_new(const struct huge *huge, size_t n_slots, struct stash **ret) {
-        struct stash *stash;
-        size_t i;
-        int r = -ENOMEM;
+/* The pages of a stash that was left, which may have moved meanwhile. A slot that was being filled or emptied may turn out
+ * to have none: touching it then brings one. */
+static void find_pages(struct stash *stash) {
+        uint64_t addr;
+        uint32_t slot;
+        void *at;
+        int r;
 
-        if (n_slots == 0 || n_slots > UINT32_MAX / 2 || n_slots > INT64_MAX / huge->page_size)
-                return -EINVAL;
-        stash = calloc(1, sizeof(*stash));
-        if (!stash)
-                return -ENOMEM;
-        stash->huge = *huge;
-        stash->fd = -1;
-        stash->n_slots = n_slots;
+        for (slot = 0; slot < stash->n_slots; slot++) {
+                if (!stash->marks[slot])
+                        continue;
+                at = at_slot(stash, slot);
+                r = huge_zero(&stash->huge, at, 1);
+                if (r == 0)
+                        r = pagemap_read(stash->huge.pagemap_fd, at, &addr);
+                if (r == 0) {
+                        enter(stash, slot, addr);
+                        stash->n_used++;
+                } else if (huge_punch(&stash->huge, stash->fd, slot * stash->huge.page_size, stash->huge.page_size) == 0) {
+                        mark(stash, slot, false);
+                }
+        }
+}
+
+/* Taken from the end: the lowest slot first. */
+static void list_empty(struct stash *stash) {
+        uint32_t slot, n = 0;
+
+        for (slot = (uint32_t)stash->n_slots; slot-- > 0;)
+                if (!stash->slots[slot].addr)
+                        stash->empty[n++] = slot;
+}
+
+static int stash_alloc(struct stash *stash) {
         stash->index_bits = 4;
-        while ((size_t)1 << stash->index_bits < 2 * n_slots)
+        while ((size_t)1 << stash->index_bits < 2 * stash->n_slots)
                 stash->index_bits++;
-        stash->slots = calloc(n_slots, sizeof(*stash->slots));
-        stash->empty = calloc(n_slots, sizeof(*stash->empty));
-        stash->untold = calloc(n_slots, sizeof(*stash->untold));
+        stash->slots = calloc(stash->n_slots, sizeof(*stash->slots));
+        stash->empty = calloc(stash->n_slots, sizeof(*stash->empty));
+        stash->untold = calloc(stash->n_slots, sizeof(*stash->untold));
         stash->index = calloc((size_t)1 << stash->index_bits, sizeof(*stash->index));
-        if (!stash->slots || !stash->empty || !stash->untold || !stash->index)
-                goto fail;
-        for (i = 0; i < n_slots; i++)
-                stash->empty[i] = (uint32_t)(n_slots - 1 - i); /* taken from the end: the lowest slot first */
+        return stash->slots && stash->empty && stash->untold && stash->index ? 0 : -ENOMEM;
+}
 
-        r = stash->fd = huge_make_file(huge, "dmabroker-stock", n_slots * huge->page_size);
-        if (r >= 0)
+static int open_file(struct stash *stash) {
+        const uint64_t size = stash->n_slots * stash->huge.page_size;
+
+        if (stash->fd >= 0)
+                return ftruncate(stash->fd, (off_t)size) < 0 ? -errno : 0;
+        memset(stash->marks, 0, stash->n_slots);
+        stash->fd = huge_make_file(&stash->huge, "dmabroker-stock", size);
+        return stash->fd < 0 ? stash->fd : 0;
+}
+
+int stash_new(const struct huge *huge, size_t n_slots, unsigned char *marks, int fd, struct stash **ret) {
+        struct stash *stash = NULL;
+        int r = -EINVAL;
+
+        if (n_slots > 0 && n_slots <= UINT32_MAX / 2 && n_slots <= INT64_MAX / huge->page_size) {
+                stash = calloc(1, sizeof(*stash));
+                r = stash ? 0 : -ENOMEM;
+        }
+        if (r < 0) {
+                if (fd >= 0)
+                        close(fd);
+                return r;
+        }
+        *stash = (struct stash){ .huge = *huge, .fd = fd, .n_slots = n_slots, .marks = marks };
+        r = stash_alloc(stash);
+        if (r == 0)
+                r = open_file(stash);
+        if (r == 0)
                 r = huge_map(stash->fd, n_slots * huge->page_size, &stash->map);
-        if (r < 0)
-                goto fail;
+        if (r < 0) {
+                stash_free(stash);
+                return r;
+        }
+        if (fd >= 0)
+                find_pages(stash);
+        list_empty(stash);
         *ret = stash;
         return 0;
+}
 
-fail:
-        stash_free(stash);
-        return r;
+void stash_empty(struct stash *stash) {
+        uint32_t slot;
+
+        while (stash->n_untold > 0)
+                stash->slots[stash->untold[--stash->n_untold]].untold = false;
+        for (slot = 0; slot < stash->n_slots; slot++)
+                if (stash->slots[slot].addr)
+                        stash_drop(stash, stash->slots[slot].addr);
+}
+
+int stash_fd(const struct stash *stash) {
+        return stash->fd;
 }
 
 struct stash *stash_free(struct stash *stash) {
@@ -192,9 +258,12 @@ int stash_fill(struct stash *stash, uint64_t *ret_addr) {
         if (stash->n_used == stash->n_slots)
                 return -ENOSPC;
         number = stash->empty[stash->n_slots - stash->n_used - 1];
+        mark(stash, number, true);
         r = huge_fill(&stash->huge, stash->fd, stash->map, number * stash->huge.page_size, &addr);
-        if (r < 0)
+        if (r < 0) {
+                mark(stash, number, false);
                 return r;
+        }
         stash->n_used++;
         enter(stash, number, addr);
         if (ret_addr)
@@ -211,6 +280,7 @@ int stash_drop(struct stash *stash, uint64_t addr) {
                 r = huge_punch(&stash->huge, stash->fd, number * stash->huge.page_size, stash->huge.page_size);
         if (r < 0)
                 return r;
+        mark(stash, number, false);
         if (stash->slots[number].untold)
                 forget_untold(stash, number);
         index_remove(stash, addr);

@@ -15,10 +15,17 @@
 struct stash;
 
 /* A stash for up to n_slots pages; nothing it does later needs memory of its own. huge is copied, its descriptors stay
- * the caller's and must outlive the stash. -ENOMEM, -errno. */
-int stash_new(const struct huge *huge, size_t n_slots, struct stash **ret);
-/* Gives all pages back to the kernel. Returns NULL; NULL is fine. */
+ * the caller's and must outlive the stash. marks: n_slots bytes, the caller's, which must outlive the stash; a slot that
+ * may have a page, also when this process is killed now, is marked there. fd: -1, and no slot is marked; or the file of
+ * the stash that made the marks, which is taken over, also on failure: its pages are untold. -ENOMEM, -errno. */
+int stash_new(const struct huge *huge, size_t n_slots, unsigned char *marks, int fd, struct stash **ret);
+/* Forgets the stash; its pages go back to the kernel unless its file is held elsewhere. Returns NULL; NULL is fine. */
 struct stash *stash_free(struct stash *stash);
+/* Gives all pages back to the kernel. */
+void stash_empty(struct stash *stash);
+
+/* Its file, to be held elsewhere: borrowed. */
+int stash_fd(const struct stash *stash);
 
 /* Get one page from the kernel, untold. -ENOSPC: the kernel has none, or all slots are full. ret_addr may be NULL. */
 int stash_fill(struct stash *stash, uint64_t *ret_addr);

@@ -27,6 +27,12 @@ tests_unit_source_hugetlb_test_SOURCES = tests/unit/source-hugetlb-test.c
 tests_unit_source_hugetlb_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_source_hugetlb_test_LDADD = libtest.la libsource.la libcore.la $(CMOCKA_LIBS)
 
+check_PROGRAMS += tests/unit/source-hugetlb-keep-test
+TESTS += tests/unit/source-hugetlb-keep-test
+tests_unit_source_hugetlb_keep_test_SOURCES = tests/unit/source-hugetlb-keep-test.c $(keep_fixture)
+tests_unit_source_hugetlb_keep_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_source_hugetlb_keep_test_LDADD = libtest.la libsource.la libcore.la $(CMOCKA_LIBS)
+
 check_PROGRAMS += tests/unit/source-mark-test
 TESTS += tests/unit/source-mark-test
 tests_unit_source_mark_test_SOURCES = tests/unit/source-mark-test.c

@@ -194,10 +194,11 @@ static void core_settle(struct core *core) {
 
 static struct stash *stash_make(void) {
         static const struct huge huge = { .page_size = PAGE, .pagemap_fd = -1, .zero_fd = -1 };
+        static unsigned char marks[N_SLOTS];
         struct stash *stash;
 
         kernel_reset();
-        assert_int_equal(stash_new(&huge, N_SLOTS, &stash), 0);
+        assert_int_equal(stash_new(&huge, N_SLOTS, marks, -1, &stash), 0);
         return stash;
 }
 
