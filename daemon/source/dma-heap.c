@@ -7,7 +7,11 @@
  * A region's file is the dma-buf. Its size is fixed, and its holder cannot take pages out of it: no access to the
  * daemon's own mapping can raise a signal, so that the daemon may simply write to it. But nobody can take it away from its
  * holder either: memory whose holder has not closed it yet when its region ends stays allocated in the kernel, and goes
- * back to CMA when he does. */
+ * back to CMA when he does.
+ *
+ * A dma-buf that is kept beyond the daemon's end stays where it is. Its address is the one that the books say, since it was
+ * proven when the buffer was made, and the marks for a new search would destroy what its holder has there; but that
+ * physical memory shows there what the buffer holds is looked at again. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -21,6 +25,7 @@
 #include <unistd.h>
 
 #include "daemon/source/cma.h"
+#include "daemon/source/kept.h"
 #include "daemon/source/layout.h"
 #include "daemon/source/mark.h"
 #include "daemon/source/option.h"
@@ -49,7 +54,7 @@ struct dma_heap_options {
 struct source_backing {
         int fd;
         char *map;
-        uint64_t addr, size;
+        uint64_t id, addr, size;
         struct source_backing *next, **link; /* in struct dma_heap */
 };
 
@@ -60,9 +65,12 @@ struct dma_heap {
         int fd;
         char about[160];
         struct source_worker *worker;
-        _Atomic uint64_t held;
+        _Atomic uint64_t held;       /* in regions, kept ones included */
+        _Atomic uint64_t kept_bytes; /* in kept regions that nobody has adopted */
 
-        struct source_backing *backings; /* the worker's alone while it lives */
+        /* The worker's alone from the first job on. */
+        struct source_backing *backings;
+        struct kept kept;
 };
 
 /* ---- options ---- */
@@ -142,6 +150,16 @@ static uint64_t room(const struct dma_heap *heap) {
         return heap->options.limit > held ? heap->options.limit - held : 0;
 }
 
+static void backing_link(struct dma_heap *heap, struct source_backing *backing) {
+        backing->link = &heap->backings;
+        backing->next = heap->backings;
+        if (backing->next)
+                backing->next->link = &backing->next;
+        heap->backings = backing;
+        atomic_fetch_add(&heap->held, backing->size);
+}
+
+/* What is kept of it stays so. */
 static void backing_free(struct dma_heap *heap, struct source_backing *backing) {
         if (backing->map)
                 munmap(backing->map, backing->size);
@@ -169,6 +187,17 @@ static int heap_alloc(const struct dma_heap *heap, uint64_t size) {
         }
 }
 
+static int backing_map(struct source_backing *backing) {
+        void *map = mmap(NULL, backing->size, PROT_READ | PROT_WRITE, MAP_SHARED, backing->fd, 0);
+
+        if (map == MAP_FAILED)
+                return -errno;
+        /* A keeper that is forked later would hold the memory for ever. */
+        madvise(map, backing->size, MADV_DONTFORK);
+        backing->map = map;
+        return 0;
+}
+
 static int backing_new(const struct dma_heap *heap, uint64_t size, struct source_backing **ret) {
         struct source_backing *backing;
         int r;
@@ -184,11 +213,9 @@ static int backing_new(const struct dma_heap *heap, uint64_t size, struct source
                 r = -EIO;
                 goto fail_close;
         }
-        backing->map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, backing->fd, 0);
-        if (backing->map == MAP_FAILED) {
-                r = -errno;
+        r = backing_map(backing);
+        if (r < 0)
                 goto fail_close;
-        }
         *ret = backing;
         return 0;
 
@@ -266,17 +293,18 @@ static int dma_heap_carve(struct dma_heap *heap, struct source_job *job) {
         r = backing_new(heap, job->size, &backing);
         if (r < 0)
                 return fail_alloc(heap, job, r);
+        backing->id = job->id;
         r = locate(heap, backing, job->limit, &job->failure);
+        if (r == 0) {
+                r = kept_put(&heap->kept, "region", backing->id, backing->fd);
+                if (r < 0)
+                        kept_fail(r, job->size, &job->failure);
+        }
         if (r < 0) {
                 backing_free(heap, backing);
                 return r;
         }
-        backing->link = &heap->backings;
-        backing->next = heap->backings;
-        if (backing->next)
-                backing->next->link = &backing->next;
-        heap->backings = backing;
-        atomic_fetch_add(&heap->held, backing->size);
+        backing_link(heap, backing);
         job->backing = backing;
         job->addr = backing->addr;
         return 0;
@@ -307,6 +335,8 @@ static int dma_heap_restore(struct dma_heap *heap, struct source_job *job) {
         job->backing = NULL;
         munmap(backing->map, backing->size);
         backing->map = NULL;
+        /* First, since whoever keeps it is a holder too. */
+        kept_drop(&heap->kept, "region", backing->id);
         if (holders(backing->fd) > 0)
                 r = failure_set(&job->failure, REASON_busy,
                                 "the %" PRIu64 " bytes at 0x%" PRIx64 " go back to CMA when their holder closes them",
@@ -346,6 +376,77 @@ static int dma_heap_verify(const struct dma_heap *heap, struct source_job *job) 
         return r;
 }
 
+/* ---- what an earlier daemon has left ---- */
+
+static int dma_heap_reclaim(struct dma_heap *heap) {
+        kept_deinit(&heap->kept, true);
+        atomic_fetch_sub(&heap->held, atomic_exchange(&heap->kept_bytes, 0));
+        return 0;
+}
+
+static int adopt_verify(const struct dma_heap *heap, const struct source_backing *backing, struct failure *failure) {
+        struct physmem *physmem;
+        int r;
+
+        r = physmem_open(&physmem, failure);
+        if (r < 0)
+                return -EUCLEAN;
+        r = compare(heap, backing, physmem, failure);
+        physmem_close(physmem);
+        return r;
+}
+
+static int dma_heap_adopt(struct source *source, uint64_t id, uint64_t addr, uint64_t size, int node,
+                          struct source_backing **ret, struct failure *failure) {
+        struct dma_heap *heap = (struct dma_heap *)source;
+        struct kept_region *region = kept_find(&heap->kept, id);
+        struct source_backing *backing;
+        int r;
+
+        if (!region)
+                return failure_set_errno(failure, REASON_source_unavailable, ENOENT,
+                                         "nothing is kept of the region at 0x%" PRIx64, addr);
+        if (size == 0 || size % heap->page_size || addr % heap->page_size || region->bytes != size)
+                return failure_set_errno(failure, REASON_source_unavailable, EINVAL,
+                                         "what is kept for the region at 0x%" PRIx64 " has %" PRIu64 " bytes, and not %" PRIu64,
+                                         addr, region->bytes, size);
+        backing = calloc(1, sizeof(*backing));
+        if (!backing)
+                return failure_set(failure, REASON_no_memory, "there is no memory to go on with a region");
+        *backing = (struct source_backing){ .fd = region->fd, .id = id, .addr = addr, .size = size };
+        r = backing_map(backing);
+        if (r < 0) {
+                free(backing);
+                return failure_set_errno(failure, REASON_source_unavailable, -r,
+                                         "the region at 0x%" PRIx64 " cannot be mapped: %s", addr, strerror(-r));
+        }
+        region->fd = -1;
+        atomic_fetch_sub(&heap->kept_bytes, size);
+        atomic_fetch_sub(&heap->held, size);
+        backing_link(heap, backing);
+        *ret = backing;
+        return adopt_verify(heap, backing, failure);
+}
+
+static int open_kept(struct dma_heap *heap, struct keep *keep, struct failure *failure) {
+        struct kept_region *region;
+        off_t size;
+        size_t i;
+        int r;
+
+        r = kept_init(keep, "dma-heap", &heap->kept);
+        if (r < 0)
+                return failure_set(failure, REASON_no_memory, "there is no memory to open source dma-heap");
+        for (i = 0; i < heap->kept.n; i++) {
+                region = &heap->kept.regions[i];
+                size = lseek(region->fd, 0, SEEK_END);
+                region->bytes = size > 0 ? (uint64_t)size : 0;
+                atomic_fetch_add(&heap->kept_bytes, region->bytes);
+        }
+        atomic_store(&heap->held, atomic_load(&heap->kept_bytes));
+        return 0;
+}
+
 /* ---- the table ---- */
 
 static int dma_heap_backing_fd(struct source_backing *backing) {
@@ -376,9 +477,11 @@ static void dma_heap_work(struct source *source, struct source_job *job) {
         case SOURCE_ZERO:
                 job->status = dma_heap_backing_zero(job->backing, job->offset, job->size);
                 return;
+        case SOURCE_RECLAIM:
+                job->status = dma_heap_reclaim(heap);
+                return;
         case SOURCE_GROW:
         case SOURCE_SHRINK:
-        case SOURCE_RECLAIM:
         case SOURCE_JOB_KINDS:
                 break;
         }
@@ -386,17 +489,27 @@ static void dma_heap_work(struct source *source, struct source_job *job) {
                                   (int)job->kind);
 }
 
-static void dma_heap_close(struct source *source) {
-        struct dma_heap *heap = (struct dma_heap *)source;
-
+static void dma_heap_end(struct dma_heap *heap, bool drop) {
         if (!heap)
                 return;
         source_worker_free(heap->worker);
-        while (heap->backings)
+        while (heap->backings) {
+                if (drop)
+                        kept_drop(&heap->kept, "region", heap->backings->id);
                 backing_free(heap, heap->backings);
+        }
+        kept_deinit(&heap->kept, drop);
         if (heap->fd >= 0)
                 close(heap->fd);
         free(heap);
+}
+
+static void dma_heap_close(struct source *source) {
+        dma_heap_end((struct dma_heap *)source, true);
+}
+
+static void dma_heap_leave(struct source *source) {
+        dma_heap_end((struct dma_heap *)source, false);
 }
 
 /* Frame numbers of a paravirtual Xen guest, its control domain included, are not the machine's. */
@@ -497,6 +610,8 @@ static int dma_heap_open(const struct source_option *options, size_t n_options, 
                 r = open_limit(heap, failure);
         if (r == 0)
                 r = open_physmem(failure);
+        if (r == 0)
+                r = open_kept(heap, keep, failure);
         if (r == 0) {
                 r = source_worker_new("source-dma-heap", dma_heap_work, &heap->base, &heap->worker);
                 if (r < 0)
@@ -504,7 +619,7 @@ static int dma_heap_open(const struct source_option *options, size_t n_options, 
                                           strerror(-r));
         }
         if (r < 0) {
-                dma_heap_close(&heap->base);
+                dma_heap_end(heap, false);
                 return r;
         }
         *ret = &heap->base;
@@ -521,6 +636,7 @@ static void dma_heap_describe(struct source *source, struct source_info *ret) {
                 .grain = heap->page_size,
                 .limit = heap->options.limit,
                 .available = room(heap),
+                .kept = atomic_load(&heap->kept_bytes),
         };
 }
 
@@ -556,4 +672,6 @@ const struct source_ops source_dma_heap_ops = {
         .wait = dma_heap_wait,
         .backing_fd = dma_heap_backing_fd,
         .backing_zero = dma_heap_backing_zero,
+        .adopt = dma_heap_adopt,
+        .leave = dma_heap_leave,
 };
