@@ -89,6 +89,7 @@ void kept_drop(const struct kept *kept, const char *what, uint64_t id) {
 int kept_fail(int r, uint64_t size, struct failure *failure) {
         return failure_set_errno(failure, REASON_source_unavailable, -r,
                                  "a region of %" PRIu64 " bytes cannot be kept beyond the daemon's end: %s", size,
-                                 r == -EMFILE ? "whoever keeps it can hold no more descriptors (LimitNOFILE=, FileDescriptorStoreMax=)"
-                                               : strerror(-r));
+                                 r == -EMFILE ? "whoever keeps it can hold no more descriptors (LimitNOFILE=, "
+                                                "FileDescriptorStoreMax=)"
+                                              : strerror(-r));
 }
