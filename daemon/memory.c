@@ -9,6 +9,7 @@
 #include "daemon/iommu/none.h"
 #include "daemon/ledger.h"
 #include "daemon/log.h"
+#include "daemon/source/keep.h"
 #include "daemon/source/sources.h"
 
 struct feed {
@@ -125,13 +126,30 @@ static const struct config_source *find_source(const struct config *config, cons
         return NULL;
 }
 
-/* Nobody said which. */
+static int stop_visit(void *userdata, const char *name) {
+        return 1;
+}
+
+/* Whether an earlier daemon has left memory of this source that nobody has taken. */
+static bool is_kept(const struct memory *memory, const struct source_ops *ops) {
+        char prefix[KEEP_NAME_MAX];
+
+        snprintf(prefix, sizeof(prefix), "%s-", ops->name);
+        return keep_visit(memory->past.keep, prefix, stop_visit, NULL) > 0;
+}
+
+/* Nobody said which. Memory that somebody may use is not left alone for a simulation. */
 static int choose(struct memory *memory, const struct config *config, struct failure *failure) {
         const struct config_source *real = find_source(config, "hugetlb"), *sim = find_source(config, "sim");
+        bool must_be_real = real && is_kept(memory, real->ops);
         struct failure why = { 0 };
 
         if (real && open_source(memory, real, ", since nothing else is configured", &why) == 0)
                 return 0;
+        if (must_be_real) {
+                *failure = why;
+                return -why.error;
+        }
         if (real) {
                 snprintf(add_note(memory, real->ops, false)->why, sizeof(memory->source_notes[0].why),
                          "The source hugetlb does not serve: %s", why.sentence);
@@ -155,10 +173,34 @@ static int open_sources(struct memory *memory, const struct config *config, cons
         return r;
 }
 
+/* A source that serves no more, and of which the ledger knows nothing either, gives back what was kept of it; but not when
+ * the ledger may have forgotten some. */
+static void give_up_others(struct memory *memory, const struct config *config) {
+        struct broker_loaded loaded;
+
+        broker_loaded(memory->broker, &loaded);
+        for (size_t i = 0; i < config->n_sources; i++) {
+                const struct config_source *other = &config->sources[i];
+                struct failure why = { 0 };
+                struct source *source;
+
+                if (loaded.damaged || !is_kept(memory, other->ops))
+                        continue;
+                if (other->ops->open(other->options, other->n_options, memory->past.keep, &source, &why) < 0) {
+                        log_warning("memory of the source %s is kept from an earlier daemon, and cannot be given back: %s",
+                                    other->ops->name, why.sentence);
+                        continue;
+                }
+                other->ops->close(source);
+                log_warning("memory of the source %s was kept from an earlier daemon, but it does not serve any more: given back",
+                            other->ops->name);
+        }
+}
+
 /* ---- configuration ---- */
 
 /* What is left of the descriptors when every connection is there; a region takes two, its file and its pin. */
-static uint64_t regions_possible(const struct config *config) {
+static uint64_t files_possible(const struct config *config) {
         struct rlimit files;
         rlim_t others = config->connections + 128;
 
@@ -167,7 +209,15 @@ static uint64_t regions_possible(const struct config *config) {
         return (files.rlim_cur > others + files.rlim_cur / 8 ? files.rlim_cur - others : files.rlim_cur / 8) / 2;
 }
 
-static void fill_options(const struct config *config, struct broker_options *ret) {
+/* The keep has the same two to hold, and few others. */
+static uint64_t regions_possible(const struct config *config, const struct keep *keep) {
+        const uint64_t room = keep_room(keep), kept = room == UINT64_MAX ? UINT64_MAX : room > 16 ? (room - 16) / 2 : 0;
+        uint64_t possible = files_possible(config);
+
+        return possible < kept ? possible : kept;
+}
+
+static void fill_options(const struct memory *memory, const struct config *config, struct broker_options *ret) {
         broker_options_default(ret);
         ret->quota = config->quota;
         ret->region_idle_ms = config->region_idle_ms;
@@ -175,7 +225,7 @@ static void fill_options(const struct config *config, struct broker_options *ret
         ret->low_keep_percent = (unsigned)config->low_keep_percent;
         ret->emergency_permille = (unsigned)config->emergency_permille;
         ret->emergency_max = config->emergency_max;
-        ret->regions_max = regions_possible(config);
+        ret->regions_max = regions_possible(config, memory->past.keep);
 }
 
 static int define(struct memory *memory, const struct config *config) {
@@ -206,7 +256,7 @@ static const struct config_quota *find_quota(const struct config *config, const 
 void memory_reconfigure(struct memory *memory, const struct config *old, const struct config *new) {
         struct broker_options options;
 
-        fill_options(new, &options);
+        fill_options(memory, new, &options);
         broker_reconfigure(memory->broker, &options);
         for (size_t i = 0; i < old->n_quotas; i++)
                 if (!find_quota(new, old->quotas[i].owner))
@@ -222,7 +272,7 @@ static int broker_make(struct memory *memory, const struct config *config, struc
         struct broker_options options;
         int r;
 
-        fill_options(config, &options);
+        fill_options(memory, config, &options);
         options.now_ms = now_ms;
         options.userdata = memory->loop;
         options.translators = translators;
@@ -280,6 +330,8 @@ int memory_new(uv_loop_t *loop, const struct config *config, const char *names, 
                 r = open_sources(memory, config, names, failure);
         if (r == 0)
                 r = load(memory, failure);
+        if (r == 0)
+                give_up_others(memory, config);
         if (r == 0)
                 uv_prepare_start(&memory->prepare, on_prepare);
         /* Also on failure: its handles must be closed first. */

@@ -6,10 +6,13 @@
 
 #ifdef HAVE_SYSTEMD
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <systemd/sd-daemon.h>
 #include <time.h>
+
+#include "daemon/source/keep.h"
 
 void notify(const char *state) {
         sd_notify(0, state);
@@ -31,18 +34,32 @@ uint64_t notify_watchdog_ms(void) {
         return usec / 2000 ? usec / 2000 : 1;
 }
 
-int notify_take_socket(int *ret_fd, struct failure *failure) {
-        int n = sd_listen_fds(1);
+/* The manager passes sockets and what is in its store in one row; the latter is the keep's, which has taken it. */
+static int count_sockets(int *ret_first) {
+        char **names = NULL;
+        int n = sd_listen_fds_with_names(1, &names), sockets = 0, i;
 
-        if (n <= 0)
+        for (i = 0; i < n; i++) {
+                if (strncmp(names[i], KEEP_STORE_PREFIX, strlen(KEEP_STORE_PREFIX)) != 0 && sockets++ == 0)
+                        *ret_first = SD_LISTEN_FDS_START + i;
+                free(names[i]);
+        }
+        free(names);
+        return sockets;
+}
+
+int notify_take_socket(int *ret_fd, struct failure *failure) {
+        int first = -1, n = count_sockets(&first);
+
+        if (n == 0)
                 return 0;
         if (n > 1)
                 return failure_set(failure, REASON_bad_param,
                                    "the service manager passes %d sockets, but one is enough: correct dmabroker.socket", n);
-        if (sd_is_socket_unix(SD_LISTEN_FDS_START, SOCK_STREAM, 1, NULL, 0) <= 0)
+        if (sd_is_socket_unix(first, SOCK_STREAM, 1, NULL, 0) <= 0)
                 return failure_set(failure, REASON_bad_param, "what the service manager passes is no listening UNIX "
                                    "stream socket: correct dmabroker.socket");
-        *ret_fd = SD_LISTEN_FDS_START;
+        *ret_fd = first;
         return 1;
 }
 

@@ -12,7 +12,8 @@ void notify(const char *state);
 void notify_reloading(void);
 /* How often the watchdog wants to hear, in milliseconds; 0: never. */
 uint64_t notify_watchdog_ms(void);
-/* The one listening socket that was passed: 1 and *ret_fd, the caller's; 0: none; -errno with a sentence. */
+/* The one listening socket that was passed: 1 and *ret_fd, the caller's; 0: none; -errno with a sentence. After keep_open(),
+ * to which the other descriptors belong: nobody is told of any after this. */
 int notify_take_socket(int *ret_fd, struct failure *failure);
 
 #endif
