@@ -17,9 +17,9 @@ struct ledger_facts {
         uint64_t rows;       /* that were read */
 };
 
-/* Reads what is there. expected: there must be one; if there is none, that is damage. directory_fd is borrowed, and must outlive the ledger. Reasons: unsupported (another version, which
- * the sentence tells), source_unavailable (it cannot be read or made), no_memory. What is there is not changed on failure,
- * and neither before the first commit. */
+/* Reads what is there. expected: there must be one; if there is none, that is damage. directory_fd is borrowed, and must
+ * outlive the ledger. Reasons: unsupported (another version, which the sentence tells), source_unavailable (it cannot be read
+ * or made), no_memory. What is there is not changed on failure, and neither before the first commit. */
 int ledger_open(int directory_fd, bool expected, struct ledger **ret, struct failure *failure);
 /* The memory that it tells of is gone, whatever it says: as after a boot. Before anything is visited. */
 void ledger_forget_memory(struct ledger *ledger);

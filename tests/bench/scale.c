@@ -301,7 +301,8 @@ static void vanish(void) {
                 ;
         seconds = (double)(table_now() - start) / 1e9;
         table_print(&(struct table_row){ .id = "P13", .what = "a client's death until its mappings are revoked",
-                                         .peer_figure = NAN, .ours = seconds, .unit = "s", .target = "<= 1 s", .met = at_most(seconds, 1) });
+                                         .peer_figure = NAN, .ours = seconds, .unit = "s", .target = "<= 1 s",
+                                         .met = at_most(seconds, 1) });
 }
 
 int main(void) {
