@@ -346,15 +346,15 @@ int test_daemon_start(const struct test_daemon_options *options, struct test_dae
         return 0;
 }
 
-int test_daemon_stop(struct test_daemon *daemon) {
+static int stop(struct test_daemon *daemon, int signal_number) {
         int status, error;
 
         if (!daemon->pid)
                 return -ECHILD;
-        kill(daemon->pid, SIGTERM);
+        kill(daemon->pid, signal_number);
         error = reap(daemon, test_timeout_ms(), &status);
         if (error < 0) {
-                say(error, "dmabrokerd did not end after SIGTERM");
+                say(error, "dmabrokerd did not end after the signal");
                 test_daemon_kill(daemon);
                 show_log(daemon);
                 return error;
@@ -367,6 +367,10 @@ int test_daemon_stop(struct test_daemon *daemon) {
         return -EPROTO;
 }
 
+int test_daemon_stop(struct test_daemon *daemon) {
+        return stop(daemon, SIGTERM);
+}
+
 static int remove_entry(const char *path, const struct stat *status, int type, struct FTW *ftw) {
         remove(path);
         return 0;
@@ -377,14 +381,19 @@ int test_daemon_end(struct test_daemon *daemon) {
 
         if (!daemon)
                 return 0;
+        /* An interrupt leaves nothing behind. */
         if (daemon->pid)
-                error = test_daemon_stop(daemon);
+                error = stop(daemon, SIGINT);
         if (daemon->notify_fd >= 0)
                 close(daemon->notify_fd);
         if (daemon->directory[0])
                 nftw(daemon->directory, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
         free(daemon);
         return error;
+}
+
+void test_daemon_set_source(struct test_daemon *daemon, const char *source) {
+        daemon->options.source = source;
 }
 
 int test_daemon_signal(struct test_daemon *daemon, int signal_number) {

@@ -36,7 +36,8 @@ int test_daemon_stop(struct test_daemon *daemon);
 /* SIGKILL and wait. */
 int test_daemon_kill(struct test_daemon *daemon);
 
-/* Stop it if it runs, remove its directory, free everything. The result is that of test_daemon_stop(). NULL is fine. */
+/* End it for good if it runs (SIGINT), remove its directory, free everything. The result is as that of test_daemon_stop().
+ * NULL is fine. */
 int test_daemon_end(struct test_daemon *daemon);
 
 /* Wait until it ends by itself. ret_status is as from waitpid(). */
@@ -45,6 +46,8 @@ int test_daemon_wait(struct test_daemon *daemon, int *ret_status);
 /* Wait for a notification that contains text, such as "RELOADING=1" or "STOPPING=1", sent after READY=1. */
 int test_daemon_wait_notify(struct test_daemon *daemon, const char *text);
 
+/* For the next start; the text must live until then. */
+void test_daemon_set_source(struct test_daemon *daemon, const char *source);
 int test_daemon_signal(struct test_daemon *daemon, int signal_number);
 pid_t test_daemon_pid(const struct test_daemon *daemon);             /* 0 when it does not run */
 const char *test_daemon_socket(const struct test_daemon *daemon);    /* path; lives as long as daemon */
