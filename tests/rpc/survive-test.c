@@ -159,7 +159,8 @@ static void test_everything_that_was_answered_is_there_after_a_kill(void **state
                             "{'device':%" PRIu64 ",'size':131072,'max_size':1048576}", fixture->device);
         json_decref(ask(fixture->client, "bounce.map", "{'bounce':%" PRIu64 ",'size':100000,'direction':'from_device'}", bounce));
         /* The second part of the pool. */
-        json_decref(ask(fixture->client, "bounce.map", "{'bounce':%" PRIu64 ",'size':90000,'direction':'bidirectional'}", bounce));
+        json_decref(ask(fixture->client, "bounce.map", "{'bounce':%" PRIu64 ",'size':90000,'direction':'bidirectional'}",
+                        bounce));
         json_decref(ask(fixture->client, "bounce.lease", "{'bounce':%" PRIu64 ",'slots':3}", bounce));
         json_decref(ask(fixture->client, "device.reserve", "{'device':%" PRIu64 ",'size':1048576}",
                         ask_device(fixture->client, "other")));
