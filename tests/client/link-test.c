@@ -3,7 +3,6 @@
 #include <dmabroker.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -11,163 +10,37 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "tests/client/scripted.h"
-
-/* One call of the library on a thread of its own, and how it ended. */
-struct task {
-        pthread_t thread;
-        void (*run)(struct task *task);
-        dmab_t *dmab;
-        dmab_device_t *device;
-        dmab_pool_t *pool;
-        const char *uri, *method, *params;
-        char *result;
-        void *vaddr;
-        dmab_addr_t dma;
-        size_t n_fds;
-        int fds[4], status;
-        char error[512], reason[64];
-};
-
-static void *task_main(void *pointer) {
-        struct task *task = pointer;
-
-        task->run(task);
-        if (task->status) {
-                snprintf(task->error, sizeof(task->error), "%s", dmab_last_error());
-                snprintf(task->reason, sizeof(task->reason), "%s", dmab_last_reason() ? dmab_last_reason() : "");
-        }
-        return NULL;
-}
-
-static void task_start(struct task *task, void (*run)(struct task *)) {
-        task->run = run;
-        assert_int_equal(pthread_create(&task->thread, NULL, task_main, task), 0);
-}
-
-static int task_end(struct task *task) {
-        assert_int_equal(pthread_join(task->thread, NULL), 0);
-        return task->status;
-}
-
-static void do_connect(struct task *task) {
-        task->status = dmab_connect(task->uri, &task->dmab);
-}
-
-static void do_disconnect(struct task *task) {
-        dmab_disconnect(task->dmab);
-}
-
-static void do_call(struct task *task) {
-        task->status = dmab_call_fds(task->dmab, task->method, task->params, &task->result, task->fds, 4, &task->n_fds);
-}
-
-static void do_open(struct task *task) {
-        task->status = dmab_device_open(task->dmab, "card", NULL, &task->device);
-}
-
-static void do_alloc(struct task *task) {
-        task->status = dmab_alloc_coherent(task->device, 100, DMAB_NOWAIT, &task->vaddr, &task->dma);
-}
-
-static void do_free(struct task *task) {
-        task->status = dmab_free_coherent(task->device, 100, task->vaddr, task->dma);
-}
-
-static void do_close(struct task *task) {
-        task->status = dmab_device_close(task->device);
-}
-
-static dmab_t *connect_to(struct scripted *scripted) {
-        struct task task = { .uri = scripted_uri(scripted) };
-
-        task_start(&task, do_connect);
-        scripted_welcome(scripted);
-        assert_int_equal(task_end(&task), 0);
-        return task.dmab;
-}
-
-static void disconnect(struct scripted *scripted, dmab_t *dmab) {
-        struct task task = { .dmab = dmab };
-
-        task_start(&task, do_disconnect);
-        scripted_bye(scripted);
-        task_end(&task);
-        scripted_free(scripted);
-}
-
-static dmab_device_t *open_device(struct scripted *scripted, dmab_t *dmab) {
-        struct task task = { .dmab = dmab };
-
-        task_start(&task, do_open);
-        scripted_expect(scripted, "device.open");
-        scripted_result(scripted, "{\"device\":5,\"translation\":\"identity\",\"via\":\"card\",\"name\":\"card\","
-                                  "\"mask\":\"0xffffffffffffffff\",\"coherent_mask\":\"0xffffffffffffffff\"}");
-        assert_int_equal(task_end(&task), 0);
-        return task.device;
-}
-
-static int memory_file(size_t size) {
-        int fd = memfd_create("region", MFD_CLOEXEC);
-
-        assert_true(fd >= 0);
-        assert_int_equal(ftruncate(fd, size), 0);
-        return fd;
-}
-
-#define ALLOC_RESULT                                                                                                   \
-        "{\"alloc\":9,\"region\":3,\"offset\":4096,\"size\":4096,\"dma_addr\":\"0x1000\",\"addressing\":"              \
-        "\"simulated\"}"
-
-/* region.get's answer. */
-static void give_region(struct scripted *scripted, int fd) {
-        char text[256];
-
-        snprintf(text, sizeof(text),
-                 "{\"jsonrpc\":\"2.0\",\"id\":%lld,\"result\":{\"region\":3,\"size\":8192,\"fds\":1}}\n",
-                 scripted_id(scripted));
-        scripted_send(scripted, text, &fd, 1);
-        close(fd);
-}
-
-static void allocate(struct scripted *scripted, struct task *task) {
-        task_start(task, do_alloc);
-        scripted_expect(scripted, "coherent.alloc");
-        scripted_result(scripted, ALLOC_RESULT);
-        scripted_expect(scripted, "region.get");
-        give_region(scripted, memory_file(8192));
-        assert_int_equal(task_end(task), 0);
-}
+#include "tests/client/task.h"
 
 /* ---- replies ---- */
 
 static void test_hello_tells_who_one_is(void **state) {
         struct scripted *scripted = scripted_new();
-        dmab_t *dmab = connect_to(scripted);
+        dmab_t *dmab = task_session(scripted);
 
         assert_string_equal(dmab_owner(dmab), "user:42");
         assert_string_equal(dmab_role(dmab), "local");
         assert_string_equal(dmab_server_version(dmab), "7.7");
-        disconnect(scripted, dmab);
+        task_end_session(scripted, dmab);
 }
 
 static void test_replies_may_overtake_each_other(void **state) {
         struct scripted *scripted = scripted_new();
-        dmab_t *dmab = connect_to(scripted);
+        dmab_t *dmab = task_session(scripted);
         struct task slow = { .dmab = dmab, .method = "broker.ping" },
                     fast = { .dmab = dmab, .method = "broker.status" };
         long long slow_id;
 
-        task_start(&slow, do_call);
+        task_start(&slow, task_call);
         scripted_expect(scripted, "broker.ping");
         slow_id = scripted_id(scripted);
-        task_start(&fast, do_call);
+        task_start(&fast, task_call);
         scripted_expect(scripted, "broker.status");
         scripted_result(scripted, "{\"n\":2}");
         assert_int_equal(task_end(&fast), 0);
@@ -177,16 +50,16 @@ static void test_replies_may_overtake_each_other(void **state) {
         assert_string_equal(slow.result, "{\"n\":1}");
         free(fast.result);
         free(slow.result);
-        disconnect(scripted, dmab);
+        task_end_session(scripted, dmab);
 }
 
 static void test_a_reply_may_come_in_pieces_and_with_notifications_around_it(void **state) {
         struct scripted *scripted = scripted_new();
-        dmab_t *dmab = connect_to(scripted);
+        dmab_t *dmab = task_session(scripted);
         struct task task = { .dmab = dmab, .method = "broker.ping" };
         char rest[64];
 
-        task_start(&task, do_call);
+        task_start(&task, task_call);
         scripted_expect(scripted, "broker.ping");
         scripted_send(scripted, "{\"jsonrpc\":\"2.0\",\"method\":\"event\"}\n{\"jsonrpc\":\"2.", NULL, 0);
         snprintf(rest, sizeof(rest), "0\",\"id\":%lld,\"result\":{}}\n{\"jsonrpc\"", scripted_id(scripted));
@@ -194,22 +67,22 @@ static void test_a_reply_may_come_in_pieces_and_with_notifications_around_it(voi
         assert_int_equal(task_end(&task), 0);
         scripted_send(scripted, ":\"2.0\",\"method\":\"event\"}\n", NULL, 0);
         free(task.result);
-        disconnect(scripted, dmab);
+        task_end_session(scripted, dmab);
 }
 
 static void test_descriptors_go_with_their_own_reply(void **state) {
         struct scripted *scripted = scripted_new();
-        dmab_t *dmab = connect_to(scripted);
+        dmab_t *dmab = task_session(scripted);
         struct task with = { .dmab = dmab, .method = "region.get", .params = "{\"region\":3}" };
         struct task without = { .dmab = dmab, .method = "broker.ping" };
         char text[256];
         long long id;
-        int fd = memory_file(4096);
+        int fd = task_memory_file(4096);
 
-        task_start(&with, do_call);
+        task_start(&with, task_call);
         scripted_expect(scripted, "region.get");
         id = scripted_id(scripted);
-        task_start(&without, do_call);
+        task_start(&without, task_call);
         scripted_expect(scripted, "broker.ping");
         snprintf(text, sizeof(text), "{\"jsonrpc\":\"2.0\",\"id\":%lld,\"result\":{}}\n", scripted_id(scripted));
         snprintf(text + strlen(text), sizeof(text) - strlen(text),
@@ -224,18 +97,18 @@ static void test_descriptors_go_with_their_own_reply(void **state) {
         close(fd);
         free(with.result);
         free(without.result);
-        disconnect(scripted, dmab);
+        task_end_session(scripted, dmab);
 }
 
 static void test_more_calls_than_the_daemon_takes_wait_their_turn(void **state) {
         struct scripted *scripted = scripted_new(); /* says calls_in_flight: 2 */
-        dmab_t *dmab = connect_to(scripted);
+        dmab_t *dmab = task_session(scripted);
         struct task tasks[3] = { { .dmab = dmab, .method = "broker.ping" },
                                  { .dmab = dmab, .method = "broker.ping" },
                                  { .dmab = dmab, .method = "broker.ping" } };
 
         for (size_t i = 0; i < 3; i++)
-                task_start(&tasks[i], do_call);
+                task_start(&tasks[i], task_call);
         scripted_expect(scripted, "broker.ping");
         scripted_expect(scripted, "broker.ping");
         assert_true(scripted_is_silent(scripted));
@@ -247,27 +120,27 @@ static void test_more_calls_than_the_daemon_takes_wait_their_turn(void **state) 
                 assert_int_equal(task_end(&tasks[i]), 0);
                 free(tasks[i].result);
         }
-        disconnect(scripted, dmab);
+        task_end_session(scripted, dmab);
 }
 
 static void test_an_error_has_its_sentence_reason_and_errno(void **state) {
         struct scripted *scripted = scripted_new();
-        dmab_t *dmab = connect_to(scripted);
+        dmab_t *dmab = task_session(scripted);
         struct task task = { .dmab = dmab, .method = "coherent.alloc", .params = "{\"device\":1,\"size\":4096}" };
 
-        task_start(&task, do_call);
+        task_start(&task, task_call);
         scripted_expect(scripted, "coherent.alloc");
         scripted_error(scripted, ENOMEM, "no_contiguous", "not in one piece");
         assert_int_equal(task_end(&task), -ENOMEM);
         assert_string_equal(task.error, "not in one piece");
         assert_string_equal(task.reason, "no_contiguous");
         assert_null(task.result);
-        disconnect(scripted, dmab);
+        task_end_session(scripted, dmab);
 }
 
 static void test_what_would_be_answered_without_an_id_is_not_sent(void **state) {
         struct scripted *scripted = scripted_new(); /* says message_bytes: 4096, nesting: 8 */
-        dmab_t *dmab = connect_to(scripted);
+        dmab_t *dmab = task_session(scripted);
         char large[6000];
 
         snprintf(large, sizeof(large), "{\"name\":\"%05000d\"}", 0);
@@ -279,51 +152,51 @@ static void test_what_would_be_answered_without_an_id_is_not_sent(void **state) 
         assert_int_equal(dmab_call(dmab, "bro\"ker", NULL, NULL), -ENOSYS);
         assert_int_equal(dmab_call(dmab, "", NULL, NULL), -ENOSYS);
         assert_true(scripted_is_silent(scripted));
-        disconnect(scripted, dmab);
+        task_end_session(scripted, dmab);
 }
 
 /* ---- lost connections ---- */
 
 static void test_a_lost_connection_is_made_again_with_the_same_session(void **state) {
         struct scripted *scripted = scripted_new();
-        dmab_t *dmab = connect_to(scripted);
+        dmab_t *dmab = task_session(scripted);
         struct task task = { .dmab = dmab, .method = "broker.ping" };
 
         scripted_hang_up(scripted);
-        task_start(&task, do_call);
+        task_start(&task, task_call);
         scripted_accept(scripted);
         assert_non_null(strstr(scripted_hello(scripted), "\"session\":\"secret\""));
         scripted_expect(scripted, "broker.ping");
         scripted_result(scripted, "{}");
         assert_int_equal(task_end(&task), 0);
         free(task.result);
-        disconnect(scripted, dmab);
+        task_end_session(scripted, dmab);
 }
 
 static void test_a_call_whose_reply_is_lost_is_repeated_with_the_same_key(void **state) {
         struct scripted *scripted = scripted_new();
-        dmab_t *dmab = connect_to(scripted);
-        struct task task = { .dmab = dmab, .device = open_device(scripted, dmab) };
+        dmab_t *dmab = task_session(scripted);
+        struct task task = { .dmab = dmab, .device = task_device(scripted, dmab) };
         char first[4096];
 
-        task_start(&task, do_alloc);
+        task_start(&task, task_alloc);
         snprintf(first, sizeof(first), "%s", scripted_expect(scripted, "coherent.alloc"));
         assert_non_null(strstr(first, "\"request_key\":"));
         scripted_welcome(scripted);
         assert_string_equal(scripted_expect(scripted, "coherent.alloc"), first);
         scripted_result(scripted, ALLOC_RESULT);
         scripted_expect(scripted, "region.get");
-        give_region(scripted, memory_file(8192));
+        task_give_region(scripted, task_memory_file(8192));
         assert_int_equal(task_end(&task), 0);
-        disconnect(scripted, dmab);
+        task_end_session(scripted, dmab);
 }
 
 static void test_a_repeated_call_waits_for_the_first_one_that_is_still_under_way(void **state) {
         struct scripted *scripted = scripted_new();
-        dmab_t *dmab = connect_to(scripted);
+        dmab_t *dmab = task_session(scripted);
         struct task task = { .dmab = dmab, .method = "coherent.alloc", .params = "{\"request_key\":\"mine\"}" };
 
-        task_start(&task, do_call);
+        task_start(&task, task_call);
         scripted_expect(scripted, "coherent.alloc");
         scripted_welcome(scripted);
         for (size_t i = 0; i < 2; i++) {
@@ -335,51 +208,51 @@ static void test_a_repeated_call_waits_for_the_first_one_that_is_still_under_way
         assert_int_equal(task_end(&task), 0);
         free(task.result);
         /* The first time it means what it says. */
-        task_start(&task, do_call);
+        task_start(&task, task_call);
         scripted_expect(scripted, "coherent.alloc");
         scripted_error(scripted, EBUSY, "busy", "a request with this key is under way");
         assert_int_equal(task_end(&task), -EBUSY);
-        disconnect(scripted, dmab);
+        task_end_session(scripted, dmab);
 }
 
 static void test_two_allocations_have_two_keys(void **state) {
         struct scripted *scripted = scripted_new();
-        dmab_t *dmab = connect_to(scripted);
+        dmab_t *dmab = task_session(scripted);
         struct task task = { .dmab = dmab, .method = "coherent.alloc", .params = "{\"device\":1,\"size\":4096}" };
         char first[4096];
 
-        task_start(&task, do_call);
+        task_start(&task, task_call);
         snprintf(first, sizeof(first), "%s", scripted_expect(scripted, "coherent.alloc"));
         scripted_result(scripted, "{}");
         assert_int_equal(task_end(&task), 0);
         free(task.result);
-        task_start(&task, do_call);
+        task_start(&task, task_call);
         assert_string_not_equal(scripted_expect(scripted, "coherent.alloc"), first);
         scripted_result(scripted, "{}");
         assert_int_equal(task_end(&task), 0);
         free(task.result);
-        disconnect(scripted, dmab);
+        task_end_session(scripted, dmab);
 }
 
 static void test_a_callers_own_key_is_kept(void **state) {
         struct scripted *scripted = scripted_new();
-        dmab_t *dmab = connect_to(scripted);
+        dmab_t *dmab = task_session(scripted);
         struct task task = { .dmab = dmab, .method = "coherent.alloc", .params = "{\"request_key\":\"mine\"}" };
 
-        task_start(&task, do_call);
+        task_start(&task, task_call);
         assert_string_equal(scripted_expect(scripted, "coherent.alloc"), "{\"request_key\":\"mine\"}");
         scripted_result(scripted, "{}");
         assert_int_equal(task_end(&task), 0);
         free(task.result);
-        disconnect(scripted, dmab);
+        task_end_session(scripted, dmab);
 }
 
 static void test_a_call_that_may_not_be_repeated_says_that_its_end_is_unknown(void **state) {
         struct scripted *scripted = scripted_new();
-        dmab_t *dmab = connect_to(scripted);
+        dmab_t *dmab = task_session(scripted);
         struct task task = { .dmab = dmab, .method = "coherent.free", .params = "{\"alloc\":1}" };
 
-        task_start(&task, do_call);
+        task_start(&task, task_call);
         scripted_expect(scripted, "coherent.free");
         scripted_hang_up(scripted);
         assert_int_equal(task_end(&task), -ECONNRESET);
@@ -387,43 +260,43 @@ static void test_a_call_that_may_not_be_repeated_says_that_its_end_is_unknown(vo
         /* The session goes on. */
         task.method = "broker.ping";
         task.params = NULL;
-        task_start(&task, do_call);
+        task_start(&task, task_call);
         scripted_welcome(scripted);
         scripted_expect(scripted, "broker.ping");
         scripted_result(scripted, "{}");
         assert_int_equal(task_end(&task), 0);
         free(task.result);
-        disconnect(scripted, dmab);
+        task_end_session(scripted, dmab);
 }
 
 static void test_a_repeated_free_that_finds_nothing_has_done_its_work(void **state) {
         struct scripted *scripted = scripted_new();
-        dmab_t *dmab = connect_to(scripted);
-        struct task task = { .dmab = dmab, .device = open_device(scripted, dmab) };
+        dmab_t *dmab = task_session(scripted);
+        struct task task = { .dmab = dmab, .device = task_device(scripted, dmab) };
 
-        allocate(scripted, &task);
-        task_start(&task, do_free);
+        task_allocate(scripted, &task);
+        task_start(&task, task_free);
         scripted_expect(scripted, "coherent.free");
         scripted_welcome(scripted);
         scripted_expect(scripted, "coherent.free");
         scripted_error(scripted, EINVAL, "double_free", "it has been freed already");
         assert_int_equal(task_end(&task), 0);
-        task_start(&task, do_close);
+        task_start(&task, task_close);
         scripted_expect(scripted, "device.close");
         scripted_welcome(scripted);
         scripted_expect(scripted, "device.close");
         scripted_error(scripted, ENODEV, "unknown_device", "there is no such device");
         assert_int_equal(task_end(&task), 0);
-        disconnect(scripted, dmab);
+        task_end_session(scripted, dmab);
 }
 
 static void test_all_calls_under_way_survive_a_lost_connection(void **state) {
         struct scripted *scripted = scripted_new();
-        dmab_t *dmab = connect_to(scripted);
+        dmab_t *dmab = task_session(scripted);
         struct task tasks[2] = { { .dmab = dmab, .method = "broker.ping" }, { .dmab = dmab, .method = "broker.ping" } };
 
         for (size_t i = 0; i < 2; i++)
-                task_start(&tasks[i], do_call);
+                task_start(&tasks[i], task_call);
         scripted_expect(scripted, "broker.ping");
         scripted_expect(scripted, "broker.ping");
         scripted_welcome(scripted);
@@ -435,18 +308,18 @@ static void test_all_calls_under_way_survive_a_lost_connection(void **state) {
                 assert_int_equal(task_end(&tasks[i]), 0);
                 free(tasks[i].result);
         }
-        disconnect(scripted, dmab);
+        task_end_session(scripted, dmab);
 }
 
 static void test_a_forgotten_session_is_stale_for_good_and_memory_can_be_released(void **state) {
         struct scripted *scripted = scripted_new();
-        dmab_t *dmab = connect_to(scripted);
-        struct task task = { .dmab = dmab, .device = open_device(scripted, dmab) };
+        dmab_t *dmab = task_session(scripted);
+        struct task task = { .dmab = dmab, .device = task_device(scripted, dmab) };
 
-        allocate(scripted, &task);
+        task_allocate(scripted, &task);
         strcpy(task.vaddr, "still here");
         scripted_hang_up(scripted);
-        task_start(&task, do_free);
+        task_start(&task, task_free);
         scripted_accept(scripted);
         scripted_expect(scripted, "broker.hello");
         scripted_error(scripted, ESTALE, "gone", "the session has ended");
@@ -461,7 +334,7 @@ static void test_a_forgotten_session_is_stale_for_good_and_memory_can_be_release
 
 static void test_a_daemon_that_stays_away_is_given_up(void **state) {
         struct scripted *scripted = scripted_new();
-        dmab_t *dmab = connect_to(scripted);
+        dmab_t *dmab = task_session(scripted);
 
         assert_int_equal(dmab_set_reconnect_timeout(dmab, 50), 0);
         scripted_vanish(scripted);
@@ -478,7 +351,7 @@ static void answer_hello_with(const char *answer, int expected) {
         struct scripted *scripted = scripted_new();
         struct task task = { .uri = scripted_uri(scripted) };
 
-        task_start(&task, do_connect);
+        task_start(&task, task_connect);
         scripted_accept(scripted);
         scripted_expect(scripted, "broker.hello");
         scripted_send(scripted, answer, NULL, 0);
@@ -508,7 +381,7 @@ static void test_a_refusal_is_heard_although_the_daemon_hung_up_first(void **sta
         for (int i = 0; i < 200; i++) {
                 struct task task = { .uri = scripted_uri(scripted) };
 
-                task_start(&task, do_connect);
+                task_start(&task, task_connect);
                 scripted_accept(scripted);
                 scripted_send(scripted,
                               "{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":1,\"message\":\"join the group\"}}\n",
@@ -527,24 +400,24 @@ static void test_a_refusal_is_heard_although_the_daemon_hung_up_first(void **sta
 /* Such as when the daemon's limits were lowered since it told them. */
 static void test_a_complaint_without_an_id_is_the_answer_to_the_only_call(void **state) {
         struct scripted *scripted = scripted_new();
-        dmab_t *dmab = connect_to(scripted);
+        dmab_t *dmab = task_session(scripted);
         struct task task = { .dmab = dmab, .method = "broker.ping" };
 
-        task_start(&task, do_call);
+        task_start(&task, task_call);
         scripted_expect(scripted, "broker.ping");
         scripted_send(scripted, COMPLAINT, NULL, 0);
         assert_int_equal(task_end(&task), -EINVAL);
         assert_string_equal(task.reason, "limit");
-        disconnect(scripted, dmab);
+        task_end_session(scripted, dmab);
 }
 
 static void test_a_complaint_without_an_id_among_several_calls_leaves_none_waiting(void **state) {
         struct scripted *scripted = scripted_new();
-        dmab_t *dmab = connect_to(scripted);
+        dmab_t *dmab = task_session(scripted);
         struct task tasks[2] = { { .dmab = dmab, .method = "broker.ping" }, { .dmab = dmab, .method = "broker.ping" } };
 
         for (size_t i = 0; i < 2; i++)
-                task_start(&tasks[i], do_call);
+                task_start(&tasks[i], task_call);
         scripted_expect(scripted, "broker.ping");
         scripted_expect(scripted, "broker.ping");
         scripted_send(scripted, COMPLAINT, NULL, 0);
@@ -557,18 +430,18 @@ static void test_a_complaint_without_an_id_among_several_calls_leaves_none_waiti
                 assert_int_equal(task_end(&tasks[i]), 0);
                 free(tasks[i].result);
         }
-        disconnect(scripted, dmab);
+        task_end_session(scripted, dmab);
 }
 
 /* A reply that announces another number of descriptors than came must not be given those of another reply. */
 static void test_descriptors_that_do_not_fit_end_the_connection(void **state) {
         struct scripted *scripted = scripted_new();
-        dmab_t *dmab = connect_to(scripted);
+        dmab_t *dmab = task_session(scripted);
         struct task task = { .dmab = dmab, .method = "region.get", .params = "{\"region\":1}" };
         char text[128];
-        int fd = memory_file(4096);
+        int fd = task_memory_file(4096);
 
-        task_start(&task, do_call);
+        task_start(&task, task_call);
         scripted_expect(scripted, "region.get");
         scripted_result(scripted, "{\"fds\":1}");
         scripted_welcome(scripted);
@@ -583,47 +456,47 @@ static void test_descriptors_that_do_not_fit_end_the_connection(void **state) {
         assert_int_equal(task.n_fds, 0);
         free(task.result);
         close(fd);
-        disconnect(scripted, dmab);
+        task_end_session(scripted, dmab);
 }
 
 static void test_an_answer_that_lies_about_memory_is_refused_and_given_back(void **state) {
         struct scripted *scripted = scripted_new();
-        dmab_t *dmab = connect_to(scripted);
-        struct task task = { .dmab = dmab, .device = open_device(scripted, dmab) };
+        dmab_t *dmab = task_session(scripted);
+        struct task task = { .dmab = dmab, .device = task_device(scripted, dmab) };
 
         /* The file is shorter than the region: a touch behind its end would kill the process. */
-        task_start(&task, do_alloc);
+        task_start(&task, task_alloc);
         scripted_expect(scripted, "coherent.alloc");
         scripted_result(scripted, ALLOC_RESULT);
         scripted_expect(scripted, "region.get");
-        give_region(scripted, memory_file(4096));
+        task_give_region(scripted, task_memory_file(4096));
         assert_string_equal(scripted_expect(scripted, "coherent.free"), "{\"alloc\":9}");
         scripted_result(scripted, "{\"ok\":true}");
         assert_int_equal(task_end(&task), -EPROTO);
 
         /* The allocation lies behind the region's end. */
-        task_start(&task, do_alloc);
+        task_start(&task, task_alloc);
         scripted_expect(scripted, "coherent.alloc");
         scripted_result(scripted, "{\"alloc\":10,\"region\":3,\"offset\":8192,\"size\":4096,\"dma_addr\":\"0x0\","
                                   "\"addressing\":\"machine\"}");
         scripted_expect(scripted, "region.get");
-        give_region(scripted, memory_file(8192));
+        task_give_region(scripted, task_memory_file(8192));
         assert_string_equal(scripted_expect(scripted, "coherent.free"), "{\"alloc\":10}");
         scripted_result(scripted, "{\"ok\":true}");
         assert_int_equal(task_end(&task), -EPROTO);
-        disconnect(scripted, dmab);
+        task_end_session(scripted, dmab);
 }
 
 /* ---- fork ---- */
 
 static void test_the_child_of_a_fork_cannot_use_the_handle_but_can_drop_it(void **state) {
         struct scripted *scripted = scripted_new();
-        dmab_t *dmab = connect_to(scripted);
-        struct task task = { .dmab = dmab, .device = open_device(scripted, dmab) };
+        dmab_t *dmab = task_session(scripted);
+        struct task task = { .dmab = dmab, .device = task_device(scripted, dmab) };
         int status;
         pid_t pid;
 
-        allocate(scripted, &task);
+        task_allocate(scripted, &task);
         pid = fork();
         if (!pid) {
                 bool refused = dmab_call(dmab, "broker.ping", NULL, NULL) == -EINVAL &&
@@ -638,23 +511,10 @@ static void test_the_child_of_a_fork_cannot_use_the_handle_but_can_drop_it(void 
         assert_int_equal(status, 0);
         assert_string_equal(task.vaddr, "from the child");
         assert_true(scripted_is_silent(scripted));
-        disconnect(scripted, dmab);
+        task_end_session(scripted, dmab);
 }
 
 /* ---- leases that cannot be ---- */
-
-static void do_make_pool(struct task *task) {
-        task->status = dmab_pool_create("blocks", task->device, 1024, 0, 0, NULL, &task->pool);
-}
-
-static void do_pool_alloc(struct task *task) {
-        task->status = dmab_pool_alloc(task->pool, DMAB_NOWAIT, &task->vaddr, &task->dma);
-}
-
-/* Two blocks in region 3, which has 8 KiB. */
-#define LEASE_RESULT(number, offset, dma, count)                                                                           \
-        "{\"lease\":" #number ",\"region\":3,\"offset\":" #offset ",\"dma_addr\":\"" #dma "\",\"count\":" #count               \
-        ",\"block_size\":1024,\"addressing\":\"simulated\"}"
 
 static void test_a_lease_that_cannot_be_is_refused_and_returned(void **state) {
         static const char *const bad[] = {
@@ -668,66 +528,66 @@ static void test_a_lease_that_cannot_be_is_refused_and_returned(void **state) {
                 LEASE_RESULT(21, 2048, 0xfffffffffffffc00, 2),    /* beyond all addresses */
         };
         struct scripted *scripted = scripted_new();
-        dmab_t *dmab = connect_to(scripted);
-        struct task task = { .dmab = dmab, .device = open_device(scripted, dmab) };
+        dmab_t *dmab = task_session(scripted);
+        struct task task = { .dmab = dmab, .device = task_device(scripted, dmab) };
 
         assert_null(*state);
         scripted_vanish(scripted); /* for the connection that listens: nobody asks for leases back here */
-        task_start(&task, do_make_pool);
+        task_start(&task, task_make_pool);
         scripted_expect(scripted, "pool.create");
         scripted_result(scripted, "{\"pool\":8,\"block_size\":1024,\"blocks_per_slab\":64}");
         assert_int_equal(task_end(&task), 0);
-        task_start(&task, do_pool_alloc);
+        task_start(&task, task_pool_alloc);
         scripted_expect(scripted, "pool.lease");
         scripted_result(scripted, LEASE_RESULT(20, 0, 0x1000, 2));
         scripted_expect(scripted, "region.get");
-        give_region(scripted, memory_file(8192));
+        task_give_region(scripted, task_memory_file(8192));
         assert_int_equal(task_end(&task), 0);
-        task_start(&task, do_pool_alloc);
+        task_start(&task, task_pool_alloc);
         assert_int_equal(task_end(&task), 0);
         for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
-                task_start(&task, do_pool_alloc);
+                task_start(&task, task_pool_alloc);
                 scripted_expect(scripted, "pool.lease");
                 scripted_result(scripted, bad[i]);
                 assert_string_equal(scripted_expect(scripted, "pool.return"), "{\"lease\":21}");
                 scripted_result(scripted, "{}");
                 assert_int_equal(task_end(&task), -EPROTO);
         }
-        task_start(&task, do_pool_alloc);
+        task_start(&task, task_pool_alloc);
         scripted_expect(scripted, "pool.lease");
         scripted_result(scripted, LEASE_RESULT(22, 2048, 0x1800, 2));
         assert_int_equal(task_end(&task), 0);
-        disconnect(scripted, dmab);
+        task_end_session(scripted, dmab);
 }
 
 static void test_a_pool_that_has_ended_is_not_the_end_of_the_session(void **state) {
         struct scripted *scripted = scripted_new();
-        dmab_t *dmab = connect_to(scripted);
-        struct task task = { .dmab = dmab, .device = open_device(scripted, dmab) }, other = task;
+        dmab_t *dmab = task_session(scripted);
+        struct task task = { .dmab = dmab, .device = task_device(scripted, dmab) }, other = task;
 
         assert_null(*state);
         scripted_vanish(scripted);
-        task_start(&task, do_make_pool);
+        task_start(&task, task_make_pool);
         scripted_expect(scripted, "pool.create");
         scripted_result(scripted, "{\"pool\":8,\"block_size\":1024,\"blocks_per_slab\":64}");
         assert_int_equal(task_end(&task), 0);
-        task_start(&other, do_make_pool);
+        task_start(&other, task_make_pool);
         scripted_expect(scripted, "pool.create");
         scripted_result(scripted, "{\"pool\":9,\"block_size\":1024,\"blocks_per_slab\":64}");
         assert_int_equal(task_end(&other), 0);
-        task_start(&task, do_pool_alloc);
+        task_start(&task, task_pool_alloc);
         scripted_expect(scripted, "pool.lease");
         scripted_result(scripted, LEASE_RESULT(20, 0, 0x1000, 2));
         scripted_expect(scripted, "region.get");
-        give_region(scripted, memory_file(8192));
+        task_give_region(scripted, task_memory_file(8192));
         assert_int_equal(task_end(&task), 0);
-        task_start(&other, do_pool_alloc);
+        task_start(&other, task_pool_alloc);
         scripted_expect(scripted, "pool.lease");
         scripted_error(scripted, ESTALE, "gone", "The pool ended while the answer was on its way");
         assert_int_equal(task_end(&other), -ESTALE);
-        task_start(&task, do_pool_alloc);
+        task_start(&task, task_pool_alloc);
         assert_int_equal(task_end(&task), 0);
-        disconnect(scripted, dmab);
+        task_end_session(scripted, dmab);
 }
 
 int main(void) {

@@ -30,7 +30,8 @@ tests_client_daemon_test_SOURCES = tests/client/daemon-test.c
 tests_client_daemon_test_CFLAGS = $(client_test_cflags)
 tests_client_daemon_test_LDADD = $(client_test_libs)
 
-tests_client_link_test_SOURCES = tests/client/link-test.c tests/client/scripted.c tests/client/scripted.h
+scripted = tests/client/scripted.c tests/client/scripted.h tests/client/task.c tests/client/task.h
+tests_client_link_test_SOURCES = tests/client/link-test.c $(scripted)
 tests_client_link_test_CFLAGS = $(client_test_cflags)
 tests_client_link_test_LDADD = $(client_test_libs)
 
