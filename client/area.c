@@ -148,7 +148,6 @@ int area_set_sizes(struct bounce *bounce, size_t size, size_t max_size, size_t s
 static int destroy(struct bounce *bounce) {
         struct link_reply reply = { 0 };
         struct params params;
-        bool repeated;
         int r;
 
         params_begin(&params);
@@ -156,8 +155,8 @@ static int destroy(struct bounce *bounce) {
         params_word(&params, "force", "true", 0);
         params_end(&params);
         r = link_call(bounce->device->dmab->link,
-                      &(struct link_request){ .method = "bounce.destroy", .params = params.text, .repeatable = true },
-                      &reply, &repeated);
+                      &(struct link_request){ .method = "bounce.destroy", .params = params.text, .repeat = LINK_RELEASE },
+                      &reply);
         link_reply_release(&reply);
         /* An administrator may have done it. */
         return r && error_is("unknown_handle") ? 0 : r;
@@ -198,8 +197,8 @@ static int create(struct bounce *bounce) {
         params_end(&params);
         r = link_call(dmab->link,
                       &(struct link_request){
-                              .method = "bounce.create", .params = params.text, .repeatable = true, .keyed = true },
-                      &reply, NULL);
+                              .method = "bounce.create", .params = params.text, .repeat = LINK_KEYED },
+                      &reply);
         if (!r)
                 r = take_slot_size(bounce, reply.result);
         link_reply_release(&reply);
@@ -219,7 +218,7 @@ static void give_back(struct bounce *bounce, uint64_t lease) {
         params_end(&params);
         /* Whatever the answer is: it ends with the pool. */
         link_call(bounce->device->dmab->link,
-                  &(struct link_request){ .method = "bounce.return", .params = params.text, .repeatable = true }, &reply, NULL);
+                  &(struct link_request){ .method = "bounce.return", .params = params.text, .repeat = LINK_RELEASE }, &reply);
         link_reply_release(&reply);
 }
 
@@ -342,8 +341,8 @@ static int lease_area(struct bounce *bounce, size_t n, size_t run) {
         params_end(&params);
         r = link_call(dmab->link,
                       &(struct link_request){
-                              .method = "bounce.lease", .params = params.text, .repeatable = true, .keyed = true },
-                      &reply, NULL);
+                              .method = "bounce.lease", .params = params.text, .repeat = LINK_KEYED },
+                      &reply);
         if (!r)
                 r = take_answer(reply.result, &answer);
         if (!r)
@@ -471,7 +470,7 @@ int area_grow(struct bounce *bounce, size_t n, unsigned changes) {
                 __atomic_store_n(&bounce->changes, bounce->changes + !r, __ATOMIC_RELEASE);
         }
         pthread_mutex_unlock(&bounce->lock);
-        if (r == -ESTALE && !error_is("gone")) /* with a reason, only this has ended */
+        if (r == -ESTALE && link_is_over(bounce->device->dmab->link))
                 session_lost(bounce->device->dmab);
         return r;
 }

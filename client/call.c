@@ -8,18 +8,33 @@
 #include "client/session.h"
 #include "proto/methods.h"
 
-/* A method that ends something answers otherwise the second time. */
-static bool ends_something(const struct schema_method *method) {
-        static const enum method ending[] = {
-                METHOD_broker_bye,    METHOD_device_close,   METHOD_device_unreserve, METHOD_coherent_free,
-                METHOD_pool_free,     METHOD_pool_return,    METHOD_pool_destroy,     METHOD_bounce_unmap,
-                METHOD_bounce_return, METHOD_bounce_destroy, METHOD_mapping_unmap,
+/* What may be done twice. Methods that are not here are not made again, unless they take something: those have a key.
+ *
+ * pool.free must not be: it names blocks by their addresses, and another thread may have been given the same ones between
+ * the first time and the second. What is given back by a number is safe, since no number is used twice. */
+static enum link_repeat repeat_of(const struct schema_method *method) {
+        static const enum link_repeat repeats[METHOD_COUNT] = {
+                [METHOD_broker_hello] = LINK_AGAIN,       [METHOD_broker_ping] = LINK_AGAIN,
+                [METHOD_broker_status] = LINK_AGAIN,      [METHOD_rpc_discover] = LINK_AGAIN,
+                [METHOD_device_list] = LINK_AGAIN,        [METHOD_device_set_mask] = LINK_AGAIN,
+                [METHOD_device_supported] = LINK_AGAIN,   [METHOD_device_close] = LINK_RELEASE,
+                [METHOD_device_unreserve] = LINK_RELEASE, [METHOD_coherent_free] = LINK_RELEASE,
+                [METHOD_coherent_list] = LINK_AGAIN,      [METHOD_coherent_lookup] = LINK_AGAIN,
+                [METHOD_pool_return] = LINK_RELEASE,      [METHOD_pool_destroy] = LINK_RELEASE,
+                [METHOD_pool_trim] = LINK_AGAIN,          [METHOD_pool_list] = LINK_AGAIN,
+                [METHOD_pool_stats] = LINK_AGAIN,         [METHOD_bounce_unmap] = LINK_RELEASE,
+                [METHOD_bounce_sync] = LINK_AGAIN,        [METHOD_bounce_return] = LINK_RELEASE,
+                [METHOD_bounce_destroy] = LINK_RELEASE,   [METHOD_bounce_stats] = LINK_AGAIN,
+                [METHOD_bounce_list] = LINK_AGAIN,        [METHOD_mapping_unmap] = LINK_RELEASE,
+                [METHOD_mapping_list] = LINK_AGAIN,       [METHOD_lease_list] = LINK_AGAIN,
+                [METHOD_region_list] = LINK_AGAIN,        [METHOD_region_get] = LINK_AGAIN,
+                [METHOD_quota_get] = LINK_AGAIN,          [METHOD_quota_set] = LINK_AGAIN,
+                [METHOD_stats_get] = LINK_AGAIN,          [METHOD_stats_reset] = LINK_AGAIN,
+                [METHOD_events_subscribe] = LINK_AGAIN,   [METHOD_events_unsubscribe] = LINK_AGAIN,
+                [METHOD_debug_check] = LINK_AGAIN,
         };
 
-        for (size_t i = 0; i < sizeof(ending) / sizeof(*ending); i++)
-                if (method->id == ending[i])
-                        return true;
-        return false;
+        return !method ? LINK_ONCE : method->takes ? LINK_KEYED : repeats[method->id];
 }
 
 /* The name goes into JSON as it is. */
@@ -108,6 +123,16 @@ static int make_params(struct dmab *dmab, const struct schema_method *method, co
         return 0;
 }
 
+/* The answer to the first of two releases was lost with what it would have told: there is nothing to be told now. */
+static void fill_result(const struct schema_method *method, json_t *result) {
+        for (size_t i = 0; i < method->results->n_fields; i++) {
+                const struct schema_field *field = &method->results->fields[i];
+
+                json_object_set_new(result, field->name,
+                                    field->array ? json_array() : json_boolean(!strcmp(field->name, "ok")));
+        }
+}
+
 static int take_result(const struct link_reply *reply, char **ret_json) {
         char *text = json_dumps(reply->result, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(15));
 
@@ -130,16 +155,17 @@ int dmab_call_fds(dmab_t *dmab, const char *method, const char *params_json, cha
         if (r)
                 return r;
         known = schema_method_find(&protocol_table, method);
-        request.repeatable = known && !ends_something(known);
-        request.keyed = known && known->takes;
+        request.repeat = repeat_of(known);
         if (params_json || (known && (known->takes || known->id == METHOD_broker_hello))) {
                 r = make_params(dmab, known, params_json, &params);
                 if (r)
                         return r;
         }
         request.params = params;
-        r = link_call(dmab->link, &request, &reply, NULL);
+        r = link_call(dmab->link, &request, &reply);
         free(params);
+        if (!r && request.repeat == LINK_RELEASE && json_is_object(reply.result) && !json_object_size(reply.result))
+                fill_result(known, reply.result);
         if (!r && known && known->id == METHOD_broker_bye)
                 link_end(dmab->link);
         if (!r && reply.n_fds > max_fds)

@@ -183,19 +183,15 @@ static int take_answer(json_t *result, struct allocation *allocation) {
 static int free_number(struct dmab *dmab, uint64_t number) {
         struct link_reply reply = { 0 };
         struct params params;
-        bool repeated;
         int r;
 
         params_begin(&params);
         params_uint(&params, "alloc", number);
         params_end(&params);
         r = link_call(dmab->link,
-                      &(struct link_request){ .method = "coherent.free", .params = params.text, .repeatable = true },
-                      &reply, &repeated);
+                      &(struct link_request){ .method = "coherent.free", .params = params.text, .repeat = LINK_RELEASE },
+                      &reply);
         link_reply_release(&reply);
-        /* The first of two may have done it, and handles are never used again. */
-        if (r && repeated && (error_is("double_free") || error_is("unknown_handle")))
-                r = 0;
         return r;
 }
 
@@ -248,8 +244,8 @@ static int alloc(dmab_device_t *device, size_t size, unsigned flags, const struc
         alloc_params(device, size, flags, &known, key, &params);
         r = link_call(device->dmab->link,
                       &(struct link_request){
-                              .method = "coherent.alloc", .params = params.text, .repeatable = true, .keyed = true },
-                      &reply, NULL);
+                              .method = "coherent.alloc", .params = params.text, .repeat = LINK_KEYED },
+                      &reply);
         if (!r)
                 r = take_answer(reply.result, allocation);
         if (!r)

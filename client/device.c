@@ -151,8 +151,8 @@ int dmab_device_open(dmab_t *dmab, const char *name, const struct dmab_device_op
                 return r;
         r = link_call(
                 dmab->link,
-                &(struct link_request){ .method = "device.open", .params = params, .repeatable = true, .keyed = true },
-                &reply, NULL);
+                &(struct link_request){ .method = "device.open", .params = params, .repeat = LINK_KEYED },
+                &reply);
         free(params);
         if (!r)
                 r = device_new(dmab, name, &known, reply.result, &device);
@@ -207,7 +207,6 @@ static void set_closing(struct dmab_device *device, bool closing) {
 static int close_device(dmab_device_t *device, bool force) {
         struct link_reply reply = { 0 };
         struct params params;
-        bool repeated;
         int r;
 
         if (!device)
@@ -231,12 +230,9 @@ static int close_device(dmab_device_t *device, bool force) {
                 params_word(&params, "force", "true", 0);
         params_end(&params);
         r = link_call(device->dmab->link,
-                      &(struct link_request){ .method = "device.close", .params = params.text, .repeatable = true },
-                      &reply, &repeated);
+                      &(struct link_request){ .method = "device.close", .params = params.text, .repeat = LINK_RELEASE },
+                      &reply);
         link_reply_release(&reply);
-        /* The first of two may have done it, and handles are never used again. */
-        if (r && repeated && error_is("unknown_device"))
-                r = 0;
         if (r == -EBUSY)
                 return leak_error(device);
         if (r && r != -ESTALE) {
@@ -270,8 +266,7 @@ static int mask_call(dmab_device_t *device, const char *method, uint64_t mask, s
         params_hex(&params, "mask", mask);
         params_end(&params);
         return link_call(device->dmab->link,
-                         &(struct link_request){ .method = method, .params = params.text, .repeatable = true }, ret,
-                         NULL);
+                         &(struct link_request){ .method = method, .params = params.text, .repeat = LINK_AGAIN }, ret);
 }
 
 int dmab_set_mask(dmab_device_t *device, uint64_t mask) {
@@ -319,8 +314,8 @@ int dmab_device_reserve(dmab_device_t *device, size_t size, uint64_t mask, uint6
         params_end(&params);
         r = link_call(device->dmab->link,
                       &(struct link_request){
-                              .method = "device.reserve", .params = params.text, .repeatable = true, .keyed = true },
-                      &reply, NULL);
+                              .method = "device.reserve", .params = params.text, .repeat = LINK_KEYED },
+                      &reply);
         if (!r)
                 r = result_uint(reply.result, "region", ret_region);
         link_reply_release(&reply);
@@ -330,7 +325,6 @@ int dmab_device_reserve(dmab_device_t *device, size_t size, uint64_t mask, uint6
 int dmab_device_unreserve(dmab_device_t *device, uint64_t region) {
         struct link_reply reply = { 0 };
         struct params params;
-        bool repeated;
         int r = session_check(device->dmab);
 
         if (r)
@@ -340,10 +334,10 @@ int dmab_device_unreserve(dmab_device_t *device, uint64_t region) {
         params_uint(&params, "region", region);
         params_end(&params);
         r = link_call(device->dmab->link,
-                      &(struct link_request){ .method = "device.unreserve", .params = params.text, .repeatable = true },
-                      &reply, &repeated);
+                      &(struct link_request){ .method = "device.unreserve", .params = params.text, .repeat = LINK_RELEASE },
+                      &reply);
         link_reply_release(&reply);
-        return r && repeated && error_is("unknown_handle") ? 0 : r;
+        return r;
 }
 
 /* ---- properties ---- */

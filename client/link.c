@@ -250,10 +250,11 @@ static int establish_once(struct link *link, struct channel **ret) {
                 return r;
         r = say_hello(link, channel);
         if (r && session_is_gone(link))
-                r = error_set(ESTALE,
-                              "the daemon at %s no longer knows this session: it was started anew, or the connection "
-                              "was gone for too long; what the session held is freed. Disconnect and connect again",
-                              link->path);
+                r = error_set_reason(ESTALE, "gone",
+                                     "the daemon at %s no longer knows this session: it was started anew, or the "
+                                     "connection was gone for too long; what the session held is freed. Disconnect and "
+                                     "connect again",
+                                     link->path);
         if (r) {
                 channel_unref(channel);
                 return r;
@@ -262,8 +263,21 @@ static int establish_once(struct link *link, struct channel **ret) {
         return 0;
 }
 
+/* With the lock held. The last error says why. */
+static void set_dead(struct link *link, int status) {
+        link->dead = status;
+        snprintf(link->connect_sentence, sizeof(link->connect_sentence), "%s", dmab_last_error());
+}
+
 int link_join(struct link *link, struct channel **ret) {
-        return establish_once(link, ret);
+        int r = establish_once(link, ret);
+
+        if (r == -ESTALE) {
+                pthread_mutex_lock(&link->lock);
+                set_dead(link, r);
+                pthread_mutex_unlock(&link->lock);
+        }
+        return r;
 }
 
 static uint64_t now_ms(void) {
@@ -313,7 +327,7 @@ static int reconnect(struct link *link) {
         else
                 snprintf(link->connect_sentence, sizeof(link->connect_sentence), "%s", dmab_last_error());
         if (r == -ESTALE)
-                link->dead = r;
+                set_dead(link, r);
         pthread_cond_broadcast(&link->changed);
         return r;
 }
@@ -333,11 +347,11 @@ static int get_channel(struct link *link, struct channel **ret) {
                 }
                 while (link->connecting && attempt == link->connects)
                         pthread_cond_wait(&link->changed, &link->lock);
-                if (!link->channel && link->connect_status)
+                if (!link->channel && !link->dead && link->connect_status)
                         return error_set(-link->connect_status, "%s", link->connect_sentence);
         }
         if (link->dead)
-                return error_set(-link->dead, "%s", link->connect_sentence);
+                return error_set_reason(-link->dead, "gone", "%s", link->connect_sentence);
         *ret = channel_ref(link->channel);
         return 0;
 }
@@ -420,10 +434,10 @@ static int lost_error(const struct link *link, const struct link_request *reques
                                  "this process may not open the descriptors that came with the answer to %s: close "
                                  "some, or raise RLIMIT_NOFILE",
                                  request->method);
-        return error_set(ECONNRESET,
-                         "the connection to %s was lost before the answer to %s came; whether it was carried out is "
-                         "not known",
-                         link->path, request->method);
+        return error_set_reason(ECONNRESET, "gone",
+                                "the connection to %s was lost before the answer to %s came; whether it was carried out "
+                                "is not known",
+                                link->path, request->method);
 }
 
 /* Until there is an answer. *sent counts how often it was sent. */
@@ -445,7 +459,7 @@ static int call_until_answered(struct link *link, const struct link_request *req
                 *sent += end != EXCHANGE_UNSENT;
                 if (end == EXCHANGE_DONE)
                         break;
-                if ((*sent && !request->repeatable) || attempt == ATTEMPTS_MAX || !link->timeout_ms ||
+                if ((*sent && request->repeat == LINK_ONCE) || attempt == ATTEMPTS_MAX || !link->timeout_ms ||
                     link->lost_status == -EMFILE) {
                         r = lost_error(link, request);
                         break;
@@ -467,7 +481,18 @@ static unsigned get_timeout(struct link *link) {
         return timeout_ms;
 }
 
-int link_call(struct link *link, const struct link_request *request, struct link_reply *ret, bool *ret_repeated) {
+/* Is it still at work on the one that was sent before with the same key, over the connection that was lost? */
+static bool is_under_way(int r, const struct link_request *request, unsigned sent) {
+        return r == -EBUSY && request->repeat == LINK_KEYED && sent > 1 && error_is("busy");
+}
+
+/* Has the first of two releases been carried out? */
+static bool is_released(int r, const struct link_request *request, unsigned sent) {
+        return r && request->repeat == LINK_RELEASE && sent > 1 &&
+               (error_is("double_free") || error_is("unknown_handle") || error_is("unknown_device"));
+}
+
+int link_call(struct link *link, const struct link_request *request, struct link_reply *ret) {
         uint64_t deadline = 0, pause = 1;
         unsigned sent = 0;
         int r, old_state;
@@ -475,9 +500,7 @@ int link_call(struct link *link, const struct link_request *request, struct link
         pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old_state);
         for (;;) {
                 r = call_until_answered(link, request, ret, &sent);
-                /* The daemon is still at work on the one that was sent before with the same key, over the connection
-                 * that was lost. */
-                if (r != -EBUSY || !request->keyed || sent < 2 || !error_is("busy"))
+                if (!is_under_way(r, request, sent))
                         break;
                 if (!deadline)
                         deadline = now_ms() + get_timeout(link);
@@ -486,8 +509,10 @@ int link_call(struct link *link, const struct link_request *request, struct link
                 nanosleep(&(struct timespec){ .tv_nsec = pause * 1000000 }, NULL);
                 pause = pause * 2 < BACKOFF_LAST_MS ? pause * 2 : BACKOFF_LAST_MS;
         }
-        if (ret_repeated)
-                *ret_repeated = sent > 1;
+        if (is_released(r, request, sent)) {
+                ret->result = json_object();
+                r = ret->result ? 0 : error_set(ENOMEM, "there is not enough memory");
+        }
         pthread_setcancelstate(old_state, NULL);
         return r;
 }
@@ -542,7 +567,7 @@ void link_close(struct link *link) {
 
         /* A daemon that is gone is not waited for; one that is back frees the session's things at once. */
         link->timeout_ms = 0;
-        if (!link->dead && !link_call(link, &bye, &reply, NULL))
+        if (!link->dead && !link_call(link, &bye, &reply))
                 link_reply_release(&reply);
         error_restore(saved);
         channel_unref(link->channel);
@@ -563,6 +588,15 @@ void link_end(struct link *link) {
         snprintf(link->connect_sentence, sizeof(link->connect_sentence),
                  "the session was ended by broker.bye; disconnect and connect again");
         pthread_mutex_unlock(&link->lock);
+}
+
+bool link_is_over(struct link *link) {
+        bool dead;
+
+        pthread_mutex_lock(&link->lock);
+        dead = link->dead;
+        pthread_mutex_unlock(&link->lock);
+        return dead;
 }
 
 void link_set_timeout(struct link *link, unsigned timeout_ms) {

@@ -15,11 +15,19 @@
 
 struct link;
 
+/* What becomes of a call when the connection is lost before the answer to it came. */
+enum link_repeat {
+        LINK_ONCE,    /* it fails: whether it was carried out is not known */
+        LINK_AGAIN,   /* it is made again: it changes nothing, or nothing more the second time */
+        LINK_KEYED,   /* it is made again as it is, and its request_key gets it the answer that was lost */
+        LINK_RELEASE, /* it is made again: that what it gives back, by a number that is never used again, is not there any
+                       * more is success then, and its result an empty object */
+};
+
 struct link_request {
         const char *method;  /* needs no escaping in JSON */
         const char *params;  /* a JSON object without LF; NULL: none */
-        bool repeatable;     /* may be sent again when the connection was lost before the reply came */
-        bool keyed;          /* has a request_key */
+        enum link_repeat repeat;
         unsigned timeout_ms; /* give up waiting for the reply; the connection is then lost. 0: never */
 };
 
@@ -42,10 +50,10 @@ void link_close(struct link *link);
 /* Free the link in the child of a fork, leaving the session to the parent. */
 void link_abandon(struct link *link);
 
-/* Call and wait. On success *ret is the caller's to release (link_reply_release()). On failure the thread's last error
- * is set. If the call was sent more than once, *ret_repeated (may be NULL) is true: an earlier one may have been
- * carried out. */
-int link_call(struct link *link, const struct link_request *request, struct link_reply *ret, bool *ret_repeated);
+/* Call and wait, over lost connections as long as link_set_timeout() says. On success *ret is the caller's to release
+ * (link_reply_release()). On failure the thread's last error is set. -ECONNRESET, with the reason gone: it was sent, but no
+ * answer came, and whether it was carried out is not known. -ESTALE but not link_is_over(): only what it is about has ended. */
+int link_call(struct link *link, const struct link_request *request, struct link_reply *ret);
 
 /* One more connection to the link's session, in one attempt: *ret is the caller's. -ESTALE: the daemon no longer knows the
  * session. With a sentence. */
@@ -60,6 +68,8 @@ void link_reply_release(struct link_reply *reply);
 
 /* The session is over by the caller's own wish: every later call answers -ESTALE. */
 void link_end(struct link *link);
+/* Is it over, by that or because the daemon no longer knows it? */
+bool link_is_over(struct link *link);
 
 void link_set_timeout(struct link *link, unsigned timeout_ms);
 

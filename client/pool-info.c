@@ -60,8 +60,7 @@ int dmab_pool_trim(dmab_pool_t *pool) {
         params_uint(&params, "pool", pool->number);
         params_end(&params);
         r = link_call(pool->dmab->link,
-                      &(struct link_request){ .method = "pool.trim", .params = params.text, .repeatable = true }, &reply,
-                      NULL);
+                      &(struct link_request){ .method = "pool.trim", .params = params.text, .repeat = LINK_AGAIN }, &reply);
         link_reply_release(&reply);
         return r;
 }

@@ -167,7 +167,6 @@ static void list_add(struct dmab_pool *pool) {
 static int destroy_number(struct dmab *dmab, uint64_t number, bool force) {
         struct link_reply reply = { 0 };
         struct params params;
-        bool repeated;
         int r;
 
         params_begin(&params);
@@ -176,10 +175,10 @@ static int destroy_number(struct dmab *dmab, uint64_t number, bool force) {
                 params_word(&params, "force", "true", 0);
         params_end(&params);
         r = link_call(dmab->link,
-                      &(struct link_request){ .method = "pool.destroy", .params = params.text, .repeatable = true },
-                      &reply, &repeated);
+                      &(struct link_request){ .method = "pool.destroy", .params = params.text, .repeat = LINK_RELEASE },
+                      &reply);
         link_reply_release(&reply);
-        /* An administrator may have ended it, or the first of two calls. */
+        /* An administrator may have ended it. */
         return r && error_is("unknown_handle") ? 0 : r;
 }
 
@@ -189,8 +188,8 @@ static int create_number(struct dmab_pool *pool, char *params, uint64_t *ret_num
         uint64_t block_size = 0;
         int r = link_call(pool->dmab->link,
                           &(struct link_request){
-                                  .method = "pool.create", .params = params, .repeatable = true, .keyed = true },
-                          &reply, NULL);
+                                  .method = "pool.create", .params = params, .repeat = LINK_KEYED },
+                          &reply);
 
         free(params);
         if (!r)
@@ -298,8 +297,7 @@ int dmab_pool_open(dmab_device_t *device, uint64_t number, dmab_pool_t **ret) {
         params_uint(&params, "pool", number);
         params_end(&params);
         r = link_call(device->dmab->link,
-                      &(struct link_request){ .method = "pool.stats", .params = params.text, .repeatable = true }, &reply,
-                      NULL);
+                      &(struct link_request){ .method = "pool.stats", .params = params.text, .repeat = LINK_AGAIN }, &reply);
         if (!r)
                 r = open_pool(device, reply.result, ret);
         link_reply_release(&reply);

@@ -68,8 +68,7 @@ static void return_number(struct dmab *dmab, uint64_t number) {
         params_end(&params);
         /* What cannot be returned goes back with the session. */
         link_call(dmab->link,
-                  &(struct link_request){ .method = "pool.return", .params = params.text, .repeatable = true }, &reply,
-                  NULL);
+                  &(struct link_request){ .method = "pool.return", .params = params.text, .repeat = LINK_RELEASE }, &reply);
         link_reply_release(&reply);
         error_restore(saved);
 }
@@ -155,8 +154,8 @@ static int wish_call(struct dmab_pool *pool, const struct lease_wish *wish) {
         lease_params(wish, 0, &params);
         r = link_call(pool->dmab->link,
                       &(struct link_request){
-                              .method = "pool.lease", .params = params.text, .repeatable = true, .keyed = true },
-                      &reply, NULL);
+                              .method = "pool.lease", .params = params.text, .repeat = LINK_KEYED },
+                      &reply);
         if (!r)
                 r = settle(pool, &reply);
         link_reply_release(&reply);
@@ -177,14 +176,14 @@ static int lease_more(struct dmab_pool *pool, unsigned flags, size_t count) {
                 wish_make(pool, number, flags, count, &wish);
                 r = wish_call(pool, &wish);
                 /* Another thread may have put it to sleep in between. */
-                if (!pool->any || !r || !(error_is("unknown_handle") || error_is("gone")))
+                if (!pool->any || !r || link_is_over(pool->dmab->link) ||
+                    !(error_is("unknown_handle") || (r == -ESTALE && error_is("gone"))))
                         break;
                 pool_slept(pool, number);
                 if (i + 1 < WAKE_TRIES)
                         r = 0;
         }
-        /* With a reason, it is only the pool that has ended: the daemon has answered. */
-        if (r == -ESTALE && !error_is("gone"))
+        if (r == -ESTALE && link_is_over(pool->dmab->link))
                 session_lost(pool->dmab);
         return r;
 }
@@ -375,9 +374,10 @@ static void take_and_fill(struct dmab_pool *pool, size_t n, void **ret_vaddrs, d
 }
 
 int refill_dead(const struct dmab_pool *pool) {
-        return error_set(ESTALE,
-                         "the daemon no longer knows this session, nor the pool %s of %s; disconnect and connect again",
-                         pool->name, pool->device->name);
+        return error_set_reason(ESTALE, "gone",
+                                "the daemon no longer knows this session, nor the pool %s of %s; disconnect and connect "
+                                "again",
+                                pool->name, pool->device->name);
 }
 
 static bool may_become_free(int r) {

@@ -68,8 +68,8 @@ static int fetch(struct dmab *dmab, uint64_t number, int *ret_fd) {
         params_uint(&params, "region", number);
         params_end(&params);
         r = link_call(dmab->link,
-                      &(struct link_request){ .method = "region.get", .params = params.text, .repeatable = true },
-                      &reply, NULL);
+                      &(struct link_request){ .method = "region.get", .params = params.text, .repeat = LINK_AGAIN },
+                      &reply);
         if (!r && reply.n_fds != 1)
                 r = error_set(EPROTO, "the daemon did not pass the memory of region %llu", (unsigned long long)number);
         if (!r) {

@@ -314,8 +314,9 @@ static int map(struct dmab_device *device, struct mapping *mapping) {
         int r = 0;
 
         if (__atomic_load_n(&device->dmab->lost, __ATOMIC_RELAXED))
-                return error_set(ESTALE, "the daemon has forgotten this session, and the memory of %s with it; "
-                                 "disconnect and connect again", device->name);
+                return error_set_reason(ESTALE, "gone",
+                                        "the daemon has forgotten this session, and the memory of %s with it; "
+                                        "disconnect and connect again", device->name);
         if (bounced)
                 r = bounce_map(&streaming->bounce, mapping->buf, mapping->size, mapping->direction, mapping->pieces,
                                &mapping->dma);

@@ -250,13 +250,15 @@ static void test_a_callers_own_key_is_kept(void **state) {
 static void test_a_call_that_may_not_be_repeated_says_that_its_end_is_unknown(void **state) {
         struct scripted *scripted = scripted_new();
         dmab_t *dmab = task_session(scripted);
-        struct task task = { .dmab = dmab, .method = "coherent.free", .params = "{\"alloc\":1}" };
+        struct task task = { .dmab = dmab, .method = "pool.free", .params = "{\"pool\":1,\"dma_addrs\":[\"0x1000\"]}" };
 
         task_start(&task, task_call);
-        scripted_expect(scripted, "coherent.free");
+        scripted_expect(scripted, "pool.free");
         scripted_hang_up(scripted);
         assert_int_equal(task_end(&task), -ECONNRESET);
-        assert_non_null(strstr(task.error, "coherent.free"));
+        assert_non_null(strstr(task.error, "pool.free"));
+        assert_non_null(strstr(task.error, "not known"));
+        assert_string_equal(task.reason, "gone");
         /* The session goes on. */
         task.method = "broker.ping";
         task.params = NULL;

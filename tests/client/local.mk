@@ -14,6 +14,7 @@ client_tests = \
 	tests/client/link-test \
 	tests/client/pool-model \
 	tests/client/pool-test \
+	tests/client/reconnect-test \
 	tests/client/streaming-model \
 	tests/client/streaming-test
 check_PROGRAMS += $(client_tests)
@@ -34,6 +35,10 @@ scripted = tests/client/scripted.c tests/client/scripted.h tests/client/task.c t
 tests_client_link_test_SOURCES = tests/client/link-test.c $(scripted)
 tests_client_link_test_CFLAGS = $(client_test_cflags)
 tests_client_link_test_LDADD = $(client_test_libs)
+
+tests_client_reconnect_test_SOURCES = tests/client/reconnect-test.c $(scripted)
+tests_client_reconnect_test_CFLAGS = $(client_test_cflags)
+tests_client_reconnect_test_LDADD = $(client_test_libs)
 
 tests_client_hugetlb_test_SOURCES = tests/client/hugetlb-test.c
 tests_client_hugetlb_test_CFLAGS = $(client_test_cflags)
