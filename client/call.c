@@ -74,16 +74,16 @@ static int nesting_of(const json_t *value, unsigned limit) {
 
 /* Messages beyond the daemon's limits are answered without an id: they must not be sent. */
 static int check_limits(struct dmab *dmab, json_t *params, const char *text) {
-        const struct link_limits *limits = link_limits(dmab->link);
+        const struct link_limits limits = link_limits(dmab->link);
 
-        if (strlen(text) + 256 > limits->message_bytes)
+        if (strlen(text) + 256 > limits.message_bytes)
                 return error_set(E2BIG,
                                  "the parameters have %zu bytes, too many for the %llu of a message "
                                  "to this daemon",
-                                 strlen(text), (unsigned long long)limits->message_bytes);
-        if ((uint64_t)nesting_of(params, limits->nesting) + 1 > limits->nesting)
+                                 strlen(text), (unsigned long long)limits.message_bytes);
+        if ((uint64_t)nesting_of(params, limits.nesting) + 1 > limits.nesting)
                 return error_set(E2BIG, "the parameters are nested too deeply; this daemon takes %llu levels",
-                                 (unsigned long long)limits->nesting);
+                                 (unsigned long long)limits.nesting);
         return 0;
 }
 

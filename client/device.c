@@ -144,8 +144,8 @@ int dmab_device_open(dmab_t *dmab, const char *name, const struct dmab_device_op
         if (r)
                 return r;
         if (!known.timeout_ms)
-                known.timeout_ms = link_limits(dmab->link)->wait_ms < WAIT_MS_DEFAULT ? link_limits(dmab->link)->wait_ms
-                                                                                      : WAIT_MS_DEFAULT;
+                known.timeout_ms = link_limits(dmab->link).wait_ms < WAIT_MS_DEFAULT ? link_limits(dmab->link).wait_ms
+                                                                                     : WAIT_MS_DEFAULT;
         r = open_params(dmab, name, &known, &params);
         if (r)
                 return r;

@@ -10,17 +10,18 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "client/clock.h"
 #include "client/error.h"
 #include "include/dmabroker.h"
 
 enum {
-        RECONNECT_MS = 5000, /* dmab_set_reconnect_timeout()'s default */
-        HELLO_MS = 5000,     /* a daemon that is there says hello within this */
-        BACKOFF_FIRST_MS = 10,
-        BACKOFF_LAST_MS = 500,
+        HELLO_MS = 5000,   /* a daemon that is there says hello within this */
+        BUSY_PAUSE_MS = 5, /* until the daemon has noticed that the connection is lost */
         ATTEMPTS_MAX = 16, /* of one call: a call that ends every connection must not be repeated for ever */
-        IN_FLIGHT_DEFAULT = 256,
 };
+
+/* Between attempts: most restarts are over soon, and many clients may wait for the long ones. */
+static const unsigned pauses_ms[] = { 1, 2, 5, 10, 20, 50, 100 };
 
 /* A call that waits for its reply; lives on the stack of its thread. */
 struct call {
@@ -45,8 +46,9 @@ struct link {
         unsigned connects;       /* attempts that have ended */
         int connect_status;      /* of the last one; its sentence is in connect_sentence */
         char connect_sentence[512];
-        int lost_status; /* why the last channel was lost */
-        int dead;        /* -ESTALE: the session is over; every call answers this */
+        int lost_status;  /* why the last channel was lost */
+        uint64_t lost_ms; /* clock_ms() when it was */
+        int dead;         /* -ESTALE: the session is over; every call answers this */
         unsigned timeout_ms;
         struct call_list calls; /* sent on `channel`, not answered yet */
         size_t n_calls;
@@ -148,113 +150,43 @@ int link_send(struct channel *channel, uint64_t id, const char *method, const ch
 
 /* ---- connecting ---- */
 
-struct hello {
-        bool done;
-        json_t *message;
-};
-
-static void take_hello(json_t *message, const int *fds, size_t n_fds, void *userdata) {
-        struct hello *hello = userdata;
-
-        close_all(fds, n_fds);
-        /* An error without an id is about the connection itself: the daemon will have no more of them. */
-        if (hello->done || (!json_is_integer(json_object_get(message, "id")) && !json_object_get(message, "error"))) {
-                json_decref(message);
-                return;
-        }
-        hello->message = message;
-        hello->done = true;
+/* Note who one is. */
+static int keep_names(struct link *link, const struct hello *hello) {
+        link->session = strdup(hello->session);
+        link->owner = strdup(hello->owner);
+        link->role = strdup(hello->role);
+        link->version = strdup(hello->version);
+        return link->session && link->owner && link->role && link->version
+                       ? 0
+                       : error_set(ENOMEM, "there is not enough memory");
 }
 
-static int protocol_error(const char *path, int r) {
-        switch (r) {
-        case -ETIMEDOUT:
-                return error_set(ETIMEDOUT, "the daemon at %s accepted the connection, but does not answer", path);
-        case -EPROTO:
-        case -EMSGSIZE:
-                return error_set(EPROTO, "whoever listens at %s does not speak dmabroker's protocol", path);
-        default:
-                return error_set(-r, "the connection to %s was lost: %s", path, strerrordesc_np(-r));
-        }
-}
-
-static uint64_t limit_value(json_t *limits, const char *name, uint64_t otherwise) {
-        json_t *value = json_object_get(limits, name);
-
-        return json_is_integer(value) && json_integer_value(value) > 0 ? (uint64_t)json_integer_value(value)
-                                                                       : otherwise;
-}
-
-/* Note what the first hello said; later ones only resume. */
-static int keep_hello(struct link *link, json_t *result) {
-        const char *session = NULL, *owner = NULL, *role = NULL, *version = NULL;
-        json_t *limits = json_object_get(result, "limits");
-
-        if (json_unpack(result, "{s:s, s:s, s:s, s:s}", "session", &session, "owner", &owner, "role", &role, "version",
-                        &version))
-                return protocol_error(link->path, -EPROTO);
-        if (link->session)
+/* Another session has nothing of what this one has. */
+static int check_names(const struct link *link, const struct hello *hello) {
+        if (!strcmp(hello->session, link->session) && !strcmp(hello->owner, link->owner))
                 return 0;
-        link->session = strdup(session);
-        link->owner = strdup(owner);
-        link->role = strdup(role);
-        link->version = strdup(version);
-        if (!link->session || !link->owner || !link->role || !link->version)
-                return error_set(ENOMEM, "there is not enough memory");
-        link->limits = (struct link_limits){
-                .message_bytes = limit_value(limits, "message_bytes", 1 << 20),
-                .nesting = limit_value(limits, "nesting", 64),
-                .calls_in_flight = limit_value(limits, "calls_in_flight", IN_FLIGHT_DEFAULT),
-                .wait_ms = limit_value(limits, "wait_ms", UINT64_MAX),
-        };
-        return 0;
+        return error_set_reason(ESTALE, "gone",
+                                "the daemon at %s was asked for a session of %s, and came with another one of %s: what "
+                                "the session held is not to be had any more. Disconnect and connect again",
+                                link->path, link->owner, hello->owner);
 }
 
-static int say_hello(struct link *link, struct channel *channel) {
-        struct hello hello = { 0 };
-        struct link_reply reply = { 0 };
-        json_t *params =
-                json_pack("{s:s#, s:i, s:s*}", "client", program_invocation_short_name,
-                          (int)strnlen(program_invocation_short_name, 64), "protocol", 1, "session", link->session);
-        char *text = params ? json_dumps(params, JSON_COMPACT) : NULL;
-        int r = text ? link_send(channel, 0, "broker.hello", text) : -ENOMEM;
-
-        /* A daemon that refuses a connection says why and hangs up, whether it was asked already or not. */
-        if (r == -EPIPE)
-                r = 0;
-        while (!r && !hello.done)
-                r = channel_receive(channel, HELLO_MS, take_hello, &hello);
-        if (hello.done)
-                r = link_judge(hello.message, NULL, 0, &reply);
-        else
-                r = protocol_error(link->path, r);
-        if (!r)
-                r = keep_hello(link, reply.result);
-        link_reply_release(&reply);
-        json_decref(params);
-        free(text);
-        return r;
-}
-
-/* Has the daemon answered that there is no session to resume? */
-static bool session_is_gone(const struct link *link) {
-        return link->session && (error_is("gone") || error_is("unknown_handle"));
-}
-
-static int establish_once(struct link *link, struct channel **ret) {
+static int establish_once(struct link *link, uint64_t deadline_ms, struct channel **ret) {
         struct channel *channel;
+        struct hello hello;
         int r;
 
         r = channel_connect(link->path, &channel);
         if (r)
                 return r;
-        r = say_hello(link, channel);
-        if (r && session_is_gone(link))
-                r = error_set_reason(ESTALE, "gone",
-                                     "the daemon at %s no longer knows this session: it was started anew, or the "
-                                     "connection was gone for too long; what the session held is freed. Disconnect and "
-                                     "connect again",
-                                     link->path);
+        r = hello_say(channel, link->path, link->session, deadline_ms, &hello);
+        if (!r) {
+                r = link->session ? check_names(link, &hello) : keep_names(link, &hello);
+                pthread_mutex_lock(&link->lock);
+                link->limits = hello.limits;
+                pthread_mutex_unlock(&link->lock);
+                json_decref(hello.result);
+        }
         if (r) {
                 channel_unref(channel);
                 return r;
@@ -270,7 +202,7 @@ static void set_dead(struct link *link, int status) {
 }
 
 int link_join(struct link *link, struct channel **ret) {
-        int r = establish_once(link, ret);
+        int r = establish_once(link, clock_ms() + HELLO_MS, ret);
 
         if (r == -ESTALE) {
                 pthread_mutex_lock(&link->lock);
@@ -280,44 +212,45 @@ int link_join(struct link *link, struct channel **ret) {
         return r;
 }
 
-static uint64_t now_ms(void) {
-        struct timespec now;
-
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        return (uint64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-/* Might another attempt end otherwise? A daemon that restarts is missing, refuses, or hangs up in between. */
+/* Might another attempt end otherwise? A daemon that restarts is missing, refuses, or hangs up in between; its socket is
+ * there for a moment before its group may use it; and for a moment it may still count the connection that was lost. */
 static bool worth_another_attempt(int r) {
-        return r == -ENOENT || r == -ECONNREFUSED || r == -ECONNRESET || r == -EPIPE || r == -ETIMEDOUT || r == -EBUSY;
+        static const int passing[] = { -ENOENT, -ECONNREFUSED, -ECONNRESET, -EPIPE, -ETIMEDOUT, -EBUSY, -EACCES, -EPERM };
+
+        for (size_t i = 0; i < sizeof(passing) / sizeof(*passing); i++)
+                if (r == passing[i])
+                        return true;
+        return error_is("limit") || error_is("quota");
 }
 
-/* With the backoff of a client among many that all lost the same daemon. */
-static int establish(struct link *link, unsigned timeout_ms, struct channel **ret) {
-        uint64_t deadline = now_ms() + timeout_ms, pause = BACKOFF_FIRST_MS, now;
+/* Once at least, with all the time that a daemon may need to answer. */
+static int establish(struct link *link, uint64_t deadline_ms, struct channel **ret) {
+        const size_t n_pauses = sizeof(pauses_ms) / sizeof(*pauses_ms);
+        uint64_t now = clock_ms(), pause;
         int r;
 
-        for (;;) {
-                r = establish_once(link, ret);
-                now = now_ms();
-                if (!r || !worth_another_attempt(r) || now >= deadline)
+        for (size_t i = 0;; i++) {
+                r = establish_once(link, now < deadline_ms ? deadline_ms : now + HELLO_MS, ret);
+                now = clock_ms();
+                if (!r || !worth_another_attempt(r) || now >= deadline_ms)
                         return r;
-                if (pause > deadline - now)
-                        pause = deadline - now;
-                nanosleep(&(struct timespec){ .tv_sec = pause / 1000, .tv_nsec = pause % 1000 * 1000000 }, NULL);
-                pause = pause * 2 < BACKOFF_LAST_MS ? pause * 2 : BACKOFF_LAST_MS;
+                pause = pauses_ms[i < n_pauses ? i : n_pauses - 1];
+                if (pause > deadline_ms - now)
+                        pause = deadline_ms - now;
+                nanosleep(&(struct timespec){ .tv_nsec = (long)pause * 1000000 }, NULL);
+                now = clock_ms();
         }
 }
 
 /* Called with the lock held, which is let go meanwhile. */
 static int reconnect(struct link *link) {
+        uint64_t deadline_ms = link->lost_ms + link->timeout_ms;
         struct channel *channel;
-        unsigned timeout_ms = link->timeout_ms;
         int r;
 
         link->connecting = true;
         pthread_mutex_unlock(&link->lock);
-        r = establish(link, timeout_ms, &channel);
+        r = establish(link, deadline_ms, &channel);
         pthread_mutex_lock(&link->lock);
         link->connecting = false;
         link->connects++;
@@ -366,6 +299,7 @@ static void lose_channel(struct link *link, struct channel *channel, int status)
         link->channel = channel_unref(channel);
         link->reading = false;
         link->lost_status = status;
+        link->lost_ms = clock_ms();
         while ((call = TAILQ_FIRST(&link->calls))) {
                 call_remove(link, call);
                 call->lost = true;
@@ -422,22 +356,46 @@ static enum exchange exchange(struct link *link, struct channel *channel, const 
         pthread_mutex_unlock(&link->lock);
         r = link_send(channel, call->id, request->method, request->params);
         pthread_mutex_lock(&link->lock);
-        if (r)
+        /* What a daemon that hung up had answered before is still there to be read. */
+        if (r && r != -EPIPE && r != -ECONNRESET)
                 lose_channel(link, channel, r);
         await(link, channel, call, request->timeout_ms);
-        return call->done ? EXCHANGE_DONE : EXCHANGE_LOST;
+        /* A part of a request is none. */
+        return call->done ? EXCHANGE_DONE : r ? EXCHANGE_UNSENT : EXCHANGE_LOST;
 }
 
-static int lost_error(const struct link *link, const struct link_request *request) {
+static int lost_error(const struct link *link, const struct link_request *request, bool sent) {
         if (link->lost_status == -EMFILE)
                 return error_set(EMFILE,
                                  "this process may not open the descriptors that came with the answer to %s: close "
                                  "some, or raise RLIMIT_NOFILE",
                                  request->method);
+        if (!sent)
+                return error_set(ECONNRESET,
+                                 "the connection to %s was lost each time when %s was to be sent; it was not carried out",
+                                 link->path, request->method);
         return error_set_reason(ECONNRESET, "gone",
                                 "the connection to %s was lost before the answer to %s came; whether it was carried out "
                                 "is not known",
                                 link->path, request->method);
+}
+
+/* The connection cannot be made again: the last error says why. */
+static int away_error(const struct link *link, const struct link_request *request) {
+        char why[512];
+
+        snprintf(why, sizeof(why), "%s", dmab_last_error());
+        return error_set_reason(ECONNRESET, "gone",
+                                "the connection to %s was lost before the answer to %s came, and whether it was carried "
+                                "out is not known; %s",
+                                link->path, request->method, why);
+}
+
+/* Is it to be tried again, having been sent so often? */
+static bool may_try_again(const struct link *link, const struct link_request *request, unsigned sent, unsigned attempts) {
+        if (sent && (request->repeat == LINK_ONCE || !link->timeout_ms))
+                return false;
+        return attempts < ATTEMPTS_MAX && link->lost_status != -EMFILE;
 }
 
 /* Until there is an answer. *sent counts how often it was sent. */
@@ -448,20 +406,22 @@ static int call_until_answered(struct link *link, const struct link_request *req
         int r;
 
         pthread_mutex_lock(&link->lock);
-        for (unsigned attempt = 1;; attempt++) {
+        for (unsigned attempts = 1;; attempts++) {
                 enum exchange end;
 
                 r = get_channel(link, &channel);
-                if (r)
+                if (r) {
+                        if (*sent && r != -ESTALE)
+                                r = away_error(link, request);
                         break;
+                }
                 end = exchange(link, channel, request, &call);
                 channel_unref(channel);
                 *sent += end != EXCHANGE_UNSENT;
                 if (end == EXCHANGE_DONE)
                         break;
-                if ((*sent && request->repeat == LINK_ONCE) || attempt == ATTEMPTS_MAX || !link->timeout_ms ||
-                    link->lost_status == -EMFILE) {
-                        r = lost_error(link, request);
+                if (!may_try_again(link, request, *sent, attempts)) {
+                        r = lost_error(link, request, *sent);
                         break;
                 }
         }
@@ -493,7 +453,7 @@ static bool is_released(int r, const struct link_request *request, unsigned sent
 }
 
 int link_call(struct link *link, const struct link_request *request, struct link_reply *ret) {
-        uint64_t deadline = 0, pause = 1;
+        uint64_t deadline_ms = 0;
         unsigned sent = 0;
         int r, old_state;
 
@@ -502,12 +462,11 @@ int link_call(struct link *link, const struct link_request *request, struct link
                 r = call_until_answered(link, request, ret, &sent);
                 if (!is_under_way(r, request, sent))
                         break;
-                if (!deadline)
-                        deadline = now_ms() + get_timeout(link);
-                else if (now_ms() >= deadline)
+                if (!deadline_ms)
+                        deadline_ms = clock_ms() + get_timeout(link);
+                else if (clock_ms() >= deadline_ms)
                         break;
-                nanosleep(&(struct timespec){ .tv_nsec = pause * 1000000 }, NULL);
-                pause = pause * 2 < BACKOFF_LAST_MS ? pause * 2 : BACKOFF_LAST_MS;
+                nanosleep(&(struct timespec){ .tv_nsec = BUSY_PAUSE_MS * 1000000 }, NULL);
         }
         if (is_released(r, request, sent)) {
                 ret->result = json_object();
@@ -528,7 +487,7 @@ static void link_free(struct link *link) {
         free(link);
 }
 
-int link_open(const char *path, struct link **ret) {
+int link_open(const char *path, unsigned timeout_ms, struct link **ret) {
         struct link *link = calloc(1, sizeof(*link));
         int r, old_state;
 
@@ -537,7 +496,7 @@ int link_open(const char *path, struct link **ret) {
         pthread_mutex_init(&link->lock, NULL);
         pthread_cond_init(&link->changed, NULL);
         TAILQ_INIT(&link->calls);
-        link->timeout_ms = RECONNECT_MS;
+        link->timeout_ms = timeout_ms;
         link->path = strdup(path);
         if (!link->path) {
                 r = error_set(ENOMEM, "there is not enough memory");
@@ -548,7 +507,7 @@ int link_open(const char *path, struct link **ret) {
                 goto free_link;
         }
         pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old_state);
-        r = establish_once(link, &link->channel);
+        r = establish_once(link, clock_ms() + HELLO_MS, &link->channel);
         pthread_setcancelstate(old_state, NULL);
         if (r)
                 goto free_link;
@@ -610,8 +569,13 @@ void link_make_key(struct link *link, char key[LINK_KEY_SIZE]) {
                  (unsigned long long)__atomic_add_fetch(&link->next_key, 1, __ATOMIC_RELAXED));
 }
 
-const struct link_limits *link_limits(const struct link *link) {
-        return &link->limits;
+struct link_limits link_limits(struct link *link) {
+        struct link_limits limits;
+
+        pthread_mutex_lock(&link->lock);
+        limits = link->limits;
+        pthread_mutex_unlock(&link->lock);
+        return limits;
 }
 
 const char *link_session(const struct link *link) {

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "client/channel.h"
+#include "client/hello.h"
 
 struct link;
 
@@ -37,12 +38,9 @@ struct link_reply {
         size_t n_fds;
 };
 
-struct link_limits {
-        uint64_t message_bytes, nesting, calls_in_flight, wait_ms;
-};
-
-/* Connect to the socket at path and open a session. Errors as dmab_connect(), with a sentence. */
-int link_open(const char *path, struct link **ret);
+/* Connect to the socket at path and open a session. Errors as dmab_connect(), with a sentence. timeout_ms: as
+ * link_set_timeout(). */
+int link_open(const char *path, unsigned timeout_ms, struct link **ret);
 
 /* End the session (unless it is gone already) and free the link. No call may be under way. */
 void link_close(struct link *link);
@@ -71,14 +69,17 @@ void link_end(struct link *link);
 /* Is it over, by that or because the daemon no longer knows it? */
 bool link_is_over(struct link *link);
 
+/* How long a lost connection is tried again, from when it was found to be lost. Calls wait so long; later ones try once. */
 void link_set_timeout(struct link *link, unsigned timeout_ms);
 
 /* A key that no other taking call of this owner has: "0123456789abcdef-1". */
 enum { LINK_KEY_SIZE = 40 };
 void link_make_key(struct link *link, char key[LINK_KEY_SIZE]);
 
-/* What broker.hello said first. Lives as long as the link. */
-const struct link_limits *link_limits(const struct link *link);
+/* What broker.hello said last. */
+struct link_limits link_limits(struct link *link);
+
+/* What it said first. Lives as long as the link. */
 const char *link_session(const struct link *link);
 const char *link_owner(const struct link *link);
 const char *link_role(const struct link *link);

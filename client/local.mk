@@ -9,9 +9,11 @@ libdmabroker_la_SOURCES = \
 	client/bounce.c client/bounce.h \
 	client/call.c \
 	client/channel.c client/channel.h \
+	client/clock.h \
 	client/coherent.c client/coherent.h \
 	client/device.c \
 	client/error.c client/error.h \
+	client/hello.c client/hello.h \
 	client/inspect.c \
 	client/lease.c client/lease.h \
 	client/link.c client/link.h \

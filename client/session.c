@@ -1,6 +1,7 @@
 #include "client/session.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,6 +11,8 @@
 #include "client/pool.h"
 #include "client/streaming.h"
 #include "config.h"
+
+enum { RECONNECT_MS = 30000 };
 
 /* A handle is the property of the process that made it. Counting forks costs nothing per call; asking for the process's
  * id would be a system call each time. */
@@ -55,18 +58,38 @@ int session_copy_struct(void *known, size_t known_size, const void *given, const
         return 0;
 }
 
+/* As long as the daemon keeps the session, unless it is configured otherwise. */
+static int parse_reconnect(unsigned *ret_ms) {
+        const char *text = secure_getenv("DMABROKER_RECONNECT_MS");
+        unsigned long long value = RECONNECT_MS;
+        char *end;
+
+        if (text && *text) {
+                errno = 0;
+                value = strtoull(text, &end, 10);
+                if (errno || *end || *text < '0' || *text > '9' || value > UINT_MAX)
+                        return error_set(EINVAL, "DMABROKER_RECONNECT_MS must be a number of milliseconds, not \"%s\"",
+                                         text);
+        }
+        *ret_ms = (unsigned)value;
+        return 0;
+}
+
 int dmab_connect(const char *uri, dmab_t **ret) {
         struct dmab *dmab;
+        unsigned reconnect_ms = 0;
         char *path;
         int r;
 
         pthread_once(&forks_once, watch_forks);
-        r = address_parse(uri, &path);
+        r = parse_reconnect(&reconnect_ms);
+        if (!r)
+                r = address_parse(uri, &path);
         if (r)
                 return r;
         dmab = calloc(1, sizeof(*dmab));
         if (dmab)
-                r = link_open(path, &dmab->link);
+                r = link_open(path, reconnect_ms, &dmab->link);
         else
                 r = error_set(ENOMEM, "there is not enough memory");
         free(path);

@@ -58,7 +58,7 @@ const char *dmab_version(void);
  *
  * -ENOENT, -ECONNREFUSED: no daemon listens there; -EACCES: the socket is not for this user; -ENOTSOCK: the path is
  * something else; -EPROTO: whoever listens does not speak this protocol; -ETIMEDOUT: it does not answer;
- * -EINVAL: the URI is not understood; -ENAMETOOLONG, -ENOMEM, -EMFILE. */
+ * -EINVAL: the URI, or the number in DMABROKER_RECONNECT_MS, is not understood; -ENAMETOOLONG, -ENOMEM, -EMFILE. */
 int dmab_connect(const char *uri, dmab_t **ret);
 
 /* End the session: every device is closed, everything allocated in it is freed, and its memory is unmapped, so that
@@ -66,8 +66,9 @@ int dmab_connect(const char *uri, dmab_t **ret);
  * error. */
 void dmab_disconnect(dmab_t *dmab);
 
-/* How long a lost connection is tried again before calls fail, in milliseconds; 5,000 unless set. 0: a call that finds
- * the connection lost tries once, and a call that loses it answers -ECONNRESET. */
+/* How long a lost connection is tried again, in milliseconds, from when a call finds it lost; 30,000 unless set here or by the
+ * environment variable DMABROKER_RECONNECT_MS. Calls wait meanwhile; when it is over they fail, and each later one tries once.
+ * 0: a call that finds the connection lost tries once, and a call that loses it answers -ECONNRESET. */
 int dmab_set_reconnect_timeout(dmab_t *dmab, unsigned timeout_ms);
 
 /* Call any method of the protocol (dmabroker-protocol(7), `dmabrokerctl help METHOD`).
@@ -79,9 +80,14 @@ int dmab_set_reconnect_timeout(dmab_t *dmab, unsigned timeout_ms);
  * Notifications are not passed on.
  *
  * An error of the protocol comes back as its errno (-ENOSYS for an unknown method, -EINVAL for parameters of the wrong
- * form); dmab_last_error_json() has the whole error object. -EINVAL: params_json is no JSON object; -ECONNRESET: the
- * connection was lost before the answer came and the call may not be repeated, so that it is not known whether it was
- * carried out; -ESTALE: the daemon has forgotten the session; -ENOMEM. */
+ * form); dmab_last_error_json() has the whole error object. -EINVAL: params_json is no JSON object; -ECONNRESET, with the
+ * reason gone: the connection was lost before the answer came, and it is not known whether the call was carried out;
+ * -ESTALE with the reason gone: the daemon has forgotten the session, or what the call is about has ended; -ENOMEM.
+ *
+ * When the connection is lost before the answer comes, the call is made again on the next one: with its key if it takes
+ * something; and if it gives something back by its number and nothing is there any more, then the first one did it, which is
+ * success. Methods that this library does not know, broker.bye and pool.free are not made again: the latter names blocks by
+ * their addresses, which another thread may have been given meanwhile. coherent.lookup tells who has one. */
 int dmab_call(dmab_t *dmab, const char *method, const char *params_json, char **ret_result_json);
 
 /* dmab_call() that also receives file descriptors: *ret_n_fds of them in ret_fds, which has room for max_fds. The

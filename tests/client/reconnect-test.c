@@ -99,11 +99,276 @@ static void test_whatever_may_not_be_made_twice_is_told_as_failed(void **state) 
         task_end_session(scripted, dmab);
 }
 
+/* ---- when it is lost ---- */
+
+static void expect_ping(struct scripted *scripted, struct task *task) {
+        scripted_expect(scripted, "broker.ping");
+        scripted_result(scripted, "{\"pong\":true}");
+        assert_int_equal(task_end(task), 0);
+        assert_string_equal(task->result, "{\"pong\":true}");
+        free(task->result);
+}
+
+static void test_a_connection_lost_in_the_middle_of_an_answer(void **state) {
+        struct scripted *scripted = scripted_new();
+        dmab_t *dmab = task_session(scripted);
+        struct task task = { .dmab = dmab, .method = "broker.ping" };
+
+        assert_null(*state);
+        task_start(&task, task_call);
+        scripted_expect(scripted, "broker.ping");
+        scripted_send(scripted, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"pong\":fal", NULL, 0);
+        scripted_welcome(scripted);
+        expect_ping(scripted, &task);
+        task_end_session(scripted, dmab);
+}
+
+static void test_a_connection_lost_again_and_again(void **state) {
+        struct scripted *scripted = scripted_new();
+        dmab_t *dmab = task_session(scripted);
+        struct task task = { .dmab = dmab, .method = "broker.ping" };
+
+        assert_null(*state);
+        task_start(&task, task_call);
+        scripted_expect(scripted, "broker.ping");
+        for (int i = 0; i < 3; i++) {
+                scripted_accept(scripted); /* and lost before hello */
+                scripted_accept(scripted);
+                scripted_expect(scripted, "broker.hello"); /* and before the answer to it */
+                scripted_welcome(scripted);
+                scripted_expect(scripted, "broker.ping");
+        }
+        scripted_welcome(scripted);
+        expect_ping(scripted, &task);
+        task_end_session(scripted, dmab);
+}
+
+/* Nothing that has not been sent has been carried out. */
+static void test_a_call_that_finds_the_connection_lost_is_made_whatever_it_is(void **state) {
+        struct scripted *scripted = scripted_new();
+        dmab_t *dmab = task_session(scripted);
+        struct task task = { .dmab = dmab, .method = "pool.free", .params = "{\"pool\":1}" };
+
+        assert_null(*state);
+        scripted_hang_up(scripted);
+        task_start(&task, task_call);
+        scripted_welcome(scripted);
+        scripted_expect(scripted, "pool.free");
+        scripted_result(scripted, "{\"ok\":true}");
+        assert_int_equal(task_end(&task), 0);
+        free(task.result);
+        task_end_session(scripted, dmab);
+}
+
+static void test_a_daemon_that_was_away_for_a_while(void **state) {
+        struct scripted *scripted = scripted_new();
+        dmab_t *dmab = task_session(scripted);
+        struct task task = { .dmab = dmab, .method = "broker.ping" };
+
+        assert_null(*state);
+        task_start(&task, task_call);
+        scripted_expect(scripted, "broker.ping");
+        scripted_vanish(scripted);
+        scripted_hang_up(scripted);
+        scripted_return(scripted);
+        scripted_welcome(scripted);
+        expect_ping(scripted, &task);
+        task_end_session(scripted, dmab);
+}
+
+static void test_a_daemon_that_has_no_place_yet(void **state) {
+        struct scripted *scripted = scripted_new();
+        dmab_t *dmab = task_session(scripted);
+        struct task task = { .dmab = dmab, .method = "broker.ping" };
+
+        assert_null(*state);
+        task_start(&task, task_call);
+        scripted_expect(scripted, "broker.ping");
+        scripted_accept(scripted);
+        scripted_send(scripted,
+                      "{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":28,\"message\":\"too many connections\","
+                      "\"data\":{\"reason\":\"limit\"}}}\n",
+                      NULL, 0);
+        scripted_welcome(scripted);
+        expect_ping(scripted, &task);
+        task_end_session(scripted, dmab);
+}
+
+static void test_the_limits_are_those_of_the_daemon_that_came_back(void **state) {
+        struct scripted *scripted = scripted_new();
+        dmab_t *dmab = task_session(scripted);
+        struct task tasks[2] = { { .dmab = dmab, .method = "broker.ping" }, { .dmab = dmab, .method = "broker.ping" } };
+        long long first;
+
+        assert_null(*state);
+        for (size_t i = 0; i < 2; i++)
+                task_start(&tasks[i], task_call);
+        scripted_expect(scripted, "broker.ping");
+        scripted_expect(scripted, "broker.ping");
+        scripted_accept(scripted);
+        scripted_hello_as(scripted, "secret", "user:42", 1);
+        scripted_expect(scripted, "broker.ping");
+        first = scripted_id(scripted);
+        assert_true(scripted_is_silent(scripted));
+        scripted_result(scripted, "{}");
+        scripted_expect(scripted, "broker.ping");
+        assert_true(scripted_id(scripted) != first);
+        scripted_result(scripted, "{}");
+        for (size_t i = 0; i < 2; i++) {
+                assert_int_equal(task_end(&tasks[i]), 0);
+                free(tasks[i].result);
+        }
+        task_end_session(scripted, dmab);
+}
+
+/* ---- when it does not come back ---- */
+
+static void expect_over(dmab_t *dmab, const char *sentence) {
+        assert_int_equal(dmab_call(dmab, "broker.ping", NULL, NULL), -ESTALE);
+        assert_string_equal(dmab_last_reason(), "gone");
+        assert_non_null(strstr(dmab_last_error(), sentence));
+        assert_non_null(strstr(dmab_last_error(), "connect again"));
+}
+
+static void test_a_session_that_is_another_one_is_over(void **state) {
+        static const char *const others[][2] = { { "other", "user:42" }, { "secret", "user:43" } };
+
+        assert_null(*state);
+        for (size_t i = 0; i < 2; i++) {
+                struct scripted *scripted = scripted_new();
+                dmab_t *dmab = task_session(scripted);
+                struct task task = { .dmab = dmab, .method = "broker.ping" };
+
+                task_start(&task, task_call);
+                scripted_expect(scripted, "broker.ping");
+                scripted_accept(scripted);
+                scripted_hello_as(scripted, others[i][0], others[i][1], 2);
+                assert_int_equal(task_end(&task), -ESTALE);
+                assert_string_equal(task.reason, "gone");
+                expect_over(dmab, others[i][1]);
+                assert_string_equal(dmab_owner(dmab), "user:42");
+                dmab_disconnect(dmab);
+                scripted_free(scripted);
+        }
+}
+
+static void test_a_session_that_nobody_knows_is_over_and_nothing_is_made_anew(void **state) {
+        struct scripted *scripted = scripted_new();
+        dmab_t *dmab = task_session(scripted);
+        dmab_device_t *device = task_device(scripted, dmab), *other;
+        struct task task = { .dmab = dmab, .device = device };
+        dmab_addr_t dma;
+        void *vaddr;
+
+        assert_null(*state);
+        task_start(&task, task_alloc);
+        scripted_expect(scripted, "coherent.alloc");
+        scripted_accept(scripted);
+        assert_non_null(strstr(scripted_expect(scripted, "broker.hello"), "\"session\":\"secret\""));
+        scripted_error(scripted, ENOENT, "unknown_handle", "There is no such session");
+        assert_int_equal(task_end(&task), -ESTALE);
+        assert_string_equal(task.reason, "gone");
+        scripted_vanish(scripted); /* nobody tries */
+        expect_over(dmab, "no longer knows this session");
+        assert_int_equal(dmab_alloc_coherent(device, 4096, DMAB_NOWAIT, &vaddr, &dma), -ESTALE);
+        assert_int_equal(dmab_device_open(dmab, "other", NULL, &other), -ESTALE);
+        assert_int_equal(dmab_supported(device, DMAB_MASK(32)), -ESTALE);
+        dmab_disconnect(dmab);
+        scripted_free(scripted);
+}
+
+static void test_what_a_daemon_that_stays_away_had_been_sent_is_told_as_unknown(void **state) {
+        struct scripted *scripted = scripted_new();
+        dmab_t *dmab = task_session(scripted);
+        struct task task = { .dmab = dmab, .method = "coherent.free", .params = "{\"alloc\":1}" };
+
+        assert_null(*state);
+        assert_int_equal(dmab_set_reconnect_timeout(dmab, 30), 0);
+        task_start(&task, task_call);
+        scripted_expect(scripted, "coherent.free");
+        scripted_vanish(scripted);
+        scripted_hang_up(scripted);
+        assert_int_equal(task_end(&task), -ECONNRESET);
+        assert_string_equal(task.reason, "gone");
+        assert_non_null(strstr(task.error, "not known"));
+        assert_non_null(strstr(task.error, "is dmabrokerd running?"));
+        /* What is not sent is not carried out; and the session goes on when the daemon does. */
+        assert_int_equal(dmab_call(dmab, "coherent.free", "{\"alloc\":1}", NULL), -ENOENT);
+        scripted_return(scripted);
+        task_start(&task, task_call);
+        scripted_welcome(scripted);
+        scripted_expect(scripted, "coherent.free");
+        scripted_result(scripted, "{\"ok\":true}");
+        assert_int_equal(task_end(&task), 0);
+        free(task.result);
+        task_end_session(scripted, dmab);
+}
+
+static void test_without_patience_a_call_that_loses_the_connection_fails_and_the_next_tries_once(void **state) {
+        struct scripted *scripted = scripted_new();
+        dmab_t *dmab = task_session(scripted);
+        struct task task = { .dmab = dmab, .method = "coherent.alloc", .params = "{\"device\":1,\"size\":4096}" };
+
+        assert_null(*state);
+        assert_int_equal(dmab_set_reconnect_timeout(dmab, 0), 0);
+        task_start(&task, task_call);
+        scripted_expect(scripted, "coherent.alloc");
+        scripted_hang_up(scripted);
+        assert_int_equal(task_end(&task), -ECONNRESET);
+        assert_string_equal(task.reason, "gone");
+        task.method = "broker.ping";
+        task.params = NULL;
+        task_start(&task, task_call);
+        scripted_welcome(scripted);
+        expect_ping(scripted, &task);
+        scripted_hang_up(scripted);
+        task_start(&task, task_call);
+        scripted_welcome(scripted);
+        expect_ping(scripted, &task);
+        scripted_vanish(scripted);
+        scripted_hang_up(scripted);
+        assert_int_equal(dmab_call(dmab, "broker.ping", NULL, NULL), -ENOENT);
+        dmab_disconnect(dmab);
+        scripted_free(scripted);
+}
+
+static void test_the_environment_says_how_long_to_try(void **state) {
+        struct scripted *scripted = scripted_new();
+        dmab_t *dmab = NULL;
+        struct task task = { .method = "broker.ping" };
+
+        assert_null(*state);
+        setenv("DMABROKER_RECONNECT_MS", "0", 1);
+        task.dmab = dmab = task_session(scripted);
+        task_start(&task, task_call);
+        scripted_expect(scripted, "broker.ping");
+        scripted_hang_up(scripted);
+        assert_int_equal(task_end(&task), -ECONNRESET);
+        scripted_vanish(scripted);
+        dmab_disconnect(dmab);
+        setenv("DMABROKER_RECONNECT_MS", "5s", 1);
+        assert_int_equal(dmab_connect(scripted_uri(scripted), &dmab), -EINVAL);
+        assert_non_null(strstr(dmab_last_error(), "5s"));
+        unsetenv("DMABROKER_RECONNECT_MS");
+        scripted_free(scripted);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_whatever_gives_back_by_number_is_made_again),
                 cmocka_unit_test(test_a_release_that_is_refused_the_second_time_is_refused),
                 cmocka_unit_test(test_whatever_may_not_be_made_twice_is_told_as_failed),
+                cmocka_unit_test(test_a_connection_lost_in_the_middle_of_an_answer),
+                cmocka_unit_test(test_a_connection_lost_again_and_again),
+                cmocka_unit_test(test_a_call_that_finds_the_connection_lost_is_made_whatever_it_is),
+                cmocka_unit_test(test_a_daemon_that_was_away_for_a_while),
+                cmocka_unit_test(test_a_daemon_that_has_no_place_yet),
+                cmocka_unit_test(test_the_limits_are_those_of_the_daemon_that_came_back),
+                cmocka_unit_test(test_a_session_that_is_another_one_is_over),
+                cmocka_unit_test(test_a_session_that_nobody_knows_is_over_and_nothing_is_made_anew),
+                cmocka_unit_test(test_what_a_daemon_that_stays_away_had_been_sent_is_told_as_unknown),
+                cmocka_unit_test(test_without_patience_a_call_that_loses_the_connection_fails_and_the_next_tries_once),
+                cmocka_unit_test(test_the_environment_says_how_long_to_try),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

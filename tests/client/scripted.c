@@ -26,20 +26,25 @@ struct scripted {
         char params[65536];
 };
 
+void scripted_return(struct scripted *scripted) {
+        struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+        snprintf(address.sun_path, sizeof(address.sun_path), "%s", scripted->path);
+        scripted->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        assert_true(scripted->listener >= 0);
+        assert_int_equal(bind(scripted->listener, (struct sockaddr *)&address, sizeof(address)), 0);
+        assert_int_equal(listen(scripted->listener, 8), 0);
+}
+
 struct scripted *scripted_new(void) {
         struct scripted *scripted = calloc(1, sizeof(*scripted));
-        struct sockaddr_un address = { .sun_family = AF_UNIX };
 
         assert_non_null(scripted);
         strcpy(scripted->directory, "/tmp/dmabroker-test.XXXXXX");
         assert_non_null(mkdtemp(scripted->directory));
         snprintf(scripted->path, sizeof(scripted->path), "%s/socket", scripted->directory);
         snprintf(scripted->uri, sizeof(scripted->uri), "unix:%s", scripted->path);
-        snprintf(address.sun_path, sizeof(address.sun_path), "%s", scripted->path);
-        scripted->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        assert_true(scripted->listener >= 0);
-        assert_int_equal(bind(scripted->listener, (struct sockaddr *)&address, sizeof(address)), 0);
-        assert_int_equal(listen(scripted->listener, 8), 0);
+        scripted_return(scripted);
         scripted->connection = -1;
         return scripted;
 }
@@ -144,14 +149,22 @@ void scripted_error(struct scripted *scripted, int code, const char *reason, con
         free(text);
 }
 
-const char *scripted_hello(struct scripted *scripted) {
+const char *scripted_hello_as(struct scripted *scripted, const char *session, const char *owner, int calls_in_flight) {
         const char *params = scripted_expect(scripted, "broker.hello");
+        char *text;
 
-        scripted_result(scripted,
-                        "{\"server\":\"dmabrokerd\",\"version\":\"7.7\",\"protocol\":1,\"session\":\"secret\","
-                        "\"owner\":\"user:42\",\"role\":\"local\",\"capabilities\":[],"
-                        "\"limits\":{\"message_bytes\":4096,\"nesting\":8,\"calls_in_flight\":2,\"wait_ms\":60000}}");
+        assert_true(asprintf(&text,
+                             "{\"server\":\"dmabrokerd\",\"version\":\"7.7\",\"protocol\":1,\"session\":\"%s\","
+                             "\"owner\":\"%s\",\"role\":\"local\",\"capabilities\":[],"
+                             "\"limits\":{\"message_bytes\":4096,\"nesting\":8,\"calls_in_flight\":%d,\"wait_ms\":60000}}",
+                             session, owner, calls_in_flight) > 0);
+        scripted_result(scripted, text);
+        free(text);
         return params;
+}
+
+const char *scripted_hello(struct scripted *scripted) {
+        return scripted_hello_as(scripted, "secret", "user:42", 2);
 }
 
 void scripted_welcome(struct scripted *scripted) {

@@ -17,8 +17,9 @@ const char *scripted_uri(const struct scripted *scripted);
 /* Accept the next connection; it replaces the one before, which is closed. */
 void scripted_accept(struct scripted *scripted);
 void scripted_hang_up(struct scripted *scripted);
-/* No connection is accepted any more: the socket's file is removed. */
+/* No connection is accepted any more: the socket's file is removed. And again, as by a daemon that was started anew. */
 void scripted_vanish(struct scripted *scripted);
+void scripted_return(struct scripted *scripted);
 
 /* Read the next request, which must be of that method. Returns its parameters as JSON text ("" for none), until the
  * next call. */
@@ -35,6 +36,8 @@ void scripted_error(struct scripted *scripted, int code, const char *reason, con
 
 /* Expect broker.hello and answer it. Returns its parameters, as scripted_expect(). */
 const char *scripted_hello(struct scripted *scripted);
+/* The same as somebody else, with another limit; scripted_hello() is "secret", "user:42" and 2. */
+const char *scripted_hello_as(struct scripted *scripted, const char *session, const char *owner, int calls_in_flight);
 /* Both of it: accept and say hello. */
 void scripted_welcome(struct scripted *scripted);
 /* Expect broker.bye and answer it. */
