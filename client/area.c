@@ -496,7 +496,7 @@ int area_sleep(struct bounce *bounce) {
         shrink(bounce);
         r = bounce->slots ? 1 : bounce->number ? destroy(bounce) : 0;
         /* What the daemon has forgotten is gone, too. */
-        if (!r || r == -ESTALE)
+        if (!r || r == -ESTALE || link_is_unknown(r))
                 bounce->number = 0;
         else if (bounce->number)
                 agent_watch(dmab->agent, &bounce->watch, bounce->number);

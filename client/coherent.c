@@ -321,7 +321,7 @@ static int give_back(struct dmab *dmab, struct allocation *allocation) {
         int r = free_number(dmab, allocation->number);
 
         /* Whatever the daemon does not know any more, its owner has lost: by the session's end or an administrator. */
-        if (r && r != -ESTALE && !error_is("double_free") && !error_is("unknown_handle")) {
+        if (r && r != -ESTALE && !link_is_unknown(r) && !error_is("double_free") && !error_is("unknown_handle")) {
                 pthread_mutex_lock(&dmab->lock);
                 list_add(dmab, allocation);
                 pthread_mutex_unlock(&dmab->lock);

@@ -235,7 +235,7 @@ static int close_device(dmab_device_t *device, bool force) {
         link_reply_release(&reply);
         if (r == -EBUSY)
                 return leak_error(device);
-        if (r && r != -ESTALE) {
+        if (r && r != -ESTALE && !link_is_unknown(r)) {
                 set_closing(device, false);
                 return r;
         }

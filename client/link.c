@@ -476,6 +476,10 @@ int link_call(struct link *link, const struct link_request *request, struct link
         return r;
 }
 
+bool link_is_unknown(int r) {
+        return r == -ECONNRESET && error_is("gone");
+}
+
 /* ---- the link ---- */
 
 static void link_free(struct link *link) {

@@ -53,6 +53,10 @@ void link_abandon(struct link *link);
  * answer came, and whether it was carried out is not known. -ESTALE but not link_is_over(): only what it is about has ended. */
 int link_call(struct link *link, const struct link_request *request, struct link_reply *ret);
 
+/* Is it not known whether a call that returned r was carried out? What was to be given back is then taken for gone: it may be
+ * somebody else's already. If it is not, it goes back with the session. */
+bool link_is_unknown(int r);
+
 /* One more connection to the link's session, in one attempt: *ret is the caller's. -ESTALE: the daemon no longer knows the
  * session. With a sentence. */
 int link_join(struct link *link, struct channel **ret);

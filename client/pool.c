@@ -423,7 +423,7 @@ static int destroy(struct dmab_pool *pool, bool force) {
                 return_all(pool);
         else
                 r = destroy_number(pool->dmab, pool->number, force);
-        if (r && r != -ESTALE) {
+        if (r && r != -ESTALE && !link_is_unknown(r)) {
                 set_ending(pool, false);
                 refill_go_on(pool, pool->number);
                 return r;
@@ -473,7 +473,7 @@ int pool_sleep(struct dmab_pool *pool) {
         r = number ? destroy_number(pool->dmab, number, false) : 0;
         if (r == -ESTALE)
                 return 0; /* the device will find that out */
-        if (!r)
+        if (!r || link_is_unknown(r))
                 pool_slept(pool, number);
         else
                 refill_go_on(pool, number);

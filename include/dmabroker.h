@@ -144,7 +144,8 @@ int dmab_device_open(dmab_t *dmab, const char *name, const struct dmab_device_op
 
 /* Close a device that has nothing left. On success device is invalid. -EBUSY: it still has allocations; the sentence
  * says how many and names one, nothing has changed, and device stays open. -ESTALE: the daemon has forgotten the
- * session and with it the device; device is invalid and its memory unmapped. On any other error device stays open. */
+ * session and with it the device, and -ECONNRESET with the reason gone: whether it was closed is not known; device is
+ * invalid and its memory unmapped. On any other error device stays open. */
 int dmab_device_close(dmab_device_t *device);
 
 /* Close a device and free whatever it still has; pointers to its memory are invalid afterwards. Errors as
@@ -218,8 +219,9 @@ int dmab_alloc_coherent_attrs(dmab_device_t *device, size_t size, unsigned flags
  * -EFAULT: vaddr is not (or no longer) an allocation of this session; -EXDEV: it is another device's; -EINVAL: size is
  * not the size that was asked for, or dma not its address: nothing has changed. -ESTALE: the daemon has forgotten the
  * session, and with it the memory; vaddr is unmapped. An answer with the reason double_free or unknown_handle: somebody
- * else, such as dmabrokerctl, has freed it; vaddr is unmapped. On any other error the memory stays allocated and
- * mapped. */
+ * else, such as dmabrokerctl, has freed it; vaddr is unmapped. -ECONNRESET with the reason gone: whether it was freed is
+ * not known; vaddr is unmapped, and what was not freed goes with the session. On any other error the memory stays allocated
+ * and mapped. */
 int dmab_free_coherent(dmab_device_t *device, size_t size, void *vaddr, dmab_addr_t dma);
 
 /* Are the addresses of an allocation real? */
@@ -322,7 +324,8 @@ int dmab_pool_alloc_bulk(dmab_pool_t *pool, unsigned flags, size_t n, void **ret
 int dmab_pool_free_bulk(dmab_pool_t *pool, size_t n, void *const *vaddrs, const dmab_addr_t *dmas);
 
 /* End the pool. -EBUSY: blocks are in use; the sentence says how many and names one, dmab_pool_visit_busy() tells all;
- * nothing has changed. No other thread may use the pool meanwhile. On success pool is invalid. */
+ * nothing has changed. No other thread may use the pool meanwhile. On success pool is invalid, and also after -ESTALE, and
+ * -ECONNRESET with the reason gone. */
 int dmab_pool_destroy(dmab_pool_t *pool);
 /* The same, whatever is in use; pointers into it are invalid afterwards. */
 int dmab_pool_destroy_force(dmab_pool_t *pool);

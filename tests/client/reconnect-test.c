@@ -304,6 +304,54 @@ static void test_what_a_daemon_that_stays_away_had_been_sent_is_told_as_unknown(
         task_end_session(scripted, dmab);
 }
 
+/* It may be another's already. */
+static void test_memory_of_which_it_is_not_known_whether_it_was_freed_is_gone(void **state) {
+        struct scripted *scripted = scripted_new();
+        dmab_t *dmab = task_session(scripted);
+        struct task task = { .dmab = dmab, .device = task_device(scripted, dmab) };
+
+        assert_null(*state);
+        assert_int_equal(dmab_set_reconnect_timeout(dmab, 0), 0);
+        task_allocate(scripted, &task);
+        task_start(&task, task_free);
+        scripted_expect(scripted, "coherent.free");
+        scripted_hang_up(scripted);
+        assert_int_equal(task_end(&task), -ECONNRESET);
+        assert_string_equal(task.reason, "gone");
+        assert_int_equal(dmab_free_coherent(task.device, 100, task.vaddr, task.dma), -EFAULT);
+        task_start(&task, task_close);
+        scripted_welcome(scripted);
+        scripted_expect(scripted, "device.close");
+        scripted_vanish(scripted);
+        scripted_hang_up(scripted);
+        assert_int_equal(task_end(&task), -ECONNRESET); /* and the device is no more */
+        dmab_disconnect(dmab);
+        scripted_free(scripted);
+}
+
+/* What was never sent has not happened. */
+static void test_memory_that_could_not_be_freed_stays(void **state) {
+        struct scripted *scripted = scripted_new();
+        dmab_t *dmab = task_session(scripted);
+        struct task task = { .dmab = dmab, .device = task_device(scripted, dmab) };
+
+        assert_null(*state);
+        assert_int_equal(dmab_set_reconnect_timeout(dmab, 0), 0);
+        task_allocate(scripted, &task);
+        strcpy(task.vaddr, "still here");
+        scripted_vanish(scripted);
+        scripted_hang_up(scripted);
+        assert_int_equal(dmab_free_coherent(task.device, 100, task.vaddr, task.dma), -ENOENT);
+        assert_string_equal(task.vaddr, "still here");
+        scripted_return(scripted);
+        task_start(&task, task_free);
+        scripted_welcome(scripted);
+        scripted_expect(scripted, "coherent.free");
+        scripted_result(scripted, "{\"ok\":true}");
+        assert_int_equal(task_end(&task), 0);
+        task_end_session(scripted, dmab);
+}
+
 static void test_without_patience_a_call_that_loses_the_connection_fails_and_the_next_tries_once(void **state) {
         struct scripted *scripted = scripted_new();
         dmab_t *dmab = task_session(scripted);
@@ -367,6 +415,8 @@ int main(void) {
                 cmocka_unit_test(test_a_session_that_is_another_one_is_over),
                 cmocka_unit_test(test_a_session_that_nobody_knows_is_over_and_nothing_is_made_anew),
                 cmocka_unit_test(test_what_a_daemon_that_stays_away_had_been_sent_is_told_as_unknown),
+                cmocka_unit_test(test_memory_of_which_it_is_not_known_whether_it_was_freed_is_gone),
+                cmocka_unit_test(test_memory_that_could_not_be_freed_stays),
                 cmocka_unit_test(test_without_patience_a_call_that_loses_the_connection_fails_and_the_next_tries_once),
                 cmocka_unit_test(test_the_environment_says_how_long_to_try),
         };
