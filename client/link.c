@@ -44,6 +44,7 @@ struct link {
         bool unclear;            /* an answer came that may be any call's; the reader's own */
         bool connecting;         /* a thread is making a new channel */
         unsigned connects;       /* attempts that have ended */
+        unsigned channels;       /* that have been made */
         int connect_status;      /* of the last one; its sentence is in connect_sentence */
         char connect_sentence[512];
         int lost_status;  /* why the last channel was lost */
@@ -255,6 +256,7 @@ static int reconnect(struct link *link) {
         link->connecting = false;
         link->connects++;
         link->connect_status = r;
+        link->channels += !r;
         if (!r)
                 link->channel = channel;
         else
@@ -398,9 +400,14 @@ static bool may_try_again(const struct link *link, const struct link_request *re
         return attempts < ATTEMPTS_MAX && link->lost_status != -EMFILE;
 }
 
-/* Until there is an answer. *sent counts how often it was sent. */
+/* What has been done to have an answer. */
+struct tries {
+        unsigned sent;    /* times */
+        unsigned channel; /* the last one's number */
+};
+
 static int call_until_answered(struct link *link, const struct link_request *request, struct link_reply *ret,
-                               unsigned *sent) {
+                               struct tries *tries) {
         struct call call = { .wake = PTHREAD_COND_INITIALIZER };
         struct channel *channel = NULL;
         int r;
@@ -411,17 +418,18 @@ static int call_until_answered(struct link *link, const struct link_request *req
 
                 r = get_channel(link, &channel);
                 if (r) {
-                        if (*sent && r != -ESTALE)
+                        if (tries->sent && r != -ESTALE)
                                 r = away_error(link, request);
                         break;
                 }
+                tries->channel = link->channels;
                 end = exchange(link, channel, request, &call);
                 channel_unref(channel);
-                *sent += end != EXCHANGE_UNSENT;
+                tries->sent += end != EXCHANGE_UNSENT;
                 if (end == EXCHANGE_DONE)
                         break;
-                if (!may_try_again(link, request, *sent, attempts)) {
-                        r = lost_error(link, request, *sent);
+                if (!may_try_again(link, request, tries->sent, attempts)) {
+                        r = lost_error(link, request, tries->sent);
                         break;
                 }
         }
@@ -442,25 +450,51 @@ static unsigned get_timeout(struct link *link) {
 }
 
 /* Is it still at work on the one that was sent before with the same key, over the connection that was lost? */
-static bool is_under_way(int r, const struct link_request *request, unsigned sent) {
-        return r == -EBUSY && request->repeat == LINK_KEYED && sent > 1 && error_is("busy");
+static bool is_under_way(int r, const struct link_request *request, const struct tries *tries) {
+        return r == -EBUSY && request->repeat == LINK_KEYED && tries->sent > 1 && error_is("busy");
 }
 
 /* Has the first of two releases been carried out? */
-static bool is_released(int r, const struct link_request *request, unsigned sent) {
-        return r && request->repeat == LINK_RELEASE && sent > 1 &&
+static bool is_released(int r, const struct link_request *request, const struct tries *tries) {
+        return r && request->repeat == LINK_RELEASE && tries->sent > 1 &&
                (error_is("double_free") || error_is("unknown_handle") || error_is("unknown_device"));
 }
 
+/* A daemon that ends refuses whoever waits, with the reason gone, as if what they wait for had ended. Then its connections end
+ * as well, and the next daemon may have it still. true: ask again; else *r is what to answer. */
+static bool is_ending(struct link *link, const struct link_request *request, const struct tries *tries, int *r) {
+        struct link_request ping = { .method = "broker.ping", .repeat = LINK_AGAIN };
+        struct link_reply reply = { 0 };
+        struct tries pings = { 0 };
+        struct error_state *saved;
+        int answered;
+
+        if (*r != -ESTALE || !error_is("gone") || request->repeat == LINK_ONCE || !get_timeout(link) || link_is_over(link))
+                return false;
+        saved = error_save();
+        answered = call_until_answered(link, &ping, &reply, &pings);
+        link_reply_release(&reply);
+        error_restore(saved);
+        if (!answered)
+                return pings.channel != tries->channel;
+        if (link_is_over(link))
+                return true; /* to be told so */
+        *r = error_set(ECONNRESET, "the daemon at %s has ended without carrying out %s, and is not back yet", link->path,
+                       request->method);
+        return false;
+}
+
 int link_call(struct link *link, const struct link_request *request, struct link_reply *ret) {
+        struct tries tries = { 0 };
         uint64_t deadline_ms = 0;
-        unsigned sent = 0;
         int r, old_state;
 
         pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old_state);
-        for (;;) {
-                r = call_until_answered(link, request, ret, &sent);
-                if (!is_under_way(r, request, sent))
+        for (unsigned asked = 1;; asked++) {
+                r = call_until_answered(link, request, ret, &tries);
+                if (asked < ATTEMPTS_MAX && is_ending(link, request, &tries, &r))
+                        continue;
+                if (!is_under_way(r, request, &tries))
                         break;
                 if (!deadline_ms)
                         deadline_ms = clock_ms() + get_timeout(link);
@@ -468,7 +502,7 @@ int link_call(struct link *link, const struct link_request *request, struct link
                         break;
                 nanosleep(&(struct timespec){ .tv_nsec = BUSY_PAUSE_MS * 1000000 }, NULL);
         }
-        if (is_released(r, request, sent)) {
+        if (is_released(r, request, &tries)) {
                 ret->result = json_object();
                 r = ret->result ? 0 : error_set(ENOMEM, "there is not enough memory");
         }

@@ -221,6 +221,37 @@ static void test_the_limits_are_those_of_the_daemon_that_came_back(void **state)
         task_end_session(scripted, dmab);
 }
 
+/* What a daemon that ends answers to whoever waits is not about what they wait for. */
+static void test_a_refusal_by_a_daemon_that_ends_is_not_the_answer(void **state) {
+        struct scripted *scripted = scripted_new();
+        dmab_t *dmab = task_session(scripted);
+        struct task task = { .dmab = dmab, .method = "coherent.alloc", .params = "{\"request_key\":\"mine\"}" };
+
+        assert_null(*state);
+        task_start(&task, task_call);
+        scripted_expect(scripted, "coherent.alloc");
+        scripted_error(scripted, ESTALE, "gone", "The daemon is ending");
+        scripted_welcome(scripted);
+        scripted_expect(scripted, "broker.ping");
+        scripted_result(scripted, "{}");
+        scripted_expect(scripted, "coherent.alloc");
+        assert_true(scripted_is_silent(scripted));
+        scripted_result(scripted, "{\"alloc\":1}");
+        assert_int_equal(task_end(&task), 0);
+        assert_string_equal(task.result, "{\"alloc\":1}");
+        free(task.result);
+        /* Of one that lives on, it is. */
+        task_start(&task, task_call);
+        scripted_expect(scripted, "coherent.alloc");
+        scripted_error(scripted, ESTALE, "gone", "The device was closed while the request waited");
+        scripted_expect(scripted, "broker.ping");
+        scripted_result(scripted, "{}");
+        assert_int_equal(task_end(&task), -ESTALE);
+        assert_string_equal(task.error, "The device was closed while the request waited");
+        assert_string_equal(task.reason, "gone");
+        task_end_session(scripted, dmab);
+}
+
 /* ---- when it does not come back ---- */
 
 static void expect_over(dmab_t *dmab, const char *sentence) {
@@ -412,6 +443,7 @@ int main(void) {
                 cmocka_unit_test(test_a_daemon_that_was_away_for_a_while),
                 cmocka_unit_test(test_a_daemon_that_has_no_place_yet),
                 cmocka_unit_test(test_the_limits_are_those_of_the_daemon_that_came_back),
+                cmocka_unit_test(test_a_refusal_by_a_daemon_that_ends_is_not_the_answer),
                 cmocka_unit_test(test_a_session_that_is_another_one_is_over),
                 cmocka_unit_test(test_a_session_that_nobody_knows_is_over_and_nothing_is_made_anew),
                 cmocka_unit_test(test_what_a_daemon_that_stays_away_had_been_sent_is_told_as_unknown),
