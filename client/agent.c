@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -13,7 +14,7 @@
 #include "client/pool.h"
 #include "client/session.h"
 
-enum { BACKOFF_FIRST_MS = 10, BACKOFF_LAST_MS = 1000, ID_SUBSCRIBE = 1, ID_FIRST = 2 };
+enum { BACKOFF_FIRST_MS = 1, BACKOFF_LAST_MS = 200, BUSY_PAUSE_MS = 5, ID_SUBSCRIBE = 1, ID_FIRST = 2 };
 
 TAILQ_HEAD(watch_list, watch);
 TAILQ_HEAD(agent_call_list, agent_call);
@@ -31,8 +32,11 @@ struct agent {
         const void *running;          /* the watch or call of which a callback runs */
         uint64_t next_id;
 
-        struct channel *channel; /* the thread's; NULL: lost, or not there yet */
+        /* The thread's own: */
+        struct channel *channel; /* NULL: lost, or not there yet */
         unsigned backoff_ms;
+        bool again; /* calls are to be sent again soon */
+        uint64_t last_event; /* the number of the last one that was heard of; 0: none */
 };
 
 /* No function of the library is a cancellation point: locks are held here. */
@@ -67,6 +71,18 @@ static void call_finish(struct agent *agent, struct agent_call *call, int status
         callback_end(agent);
 }
 
+/* Will the same question get another answer? While the daemon is still at work on the one that came over the connection that
+ * was lost; and from the next daemon, when this one refuses whoever waits because it ends. If what was asked of has ended, it
+ * says so the second time, too. */
+static bool is_to_ask_again(struct agent_call *call, int status) {
+        bool first = !call->refused;
+
+        if (status == -EBUSY && call->repeated && error_is("busy"))
+                return true;
+        call->refused = status == -ESTALE && error_is("gone");
+        return call->refused && first;
+}
+
 /* With the lock held. Consumes message and descriptors. */
 static void take_reply(struct agent *agent, json_t *message, const int *fds, size_t n_fds) {
         json_t *id = json_object_get(message, "id");
@@ -78,8 +94,12 @@ static void take_reply(struct agent *agent, json_t *message, const int *fds, siz
                 if (call->sent && json_is_integer(id) && (uint64_t)json_integer_value(id) == call->id)
                         break;
         status = link_judge(message, fds, n_fds, &reply);
-        if (call)
+        if (call && is_to_ask_again(call, status)) {
+                call->sent = false;
+                agent->again = true;
+        } else if (call) {
                 call_finish(agent, call, status, &reply);
+        }
         link_reply_release(&reply);
 }
 
@@ -103,20 +123,51 @@ static void take_recall(struct agent *agent, json_t *params) {
         }
 }
 
+/* With the lock held. What the daemon forgot over a restart begins to count anew. */
+static void take_event(struct agent *agent, json_t *params) {
+        const char *topic = json_string_value(json_object_get(params, "topic"));
+        json_t *number = json_object_get(params, "event");
+
+        if (json_is_integer(number) && json_integer_value(number) > 0)
+                agent->last_event = (uint64_t)json_integer_value(number);
+        if (topic && !strcmp(topic, "recall"))
+                take_recall(agent, params);
+}
+
+/* What happened while nobody listened. With the lock held. */
+static void take_subscription(struct agent *agent, json_t *result) {
+        json_t *last = json_object_get(result, "event"), *event;
+        size_t i;
+
+        json_array_foreach(json_object_get(result, "pending"), i, event)
+                take_event(agent, event);
+        if (json_is_integer(last) && json_integer_value(last) >= 0)
+                agent->last_event = (uint64_t)json_integer_value(last);
+}
+
+static bool is_subscription(json_t *message) {
+        json_t *id = json_object_get(message, "id");
+
+        return json_is_integer(id) && json_integer_value(id) == ID_SUBSCRIBE;
+}
+
 static void take_message(json_t *message, const int *fds, size_t n_fds, void *userdata) {
         struct agent *agent = userdata;
         const char *method = json_string_value(json_object_get(message, "method"));
-        json_t *params = json_object_get(message, "params");
-        const char *topic = json_string_value(json_object_get(params, "topic"));
 
+        agent->backoff_ms = BACKOFF_FIRST_MS;
         pthread_mutex_lock(&agent->lock);
-        if (!method) {
+        if (method && !strcmp(method, "event")) {
+                take_event(agent, json_object_get(message, "params"));
+        } else if (!method && is_subscription(message)) {
+                take_subscription(agent, json_object_get(message, "result"));
+        } else if (!method) {
                 take_reply(agent, message, fds, n_fds);
                 message = NULL;
-        } else if (!strcmp(method, "event") && topic && !strcmp(topic, "recall")) {
-                take_recall(agent, params);
         }
         pthread_mutex_unlock(&agent->lock);
+        for (size_t i = 0; message && i < n_fds; i++)
+                close(fds[i]);
         json_decref(message);
 }
 
@@ -128,8 +179,10 @@ static void lose_channel(struct agent *agent) {
 
         agent->channel = channel_unref(agent->channel);
         pthread_mutex_lock(&agent->lock);
-        TAILQ_FOREACH(call, &agent->calls, entry)
-                call->sent = false;
+        TAILQ_FOREACH(call, &agent->calls, entry) {
+                call->repeated |= call->sent;
+                call->sent = call->refused = false;
+        }
         pthread_mutex_unlock(&agent->lock);
 }
 
@@ -146,22 +199,33 @@ static bool await(struct agent *agent, int timeout_ms) {
         return fds[1].revents;
 }
 
+static int subscribe(struct agent *agent) {
+        char params[96];
+
+        if (agent->last_event)
+                snprintf(params, sizeof(params), "{\"topics\":[\"recall\"],\"since\":%llu}",
+                         (unsigned long long)agent->last_event);
+        else
+                snprintf(params, sizeof(params), "{\"topics\":[\"recall\"]}");
+        return link_send(agent->channel, ID_SUBSCRIBE, "events.subscribe", params);
+}
+
 /* -ESTALE: there is nothing to connect to any more. */
 static int join(struct agent *agent) {
         int r = link_join(agent->dmab->link, &agent->channel);
 
         if (!r)
-                r = link_send(agent->channel, ID_SUBSCRIBE, "events.subscribe", "{\"topics\":[\"recall\"]}");
-        if (!r) {
-                agent->backoff_ms = BACKOFF_FIRST_MS;
+                r = subscribe(agent);
+        if (!r)
                 return 0;
-        }
         lose_channel(agent);
-        if (r == -ESTALE)
-                return r;
-        await(agent, agent->backoff_ms);
+        return r == -ESTALE ? r : 0;
+}
+
+/* Until the next attempt: longer each time, until something is heard of the daemon. */
+static void back_off(struct agent *agent) {
+        await(agent, (int)agent->backoff_ms);
         agent->backoff_ms = agent->backoff_ms * 2 < BACKOFF_LAST_MS ? agent->backoff_ms * 2 : BACKOFF_LAST_MS;
-        return 0;
 }
 
 /* With the lock held, which a full socket may keep for a while. */
@@ -183,8 +247,9 @@ static void serve(struct agent *agent) {
         int r = 0;
 
         while (!r) {
-                bool readable = await(agent, -1);
+                bool readable = await(agent, agent->again ? BUSY_PAUSE_MS : -1);
 
+                agent->again = false;
                 pthread_mutex_lock(&agent->lock);
                 r = agent->stop || agent->hang_up ? -EPIPE : send_calls(agent);
                 agent->hang_up = false;
@@ -230,6 +295,8 @@ static void *run(void *pointer) {
                         wake_up(agent); /* for what was asked before */
                         serve(agent);
                 }
+                if (!r && !is_stopped(agent))
+                        back_off(agent);
         }
         if (r)
                 mourn(agent);
@@ -360,7 +427,7 @@ void agent_unwatch(struct agent *agent, struct watch *watch) {
 void agent_ask(struct agent *agent, struct agent_call *call) {
         pthread_mutex_lock(&agent->lock);
         call->id = agent->next_id++;
-        call->sent = false;
+        call->sent = call->repeated = call->refused = false;
         TAILQ_INSERT_TAIL(&agent->calls, call, entry);
         pthread_mutex_unlock(&agent->lock);
         wake_up(agent);

@@ -2,7 +2,8 @@
  * back, and makes calls that take long on behalf of threads that wait for something else as well. It is started by the first
  * who needs it; programs that have no leases have no such thread.
  *
- * A lost connection is made again for as long as the session lives, and what was asked is asked again, with its key. */
+ * A lost connection is made again for as long as the session lives; what was asked is asked again, with its key, and what was
+ * told meanwhile is told now. */
 #ifndef DMAB_CLIENT_AGENT_H
 #define DMAB_CLIENT_AGENT_H
 
@@ -33,8 +34,11 @@ struct agent_call {
         /* Called by the agent once. status 0: *reply is borrowed, but the callee may take descriptors from it; else the
          * agent's last error has the sentence. */
         void (*done)(struct agent_call *call, int status, struct link_reply *reply);
+        /* The agent's: */
         uint64_t id;
         bool sent;
+        bool repeated; /* it was sent before, over a connection that was lost */
+        bool refused;  /* with the reason gone, over this connection: perhaps by a daemon that ends */
         TAILQ_ENTRY(agent_call) entry;
 };
 

@@ -432,6 +432,108 @@ static void test_the_environment_says_how_long_to_try(void **state) {
         scripted_free(scripted);
 }
 
+/* ---- the agent ---- */
+
+#define SUBSCRIBED(event, pending) \
+        "{\"topics\":[\"recall\"],\"event\":" #event ",\"pressure\":false,\"pending\":[" pending "]}"
+
+/* Its own connection to the same session. */
+static void welcome_agent(struct scripted *agent, const char *params, const char *answer) {
+        scripted_accept(agent);
+        assert_non_null(strstr(scripted_hello(agent), "\"session\":\"secret\""));
+        assert_string_equal(scripted_expect(agent, "events.subscribe"), params);
+        scripted_result(agent, answer);
+}
+
+static void make_pool(struct scripted *scripted, struct task *task) {
+        task_start(task, task_make_pool);
+        scripted_expect(scripted, "pool.create");
+        scripted_result(scripted, "{\"pool\":8,\"block_size\":1024,\"blocks_per_slab\":64}");
+        assert_int_equal(task_end(task), 0);
+}
+
+static void test_what_the_agent_waits_for_is_asked_again_until_there_is_an_answer(void **state) {
+        struct scripted *scripted = scripted_new(), *agent = scripted_beside(scripted);
+        dmab_t *dmab = task_session(scripted);
+        struct task task = { .dmab = dmab, .device = task_device(scripted, dmab) };
+        char first[1024];
+
+        assert_null(*state);
+        make_pool(scripted, &task);
+        task_start(&task, task_pool_wait);
+        welcome_agent(agent, "{\"topics\":[\"recall\"]}", SUBSCRIBED(41, ""));
+        scripted_expect(scripted, "pool.lease");
+        scripted_error(scripted, ENOMEM, "no_memory", "there is nothing");
+        snprintf(first, sizeof(first), "%s", scripted_expect(agent, "pool.lease"));
+        welcome_agent(agent, "{\"topics\":[\"recall\"],\"since\":41}", SUBSCRIBED(0, ""));
+        for (int i = 0; i < 2; i++) {
+                assert_string_equal(scripted_expect(agent, "pool.lease"), first);
+                scripted_error(agent, EBUSY, "busy", "The request with this request_key is still under way");
+        }
+        assert_string_equal(scripted_expect(agent, "pool.lease"), first);
+        scripted_error(agent, ESTALE, "gone", "The daemon is ending");
+        welcome_agent(agent, "{\"topics\":[\"recall\"]}", SUBSCRIBED(2, ""));
+        assert_string_equal(scripted_expect(agent, "pool.lease"), first);
+        scripted_result(agent, LEASE_RESULT(20, 0, 0x1000, 1));
+        scripted_expect(scripted, "region.get");
+        task_give_region(scripted, task_memory_file(8192));
+        assert_int_equal(task_end(&task), 0);
+        scripted_free(agent);
+        task_end_session(scripted, dmab);
+}
+
+static void test_what_was_recalled_while_nobody_listened_goes_back(void **state) {
+        struct scripted *scripted = scripted_new(), *agent = scripted_beside(scripted);
+        dmab_t *dmab = task_session(scripted);
+        struct task task = { .dmab = dmab, .device = task_device(scripted, dmab) };
+
+        assert_null(*state);
+        make_pool(scripted, &task);
+        task_start(&task, task_pool_alloc);
+        welcome_agent(agent, "{\"topics\":[\"recall\"]}", SUBSCRIBED(41, ""));
+        scripted_expect(scripted, "pool.lease");
+        scripted_result(scripted, LEASE_RESULT(20, 0, 0x1000, 2));
+        scripted_expect(scripted, "region.get");
+        task_give_region(scripted, task_memory_file(8192));
+        assert_int_equal(task_end(&task), 0);
+        assert_int_equal(dmab_pool_free(task.pool, task.vaddr, task.dma), 0);
+        welcome_agent(agent, "{\"topics\":[\"recall\"],\"since\":41}",
+                      SUBSCRIBED(43, "{\"topic\":\"recall\",\"event\":43,\"pool\":8,\"bytes\":2048}"));
+        assert_string_equal(scripted_expect(scripted, "pool.return"), "{\"lease\":20}");
+        scripted_result(scripted, "{\"ok\":true}");
+        /* What comes from now on counts on. */
+        scripted_send(agent,
+                      "{\"jsonrpc\":\"2.0\",\"method\":\"event\",\"params\":{\"topic\":\"recall\",\"event\":44,\"pool\":9}}\n",
+                      NULL, 0);
+        welcome_agent(agent, "{\"topics\":[\"recall\"],\"since\":44}", SUBSCRIBED(44, ""));
+        scripted_free(agent);
+        task_end_session(scripted, dmab);
+}
+
+static void test_a_session_that_the_agent_finds_over_is_over(void **state) {
+        struct scripted *scripted = scripted_new(), *agent = scripted_beside(scripted);
+        dmab_t *dmab = task_session(scripted);
+        struct task task = { .dmab = dmab, .device = task_device(scripted, dmab) };
+
+        assert_null(*state);
+        make_pool(scripted, &task);
+        task_start(&task, task_pool_wait);
+        welcome_agent(agent, "{\"topics\":[\"recall\"]}", SUBSCRIBED(0, ""));
+        scripted_expect(scripted, "pool.lease");
+        scripted_error(scripted, ENOMEM, "no_memory", "there is nothing");
+        scripted_expect(agent, "pool.lease");
+        scripted_accept(agent);
+        scripted_expect(agent, "broker.hello");
+        scripted_error(agent, ENOENT, "unknown_handle", "There is no such session");
+        assert_int_equal(task_end(&task), -ESTALE);
+        assert_string_equal(task.reason, "gone");
+        scripted_free(agent);
+        expect_over(dmab, "no longer knows this session");
+        scripted_vanish(scripted);
+        dmab_disconnect(dmab);
+        scripted_free(scripted);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_whatever_gives_back_by_number_is_made_again),
@@ -451,6 +553,9 @@ int main(void) {
                 cmocka_unit_test(test_memory_that_could_not_be_freed_stays),
                 cmocka_unit_test(test_without_patience_a_call_that_loses_the_connection_fails_and_the_next_tries_once),
                 cmocka_unit_test(test_the_environment_says_how_long_to_try),
+                cmocka_unit_test(test_what_the_agent_waits_for_is_asked_again_until_there_is_an_answer),
+                cmocka_unit_test(test_what_was_recalled_while_nobody_listened_goes_back),
+                cmocka_unit_test(test_a_session_that_the_agent_finds_over_is_over),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

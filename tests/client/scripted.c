@@ -20,6 +20,7 @@
 struct scripted {
         char directory[64], path[96], uri[112];
         int listener, connection;
+        bool beside; /* the socket is another's */
         char line[65536];
         size_t used, taken; /* received; the first `taken` bytes are the line that was read last */
         long long id;
@@ -49,6 +50,17 @@ struct scripted *scripted_new(void) {
         return scripted;
 }
 
+struct scripted *scripted_beside(const struct scripted *scripted) {
+        struct scripted *beside = calloc(1, sizeof(*beside));
+
+        assert_non_null(beside);
+        beside->beside = true;
+        beside->listener = dup(scripted->listener);
+        assert_true(beside->listener >= 0);
+        beside->connection = -1;
+        return beside;
+}
+
 void scripted_hang_up(struct scripted *scripted) {
         if (scripted->connection >= 0)
                 close(scripted->connection);
@@ -60,13 +72,15 @@ void scripted_vanish(struct scripted *scripted) {
         if (scripted->listener >= 0)
                 close(scripted->listener);
         scripted->listener = -1;
-        unlink(scripted->path);
+        if (!scripted->beside)
+                unlink(scripted->path);
 }
 
 void scripted_free(struct scripted *scripted) {
         scripted_hang_up(scripted);
         scripted_vanish(scripted);
-        rmdir(scripted->directory);
+        if (!scripted->beside)
+                rmdir(scripted->directory);
         free(scripted);
 }
 

@@ -11,6 +11,9 @@ struct scripted;
 struct scripted *scripted_new(void);
 void scripted_free(struct scripted *scripted);
 
+/* The same daemon with another connection: for what the library's agent says on its own. Ends before it. */
+struct scripted *scripted_beside(const struct scripted *scripted);
+
 /* For dmab_connect(); lives as long as scripted. */
 const char *scripted_uri(const struct scripted *scripted);
 

@@ -123,3 +123,7 @@ void task_make_pool(struct task *task) {
 void task_pool_alloc(struct task *task) {
         task->status = dmab_pool_alloc(task->pool, DMAB_NOWAIT, &task->vaddr, &task->dma);
 }
+
+void task_pool_wait(struct task *task) {
+        task->status = dmab_pool_alloc(task->pool, DMAB_WAIT, &task->vaddr, &task->dma);
+}

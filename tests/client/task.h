@@ -38,6 +38,7 @@ void task_free(struct task *task);
 void task_close(struct task *task);
 void task_make_pool(struct task *task);
 void task_pool_alloc(struct task *task);
+void task_pool_wait(struct task *task);
 
 /* Whole conversations, with the daemon's side of them. */
 dmab_t *task_session(struct scripted *scripted);
