@@ -8,6 +8,7 @@ client_tests = \
 	tests/client/any-model \
 	tests/client/any-test \
 	tests/client/connect-test \
+	tests/client/cut-test \
 	tests/client/daemon-test \
 	tests/client/hugetlb-test \
 	tests/client/kill-test \
@@ -26,6 +27,11 @@ client_test_libs = libtest.la libdmabroker.la libproto.la $(CMOCKA_LIBS) $(JANSS
 tests_client_connect_test_SOURCES = tests/client/connect-test.c
 tests_client_connect_test_CFLAGS = $(client_test_cflags)
 tests_client_connect_test_LDADD = $(client_test_libs)
+
+load = tests/client/load.c tests/client/load.h
+tests_client_cut_test_SOURCES = tests/client/cut-test.c tests/client/cutter.c tests/client/cutter.h $(load)
+tests_client_cut_test_CFLAGS = $(client_test_cflags)
+tests_client_cut_test_LDADD = $(client_test_libs)
 
 tests_client_daemon_test_SOURCES = tests/client/daemon-test.c
 tests_client_daemon_test_CFLAGS = $(client_test_cflags)
