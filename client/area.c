@@ -470,8 +470,6 @@ int area_grow(struct bounce *bounce, size_t n, unsigned changes) {
                 __atomic_store_n(&bounce->changes, bounce->changes + !r, __ATOMIC_RELEASE);
         }
         pthread_mutex_unlock(&bounce->lock);
-        if (r == -ESTALE && link_is_over(bounce->device->dmab->link))
-                session_lost(bounce->device->dmab);
         return r;
 }
 

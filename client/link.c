@@ -55,6 +55,8 @@ struct link {
         size_t n_calls;
         uint64_t next_id, next_key, random;
 
+        link_over_fn over;
+        void *userdata;
         char *session, *owner, *role, *version;
         struct link_limits limits;
 };
@@ -506,6 +508,8 @@ int link_call(struct link *link, const struct link_request *request, struct link
                 ret->result = json_object();
                 r = ret->result ? 0 : error_set(ENOMEM, "there is not enough memory");
         }
+        if (r == -ESTALE && link_is_over(link))
+                link->over(link->userdata);
         pthread_setcancelstate(old_state, NULL);
         return r;
 }
@@ -525,7 +529,7 @@ static void link_free(struct link *link) {
         free(link);
 }
 
-int link_open(const char *path, unsigned timeout_ms, struct link **ret) {
+int link_open(const char *path, unsigned timeout_ms, link_over_fn over, void *userdata, struct link **ret) {
         struct link *link = calloc(1, sizeof(*link));
         int r, old_state;
 
@@ -535,6 +539,8 @@ int link_open(const char *path, unsigned timeout_ms, struct link **ret) {
         pthread_cond_init(&link->changed, NULL);
         TAILQ_INIT(&link->calls);
         link->timeout_ms = timeout_ms;
+        link->over = over;
+        link->userdata = userdata;
         link->path = strdup(path);
         if (!link->path) {
                 r = error_set(ENOMEM, "there is not enough memory");
@@ -585,6 +591,7 @@ void link_end(struct link *link) {
         snprintf(link->connect_sentence, sizeof(link->connect_sentence),
                  "the session was ended by broker.bye; disconnect and connect again");
         pthread_mutex_unlock(&link->lock);
+        link->over(link->userdata);
 }
 
 bool link_is_over(struct link *link) {

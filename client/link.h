@@ -38,9 +38,13 @@ struct link_reply {
         size_t n_fds;
 };
 
+/* Called when a call finds that the session is over, and perhaps again, by whoever makes the call: with the locks that are
+ * held for calls. */
+typedef void (*link_over_fn)(void *userdata);
+
 /* Connect to the socket at path and open a session. Errors as dmab_connect(), with a sentence. timeout_ms: as
  * link_set_timeout(). */
-int link_open(const char *path, unsigned timeout_ms, struct link **ret);
+int link_open(const char *path, unsigned timeout_ms, link_over_fn over, void *userdata, struct link **ret);
 
 /* End the session (unless it is gone already) and free the link. No call may be under way. */
 void link_close(struct link *link);

@@ -183,8 +183,6 @@ static int lease_more(struct dmab_pool *pool, unsigned flags, size_t count) {
                 if (i + 1 < WAKE_TRIES)
                         r = 0;
         }
-        if (r == -ESTALE && link_is_over(pool->dmab->link))
-                session_lost(pool->dmab);
         return r;
 }
 

@@ -36,8 +36,17 @@ int session_check(const struct dmab *dmab) {
 }
 
 void session_lost(struct dmab *dmab) {
-        __atomic_store_n(&dmab->lost, true, __ATOMIC_RELAXED);
+        struct error_state *saved;
+
+        if (__atomic_exchange_n(&dmab->lost, true, __ATOMIC_RELAXED))
+                return;
+        saved = error_save();
         pools_session_lost(dmab);
+        error_restore(saved);
+}
+
+static void link_is_lost(void *userdata) {
+        session_lost(userdata);
 }
 
 int session_copy_struct(void *known, size_t known_size, const void *given, const char *what) {
@@ -88,17 +97,18 @@ int dmab_connect(const char *uri, dmab_t **ret) {
         if (r)
                 return r;
         dmab = calloc(1, sizeof(*dmab));
-        if (dmab)
-                r = link_open(path, reconnect_ms, &dmab->link);
-        else
+        if (dmab) {
+                pthread_mutex_init(&dmab->lock, NULL);
+                pthread_mutex_init(&dmab->pools_lock, NULL);
+                r = link_open(path, reconnect_ms, link_is_lost, dmab, &dmab->link);
+        } else {
                 r = error_set(ENOMEM, "there is not enough memory");
+        }
         free(path);
         if (r) {
                 free(dmab);
                 return r;
         }
-        pthread_mutex_init(&dmab->lock, NULL);
-        pthread_mutex_init(&dmab->pools_lock, NULL);
         dmab->forks = forks;
         *ret = dmab;
         return 0;

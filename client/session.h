@@ -51,7 +51,7 @@ struct dmab_device {
 int session_check(const struct dmab *dmab);
 
 /* The daemon does not know the session any more: what it has given must not be used for anything new. Not with the lock
- * of a pool held. */
+ * of a pool held. Keeps the last error. */
 void session_lost(struct dmab *dmab);
 
 /* Unmap and forget every allocation of a device, or of all when device is NULL, without a word to the daemon. */

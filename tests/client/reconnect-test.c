@@ -534,6 +534,40 @@ static void test_a_session_that_the_agent_finds_over_is_over(void **state) {
         scripted_free(scripted);
 }
 
+/* The agent has not noticed anything. */
+static void test_when_the_session_is_over_nothing_is_handed_out_any_more(void **state) {
+        struct scripted *scripted = scripted_new(), *agent = scripted_beside(scripted);
+        dmab_t *dmab = task_session(scripted);
+        struct task task = { .dmab = dmab, .device = task_device(scripted, dmab) };
+        struct task ping = { .dmab = dmab, .method = "broker.ping" };
+        dmab_addr_t dma;
+        void *vaddr;
+
+        assert_null(*state);
+        make_pool(scripted, &task);
+        task_start(&task, task_pool_alloc);
+        welcome_agent(agent, "{\"topics\":[\"recall\"]}", SUBSCRIBED(0, ""));
+        scripted_expect(scripted, "pool.lease");
+        scripted_result(scripted, LEASE_RESULT(20, 0, 0x1000, 4));
+        scripted_expect(scripted, "region.get");
+        task_give_region(scripted, task_memory_file(8192));
+        assert_int_equal(task_end(&task), 0);
+        task_start(&ping, task_call);
+        scripted_expect(scripted, "broker.ping");
+        scripted_accept(scripted);
+        scripted_expect(scripted, "broker.hello");
+        scripted_error(scripted, ENOENT, "unknown_handle", "There is no such session");
+        assert_int_equal(task_end(&ping), -ESTALE);
+        assert_int_equal(dmab_pool_alloc(task.pool, DMAB_NOWAIT, &vaddr, &dma), -ESTALE);
+        assert_string_equal(dmab_last_reason(), "gone");
+        assert_int_equal(dmab_map_single(task.device, &ping, sizeof(ping), DMAB_TO_DEVICE, &dma), -ESTALE);
+        assert_string_equal(dmab_last_reason(), "gone");
+        scripted_vanish(scripted);
+        dmab_disconnect(dmab);
+        scripted_free(agent);
+        scripted_free(scripted);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_whatever_gives_back_by_number_is_made_again),
@@ -556,6 +590,7 @@ int main(void) {
                 cmocka_unit_test(test_what_the_agent_waits_for_is_asked_again_until_there_is_an_answer),
                 cmocka_unit_test(test_what_was_recalled_while_nobody_listened_goes_back),
                 cmocka_unit_test(test_a_session_that_the_agent_finds_over_is_over),
+                cmocka_unit_test(test_when_the_session_is_over_nothing_is_handed_out_any_more),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
