@@ -136,6 +136,10 @@ static int raw_alloc(struct load *load, struct held *held) {
 
 /* ---- taking and giving ---- */
 
+static bool is_for_want_of_memory(int r) {
+        return r == -ENOMEM || r == -EAGAIN || r == -ETIMEDOUT;
+}
+
 static int take_mapping(struct load *load, struct held *held, uint64_t after) {
         int r;
 
@@ -159,7 +163,7 @@ static int take_device(struct load *load, struct held *held) {
         if (r)
                 return r;
         r = dmab_alloc_coherent(held->device, held->size, DMAB_NOWAIT, &held->memory, &held->dma);
-        if (r && dmab_device_close(held->device))
+        if (r && is_for_want_of_memory(r) && dmab_device_close(held->device))
                 return -EIO;
         return r;
 }
@@ -230,10 +234,6 @@ static int give(struct worker *worker, struct held *held) {
 
 /* ---- the threads ---- */
 
-static bool is_for_want_of_memory(int r) {
-        return r == -ENOMEM || r == -EAGAIN || r == -ETIMEDOUT;
-}
-
 static void __attribute__((format(printf, 3, 4))) complain(struct worker *worker, int r, const char *format, ...) {
         struct load *load = worker->load;
         char what[128];
@@ -247,6 +247,15 @@ static void __attribute__((format(printf, 3, 4))) complain(struct worker *worker
                 snprintf(load->failure, sizeof(load->failure), "%s: %s", what,
                          r == -EILSEQ ? "bytes have changed" : dmab_last_error());
         pthread_mutex_unlock(&load->lock);
+}
+
+/* Here, and now and then also where the daemon says that it is. */
+static int look(struct worker *worker, const struct held *held) {
+        if (!held->kind || held->kind == RAW || held->kind == MAPPED)
+                return 0;
+        if (!is_filled(held->memory, held->size, held->tag))
+                return -EILSEQ;
+        return next_random(&worker->random) % 8 ? 0 : device_looks(worker->load->dmab, held, true, held->tag);
 }
 
 /* One thing taken or given, and another one looked at. */
@@ -266,13 +275,12 @@ static bool step(struct worker *worker) {
         }
         if (r || !taking)
                 *one = (struct held){ 0 };
-        if (other->kind && other->kind != RAW && other->kind != MAPPED && !is_filled(other->memory, other->size, other->tag)) {
-                complain(worker, -EILSEQ, "looking at %s of %zu bytes", names[other->kind], other->size);
+        r = look(worker, other);
+        if (r) {
+                complain(worker, r, "looking at %s of %zu bytes (%d)", names[other->kind], other->size, r);
                 return false;
         }
-        if (random >> 32 & 63)
-                return true;
-        r = dmab_pool_trim(worker->load->pool);
+        r = random >> 32 & 63 ? 0 : dmab_pool_trim(worker->load->pool);
         if (r)
                 complain(worker, r, "trimming (%d)", r);
         return !r;
