@@ -47,6 +47,7 @@ dmabrokerctl_SOURCES = \
 	client/ctl/ctl.c client/ctl/ctl.h \
 	client/ctl/devices.h \
 	client/ctl/hold.c client/ctl/hold.h \
+	client/ctl/keeper.c client/ctl/keeper.h \
 	client/ctl/lists.c client/ctl/lists.h \
 	client/ctl/main.c \
 	client/ctl/memory-map.c client/ctl/memory-map.h \

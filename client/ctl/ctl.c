@@ -11,6 +11,8 @@
 
 #include "client/ctl/verbs.h"
 
+enum { CTL_RECONNECT_MS = 5000 }; /* a person waits */
+
 /* ---- options ---- */
 
 static const struct ctl_given *find_given(const struct ctl *ctl, const char *option) {
@@ -191,8 +193,11 @@ enum ctl_status ctl_connect(struct ctl *ctl) {
         if (ctl->dmab)
                 return CTL_OK;
         ctl_uri(ctl, uri, sizeof(uri));
-        if (!dmab_connect(uri, &ctl->dmab))
+        if (!dmab_connect(uri, &ctl->dmab)) {
+                if (!getenv("DMABROKER_RECONNECT_MS"))
+                        dmab_set_reconnect_timeout(ctl->dmab, CTL_RECONNECT_MS);
                 return CTL_OK;
+        }
         ctl_complain(ctl);
         return CTL_NO_DAEMON;
 }

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "client/ctl/keeper.h"
 #include "client/ctl/show.h"
 
 static void block_signals(sigset_t *signals, sigset_t *before) {
@@ -19,14 +20,16 @@ static void block_signals(sigset_t *signals, sigset_t *before) {
         sigprocmask(SIG_BLOCK, signals, before);
 }
 
-static enum ctl_status wait_for_signal(void) {
+static enum ctl_status wait_for_signal(struct ctl *ctl) {
+        struct keeper *keeper;
         sigset_t signals, before;
         int number;
 
         block_signals(&signals, &before);
         fflush(stdout);
+        keeper = keeper_start(ctl, SIGTERM);
         sigwait(&signals, &number);
-        return CTL_OK;
+        return keeper_end(keeper) ? CTL_OK : CTL_FAILURE;
 }
 
 /* ---- a command ---- */
@@ -90,6 +93,8 @@ static int wait_for_child(pid_t pid, const sigset_t *signals) {
 
 static enum ctl_status run_command(struct ctl *ctl, json_t *result, size_t command) {
         char *words[CTL_OPERANDS_MAX + 1] = { NULL };
+        enum ctl_status status;
+        struct keeper *keeper;
         sigset_t signals, before;
         pid_t pid;
 
@@ -111,7 +116,10 @@ static enum ctl_status run_command(struct ctl *ctl, json_t *result, size_t comma
                 fprintf(stderr, "dmabrokerctl: cannot run %s: %s\n", words[0], strerror(errno));
                 return CTL_FAILURE;
         }
-        return (enum ctl_status)wait_for_child(pid, &signals);
+        keeper = keeper_start(ctl, 0);
+        status = (enum ctl_status)wait_for_child(pid, &signals);
+        keeper_end(keeper);
+        return status;
 }
 
 /* ---- the whole ---- */
@@ -123,7 +131,7 @@ static enum ctl_status keep(struct ctl *ctl, const struct holding *holding, json
                 ctl_print_json(result);
         else
                 (holding->show ? holding->show : show_pairs)(result);
-        return wait_for_signal();
+        return wait_for_signal(ctl);
 }
 
 /* Somebody else may have done it already, or the daemon may be gone: then there is nothing to be said. */
@@ -131,6 +139,10 @@ static void give_back(struct ctl *ctl, const struct holding *holding, json_t *re
         json_t *params = json_object();
         char *text;
 
+        if (!ctl->dmab) {
+                json_decref(params);
+                return;
+        }
         json_object_set(params, holding->handle, json_object_get(result, holding->handle));
         if (strstr(holding->undo, ".destroy"))
                 json_object_set_new(params, "force", json_true());

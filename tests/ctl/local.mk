@@ -14,3 +14,11 @@ TESTS += $(ctl_tests)
 
 check_PROGRAMS += tests/ctl/on-terminal
 tests_ctl_on_terminal_SOURCES = tests/ctl/on-terminal.c
+
+if HAVE_CMOCKA
+check_PROGRAMS += tests/ctl/hold-test
+TESTS += tests/ctl/hold-test
+tests_ctl_hold_test_SOURCES = tests/ctl/hold-test.c
+tests_ctl_hold_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(JANSSON_CFLAGS) -pthread
+tests_ctl_hold_test_LDADD = libtest.la libdmabroker.la libproto.la $(CMOCKA_LIBS) $(JANSSON_LIBS)
+endif

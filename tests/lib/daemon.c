@@ -371,6 +371,12 @@ int test_daemon_stop(struct test_daemon *daemon) {
         return stop(daemon, SIGTERM);
 }
 
+int test_daemon_restart(struct test_daemon *daemon, int signal_number) {
+        int error = signal_number == SIGKILL ? test_daemon_kill(daemon) : test_daemon_stop(daemon);
+
+        return error < 0 ? error : test_daemon_start_again(daemon);
+}
+
 static int remove_entry(const char *path, const struct stat *status, int type, struct FTW *ftw) {
         remove(path);
         return 0;

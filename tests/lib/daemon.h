@@ -33,6 +33,9 @@ int test_daemon_start_again(struct test_daemon *daemon);
  * did not end (it is killed then). */
 int test_daemon_stop(struct test_daemon *daemon);
 
+/* End it with SIGTERM or SIGKILL, and start it again at once. */
+int test_daemon_restart(struct test_daemon *daemon, int signal_number);
+
 /* SIGKILL and wait. */
 int test_daemon_kill(struct test_daemon *daemon);
 
