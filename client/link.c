@@ -15,7 +15,7 @@
 #include "include/dmabroker.h"
 
 enum {
-        HELLO_MS = 5000,   /* a daemon that is there says hello within this */
+        HELLO_MS = 5000,   /* for a daemon to say hello: one that takes longer to begin is asked again */
         BUSY_PAUSE_MS = 5, /* until the daemon has noticed that the connection is lost */
         ATTEMPTS_MAX = 16, /* of one call: a call that ends every connection must not be repeated for ever */
 };
@@ -51,6 +51,7 @@ struct link {
         uint64_t lost_ms; /* clock_ms() when it was */
         int dead;         /* -ESTALE: the session is over; every call answers this */
         unsigned timeout_ms;
+        bool hurry; /* atomic */
         struct call_list calls; /* sent on `channel`, not answered yet */
         size_t n_calls;
         uint64_t next_id, next_key, random;
@@ -226,16 +227,18 @@ static bool worth_another_attempt(int r) {
         return error_is("limit") || error_is("quota");
 }
 
-/* Once at least, with all the time that a daemon may need to answer. */
+/* Once at least. */
 static int establish(struct link *link, uint64_t deadline_ms, struct channel **ret) {
         const size_t n_pauses = sizeof(pauses_ms) / sizeof(*pauses_ms);
-        uint64_t now = clock_ms(), pause;
+        uint64_t now = clock_ms(), hello_ms, pause;
         int r;
 
         for (size_t i = 0;; i++) {
-                r = establish_once(link, now < deadline_ms ? deadline_ms : now + HELLO_MS, ret);
+                hello_ms = now + HELLO_MS;
+                r = establish_once(link, now < deadline_ms && deadline_ms < hello_ms ? deadline_ms : hello_ms, ret);
                 now = clock_ms();
-                if (!r || !worth_another_attempt(r) || now >= deadline_ms)
+                if (!r || !worth_another_attempt(r) || now >= deadline_ms ||
+                    __atomic_load_n(&link->hurry, __ATOMIC_RELAXED))
                         return r;
                 pause = pauses_ms[i < n_pauses ? i : n_pauses - 1];
                 if (pause > deadline_ms - now)
@@ -569,7 +572,7 @@ void link_close(struct link *link) {
         struct error_state *saved = error_save();
 
         /* A daemon that is gone is not waited for; one that is back frees the session's things at once. */
-        link->timeout_ms = 0;
+        link_hurry(link);
         if (!link->dead && !link_call(link, &bye, &reply))
                 link_reply_release(&reply);
         error_restore(saved);
@@ -607,6 +610,11 @@ void link_set_timeout(struct link *link, unsigned timeout_ms) {
         pthread_mutex_lock(&link->lock);
         link->timeout_ms = timeout_ms;
         pthread_mutex_unlock(&link->lock);
+}
+
+void link_hurry(struct link *link) {
+        __atomic_store_n(&link->hurry, true, __ATOMIC_RELAXED);
+        link_set_timeout(link, 0);
 }
 
 void link_make_key(struct link *link, char key[LINK_KEY_SIZE]) {

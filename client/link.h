@@ -80,6 +80,9 @@ bool link_is_over(struct link *link);
 /* How long a lost connection is tried again, from when it was found to be lost. Calls wait so long; later ones try once. */
 void link_set_timeout(struct link *link, unsigned timeout_ms);
 
+/* The end is near: calls that are under way try no more, and later ones once. */
+void link_hurry(struct link *link);
+
 /* A key that no other taking call of this owner has: "0123456789abcdef-1". */
 enum { LINK_KEY_SIZE = 40 };
 void link_make_key(struct link *link, char key[LINK_KEY_SIZE]);

@@ -121,6 +121,7 @@ void dmab_disconnect(dmab_t *dmab) {
                 pools_report(dmab, NULL, "at the end of the session");
                 for (const struct dmab_device *device = dmab->devices; device; device = device->next)
                         streaming_report(device, "at the end of the session");
+                link_hurry(dmab->link);
                 agent_stop(dmab->agent);
                 dmab->agent = NULL;
                 link_close(dmab->link);

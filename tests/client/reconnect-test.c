@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -568,6 +569,36 @@ static void test_when_the_session_is_over_nothing_is_handed_out_any_more(void **
         scripted_free(scripted);
 }
 
+/* It would try for half a minute. */
+static void test_who_disconnects_does_not_wait_for_a_daemon_that_is_away(void **state) {
+        struct scripted *scripted = scripted_new(), *agent = scripted_beside(scripted);
+        dmab_t *dmab = task_session(scripted);
+        struct task task = { .dmab = dmab, .device = task_device(scripted, dmab) };
+        struct timespec before, after;
+
+        assert_null(*state);
+        make_pool(scripted, &task);
+        task_start(&task, task_pool_alloc);
+        welcome_agent(agent, "{\"topics\":[\"recall\"]}", SUBSCRIBED(41, ""));
+        scripted_expect(scripted, "pool.lease");
+        scripted_result(scripted, LEASE_RESULT(20, 0, 0x1000, 2));
+        scripted_expect(scripted, "region.get");
+        task_give_region(scripted, task_memory_file(8192));
+        assert_int_equal(task_end(&task), 0);
+        assert_int_equal(dmab_pool_free(task.pool, task.vaddr, task.dma), 0);
+        scripted_send(agent, "{\"jsonrpc\":\"2.0\",\"method\":\"event\",\"params\":{\"topic\":\"recall\",\"event\":42}}\n", NULL,
+                      0);
+        scripted_expect(scripted, "pool.return");
+        scripted_vanish(scripted);
+        scripted_free(agent);
+        scripted_hang_up(scripted);
+        clock_gettime(CLOCK_MONOTONIC, &before);
+        dmab_disconnect(dmab);
+        clock_gettime(CLOCK_MONOTONIC, &after);
+        assert_true(after.tv_sec - before.tv_sec < 15);
+        scripted_free(scripted);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_whatever_gives_back_by_number_is_made_again),
@@ -591,6 +622,7 @@ int main(void) {
                 cmocka_unit_test(test_what_was_recalled_while_nobody_listened_goes_back),
                 cmocka_unit_test(test_a_session_that_the_agent_finds_over_is_over),
                 cmocka_unit_test(test_when_the_session_is_over_nothing_is_handed_out_any_more),
+                cmocka_unit_test(test_who_disconnects_does_not_wait_for_a_daemon_that_is_away),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
