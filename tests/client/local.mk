@@ -16,6 +16,7 @@ client_tests = \
 	tests/client/pool-model \
 	tests/client/pool-test \
 	tests/client/reconnect-test \
+	tests/client/restart-test \
 	tests/client/streaming-model \
 	tests/client/streaming-test
 check_PROGRAMS += $(client_tests)
@@ -32,6 +33,10 @@ load = tests/client/load.c tests/client/load.h
 tests_client_cut_test_SOURCES = tests/client/cut-test.c tests/client/cutter.c tests/client/cutter.h $(load)
 tests_client_cut_test_CFLAGS = $(client_test_cflags)
 tests_client_cut_test_LDADD = $(client_test_libs)
+
+tests_client_restart_test_SOURCES = tests/client/restart-test.c $(load)
+tests_client_restart_test_CFLAGS = $(client_test_cflags)
+tests_client_restart_test_LDADD = $(client_test_libs)
 
 tests_client_daemon_test_SOURCES = tests/client/daemon-test.c
 tests_client_daemon_test_CFLAGS = $(client_test_cflags)
