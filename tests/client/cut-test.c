@@ -3,7 +3,9 @@
 #include <dmabroker.h>
 #include <jansson.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +17,7 @@
 #include "tests/client/load.h"
 #include "tests/lib/daemon.h"
 
-enum { CUTS_DEFAULT = 2000, THREADS = 4, STEPS_AFTER = 200 };
+enum { CUTS_DEFAULT = 2000, THREADS = 4, STEPS_AFTER = 200, STEPS_BETWEEN = 10 };
 
 static unsigned long number_of(const char *variable, unsigned long otherwise) {
         const char *text = getenv(variable);
@@ -59,22 +61,23 @@ static void expect_nothing(dmab_t *dmab) {
         }
 }
 
-static void test_connections_that_are_cut_anywhere_are_not_noticed(void **state) {
-        unsigned cuts = (unsigned)number_of("CUTS", CUTS_DEFAULT);
+/* restarts: the daemon is killed or ended at each look, too. */
+static void cut(unsigned cuts, bool restarts) {
+        const struct test_daemon_options options = { .survives = restarts };
         uint64_t seed = number_of("SEED", 1);
         struct test_daemon *daemon;
         struct cutter *cutter;
         struct load *load;
         dmab_t *dmab;
 
-        assert_null(*state);
-        assert_int_equal(test_daemon_start(NULL, &daemon), 0);
+        assert_int_equal(test_daemon_start(&options, &daemon), 0);
         cutter = cutter_start(test_daemon_socket(daemon), cuts, seed);
         while (dmab_connect(cutter_uri(cutter), &dmab)) /* it is cut, too */
                 ;
         load = load_start(dmab, THREADS, seed);
-        while (load_wait(load, 1) && !cutter_is_done(cutter))
-                ;
+        for (unsigned i = 0; load_wait(load, restarts ? STEPS_BETWEEN : 1) && !cutter_is_done(cutter); i++)
+                if (restarts)
+                        assert_int_equal(test_daemon_restart(daemon, i % 2 ? SIGTERM : SIGKILL), 0);
         load_wait(load, STEPS_AFTER);
         load_end(load);
         expect_nothing(dmab);
@@ -84,9 +87,20 @@ static void test_connections_that_are_cut_anywhere_are_not_noticed(void **state)
         assert_int_equal(test_daemon_end(daemon), 0);
 }
 
+static void test_connections_that_are_cut_anywhere_are_not_noticed(void **state) {
+        assert_null(*state);
+        cut((unsigned)number_of("CUTS", CUTS_DEFAULT), false);
+}
+
+static void test_nor_is_it_that_the_daemon_is_restarted_meanwhile(void **state) {
+        assert_null(*state);
+        cut((unsigned)number_of("CUTS", CUTS_DEFAULT) / 10, true);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_connections_that_are_cut_anywhere_are_not_noticed),
+                cmocka_unit_test(test_nor_is_it_that_the_daemon_is_restarted_meanwhile),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

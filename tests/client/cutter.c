@@ -76,9 +76,14 @@ static void pair_open(struct proxy *proxy) {
         struct pair pair = { .ends = { accept4(proxy->listener, NULL, NULL, SOCK_CLOEXEC),
                                        socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0) } };
 
-        if (proxy->n == PAIRS_MAX || pair.ends[0] < 0 || pair.ends[1] < 0 ||
-            connect(pair.ends[1], (struct sockaddr *)&proxy->daemon, sizeof(proxy->daemon)))
+        if (proxy->n == PAIRS_MAX || pair.ends[0] < 0 || pair.ends[1] < 0)
                 _exit(2);
+        /* A daemon that is away is away for the client, too. */
+        if (connect(pair.ends[1], (struct sockaddr *)&proxy->daemon, sizeof(proxy->daemon))) {
+                close(pair.ends[0]);
+                close(pair.ends[1]);
+                return;
+        }
         pair.left = choose_bytes(proxy);
         proxy->pairs[proxy->n++] = pair;
 }
