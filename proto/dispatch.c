@@ -107,6 +107,20 @@ void rpc_service_observe(struct rpc_service *service, rpc_observe_fn observe, vo
         service->observe_userdata = userdata;
 }
 
+void rpc_service_set_admit(struct rpc_service *service, rpc_admit_fn admit) {
+        service->admit = admit;
+}
+
+bool service_admits(struct rpc_peer *peer, const struct schema_method *method, struct rpc_error *ret_error) {
+        return !peer->service->admit || peer->service->admit(peer, method, ret_error);
+}
+
+void service_count_text(struct rpc_peer *peer) {
+        struct rpc_error error;
+
+        service_admits(peer, NULL, &error);
+}
+
 static uint64_t now_nanoseconds(void) {
         struct timespec now;
 
@@ -456,6 +470,7 @@ void rpc_peer_complain_oversize(struct rpc_peer *peer) {
                             { .name = "limit", .number = peer->service->limits.message_bytes } },
         };
 
+        service_count_text(peer);
         rpc_peer_complain(peer, &error);
 }
 
@@ -467,6 +482,7 @@ void rpc_peer_complain_fds(struct rpc_peer *peer) {
                               .text = "file descriptors are not accepted; those that came were closed" } },
         };
 
+        service_count_text(peer);
         rpc_peer_complain(peer, &error);
 }
 

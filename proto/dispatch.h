@@ -93,6 +93,12 @@ void rpc_service_set_limits(struct rpc_service *service, const struct rpc_limits
 const struct rpc_limits *rpc_service_limits(const struct rpc_service *service);
 void rpc_service_observe(struct rpc_service *service, rpc_observe_fn observe, void *userdata);
 
+/* Called once for every request, be it a call, a notification, an element of a batch, or one that is refused for what it
+ * is; and for every text that is none. method: NULL if there is none of that name. false: it is not executed, and answered
+ * with the error, which is borrowed until then; a request that is wrong in itself is told so instead. */
+typedef bool (*rpc_admit_fn)(struct rpc_peer *peer, const struct schema_method *method, struct rpc_error *ret_error);
+void rpc_service_set_admit(struct rpc_service *service, rpc_admit_fn admit); /* NULL: nothing is counted */
+
 /* A handler for rpc.discover. */
 void rpc_discover(struct rpc_call *call, const void *params);
 

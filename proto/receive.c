@@ -123,11 +123,16 @@ static bool request_check(struct request *request) {
         return true;
 }
 
-static bool request_find_method(struct request *request) {
+static const struct schema_method *find_method(const struct rpc_peer *peer, const json_t *object) {
+        const json_t *name = json_object_get(object, "method");
+
+        return json_is_string(name) ? service_find(peer->service, json_string_value(name), json_string_length(name)) : NULL;
+}
+
+static bool request_has_method(const struct request *request) {
         const json_t *name = json_object_get(request->object, "method");
         char detail[200];
 
-        request->method = service_find(request->peer->service, json_string_value(name), json_string_length(name));
         if (request->method)
                 return true;
         snprintf(detail, sizeof(detail), "there is no method %.100s; rpc.discover lists those that there are",
@@ -234,7 +239,7 @@ static void request_execute(struct request *request) {
         enum handler_state state = HANDLER_RUNS;
         struct rpc_call *call;
 
-        if (!request_check(request) || !request_find_method(request))
+        if (!request_check(request) || !request_has_method(request))
                 return;
         if (json_is_array(request->params)) {
                 struct schema_complaint complaint = { .wrong = SCHEMA_WRONG_TYPE, .param = "params",
@@ -274,11 +279,19 @@ static void element_receive(struct rpc_peer *peer, struct rpc_batch *batch, cons
         static const struct scan_span nowhere = { 0, 0 };
         struct request request = { .peer = peer, .batch = batch, .object = element, .loose = text->loose };
         const struct scan_span *id = index < text->scan->n_elements ? &text->scan->ids[index] : &nowhere;
+        struct rpc_error error;
+        bool admitted;
 
+        request.method = find_method(peer, element);
+        admitted = service_admits(peer, request.method, &error);
         if (!json_is_object(element))
                 refuse_invalid(&request, "a request is an object");
-        else if (request_take_id(&request, text->bytes, id))
+        else if (!request_take_id(&request, text->bytes, id))
+                return;
+        else if (admitted)
                 request_execute(&request);
+        else
+                refuse(&request, &error);
 }
 
 static void batch_receive(struct rpc_peer *peer, const struct text *text) {
@@ -286,6 +299,7 @@ static void batch_receive(struct rpc_peer *peer, const struct text *text) {
         struct rpc_batch *batch;
 
         if (!json_array_size(text->root)) {
+                service_count_text(peer);
                 refuse_invalid(&request, "a batch must not be empty");
                 return;
         }
@@ -303,6 +317,7 @@ static void refuse_json(struct rpc_peer *peer, const json_error_t *error) {
         struct request request = { .peer = peer };
         char detail[JSON_ERROR_TEXT_LENGTH + 64];
 
+        service_count_text(peer);
         snprintf(detail, sizeof(detail), "%s, at byte %d", error->text, error->position);
         switch (json_error_code(error)) {
         case json_error_unknown: /* it sets no code when an allocation fails */
@@ -357,6 +372,7 @@ static void text_parse(struct rpc_peer *peer, struct text *text) {
 static bool quick_receive(struct rpc_peer *peer, const char *bytes, size_t length) {
         struct request request = { .peer = peer };
         enum handler_state state = HANDLER_RUNS;
+        struct rpc_error error;
         struct rpc_call *call;
         struct quick quick;
 
@@ -377,7 +393,10 @@ static bool quick_receive(struct rpc_peer *peer, const char *bytes, size_t lengt
                 call_free(call);
                 return false;
         }
-        if (request_promise_fds(&request, call))
+        if (!service_admits(peer, request.method, &error)) {
+                call_free(call);
+                refuse(&request, &error);
+        } else if (request_promise_fds(&request, call))
                 request_run(&request, call, &state);
         else
                 call_free(call);
@@ -389,11 +408,15 @@ void rpc_peer_receive(struct rpc_peer *peer, const char *bytes, size_t length) {
         struct request request = { .peer = peer };
         struct scan scan = service->scan;
         struct text text = { .bytes = bytes, .length = length, .scan = &scan };
+        enum scan_verdict verdict;
 
         if (peer->dropped || quick_receive(peer, bytes, length))
                 return;
         service->scan = (struct scan){ .ids = NULL };
-        switch (scan_text(&scan, bytes, length, service->limits.nesting, service->limits.batch_elements)) {
+        verdict = scan_text(&scan, bytes, length, service->limits.nesting, service->limits.batch_elements);
+        if (verdict != SCAN_FINE)
+                service_count_text(peer);
+        switch (verdict) {
         case SCAN_FINE:
                 text_parse(peer, &text);
                 break;

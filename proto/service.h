@@ -22,6 +22,7 @@ struct rpc_service {
         struct rpc_limits limits;
         rpc_observe_fn observe;
         void *observe_userdata;
+        rpc_admit_fn admit; /* or NULL */
         const struct schema_method **index; /* open addressing by a hash of the name */
         size_t index_mask;
         size_t params_size;    /* the largest params struct */
@@ -69,6 +70,11 @@ struct rpc_call *call_new(struct rpc_peer *peer, const struct schema_method *met
                           const char *id, size_t id_length, bool notification);
 /* Unanswered. */
 struct rpc_call *call_free(struct rpc_call *call);
+
+/* Whether a request is within what its peer may ask; then it has been counted. */
+bool service_admits(struct rpc_peer *peer, const struct schema_method *method, struct rpc_error *ret_error);
+/* What is no request costs like one. */
+void service_count_text(struct rpc_peer *peer);
 
 /* Answer what has no call. */
 void service_refuse(struct rpc_peer *peer, struct rpc_batch *batch, const char *id, size_t id_length,

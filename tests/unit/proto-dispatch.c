@@ -360,6 +360,63 @@ static void test_every_answered_call_is_observed_once(void **state) {
         assert_int_equal(listener.n_observed, 2);
 }
 
+static void test_every_request_is_counted_once(void **state) {
+        static const struct {
+                const char *text;
+                size_t n;
+        } texts[] = {
+                { "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"update\"}", 1 },
+                { "{\"jsonrpc\":\"2.0\",\"method\":\"update\"}", 1 },
+                { "{\"jsonrpc\":\"2.0\",\"id\":1.5,\"method\":\"update\"}", 1 },
+                { "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"subtract\",\"params\":{\"minuend\":-1}}", 1 },
+                { "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"long\",\"params\":{\"byte\":1}}", 1 },
+                { "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"nothing of that name\"}", 1 },
+                { "{\"jsonrpc\":\"2.0\",\"id\":[],\"method\":\"update\"}", 1 },
+                { "[{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"update\"},1,{}]", 3 },
+                { "[]", 1 },
+                { "7", 1 },
+                { "this is not JSON", 1 },
+                { "[[[[[[[[[[1]]]]]]]]]]", 1 },
+        };
+
+        listener.counts = true;
+        listener.n_admitted_most = 1000;
+        for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++) {
+                listener.n_counted = 0;
+                ask(&listener, texts[i].text);
+                if (listener.n_counted != texts[i].n)
+                        fail_msg("counted %zu times: %s", listener.n_counted, texts[i].text);
+        }
+        listener.n_counted = 0;
+        rpc_peer_complain_oversize(&listener.peer);
+        rpc_peer_complain_fds(&listener.peer);
+        assert_int_equal(listener.n_counted, 2);
+}
+
+static void test_what_is_not_admitted_is_answered_and_not_executed(void **state) {
+        listener.counts = true;
+        listener.n_admitted_most = 1;
+        assert_json(ask_with_id("1"), "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}");
+        assert_error(ask_with_id("2"), 122, "quota");
+        assert_error(ask_with_id("3.0"), 122, "quota");
+        assert_null(ask(&listener, "{\"jsonrpc\":\"2.0\",\"method\":\"update\"}"));
+        assert_null(ask(&listener, "[{\"jsonrpc\":\"2.0\",\"method\":\"update\"}]"));
+        assert_int_equal(listener.n_updates, 1);
+}
+
+static void test_each_request_of_a_batch_is_admitted_by_itself(void **state) {
+        const char *heard;
+
+        listener.counts = true;
+        listener.n_admitted_most = 2;
+        heard = ask(&listener, "[{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"update\"},"
+                               "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"update\"},"
+                               "{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"update\"}]");
+        assert_non_null(strstr(heard, "\"id\":2,\"result\""));
+        assert_non_null(strstr(heard, "\"id\":3,\"error\""));
+        assert_int_equal(listener.n_updates, 2);
+}
+
 static void test_a_service_needs_a_handler_for_every_method(void **state) {
         rpc_handler_fn none[TOY_COUNT] = { NULL };
         struct rpc_service *service = NULL;
@@ -401,6 +458,9 @@ int main(void) {
                 TEST(test_descriptors_are_refused_where_none_can_travel),
                 TEST_LIMIT(test_a_batch_carries_no_more_descriptors_than_a_reply_may),
                 TEST(test_every_answered_call_is_observed_once),
+                TEST_LIMIT(test_every_request_is_counted_once),
+                TEST(test_what_is_not_admitted_is_answered_and_not_executed),
+                TEST(test_each_request_of_a_batch_is_admitted_by_itself),
                 TEST(test_a_service_needs_a_handler_for_every_method),
         };
 

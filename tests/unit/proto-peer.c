@@ -184,6 +184,15 @@ static void hear(struct rpc_peer *peer, const char *text, size_t length, const i
                 rpc_peer_drop(peer);
 }
 
+static bool admit(struct rpc_peer *peer, const struct schema_method *method, struct rpc_error *ret_error) {
+        struct listener *listener = peer->userdata;
+
+        if (!listener->counts || ++listener->n_counted <= listener->n_admitted_most)
+                return true;
+        *ret_error = (struct rpc_error){ .error = 122, .reason = REASON_quota, .message = "too many" };
+        return false;
+}
+
 static void count(void *userdata, const struct schema_method *method, uint64_t nanoseconds, int code) {
         struct listener *listener = userdata;
 
@@ -205,6 +214,7 @@ void listener_init(struct listener *listener, bool with_toys, const struct rpc_l
         assert_int_equal(rpc_service_new(with_toys ? &toy_table : &protocol_table, with_toys ? toy_handlers : handlers,
                                          limits ? limits : &RPC_LIMITS_DEFAULT, &listener->service), 0);
         rpc_service_observe(listener->service, count, listener);
+        rpc_service_set_admit(listener->service, admit);
         rpc_peer_init(&listener->peer, listener->service, SCHEMA_ROLE_LOCAL, true, hear, listener);
 }
 

@@ -67,6 +67,8 @@ struct listener {
         struct rpc_call *late[512];
         size_t n_late;
         bool drops_when_sent_to;
+        bool counts; /* requests, of which so many are admitted */
+        size_t n_counted, n_admitted_most;
 };
 
 /* toys: serve toy_table; otherwise protocol_table, whose every method answers {}. limits NULL: the default. */
