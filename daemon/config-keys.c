@@ -90,6 +90,8 @@ const struct config_key config_keys[] = {
         QUOTA(mappings, COUNT, "65536", "mappings"),
         QUOTA(waiters, COUNT, "4096", "requests that wait for memory"),
         QUOTA(connections, COUNT, "4096", "connections, and likewise sessions"),
+        QUOTA(calls_per_second, COUNT, "unlimited",
+              "calls in a second, over all connections; a burst of that many may come at once"),
 
         DEVICE("parent", TEXT, IN_DEVICE(parent), .doc = "the device that it is attached to"),
         DEVICE("dma", BOOL, IN_DEVICE(dma), .fallback = "yes",

@@ -90,17 +90,6 @@ static void apply_log(const struct config *config) {
         log_configure((enum log_level)config->log_level, journal);
 }
 
-static uint64_t connections_of(void *userdata, uid_t uid) {
-        const struct daemon *daemon = userdata;
-        char owner[32];
-
-        snprintf(owner, sizeof(owner), "user:%lu", (unsigned long)uid);
-        for (size_t i = 0; i < daemon->config->n_quotas; i++)
-                if (strcmp(daemon->config->quotas[i].owner, owner) == 0)
-                        return daemon->config->quotas[i].quota.of[QUOTA_connections];
-        return daemon->config->quota.of[QUOTA_connections];
-}
-
 /* Some descriptors must be left for regions and for those that travel. */
 static size_t connections_possible(const struct config *config) {
         struct rlimit files;
@@ -128,8 +117,6 @@ static void fill_settings(struct daemon *daemon, struct server_settings *ret) {
                 .grace_ms = config->grace_ms,
                 .shutdown_ms = config->shutdown_ms,
                 .connections = connections_possible(config),
-                .connections_of = connections_of,
-                .userdata = daemon,
         };
         /* Pausing must come before cutting off. */
         if (ret->queue_pause_bytes > ret->queue_bytes / 4 * 3)

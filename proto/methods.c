@@ -38,7 +38,7 @@ static const char *const source_state_names[] = { "ready", "unavailable", NULL }
 static const char *const stats_group_names[] = { "rpc", "memory", "owners", NULL };
 static const char *const quota_names[] = { "bytes",   "held_bytes", "low_bytes", "allocs",
                                            "devices", "regions",    "pools",     "leases",
-                                           "mappings", "waiters",   "connections", NULL };
+                                           "mappings", "waiters",   "connections", "calls_per_second", NULL };
 
 #define DOC_REQUEST_KEY                                                                                              \
         "the same key from the same owner gives the same answer again and takes nothing twice"
@@ -792,7 +792,10 @@ DEFINE(quota_values,
         FIELD(quota_values, leases, UINT, .nullable = true, .doc = "leases"),
         FIELD(quota_values, mappings, UINT, .nullable = true, .doc = "mappings"),
         FIELD(quota_values, waiters, UINT, .nullable = true, .doc = "calls that wait for memory"),
-        FIELD(quota_values, connections, UINT, .nullable = true, .doc = "connections"));
+        FIELD(quota_values, connections, UINT, .nullable = true, .doc = "connections"),
+        FIELD(quota_values, calls_per_second, UINT, .nullable = true,
+              .doc = "calls in a second, over all connections, one after the other or in batches; each call beyond them is "
+                     "answered with the error quota and retry_ms"));
 
 DEFINE(quota_set_params,
         FIELD(quota_set_params, owner, STRING, NEEDED, NAME, .doc = "whose"),

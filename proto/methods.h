@@ -93,6 +93,7 @@ enum protocol_quota_name {
         PROTOCOL_QUOTA_MAPPINGS,
         PROTOCOL_QUOTA_WAITERS,
         PROTOCOL_QUOTA_CONNECTIONS,
+        PROTOCOL_QUOTA_CALLS_PER_SECOND,
 };
 
 /* For methods that take nothing (broker.ping, …) and for those that answer {}. */
@@ -931,6 +932,7 @@ struct quota_values {
         uint64_t mappings;
         uint64_t waiters;
         uint64_t connections;
+        uint64_t calls_per_second;
 };
 
 struct quota_set_params {

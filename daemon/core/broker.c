@@ -29,6 +29,7 @@ int broker_new(const struct broker_options *options, struct broker **ret) {
                 return -ENOMEM;
         broker->options = *options;
         broker->book.held_tail = &broker->book.held;
+        broker->quota_changes = 1;
         handle_table_init(&broker->handles);
         *ret = broker;
         return 0;
@@ -45,6 +46,7 @@ void broker_reconfigure(struct broker *broker, const struct broker_options *opti
         for (owner = broker->owners; owner; owner = owner->hh.next)
                 if (!owner->quota_set)
                         owner->quota = next.quota;
+        broker->quota_changes++;
         requests_serve(broker);
 }
 

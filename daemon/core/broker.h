@@ -32,7 +32,8 @@ struct ledger; /* see daemon/core/ledger.h */
         QUOTA(leases, "leases")                                                      \
         QUOTA(mappings, "mappings")                                                  \
         QUOTA(waiters, "requests that wait for memory")                              \
-        QUOTA(connections, "connections and sessions")
+        QUOTA(connections, "connections and sessions")                               \
+        QUOTA(calls_per_second, "calls in a second")
 
 enum quota_kind {
 #define QUOTA_ENUM(name, text) QUOTA_##name,
@@ -146,6 +147,10 @@ int quota_set(const struct caller *caller, const char *owner, unsigned mask, con
 int broker_set_quota(struct broker *broker, const char *owner, const struct quota *limits);
 /* Nothing is said about this owner any more: it has the default, also when that changes. */
 void broker_unset_quota(struct broker *broker, const char *owner);
+/* The limit that is in force for an owner, whether or not it has ever been here. Connections beside sessions, and calls,
+ * are counted by whoever sees them; such a one keeps the limit until quota_changes() tells another number. */
+uint64_t quota_limit(const struct broker *broker, const char *owner, enum quota_kind kind);
+uint64_t quota_changes(const struct broker *broker);
 typedef int (*owner_visit_fn)(const struct owner_view *view, void *userdata);
 int broker_visit_owners(struct broker *broker, owner_visit_fn visit, void *userdata);
 

@@ -370,6 +370,7 @@ struct broker {
         struct owner *owners;
         uint32_t last_owner_id, last_session_id;
         uint64_t last_region_id;
+        uint64_t quota_changes; /* counts them, from 1 */
         broker_event_fn listener;
         void *listener_userdata;
         struct template *templates;

@@ -289,6 +289,7 @@ int quota_set(const struct caller *caller, const char *name, unsigned mask, cons
         for (kind = 0; kind < QUOTA_KINDS; kind++)
                 if (mask & 1u << kind)
                         owner->quota.of[kind] = limits->of[kind];
+        broker->quota_changes++;
         requests_serve(broker);
         return 0;
 }
@@ -304,6 +305,7 @@ int broker_set_quota(struct broker *broker, const char *name, const struct quota
         owner->quota_told = 0;
         owner->quota = *limits;
         book_note(broker, ROW_OWNER, owner->id);
+        broker->quota_changes++;
         requests_serve(broker);
         return 0;
 }
@@ -317,8 +319,20 @@ void broker_unset_quota(struct broker *broker, const char *name) {
         owner->quota_told = 0;
         owner->quota = broker->options.quota;
         book_note(broker, ROW_OWNER, owner->id);
+        broker->quota_changes++;
         owner_forget(owner);
         requests_serve(broker);
+}
+
+uint64_t quota_limit(const struct broker *broker, const char *name, enum quota_kind kind) {
+        const struct owner *owner;
+
+        HASH_FIND_STR(broker->owners, name, owner);
+        return owner ? owner->quota.of[kind] : broker->options.quota.of[kind];
+}
+
+uint64_t quota_changes(const struct broker *broker) {
+        return broker->quota_changes;
 }
 
 int broker_visit_owners(struct broker *broker, owner_visit_fn visit, void *userdata) {

@@ -23,6 +23,7 @@ librpc_la_SOURCES = \
 	daemon/rpc/method-stats.c \
 	daemon/rpc/pending.c daemon/rpc/pending.h \
 	daemon/rpc/principal.c daemon/rpc/principal.h \
+	daemon/rpc/rate.c daemon/rpc/rate.h \
 	daemon/rpc/server.c daemon/rpc/server.h \
 	daemon/rpc/session.c daemon/rpc/session.h
 librpc_la_CFLAGS = $(AM_CFLAGS) $(UV_CFLAGS) $(JANSSON_CFLAGS)

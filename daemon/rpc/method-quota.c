@@ -22,6 +22,7 @@ static void answer(struct rpc_call *call, const struct owner_view *view) {
 
         fill_values(&view->limits, &result.limits);
         fill_values(&view->usage, &result.usage);
+        result.usage.calls_per_second = principal_calls(method_connection(call)->server, view->name);
         rpc_call_reply(call, &result);
 }
 
@@ -47,6 +48,7 @@ static unsigned read_limits(const struct quota_set_params *params, struct quota 
                 [PROTOCOL_QUOTA_POOLS] = QUOTA_pools,         [PROTOCOL_QUOTA_LEASES] = QUOTA_leases,
                 [PROTOCOL_QUOTA_MAPPINGS] = QUOTA_mappings,
                 [PROTOCOL_QUOTA_WAITERS] = QUOTA_waiters,     [PROTOCOL_QUOTA_CONNECTIONS] = QUOTA_connections,
+                [PROTOCOL_QUOTA_CALLS_PER_SECOND] = QUOTA_calls_per_second,
         };
         unsigned mask = 0;
 
@@ -94,11 +96,6 @@ void method_quota_set(struct rpc_call *call, const void *given) {
         if (quota_set(&caller, params->owner, mask, &limits, &failure) < 0 ||
             quota_get(&caller, params->owner, &view, &failure) < 0) {
                 error_answer(call, &failure);
-                return;
-        }
-        if (mask & 1u << QUOTA_connections &&
-            principal_set_limit(method_connection(call)->server, params->owner, limits.of[QUOTA_connections]) < 0) {
-                rpc_call_fail_format(call, REASON_no_memory, "The daemon itself is out of memory");
                 return;
         }
         method_log_admin(call, params->owner, "the limits", 0);

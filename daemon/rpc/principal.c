@@ -8,29 +8,79 @@
 #define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
+#include "daemon/rpc/connection.h"
+#include "daemon/rpc/rate.h"
+
 struct principal {
         UT_hash_handle hh; /* in server->principals by uid */
         uid_t uid;
-        bool limited; /* by an administrator, to limit */
-        uint64_t references, limit;
+        uint64_t references;
         size_t n_fds;
+        struct rate rate;
+        uint64_t rate_as_of; /* quota_changes() when its limit was asked for */
+        char owner[32];
 };
 
-struct principal *principal_get(struct server *server, uid_t uid) {
+static struct principal *principal_find(const struct server *server, uid_t uid) {
         struct principal *principal;
 
         HASH_FIND(hh, server->principals, &uid, sizeof(uid), principal);
+        return principal;
+}
+
+static void principal_free(struct server *server, struct principal *principal) {
+        HASH_DEL(server->principals, principal);
+        free(principal);
+}
+
+/* Those that nobody needs any more. Who has used up its calls gets no others by connecting again. */
+static void forget_rested(struct server *server) {
+        struct principal *principal, *next;
+        uint64_t now = uv_now(server->loop);
+
+        HASH_ITER(hh, server->principals, principal, next)
+                if (!principal->references && !rate_in_use(&principal->rate, now)) {
+                        server->n_resting--;
+                        principal_free(server, principal);
+                }
+}
+
+static void refresh_rate(struct server *server, struct principal *principal) {
+        uint64_t changes = quota_changes(server->broker);
+
+        if (principal->rate_as_of == changes)
+                return;
+        principal->rate_as_of = changes;
+        rate_set_limit(&principal->rate, quota_limit(server->broker, principal->owner, QUOTA_calls_per_second),
+                       uv_now(server->loop));
+}
+
+static struct principal *principal_new(struct server *server, uid_t uid) {
+        struct principal *principal = calloc(1, sizeof(*principal));
+
+        if (!principal)
+                return NULL;
+        principal->uid = uid;
+        snprintf(principal->owner, sizeof(principal->owner), "user:%lu", (unsigned long)uid);
+        rate_init(&principal->rate, RATE_UNLIMITED, uv_now(server->loop));
+        HASH_ADD(hh, server->principals, uid, sizeof(uid), principal);
+        if (principal->hh.tbl)
+                return principal;
+        free(principal);
+        return NULL;
+}
+
+struct principal *principal_get(struct server *server, uid_t uid) {
+        struct principal *principal = principal_find(server, uid);
+
         if (!principal) {
-                principal = calloc(1, sizeof(*principal));
+                if (server->n_resting)
+                        forget_rested(server);
+                principal = principal_new(server, uid);
                 if (!principal)
                         return NULL;
-                principal->uid = uid;
-                HASH_ADD(hh, server->principals, uid, sizeof(uid), principal);
-                if (!principal->hh.tbl) {
-                        free(principal);
-                        return NULL;
-                }
-        }
+        } else if (!principal->references)
+                server->n_resting--;
         principal->references++;
         return principal;
 }
@@ -40,10 +90,12 @@ void principal_ref(struct principal *principal) {
 }
 
 void principal_unref(struct server *server, struct principal *principal) {
-        if (!principal || --principal->references || principal->limited)
+        if (!principal || --principal->references)
                 return;
-        HASH_DEL(server->principals, principal);
-        free(principal);
+        if (rate_in_use(&principal->rate, uv_now(server->loop)))
+                server->n_resting++;
+        else
+                principal_free(server, principal);
 }
 
 uint64_t principal_connections(const struct principal *principal) {
@@ -63,31 +115,59 @@ size_t principal_fds(const struct principal *principal) {
 }
 
 uint64_t principal_limit(const struct server *server, const struct principal *principal) {
-        if (principal->limited)
-                return principal->limit;
-        return server->settings.connections_of(server->settings.userdata, principal->uid);
+        return quota_limit(server->broker, principal->owner, QUOTA_connections);
 }
 
-int principal_set_limit(struct server *server, const char *owner, uint64_t limit) {
-        struct principal *principal;
+/* ---- calls ---- */
+
+static void refuse(struct server *server, struct principal *principal, struct rpc_error *ret) {
+        static char message[160]; /* until it is sent, which is at once */
+        struct rate *rate = &principal->rate;
+        uint64_t retry_ms = rate_retry_ms(rate);
+
+        server->counters.throttled++;
+        snprintf(message, sizeof(message), "%s may call %llu times in a second, and has done so: this call was not executed",
+                 principal->owner, (unsigned long long)rate->limit);
+        *ret = (struct rpc_error){
+                .error = EDQUOT, .reason = REASON_quota, .message = message, .n_values = 3,
+                .values = { { .name = "quota", .kind = RPC_VALUE_TEXT, .text = quota_name(QUOTA_calls_per_second) },
+                            { .name = "limit", .number = rate->limit },
+                            { .name = "in_use", .number = rate_in_use(rate, uv_now(server->loop)) } },
+        };
+        if (retry_ms != UINT64_MAX)
+                ret->values[ret->n_values++] = (struct rpc_error_value){ .name = "retry_ms", .number = retry_ms };
+}
+
+bool principal_admits(struct rpc_peer *peer, const struct schema_method *method, struct rpc_error *ret_error) {
+        const struct connection *connection = peer->userdata;
+        struct server *server = connection->server;
+        struct principal *principal = connection->principal;
+
+        refresh_rate(server, principal);
+        if (rate_take(&principal->rate, uv_now(server->loop)))
+                return true;
+        /* Who has locked itself out can let itself in again. */
+        if (method && method->id == METHOD_quota_set && peer->role == SCHEMA_ROLE_ADMIN)
+                return true;
+        refuse(server, principal, ret_error);
+        return false;
+}
+
+uint64_t principal_calls(struct server *server, const char *owner) {
+        struct principal *principal = NULL;
         unsigned long uid;
 
-        if (sscanf(owner, "user:%lu", &uid) != 1)
-                return 0;
-        principal = principal_get(server, (uid_t)uid);
+        if (sscanf(owner, "user:%lu", &uid) == 1)
+                principal = principal_find(server, (uid_t)uid);
         if (!principal)
-                return -ENOMEM;
-        principal->limited = true;
-        principal->limit = limit;
-        principal_unref(server, principal);
-        return 0;
+                return 0;
+        refresh_rate(server, principal);
+        return rate_in_use(&principal->rate, uv_now(server->loop));
 }
 
 void principal_free_all(struct server *server) {
         struct principal *principal, *next;
 
-        HASH_ITER(hh, server->principals, principal, next) {
-                HASH_DEL(server->principals, principal);
-                free(principal);
-        }
+        HASH_ITER(hh, server->principals, principal, next)
+                principal_free(server, principal);
 }

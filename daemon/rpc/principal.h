@@ -1,7 +1,8 @@
-/* How many connections each local user has, and how many descriptors wait in them. */
+/* How many connections each local user has, how many descriptors wait in them, and how often it calls. */
 #ifndef DMAB_RPC_PRINCIPAL_H
 #define DMAB_RPC_PRINCIPAL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -13,15 +14,17 @@ struct principal *principal_get(struct server *server, uid_t uid);
 void principal_ref(struct principal *principal);
 void principal_unref(struct server *server, struct principal *principal); /* NULL is fine */
 uint64_t principal_connections(const struct principal *principal); /* references, that of principal_get() included */
-uint64_t principal_limit(const struct server *server, const struct principal *principal);
+uint64_t principal_limit(const struct server *server, const struct principal *principal); /* of connections */
 
 /* Descriptors that wait to be sent to the user. */
 void principal_add_fds(struct principal *principal, size_t n);
 void principal_remove_fds(struct principal *principal, size_t n);
 size_t principal_fds(const struct principal *principal);
 
-/* An administrator's word counts more than the configuration's, until the daemon ends. owner: user:UID. -ENOMEM. */
-int principal_set_limit(struct server *server, const char *owner, uint64_t limit);
+/* An rpc_admit_fn: whether the peer's user may call once more in this second. */
+bool principal_admits(struct rpc_peer *peer, const struct schema_method *method, struct rpc_error *ret_error);
+/* Of the last second, as far as there is a limit. owner: user:UID. */
+uint64_t principal_calls(struct server *server, const char *owner);
 /* Forget every entry. */
 void principal_free_all(struct server *server);
 

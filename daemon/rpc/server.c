@@ -97,6 +97,7 @@ int server_new(uv_loop_t *loop, struct broker *broker, const struct server_setti
                 return r;
         }
         rpc_service_observe(server->service, on_answer, server);
+        rpc_service_set_admit(server->service, principal_admits);
         uv_prepare_init(loop, &server->flusher);
         uv_timer_init(loop, &server->stall_timer);
         uv_timer_init(loop, &server->grace_timer);

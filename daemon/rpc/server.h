@@ -33,9 +33,6 @@ struct server_settings {
         uint64_t stall_ms, grace_ms, shutdown_ms;
         size_t connections;
         struct identity_rules rules;
-        /* The most connections that an owner may have unless an administrator said otherwise. */
-        uint64_t (*connections_of)(void *userdata, uid_t uid);
-        void *userdata;
 };
 
 #define SERVER_COUNTER_LIST(COUNTER) \
@@ -46,7 +43,8 @@ struct server_settings {
         COUNTER(cut_off)             \
         COUNTER(errors)              \
         COUNTER(fds_sent)            \
-        COUNTER(refused)
+        COUNTER(refused)             \
+        COUNTER(throttled)
 
 struct server_counters {
 #define SERVER_COUNTER_MEMBER(name) uint64_t name;
@@ -89,6 +87,7 @@ struct server {
         struct connection *connections, *dirty, *stalled;
         size_t n_connections;
         struct principal *principals; /* by uid */
+        size_t n_resting;             /* of them, without a connection */
         struct rpc_session *sessions; /* by token */
         struct rpc_session *lingering; /* without a connection, the first to end first */
         struct check *checks;

@@ -27,6 +27,9 @@ shows "$directory/quota" '^allocs 7 0$'
 "$CTL" quota user:12345 >"$directory/quota"
 shows "$directory/quota" '^bytes unlimited 0$'
 shows "$directory/quota" '^allocs 7 0$'
+"$CTL" quota user:12345 --set calls_per_second=100 >/dev/null || fail "limiting calls fails"
+"$CTL" quota user:12345 >"$directory/quota"
+shows "$directory/quota" '^calls_per_second 100 0$'
 "$CTL" quota --set low_bytes=0 >/dev/null || fail "setting one's own fails"
 "$CTL" --json alloc 4K --mask 32 2>/dev/null >"$directory/refused"
 expect 1 $? "an allocation beyond the quota"

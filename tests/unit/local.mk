@@ -119,6 +119,14 @@ tests_unit_bounce_model_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_bounce_model_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
 endif
 
+if HAVE_CMOCKA
+check_PROGRAMS += tests/unit/rate-test
+TESTS += tests/unit/rate-test
+tests_unit_rate_test_SOURCES = tests/unit/rate-test.c daemon/rpc/rate.c
+tests_unit_rate_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_rate_test_LDADD = $(CMOCKA_LIBS)
+endif
+
 # The protocol.
 if HAVE_CMOCKA
 proto_tests = \

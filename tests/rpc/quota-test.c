@@ -1,0 +1,210 @@
+/* What an owner may have and do: limits that are set, met, told and lifted again. */
+#include <inttypes.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+/* after the others: it redefines what they may declare */
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include "tests/rpc/ask.h"
+
+#define ACCESS "[daemon]\naccess = everyone\n"
+#define FEW "[quota default]\ncalls_per_second = 10\n"
+
+/* ---- calls per second ---- */
+
+/* n pings in one piece, which the daemon reads at one moment. How many of them were executed; *ret_refused, if there was
+ * one, is the last refusal. */
+static unsigned ping(struct test_client *client, unsigned n, bool as_batch, json_t **ret_refused) {
+        char text[8192] = "";
+        size_t length = 0;
+        unsigned executed = 0;
+        json_t *answers, *answer;
+        size_t i;
+
+        *ret_refused = NULL;
+        for (unsigned k = 0; k < n; k++)
+                length += (size_t)snprintf(text + length, sizeof(text) - length,
+                                           "%s{\"jsonrpc\":\"2.0\",\"id\":%u,\"method\":\"broker.ping\"}%s",
+                                           !as_batch ? "" : k ? "," : "[", k, !as_batch ? "\n" : k == n - 1 ? "]\n" : "");
+        assert_int_equal(test_client_send(client, text, length), 0);
+        answers = as_batch ? ask_read(client) : json_array();
+        while (json_array_size(answers) < n)
+                json_array_append_new(answers, ask_read(client));
+        json_array_foreach(answers, i, answer) {
+                executed += json_object_get(answer, "result") != NULL;
+                if (!json_object_get(answer, "error"))
+                        continue;
+                json_decref(*ret_refused);
+                *ret_refused = json_incref(json_object_get(answer, "error"));
+        }
+        json_decref(answers);
+        return executed;
+}
+
+static unsigned ping_batch(struct test_client *client, unsigned n) {
+        json_t *refused;
+        unsigned executed = ping(client, n, true, &refused);
+
+        json_decref(refused);
+        return executed;
+}
+
+static void test_calls_beyond_those_of_a_second_are_refused_with_the_numbers(void **state) {
+        struct test_daemon *daemon = ask_daemon(FEW);
+        struct test_client *client = ask_connect(daemon, NULL);
+        json_t *refused, *data;
+
+        assert_int_equal(ping(client, 30, false, &refused), 10);
+        data = json_object_get(refused, "data");
+        assert_string_equal(json_string_value(json_object_get(data, "reason")), "quota");
+        assert_string_equal(json_string_value(json_object_get(data, "quota")), "calls_per_second");
+        assert_int_equal(ask_peek_number(data, "limit"), 10);
+        assert_int_equal(ask_peek_number(data, "in_use"), 10);
+        assert_in_range(ask_peek_number(data, "retry_ms"), 1, 100);
+        json_decref(refused);
+        test_client_close(client);
+        assert_int_equal(test_daemon_end(daemon), 0);
+}
+
+static void test_a_batch_does_not_get_round_the_limit_on_calls(void **state) {
+        struct test_daemon *daemon = ask_daemon(FEW);
+        struct test_client *client = ask_connect(daemon, NULL);
+
+        assert_int_equal(ping_batch(client, 30), 10);
+        test_client_close(client);
+        assert_int_equal(test_daemon_end(daemon), 0);
+}
+
+static void test_calls_are_allowed_again_as_time_goes_by(void **state) {
+        struct test_daemon *daemon = ask_daemon(FEW);
+        struct test_client *client = ask_connect(daemon, NULL);
+
+        assert_int_equal(ping_batch(client, 30), 10);
+        ask_until(ping_batch(client, 1) == 1);
+        test_client_close(client);
+        assert_int_equal(test_daemon_end(daemon), 0);
+}
+
+static void test_connections_of_one_owner_share_the_limit_on_calls(void **state) {
+        struct test_daemon *daemon = ask_daemon(ACCESS FEW);
+        struct test_client *first = ask_connect(daemon, NULL), *second = ask_connect(daemon, NULL);
+        uint64_t start = ask_now_ms();
+        unsigned executed = ping_batch(first, 30) + ping_batch(second, 30);
+
+        /* Each begun tenth of a second allows one more. */
+        assert_in_range(executed, 10, 10 + (ask_now_ms() - start) / 100 + 1);
+        test_client_close(first);
+        test_client_close(second);
+        assert_int_equal(test_daemon_end(daemon), 0);
+}
+
+static void test_connecting_again_brings_no_more_calls(void **state) {
+        struct test_daemon *daemon = ask_daemon(FEW);
+        uint64_t start = ask_now_ms();
+        unsigned executed = 0;
+
+        for (int i = 0; i < 3; i++) {
+                struct test_client *client = ask_connect(daemon, NULL);
+
+                executed += ping_batch(client, 30);
+                test_client_close(client);
+        }
+        assert_in_range(executed, 10, 10 + (ask_now_ms() - start) / 100 + 1);
+        assert_int_equal(test_daemon_end(daemon), 0);
+}
+
+static void test_owners_do_not_share_their_limits_on_calls(void **state) {
+        struct test_daemon *daemon = ask_daemon(ACCESS FEW);
+        struct test_client *mine = ask_connect(daemon, NULL), *theirs = ask_connect_as(daemon, 12345);
+
+        assert_int_equal(ping_batch(mine, 30), 10);
+        assert_int_equal(ping_batch(theirs, 30), 10);
+        test_client_close(mine);
+        test_client_close(theirs);
+        assert_int_equal(test_daemon_end(daemon), 0);
+}
+
+static void test_what_is_no_call_counts_as_one(void **state) {
+        struct test_daemon *daemon = ask_daemon("[quota default]\ncalls_per_second = 1\n");
+        struct test_client *client = ask_connect(daemon, NULL);
+        json_t *answer;
+
+        assert_int_equal(test_client_send_text(client, "no JSON\n"
+                                                       "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"broker.ping\"}\n"), 0);
+        answer = ask_read(client);
+        ask_take_code(json_incref(json_object_get(answer, "error")), -32700);
+        json_decref(answer);
+        answer = ask_read(client);
+        ask_take_reason(json_incref(json_object_get(answer, "error")), "quota");
+        json_decref(answer);
+        test_client_close(client);
+        assert_int_equal(test_daemon_end(daemon), 0);
+}
+
+static void test_an_administrator_who_may_not_call_any_more_can_still_set_the_limit(void **state) {
+        struct test_daemon *daemon = ask_daemon("[quota default]\ncalls_per_second = 0\n");
+        struct test_client *client = ask_connect(daemon, NULL);
+
+        ask_refused(client, "quota", "broker.ping", "{}");
+        ask_refused(client, "quota", "broker.hello", "{}");
+        json_decref(ask(client, "quota.set", "{'owner':'user:%u','unlimited':['calls_per_second']}", (unsigned)geteuid()));
+        json_decref(ask(client, "broker.ping", "{}"));
+        test_client_close(client);
+        assert_int_equal(test_daemon_end(daemon), 0);
+}
+
+static void test_a_limit_on_calls_holds_at_once_and_is_told_with_its_use(void **state) {
+        struct test_daemon *daemon = ask_daemon(ACCESS);
+        struct test_client *admin = ask_connect(daemon, NULL), *client = ask_connect_as(daemon, 12345);
+        json_t *quota;
+
+        json_decref(ask(client, "broker.hello", "{}"));
+        json_decref(ask(admin, "quota.set", "{'owner':'user:12345','limits':{'calls_per_second':5}}"));
+        assert_int_equal(ping_batch(client, 30), 5);
+        quota = ask(admin, "quota.get", "{'owner':'user:12345'}");
+        assert_int_equal(ask_peek_number(json_object_get(quota, "limits"), "calls_per_second"), 5);
+        assert_in_range(ask_peek_number(json_object_get(quota, "usage"), "calls_per_second"), 1, 5);
+        json_decref(quota);
+        test_client_close(admin);
+        test_client_close(client);
+        assert_int_equal(test_daemon_end(daemon), 0);
+}
+
+static void test_a_limit_on_calls_follows_the_configuration(void **state) {
+        struct test_daemon *daemon = ask_daemon("");
+        struct test_client *client = ask_connect(daemon, NULL);
+        FILE *file = fopen(test_daemon_config(daemon), "w");
+
+        assert_int_equal(ping_batch(client, 30), 30);
+        assert_non_null(file);
+        fprintf(file, "[quota user:%u]\ncalls_per_second = 7\n", (unsigned)geteuid());
+        assert_int_equal(fclose(file), 0);
+        assert_int_equal(test_daemon_signal(daemon, SIGHUP), 0);
+        assert_int_equal(test_daemon_wait_notify(daemon, "RELOADING=1"), 0);
+        ask_until(ping_batch(client, 30) < 30);
+        test_client_close(client);
+        assert_int_equal(test_daemon_end(daemon), 0);
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_calls_beyond_those_of_a_second_are_refused_with_the_numbers),
+                cmocka_unit_test(test_a_batch_does_not_get_round_the_limit_on_calls),
+                cmocka_unit_test(test_calls_are_allowed_again_as_time_goes_by),
+                cmocka_unit_test(test_connections_of_one_owner_share_the_limit_on_calls),
+                cmocka_unit_test(test_connecting_again_brings_no_more_calls),
+                cmocka_unit_test(test_owners_do_not_share_their_limits_on_calls),
+                cmocka_unit_test(test_what_is_no_call_counts_as_one),
+                cmocka_unit_test(test_an_administrator_who_may_not_call_any_more_can_still_set_the_limit),
+                cmocka_unit_test(test_a_limit_on_calls_holds_at_once_and_is_told_with_its_use),
+                cmocka_unit_test(test_a_limit_on_calls_follows_the_configuration),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
