@@ -13,6 +13,10 @@ static const char *const log_target_names[] = { "auto", "journal", "stderr", NUL
 #define MEMORY(name, type_, ...) { .section = "memory", .key = name, .type = CONFIG_##type_, RELOAD, __VA_ARGS__ }
 #define LIMIT(name, type_, ...) { .section = "limits", .key = name, .type = CONFIG_##type_, RELOAD, __VA_ARGS__ }
 #define DEVICE(name, type_, ...) { .section = "device", .key = name, .type = CONFIG_##type_, RELOAD, __VA_ARGS__ }
+#define DEVICE_LIMIT(kind, type_, doc_)                                                                       \
+        { .section = "device", .key = #kind, .type = CONFIG_##type_, RELOAD, .unlimited = true,              \
+          .offset = offsetof(struct config_device, limits) + QUOTA_##kind * sizeof(uint64_t),                \
+          .fallback = "unlimited", .doc = doc_ }
 #define QUOTA(kind, type_, fallback_, doc_)                                                                   \
         { .section = "quota", .key = #kind, .type = CONFIG_##type_, RELOAD, .unlimited = true,               \
           .offset = QUOTA_##kind * sizeof(uint64_t), .fallback = fallback_, .doc = doc_ }
@@ -102,5 +106,12 @@ const struct config_key config_keys[] = {
         DEVICE("boundary", POWER, IN_DEVICE(boundary), .min = 4096, .doc = "no allocation crosses a multiple of this"),
         DEVICE("max_segment", SIZE, IN_DEVICE(max_segment), .min = 4096, .doc = "its largest allocation"),
         DEVICE("min_align_mask", MASK, IN_DEVICE(min_align_mask), .doc = "address bits that bouncing must preserve"),
+        DEVICE_LIMIT(bytes, SIZE, "bytes of coherent allocations that each owner may have of it"),
+        DEVICE_LIMIT(low_bytes, SIZE, "bytes of allocations and reserved regions below 4 GiB, likewise"),
+        DEVICE_LIMIT(allocs, COUNT, "coherent allocations, likewise"),
+        DEVICE_LIMIT(pools, COUNT, "pools and bounce pools, likewise"),
+        DEVICE_LIMIT(leases, COUNT, "leases, likewise"),
+        DEVICE_LIMIT(mappings, COUNT, "mappings, likewise"),
+        DEVICE_LIMIT(waiters, COUNT, "requests that wait for memory, likewise"),
         { .section = NULL },
 };

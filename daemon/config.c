@@ -208,6 +208,8 @@ static enum section_kind begin_device(struct parser *parser, const char *name) {
         if (!devices[parser->index].name)
                 return SECTION_UNKNOWN;
         config->n_devices++;
+        for (size_t i = 0; i < QUOTA_KINDS; i++)
+                devices[parser->index].limits.of[i] = QUOTA_UNLIMITED;
         return fill_fallbacks(config, "device", SECTION_DEVICE, parser->index) < 0 ? SECTION_UNKNOWN : SECTION_DEVICE;
 }
 

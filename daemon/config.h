@@ -64,6 +64,7 @@ struct config_quota {
 struct config_device {
         char *name, *parent;
         uint64_t dma, mask, coherent_mask, boundary, max_segment, min_align_mask;
+        struct quota limits; /* of QUOTA_OF_DEVICES */
 };
 
 struct config {

@@ -5,6 +5,7 @@ libcore_la_SOURCES = \
 	daemon/core/attempt.c \
 	daemon/core/bounce.c \
 	daemon/core/broker.c daemon/core/broker.h \
+	daemon/core/budget.c \
 	daemon/core/check.c \
 	daemon/core/coherent.c \
 	daemon/core/device.c \

@@ -242,6 +242,8 @@ static int define(struct memory *memory, const struct config *config) {
                 };
 
                 r = broker_define_device(memory->broker, &options, device->dma);
+                if (r == 0)
+                        r = broker_limit_device(memory->broker, device->name, &device->limits);
         }
         return r;
 }
@@ -253,6 +255,13 @@ static const struct config_quota *find_quota(const struct config *config, const 
         return NULL;
 }
 
+static const struct config_device *find_device(const struct config *config, const char *name) {
+        for (size_t i = 0; i < config->n_devices; i++)
+                if (strcmp(config->devices[i].name, name) == 0)
+                        return &config->devices[i];
+        return NULL;
+}
+
 void memory_reconfigure(struct memory *memory, const struct config *old, const struct config *new) {
         struct broker_options options;
 
@@ -261,6 +270,9 @@ void memory_reconfigure(struct memory *memory, const struct config *old, const s
         for (size_t i = 0; i < old->n_quotas; i++)
                 if (!find_quota(new, old->quotas[i].owner))
                         broker_unset_quota(memory->broker, old->quotas[i].owner);
+        for (size_t i = 0; i < old->n_devices; i++)
+                if (!find_device(new, old->devices[i].name))
+                        broker_limit_device(memory->broker, old->devices[i].name, NULL);
         if (define(memory, new) < 0)
                 log_error("there is no memory for all of the new configuration");
 }

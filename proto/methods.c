@@ -778,8 +778,11 @@ DEFINE(region_get_params, FIELD(region_get_params, region, UINT, NEEDED, HANDLE,
 
 /* ---- quota ---- */
 
-DEFINE(quota_get_params, FIELD(quota_get_params, owner, STRING, NAME,
-        .doc = "whose; administrators may name any owner, others themselves; the caller's own unless given"));
+DEFINE(quota_get_params,
+        FIELD(quota_get_params, owner, STRING, NAME,
+              .doc = "whose; administrators may name any owner, others themselves; the caller's own unless given"),
+        FIELD(quota_get_params, device, UINT, HANDLE,
+              .doc = "only what its owner may have and has of this device, in all the times that it has opened it"));
 
 DEFINE(quota_values,
         FIELD(quota_values, bytes, UINT, .nullable = true, .doc = "bytes allocated"),
@@ -798,7 +801,10 @@ DEFINE(quota_values,
                      "answered with the error quota and retry_ms"));
 
 DEFINE(quota_set_params,
-        FIELD(quota_set_params, owner, STRING, NEEDED, NAME, .doc = "whose"),
+        FIELD(quota_set_params, owner, STRING, NAME, .doc = "whose; may be absent if a device is given"),
+        FIELD(quota_set_params, device, UINT, HANDLE,
+              .doc = "limit what its owner may have of this device, in all the times that it has opened it, now or later; "
+                     "bytes, low_bytes, allocs, pools, leases, mappings and waiters can be limited so"),
         FIELD(quota_set_params, limits, OBJECT, .sub = &quota_values_struct,
               .doc = "the limits to set; those absent or null stay as they are; 0 allows none"),
         FIELD(quota_set_params, unlimited, ENUM, .array = true, .max_items = 64, .names = quota_names,
@@ -806,6 +812,8 @@ DEFINE(quota_set_params,
 
 DEFINE(quota_result,
         FIELD(quota_result, owner, STRING, NEEDED, .doc = "whose"),
+        FIELD(quota_result, device, UINT, .doc = "the device, if one was asked for"),
+        FIELD(quota_result, device_name, STRING, .doc = "its name, under which all that the owner has of it is counted"),
         FIELD(quota_result, limits, OBJECT, NEEDED, .sub = &quota_values_struct,
               .doc = "the limits in force; absent: none"),
         FIELD(quota_result, usage, OBJECT, NEEDED, .sub = &quota_values_struct, .doc = "what is charged now"));
@@ -1140,9 +1148,10 @@ static const struct schema_method methods[METHOD_COUNT] = {
           .params = &quota_get_params_struct, .results = &quota_result_struct,
           .errors = ERRORS(REASON_not_permitted, REASON_unknown_handle) },
         METHOD(quota, set),
-          .summary = "set an owner's limits",
+          .summary = "set an owner's limits, or those of one of its devices",
           .doc = "A limit below what is charged already takes nothing away, but allows no more",
           .params = &quota_set_params_struct, .results = &quota_result_struct,
+          .errors = ERRORS(REASON_unknown_handle),
           .role = SCHEMA_ROLE_ADMIN },
         METHOD(stats, get),
           .summary = "tell counters, high-water marks and latencies",

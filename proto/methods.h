@@ -916,6 +916,7 @@ struct region_get_params {
 struct quota_get_params {
         uint64_t present;
         const char *owner;
+        uint64_t device;
 };
 
 /* All optional. As limits: absent is unlimited (quota.set: leave as it is). */
@@ -938,6 +939,7 @@ struct quota_values {
 struct quota_set_params {
         uint64_t present;
         const char *owner;
+        uint64_t device;
         struct quota_values limits;
         SCHEMA_LIST(enum protocol_quota_name) unlimited;
 };
@@ -946,6 +948,8 @@ struct quota_set_params {
 struct quota_result {
         uint64_t present;
         const char *owner;
+        uint64_t device;
+        const char *device_name;
         struct quota_values limits;
         struct quota_values usage;
 };

@@ -9,6 +9,7 @@
 
 static const struct ctl_option options[] = {
         { "--set", "NAME=VALUE|NAME=unlimited", "set a limit; may be repeated" },
+        { "--device", "DEVICE", "only what its owner may have and has of this device, by its number, however often it is open" },
         { NULL },
 };
 
@@ -30,23 +31,26 @@ static enum ctl_status add_limit(const struct ctl *ctl, const char *text, json_t
         return CTL_OK;
 }
 
-static enum ctl_status set(struct ctl *ctl, const char *owner, json_t **ret) {
-        json_t *limits = json_object(), *unlimited = json_array(), *params;
+/* params is consumed. */
+static enum ctl_status set(struct ctl *ctl, json_t *params, json_t **ret) {
+        json_t *limits = json_object(), *unlimited = json_array();
         enum ctl_status status = CTL_OK;
 
         for (size_t i = 0; i < ctl->n_given && status == CTL_OK; i++)
                 if (!strcmp(ctl->given[i].option->name, "--set"))
                         status = add_limit(ctl, ctl->given[i].value, limits, unlimited);
-        if (status == CTL_OK && !owner)
+        if (status == CTL_OK && !json_object_size(params))
                 status = ctl_connect(ctl);
         if (status == CTL_OK) {
-                params = json_pack("{s:s}", "owner", owner ? owner : dmab_owner(ctl->dmab));
+                if (!json_object_size(params))
+                        json_object_set_new(params, "owner", json_string(dmab_owner(ctl->dmab)));
                 if (json_object_size(limits))
                         json_object_set(params, "limits", limits);
                 if (json_array_size(unlimited))
                         json_object_set(params, "unlimited", unlimited);
                 status = ctl_call(ctl, "quota.set", params, ret);
-        }
+        } else
+                json_decref(params);
         json_decref(limits);
         json_decref(unlimited);
         return status;
@@ -77,20 +81,26 @@ static void show_quota(json_t *result) {
                 json_array_append_new(rows, row);
         }
         show_pair("owner", show_member(result, "owner", owner));
+        if (json_object_get(result, "device"))
+                show_pair("device", show_member(result, "device_name", owner));
         putchar('\n');
         show_table(rows, columns, N(columns));
         json_decref(rows);
 }
 
 static enum ctl_status run_quota(struct ctl *ctl) {
-        const char *owner = ctl->n_operands ? ctl->operands[0] : NULL;
+        json_t *params = json_object(), *result;
         enum ctl_status status;
-        json_t *result;
 
-        if (ctl_has(ctl, "--set"))
-                status = set(ctl, owner, &result);
+        if (ctl->n_operands)
+                json_object_set_new(params, "owner", json_string(ctl->operands[0]));
+        status = ctl_param_uint(ctl, "--device", params, "device");
+        if (status != CTL_OK)
+                json_decref(params);
+        else if (ctl_has(ctl, "--set"))
+                status = set(ctl, params, &result);
         else
-                status = ctl_call(ctl, "quota.get", owner ? json_pack("{s:s}", "owner", owner) : NULL, &result);
+                status = ctl_call(ctl, "quota.get", params, &result);
         if (status != CTL_OK)
                 return status;
         if (ctl->json)

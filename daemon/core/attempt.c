@@ -129,7 +129,7 @@ static int tier_try(struct request *request, struct supply *supply, int tier) {
         if (!tier_want(request, tier, &want))
                 return -ENOSPC;
         if (want.floor <= LOW_LIMIT) {
-                r = owner_check(request->owner, QUOTA_low_bytes, want.size, &request->failure);
+                r = device_check(request->device, QUOTA_low_bytes, want.size, &request->failure);
                 if (r < 0)
                         return request->want.limit <= LOW_LIMIT ? r : -ENOSPC;
         }
@@ -315,7 +315,7 @@ static int request_explain(struct request *request) {
         prospect_own(&prospect, request);
         /* Memory above 4 GiB may become free, so it is worth waiting: but if not, this is why. */
         if (prospect.largest >= request->want.size &&
-            owner_check(request->owner, QUOTA_low_bytes, request->want.size, &request->failure) < 0)
+            device_check(request->device, QUOTA_low_bytes, request->want.size, &request->failure) < 0)
                 return 0;
         explain(request,
                 prospect.kept || prospect.free < request->want.size ? REASON_no_memory : REASON_no_contiguous, &prospect,
@@ -384,9 +384,9 @@ int request_attempt(struct request *request) {
                                    "The memory sources are too busy; the request was tried %d times", ATTEMPTS_MAX);
         if (request->kind == REQUEST_RESERVE)
                 return attempt_until(request, attempt_all);
-        r = owner_check(request->owner, QUOTA_bytes, request->want.size, &request->failure);
+        r = device_check(request->device, QUOTA_bytes, request->want.size, &request->failure);
         if (r == 0)
-                r = owner_check(request->owner, QUOTA_allocs, 1, &request->failure);
+                r = device_check(request->device, QUOTA_allocs, 1, &request->failure);
         if (r < 0)
                 return r;
         return attempt_until(request, request->device->reserve ? attempt_reserve : attempt_all);

@@ -679,7 +679,7 @@ static void bounce_enter(struct bounce *bounce) {
 
         DL_APPEND(device->bounces, bounce);
         device->n_bounces++;
-        device->owner->usage.of[QUOTA_pools]++;
+        device_charge(device, QUOTA_pools, 1);
         device->owner->broker->counts.bounces++;
 }
 
@@ -728,7 +728,7 @@ static void bounce_free(struct bounce *bounce) {
                 free(rest);
         DL_DELETE(device->bounces, bounce);
         device->n_bounces--;
-        owner->usage.of[QUOTA_pools]--;
+        device_discharge(device, QUOTA_pools, 1);
         owner->broker->counts.bounces--;
         key_forget(owner, bounce->holder.key);
         handle_release(&owner->broker->handles, bounce->holder.handle, owner->id);
@@ -1088,7 +1088,7 @@ struct ticket *bounce_create(const struct caller *caller, const struct bounce_op
                 return NULL;
         }
         if (r == 0)
-                r = owner_check(owner, QUOTA_pools, 1, &failure);
+                r = device_check(device, QUOTA_pools, 1, &failure);
         if (r == 0)
                 r = bounce_new(device, options, &bounce, &failure);
         if (r < 0)
@@ -1174,7 +1174,7 @@ static struct ticket *ask_submit(const struct caller *caller, const struct bounc
                 return NULL;
         }
         if (r == 0)
-                r = owner_check(owner, kind == ASK_MAP ? QUOTA_mappings : QUOTA_leases, 1, &failure);
+                r = device_check(bounce->holder.device, kind == ASK_MAP ? QUOTA_mappings : QUOTA_leases, 1, &failure);
         if (r < 0)
                 return refuse(owner, key, &failure, done, userdata);
         ask = ask_new(bounce, kind, caller->session, request->wait_ms, request->high, done, userdata, &failure);

@@ -42,6 +42,11 @@ enum quota_kind {
         QUOTA_KINDS
 };
 
+/* Those that can be limited for each device too. */
+#define QUOTA_OF_DEVICES                                                                                          \
+        (1u << QUOTA_bytes | 1u << QUOTA_low_bytes | 1u << QUOTA_allocs | 1u << QUOTA_pools | 1u << QUOTA_leases | \
+         1u << QUOTA_mappings | 1u << QUOTA_waiters)
+
 #define QUOTA_UNLIMITED UINT64_MAX
 
 struct quota {
@@ -135,6 +140,8 @@ struct caller {
 
 struct owner_view {
         const char *name;
+        uint64_t device;         /* of which alone the rest tells, or 0 */
+        const char *device_name; /* as it is counted, or NULL */
         struct quota limits, usage;
 };
 
@@ -143,6 +150,11 @@ int quota_get(const struct caller *caller, const char *owner, struct owner_view 
 /* Lower than what is in use is allowed: nothing is taken away, nothing more is given. Admin only. mask: bit per kind to set. */
 int quota_set(const struct caller *caller, const char *owner, unsigned mask, const struct quota *limits,
               struct failure *failure);
+/* The same of one device, for all the times that its owner has opened it, now or later. Only kinds in QUOTA_OF_DEVICES.
+ * Reasons: unknown_handle, bad_param, not_permitted. */
+int quota_get_device(const struct caller *caller, uint64_t device, struct owner_view *ret, struct failure *failure);
+int quota_set_device(const struct caller *caller, uint64_t device, unsigned mask, const struct quota *limits,
+                     struct failure *failure);
 /* The same without a caller: what the configuration says. */
 int broker_set_quota(struct broker *broker, const char *owner, const struct quota *limits);
 /* Nothing is said about this owner any more: it has the default, also when that changes. */
@@ -183,6 +195,9 @@ struct device_view {
 
 /* What the configuration says of a device by name: `dma` false means that it delegates to its parent. */
 int broker_define_device(struct broker *broker, const struct device_options *options, bool dma);
+
+/* What each owner may have of it, unless an administrator said otherwise; NULL: no limits. -ENOENT: it is not defined. */
+int broker_limit_device(struct broker *broker, const char *name, const struct quota *limits);
 
 /* Reasons: bad_param, mask, boundary, unknown_device (the parent), quota, busy (same key under way). */
 int device_open(const struct caller *caller, const struct device_options *options, uint64_t *ret_handle,

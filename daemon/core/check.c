@@ -59,42 +59,62 @@ static void check_alloc(struct check *check, const struct alloc *alloc) {
                 check_complain(check, "alloc", alloc->handle, "Its region is reserved for another device");
 }
 
+static void check_device(struct check *check, const struct device *device, struct quota *counted) {
+        const struct region *region;
+        const struct alloc *alloc;
+
+        counted->of[QUOTA_devices] += !device->closed;
+        if (device->reserve)
+                check_arena(check, "device", device->reserve);
+        DL_FOREACH(device->allocs, alloc) {
+                check_alloc(check, alloc);
+                counted->of[QUOTA_bytes] += alloc->size;
+                if (!alloc->region->device)
+                        counted->of[QUOTA_low_bytes] += low_part(alloc->addr, alloc->size);
+                counted->of[QUOTA_allocs]++;
+        }
+        DL_FOREACH(device->owner->regions, region)
+                if (region->device == device)
+                        counted->of[QUOTA_low_bytes] += low_part(region->addr, region->size);
+        check_pools(check, device, counted);
+        check_bounces(check, device, counted);
+        check_mappings(check, device, counted);
+}
+
+static void check_charges(struct check *check, const char *what, const struct quota *said, const struct quota *counted) {
+        static const enum quota_kind kinds[] = { QUOTA_bytes, QUOTA_low_bytes, QUOTA_allocs,  QUOTA_devices,
+                                                 QUOTA_pools, QUOTA_leases,    QUOTA_mappings };
+        size_t i;
+
+        for (i = 0; i < sizeof(kinds) / sizeof(*kinds); i++)
+                check_equal(check, what, 0, quota_name(kinds[i]), said->of[kinds[i]], counted->of[kinds[i]]);
+}
+
 static void check_owner(struct check *check, const struct owner *owner) {
-        struct quota counted = {};
+        struct quota counted = {}, of_budget, usage;
         const struct region *region;
         const struct window *window;
         const struct device *device;
-        const struct alloc *alloc;
+        const struct budget *budget;
+        int kind;
 
-        DL_FOREACH(owner->devices, device) {
-                counted.of[QUOTA_devices] += !device->closed;
-                if (device->reserve)
-                        check_arena(check, "device", device->reserve);
-                DL_FOREACH(device->allocs, alloc) {
-                        check_alloc(check, alloc);
-                        counted.of[QUOTA_bytes] += alloc->size;
-                        if (!alloc->region->device)
-                                counted.of[QUOTA_low_bytes] += low_part(alloc->addr, alloc->size);
-                        counted.of[QUOTA_allocs]++;
-                }
-                check_pools(check, device, &counted);
-                check_bounces(check, device, &counted);
-                check_mappings(check, device, &counted);
+        DL_FOREACH(owner->budgets, budget) {
+                of_budget = (struct quota){};
+                DL_FOREACH(owner->devices, device)
+                        if (device->budget == budget)
+                                check_device(check, device, &of_budget);
+                /* That there are so many devices is not a charge of theirs. */
+                usage = budget->usage;
+                usage.of[QUOTA_devices] = of_budget.of[QUOTA_devices];
+                check_charges(check, "device", &usage, &of_budget);
+                for (kind = 0; kind < QUOTA_KINDS; kind++)
+                        counted.of[kind] += of_budget.of[kind];
         }
         LL_FOREACH(owner->windows, window)
                 check_arena(check, "owner", window->arena);
-        DL_FOREACH(owner->regions, region) {
+        DL_FOREACH(owner->regions, region)
                 check->checked++;
-                if (region->device)
-                        counted.of[QUOTA_low_bytes] += low_part(region->addr, region->size);
-        }
-        check_equal(check, "owner", 0, "bytes", owner->usage.of[QUOTA_bytes], counted.of[QUOTA_bytes]);
-        check_equal(check, "owner", 0, "low_bytes", owner->usage.of[QUOTA_low_bytes], counted.of[QUOTA_low_bytes]);
-        check_equal(check, "owner", 0, "allocs", owner->usage.of[QUOTA_allocs], counted.of[QUOTA_allocs]);
-        check_equal(check, "owner", 0, "devices", owner->usage.of[QUOTA_devices], counted.of[QUOTA_devices]);
-        check_equal(check, "owner", 0, "pools", owner->usage.of[QUOTA_pools], counted.of[QUOTA_pools]);
-        check_equal(check, "owner", 0, "leases", owner->usage.of[QUOTA_leases], counted.of[QUOTA_leases]);
-        check_equal(check, "owner", 0, "mappings", owner->usage.of[QUOTA_mappings], counted.of[QUOTA_mappings]);
+        check_charges(check, "owner", &owner->usage, &counted);
 }
 
 /* Nothing lies where something else does: neither two regions, nor a region and stock. */

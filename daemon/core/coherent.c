@@ -13,16 +13,15 @@
 static void alloc_enter(struct alloc *alloc) {
         struct device *device = alloc->device;
         struct broker *broker = device->owner->broker;
-        struct quota *usage = &device->owner->usage;
 
         DL_APPEND(device->allocs, alloc);
         device->n_allocs++;
         device->bytes += alloc->size;
-        usage->of[QUOTA_bytes] += alloc->size;
+        device_charge(device, QUOTA_bytes, alloc->size);
         /* A reserved region has been charged as a whole. */
         if (!alloc->region->device)
-                usage->of[QUOTA_low_bytes] += low_part(alloc->addr, alloc->size);
-        usage->of[QUOTA_allocs]++;
+                device_charge(device, QUOTA_low_bytes, low_part(alloc->addr, alloc->size));
+        device_charge(device, QUOTA_allocs, 1);
         broker->counts.allocs++;
         broker->bytes += alloc->size;
         broker->counters[COUNTER_high_water_bytes] = larger(broker->counters[COUNTER_high_water_bytes], broker->bytes);
@@ -87,10 +86,10 @@ void alloc_free(struct alloc *alloc) {
         DL_DELETE(device->allocs, alloc);
         device->n_allocs--;
         device->bytes -= alloc->size;
-        owner->usage.of[QUOTA_bytes] -= alloc->size;
+        device_discharge(device, QUOTA_bytes, alloc->size);
         if (!alloc->region->device)
-                owner->usage.of[QUOTA_low_bytes] -= low_part(alloc->addr, alloc->size);
-        owner->usage.of[QUOTA_allocs]--;
+                device_discharge(device, QUOTA_low_bytes, low_part(alloc->addr, alloc->size));
+        device_discharge(device, QUOTA_allocs, 1);
         broker->counts.allocs--;
         broker->counters[COUNTER_frees]++;
         broker->bytes -= alloc->size;
@@ -377,7 +376,7 @@ static struct request *request_admit(struct device *device, enum request_kind ki
                 return NULL;
         }
         if (r == 0)
-                r = owner_check(device->owner, QUOTA_waiters, 1, failure);
+                r = device_check(device, QUOTA_waiters, 1, failure);
         if (r == 0) {
                 request = calloc(1, sizeof(*request));
                 if (!request)

@@ -38,6 +38,8 @@ int broker_define_device(struct broker *broker, const struct device_options *opt
                         return -ENOMEM;
                 }
                 memcpy(template->name, options->name, length);
+                for (int kind = 0; kind < QUOTA_KINDS; kind++)
+                        template->limits.of[kind] = QUOTA_UNLIMITED;
                 HASH_ADD_STR(broker->templates, name, template);
                 if (!template->hh.tbl) {
                         free(parent);
@@ -282,6 +284,8 @@ static int device_new(const struct caller *caller, const struct device_options *
         struct broker *broker = owner->broker;
         const struct template *template = resolved->template;
         const char *parent = options->parent ? options->parent : template ? template->options.parent : NULL;
+        /* One name for each device, however it is called: the configuration's, or the bus's of what is on it. */
+        const char *counted = template ? template->name : parent ? options->name : resolved->via;
         struct device *device = calloc(1, sizeof(*device));
         int r = -ENOMEM;
 
@@ -295,6 +299,9 @@ static int device_new(const struct caller *caller, const struct device_options *
                 goto fail;
         limits_set(device, options, template, resolved);
         r = mask_serve(broker, device->coherent_mask, failure);
+        if (r < 0)
+                goto fail;
+        r = budget_get(owner, counted, template ? &template->limits : NULL, &device->budget);
         if (r < 0)
                 goto fail;
         r = handle_new(&broker->handles, HANDLE_DEVICE, device, &device->handle);
@@ -312,6 +319,8 @@ static int device_new(const struct caller *caller, const struct device_options *
 
 fail:
         if (device) {
+                if (device->budget)
+                        budget_put(owner, device->budget);
                 free(device->name);
                 free(device->parent);
                 free(device->via);
@@ -367,6 +376,7 @@ void device_save(struct row_writer *row, const struct device *device) {
         row_number(row, device->min_align_mask);
         row_number(row, device->timeout_ms);
         row_number(row, (uint64_t)(device->node + 1));
+        row_text(row, device->budget->name);
         row_key(row, device->key);
 }
 
@@ -400,6 +410,16 @@ static void device_delete(struct device *device) {
         free(device);
 }
 
+static int budget_load(struct load *load, struct device *device) {
+        const char *name = row_read_text(&load->row);
+        struct template *template;
+
+        if (load->row.failed || !name)
+                return -EBADMSG;
+        template = template_find(load->broker, name);
+        return budget_get(device->owner, name, template ? &template->limits : NULL, &device->budget);
+}
+
 static int device_read(struct load *load, struct device *device) {
         bool failed = false;
         int r;
@@ -424,12 +444,13 @@ static int device_read(struct load *load, struct device *device) {
         device->min_align_mask = row_read_number(&load->row);
         device->timeout_ms = row_read_number(&load->row);
         device->node = (int)row_read_number(&load->row) - 1;
-        if (load->row.failed)
-                r = -EBADMSG;
+        r = budget_load(load, device);
         if (r == 0)
                 r = handle_restore(&load->broker->handles, HANDLE_DEVICE, device, load->id);
         if (r < 0)
                 device->translator->detach(device->translation);
+        if (r < 0 && device->budget)
+                budget_put(device->owner, device->budget);
         return r;
 }
 
@@ -465,7 +486,8 @@ struct device *device_restore_hidden(struct load *load, struct owner *owner, con
         device->owner = owner;
         device->name = strdup("closed");
         device->via = strdup("closed");
-        if (!device->name || !device->via || reattach(load, device, translator) < 0) {
+        if (!device->name || !device->via || reattach(load, device, translator) < 0 ||
+            budget_get(owner, device->name, NULL, &device->budget) < 0) {
                 device_delete(device);
                 return NULL;
         }
@@ -498,6 +520,7 @@ void device_free(struct device *device) {
         DL_DELETE(owner->devices, device);
         if (!device->closed)
                 device_hide(device);
+        budget_put(owner, device->budget);
         arena_free(device->reserve);
         free(device->name);
         free(device->parent);
@@ -523,7 +546,7 @@ bool device_holds(const struct device *device) {
         return false;
 }
 
-static int device_find(const struct caller *caller, uint64_t handle, struct device **ret, struct failure *failure) {
+int device_find(const struct caller *caller, uint64_t handle, struct device **ret, struct failure *failure) {
         struct device *device = handle_find(&caller->session->owner->broker->handles, HANDLE_DEVICE, handle);
 
         if (!device || (device->owner != caller->session->owner && !caller->admin))

@@ -25,7 +25,7 @@ static void lease_enter(struct lease *lease) {
         DL_APPEND(lease->session->leases, lease);
         DL_APPEND2(holder->leases, lease, holder_prev, holder_next);
         holder->n_leases++;
-        owner->usage.of[QUOTA_leases]++;
+        device_charge(holder->device, QUOTA_leases, 1);
         owner->broker->counts.leases++;
 }
 
@@ -35,7 +35,7 @@ int lease_new(struct session *session, struct holder *holder, struct alloc *allo
         struct lease *lease;
         int r;
 
-        r = owner_check(owner, QUOTA_leases, 1, failure);
+        r = device_check(holder->device, QUOTA_leases, 1, failure);
         if (r < 0)
                 return r;
         lease = calloc(1, sizeof(*lease));
@@ -116,7 +116,7 @@ void lease_end(struct lease *lease, bool died) {
         DL_DELETE(lease->session->leases, lease);
         DL_DELETE2(holder->leases, lease, holder_prev, holder_next);
         holder->n_leases--;
-        owner->usage.of[QUOTA_leases]--;
+        device_discharge(holder->device, QUOTA_leases, 1);
         owner->broker->counts.leases--;
         key_forget(owner, lease->key);
         handle_release(&owner->broker->handles, lease->handle, owner->id);

@@ -84,7 +84,8 @@ static int load_owner_row(struct load *load) {
         for (kind = 0; kind < QUOTA_KINDS; kind++)
                 if (owner->quota_told & 1u << kind)
                         owner->quota.of[kind] = row_read_number(&load->row);
-        return table_put((void ***)&load->owners, &load->n_owners, load->id, owner);
+        r = budgets_load(load, owner);
+        return r < 0 ? r : table_put((void ***)&load->owners, &load->n_owners, load->id, owner);
 }
 
 static int load_session_row(struct load *load) {

@@ -20,7 +20,7 @@ static void mapping_enter(struct mapping *mapping) {
         mapping->device->n_mappings++;
         if (!mapping->holder)
                 mapping->alloc->n_mappings++;
-        owner->usage.of[QUOTA_mappings]++;
+        device_charge(mapping->device, QUOTA_mappings, 1);
         owner->broker->counts.mappings++;
 }
 
@@ -30,7 +30,7 @@ int mapping_new(const struct mapping *like, struct mapping **ret, struct failure
         struct mapping *mapping;
         int r;
 
-        r = owner_check(session->owner, QUOTA_mappings, 1, failure);
+        r = device_check(like->device, QUOTA_mappings, 1, failure);
         if (r < 0)
                 return r;
         mapping = malloc(sizeof(*mapping));
@@ -133,7 +133,7 @@ void mapping_end(struct mapping *mapping, bool died) {
         DL_DELETE(mapping->session->mappings, mapping);
         DL_DELETE2(device->mappings, mapping, device_prev, device_next);
         device->n_mappings--;
-        owner->usage.of[QUOTA_mappings]--;
+        device_discharge(device, QUOTA_mappings, 1);
         owner->broker->counts.mappings--;
         key_forget(owner, mapping->key);
         handle_release(&owner->broker->handles, mapping->handle, owner->id);

@@ -72,6 +72,15 @@ struct window {
         struct arena *arena; /* spans: regions; granule: PAGE */
 };
 
+/* What an owner may have of a device and has of it, over all the times that it has opened it. */
+struct budget {
+        struct budget *prev, *next; /* in owner->budgets */
+        struct quota limits, usage;
+        unsigned n_devices; /* with that name */
+        bool limits_set;    /* by an administrator: stays though no such device is open */
+        char name[];
+};
+
 struct owner {
         UT_hash_handle hh; /* in broker->owners by name */
         struct broker *broker;
@@ -82,6 +91,7 @@ struct owner {
         uint64_t n_answers; /* with blocks of pools that can be given again for their keys: as many as leases, at most */
         struct session *sessions;
         struct device *devices;
+        struct budget *budgets;
         struct region *regions;
         struct window *windows;
         struct request *requests; /* first come first */
@@ -194,6 +204,7 @@ struct template {
         UT_hash_handle hh; /* in broker->templates by name */
         struct device_options options; /* its strings are owned */
         bool dma;
+        struct quota limits; /* of each owner's devices of that name */
         char name[];
 };
 
@@ -207,6 +218,7 @@ struct device {
         struct device *prev, *next; /* in owner->devices */
         uint64_t handle;
         struct owner *owner;
+        struct budget *budget;
         struct session *session; /* NULL: lives as long as its allocations */
         char *name, *parent, *via;
         const struct translator_ops *translator;
@@ -554,10 +566,25 @@ void region_unuse(struct region *region, uint64_t size);
 struct region *region_at(struct broker *broker, uint64_t addr);
 struct arena *region_arena(const struct region *region);
 
+/* budget.c */
+/* That of the devices of this name, for one more of them. limits: of a new one; NULL: none. -ENOMEM. */
+int budget_get(struct owner *owner, const char *name, const struct quota *limits, struct budget **ret);
+void budget_put(struct owner *owner, struct budget *budget);
+void budgets_free(struct owner *owner);
+/* Those that an administrator has set. */
+void budgets_save(struct row_writer *row, const struct owner *owner);
+int budgets_load(struct load *load, struct owner *owner);
+/* owner_check(), and the same of the device. */
+int device_check(const struct device *device, enum quota_kind kind, uint64_t more, struct failure *failure);
+void device_charge(struct device *device, enum quota_kind kind, uint64_t amount);
+void device_discharge(struct device *device, enum quota_kind kind, uint64_t amount);
+
 /* device.c */
 void device_save(struct row_writer *row, const struct device *device);
 int device_load(struct load *load);
 struct device *device_restore_hidden(struct load *load, struct owner *owner, const char *translator);
+/* The caller's own or, for an administrator, anybody's. */
+int device_find(const struct caller *caller, uint64_t handle, struct device **ret, struct failure *failure);
 void device_free(struct device *device);
 /* The allocations that are left and go with a session. */
 void devices_tell_leaks(const struct session *session);

@@ -53,6 +53,7 @@ void owner_free(struct owner *owner) {
                 arena_free(window->arena);
                 free(window);
         }
+        budgets_free(owner);
         HASH_DEL(owner->broker->owners, owner);
         owner->broker->counts.owners--;
         book_note(owner->broker, ROW_OWNER, owner->id);
@@ -60,7 +61,8 @@ void owner_free(struct owner *owner) {
 }
 
 void owner_forget(struct owner *owner) {
-        if (owner->sessions || owner->devices || owner->requests || owner->usage.of[QUOTA_regions] || owner->quota_set)
+        if (owner->sessions || owner->devices || owner->requests || owner->usage.of[QUOTA_regions] || owner->quota_set ||
+            owner->budgets)
                 return;
         owner_free(owner);
 }

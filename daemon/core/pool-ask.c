@@ -470,7 +470,7 @@ static struct ticket *pool_ask(const struct caller *caller, const struct pool_re
                 return NULL;
         }
         if (r == 0 && ask->kind == ASK_LEASE)
-                r = owner_check(session->owner, QUOTA_leases, 1, &failure);
+                r = device_check(pool->holder.device, QUOTA_leases, 1, &failure);
         if (r < 0) {
                 pool->holder.failures++;
                 key_forget(session->owner, key);

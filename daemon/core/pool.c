@@ -143,8 +143,8 @@ static int reserve_check(const struct pool *pool, struct failure *failure) {
                 failure_add_number(failure, "reachable", all);
                 return -reason_errno(REASON_no_memory);
         }
-        r = owner_check(pool->holder.device->owner, QUOTA_bytes, slabs * pool->slab_size, failure);
-        return r < 0 ? r : owner_check(pool->holder.device->owner, QUOTA_allocs, slabs, failure);
+        r = device_check(pool->holder.device, QUOTA_bytes, slabs * pool->slab_size, failure);
+        return r < 0 ? r : device_check(pool->holder.device, QUOTA_allocs, slabs, failure);
 }
 
 static void pool_enter(struct pool *pool) {
@@ -152,7 +152,7 @@ static void pool_enter(struct pool *pool) {
 
         DL_APPEND(device->pools, pool);
         device->n_pools++;
-        device->owner->usage.of[QUOTA_pools]++;
+        device_charge(device, QUOTA_pools, 1);
         device->owner->broker->counts.pools++;
 }
 
@@ -212,7 +212,7 @@ struct ticket *pool_create(const struct caller *caller, const struct pool_option
                 return NULL;
         }
         if (r == 0)
-                r = owner_check(device->owner, QUOTA_pools, 1, &failure);
+                r = device_check(device, QUOTA_pools, 1, &failure);
         if (r == 0)
                 r = pool_new(device, options, &pool, &failure);
         if (r == 0) {
@@ -326,7 +326,7 @@ void pool_end(struct pool *pool) {
                 DL_DELETE2(broker->spare, pool, spare_prev, spare_next);
         DL_DELETE(device->pools, pool);
         device->n_pools--;
-        device->owner->usage.of[QUOTA_pools]--;
+        device_discharge(device, QUOTA_pools, 1);
         broker->counts.pools--;
         free(pool->slabs);
         free(pool->takers);

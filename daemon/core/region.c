@@ -149,7 +149,7 @@ static int reserve_add(struct region *region) {
                 return r;
         }
         device->reserved_bytes += region->size;
-        region->owner->usage.of[QUOTA_low_bytes] += low_part(region->addr, region->size);
+        device_charge(device, QUOTA_low_bytes, low_part(region->addr, region->size));
         return 0;
 }
 
@@ -160,7 +160,7 @@ static void reserve_remove(struct region *region) {
         for (at = 0; at < region->size; at += step)
                 arena_remove(region->device->reserve, region->addr + at, smaller(usable, region->size - at));
         region->device->reserved_bytes -= region->size;
-        region->owner->usage.of[QUOTA_low_bytes] -= low_part(region->addr, region->size);
+        device_discharge(region->device, QUOTA_low_bytes, low_part(region->addr, region->size));
         if (!region->device->reserved_bytes)
                 region->device->reserve = arena_free(region->device->reserve);
 }

@@ -42,7 +42,7 @@ static void request_leave(struct request *request) {
         DL_DELETE(owner->requests, request);
         owner->broker->n_requests--;
         owner->broker->counts.waiters--;
-        owner->usage.of[QUOTA_waiters]--;
+        device_discharge(request->device, QUOTA_waiters, 1);
         if (!owner->broker->n_requests)
                 pressure_end(owner->broker);
 }
@@ -194,7 +194,7 @@ static void queue_join(struct request *request) {
         DL_APPEND(request->owner->requests, request);
         broker->n_requests++;
         broker->counts.waiters++;
-        request->owner->usage.of[QUOTA_waiters]++;
+        device_charge(request->device, QUOTA_waiters, 1);
         request->device->n_requests++;
         if (request->wait_ms)
                 request->deadline_ms = now_ms(broker) + request->wait_ms;

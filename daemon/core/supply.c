@@ -588,7 +588,7 @@ int supply_choose(struct supply *supply, struct request *request, struct failure
         size = choice_size(supply, request);
         if (!may_choose(supply, request, size))
                 return -ENOSPC;
-        r = owner_check(request->owner, QUOTA_low_bytes, request->want.size, failure);
+        r = device_check(request->device, QUOTA_low_bytes, request->want.size, failure);
         if (r < 0)
                 return request->want.limit <= LOW_LIMIT ? r : -ENOSPC;
         r = region_new(supply, request->owner, 0, size, -1, &region, failure);

@@ -14,7 +14,7 @@ void *waiter_new(size_t size, struct session *session, struct holder *holder, ui
                  struct failure *failure) {
         struct waiter *waiter;
 
-        if (owner_check(session->owner, QUOTA_waiters, 1, failure) < 0)
+        if (device_check(holder->device, QUOTA_waiters, 1, failure) < 0)
                 return NULL;
         waiter = calloc(1, size);
         if (!waiter) {
@@ -46,21 +46,20 @@ static void waiter_join(struct waiter *waiter) {
         holder->n_waiters++;
         holder->n_hasty += !waiter->wait_ms;
         broker->counts.waiters++;
-        waiter->session->owner->usage.of[QUOTA_waiters]++;
+        device_charge(holder->device, QUOTA_waiters, 1);
         if (waiter->wait_ms)
                 waiter->deadline_ms = now_ms(broker) + waiter->wait_ms;
 }
 
 static void waiter_leave(struct waiter *waiter) {
         struct holder *holder = waiter->holder;
-        struct owner *owner = waiter->session->owner;
 
         DL_DELETE(holder->waiters, waiter);
         DL_DELETE2(waiter->broker->waiters, waiter, broker_prev, broker_next);
         holder->n_waiters--;
         holder->n_hasty -= !waiter->wait_ms;
         waiter->broker->counts.waiters--;
-        owner->usage.of[QUOTA_waiters]--;
+        device_discharge(holder->device, QUOTA_waiters, 1);
 }
 
 static void waiter_answer(struct waiter *waiter, bool failed) {

@@ -1,4 +1,5 @@
 /* quota.get, quota.set */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -8,22 +9,45 @@
 #include "daemon/rpc/session.h"
 
 /* The core's kinds and the wire's members, one by one: neither side's order matters. */
-static void fill_values(const struct quota *quota, struct quota_values *ret) {
+static void fill_values(const struct quota *quota, unsigned kinds, struct quota_values *ret) {
         *ret = (struct quota_values){ 0 };
-#define FILL(kind, text)                                                 \
-        if (quota->of[QUOTA_##kind] != QUOTA_UNLIMITED)                  \
+#define FILL(kind, text)                                                                      \
+        if (kinds & 1u << QUOTA_##kind && quota->of[QUOTA_##kind] != QUOTA_UNLIMITED)         \
                 schema_put(ret, kind, quota->of[QUOTA_##kind]);
         QUOTA_LIST(FILL)
 #undef FILL
 }
 
 static void answer(struct rpc_call *call, const struct owner_view *view) {
+        unsigned kinds = view->device ? QUOTA_OF_DEVICES : ~0u;
         struct quota_result result = { .owner = view->name };
 
-        fill_values(&view->limits, &result.limits);
-        fill_values(&view->usage, &result.usage);
+        if (view->device) {
+                schema_put(&result, device, view->device);
+                schema_put(&result, device_name, view->device_name);
+        }
+        fill_values(&view->limits, kinds, &result.limits);
+        fill_values(&view->usage, kinds, &result.usage);
         result.usage.calls_per_second = principal_calls(method_connection(call)->server, view->name);
         rpc_call_reply(call, &result);
+}
+
+static int refuse_other_owner(const struct owner_view *view, const char *owner, struct failure *failure) {
+        failure_set(failure, REASON_bad_param, "Device %llu is not %s's: leave owner out, or name the device's",
+                    (unsigned long long)view->device, owner);
+        failure_add_text(failure, "param", "owner");
+        return -EINVAL;
+}
+
+/* owner NULL: the device's, or the caller's own. device 0: none. */
+static int look(const struct caller *caller, const char *owner, uint64_t device, struct owner_view *ret,
+                struct failure *failure) {
+        int r;
+
+        if (!device)
+                return quota_get(caller, owner, ret, failure);
+        r = quota_get_device(caller, device, ret, failure);
+        return r == 0 && owner && strcmp(owner, ret->name) != 0 ? refuse_other_owner(ret, owner, failure) : r;
 }
 
 void method_quota_get(struct rpc_call *call, const void *given) {
@@ -34,7 +58,8 @@ void method_quota_get(struct rpc_call *call, const void *given) {
 
         if (!method_caller(call, &caller))
                 return;
-        if (quota_get(&caller, schema_has(params, owner) ? params->owner : NULL, &view, &failure) < 0)
+        if (look(&caller, schema_has(params, owner) ? params->owner : NULL, schema_has(params, device) ? params->device : 0,
+                 &view, &failure) < 0)
                 error_answer(call, &failure);
         else
                 answer(call, &view);
@@ -80,24 +105,32 @@ static bool is_owner(const char *text) {
 
 void method_quota_set(struct rpc_call *call, const void *given) {
         const struct quota_set_params *params = given;
+        const char *owner = schema_has(params, owner) ? params->owner : NULL;
+        uint64_t device = schema_has(params, device) ? params->device : 0;
         struct quota limits = { 0 };
         struct failure failure = { 0 };
         struct owner_view view;
         struct caller caller;
         unsigned mask;
+        int r;
 
         if (!method_caller(call, &caller))
                 return;
-        if (!is_owner(params->owner)) {
+        if (owner ? !is_owner(owner) : !device) {
                 rpc_call_fail_format(call, REASON_bad_param, "owner must be user:UID, with the user's number");
                 return;
         }
         mask = read_limits(params, &limits);
-        if (quota_set(&caller, params->owner, mask, &limits, &failure) < 0 ||
-            quota_get(&caller, params->owner, &view, &failure) < 0) {
+        r = device ? look(&caller, owner, device, &view, &failure) : 0;
+        if (r == 0)
+                r = device ? quota_set_device(&caller, device, mask, &limits, &failure)
+                           : quota_set(&caller, owner, mask, &limits, &failure);
+        if (r == 0)
+                r = look(&caller, owner, device, &view, &failure);
+        if (r < 0) {
                 error_answer(call, &failure);
                 return;
         }
-        method_log_admin(call, params->owner, "the limits", 0);
+        method_log_admin(call, view.name, device ? "the limits of device" : "the limits", device);
         answer(call, &view);
 }

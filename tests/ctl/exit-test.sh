@@ -58,6 +58,7 @@ status 2 free
 status 2 free x
 status 2 quota --set bytes
 status 2 quota --set bytes=many
+status 2 quota --device card
 status 2 call
 status 2 call broker.ping '{'
 status 2 call broker.ping '[]'
@@ -144,6 +145,7 @@ status 1 stats nothing
 status 1 allocs --dma-addr 0x1000
 status 1 allocs --owner nobody --device 12345
 status 1 quota user:1 --set nothing=1
+status 1 quota --device 12345
 status 1 --json free 12345
 grep -q '^{"error":{"code":2,.*"reason":"unknown_handle"' "$directory/out" || fail "no JSON error: $(cat "$directory/out")"
 

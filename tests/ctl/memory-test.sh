@@ -46,6 +46,14 @@ expect "$(value device)" "$(column "$directory/devices" 1 DEVICE)" DEVICE
 expect "$(value region)" "$(column "$directory/regions" 1 REGION)" REGION
 expect sim "$(column "$directory/regions" 1 SOURCE)" SOURCE
 
+# What may be had of it.
+"$CTL" quota --device "$(value device)" --set bytes=2M --set pools=0 >"$directory/quota" || fail "quota --device fails"
+grep -q '^device card$' "$directory/quota" || fail "quota --device shows $(cat "$directory/quota")"
+grep -q '^bytes 2097152 1048576$' "$directory/quota" || fail "quota --device shows $(cat "$directory/quota")"
+grep -q '^pools 0 0$' "$directory/quota" || fail "quota --device shows $(cat "$directory/quota")"
+grep -q '^connections' "$directory/quota" && fail "a device has connections"
+"$CTL" quota --device "$(value device)" --set bytes=unlimited >/dev/null || fail "quota --device unlimited fails"
+
 # The same device again, by name and by number.
 alloc 4K --device card
 expect "$(column "$directory/devices" 1 DEVICE)" "$(value device)" "the device of that name"

@@ -192,6 +192,55 @@ static void test_a_limit_on_calls_follows_the_configuration(void **state) {
         assert_int_equal(test_daemon_end(daemon), 0);
 }
 
+/* ---- devices ---- */
+
+static void test_a_device_has_limits_by_configuration_and_by_word(void **state) {
+        struct test_daemon *daemon = ask_daemon(ACCESS "[device card]\nbytes = 8K\n[device disk]\nmappings = 1\n");
+        struct test_client *admin = ask_connect(daemon, NULL), *client = ask_connect_as(daemon, 12345);
+        uint64_t card = ask_device(client, "card"), again = ask_device(client, "card");
+        json_t *data, *error, *quota;
+
+        ask_alloc(client, card, 8192);
+        error = ask_error(client, ask_send(client, "coherent.alloc", "{'device':%" PRIu64 ",'size':4096}", again));
+        data = json_object_get(error, "data");
+        assert_string_equal(json_string_value(json_object_get(data, "quota")), "bytes");
+        assert_int_equal(ask_peek_number(data, "limit"), 8192);
+        assert_int_equal(ask_peek_number(data, "in_use"), 8192);
+        assert_int_equal(ask_peek_number(data, "device"), again);
+        ask_take_reason(error, "quota");
+
+        quota = ask(admin, "quota.set", "{'device':%" PRIu64 ",'limits':{'bytes':12288,'pools':0}}", card);
+        assert_string_equal(json_string_value(json_object_get(quota, "owner")), "user:12345");
+        assert_string_equal(json_string_value(json_object_get(quota, "device_name")), "card");
+        assert_int_equal(ask_peek_number(json_object_get(quota, "usage"), "bytes"), 8192);
+        assert_null(json_object_get(json_object_get(quota, "usage"), "connections"));
+        json_decref(quota);
+        ask_alloc(client, again, 4096);
+        ask_refused(client, "quota", "bounce.create", "{'device':%" PRIu64 ",'size':4096}", again);
+        quota = ask(client, "quota.get", "{'device':%" PRIu64 "}", again);
+        assert_int_equal(ask_peek_number(json_object_get(quota, "limits"), "bytes"), 12288);
+        json_decref(quota);
+        ask_clean(admin);
+        test_client_close(admin);
+        test_client_close(client);
+        assert_int_equal(test_daemon_end(daemon), 0);
+}
+
+static void test_wrong_limits_of_devices_are_refused(void **state) {
+        struct ask_fixture *f = *state;
+
+        ask_refused(f->client, "bad_param", "quota.set", "{'limits':{'bytes':1}}");
+        ask_refused(f->client, "bad_param", "quota.set", "{'device':%" PRIu64 ",'limits':{'regions':1}}", f->device);
+        ask_refused(f->client, "bad_param", "quota.set", "{'device':%" PRIu64 ",'owner':'user:12345','limits':{'bytes':1}}",
+                    f->device);
+        ask_refused(f->client, "unknown_handle", "quota.set", "{'device':%" PRIu64 ",'limits':{'bytes':1}}", f->device + 1);
+        ask_refused(f->client, "unknown_handle", "quota.get", "{'device':%" PRIu64 "}", f->device + 1);
+}
+
+static int set_up(void **state) {
+        return ask_set_up(state, NULL);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_calls_beyond_those_of_a_second_are_refused_with_the_numbers),
@@ -204,6 +253,8 @@ int main(void) {
                 cmocka_unit_test(test_an_administrator_who_may_not_call_any_more_can_still_set_the_limit),
                 cmocka_unit_test(test_a_limit_on_calls_holds_at_once_and_is_told_with_its_use),
                 cmocka_unit_test(test_a_limit_on_calls_follows_the_configuration),
+                cmocka_unit_test(test_a_device_has_limits_by_configuration_and_by_word),
+                cmocka_unit_test_setup_teardown(test_wrong_limits_of_devices_are_refused, set_up, ask_tear_down),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

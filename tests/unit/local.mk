@@ -94,6 +94,12 @@ tests_unit_bounce_memory_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_bounce_memory_test_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 tests_unit_bounce_memory_test_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
 
+check_PROGRAMS += tests/unit/quota-test
+TESTS += tests/unit/quota-test
+tests_unit_quota_test_SOURCES = tests/unit/quota-test.c $(core_fixture)
+tests_unit_quota_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_quota_test_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
+
 check_PROGRAMS += tests/unit/mapping-test
 TESTS += tests/unit/mapping-test
 tests_unit_mapping_test_SOURCES = tests/unit/mapping-test.c $(core_fixture)
