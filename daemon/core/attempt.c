@@ -230,6 +230,7 @@ struct prospect {
         uint64_t reachable; /* bytes within the limit, in use or not */
         uint64_t free, largest;
         bool growing, returning;
+        bool promised; /* what is free, others were guaranteed */
         bool kept; /* a source has the memory, but only for high priority */
 };
 
@@ -286,6 +287,8 @@ static void explain(struct request *request, enum reason reason, const struct pr
         failure_add_number(&request->failure, "free", prospect->free);
         failure_add_number(&request->failure, "largest_free", prospect->largest);
         failure_add_number(&request->failure, "reachable", prospect->reachable);
+        if (prospect->promised)
+                failure_add_number(&request->failure, "guaranteed", guarantees_of_others(request->owner));
 }
 
 /* Says why it cannot be served now; -errno when that will never change. */
@@ -312,14 +315,18 @@ static int request_explain(struct request *request) {
                                 "There is not enough memory, even if all of it were free");
                 return -request->failure.error;
         }
+        prospect.promised = !guarantee_allows(request->owner, true, request->want.limit <= LOW_LIMIT ? request->want.size : 0,
+                                              request->want.limit <= LOW_LIMIT ? 0 : request->want.size);
         prospect_own(&prospect, request);
         /* Memory above 4 GiB may become free, so it is worth waiting: but if not, this is why. */
         if (prospect.largest >= request->want.size &&
             device_check(request->device, QUOTA_low_bytes, request->want.size, &request->failure) < 0)
                 return 0;
         explain(request,
-                prospect.kept || prospect.free < request->want.size ? REASON_no_memory : REASON_no_contiguous, &prospect,
-                prospect.kept ? "What is free is kept for requests of high priority"
+                prospect.promised || prospect.kept || prospect.free < request->want.size ? REASON_no_memory
+                                                                                         : REASON_no_contiguous, &prospect,
+                prospect.promised ? "What is free is guaranteed to other owners"
+                : prospect.kept ? "What is free is kept for requests of high priority"
                 : prospect.largest >= request->want.size
                         ? "What is free is kept for narrower masks, or does not suit alignment or boundary"
                         : "There is no free machine-contiguous piece of this size");

@@ -138,11 +138,18 @@ struct caller {
         bool admin;
 };
 
+/* Memory that an owner can have whenever it asks, counted like held_bytes, in whole regions. */
+struct guarantee {
+        uint64_t bytes;     /* wherever it lies */
+        uint64_t low_bytes; /* beside these, below 4 GiB */
+};
+
 struct owner_view {
         const char *name;
         uint64_t device;         /* of which alone the rest tells, or 0 */
         const char *device_name; /* as it is counted, or NULL */
         struct quota limits, usage;
+        struct guarantee guaranteed, unmet; /* not of a device */
 };
 
 /* owner NULL: the caller's own. Others: admin only (not_permitted). An owner that has never been here has the default limits. */
@@ -157,7 +164,20 @@ int quota_set_device(const struct caller *caller, uint64_t device, unsigned mask
                      struct failure *failure);
 /* The same without a caller: what the configuration says. */
 int broker_set_quota(struct broker *broker, const char *owner, const struct quota *limits);
-/* Nothing is said about this owner any more: it has the default, also when that changes. */
+/* Guarantee an owner memory, instead of what it was guaranteed before: it is taken away from nobody, but not given to others
+ * any more. Admin only. Reasons: no_memory (that is more than the sources can have, with what others are guaranteed). */
+int guarantee_set(const struct caller *caller, const char *owner, const struct guarantee *guarantee,
+                  struct failure *failure);
+/* The same without a caller, and without a check: the sources may not be there yet. */
+int broker_set_guarantee(struct broker *broker, const char *owner, const struct guarantee *guarantee);
+/* Sums of all owners'. */
+struct promises {
+        struct guarantee guaranteed;
+        struct guarantee unmet;    /* of these, what they do not hold: it stays free for them */
+        struct guarantee possible; /* what can be guaranteed, as far as the sources can tell now; low_bytes are part of bytes */
+};
+void broker_promises(const struct broker *broker, struct promises *ret);
+/* Nothing is said about this owner any more: it has the default, also when that changes, and no guarantee. */
 void broker_unset_quota(struct broker *broker, const char *owner);
 /* The limit that is in force for an owner, whether or not it has ever been here. Connections beside sessions, and calls,
  * are counted by whoever sees them; such a one keeps the limit until quota_changes() tells another number. */

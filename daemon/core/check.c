@@ -92,6 +92,7 @@ static void check_charges(struct check *check, const char *what, const struct qu
 
 static void check_owner(struct check *check, const struct owner *owner) {
         struct quota counted = {}, of_budget, usage;
+        uint64_t held = 0, held_low = 0;
         const struct region *region;
         const struct window *window;
         const struct device *device;
@@ -112,8 +113,15 @@ static void check_owner(struct check *check, const struct owner *owner) {
         }
         LL_FOREACH(owner->windows, window)
                 check_arena(check, "owner", window->arena);
-        DL_FOREACH(owner->regions, region)
+        DL_FOREACH(owner->regions, region) {
                 check->checked++;
+                held += region->size;
+                held_low += low_part(region->addr, region->size);
+        }
+        if (broker_settled(owner->broker)) {
+                check_equal(check, "owner", 0, "held_bytes", owner->usage.of[QUOTA_held_bytes], held);
+                check_equal(check, "owner", 0, "low held_bytes", owner->held_low, held_low);
+        }
         check_charges(check, "owner", &owner->usage, &counted);
 }
 
@@ -179,6 +187,7 @@ static void verified(struct supply_job *job) {
 void broker_check(struct broker *broker, problem_fn problem, void (*done)(void *userdata, uint64_t checked),
                   void *userdata) {
         struct check *check = calloc(1, sizeof(*check));
+        struct guarantee unmet;
         struct supply *supply;
         struct owner *owner;
         size_t i;
@@ -191,6 +200,9 @@ void broker_check(struct broker *broker, problem_fn problem, void (*done)(void *
         *check = (struct check){ .problem = problem, .done = done, .userdata = userdata, .verifying = 1 };
         for (owner = broker->owners; owner; owner = owner->hh.next)
                 check_owner(check, owner);
+        unmet = guarantees_count(broker);
+        check_equal(check, "daemon", 0, "unmet", broker->unmet.bytes, unmet.bytes);
+        check_equal(check, "daemon", 0, "unmet low", broker->unmet.low_bytes, unmet.low_bytes);
         LL_FOREACH(broker->supplies, supply) {
                 check_supply(check, supply);
                 for (i = 0; i < supply->n_regions; i++) {

@@ -86,6 +86,8 @@ struct owner {
         struct broker *broker;
         uint32_t id; /* not reused */
         struct quota quota, usage;
+        uint64_t held_low; /* of usage's held_bytes, below 4 GiB */
+        struct guarantee guaranteed;
         bool quota_set; /* stays known though it holds nothing */
         unsigned quota_told; /* bit for each kind that an administrator has set: the ledger's, not the configuration's */
         uint64_t n_answers; /* with blocks of pools that can be given again for their keys: as many as leases, at most */
@@ -390,6 +392,7 @@ struct broker {
         struct broker_counts counts;
         uint64_t counters[COUNTERS];
         uint64_t bytes; /* in allocations */
+        struct guarantee unmet; /* over all owners */
         struct waiter *waiters;  /* of all holders, not yet answered */
         struct waiter *answered; /* ... whose answers are about to be told */
         struct holder *due;      /* whose waiters may be served */
@@ -578,6 +581,25 @@ int budgets_load(struct load *load, struct owner *owner);
 int device_check(const struct device *device, enum quota_kind kind, uint64_t more, struct failure *failure);
 void device_charge(struct device *device, enum quota_kind kind, uint64_t amount);
 void device_discharge(struct device *device, enum quota_kind kind, uint64_t amount);
+
+/* guarantee.c */
+/* The owner is given a region, at this machine address, or it has gone back. */
+void owner_hold(struct owner *owner, uint64_t addr, uint64_t size);
+void owner_unhold(struct owner *owner, uint64_t addr, uint64_t size);
+struct guarantee guarantee_unmet(const struct owner *owner);
+/* Whether all of this is what the owner was guaranteed. */
+bool guarantee_covers(const struct owner *owner, uint64_t low, uint64_t high);
+/* Whether there is enough for everybody's guarantee once the owner has taken this, low bytes below 4 GiB and high above.
+ * spared: the emergency reserves need not be left as well. */
+bool guarantee_allows(const struct owner *owner, bool spared, uint64_t low, uint64_t high);
+/* Bytes that must stay free for others than this owner. */
+uint64_t guarantees_of_others(const struct owner *owner);
+/* Bytes of stock beyond what must stay free. */
+uint64_t guarantees_spare(const struct broker *broker);
+/* Of all owners, counted anew. */
+struct guarantee guarantees_count(const struct broker *broker);
+/* The largest grain has changed. */
+void guarantees_recount(struct broker *broker);
 
 /* device.c */
 void device_save(struct row_writer *row, const struct device *device);

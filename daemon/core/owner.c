@@ -258,7 +258,13 @@ uint32_t session_id(const struct session *session) {
 /* ---- quotas ---- */
 
 static void owner_view(const struct owner *owner, struct owner_view *ret) {
-        *ret = (struct owner_view){ .name = owner->name, .limits = owner->quota, .usage = owner->usage };
+        *ret = (struct owner_view){
+                .name = owner->name,
+                .limits = owner->quota,
+                .usage = owner->usage,
+                .guaranteed = owner->guaranteed,
+                .unmet = guarantee_unmet(owner),
+        };
 }
 
 int quota_get(const struct caller *caller, const char *name, struct owner_view *ret, struct failure *failure) {
@@ -317,6 +323,7 @@ void broker_unset_quota(struct broker *broker, const char *name) {
 
         if (!owner)
                 return;
+        broker_set_guarantee(broker, name, &(struct guarantee){ 0 });
         owner->quota_set = false;
         owner->quota_told = 0;
         owner->quota = broker->options.quota;

@@ -52,12 +52,12 @@ static struct window *window_of(struct owner *owner, struct supply *supply, int 
 }
 
 static void charge(struct region *region) {
-        region->owner->usage.of[QUOTA_held_bytes] += region->size;
+        owner_hold(region->owner, region->addr, region->size);
         region->owner->usage.of[QUOTA_regions]++;
 }
 
 static void discharge(struct region *region) {
-        region->owner->usage.of[QUOTA_held_bytes] -= region->size;
+        owner_unhold(region->owner, region->addr, region->size);
         region->owner->usage.of[QUOTA_regions]--;
 }
 

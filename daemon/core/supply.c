@@ -175,6 +175,9 @@ int supply_grow(struct supply *supply, struct request *request, uint64_t size, i
                         supply->dry_until_ms = now_ms(supply->broker) + DRY_MS;
                 return -ENOSPC;
         }
+        /* Nor for what is promised to others. */
+        if (!guarantee_allows(request->owner, request->high || guarantee_covers(request->owner, 0, needed), 0, needed))
+                return -ENOSPC;
         r = owner_check(request->owner, QUOTA_held_bytes, needed, &request->failure);
         if (r == 0)
                 r = owner_check(request->owner, QUOTA_regions, 1, &request->failure);
@@ -313,7 +316,8 @@ void supply_tick(struct supply *supply, uint64_t now) {
                 region_restore(supply->idle);
         if (!stock_is_idle(supply) || now < supply->touched_ms + smaller(supply->info.idle_ms, IDLE_MAX_MS))
                 return;
-        excess = smaller(supply->free, supply->held - supply->info.reserve) & ~(supply->info.grain - 1);
+        excess = smaller(supply->free, supply->held - supply->info.reserve);
+        excess = smaller(excess, guarantees_spare(supply->broker)) & ~(supply->info.grain - 1);
         for (i = 0; i < supply->n_stocks && excess; i++)
                 stock_shrink(supply, &supply->stocks[i], &excess);
         supply->touched_ms = now;
@@ -400,7 +404,9 @@ static void choice_take(struct supply *supply, struct supply_job *job) {
                         choice_missed(supply, job);
                 return;
         }
+        owner_unhold(region->owner, region->addr, region->size);
         region->addr = job->job.addr;
+        owner_hold(region->owner, region->addr, region->size);
         supply->held += region->size;
         supply->held_low += low_part(region->addr, region->size);
 }
@@ -467,14 +473,17 @@ static uint64_t low_share(const struct supply *supply, uint64_t bytes) {
 static bool may_take(const struct supply *supply, const struct request *request, const struct arena_block *block) {
         uint64_t low = low_part(block->addr, block->size), high = block->size - low;
         uint64_t emergency = supply_emergency(supply), share = low_share(supply, emergency), keep;
+        bool covered = guarantee_covers(request->owner, low, high), spared = request->high || covered;
 
-        /* Low memory and the rest each have their share of the emergency reserve: one is no help to who needs the other. */
-        if (!request->high && low && supply->free_low - low < share)
+        if (!guarantee_allows(request->owner, spared, low, high))
                 return false;
-        if (!request->high && high &&
+        /* Low memory and the rest each have their share of the emergency reserve: one is no help to who needs the other. */
+        if (!spared && low && supply->free_low - low < share)
+                return false;
+        if (!spared && high &&
             supply->free - supply->free_low - high + supply->info.available < emergency - share)
                 return false;
-        if (!low || request->want.limit <= LOW_LIMIT || supply->held == supply->held_low)
+        if (!low || covered || request->want.limit <= LOW_LIMIT || supply->held == supply->held_low)
                 return true;
         keep = supply->held_low / 100 * supply->broker->options.low_keep_percent;
         return supply->free_low - low >= keep;
@@ -552,14 +561,15 @@ int supply_carve(struct supply *supply, struct request *request, const struct ar
  * those that cannot their share, if there are other sources. */
 static bool may_choose(const struct supply *supply, const struct request *request, uint64_t size) {
         const struct broker *broker = supply->broker;
+        bool covered = guarantee_covers(request->owner, size, 0), spared = request->high || covered;
         uint64_t left, keep;
 
-        if (size > supply->info.available)
+        if (size > supply->info.available || !guarantee_allows(request->owner, spared, size, 0))
                 return false;
         left = supply->info.available - size;
-        if (!request->high && left < supply_emergency(supply))
+        if (!spared && left < supply_emergency(supply))
                 return false;
-        if (request->want.limit <= LOW_LIMIT || !broker->supplies->next)
+        if (covered || request->want.limit <= LOW_LIMIT || !broker->supplies->next)
                 return true;
         keep = (supply->held + supply->info.available) / 100 * broker->options.low_keep_percent;
         return left >= keep;
@@ -700,6 +710,7 @@ int broker_add_source(struct broker *broker, struct source *source) {
         supply->source = source;
         source->ops->describe(source, &supply->info);
         LL_APPEND(broker->supplies, supply);
+        guarantees_recount(broker);
         /* A source that chooses has a stock with nothing in it, so that the windows of its node are looked at. */
         if (supply_chooses(supply))
                 r = stock_of(supply, -1) ? 0 : -ENOMEM;
@@ -707,6 +718,7 @@ int broker_add_source(struct broker *broker, struct source *source) {
                 r = supply_begin(supply);
         if (r < 0) {
                 LL_DELETE(broker->supplies, supply);
+                guarantees_recount(broker);
                 supply_free(supply);
         }
         return r;

@@ -31,10 +31,9 @@ void fixture_settle(struct fixture *fixture) {
         }
 }
 
-void fixture_start_growing(struct fixture *fixture, const char *layout, const char *reserve,
+void fixture_start_options(struct fixture *fixture, const struct source_option *source_options, size_t n_options,
                            struct broker_options *options) {
         static const struct translator_ops *const translators[] = { &translator_identity_ops, NULL };
-        struct source_option source_options[] = { { "layout", layout }, { "reserve", reserve } };
         struct broker_options defaults;
         struct failure failure = {};
 
@@ -48,12 +47,19 @@ void fixture_start_growing(struct fixture *fixture, const char *layout, const ch
         if (!options->translators)
                 options->translators = translators;
         assert_int_equal(broker_new(options, &fixture->broker), 0);
-        if (source_sim_ops.open(source_options, reserve ? 2 : 1, NULL, &fixture->source, &failure) < 0)
+        if (source_sim_ops.open(source_options, n_options, NULL, &fixture->source, &failure) < 0)
                 fail_msg("%s", failure.sentence);
         assert_int_equal(broker_add_source(fixture->broker, fixture->source), 0);
         broker_listen(fixture->broker, listen, &fixture->events);
         fixture_settle(fixture);
         fixture->caller = fixture_session(fixture, NULL);
+}
+
+void fixture_start_growing(struct fixture *fixture, const char *layout, const char *reserve,
+                           struct broker_options *options) {
+        struct source_option source_options[] = { { "layout", layout }, { "reserve", reserve } };
+
+        fixture_start_options(fixture, source_options, reserve ? 2 : 1, options);
 }
 
 void fixture_start(struct fixture *fixture, const char *layout, struct broker_options *options) {
@@ -93,6 +99,18 @@ struct caller fixture_session(struct fixture *fixture, const char *owner) {
 
         assert_int_equal(session_open(fixture->broker, owner ? owner : "user:1000", &caller.session, NULL), 0);
         return caller;
+}
+
+static int take_source(const struct source_view *view, void *userdata) {
+        *(struct source_view *)userdata = *view;
+        return 1;
+}
+
+struct source_view fixture_source(struct fixture *fixture) {
+        struct source_view view = {};
+
+        broker_visit_sources(fixture->broker, take_source, &view);
+        return view;
 }
 
 uint64_t fixture_open(const struct caller *caller, const struct device_options *options) {

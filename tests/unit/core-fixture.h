@@ -36,6 +36,9 @@ struct fixture {
 /* layout and reserve: options of the simulated source; reserve NULL: all that the layout has. options NULL: defaults. Their
  * translators NULL: identity. */
 void fixture_start_growing(struct fixture *fixture, const char *layout, const char *reserve, struct broker_options *options);
+/* The same with any options of the source. */
+void fixture_start_options(struct fixture *fixture, const struct source_option *source_options, size_t n_options,
+                           struct broker_options *options);
 void fixture_start(struct fixture *fixture, const char *layout, struct broker_options *options);
 /* Checks the books, then ends the broker. */
 void fixture_stop(struct fixture *fixture);
@@ -46,6 +49,9 @@ void fixture_pass(struct fixture *fixture, uint64_t ms);
 void fixture_check(struct fixture *fixture);
 /* Of user:1000 when owner is NULL. */
 struct caller fixture_session(struct fixture *fixture, const char *owner);
+
+/* What the source has now. */
+struct source_view fixture_source(struct fixture *fixture);
 
 uint64_t fixture_open(const struct caller *caller, const struct device_options *options);
 uint64_t fixture_usage(const struct caller *caller, enum quota_kind kind);
