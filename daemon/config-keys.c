@@ -19,7 +19,11 @@ static const char *const log_target_names[] = { "auto", "journal", "stderr", NUL
           .fallback = "unlimited", .doc = doc_ }
 #define QUOTA(kind, type_, fallback_, doc_)                                                                   \
         { .section = "quota", .key = #kind, .type = CONFIG_##type_, RELOAD, .unlimited = true,               \
-          .offset = QUOTA_##kind * sizeof(uint64_t), .fallback = fallback_, .doc = doc_ }
+          .offset = offsetof(struct config_quota, quota) + QUOTA_##kind * sizeof(uint64_t), .fallback = fallback_, .doc = doc_ }
+
+#define GUARANTEE(name, member, doc_)                                                                         \
+        { .section = "quota", .key = name, .type = CONFIG_SIZE, RELOAD, .max = UINT64_C(1) << 53,            \
+          .offset = offsetof(struct config_quota, guaranteed.member), .fallback = "0", .doc = doc_ }
 
 #define MIB (UINT64_C(1) << 20)
 #define GIB (UINT64_C(1) << 30)
@@ -96,6 +100,8 @@ const struct config_key config_keys[] = {
         QUOTA(connections, COUNT, "4096", "connections, and likewise sessions"),
         QUOTA(calls_per_second, COUNT, "unlimited",
               "calls in a second, over all connections; a burst of that many may come at once"),
+        GUARANTEE("guaranteed", bytes, "bytes of regions that the owner can have whenever it asks; not in [quota default]"),
+        GUARANTEE("guaranteed_low", low_bytes, "beside these, bytes of regions below 4 GiB, likewise"),
 
         DEVICE("parent", TEXT, IN_DEVICE(parent), .doc = "the device that it is attached to"),
         DEVICE("dma", BOOL, IN_DEVICE(dma), .fallback = "yes",

@@ -94,7 +94,7 @@ static void *key_target(struct config *config, const struct config_key *key, enu
         case SECTION_PLAIN:
                 return (char *)config + key->offset;
         case SECTION_QUOTA:
-                return (char *)(index ? &config->quotas[index - 1].quota : &config->quota) + key->offset;
+                return (char *)(index ? &config->quotas[index - 1] : &config->everybody) + key->offset;
         case SECTION_DEVICE:
                 return (char *)&config->devices[index] + key->offset;
         default:
@@ -380,6 +380,23 @@ static char *read_line(char *text, int room, void *userdata) {
 
 /* ---- the whole ---- */
 
+/* The line of a key in a section; 0: it is not there. */
+static unsigned line_of(const struct parser *parser, const char *seen) {
+        for (size_t i = 0; i < parser->n_seen; i++)
+                if (strcmp(parser->seen[i].text, seen) == 0)
+                        return parser->seen[i].line;
+        return 0;
+}
+
+static void judge_guarantees(struct parser *parser) {
+        static const char *const keys[] = { "guaranteed in [quota default]", "guaranteed_low in [quota default]" };
+
+        for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++)
+                if (line_of(parser, keys[i]))
+                        complain(parser, line_of(parser, keys[i]),
+                                 "memory cannot be guaranteed to everybody: write it in [quota user:UID]");
+}
+
 static void finish(struct parser *parser) {
         struct config *config = parser->config;
         const struct config_source *picked[CONFIG_SOURCES_MAX];
@@ -390,14 +407,14 @@ static void finish(struct parser *parser) {
         for (size_t i = 0; i < config->n_quotas; i++)
                 for (size_t j = 0; j < QUOTA_KINDS; j++)
                         if (config->quotas[i].quota.of[j] == UINT64_MAX - 1)
-                                config->quotas[i].quota.of[j] = config->quota.of[j];
+                                config->quotas[i].quota.of[j] = config->everybody.quota.of[j];
+        judge_guarantees(parser);
         if (config_pick_sources(config, NULL, picked, &n, &failure) < 0) {
                 for (size_t i = 0; i < config->n_sources; i++)
                         if (config->sources[i].line > line)
                                 line = config->sources[i].line;
-                for (size_t i = 0; i < parser->n_seen; i++)
-                        if (strcmp(parser->seen[i].text, "source in [daemon]") == 0)
-                                line = parser->seen[i].line;
+                if (line_of(parser, "source in [daemon]"))
+                        line = line_of(parser, "source in [daemon]");
                 complain(parser, line, "%s", failure.sentence);
         }
 }

@@ -31,7 +31,7 @@ struct config_key {
         enum config_type type;
         bool reloadable;      /* SIGHUP changes it */
         bool unlimited;       /* "unlimited" is a value too: UINT64_MAX */
-        size_t offset;        /* in struct config, struct quota or struct config_device */
+        size_t offset;        /* in struct config, struct config_quota or struct config_device */
         const char *fallback; /* as one would write it; NULL: nothing said */
         uint64_t min, max;    /* of numbers; max 0: none */
         const char *const *choices; /* ends with NULL */
@@ -57,8 +57,9 @@ struct config_source {
 };
 
 struct config_quota {
-        char *owner; /* user:UID */
+        char *owner; /* user:UID; NULL: of everybody */
         struct quota quota;
+        struct guarantee guaranteed;
 };
 
 struct config_device {
@@ -77,7 +78,7 @@ struct config {
         uint64_t connections, message_bytes, nesting, calls_in_flight, batch_elements, batch_reply_bytes;
         uint64_t queue_bytes, queue_pause_bytes, stall_ms;
 
-        struct quota quota; /* of everybody */
+        struct config_quota everybody;
         struct config_quota *quotas;
         size_t n_quotas;
         struct config_device *devices;

@@ -53,6 +53,21 @@ static void on_timer(uv_timer_t *timer) {
         broker_tick(memory->broker);
 }
 
+/* A promise of the configuration is kept as far as it can be. */
+static void warn_of_promises(const struct memory *memory) {
+        struct promises promises;
+
+        broker_promises(memory->broker, &promises);
+        if (promises.guaranteed.low_bytes > promises.possible.low_bytes)
+                log_warning("%llu bytes below 4 GiB are guaranteed in the configuration, but there are only %llu",
+                            (unsigned long long)promises.guaranteed.low_bytes,
+                            (unsigned long long)promises.possible.low_bytes);
+        if (promises.guaranteed.bytes + promises.guaranteed.low_bytes > promises.possible.bytes)
+                log_warning("%llu bytes are guaranteed in the configuration, but the sources can have only %llu",
+                            (unsigned long long)(promises.guaranteed.bytes + promises.guaranteed.low_bytes),
+                            (unsigned long long)promises.possible.bytes);
+}
+
 /* Before each wait: nearly every call may have moved the broker's deadline. */
 static void on_prepare(uv_prepare_t *prepare) {
         struct memory *memory = prepare->data;
@@ -61,6 +76,7 @@ static void on_prepare(uv_prepare_t *prepare) {
         if (memory->settled && broker_settled(memory->broker)) {
                 void (*settled)(void *userdata) = memory->settled;
 
+                warn_of_promises(memory);
                 memory->settled = NULL;
                 settled(memory->userdata);
         }
@@ -219,7 +235,7 @@ static uint64_t regions_possible(const struct config *config, const struct keep 
 
 static void fill_options(const struct memory *memory, const struct config *config, struct broker_options *ret) {
         broker_options_default(ret);
-        ret->quota = config->quota;
+        ret->quota = config->everybody.quota;
         ret->region_idle_ms = config->region_idle_ms;
         ret->quarantine_ms = config->quarantine_ms;
         ret->low_keep_percent = (unsigned)config->low_keep_percent;
@@ -231,8 +247,13 @@ static void fill_options(const struct memory *memory, const struct config *confi
 static int define(struct memory *memory, const struct config *config) {
         int r = 0;
 
-        for (size_t i = 0; i < config->n_quotas && r == 0; i++)
-                r = broker_set_quota(memory->broker, config->quotas[i].owner, &config->quotas[i].quota);
+        for (size_t i = 0; i < config->n_quotas && r == 0; i++) {
+                const struct config_quota *quota = &config->quotas[i];
+
+                r = broker_set_quota(memory->broker, quota->owner, &quota->quota);
+                if (r == 0)
+                        r = broker_set_guarantee(memory->broker, quota->owner, &quota->guaranteed);
+        }
         for (size_t i = 0; i < config->n_devices && r == 0; i++) {
                 const struct config_device *device = &config->devices[i];
                 struct device_options options = {
@@ -275,6 +296,7 @@ void memory_reconfigure(struct memory *memory, const struct config *old, const s
                         broker_limit_device(memory->broker, old->devices[i].name, NULL);
         if (define(memory, new) < 0)
                 log_error("there is no memory for all of the new configuration");
+        warn_of_promises(memory);
 }
 
 /* ---- beginning and end ---- */

@@ -177,6 +177,13 @@ DEFINE(status_counts,
         FIELD(status_counts, mappings, UINT, NEEDED, .doc = "mappings"),
         FIELD(status_counts, waiters, UINT, NEEDED, .doc = "calls that wait for memory"));
 
+DEFINE(status_guarantees,
+        FIELD(status_guarantees, bytes, UINT, NEEDED, .doc = "guaranteed to owners, wherever the memory lies"),
+        FIELD(status_guarantees, low_bytes, UINT, NEEDED, .doc = "beside these, guaranteed below 4 GiB"),
+        FIELD(status_guarantees, unmet, UINT, NEEDED,
+              .doc = "of bytes, what the owners do not hold: so much stays free for them"),
+        FIELD(status_guarantees, unmet_low, UINT, NEEDED, .doc = "of low_bytes, likewise"));
+
 DEFINE(broker_status_result,
         FIELD(broker_status_result, server, STRING, NEEDED, .doc = "the name of the daemon"),
         FIELD(broker_status_result, version, STRING, NEEDED, .doc = "the version of the daemon"),
@@ -190,6 +197,8 @@ DEFINE(broker_status_result,
               .doc = "who translates addresses"),
         FIELD(broker_status_result, counts, OBJECT, NEEDED, .sub = &status_counts_struct,
               .doc = "how much there is of everything"),
+        FIELD(broker_status_result, guarantees, OBJECT, NEEDED, .sub = &status_guarantees_struct,
+              .doc = "what was guaranteed, to all owners together"),
         FIELD(broker_status_result, notes, STRING, NEEDED, .array = true,
               .doc = "sentences an administrator should read, such as why the simulation was picked"));
 
@@ -800,11 +809,18 @@ DEFINE(quota_values,
               .doc = "calls in a second, over all connections, one after the other or in batches; each call beyond them is "
                      "answered with the error quota and retry_ms"));
 
+DEFINE(guarantee_values,
+        FIELD(guarantee_values, bytes, UINT, .doc = "bytes of regions, wherever they lie"),
+        FIELD(guarantee_values, low_bytes, UINT, .doc = "beside these, bytes of regions below 4 GiB"));
+
 DEFINE(quota_set_params,
         FIELD(quota_set_params, owner, STRING, NAME, .doc = "whose; may be absent if a device is given"),
         FIELD(quota_set_params, device, UINT, HANDLE,
               .doc = "limit what its owner may have of this device, in all the times that it has opened it, now or later; "
                      "bytes, low_bytes, allocs, pools, leases, mappings and waiters can be limited so"),
+        FIELD(quota_set_params, guaranteed, OBJECT, .sub = &guarantee_values_struct,
+              .doc = "memory that the owner can have whenever it asks, instead of what it was guaranteed before; what is "
+                     "absent is 0. It is taken away from nobody, but what is free of it is given to nobody else"),
         FIELD(quota_set_params, limits, OBJECT, .sub = &quota_values_struct,
               .doc = "the limits to set; those absent or null stay as they are; 0 allows none"),
         FIELD(quota_set_params, unlimited, ENUM, .array = true, .max_items = 64, .names = quota_names,
@@ -816,7 +832,11 @@ DEFINE(quota_result,
         FIELD(quota_result, device_name, STRING, .doc = "its name, under which all that the owner has of it is counted"),
         FIELD(quota_result, limits, OBJECT, NEEDED, .sub = &quota_values_struct,
               .doc = "the limits in force; absent: none"),
-        FIELD(quota_result, usage, OBJECT, NEEDED, .sub = &quota_values_struct, .doc = "what is charged now"));
+        FIELD(quota_result, usage, OBJECT, NEEDED, .sub = &quota_values_struct, .doc = "what is charged now"),
+        FIELD(quota_result, guaranteed, OBJECT, .sub = &guarantee_values_struct,
+              .doc = "what the owner can have whenever it asks, if anything was guaranteed"),
+        FIELD(quota_result, unmet, OBJECT, .sub = &guarantee_values_struct,
+              .doc = "of that, what it does not hold: so much stays free for it"));
 
 /* ---- stats ---- */
 
@@ -1149,9 +1169,11 @@ static const struct schema_method methods[METHOD_COUNT] = {
           .errors = ERRORS(REASON_not_permitted, REASON_unknown_handle) },
         METHOD(quota, set),
           .summary = "set an owner's limits, or those of one of its devices",
-          .doc = "A limit below what is charged already takes nothing away, but allows no more",
+          .doc = "A limit below what is charged already takes nothing away, but allows no more. More guaranteed than the "
+                 "sources can have, with what others are guaranteed, is the error no_memory with the numbers, and nothing "
+                 "is set",
           .params = &quota_set_params_struct, .results = &quota_result_struct,
-          .errors = ERRORS(REASON_unknown_handle),
+          .errors = ERRORS(REASON_unknown_handle, REASON_no_memory),
           .role = SCHEMA_ROLE_ADMIN },
         METHOD(stats, get),
           .summary = "tell counters, high-water marks and latencies",

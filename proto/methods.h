@@ -209,6 +209,14 @@ struct status_counts {
         uint64_t waiters;
 };
 
+struct status_guarantees {
+        uint64_t present;
+        uint64_t bytes;
+        uint64_t low_bytes;
+        uint64_t unmet;
+        uint64_t unmet_low;
+};
+
 struct broker_status_result {
         uint64_t present;
         const char *server;
@@ -219,6 +227,7 @@ struct broker_status_result {
         SCHEMA_LIST(struct status_source) sources;
         SCHEMA_LIST(struct status_backend) backends;
         struct status_counts counts;
+        struct status_guarantees guarantees;
         SCHEMA_LIST(char *const) notes;
 };
 
@@ -936,10 +945,17 @@ struct quota_values {
         uint64_t calls_per_second;
 };
 
+struct guarantee_values {
+        uint64_t present;
+        uint64_t bytes;
+        uint64_t low_bytes;
+};
+
 struct quota_set_params {
         uint64_t present;
         const char *owner;
         uint64_t device;
+        struct guarantee_values guaranteed;
         struct quota_values limits;
         SCHEMA_LIST(enum protocol_quota_name) unlimited;
 };
@@ -952,6 +968,8 @@ struct quota_result {
         const char *device_name;
         struct quota_values limits;
         struct quota_values usage;
+        struct guarantee_values guaranteed;
+        struct guarantee_values unmet;
 };
 
 /* ---- stats ---- */

@@ -9,6 +9,8 @@
 
 static const struct ctl_option options[] = {
         { "--set", "NAME=VALUE|NAME=unlimited", "set a limit; may be repeated" },
+        { "--guarantee", "SIZE", "memory that the owner can have whenever it asks" },
+        { "--guarantee-low", "SIZE", "the same below 4 GiB, beside the other" },
         { "--device", "DEVICE", "only what its owner may have and has of this device, by its number, however often it is open" },
         { NULL },
 };
@@ -33,8 +35,11 @@ static enum ctl_status add_limit(const struct ctl *ctl, const char *text, json_t
 
 /* params is consumed. */
 static enum ctl_status set(struct ctl *ctl, json_t *params, json_t **ret) {
-        json_t *limits = json_object(), *unlimited = json_array();
-        enum ctl_status status = CTL_OK;
+        json_t *limits = json_object(), *unlimited = json_array(), *guaranteed = json_object();
+        enum ctl_status status = ctl_param_size(ctl, "--guarantee", guaranteed, "bytes");
+
+        if (status == CTL_OK)
+                status = ctl_param_size(ctl, "--guarantee-low", guaranteed, "low_bytes");
 
         for (size_t i = 0; i < ctl->n_given && status == CTL_OK; i++)
                 if (!strcmp(ctl->given[i].option->name, "--set"))
@@ -48,12 +53,28 @@ static enum ctl_status set(struct ctl *ctl, json_t *params, json_t **ret) {
                         json_object_set(params, "limits", limits);
                 if (json_array_size(unlimited))
                         json_object_set(params, "unlimited", unlimited);
+                if (json_object_size(guaranteed))
+                        json_object_set(params, "guaranteed", guaranteed);
                 status = ctl_call(ctl, "quota.set", params, ret);
         } else
                 json_decref(params);
         json_decref(limits);
         json_decref(unlimited);
+        json_decref(guaranteed);
         return status;
+}
+
+static void show_guarantee(json_t *result) {
+        static const struct {
+                const char *name, *object, *member;
+        } pairs[] = { { "guaranteed", "guaranteed", "bytes" },
+                      { "guaranteed_low", "guaranteed", "low_bytes" },
+                      { "unmet", "unmet", "bytes" },
+                      { "unmet_low", "unmet", "low_bytes" } };
+        char buffer[SHOW_SIZE];
+
+        for (size_t i = 0; json_object_get(result, "guaranteed") && i < N(pairs); i++)
+                show_pair(pairs[i].name, show_member_bytes(json_object_get(result, pairs[i].object), pairs[i].member, buffer));
 }
 
 static void show_quota(json_t *result) {
@@ -83,6 +104,7 @@ static void show_quota(json_t *result) {
         show_pair("owner", show_member(result, "owner", owner));
         if (json_object_get(result, "device"))
                 show_pair("device", show_member(result, "device_name", owner));
+        show_guarantee(result);
         putchar('\n');
         show_table(rows, columns, N(columns));
         json_decref(rows);
@@ -97,7 +119,7 @@ static enum ctl_status run_quota(struct ctl *ctl) {
         status = ctl_param_uint(ctl, "--device", params, "device");
         if (status != CTL_OK)
                 json_decref(params);
-        else if (ctl_has(ctl, "--set"))
+        else if (ctl_has(ctl, "--set") || ctl_has(ctl, "--guarantee") || ctl_has(ctl, "--guarantee-low"))
                 status = set(ctl, params, &result);
         else
                 status = ctl_call(ctl, "quota.get", params, &result);
@@ -117,7 +139,8 @@ const struct ctl_verb verb_quota = {
         .summary = "show what an owner may have and has, or set the limits",
         .doc = "OWNER is user:UID; yourself unless given. Administrators may name anybody and set limits. A limit "
                "below what is in use takes "
-               "nothing away; it only allows no more.",
+               "nothing away; it only allows no more. What is guaranteed takes the place of what was guaranteed before, "
+               "both parts of it; the part of it that the owner does not hold is unmet, and stays free for it.",
         .options = options,
         .max_operands = 1,
         .run = run_quota,

@@ -50,6 +50,17 @@ static void show_reasons(json_t *status) {
         }
 }
 
+static void show_guarantees(json_t *guarantees) {
+        static const char *const members[][2] = { { "guaranteed", "bytes" }, { "guaranteed_low", "low_bytes" },
+                                                  { "unmet", "unmet" },      { "unmet_low", "unmet_low" } };
+        char buffer[SHOW_SIZE];
+
+        for (size_t i = 0; i < N(members); i++)
+                if (json_integer_value(json_object_get(guarantees, "bytes")) ||
+                    json_integer_value(json_object_get(guarantees, "low_bytes")))
+                        show_pair(members[i][0], show_member_bytes(guarantees, members[i][1], buffer));
+}
+
 static enum ctl_status run_status(struct ctl *ctl) {
         static const struct show_column columns[] = {
                 { "SOURCE", "name" },
@@ -86,6 +97,7 @@ static enum ctl_status run_status(struct ctl *ctl) {
         show_pair("owner", dmab_owner(ctl->dmab));
         show_pair("role", dmab_role(ctl->dmab));
         show_counts(json_object_get(status, "counts"));
+        show_guarantees(json_object_get(status, "guarantees"));
         show_strings("note", json_object_get(status, "notes"));
         show_reasons(status);
         putchar('\n');

@@ -192,8 +192,10 @@ static void answer_status(struct rpc_call *call, const struct status *status) {
         struct status_backend backend = { .name = "identity", .translation = PROTOCOL_IDENTITY };
         struct broker_status_result result = { .server = SERVER_NAME, .version = PACKAGE_VERSION };
         struct broker_counts counts;
+        struct promises promises;
 
         broker_counts(server->broker, &counts);
+        broker_promises(server->broker, &promises);
         backend.devices = counts.devices;
         result.uptime_ms = uv_now(server->loop) - server->started_ms;
         result.uptime = result.uptime_ms / 1000;
@@ -209,6 +211,10 @@ static void answer_status(struct rpc_call *call, const struct status *status) {
                 .connections = server->n_connections, .sessions = counts.sessions, .owners = counts.owners,
                 .devices = counts.devices, .regions = counts.regions, .allocs = counts.allocs, .pools = counts.pools,
                 .bounces = counts.bounces, .leases = counts.leases, .mappings = counts.mappings, .waiters = counts.waiters,
+        };
+        result.guarantees = (struct status_guarantees){
+                .bytes = promises.guaranteed.bytes, .low_bytes = promises.guaranteed.low_bytes,
+                .unmet = promises.unmet.bytes, .unmet_low = promises.unmet.low_bytes,
         };
         result.notes.items = server->facts.notes;
         result.notes.count = server->facts.n_notes;

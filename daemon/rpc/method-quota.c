@@ -18,6 +18,14 @@ static void fill_values(const struct quota *quota, unsigned kinds, struct quota_
 #undef FILL
 }
 
+static struct guarantee_values guarantee_values(const struct guarantee *guarantee) {
+        struct guarantee_values values = { 0 };
+
+        schema_put(&values, bytes, guarantee->bytes);
+        schema_put(&values, low_bytes, guarantee->low_bytes);
+        return values;
+}
+
 static void answer(struct rpc_call *call, const struct owner_view *view) {
         unsigned kinds = view->device ? QUOTA_OF_DEVICES : ~0u;
         struct quota_result result = { .owner = view->name };
@@ -25,6 +33,10 @@ static void answer(struct rpc_call *call, const struct owner_view *view) {
         if (view->device) {
                 schema_put(&result, device, view->device);
                 schema_put(&result, device_name, view->device_name);
+        }
+        if (view->guaranteed.bytes || view->guaranteed.low_bytes) {
+                schema_put(&result, guaranteed, guarantee_values(&view->guaranteed));
+                schema_put(&result, unmet, guarantee_values(&view->unmet));
         }
         fill_values(&view->limits, kinds, &result.limits);
         fill_values(&view->usage, kinds, &result.usage);
@@ -109,6 +121,7 @@ void method_quota_set(struct rpc_call *call, const void *given) {
         uint64_t device = schema_has(params, device) ? params->device : 0;
         struct quota limits = { 0 };
         struct failure failure = { 0 };
+        struct guarantee guarantee;
         struct owner_view view;
         struct caller caller;
         unsigned mask;
@@ -120,8 +133,16 @@ void method_quota_set(struct rpc_call *call, const void *given) {
                 rpc_call_fail_format(call, REASON_bad_param, "owner must be user:UID, with the user's number");
                 return;
         }
+        if (device && schema_has(params, guaranteed)) {
+                rpc_call_fail_format(call, REASON_bad_param, "Memory is guaranteed to an owner, not to a device");
+                return;
+        }
         mask = read_limits(params, &limits);
         r = device ? look(&caller, owner, device, &view, &failure) : 0;
+        if (r == 0 && schema_has(params, guaranteed)) {
+                guarantee = (struct guarantee){ params->guaranteed.bytes, params->guaranteed.low_bytes };
+                r = guarantee_set(&caller, owner, &guarantee, &failure);
+        }
         if (r == 0)
                 r = device ? quota_set_device(&caller, device, mask, &limits, &failure)
                            : quota_set(&caller, owner, mask, &limits, &failure);

@@ -30,6 +30,17 @@ shows "$directory/quota" '^allocs 7 0$'
 "$CTL" quota user:12345 --set calls_per_second=100 >/dev/null || fail "limiting calls fails"
 "$CTL" quota user:12345 >"$directory/quota"
 shows "$directory/quota" '^calls_per_second 100 0$'
+"$CTL" quota user:12345 --guarantee 8M --guarantee-low 1M >/dev/null || fail "guaranteeing fails"
+"$CTL" quota user:12345 >"$directory/quota"
+shows "$directory/quota" '^guaranteed 8388608$'
+shows "$directory/quota" '^unmet_low 1048576$'
+"$CTL" status >"$directory/status"
+shows "$directory/status" '^guaranteed 8388608$'
+"$CTL" quota user:12345 --guarantee 0 >/dev/null
+"$CTL" quota user:12345 >"$directory/quota"
+grep -q '^guaranteed' "$directory/quota" && fail "a guarantee that was lifted is shown"
+"$CTL" quota user:12345 --guarantee 1T >/dev/null 2>"$directory/refused"
+expect 1 $? "a guarantee of more than there is"
 "$CTL" quota --set low_bytes=0 >/dev/null || fail "setting one's own fails"
 "$CTL" --json alloc 4K --mask 32 2>/dev/null >"$directory/refused"
 expect 1 $? "an allocation beyond the quota"

@@ -177,6 +177,13 @@ static void test_the_simulation_beside_a_real_source_is_an_error(void **state) {
         expect(WORDS("--check-config", "--config", fixture->config), NULL, 1, WORDS("conf:2: ", "sim"));
 }
 
+static void test_memory_guaranteed_to_everybody_is_an_error(void **state) {
+        struct fixture *fixture = *state;
+
+        write_file(fixture->config, "[quota user:1000]\nguaranteed = 1G\n[quota default]\nguaranteed = 1M\n");
+        expect(WORDS("--check-config", "--config", fixture->config), NULL, 1, WORDS("conf:4: ", "[quota user:UID]"));
+}
+
 static void test_a_configuration_that_is_not_there_is_told(void **state) {
         struct fixture *fixture = *state;
 
@@ -547,6 +554,7 @@ int main(void) {
                 T(test_a_good_configuration_is_said_to_be_good),
                 T(test_every_error_has_its_line),
                 T(test_the_simulation_beside_a_real_source_is_an_error),
+                T(test_memory_guaranteed_to_everybody_is_an_error),
                 T(test_a_configuration_that_is_not_there_is_told),
                 T(test_an_unreadable_configuration_is_told),
                 T(test_a_directory_is_no_configuration),

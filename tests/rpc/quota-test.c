@@ -233,8 +233,93 @@ static void test_wrong_limits_of_devices_are_refused(void **state) {
         ask_refused(f->client, "bad_param", "quota.set", "{'device':%" PRIu64 ",'limits':{'regions':1}}", f->device);
         ask_refused(f->client, "bad_param", "quota.set", "{'device':%" PRIu64 ",'owner':'user:12345','limits':{'bytes':1}}",
                     f->device);
+        ask_refused(f->client, "bad_param", "quota.set", "{'device':%" PRIu64 ",'guaranteed':{'bytes':1}}", f->device);
         ask_refused(f->client, "unknown_handle", "quota.set", "{'device':%" PRIu64 ",'limits':{'bytes':1}}", f->device + 1);
         ask_refused(f->client, "unknown_handle", "quota.get", "{'device':%" PRIu64 "}", f->device + 1);
+}
+
+/* ---- guarantees ---- */
+
+#define PROMISES "[quota user:12345]\nguaranteed = 32M\n[quota user:12346]\nguaranteed = 16M\n" \
+                 "[source sim]\nlayout = 64M@0x100000000\n"
+
+static unsigned take_all(struct test_client *client, uint64_t device, const char *priority) {
+        json_t *answer;
+        unsigned n = 0;
+        bool more;
+
+        do {
+                ask_send(client, "coherent.alloc", "{'device':%" PRIu64 ",'size':1048576,'priority':'%s'}", device, priority);
+                answer = ask_read(client);
+                more = json_object_get(answer, "result") != NULL;
+                if (!more)
+                        ask_take_reason(json_incref(json_object_get(answer, "error")), "no_memory");
+                json_decref(answer);
+                n += more;
+        } while (more);
+        return n;
+}
+
+static void test_two_owners_get_what_they_were_promised_though_a_third_floods(void **state) {
+        struct test_daemon *daemon = ask_daemon(ACCESS PROMISES);
+        struct test_client *admin = ask_connect(daemon, NULL), *third = ask_connect_as(daemon, 12347);
+        struct test_client *first = ask_connect_as(daemon, 12345), *second = ask_connect_as(daemon, 12346);
+        json_t *status, *quota;
+
+        assert_in_range(take_all(third, ask_device(third, "card"), "high"), 15, 16);
+        status = ask(admin, "broker.status", "{}");
+        assert_int_equal(ask_peek_number(json_object_get(status, "guarantees"), "bytes"), 48 << 20);
+        assert_int_equal(ask_peek_number(json_object_get(status, "guarantees"), "unmet"), 48 << 20);
+        json_decref(status);
+        assert_int_equal(take_all(first, ask_device(first, "card"), "normal"), 32);
+        assert_int_equal(take_all(second, ask_device(second, "card"), "normal"), 16);
+        quota = ask(first, "quota.get", "{}");
+        assert_int_equal(ask_peek_number(json_object_get(quota, "guaranteed"), "bytes"), 32 << 20);
+        assert_int_equal(ask_peek_number(json_object_get(quota, "unmet"), "bytes"), 0);
+        json_decref(quota);
+        ask_clean(admin);
+        test_client_close(admin);
+        test_client_close(first);
+        test_client_close(second);
+        test_client_close(third);
+        assert_int_equal(test_daemon_end(daemon), 0);
+}
+
+static void test_a_guarantee_is_set_replaced_and_refused_with_the_numbers(void **state) {
+        struct test_daemon *daemon = ask_daemon(PROMISES);
+        struct test_client *admin = ask_connect(daemon, NULL);
+        json_t *error, *quota;
+
+        error = ask_error(admin, ask_send(admin, "quota.set", "{'owner':'user:12347','guaranteed':{'bytes':16777217},"
+                                                              "'limits':{'bytes':0}}"));
+        assert_int_equal(ask_peek_number(json_object_get(error, "data"), "asked"), 16777217);
+        assert_int_equal(ask_peek_number(json_object_get(error, "data"), "guaranteed"), 48 << 20);
+        assert_int_equal(ask_peek_number(json_object_get(error, "data"), "reachable"), 64 << 20);
+        ask_take_reason(error, "no_memory");
+        quota = ask(admin, "quota.get", "{'owner':'user:12347'}");
+        assert_null(json_object_get(json_object_get(quota, "limits"), "bytes"));
+        assert_null(json_object_get(quota, "guaranteed"));
+        json_decref(quota);
+        json_decref(ask(admin, "quota.set", "{'owner':'user:12345','guaranteed':{}}"));
+        quota = ask(admin, "quota.set", "{'owner':'user:12347','guaranteed':{'bytes':16777217}}");
+        assert_int_equal(ask_peek_number(json_object_get(quota, "unmet"), "bytes"), 16781312); /* whole grains */
+        json_decref(quota);
+        ask_refused(admin, "no_memory", "quota.set", "{'owner':'user:12347','guaranteed':{'low_bytes':4096}}");
+        test_client_close(admin);
+        assert_int_equal(test_daemon_end(daemon), 0);
+}
+
+static void test_guarantees_that_cannot_be_kept_are_told_in_the_log(void **state) {
+        struct test_daemon *daemon = ask_daemon("[quota user:1]\nguaranteed = 100M\nguaranteed_low = 1M\n"
+                                                "[source sim]\nlayout = 64M@0x100000000\n");
+        char *log = test_daemon_log(daemon);
+
+        assert_non_null(log);
+        assert_non_null(strstr(log, "105906176 bytes are guaranteed in the configuration, but the sources can have only "
+                                    "67108864"));
+        assert_non_null(strstr(log, "1048576 bytes below 4 GiB are guaranteed in the configuration, but there are only 0"));
+        free(log);
+        assert_int_equal(test_daemon_end(daemon), 0);
 }
 
 static int set_up(void **state) {
@@ -254,6 +339,9 @@ int main(void) {
                 cmocka_unit_test(test_a_limit_on_calls_holds_at_once_and_is_told_with_its_use),
                 cmocka_unit_test(test_a_limit_on_calls_follows_the_configuration),
                 cmocka_unit_test(test_a_device_has_limits_by_configuration_and_by_word),
+                cmocka_unit_test(test_two_owners_get_what_they_were_promised_though_a_third_floods),
+                cmocka_unit_test(test_a_guarantee_is_set_replaced_and_refused_with_the_numbers),
+                cmocka_unit_test(test_guarantees_that_cannot_be_kept_are_told_in_the_log),
                 cmocka_unit_test_setup_teardown(test_wrong_limits_of_devices_are_refused, set_up, ask_tear_down),
         };
 
