@@ -23,6 +23,7 @@ libcore_la_SOURCES = \
 	daemon/core/pool-check.c \
 	daemon/core/pool-view.c \
 	daemon/core/region.c \
+	daemon/core/release.c \
 	daemon/core/request.c \
 	daemon/core/row.c daemon/core/row.h \
 	daemon/core/save.c \

@@ -1010,6 +1010,19 @@ bool bounces_reclaim(struct broker *broker, const struct request *request) {
         return any;
 }
 
+bool bounces_trim(struct broker *broker) {
+        struct part *part, *next;
+        bool any = false;
+
+        DL_FOREACH_SAFE2(broker->idle_parts, part, next, idle_next) {
+                if (part->alloc->region->device)
+                        continue;
+                part_free(part);
+                any = true;
+        }
+        return any;
+}
+
 /* ---- asking ---- */
 
 static int bad_param(struct failure *failure, const char *param, const char *sentence) {

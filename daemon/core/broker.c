@@ -127,6 +127,7 @@ struct broker *broker_free(struct broker *broker) {
 
         if (!broker)
                 return NULL;
+        releases_end(broker);
         for (owner = broker->owners; owner; owner = owner->hh.next)
                 owner_end(owner);
         broker_wait(broker);
@@ -148,6 +149,7 @@ uint64_t broker_deadline(const struct broker *broker) {
         const struct supply *supply;
 
         deadline = smaller(deadline, smaller(waiters_deadline(broker), allocs_deadline(broker)));
+        deadline = smaller(deadline, releases_deadline(broker));
         LL_FOREACH(broker->supplies, supply)
                 deadline = smaller(deadline, supply_deadline(supply));
         return deadline;

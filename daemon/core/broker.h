@@ -63,6 +63,7 @@ struct broker_options {
         unsigned low_keep_percent;    /* of the memory below 4 GiB that only narrow masks may use, where there is memory above */
         unsigned emergency_permille;  /* of each source's memory that only `priority: high` may use */
         uint64_t emergency_max;       /* ... but never more than this many bytes */
+        uint64_t minimum;             /* bytes of all sources together that are not given back to the system */
         uint64_t regions_max;         /* of all owners together: each takes file descriptors of the process */
         uint64_t quarantine_ms;       /* memory that a vanished client had leased rests this long where nothing stops a device */
         bool survives;                /* broker_load() follows when all sources have been added */
@@ -548,8 +549,15 @@ enum event_topic {
         EVENT_LEAK,     /* something was left behind when its device or pool was closed by force, or its session ended */
 };
 
+/* Who is short of memory. Each is told when it begins and when it ends. */
+enum pressure_level {
+        PRESSURE_REQUESTS, /* requests wait */
+        PRESSURE_HOST,     /* the host wants memory back */
+};
+
 struct event {
         enum event_topic topic;
+        enum pressure_level level; /* PRESSURE */
         const struct session *session; /* whom it concerns; NULL: everybody who may know of `owner` */
         const char *owner;             /* NULL: of no owner's */
         uint64_t pool, bounce, device; /* 0: none, or all */
@@ -561,6 +569,18 @@ struct event {
 /* Called whenever something happens, from within any call of the core: it must only take note. NULL: nobody listens. */
 typedef void (*broker_event_fn)(void *userdata, const struct event *event);
 void broker_listen(struct broker *broker, broker_event_fn fn, void *userdata);
+
+/* ---- giving memory back to the host ---- */
+
+/* Give memory back to the system that nobody needs: `bytes` of it (0: all), down to the sources' reserves, the minimum and
+ * what was guaranteed. Clients are asked for what they lease and do not use, and waited for as long as wait_ms. done gets how
+ * many bytes went back, which may be more than was asked by less than a grain. Admin only: not_permitted. */
+struct ticket *memory_release(const struct caller *caller, uint64_t bytes, uint64_t wait_ms, broker_done_fn done,
+                              void *userdata);
+/* The host is short of memory, or no longer: then all that nobody needs goes back, each time that this is said. */
+void broker_press(struct broker *broker, bool is_short);
+/* Whether anybody is short of memory, and the worst of it. */
+bool broker_pressure(const struct broker *broker, enum pressure_level *ret_level);
 
 /* ---- regions ---- */
 

@@ -316,6 +316,7 @@ struct supply {
         struct region **regions; /* live ones, sorted by address */
         size_t n_regions, regions_capacity;
         struct region *idle; /* unused ones, longest first */
+        uint64_t leaving; /* of held: on its way to the system */
         unsigned pending, returning; /* jobs under way; those of them that bring memory */
         unsigned submitted;          /* those of them that the source has */
         uint64_t dry_until_ms;       /* growing brought nothing lately */
@@ -407,7 +408,10 @@ struct broker {
         uint64_t recalls;    /* counts what holders were asked to recall */
         bool leaving; /* nothing is done to memory any more */
         bool serving, serve_again;
-        bool pressed;        /* it was told that memory is short */
+        bool pressed;        /* it was told that requests wait */
+        bool host_pressed;   /* it was told that the host wants memory back */
+        bool host_short;     /* ... and it still does */
+        struct release *releases; /* the first is served first */
         uint64_t pressed_ms; /* when */
         struct pool *spare;       /* pools that have slabs to give back, longest first */
         struct taker *quarantine; /* what vanished clients had of pools, longest first */
@@ -539,6 +543,11 @@ int supply_zero(struct supply *supply, struct request *request);
 int supply_verify(struct region *region, void (*done)(struct supply_job *job), void *userdata);
 void supply_restore(struct region *region);
 void supply_tick(struct supply *supply, uint64_t now);
+/* Give at most so much stock back to the system, in whole grains: how much it will be. What has to stay does. */
+uint64_t supply_shrink(struct supply *supply, uint64_t most);
+/* Bytes that a source may give back, if nobody holds them: beyond its reserve; of all, beyond the minimum. */
+uint64_t supply_above_reserve(const struct supply *supply);
+uint64_t supplies_above_minimum(const struct broker *broker);
 uint64_t supply_deadline(const struct supply *supply);
 uint64_t supply_emergency(const struct supply *supply);
 /* Free bytes in stock within [0, limit], and the largest piece. */
@@ -702,6 +711,8 @@ void pools_leave(struct device *device, const struct session *session);
 void pools_end_session(struct session *session, bool died);
 /* Give idle slabs back, for this request. true: look again. */
 bool pools_reclaim(struct broker *broker, const struct request *request);
+/* Give idle slabs back, so many bytes if there are, that are not in memory which is reserved for a device. True: any. */
+bool pools_trim(struct broker *broker, uint64_t most);
 void pools_tick(struct broker *broker, uint64_t now);
 uint64_t pools_deadline(const struct broker *broker);
 
@@ -720,6 +731,8 @@ void bounces_end(struct device *device);
 void bounces_leave(struct device *device, const struct session *session);
 /* Give idle parts back, for this request. true: it is worth another attempt. */
 bool bounces_reclaim(struct broker *broker, const struct request *request);
+/* The same for whoever may need it, but for memory that is reserved for a device. True: any. */
+bool bounces_trim(struct broker *broker);
 /* The slots of a mapping that ends are the pool's again; died: its client vanished. */
 void bounce_unmapped(const struct mapping *mapping, bool died);
 void bounce_synced(struct holder *holder);
@@ -750,6 +763,13 @@ void check_arena(struct check *check, const char *what, const struct arena *aren
 void check_pools(struct check *check, const struct device *device, struct quota *counted);
 void check_bounces(struct check *check, const struct device *device, struct quota *counted);
 void check_mappings(struct check *check, const struct device *device, struct quota *counted);
+
+/* release.c */
+void release_note(struct broker *broker, uint64_t bytes);
+void releases_serve(struct broker *broker);
+uint64_t releases_deadline(const struct broker *broker);
+/* Answer them with `gone`. */
+void releases_end(struct broker *broker);
 
 /* request.c */
 /* Queues the request, which is the queue's from now on, and serves it if it can be. NULL: it has been answered. */

@@ -616,6 +616,18 @@ bool pools_reclaim(struct broker *broker, const struct request *request) {
         return bytes > 0;
 }
 
+bool pools_trim(struct broker *broker, uint64_t most) {
+        struct pool *pool, *next;
+        uint64_t bytes = 0;
+
+        for (pool = broker->spare; pool && bytes < most; pool = next) {
+                next = pool->spare_next;
+                if (!pool->holder.waiters && !pool->holder.device->reserve)
+                        bytes += slabs_drop(pool, UINT64_MAX);
+        }
+        return bytes > 0;
+}
+
 void pools_tick(struct broker *broker, uint64_t now) {
         const uint64_t idle_ms = broker->options.region_idle_ms;
         struct waiter *waiter;

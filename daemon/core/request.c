@@ -184,6 +184,7 @@ void requests_serve(struct broker *broker) {
                         ;
                 requests_deliver(broker);
                 waiters_deliver(broker);
+                releases_serve(broker);
         } while (broker->serve_again);
         broker->serving = false;
 }

@@ -220,9 +220,11 @@ static void shrink_done(struct source_job *source_job) {
         struct supply *supply = source_job->userdata;
         uint64_t kept = supply->held;
 
+        supply->leaving -= source_job->size;
         supply_drop(supply, source_job->addr, source_job->size);
         arrivals_put(supply, source_job);
         supply->broker->counters[COUNTER_shrunk_bytes] += kept - supply->held;
+        release_note(supply->broker, kept - supply->held);
         supply->source->ops->describe(supply->source, &supply->info);
         job_ended(supply, job);
         source_job_deinit(source_job);
@@ -241,6 +243,7 @@ static int shrink_submit(struct supply *supply, struct stock *stock, uint64_t ad
                 free(job);
                 return r;
         }
+        supply->leaving += size;
         job->job.kind = SOURCE_SHRINK;
         job->job.addr = addr;
         job->job.size = size;
@@ -290,6 +293,40 @@ static void stock_shrink(struct supply *supply, struct stock *stock, uint64_t *e
         free(list.blocks);
 }
 
+uint64_t supply_above_reserve(const struct supply *supply) {
+        uint64_t held = supply->held - supply->leaving;
+
+        if (supply_chooses(supply))
+                return held;
+        return held > supply->info.reserve ? held - supply->info.reserve : 0;
+}
+
+uint64_t supplies_above_minimum(const struct broker *broker) {
+        const struct supply *supply;
+        uint64_t held = 0;
+
+        LL_FOREACH(broker->supplies, supply)
+                held += supply->held - supply->leaving;
+        return held > broker->options.minimum ? held - broker->options.minimum : 0;
+}
+
+uint64_t supply_shrink(struct supply *supply, uint64_t most) {
+        uint64_t excess, left;
+        size_t i;
+
+        if (supply_chooses(supply))
+                return 0;
+        excess = smaller(smaller(supply->free, supply_above_reserve(supply)), guarantees_spare(supply->broker));
+        excess = smaller(excess, supplies_above_minimum(supply->broker));
+        if (most < excess)
+                excess = smaller(excess, round_up(most, supply->info.grain));
+        excess &= ~(supply->info.grain - 1);
+        left = excess;
+        for (i = 0; i < supply->n_stocks && left; i++)
+                stock_shrink(supply, &supply->stocks[i], &left);
+        return excess - left;
+}
+
 static bool stock_is_idle(const struct supply *supply) {
         return supply->info.idle_ms && !supply->pending && supply->free && supply->held > supply->info.reserve;
 }
@@ -307,19 +344,13 @@ uint64_t supply_deadline(const struct supply *supply) {
 }
 
 void supply_tick(struct supply *supply, uint64_t now) {
-        uint64_t excess;
-        size_t i;
-
         if (now >= supply->dry_until_ms)
                 supply->dry_until_ms = 0;
         while (supply->idle && now >= supply->idle->idle_since_ms + supply->broker->options.region_idle_ms)
                 region_restore(supply->idle);
         if (!stock_is_idle(supply) || now < supply->touched_ms + smaller(supply->info.idle_ms, IDLE_MAX_MS))
                 return;
-        excess = smaller(supply->free, supply->held - supply->info.reserve);
-        excess = smaller(excess, guarantees_spare(supply->broker)) & ~(supply->info.grain - 1);
-        for (i = 0; i < supply->n_stocks && excess; i++)
-                stock_shrink(supply, &supply->stocks[i], &excess);
+        supply_shrink(supply, UINT64_MAX);
         supply->touched_ms = now;
 }
 
@@ -619,6 +650,7 @@ static void restore_done(struct source_job *source_job) {
         /* What did not come back, and what could not be put back, count once. A source that chooses puts nothing back. */
         if (supply_chooses(supply)) {
                 supply->lost += source_job->status < 0 ? job->region->size : 0;
+                release_note(broker, source_job->status < 0 ? 0 : job->region->size);
                 supply->dry_until_ms = 0;
                 supply->source->ops->describe(supply->source, &supply->info);
         } else {

@@ -106,6 +106,12 @@ tests_unit_guarantee_test_SOURCES = tests/unit/guarantee-test.c $(core_fixture)
 tests_unit_guarantee_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_guarantee_test_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
 
+check_PROGRAMS += tests/unit/release-test
+TESTS += tests/unit/release-test
+tests_unit_release_test_SOURCES = tests/unit/release-test.c $(core_fixture)
+tests_unit_release_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_release_test_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
+
 check_PROGRAMS += tests/unit/mapping-test
 TESTS += tests/unit/mapping-test
 tests_unit_mapping_test_SOURCES = tests/unit/mapping-test.c $(core_fixture)
