@@ -3,6 +3,7 @@
 #include "daemon/log.h"
 
 static const char *const access_names[] = { "group", "everyone", NULL };
+static const char *const pressure_names[] = { "off", "psi", NULL };
 static const char *const log_target_names[] = { "auto", "journal", "stderr", NULL };
 
 #define IN_CONFIG(member) .offset = offsetof(struct config, member)
@@ -66,6 +67,16 @@ const struct config_key config_keys[] = {
                .doc = "thousandths of each source's memory that only requests of high priority may use"),
         MEMORY("emergency_max", SIZE, IN_CONFIG(emergency_max), .fallback = "64M",
                .doc = "... but never more than this"),
+        MEMORY("minimum", SIZE, IN_CONFIG(minimum), .fallback = "0",
+               .doc = "bytes of all sources together that are not given back to the system, neither in time nor under "
+                      "pressure"),
+        MEMORY("pressure", CHOICE, IN_CONFIG(pressure), .fallback = "psi", .choices = pressure_names,
+               .doc = "psi: when the kernel's pressure stall information says that the host is short of memory, give back "
+                      "what nobody needs, and ask clients for what they do not use; off: do not"),
+        MEMORY("pressure_stall", TIME, IN_CONFIG(pressure_stall_ms), .fallback = "200ms", .min = 1, .max = 10000,
+               .doc = "how long tasks must have waited for memory within pressure_window for that"),
+        MEMORY("pressure_window", TIME, IN_CONFIG(pressure_window_ms), .fallback = "2s", .min = 500, .max = 10000,
+               .doc = "the time over which that is measured; a multiple of 2s unless the daemon has CAP_SYS_RESOURCE"),
 
         LIMIT("connections", COUNT, IN_CONFIG(connections), .fallback = "16384", .min = 1, .max = 1000000,
               .doc = "connections at a time, of all owners"),

@@ -409,6 +409,10 @@ static void finish(struct parser *parser) {
                         if (config->quotas[i].quota.of[j] == UINT64_MAX - 1)
                                 config->quotas[i].quota.of[j] = config->everybody.quota.of[j];
         judge_guarantees(parser);
+        if (config->pressure_stall_ms > config->pressure_window_ms)
+                complain(parser, line_of(parser, "pressure_stall in [memory]"),
+                         "pressure_stall is %llu ms, longer than pressure_window, which is %llu ms",
+                         (unsigned long long)config->pressure_stall_ms, (unsigned long long)config->pressure_window_ms);
         if (config_pick_sources(config, NULL, picked, &n, &failure) < 0) {
                 for (size_t i = 0; i < config->n_sources; i++)
                         if (config->sources[i].line > line)

@@ -47,6 +47,7 @@ const char *config_type_name(enum config_type type);
 int config_value_parse(const struct config_key *key, const char *text, void *ret_value, struct failure *failure);
 
 enum config_access { CONFIG_ACCESS_GROUP, CONFIG_ACCESS_EVERYONE };
+enum config_pressure { CONFIG_PRESSURE_OFF, CONFIG_PRESSURE_PSI };
 enum config_log_target { CONFIG_LOG_AUTO, CONFIG_LOG_JOURNAL, CONFIG_LOG_STDERR };
 
 struct config_source {
@@ -74,6 +75,7 @@ struct config {
         uint64_t grace_ms, shutdown_ms, keep_ms;
 
         uint64_t region_idle_ms, quarantine_ms, low_keep_percent, emergency_permille, emergency_max;
+        uint64_t minimum, pressure, pressure_stall_ms, pressure_window_ms;
 
         uint64_t connections, message_bytes, nesting, calls_in_flight, batch_elements, batch_reply_bytes;
         uint64_t queue_bytes, queue_pause_bytes, stall_ms;

@@ -9,6 +9,7 @@
 #include "daemon/iommu/none.h"
 #include "daemon/ledger.h"
 #include "daemon/log.h"
+#include "daemon/pressure.h"
 #include "daemon/source/keep.h"
 #include "daemon/source/sources.h"
 
@@ -21,6 +22,7 @@ struct memory {
         uv_loop_t *loop;
         struct memory_past past;
         struct broker *broker;
+        struct pressure *pressure;
         struct feed feeds[CONFIG_SOURCES_MAX];
         size_t n_feeds;
         uv_timer_t timer;
@@ -87,6 +89,12 @@ static void on_prepare(uv_prepare_t *prepare) {
                 uv_timer_stop(&memory->timer);
         else
                 uv_timer_start(&memory->timer, on_timer, deadline > now ? deadline - now : 0, 0);
+}
+
+static void on_pressure(void *userdata, bool is_short) {
+        struct memory *memory = userdata;
+
+        broker_press(memory->broker, is_short);
 }
 
 /* ---- opening ---- */
@@ -241,7 +249,16 @@ static void fill_options(const struct memory *memory, const struct config *confi
         ret->low_keep_percent = (unsigned)config->low_keep_percent;
         ret->emergency_permille = (unsigned)config->emergency_permille;
         ret->emergency_max = config->emergency_max;
+        ret->minimum = config->minimum;
         ret->regions_max = regions_possible(config, memory->past.keep);
+}
+
+static struct pressure_settings pressure_settings(const struct config *config) {
+        return (struct pressure_settings){
+                .watch = config->pressure == CONFIG_PRESSURE_PSI,
+                .stall_ms = config->pressure_stall_ms,
+                .window_ms = config->pressure_window_ms,
+        };
 }
 
 static int define(struct memory *memory, const struct config *config) {
@@ -284,10 +301,12 @@ static const struct config_device *find_device(const struct config *config, cons
 }
 
 void memory_reconfigure(struct memory *memory, const struct config *old, const struct config *new) {
+        const struct pressure_settings settings = pressure_settings(new);
         struct broker_options options;
 
         fill_options(memory, new, &options);
         broker_reconfigure(memory->broker, &options);
+        pressure_set(memory->pressure, &settings);
         for (size_t i = 0; i < old->n_quotas; i++)
                 if (!find_quota(new, old->quotas[i].owner))
                         broker_unset_quota(memory->broker, old->quotas[i].owner);
@@ -344,6 +363,7 @@ static int load(struct memory *memory, struct failure *failure) {
 
 int memory_new(uv_loop_t *loop, const struct config *config, const char *names, const struct memory_past *past,
                void (*settled)(void *userdata), void *userdata, struct memory **ret, struct failure *failure) {
+        const struct pressure_settings settings = pressure_settings(config);
         struct memory *memory = calloc(1, sizeof(*memory));
         int r;
 
@@ -362,6 +382,8 @@ int memory_new(uv_loop_t *loop, const struct config *config, const char *names, 
         r = broker_make(memory, config, failure);
         if (r == 0)
                 r = open_sources(memory, config, names, failure);
+        if (r == 0 && pressure_new(loop, &settings, on_pressure, memory, &memory->pressure) < 0)
+                r = failure_set(failure, REASON_no_memory, "there is no memory to start");
         if (r == 0)
                 r = load(memory, failure);
         if (r == 0)
@@ -384,6 +406,8 @@ const struct server_facts *memory_facts(const struct memory *memory) {
 void memory_close_handles(struct memory *memory) {
         for (size_t i = 0; i < memory->n_feeds; i++)
                 uv_close((uv_handle_t *)&memory->feeds[i].poll, NULL);
+        pressure_close(memory->pressure);
+        memory->pressure = NULL;
         uv_close((uv_handle_t *)&memory->timer, NULL);
         uv_close((uv_handle_t *)&memory->prepare, NULL);
 }

@@ -184,6 +184,13 @@ static void test_memory_guaranteed_to_everybody_is_an_error(void **state) {
         expect(WORDS("--check-config", "--config", fixture->config), NULL, 1, WORDS("conf:4: ", "[quota user:UID]"));
 }
 
+static void test_a_stall_longer_than_its_window_is_an_error(void **state) {
+        struct fixture *fixture = *state;
+
+        write_file(fixture->config, "[memory]\npressure = psi\npressure_stall = 3s\n");
+        expect(WORDS("--check-config", "--config", fixture->config), NULL, 1, WORDS("conf:3: ", "pressure_window"));
+}
+
 static void test_a_configuration_that_is_not_there_is_told(void **state) {
         struct fixture *fixture = *state;
 
@@ -555,6 +562,7 @@ int main(void) {
                 T(test_every_error_has_its_line),
                 T(test_the_simulation_beside_a_real_source_is_an_error),
                 T(test_memory_guaranteed_to_everybody_is_an_error),
+                T(test_a_stall_longer_than_its_window_is_an_error),
                 T(test_a_configuration_that_is_not_there_is_told),
                 T(test_an_unreadable_configuration_is_told),
                 T(test_a_directory_is_no_configuration),

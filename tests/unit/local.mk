@@ -145,6 +145,14 @@ tests_unit_rate_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_rate_test_LDADD = $(CMOCKA_LIBS)
 endif
 
+if HAVE_CMOCKA
+check_PROGRAMS += tests/unit/pressure-test
+TESTS += tests/unit/pressure-test
+tests_unit_pressure_test_SOURCES = tests/unit/pressure-test.c
+tests_unit_pressure_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS)
+tests_unit_pressure_test_LDADD = libdaemon.la $(CMOCKA_LIBS) $(UV_LIBS)
+endif
+
 # The protocol.
 if HAVE_CMOCKA
 proto_tests = \
