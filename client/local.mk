@@ -66,6 +66,7 @@ dmabrokerctl_SOURCES = \
 	client/ctl/verb-mappings.c \
 	client/ctl/verb-pools.c \
 	client/ctl/verb-quota.c \
+	client/ctl/verb-release.c \
 	client/ctl/verb-stats.c \
 	client/ctl/verb-status.c \
 	client/ctl/verb-top.c \

@@ -34,6 +34,7 @@ static const char *const block_state_names[] = { "free", "used", "leased", "quar
 static const char *const direction_names[] = { "to_device", "from_device", "bidirectional", NULL };
 static const char *const sync_names[] = { "cpu", "device", NULL };
 static const char *const topic_names[] = { "recall", "pressure", "leak", NULL };
+static const char *const pressure_names[] = { "requests", "host", NULL };
 static const char *const source_state_names[] = { "ready", "unavailable", NULL };
 static const char *const stats_group_names[] = { "rpc", "memory", "owners", NULL };
 static const char *const quota_names[] = { "bytes",   "held_bytes", "low_bytes", "allocs",
@@ -47,6 +48,9 @@ static const char *const quota_names[] = { "bytes",   "held_bytes", "low_bytes",
 #define DOC_LIST_OWNER "only this owner's, such as user:1000; administrators may name any owner, others themselves"
 #define DOC_AFTER "only those with a greater handle: the last one of the page before"
 #define DOC_LIST_LIMIT "how many to answer with at most; 1000 unless given"
+#define DOC_LEVEL                                                                                                    \
+        "of pressure: requests, calls wait for memory; host, the host wants memory back, by its own measure or by an " \
+        "administrator's word. Each begins and ends by itself"
 #define DOC_MORE "whether the limit cut the list short"
 #define LIST_LIMIT .min = 1, .max = PROTOCOL_LIST_MAX
 #define DOC_OFFSET "where in the region"
@@ -785,6 +789,17 @@ DEFINE(region_list_result,
 
 DEFINE(region_get_params, FIELD(region_get_params, region, UINT, NEEDED, HANDLE, .doc = "the region"));
 
+/* ---- memory ---- */
+
+DEFINE(memory_release_params,
+        FIELD(memory_release_params, bytes, UINT, .doc = "how much; all that nobody needs if it is 0 or absent"),
+        FIELD(memory_release_params, wait_ms, UINT, .max = PROTOCOL_WAIT_MS_MAX,
+              .doc = "how long clients may take to return what they have leased and do not use; 1000 unless given"));
+
+DEFINE(memory_release_result,
+        FIELD(memory_release_result, released, UINT, NEEDED, .doc = "bytes that went back to the system"),
+        FIELD(memory_release_result, held, UINT, NEEDED, .doc = "bytes that the sources hold now"));
+
 /* ---- quota ---- */
 
 DEFINE(quota_get_params,
@@ -899,6 +914,7 @@ static const struct schema_field event_info_rows[] = {
         FIELD(event_info, bytes, UINT, .doc = "bytes wanted, or left behind"),
         FIELD(event_info, count, UINT, .doc = "how many were left behind"),
         FIELD(event_info, over, BOOL, .doc = "of pressure: whether it has ended"),
+        FIELD(event_info, level, ENUM, .names = pressure_names, .doc = DOC_LEVEL),
 };
 const struct schema_struct event_info_struct = STRUCT(event_info, event_info_rows);
 
@@ -906,7 +922,9 @@ DEFINE(events_subscribe_result,
         FIELD(events_subscribe_result, topics, ENUM, NEEDED, .array = true, .names = topic_names, .doc = DOC_TOPICS),
         FIELD(events_subscribe_result, event, UINT, NEEDED,
               .doc = "the number of the last event, whatever its topic; 0: none yet"),
-        FIELD(events_subscribe_result, pressure, BOOL, NEEDED, .doc = "whether calls wait for memory now"),
+        FIELD(events_subscribe_result, pressure, BOOL, NEEDED,
+              .doc = "whether calls wait for memory now, or the host wants it back"),
+        FIELD(events_subscribe_result, level, ENUM, .names = pressure_names, .doc = DOC_LEVEL),
         FIELD(events_subscribe_result, pending, OBJECT, NEEDED, .array = true, .sub = &event_info_struct,
               .doc = "events of these topics after since, as far as they are remembered; none without since"),
         FIELD(events_subscribe_result, missed, UINT,
@@ -1163,6 +1181,15 @@ static const struct schema_method methods[METHOD_COUNT] = {
           .params = &region_get_params_struct, .results = &region_info_struct,
           .errors = ERRORS(REASON_unknown_handle),
           .fds_max = 1, .fds_when = SCHEMA_FDS_ALWAYS },
+        METHOD(memory, release),
+          .summary = "give memory that nobody needs back to the system",
+          .doc = "What costs others least goes first: free memory, then regions in which nothing is allocated, then what "
+                 "pools keep without using it; at last the event recall asks clients for leases. The reserves of the sources "
+                 "stay, and the minimum, and what was guaranteed. The event pressure tells when it begins and when it ends. "
+                 "It is answered when enough went back, or nothing more can",
+          .params = &memory_release_params_struct, .results = &memory_release_result_struct,
+          .errors = ERRORS(REASON_gone),
+          .role = SCHEMA_ROLE_ADMIN },
         METHOD(quota, get),
           .summary = "say what an owner may have and what it has",
           .params = &quota_get_params_struct, .results = &quota_result_struct,

@@ -48,6 +48,7 @@ enum method {
         METHOD_lease_list,
         METHOD_region_list,
         METHOD_region_get,
+        METHOD_memory_release,
         METHOD_quota_get,
         METHOD_quota_set,
         METHOD_stats_get,
@@ -79,6 +80,7 @@ enum protocol_block_state { PROTOCOL_FREE, PROTOCOL_USED, PROTOCOL_LEASED, PROTO
 enum protocol_direction { PROTOCOL_TO_DEVICE, PROTOCOL_FROM_DEVICE, PROTOCOL_BIDIRECTIONAL };
 enum protocol_sync { PROTOCOL_FOR_CPU, PROTOCOL_FOR_DEVICE };
 enum protocol_topic { PROTOCOL_RECALL, PROTOCOL_PRESSURE, PROTOCOL_LEAK, PROTOCOL_TOPICS };
+enum protocol_pressure { PROTOCOL_PRESSURE_REQUESTS, PROTOCOL_PRESSURE_HOST };
 enum protocol_source_state { PROTOCOL_SOURCE_READY, PROTOCOL_SOURCE_UNAVAILABLE };
 enum protocol_stats_group { PROTOCOL_STATS_RPC, PROTOCOL_STATS_MEMORY, PROTOCOL_STATS_OWNERS };
 enum protocol_quota_name {
@@ -920,6 +922,20 @@ struct region_get_params {
 };
 /* region.get's result is a struct region_info. */
 
+/* ---- memory ---- */
+
+struct memory_release_params {
+        uint64_t present;
+        uint64_t bytes;
+        uint64_t wait_ms;
+};
+
+struct memory_release_result {
+        uint64_t present;
+        uint64_t released;
+        uint64_t held;
+};
+
 /* ---- quota ---- */
 
 struct quota_get_params {
@@ -1039,6 +1055,7 @@ struct event_info {
         uint64_t bytes;    /* optional */
         uint64_t count;    /* optional */
         bool over SCHEMA_SLOT; /* optional */
+        enum protocol_pressure level SCHEMA_SLOT; /* optional */
 };
 extern const struct schema_struct event_info_struct;
 #define PROTOCOL_EVENT "event"
@@ -1048,6 +1065,7 @@ struct events_subscribe_result {
         SCHEMA_LIST(enum protocol_topic) topics;
         uint64_t event;
         bool pressure SCHEMA_SLOT;
+        enum protocol_pressure level SCHEMA_SLOT; /* optional */
         SCHEMA_LIST(struct event_info) pending;
         uint64_t missed; /* optional */
 };

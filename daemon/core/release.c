@@ -42,7 +42,7 @@ static void host_relieved(struct broker *broker) {
 
 bool broker_pressure(const struct broker *broker, enum pressure_level *ret_level) {
         *ret_level = broker->host_pressed ? PRESSURE_HOST : PRESSURE_REQUESTS;
-        return broker->host_pressed || broker->n_requests;
+        return broker->host_pressed || broker->counts.waiters;
 }
 
 /* ---- one step ---- */

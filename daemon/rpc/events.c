@@ -18,6 +18,15 @@ static const enum protocol_topic topics[] = {
         [EVENT_LEAK] = PROTOCOL_LEAK,
 };
 
+static const enum protocol_pressure levels[] = {
+        [PRESSURE_REQUESTS] = PROTOCOL_PRESSURE_REQUESTS,
+        [PRESSURE_HOST] = PROTOCOL_PRESSURE_HOST,
+};
+
+enum protocol_pressure events_level(enum pressure_level level) {
+        return levels[level];
+}
+
 struct remembered {
         struct event_info info;
         uint32_t session; /* that is asked to do something */
@@ -60,8 +69,10 @@ static void take_down(struct remembered *remembered, const struct event *event, 
                 schema_put(info, bytes, event->bytes);
         if (event->count)
                 schema_put(info, count, event->count);
-        if (event->topic == EVENT_PRESSURE)
+        if (event->topic == EVENT_PRESSURE) {
                 schema_put(info, over, event->over);
+                schema_put(info, level, levels[event->level]);
+        }
 }
 
 static bool is_for(const struct remembered *remembered, const struct connection *connection) {

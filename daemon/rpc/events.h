@@ -16,6 +16,9 @@ struct events *events_free(struct events *events);
 /* topics: bits by enum protocol_topic, the new whole of them. */
 void events_subscribe(struct connection *connection, unsigned topics);
 
+/* The core's word on the wire. */
+enum protocol_pressure events_level(enum pressure_level level);
+
 /* The number of the last event, 0 before the first. */
 uint64_t events_last(const struct events *events);
 /* Those after `since` that this connection may be told of and that its topics are about, as struct event_info; what they

@@ -17,6 +17,7 @@ librpc_la_SOURCES = \
 	daemon/rpc/method-events.c \
 	daemon/rpc/method-lease.c \
 	daemon/rpc/method-mapping.c \
+	daemon/rpc/method-memory.c \
 	daemon/rpc/method-pool.c \
 	daemon/rpc/method-quota.c \
 	daemon/rpc/method-region.c \

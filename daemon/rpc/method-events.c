@@ -33,7 +33,7 @@ void method_events_subscribe(struct rpc_call *call, const void *given) {
         struct events_subscribe_result result = { 0 };
         enum protocol_topic topics[PROTOCOL_TOPICS];
         unsigned before = connection->topics;
-        struct broker_counts counts;
+        enum pressure_level level;
         struct caller caller;
         uint64_t missed = 0;
 
@@ -47,11 +47,12 @@ void method_events_subscribe(struct rpc_call *call, const void *given) {
                 events_subscribe(connection, before);
                 return;
         }
-        broker_counts(connection->server->broker, &counts);
         result.topics.items = topics;
         result.topics.count = list_of(connection->topics, topics);
         result.event = events_last(connection->server->events);
-        result.pressure = counts.waiters > 0;
+        result.pressure = broker_pressure(connection->server->broker, &level);
+        if (result.pressure)
+                schema_put(&result, level, events_level(level));
         result.pending.items = pending.items;
         result.pending.count = pending.count;
         if (missed)

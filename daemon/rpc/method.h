@@ -53,6 +53,7 @@ METHOD_HANDLER(mapping, list);
 METHOD_HANDLER(lease, list);
 METHOD_HANDLER(region, list);
 METHOD_HANDLER(region, get);
+METHOD_HANDLER(memory, release);
 METHOD_HANDLER(quota, get);
 METHOD_HANDLER(quota, set);
 METHOD_HANDLER(stats, get);

@@ -41,6 +41,14 @@ shows "$directory/status" '^guaranteed 8388608$'
 grep -q '^guaranteed' "$directory/quota" && fail "a guarantee that was lifted is shown"
 "$CTL" quota user:12345 --guarantee 1T >/dev/null 2>"$directory/refused"
 expect 1 $? "a guarantee of more than there is"
+
+# release: of the simulation nothing can be given back, unless it is told otherwise
+"$CTL" release 1M --wait 0 >"$directory/release" || fail "release fails"
+shows "$directory/release" '^released 0$'
+shows "$directory/release" '^held [1-9][0-9]*$'
+"$CTL" release lots >/dev/null 2>&1
+expect 2 $? "a release of nobody knows how much"
+
 "$CTL" quota --set low_bytes=0 >/dev/null || fail "setting one's own fails"
 "$CTL" --json alloc 4K --mask 32 2>/dev/null >"$directory/refused"
 expect 1 $? "an allocation beyond the quota"

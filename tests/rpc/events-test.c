@@ -303,6 +303,7 @@ static void test_pressure_is_told_when_it_begins_and_ends(void **state) {
         ask_send(fixture->other, "coherent.alloc", "{'device':%" PRIu64 ",'size':12582912,'wait_ms':60000}", device);
         params = event(fixture->client, "pressure");
         assert_true(json_is_false(json_object_get(params, "over")));
+        assert_string_equal(json_string_value(json_object_get(params, "level")), "requests");
         assert_null(json_object_get(params, "owner"));
         json_decref(params);
         result = ask(fixture->client, "events.subscribe", "{'topics':['pressure']}");

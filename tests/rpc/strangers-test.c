@@ -183,6 +183,7 @@ static void test_a_local_user_is_no_administrator(void **state) {
         ask_refused(stranger.client, "not_permitted", "quota.set", "{'owner':'user:12346','limits':{'bytes':1}}");
         ask_refused(stranger.client, "not_permitted", "stats.reset", "{}");
         ask_refused(stranger.client, "not_permitted", "debug.check", "{}");
+        ask_refused(stranger.client, "not_permitted", "memory.release", "{}");
 }
 
 static void test_statistics_tell_a_user_nothing_of_others(void **state) {
