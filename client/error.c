@@ -134,6 +134,15 @@ bool error_is(const char *reason) {
         return last && !strcmp(last, reason);
 }
 
+unsigned error_retry_ms(void) {
+        const char *text = error_is("quota") ? dmab_last_error_json() : NULL;
+        json_t *error = text ? json_loads(text, 0, NULL) : NULL;
+        json_int_t ms = json_integer_value(json_object_get(json_object_get(error, "data"), "retry_ms"));
+
+        json_decref(error);
+        return ms > 0 && ms < 60000 ? (unsigned)ms : 0;
+}
+
 struct error_state *error_save(void) {
         struct error_state *state = state_get(), *saved = state ? calloc(1, sizeof(*saved)) : NULL;
 

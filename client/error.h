@@ -21,6 +21,9 @@ void error_reword(const char *format, ...) __attribute__((format(printf, 1, 2)))
 /* Does the last error have this reason? */
 bool error_is(const char *reason);
 
+/* After how many milliseconds the daemon wants to be asked again, since there were too many calls; 0: that was not why. */
+unsigned error_retry_ms(void);
+
 /* Put the thread's last error aside and bring it back: for cleanup whose own failures must not hide the first one. */
 struct error_state;
 struct error_state *error_save(void);

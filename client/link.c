@@ -17,6 +17,7 @@
 enum {
         HELLO_MS = 5000,   /* for a daemon to say hello: one that takes longer to begin is asked again */
         BUSY_PAUSE_MS = 5, /* until the daemon has noticed that the connection is lost */
+        RETRY_PAUSE_MAX_MS = 100,
         ATTEMPTS_MAX = 16, /* of one call: a call that ends every connection must not be repeated for ever */
 };
 
@@ -491,7 +492,8 @@ static bool is_ending(struct link *link, const struct link_request *request, con
 
 int link_call(struct link *link, const struct link_request *request, struct link_reply *ret) {
         struct tries tries = { 0 };
-        uint64_t deadline_ms = 0;
+        uint64_t deadline_ms = 0, pause_ms = BUSY_PAUSE_MS;
+        unsigned retry_ms;
         int r, old_state;
 
         pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old_state);
@@ -499,13 +501,17 @@ int link_call(struct link *link, const struct link_request *request, struct link
                 r = call_until_answered(link, request, ret, &tries);
                 if (asked < ATTEMPTS_MAX && is_ending(link, request, &tries, &r))
                         continue;
-                if (!is_under_way(r, request, &tries))
+                /* What is given back must not be lost because its owner calls too often. */
+                retry_ms = r == -EDQUOT && request->repeat == LINK_RELEASE ? error_retry_ms() : 0;
+                if (!retry_ms && !is_under_way(r, request, &tries))
                         break;
                 if (!deadline_ms)
                         deadline_ms = clock_ms() + get_timeout(link);
                 else if (clock_ms() >= deadline_ms)
                         break;
-                nanosleep(&(struct timespec){ .tv_nsec = BUSY_PAUSE_MS * 1000000 }, NULL);
+                if (retry_ms)
+                        pause_ms = retry_ms < RETRY_PAUSE_MAX_MS ? retry_ms : RETRY_PAUSE_MAX_MS;
+                nanosleep(&(struct timespec){ .tv_nsec = (long)pause_ms * 1000000 }, NULL);
         }
         if (is_released(r, request, &tries)) {
                 ret->result = json_object();

@@ -22,7 +22,8 @@ enum link_repeat {
         LINK_AGAIN,   /* it is made again: it changes nothing, or nothing more the second time */
         LINK_KEYED,   /* it is made again as it is, and its request_key gets it the answer that was lost */
         LINK_RELEASE, /* it is made again: that what it gives back, by a number that is never used again, is not there any
-                       * more is success then, and its result an empty object */
+                       * more is success then, and its result an empty object; also when its owner calls too often, which
+                       * must not lose it */
 };
 
 struct link_request {

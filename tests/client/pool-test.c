@@ -47,8 +47,8 @@ static dmab_device_t *open_device(dmab_t *dmab, const char *name) {
         return device;
 }
 
-static int set_up(void **state) {
-        struct test_daemon_options options = { .open_directory = true, .config = "[daemon]\naccess = everyone\n" };
+static int set_up_with(void **state, const char *config) {
+        struct test_daemon_options options = { .open_directory = true, .config = config };
         struct fixture *fixture = calloc(1, sizeof(*fixture));
 
         unsetenv("DMAB_DEBUG");
@@ -59,6 +59,10 @@ static int set_up(void **state) {
         fixture->device = open_device(fixture->dmab, "card");
         *state = fixture;
         return 0;
+}
+
+static int set_up(void **state) {
+        return set_up_with(state, "[daemon]\naccess = everyone\n");
 }
 
 static int tear_down(void **state) {
@@ -743,6 +747,50 @@ static void test_idle_leases_go_back_when_the_daemon_asks(void **state) {
         assert_int_equal(dmab_pool_destroy(pool), 0);
 }
 
+static int set_up_growing(void **state) {
+        return set_up_with(state, "[source sim]\nlayout = 64M@0x100000000\nreserve = 0\n");
+}
+
+static void test_what_threads_have_at_hand_goes_back_when_the_host_wants_memory(void **state) {
+        struct fixture *fixture = *state;
+        dmab_pool_t *pool = make_pool(fixture, 4096, 0);
+        char *text = NULL;
+        json_t *result;
+        dmab_addr_t dma;
+        void *vaddr;
+
+        assert_int_equal(dmab_pool_alloc(pool, 0, &vaddr, &dma), 0);
+        assert_int_equal(dmab_pool_free(pool, vaddr, dma), 0);
+        assert_true(daemon_says(fixture->dmab, pool, "leased") > 0);
+        if (dmab_call(fixture->dmab, "memory.release", "{\"wait_ms\":20000}", &text))
+                fail_msg("%s", dmab_last_error());
+        result = json_loads(text, 0, NULL);
+        assert_true(json_integer_value(json_object_get(result, "released")) > 0);
+        assert_int_equal(json_integer_value(json_object_get(result, "held")), 0);
+        assert_true(info_of(pool).recalls > 0);
+        json_decref(result);
+        free(text);
+        assert_int_equal(dmab_pool_alloc(pool, DMAB_WAIT, &vaddr, &dma), 0);
+        assert_int_equal(dmab_pool_free(pool, vaddr, dma), 0);
+        assert_int_equal(dmab_pool_destroy(pool), 0);
+}
+
+static int set_up_slow(void **state) {
+        return set_up_with(state, "[quota default]\ncalls_per_second = 20\n");
+}
+
+static void test_giving_back_waits_for_its_turn_when_there_were_too_many_calls(void **state) {
+        struct fixture *fixture = *state;
+        dmab_addr_t dma;
+        void *vaddr;
+
+        assert_int_equal(dmab_alloc_coherent(fixture->device, PAGE, DMAB_WAIT, &vaddr, &dma), 0);
+        while (!dmab_call(fixture->dmab, "broker.ping", NULL, NULL))
+                ;
+        expect_reason("quota");
+        assert_int_equal(dmab_free_coherent(fixture->device, PAGE, vaddr, dma), 0);
+}
+
 static void test_the_reserve_can_be_had_when_all_memory_is_taken(void **state) {
         struct fixture *fixture = *state;
         struct dmab_pool_options options = DMAB_POOL_OPTIONS_INIT;
@@ -1087,6 +1135,10 @@ int main(void) {
                 TEST(a_thread_that_waits_is_not_cancelled),
                 TEST(blocks_in_use_are_told_while_threads_go_on),
                 TEST(idle_leases_go_back_when_the_daemon_asks),
+                cmocka_unit_test_setup_teardown(test_what_threads_have_at_hand_goes_back_when_the_host_wants_memory,
+                                                set_up_growing, tear_down),
+                cmocka_unit_test_setup_teardown(test_giving_back_waits_for_its_turn_when_there_were_too_many_calls,
+                                                set_up_slow, tear_down),
                 TEST(the_reserve_can_be_had_when_all_memory_is_taken),
                 TEST(a_busy_pool_is_not_destroyed_and_tells_its_blocks),
                 TEST(a_device_with_a_pool_is_not_closed_unless_by_force),
