@@ -22,7 +22,7 @@ enum keeper_op {
         KEEPER_LIST,      /* in: slot, from which on; the reply has descriptors, and `slot` where to go on, or UINT32_MAX */
         KEEPER_PUT,       /* in: name, and one descriptor; out: slot */
         KEEPER_DROP,      /* in: slot and name */
-        KEEPER_END,       /* close everything; the keeper is gone when the reply is read */
+        KEEPER_END,       /* close everything; the reply comes when that is done, just before the keeper ends */
 };
 
 struct keeper_request {

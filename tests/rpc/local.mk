@@ -19,6 +19,11 @@ tests_rpc_hugetlb_test_SOURCES = tests/rpc/hugetlb-test.c
 tests_rpc_hugetlb_test_CFLAGS = $(libask_la_CFLAGS)
 tests_rpc_hugetlb_test_LDADD = libask.la
 
+rpc_tests += tests/rpc/keeper-test
+tests_rpc_keeper_test_SOURCES = tests/rpc/keeper-test.c
+tests_rpc_keeper_test_CFLAGS = $(libask_la_CFLAGS)
+tests_rpc_keeper_test_LDADD = libask.la
+
 rpc_tests += tests/rpc/isolation-test
 tests_rpc_isolation_test_SOURCES = tests/rpc/isolation-test.c
 tests_rpc_isolation_test_CFLAGS = $(libask_la_CFLAGS)

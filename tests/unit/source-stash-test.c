@@ -192,9 +192,10 @@ static void core_settle(struct core *core) {
                 assert_int_equal(core->has[frame], slot_of_frame[frame] != NO_SLOT);
 }
 
+static unsigned char marks[N_SLOTS];
+
 static struct stash *stash_make(void) {
         static const struct huge huge = { .page_size = PAGE, .pagemap_fd = -1, .zero_fd = -1 };
-        static unsigned char marks[N_SLOTS];
         struct stash *stash;
 
         kernel_reset();
@@ -277,11 +278,37 @@ static void test_a_page_is_told_once_unless_it_is_made_untold(void **state) {
         stash_free(stash);
 }
 
+static void test_a_stash_that_was_left_is_found_again_though_pages_have_moved(void **state) {
+        static const struct huge huge = { .page_size = PAGE, .pagemap_fd = -1, .zero_fd = -1 };
+        struct core core = { .stash = stash_make() };
+        uint64_t addr;
+        size_t i;
+
+        for (i = 0; i < 8; i++)
+                assert_int_equal(stash_fill(core.stash, &addr), 0);
+        assert_int_equal(stash_drop(core.stash, addr), 0);
+        stash_free(core.stash);
+        kernel_move(2, (frame_of_slot[2] + 1) % N_FRAMES);
+        assert_int_equal(stash_new(&huge, N_SLOTS, marks, memfd_create("stock", MFD_CLOEXEC), &core.stash), 0);
+        assert_int_equal(stash_count(core.stash), 7);
+        core_listen(&core);
+        core_settle(&core);
+        for (i = 0; i < N_SLOTS - 7; i++)
+                assert_int_equal(stash_fill(core.stash, NULL), 0);
+        assert_int_equal(stash_fill(core.stash, NULL), -ENOSPC);
+        stash_empty(core.stash);
+        assert_int_equal(stash_count(core.stash), 0);
+        for (i = 0; i < N_SLOTS; i++)
+                assert_int_equal(marks[i], 0);
+        stash_free(core.stash);
+}
+
 int main(void) {
         static const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_pages_that_move_are_neither_lost_nor_counted_twice),
                 cmocka_unit_test(test_a_full_stash_and_an_unknown_page_are_errors),
                 cmocka_unit_test(test_a_page_is_told_once_unless_it_is_made_untold),
+                cmocka_unit_test(test_a_stash_that_was_left_is_found_again_though_pages_have_moved),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
