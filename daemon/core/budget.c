@@ -93,6 +93,7 @@ void budgets_save(struct row_writer *row, const struct owner *owner) {
                 if (!budget->limits_set)
                         continue;
                 row_text(row, budget->name);
+                row_number(row, QUOTA_KINDS);
                 for (kind = 0; kind < QUOTA_KINDS; kind++)
                         row_number(row, budget->limits.of[kind]);
         }
@@ -102,7 +103,8 @@ void budgets_save(struct row_writer *row, const struct owner *owner) {
 int budgets_load(struct load *load, struct owner *owner) {
         struct budget *budget;
         const char *name;
-        int kind, r;
+        uint64_t kinds, kind, limit;
+        int r;
 
         while ((name = row_read_text(&load->row))) {
                 r = budget_get(owner, name, NULL, &budget);
@@ -110,8 +112,12 @@ int budgets_load(struct load *load, struct owner *owner) {
                         return r;
                 budget->n_devices--;
                 budget->limits_set = true;
-                for (kind = 0; kind < QUOTA_KINDS; kind++)
-                        budget->limits.of[kind] = row_read_number(&load->row);
+                kinds = row_read_number(&load->row);
+                for (kind = 0; kind < kinds && !load->row.failed; kind++) {
+                        limit = row_read_number(&load->row);
+                        if (kind < QUOTA_KINDS)
+                                budget->limits.of[kind] = limit;
+                }
         }
         return 0;
 }

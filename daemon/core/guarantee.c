@@ -221,8 +221,9 @@ int guarantee_set(const struct caller *caller, const char *name, const struct gu
                 owner_forget(owner);
                 return r;
         }
-        owner->quota_set = true;
+        owner->quota_set = owner->guarantee_told = true;
         promise(owner, guarantee);
+        book_note(broker, ROW_OWNER, owner->id);
         return 0;
 }
 
@@ -234,9 +235,33 @@ int broker_set_guarantee(struct broker *broker, const char *name, const struct g
         if (r < 0)
                 return r;
         owner->quota_set |= guarantee->bytes || guarantee->low_bytes;
+        owner->guarantee_told = false;
+        book_note(broker, ROW_OWNER, owner->id);
         promise(owner, guarantee);
         owner_forget(owner);
         return 0;
+}
+
+/* ---- the ledger ---- */
+
+void guarantee_save(struct row_writer *row, const struct owner *owner) {
+        row_number(row, owner->guarantee_told);
+        row_number(row, owner->guarantee_told ? owner->guaranteed.bytes : 0);
+        row_number(row, owner->guarantee_told ? owner->guaranteed.low_bytes : 0);
+}
+
+/* It was possible when it was given; if the sources have less now, it is kept as far as they go. */
+void guarantee_load(struct load *load, struct owner *owner) {
+        bool told = row_read_number(&load->row);
+        struct guarantee guarantee = { .bytes = row_read_number(&load->row) };
+
+        guarantee.low_bytes = row_read_number(&load->row);
+        if (!told)
+                return;
+        owner->quota_set = owner->guarantee_told = true;
+        sums_leave(owner);
+        owner->guaranteed = guarantee;
+        sums_enter(owner);
 }
 
 void guarantees_recount(struct broker *broker) {

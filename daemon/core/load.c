@@ -84,6 +84,8 @@ static int load_owner_row(struct load *load) {
         for (kind = 0; kind < QUOTA_KINDS; kind++)
                 if (owner->quota_told & 1u << kind)
                         owner->quota.of[kind] = row_read_number(&load->row);
+        broker->quota_changes++;
+        guarantee_load(load, owner);
         r = budgets_load(load, owner);
         return r < 0 ? r : table_put((void ***)&load->owners, &load->n_owners, load->id, owner);
 }

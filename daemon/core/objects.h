@@ -88,6 +88,7 @@ struct owner {
         struct quota quota, usage;
         uint64_t held_low; /* of usage's held_bytes, below 4 GiB */
         struct guarantee guaranteed;
+        bool guarantee_told; /* by an administrator */
         bool quota_set; /* stays known though it holds nothing */
         unsigned quota_told; /* bit for each kind that an administrator has set: the ledger's, not the configuration's */
         uint64_t n_answers; /* with blocks of pools that can be given again for their keys: as many as leases, at most */
@@ -596,6 +597,8 @@ void device_discharge(struct device *device, enum quota_kind kind, uint64_t amou
 void owner_hold(struct owner *owner, uint64_t addr, uint64_t size);
 void owner_unhold(struct owner *owner, uint64_t addr, uint64_t size);
 struct guarantee guarantee_unmet(const struct owner *owner);
+void guarantee_save(struct row_writer *row, const struct owner *owner);
+void guarantee_load(struct load *load, struct owner *owner);
 /* Whether all of this is what the owner was guaranteed. */
 bool guarantee_covers(const struct owner *owner, uint64_t low, uint64_t high);
 /* Whether there is enough for everybody's guarantee once the owner has taken this, low bytes below 4 GiB and high above.

@@ -142,6 +142,7 @@ static void tell_owner(struct broker *broker, const struct owner *owner) {
         for (kind = 0; kind < QUOTA_KINDS; kind++)
                 if (owner->quota_told & 1u << kind)
                         row_number(row, owner->quota.of[kind]);
+        guarantee_save(row, owner);
         budgets_save(row, owner);
         book_end(broker, ROW_OWNER, owner->id);
 }

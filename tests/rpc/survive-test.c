@@ -307,6 +307,22 @@ static void test_quotas_that_were_set_stay_set(void **state) {
         json_decref(result);
 }
 
+static void test_guarantees_and_limits_of_devices_stay_set(void **state) {
+        struct fixture *fixture = *state;
+        json_t *result;
+
+        json_decref(ask(fixture->client, "quota.set", "{'owner':'user:4711','guaranteed':{'bytes':8388608}}"));
+        json_decref(ask(fixture->client, "quota.set", "{'device':%" PRIu64 ",'limits':{'allocs':3}}", fixture->device));
+        die_and_come_back(fixture);
+        result = ask(fixture->client, "quota.get", "{'owner':'user:4711'}");
+        assert_int_equal(ask_peek_number(json_object_get(result, "guaranteed"), "bytes"), 8388608);
+        json_decref(result);
+        for (int i = 0; i < 3; i++)
+                ask_alloc(fixture->client, fixture->device, 4096);
+        ask_refused(fixture->client, "quota", "coherent.alloc", "{'device':%" PRIu64 ",'size':4096}", fixture->device);
+        ask_clean(fixture->client);
+}
+
 static void test_others_cannot_resume_a_session_after_a_kill(void **state) {
         struct fixture *fixture = *state;
         struct test_client *stranger;
@@ -522,6 +538,7 @@ int main(void) {
                 TEST(the_bytes_are_the_same_and_the_old_mapping_shows_them),
                 cmocka_unit_test(test_a_session_that_nobody_resumes_ends_after_its_grace_time),
                 TEST(quotas_that_were_set_stay_set),
+                TEST(guarantees_and_limits_of_devices_stay_set),
                 TEST(others_cannot_resume_a_session_after_a_kill),
                 TEST(what_is_in_use_stays_when_the_daemon_is_ended),
                 TEST(an_interrupt_ends_everything),
