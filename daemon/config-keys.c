@@ -58,7 +58,7 @@ const struct config_key config_keys[] = {
                .doc = "how long an owner keeps a region in which nothing is allocated, and a pool a slab that it does "
                       "not use"),
         MEMORY("quarantine", TIME, IN_CONFIG(quarantine_ms), .fallback = "1s",
-               .doc = "how long blocks and slots rest that a client had when it vanished, before they are handed out "
+               .doc = "how long memory, blocks and slots rest that a client had when it vanished, before they are handed out "
                       "again: a device may still write to them"),
         MEMORY("low_keep_percent", COUNT, IN_CONFIG(low_keep_percent), .fallback = "50", .max = 100,
                .doc = "percent of the memory below 4 GiB that only devices with narrow masks may use, where there is "

@@ -172,18 +172,22 @@ int session_open(struct broker *broker, const char *name, struct session **ret, 
         return 0;
 }
 
-static void allocs_leave(struct device *device, const struct session *session) {
+/* died: its client vanished, and the device may still write to what it had. */
+static void allocs_leave(struct device *device, const struct session *session, bool died) {
         struct alloc *alloc, *next;
 
         DL_FOREACH_SAFE(device->allocs, alloc, next) {
                 if (!alloc_leaves(alloc, session))
                         continue;
                 mappings_end_alloc(alloc);
-                alloc_free(alloc);
+                if (died)
+                        alloc_rest(alloc);
+                else
+                        alloc_free(alloc);
         }
 }
 
-static void session_drop_devices(struct session *session) {
+static void session_drop_devices(struct session *session, bool died) {
         struct device *device, *next;
 
         DL_FOREACH(session->owner->devices, device)
@@ -196,7 +200,7 @@ static void session_drop_devices(struct session *session) {
                         mappings_leave(device);
                 }
                 if (!device->session || device->session == session)
-                        allocs_leave(device, session);
+                        allocs_leave(device, session, died);
                 if (device->session != session)
                         continue;
                 device->session = NULL;
@@ -225,7 +229,7 @@ static struct session *session_finish(struct session *session, bool died) {
         leases_end(session, died);
         pools_end_session(session, died);
         devices_tell_leaks(session);
-        session_drop_devices(session);
+        session_drop_devices(session, died);
         DL_DELETE(owner->sessions, session);
         owner->usage.of[QUOTA_connections]--;
         broker->counts.sessions--;

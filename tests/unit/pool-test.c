@@ -1467,11 +1467,36 @@ static void test_a_device_without_a_session_of_which_only_something_rests_is_clo
         settle(&f);
         broker_counts(f.broker, &counts);
         assert_int_equal(counts.devices, 0);
-        assert_int_equal(counts.allocs, 1);
+        /* The pool's slab, and what its user had beside. */
+        assert_int_equal(counts.allocs, 2);
         check(&f);
         move_clock(&f, 1000);
         broker_counts(f.broker, &counts);
         assert_int_equal(counts.allocs, 0);
+        stop(&f);
+}
+
+/* Nobody stops its device, which may still write there. */
+static void test_an_allocation_of_a_client_that_vanished_rests_before_anybody_gets_it(void **state) {
+        struct answer first = {}, second = {};
+        struct caller other;
+        struct fixture f;
+
+        start(&f, "16M@0x140000000", NULL);
+        other = login(&f, "user:2000");
+        coherent_alloc(&f.caller, &(struct alloc_request){ .device = f.device, .size = 12 * MIB }, answer, &first);
+        settle(&f);
+        assert_true(first.handle > 0);
+        session_abandon(f.caller.session);
+        f.caller = other;
+        f.device = open_device(&f.caller, &(struct device_options){ .name = "nic", .node = -1 });
+        coherent_alloc(&f.caller, &(struct alloc_request){ .device = f.device, .size = 8 * MIB, .wait_ms = 5000 }, answer, &second);
+        move_clock(&f, 999);
+        assert_false(second.given);
+        check(&f);
+        move_clock(&f, 1);
+        settle(&f);
+        assert_true(second.handle > 0);
         stop(&f);
 }
 
@@ -2120,6 +2145,7 @@ int main(void) {
                 cmocka_unit_test(test_what_a_vanished_client_had_rests_though_its_pool_is_destroyed),
                 cmocka_unit_test(test_a_device_of_which_only_something_rests_can_be_closed),
                 cmocka_unit_test(test_a_device_without_a_session_of_which_only_something_rests_is_closed),
+                cmocka_unit_test(test_an_allocation_of_a_client_that_vanished_rests_before_anybody_gets_it),
                 cmocka_unit_test(test_a_device_without_a_session_stays_open_for_what_is_on_its_way_to_it),
                 cmocka_unit_test(test_idle_slabs_go_back_after_a_while_down_to_the_reserve),
                 cmocka_unit_test(test_trimming_gives_idle_slabs_back_at_once),
