@@ -15,7 +15,8 @@
 static struct test_daemon *start(const char *grace) {
         char config[128];
 
-        snprintf(config, sizeof(config), "[daemon]\naccess = everyone\ngrace = %s\n[memory]\nregion_idle = 0\nquarantine = 0\n", grace);
+        snprintf(config, sizeof(config),
+                 "[daemon]\naccess = everyone\ngrace = %s\n[memory]\nregion_idle = 0\nquarantine = 0\n", grace);
         return ask_daemon(config);
 }
 

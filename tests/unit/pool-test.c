@@ -1490,7 +1490,8 @@ static void test_an_allocation_of_a_client_that_vanished_rests_before_anybody_ge
         session_abandon(f.caller.session);
         f.caller = other;
         f.device = open_device(&f.caller, &(struct device_options){ .name = "nic", .node = -1 });
-        coherent_alloc(&f.caller, &(struct alloc_request){ .device = f.device, .size = 8 * MIB, .wait_ms = 5000 }, answer, &second);
+        coherent_alloc(&f.caller, &(struct alloc_request){ .device = f.device, .size = 8 * MIB, .wait_ms = 5000 }, answer,
+                       &second);
         move_clock(&f, 999);
         assert_false(second.given);
         check(&f);
