@@ -1,5 +1,12 @@
 #include "daemon/rpc/latency.h"
 
+#define DECADE(one) (one), (one) * 5 / 2, (one) * 5
+
+const uint64_t latency_bounds[LATENCY_BOUNDS] = {
+        DECADE(UINT64_C(1000)),      DECADE(UINT64_C(10000)),      DECADE(UINT64_C(100000)),      DECADE(UINT64_C(1000000)),
+        DECADE(UINT64_C(10000000)),  DECADE(UINT64_C(100000000)),  DECADE(UINT64_C(1000000000)),  UINT64_C(10000000000),
+};
+
 /* Values below 2 * STEPS have a bucket each; above, every power of two is divided into STEPS. */
 static unsigned bucket_of(uint64_t value) {
         unsigned power, bucket;
@@ -21,11 +28,17 @@ static uint64_t bucket_top(unsigned bucket) {
 }
 
 void latency_add(struct latency *latency, uint64_t nanoseconds) {
+        unsigned bound = 0;
+
         latency->count++;
         latency->sum += nanoseconds;
         if (nanoseconds > latency->max)
                 latency->max = nanoseconds;
         latency->buckets[bucket_of(nanoseconds)]++;
+        while (bound < LATENCY_BOUNDS && nanoseconds > latency_bounds[bound])
+                bound++;
+        if (bound < LATENCY_BOUNDS)
+                latency->within[bound]++;
 }
 
 uint64_t latency_quantile(const struct latency *latency, unsigned permille) {

@@ -154,6 +154,27 @@ static void test_quantiles_are_known_to_an_eighth(void **state) {
         assert_int_equal(latency.max, 1000000);
 }
 
+static void test_a_latency_counts_for_the_first_bound_that_it_does_not_exceed(void **state) {
+        static const struct {
+                uint64_t nanoseconds;
+                int bound; /* LATENCY_BOUNDS: none */
+        } cases[] = {
+                { 0, 0 }, { 1000, 0 }, { 1001, 1 }, { 2500, 1 }, { 5000, 2 }, { 5001, 3 }, { 1000000000, 18 },
+                { 10000000000, 21 }, { 10000000001, LATENCY_BOUNDS },
+        };
+
+        for (size_t i = 1; i < LATENCY_BOUNDS; i++)
+                assert_true(latency_bounds[i - 1] < latency_bounds[i]);
+        for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+                struct latency latency = { 0 };
+
+                latency_add(&latency, cases[i].nanoseconds);
+                assert_int_equal(latency.count, 1);
+                for (int bound = 0; bound < LATENCY_BOUNDS; bound++)
+                        assert_int_equal(latency.within[bound], bound == cases[i].bound);
+        }
+}
+
 static void test_no_latency_is_beyond_the_histogram(void **state) {
         struct latency latency = { 0 };
 
@@ -233,6 +254,7 @@ int main(void) {
                 cmocka_unit_test(test_identity_gives_machine_addresses_to_any_device),
                 cmocka_unit_test(test_a_name_that_is_too_long_is_refused),
                 cmocka_unit_test(test_quantiles_are_known_to_an_eighth),
+                cmocka_unit_test(test_a_latency_counts_for_the_first_bound_that_it_does_not_exceed),
                 cmocka_unit_test(test_no_latency_is_beyond_the_histogram),
                 cmocka_unit_test(test_the_parser_has_a_reserve_when_memory_is_short),
                 cmocka_unit_test(test_a_digest_is_of_everything_but_the_key),
