@@ -1,6 +1,7 @@
 #include "daemon/config.h"
 
 #include "daemon/log.h"
+#include "daemon/metrics/address.h"
 
 static const char *const access_names[] = { "group", "everyone", NULL };
 static const char *const pressure_names[] = { "off", "psi", NULL };
@@ -13,6 +14,7 @@ static const char *const log_target_names[] = { "auto", "journal", "stderr", NUL
 #define DAEMON(name, type_, ...) { .section = "daemon", .key = name, .type = CONFIG_##type_, __VA_ARGS__ }
 #define MEMORY(name, type_, ...) { .section = "memory", .key = name, .type = CONFIG_##type_, RELOAD, __VA_ARGS__ }
 #define LIMIT(name, type_, ...) { .section = "limits", .key = name, .type = CONFIG_##type_, RELOAD, __VA_ARGS__ }
+#define METRICS(name, type_, ...) { .section = "metrics", .key = name, .type = CONFIG_##type_, __VA_ARGS__ }
 #define DEVICE(name, type_, ...) { .section = "device", .key = name, .type = CONFIG_##type_, RELOAD, __VA_ARGS__ }
 #define DEVICE_LIMIT(kind, type_, doc_)                                                                       \
         { .section = "device", .key = #kind, .type = CONFIG_##type_, RELOAD, .unlimited = true,              \
@@ -97,6 +99,12 @@ const struct config_key config_keys[] = {
               .doc = "bytes of answers not read yet at which no more requests are taken from a connection"),
         LIMIT("stall", TIME, IN_CONFIG(stall_ms), .fallback = "30s", .min = 100, .max = 86400000,
               .doc = "how long a connection may leave its answers unread before it is cut off"),
+
+        METRICS("listen", TEXT, IN_CONFIG(metrics_listen), .fallback = "off", .check = metrics_address_check,
+                .doc = "where to serve metrics for Prometheus over HTTP, an address with a port or unix: and a path; off: "
+                       "nowhere"),
+        METRICS("owners", COUNT, IN_CONFIG(metrics_owners), RELOAD, .fallback = "100", .max = 100000,
+                .doc = "of how many owners usage and limits are told, those first that hold most"),
 
         QUOTA(bytes, SIZE, "unlimited", "bytes of coherent allocations"),
         QUOTA(held_bytes, SIZE, "unlimited", "bytes of regions, the unused parts of them included"),

@@ -126,8 +126,12 @@ int config_value_parse(const struct config_key *key, const char *text, void *ret
         uint64_t value;
 
         if (key->type == CONFIG_TEXT) {
+                int r = key->check && *text ? key->check(text, failure) : 0;
+
                 if (!*text)
                         return failure_set(failure, REASON_bad_param, "%s needs a value", key->key);
+                if (r < 0)
+                        return r;
                 copy = strdup(text);
                 if (!copy)
                         return failure_set(failure, REASON_no_memory, "there is no memory for the configuration");

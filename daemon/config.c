@@ -261,7 +261,7 @@ static void begin_section(struct parser *parser, const char *text, size_t length
                 parser->kind = begin_source(parser, argument + 1);
         else
                 complain(parser, parser->line, "there is no section %s; there are [daemon], [memory], [limits], "
-                         "[source NAME], [quota OWNER] and [device NAME]", bracketed);
+                         "[metrics], [source NAME], [quota OWNER] and [device NAME]", bracketed);
 }
 
 /* ---- keys ---- */

@@ -26,7 +26,7 @@ enum config_type {
 };
 
 struct config_key {
-        const char *section; /* daemon, memory, limits; quota and device, whose sections have a name as well */
+        const char *section; /* daemon, memory, limits, metrics; quota and device, whose sections have a name as well */
         const char *key;
         enum config_type type;
         bool reloadable;      /* SIGHUP changes it */
@@ -35,6 +35,8 @@ struct config_key {
         const char *fallback; /* as one would write it; NULL: nothing said */
         uint64_t min, max;    /* of numbers; max 0: none */
         const char *const *choices; /* ends with NULL */
+        /* Whether a text is acceptable; NULL: any. -errno with a sentence. */
+        int (*check)(const char *text, struct failure *failure);
         const char *doc;
 };
 
@@ -79,6 +81,9 @@ struct config {
 
         uint64_t connections, message_bytes, nesting, calls_in_flight, batch_elements, batch_reply_bytes;
         uint64_t queue_bytes, queue_pause_bytes, stall_ms;
+
+        char *metrics_listen;
+        uint64_t metrics_owners;
 
         struct config_quota everybody;
         struct config_quota *quotas;

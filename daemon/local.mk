@@ -33,6 +33,15 @@ libcore_la_SOURCES = \
 	daemon/core/translator.h \
 	daemon/core/wait.c
 
+# What is measured, over HTTP.
+noinst_LTLIBRARIES += libmetrics.la
+libmetrics_la_SOURCES = \
+	daemon/metrics/address.c daemon/metrics/address.h \
+	daemon/metrics/http.c daemon/metrics/http.h \
+	daemon/metrics/page.c daemon/metrics/page.h
+libmetrics_la_CFLAGS = $(AM_CFLAGS) $(UV_CFLAGS) $(MICROHTTPD_CFLAGS)
+libmetrics_la_LIBADD = $(MICROHTTPD_LIBS)
+
 # The daemon but for its main().
 noinst_LTLIBRARIES += libdaemon.la
 libdaemon_la_SOURCES = \
@@ -48,7 +57,7 @@ libdaemon_la_SOURCES = \
 	daemon/pressure.c daemon/pressure.h \
 	daemon/state.c daemon/state.h
 libdaemon_la_CFLAGS = $(AM_CFLAGS) $(INIH_CFLAGS) $(SYSTEMD_CFLAGS) $(UV_CFLAGS)
-libdaemon_la_LIBADD = librpc.la libiommu.la libsource.la libcore.la $(INIH_LIBS) $(SYSTEMD_LIBS)
+libdaemon_la_LIBADD = libmetrics.la librpc.la libiommu.la libsource.la libcore.la $(INIH_LIBS) $(SYSTEMD_LIBS)
 
 sbin_PROGRAMS += dmabrokerd
 dmabrokerd_SOURCES = daemon/main.c

@@ -15,6 +15,7 @@
 #include "daemon/ledger.h"
 #include "daemon/log.h"
 #include "daemon/memory.h"
+#include "daemon/metrics/http.h"
 #include "daemon/notify.h"
 #include "daemon/options.h"
 #include "daemon/rpc/listener.h"
@@ -32,6 +33,7 @@ struct daemon {
         uv_timer_t watchdog;
         struct memory *memory;
         struct server *server;
+        struct metrics *metrics; /* or NULL */
         struct keep *keep;
         struct ledger *ledger;
         uv_poll_t keeper;
@@ -176,6 +178,8 @@ static void on_hangup(uv_signal_t *handle, int number) {
                 fill_settings(daemon, &settings);
                 memory_reconfigure(daemon->memory, old, config);
                 server_set_settings(daemon->server, &settings);
+                if (daemon->metrics)
+                        metrics_set_owners_max(daemon->metrics, config->metrics_owners);
                 config_free(old);
         }
         notify("READY=1");
@@ -185,6 +189,7 @@ static void on_stopped(void *userdata) {
         struct daemon *daemon = userdata;
 
         memory_close_handles(daemon->memory);
+        metrics_close(daemon->metrics);
         uv_close((uv_handle_t *)&daemon->term, NULL);
         uv_close((uv_handle_t *)&daemon->interrupt, NULL);
         uv_close((uv_handle_t *)&daemon->hangup, NULL);
@@ -247,7 +252,7 @@ static int open_socket(struct daemon *daemon, struct failure *failure) {
                 return 0;
         }
         if (r == 0)
-                r = listener_bind(path, &daemon->listen_fd, &daemon->socket_inode, failure);
+                r = listener_bind(path, 0666, "--socket", &daemon->listen_fd, &daemon->socket_inode, failure);
         if (r == 0) {
                 /* A copy: the configuration that the path may come from goes when another is read. */
                 daemon->socket = strdup(path);
@@ -273,6 +278,18 @@ static void start_handles(struct daemon *daemon) {
         uv_signal_start(&daemon->hangup, on_hangup, SIGHUP);
         if (watchdog_ms)
                 uv_timer_start(&daemon->watchdog, on_watchdog, watchdog_ms, watchdog_ms);
+}
+
+/* Memory is served also when nobody can be told how much: Prometheus notices by itself. */
+static void start_metrics(struct daemon *daemon) {
+        const struct config *config = daemon->config;
+        struct failure failure = { 0 };
+
+        if (strcmp(config->metrics_listen, "off") == 0)
+                return;
+        if (metrics_new(&daemon->loop, daemon->server, config->metrics_listen, config->metrics_owners, &daemon->metrics,
+                        &failure) < 0)
+                log_error("no metrics are served: %s", failure.sentence);
 }
 
 /* ---- what outlives the daemon ---- */
@@ -362,6 +379,7 @@ static int set_up(struct daemon *daemon, struct failure *failure) {
                 return failure_set_errno(failure, REASON_no_memory, -r, "the daemon cannot start: %s", strerror(-r));
         start_handles(daemon);
         watch_keeper(daemon);
+        start_metrics(daemon);
         daemon->handles = true;
         return 0;
 }

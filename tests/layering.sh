@@ -43,6 +43,7 @@ refuse 'daemon/source/ knows the core only' \
         "$include(daemon/(rpc|iommu|guest)/|client/|uv|jansson)" "$none" "$(files daemon/source)"
 refuse 'only proto/, daemon/rpc/ and client/ touch jansson' \
         "${include}jansson" '^(proto|daemon/rpc|client|tests)/' "$everything"
+refuse 'only daemon/metrics/ serves HTTP' "${include}microhttpd" '^daemon/metrics/' "$everything"
 refuse 'hypervisor headers only under daemon/source/, daemon/iommu/ and daemon/guest/' \
         "$include$hypervisor" '^(daemon/(source|iommu|guest)|tests/vm)/' "$everything"
 refuse 'the installed header includes only the C library' \

@@ -16,7 +16,7 @@
 
 /* ---- a place for the socket ---- */
 
-static int make_directory(const char *path, struct failure *failure) {
+static int make_directory(const char *path, const char *option, struct failure *failure) {
         char directory[sizeof(((struct sockaddr_un *)0)->sun_path)], *slash;
 
         strcpy(directory, path); /* fits: the caller has checked */
@@ -29,15 +29,15 @@ static int make_directory(const char *path, struct failure *failure) {
                         *at = '\0';
                 if (mkdir(directory, 0755) < 0 && errno != EEXIST)
                         return failure_set_errno(failure, REASON_bad_param, errno,
-                                                 "the directory %s cannot be made: %s; make it, or use another --socket",
-                                                 directory, strerror(errno));
+                                                 "the directory %s cannot be made: %s; make it, or use another %s",
+                                                 directory, strerror(errno), option);
                 if (!at)
                         return 0;
                 *at = '/';
         }
 }
 
-static int check_stale(const struct sockaddr_un *address, struct failure *failure) {
+static int check_stale(const struct sockaddr_un *address, const char *option, struct failure *failure) {
         struct stat status;
         int fd, r;
 
@@ -45,8 +45,8 @@ static int check_stale(const struct sockaddr_un *address, struct failure *failur
                 return 0;
         if (!S_ISSOCK(status.st_mode))
                 return failure_set_errno(failure, REASON_bad_param, ENOTSOCK,
-                                         "%s is there and is no socket; remove it, or use another --socket",
-                                         address->sun_path);
+                                         "%s is there and is no socket; remove it, or use another %s",
+                                         address->sun_path, option);
         fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (fd < 0)
                 return failure_set_errno(failure, REASON_bad_param, errno, "no socket can be made: %s", strerror(errno));
@@ -55,15 +55,16 @@ static int check_stale(const struct sockaddr_un *address, struct failure *failur
         /* EAGAIN: somebody listens, and is busy. */
         if (r == 0 || r == EAGAIN)
                 return failure_set_errno(failure, REASON_busy, EADDRINUSE,
-                                         "another daemon answers at %s; stop it, or use another --socket",
-                                         address->sun_path);
+                                         "another daemon answers at %s; stop it, or use another %s",
+                                         address->sun_path, option);
         if (r == ECONNREFUSED && unlink(address->sun_path) == 0)
                 return 0;
         return failure_set_errno(failure, REASON_bad_param, r, "the socket %s is in the way: %s; remove it",
                                  address->sun_path, strerror(r));
 }
 
-int listener_bind(const char *path, int *ret_fd, ino_t *ret_inode, struct failure *failure) {
+int listener_bind(const char *path, mode_t mode, const char *option, int *ret_fd, ino_t *ret_inode,
+                  struct failure *failure) {
         struct sockaddr_un address = { .sun_family = AF_UNIX };
         struct stat status;
         int fd, r;
@@ -73,19 +74,19 @@ int listener_bind(const char *path, int *ret_fd, ino_t *ret_inode, struct failur
                                          "the socket's path has %zu characters, but at most %zu fit: %s", strlen(path),
                                          sizeof(address.sun_path) - 1, path);
         strcpy(address.sun_path, path);
-        r = make_directory(path, failure);
+        r = make_directory(path, option, failure);
         if (r == 0)
-                r = check_stale(&address, failure);
+                r = check_stale(&address, option, failure);
         if (r < 0)
                 return r;
         fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || chmod(path, 0666) < 0 ||
+        if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || chmod(path, mode) < 0 ||
             stat(path, &status) < 0 || listen(fd, SOMAXCONN) < 0) {
                 r = errno;
                 if (fd >= 0)
                         close(fd);
-                return failure_set_errno(failure, REASON_bad_param, r, "cannot listen at %s: %s; use another --socket",
-                                         path, strerror(r));
+                return failure_set_errno(failure, REASON_bad_param, r, "cannot listen at %s: %s; use another %s",
+                                         path, strerror(r), option);
         }
         *ret_fd = fd;
         *ret_inode = status.st_ino;

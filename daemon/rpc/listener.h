@@ -7,9 +7,10 @@
 #include "daemon/core/failure.h"
 #include "daemon/rpc/server.h"
 
-/* A bound and listening socket at path that every user can reach; what a connection may do is decided by who it is. A
- * stale socket is replaced; anything else that lies there is left alone, and the sentence says what to do. */
-int listener_bind(const char *path, int *ret_fd, ino_t *ret_inode, struct failure *failure);
+/* A bound and listening socket at path. A stale socket is replaced; anything else that lies there is left alone, and the
+ * sentence says what to do: among other things, use another `option`. */
+int listener_bind(const char *path, mode_t mode, const char *option, int *ret_fd, ino_t *ret_inode,
+                  struct failure *failure);
 /* Remove the socket if it is still the one that was bound. */
 void listener_unlink(const char *path, ino_t inode);
 

@@ -162,10 +162,12 @@ static void test_every_error_has_its_line(void **state) {
                                     "sauce = 1\n"                /* 17 */
                                     "[source gold]\n"            /* 18 */
                                     "[daemon]\n"                 /* 19 */
-                                    "[open\n");                  /* 20 */
+                                    "[metrics]\n"
+                                    "listen = localhost\n"       /* 21 */
+                                    "[open\n");                  /* 22 */
         expect(WORDS("--check-config", "--config", fixture->config), NULL, 1,
                WORDS("conf:1: ", "conf:3: ", "conf:4: ", "conf:6: ", "conf:7: ", "conf:8: ", "conf:10: ", "conf:11: ",
-                     "conf:12: ", "conf:14: ", "conf:16: ", "conf:17: ", "conf:18: ", "conf:19: ", "conf:20: "));
+                     "conf:12: ", "conf:14: ", "conf:16: ", "conf:17: ", "conf:18: ", "conf:19: ", "conf:21: ", "conf:22: "));
 }
 
 static void test_the_simulation_beside_a_real_source_is_an_error(void **state) {

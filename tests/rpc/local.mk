@@ -118,4 +118,9 @@ rpc_tests += tests/rpc/vanish-test
 tests_rpc_vanish_test_SOURCES = tests/rpc/vanish-test.c
 tests_rpc_vanish_test_CFLAGS = $(libask_la_CFLAGS)
 tests_rpc_vanish_test_LDADD = libask.la
+
+rpc_tests += tests/rpc/metrics-test
+tests_rpc_metrics_test_SOURCES = tests/rpc/metrics-test.c
+tests_rpc_metrics_test_CFLAGS = $(libask_la_CFLAGS)
+tests_rpc_metrics_test_LDADD = libask.la
 endif

@@ -1,4 +1,5 @@
-/* The daemon's small parts that need no daemon: values of the configuration, PCI addresses, histograms, digests. */
+/* The daemon's small parts that need no daemon: values of the configuration, PCI addresses, addresses of metrics,
+ * histograms, digests. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -6,12 +7,14 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include <cmocka.h>
 
 #include "daemon/config.h"
 #include "daemon/iommu/none.h"
 #include "daemon/iommu/pci.h"
+#include "daemon/metrics/address.h"
 #include "daemon/rpc/json-memory.h"
 #include "daemon/rpc/latency.h"
 #include "daemon/rpc/method.h"
@@ -71,6 +74,42 @@ static void test_masks_are_ones_and_powers_are_powers(void **state) {
         assert_int_equal(parse(CONFIG_POWER, "64K", &value), 0);
         assert_int_equal(parse(CONFIG_POWER, "0", &value), -EINVAL);
         assert_int_equal(parse(CONFIG_POWER, "96K", &value), -EINVAL);
+}
+
+static void test_metrics_are_served_at_numbers_or_paths(void **state) {
+        static const struct {
+                const char *text;
+                int family; /* 0: wrong; -1: off */
+        } cases[] = {
+                { "127.0.0.1:9464", AF_INET }, { "0.0.0.0:0", AF_INET },  { "[::1]:9464", AF_INET6 },
+                { "[::]:65535", AF_INET6 },    { "unix:/run/m", AF_UNIX }, { "off", -1 },
+                { "127.0.0.1", 0 },            { "127.0.0.1:", 0 },       { "127.0.0.1:65536", 0 },
+                { "127.0.0.1:-1", 0 },         { "127.0.0.1:1x", 0 },     { "127.0.0:1", 0 },
+                { ":9464", 0 },                { "9464", 0 },             { "localhost:9464", 0 },
+                { "::1:9464", 0 },             { "[::1]", 0 },            { "[::1:9464", 0 },
+                { "[127.0.0.1]:9464", 0 },     { "unix:", 0 },            { "unix:run/m", 0 },
+                { "OFF", 0 },                  { "[]:1", 0 },
+        };
+        char path[200] = "unix:/";
+
+        for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+                struct failure failure = { 0 };
+                struct metrics_address address;
+                int r = metrics_address_parse(cases[i].text, &address, &failure);
+
+                if (!cases[i].family) {
+                        assert_int_equal(r, -EINVAL);
+                        assert_non_null(strstr(failure.sentence, "127.0.0.1:9464"));
+                        continue;
+                }
+                assert_int_equal(r, 0);
+                assert_int_equal(address.off, cases[i].family == -1);
+                assert_int_equal(!!address.path, cases[i].family == AF_UNIX);
+                if (address.network_length)
+                        assert_int_equal(address.network.ss_family, cases[i].family);
+        }
+        memset(path + 6, 'x', sizeof(path) - 7);
+        assert_int_equal(metrics_address_parse(path, &(struct metrics_address){ 0 }, NULL), -EINVAL);
 }
 
 static void test_every_key_has_a_default_that_is_valid(void **state) {
@@ -248,6 +287,7 @@ int main(void) {
                 cmocka_unit_test(test_sizes_have_units),
                 cmocka_unit_test(test_times_are_seconds_unless_they_say_otherwise),
                 cmocka_unit_test(test_masks_are_ones_and_powers_are_powers),
+                cmocka_unit_test(test_metrics_are_served_at_numbers_or_paths),
                 cmocka_unit_test(test_every_key_has_a_default_that_is_valid),
                 cmocka_unit_test(test_pci_addresses_are_completed),
                 cmocka_unit_test(test_other_names_are_no_pci_addresses),
