@@ -70,6 +70,7 @@ dmabrokerctl_SOURCES = \
 	client/ctl/verb-stats.c \
 	client/ctl/verb-status.c \
 	client/ctl/verb-top.c \
+	client/ctl/verb-watch.c \
 	client/ctl/verbs.c client/ctl/verbs.h
 dmabrokerctl_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS) $(SMARTCOLS_CFLAGS) $(NCURSES_CFLAGS) -pthread
 dmabrokerctl_LDADD = libdmabroker.la libproto.la $(JANSSON_LIBS) $(SMARTCOLS_LIBS) $(NCURSES_LIBS)

@@ -102,6 +102,14 @@ status 2 top --sort BYTES
 status 2 top --view nothing
 said nothing
 status 2 top --view pools --sort nothing
+status 2 watch nothing
+said nothing
+status 2 watch --count 0
+status 2 watch leak --count soon
+status 2 watch --no-such-option
+status 0 watch --help
+status 3 --socket "$directory/none" watch
+said "$directory/none"
 status 2 help --operands
 status 0 help --operands pools
 status 0 top --json --once

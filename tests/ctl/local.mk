@@ -8,7 +8,8 @@ ctl_tests = \
 	tests/ctl/others-test.sh \
 	tests/ctl/pools-test.sh \
 	tests/ctl/terminal-test.sh \
-	tests/ctl/top-test.sh
+	tests/ctl/top-test.sh \
+	tests/ctl/watch-test.sh
 dist_check_SCRIPTS += $(ctl_tests)
 TESTS += $(ctl_tests)
 
