@@ -102,7 +102,8 @@ const struct rpc_limits *rpc_service_limits(const struct rpc_service *service) {
         return &service->limits;
 }
 
-void rpc_service_observe(struct rpc_service *service, rpc_observe_fn observe, void *userdata) {
+void rpc_service_observe(struct rpc_service *service, rpc_begin_fn begin, rpc_observe_fn observe, void *userdata) {
+        service->begin = begin;
         service->observe = observe;
         service->observe_userdata = userdata;
 }
@@ -315,6 +316,8 @@ struct rpc_call *call_new(struct rpc_peer *peer, const struct schema_method *met
         if (service->observe)
                 call->started = now_nanoseconds();
         call_link(call);
+        if (service->begin)
+                service->begin(service->observe_userdata, call);
         return call;
 }
 

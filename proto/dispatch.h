@@ -80,6 +80,8 @@ struct rpc_error {
  * answered or cancelled. The handler answers the call, or keeps it and says so with rpc_call_defer(). */
 typedef void (*rpc_handler_fn)(struct rpc_call *call, const void *params);
 
+/* When a call has been read, before its parameters are; NULL: nobody wants to know. */
+typedef void (*rpc_begin_fn)(void *userdata, const struct rpc_call *call);
 /* After each answer: how long it took, and with what code (0: a result). Not for cancelled calls. */
 typedef void (*rpc_observe_fn)(void *userdata, const struct schema_method *method, uint64_t nanoseconds, int code);
 
@@ -91,7 +93,7 @@ int rpc_service_new(const struct schema_table *table, const rpc_handler_fn *hand
 struct rpc_service *rpc_service_free(struct rpc_service *service);
 void rpc_service_set_limits(struct rpc_service *service, const struct rpc_limits *limits);
 const struct rpc_limits *rpc_service_limits(const struct rpc_service *service);
-void rpc_service_observe(struct rpc_service *service, rpc_observe_fn observe, void *userdata);
+void rpc_service_observe(struct rpc_service *service, rpc_begin_fn begin, rpc_observe_fn observe, void *userdata);
 
 /* Called once for every request, be it a call, a notification, an element of a batch, or one that is refused for what it
  * is; and for every text that is none. method: NULL if there is none of that name. false: it is not executed, and answered

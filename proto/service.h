@@ -20,6 +20,7 @@ struct rpc_service {
         const struct schema_table *table;
         rpc_handler_fn *handlers;
         struct rpc_limits limits;
+        rpc_begin_fn begin;
         rpc_observe_fn observe;
         void *observe_userdata;
         rpc_admit_fn admit; /* or NULL */

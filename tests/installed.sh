@@ -18,6 +18,7 @@ sort >"$work/wanted" <<'LIST'
 bash: dmabrokerctl.bash
 bin: dmabrokerctl
 conf: dmabroker/dmabroker.conf
+doc: alloc-latency.bt
 include: dmabroker.h
 lib: libdmabroker.la
 lib: libdmabroker.so

@@ -14,6 +14,7 @@ tree_tests = \
 	tests/driver.sh \
 	tests/installed.sh \
 	tests/layering.sh \
+	tests/probes.sh \
 	tests/promtool.sh \
 	tests/readme.sh \
 	tests/text.sh \

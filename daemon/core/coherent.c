@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "daemon/core/objects.h"
+#include "daemon/probes.h"
 
 /* What is larger than this cannot be told to a client as a JSON number. */
 #define SIZE_LIMIT (UINT64_C(1) << HANDLE_BITS)
@@ -62,6 +63,7 @@ int alloc_new(struct request *request, struct alloc **ret) {
         alloc_enter(alloc);
         broker->counters[COUNTER_allocs]++;
         book_note(broker, ROW_ALLOC, alloc->handle);
+        PROBE_ALLOC(request->owner->name, device->name, alloc->handle, alloc->size, alloc->dma_addr);
         *ret = alloc;
         return 0;
 }
@@ -82,6 +84,7 @@ void alloc_free(struct alloc *alloc) {
         struct owner *owner = device->owner;
         struct broker *broker = owner->broker;
 
+        PROBE_FREE(owner->name, device->name, alloc->handle, alloc->size, alloc->dma_addr);
         device->translator->unmap(device->translation, alloc->dma_addr, alloc->size);
         DL_DELETE(device->allocs, alloc);
         device->n_allocs--;

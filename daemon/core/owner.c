@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "daemon/core/objects.h"
+#include "daemon/probes.h"
 
 const char *quota_name(enum quota_kind kind) {
         static const char *const names[] = {
@@ -168,6 +169,7 @@ int session_open(struct broker *broker, const char *name, struct session **ret, 
         session->owner = owner;
         session->id = ++broker->last_session_id;
         session_enter(session);
+        PROBE_SESSION_OPEN(owner->name, session->id);
         *ret = session;
         return 0;
 }
@@ -223,6 +225,7 @@ static struct session *session_finish(struct session *session, bool died) {
                 return NULL;
         owner = session->owner;
         broker = owner->broker;
+        PROBE_SESSION_END(owner->name, session->id, died);
         waiters_end_session(session);
         requests_end_session(session);
         mappings_end_session(session, died);

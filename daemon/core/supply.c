@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "daemon/core/objects.h"
+#include "daemon/probes.h"
 
 /* Growing doubles what is held, up to this many bytes at a time: adjacency comes with numbers, faulting costs time. */
 #define GROW_STEP_MAX (UINT64_C(1) << 30)
@@ -468,6 +469,7 @@ static void carve_done(struct source_job *source_job) {
 
         if (supply_chooses(supply))
                 choice_take(supply, job);
+        PROBE_CARVE(supply->info.name, region->addr, region->size, source_job->status);
         if (source_job->status < 0) {
                 carve_fail(supply, job);
         } else {
@@ -645,6 +647,7 @@ static void restore_done(struct source_job *source_job) {
         struct broker *broker = supply->broker;
         uint64_t before = supply->held, lost = supply->lost;
 
+        PROBE_RESTORE(supply->info.name, job->region->addr, job->region->size, source_job->status);
         supply_drop(supply, job->region->addr, job->region->size);
         arrivals_put(supply, source_job);
         /* What did not come back, and what could not be put back, count once. A source that chooses puts nothing back. */

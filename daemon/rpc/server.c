@@ -6,6 +6,7 @@
 #include <utlist.h>
 
 #include "daemon/log.h"
+#include "daemon/probes.h"
 #include "daemon/rpc/connection.h"
 #include "daemon/rpc/events.h"
 #include "daemon/rpc/json-memory.h"
@@ -22,7 +23,18 @@ static void on_answer(void *userdata, const struct schema_method *method, uint64
         server->counters.calls++;
         server->counters.errors += code != 0;
         latency_add(&server->latencies[method->id], nanoseconds);
+        PROBE_REQUEST_DONE(method->name, nanoseconds, code);
 }
+
+#ifdef HAVE_PROBES
+static void on_call(void *userdata, const struct rpc_call *call) {
+        const struct connection *connection = method_connection(call);
+
+        PROBE_REQUEST_START(rpc_call_method(call)->name, connection->identity.owner, connection->identity.pid);
+}
+#else
+#define on_call NULL
+#endif
 
 /* Just before the loop waits for events: what was answered since then by anything but a read. */
 static void on_prepare(uv_prepare_t *handle) {
@@ -96,7 +108,7 @@ int server_new(uv_loop_t *loop, struct broker *broker, const struct server_setti
                 free(server);
                 return r;
         }
-        rpc_service_observe(server->service, on_answer, server);
+        rpc_service_observe(server->service, on_call, on_answer, server);
         rpc_service_set_admit(server->service, principal_admits);
         uv_prepare_init(loop, &server->flusher);
         uv_timer_init(loop, &server->stall_timer);

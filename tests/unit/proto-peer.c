@@ -213,7 +213,7 @@ void listener_init(struct listener *listener, bool with_toys, const struct rpc_l
         handlers[METHOD_rpc_discover] = rpc_discover;
         assert_int_equal(rpc_service_new(with_toys ? &toy_table : &protocol_table, with_toys ? toy_handlers : handlers,
                                          limits ? limits : &RPC_LIMITS_DEFAULT, &listener->service), 0);
-        rpc_service_observe(listener->service, count, listener);
+        rpc_service_observe(listener->service, NULL, count, listener);
         rpc_service_set_admit(listener->service, admit);
         rpc_peer_init(&listener->peer, listener->service, SCHEMA_ROLE_LOCAL, true, hear, listener);
 }
