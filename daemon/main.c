@@ -49,11 +49,20 @@ struct daemon {
 
 /* ---- configuration ---- */
 
+/* The fields are those that systemd uses for its own files. */
 static void complain(void *userdata, const char *path, unsigned line, const char *sentence) {
+        char number[16];
+        const struct log_field fields[] = {
+                { "CONFIG_FILE", path },
+                { line ? "CONFIG_LINE" : NULL, number },
+                { NULL, NULL },
+        };
+
+        snprintf(number, sizeof(number), "%u", line);
         if (line)
-                log_error("%s:%u: %s", path, line, sentence);
+                log_fields(LOG_LEVEL_ERROR, fields, "%s:%u: %s", path, line, sentence);
         else
-                log_error("%s: %s", path, sentence);
+                log_fields(LOG_LEVEL_ERROR, fields, "%s: %s", path, sentence);
 }
 
 static void complain_plainly(void *userdata, const char *path, unsigned line, const char *sentence) {
@@ -150,7 +159,7 @@ static void on_settled(void *userdata) {
                 raise(SIGTERM);
                 return;
         }
-        log_info("ready");
+        log_fields(LOG_LEVEL_INFO, LOG_ID(LOG_ID_READY), "ready");
         notify("READY=1");
 }
 
@@ -166,13 +175,13 @@ static void on_hangup(uv_signal_t *handle, int number) {
 
         notify_reloading();
         if (config_load(daemon->options.config, complain, NULL, &config) < 0)
-                log_error("the configuration stays as it was");
+                log_fields(LOG_LEVEL_ERROR, LOG_ID(LOG_ID_NOT_RELOADED), "the configuration stays as it was");
         else {
                 if (config_needs_restart(old, config, what, sizeof(what)))
-                        log_warning("the new configuration is in force, except for %s and the like: restart the daemon for "
-                                    "that", what);
+                        log_fields(LOG_LEVEL_WARNING, LOG_ID(LOG_ID_RELOADED), "the new configuration is in force, except "
+                                   "for %s and the like: restart the daemon for that", what);
                 else
-                        log_info("the new configuration is in force");
+                        log_fields(LOG_LEVEL_INFO, LOG_ID(LOG_ID_RELOADED), "the new configuration is in force");
                 daemon->config = config;
                 apply_log(config);
                 fill_settings(daemon, &settings);
@@ -214,7 +223,8 @@ static void on_term(uv_signal_t *handle, int number) {
         daemon->stopping = true;
         /* An interrupt comes from somebody at a terminal, who wants it to be over. */
         daemon->leaves = daemon->keep && number != SIGINT && is_in_use(daemon);
-        log_info("ending: signal %d%s", number, daemon->leaves ? "; what is in use stays for the next daemon" : "");
+        log_fields(LOG_LEVEL_INFO, LOG_ID(LOG_ID_ENDING), "ending: signal %d%s", number,
+                   daemon->leaves ? "; what is in use stays for the next daemon" : "");
         notify("STOPPING=1");
         if (daemon->socket)
                 listener_unlink(daemon->socket, daemon->socket_inode);

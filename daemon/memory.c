@@ -111,6 +111,11 @@ static struct server_source_note *add_note(struct memory *memory, const struct s
 
 static int open_source(struct memory *memory, const struct config_source *config, const char *why,
                        struct failure *failure) {
+        const struct log_field fields[] = {
+                { "MESSAGE_ID", LOG_ID_SERVES },
+                { "DMABROKER_SOURCE", config->ops->name },
+                { NULL, NULL },
+        };
         struct feed *feed = &memory->feeds[memory->n_feeds];
         struct server_source_note *note;
         struct source_info info;
@@ -123,7 +128,7 @@ static int open_source(struct memory *memory, const struct config_source *config
         note = add_note(memory, config->ops, true);
         snprintf(note->why, sizeof(note->why), "The source %s serves%s: %s", config->ops->name, why,
                  info.about ? info.about : config->ops->doc);
-        log_info("%s", note->why);
+        log_fields(LOG_LEVEL_INFO, fields, "%s", note->why);
         feed->poll.data = feed;
         r = uv_poll_init(memory->loop, &feed->poll, config->ops->event_fd(feed->source));
         if (r < 0) {

@@ -49,6 +49,13 @@ sed -n '/^\.EX/,/^\.EE/p' "$docs/dmabroker.conf.5" | sed '/^\.E/d' >"$work/examp
 sed 's/\\-/-/g' "$docs/dmabrokerd.8" | grep -o -- '--[a-z][a-z-]*' | sort -u >"$work/page"
 diff -u "$work/page" "$work/help" || wrong "dmabrokerd.8 (-) has other options than --help (+)"
 
+# Messages that programs may wait for, in the order of daemon/log.h.
+sed -n 's/^#define LOG_ID_[A-Z_]* "\([0-9a-f]*\)"$/\1/p' "$TOP_SRCDIR/daemon/log.h" >"$work/ids"
+sed -n 's/^\.B \([0-9a-f]\{32\}\)$/\1/p' "$docs/dmabrokerd.8" >"$work/page"
+[ -s "$work/ids" ] || wrong "daemon/log.h has no LOG_ID_"
+diff -u "$work/page" "$work/ids" || wrong "dmabrokerd.8 (-) lists other messages than daemon/log.h (+)"
+[ "$(sort "$work/ids" | uniq -d | wc -l)" -eq 0 ] || wrong "two messages have one number"
+
 if command -v mandoc >/dev/null; then
         for page in "$docs"/*.[1-8]; do
                 mandoc -T lint -W warning "$page" >"$work/lint" || { cat "$work/lint"; wrong "$page does not format"; }

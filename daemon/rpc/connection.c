@@ -353,10 +353,19 @@ static void on_event(uv_poll_t *handle, int status, int events) {
 /* ---- beginning and end ---- */
 
 void connection_cut_off(struct connection *connection, const char *why) {
+        char pid[24];
+        const struct log_field fields[] = {
+                { "MESSAGE_ID", LOG_ID_CUT_OFF },
+                { "DMABROKER_OWNER", connection->identity.owner },
+                { "OBJECT_PID", pid },
+                { NULL, NULL },
+        };
+
         if (connection->closing)
                 return;
         connection->server->counters.cut_off++;
-        log_warning("%s (pid %ld) was cut off: %s", connection->identity.owner, (long)connection->identity.pid, why);
+        snprintf(pid, sizeof(pid), "%ld", (long)connection->identity.pid);
+        log_fields(LOG_LEVEL_WARNING, fields, "%s (pid %s) was cut off: %s", connection->identity.owner, pid, why);
         connection_close(connection);
 }
 

@@ -63,18 +63,21 @@ bool method_tells_machine(const struct rpc_call *call) {
 void method_log_admin(const struct rpc_call *call, const char *owner, const char *what, uint64_t handle) {
         const struct connection *connection = method_connection(call);
         const char *method = rpc_call_method(call)->name;
-        struct log_field fields[] = {
+        char pid[24], number[32] = "";
+        const struct log_field fields[] = {
+                { "MESSAGE_ID", LOG_ID_ADMIN },
                 { "DMABROKER_METHOD", method },
                 { "DMABROKER_ADMIN", connection->identity.owner },
                 { "DMABROKER_OWNER", owner },
+                { "OBJECT_PID", pid },
                 { NULL, NULL },
         };
-        char number[32] = "";
 
+        snprintf(pid, sizeof(pid), "%ld", (long)connection->identity.pid);
         if (handle)
                 snprintf(number, sizeof(number), " %llu", (unsigned long long)handle);
-        log_fields(LOG_LEVEL_INFO, fields, "administrator %s (pid %ld): %s on %s%s of %s", connection->identity.owner,
-                   (long)connection->identity.pid, method, what, number, owner);
+        log_fields(LOG_LEVEL_INFO, fields, "administrator %s (pid %s): %s on %s%s of %s", connection->identity.owner, pid,
+                   method, what, number, owner);
 }
 
 void method_note_other(const struct caller *caller, const char *owner, struct method_other *ret) {

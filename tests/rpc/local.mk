@@ -119,6 +119,11 @@ tests_rpc_vanish_test_SOURCES = tests/rpc/vanish-test.c
 tests_rpc_vanish_test_CFLAGS = $(libask_la_CFLAGS)
 tests_rpc_vanish_test_LDADD = libask.la
 
+rpc_tests += tests/rpc/journal-test
+tests_rpc_journal_test_SOURCES = tests/rpc/journal-test.c
+tests_rpc_journal_test_CFLAGS = $(libask_la_CFLAGS)
+tests_rpc_journal_test_LDADD = libask.la
+
 rpc_tests += tests/rpc/metrics-test
 tests_rpc_metrics_test_SOURCES = tests/rpc/metrics-test.c
 tests_rpc_metrics_test_CFLAGS = $(libask_la_CFLAGS)
