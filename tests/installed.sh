@@ -19,6 +19,7 @@ bash: dmabrokerctl.bash
 bin: dmabrokerctl
 conf: dmabroker/dmabroker.conf
 doc: alloc-latency.bt
+doc: dmabroker-dashboard.json
 include: dmabroker.h
 lib: libdmabroker.la
 lib: libdmabroker.so

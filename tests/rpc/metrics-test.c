@@ -262,6 +262,75 @@ static void test_owners_beyond_the_limit_are_left_out(void **state) {
         test_client_close(other);
 }
 
+/* ---- the dashboard ---- */
+
+/* "dmabroker_x" for the samples of a histogram, too. */
+static void expect_metric(const char *page, const char *name, size_t length) {
+        static const char *const suffixes[] = { "", "_bucket", "_sum", "_count" };
+        char wanted[160];
+
+        for (size_t i = 0; i < sizeof(suffixes) / sizeof(*suffixes); i++) {
+                size_t suffix = strlen(suffixes[i]);
+
+                if (length <= suffix || strncmp(name + length - suffix, suffixes[i], suffix) != 0)
+                        continue;
+                snprintf(wanted, sizeof(wanted), "# TYPE %.*s %s", (int)(length - suffix), name, suffix ? "histogram\n" : "");
+                if (strstr(page, wanted))
+                        return;
+        }
+        fail_msg("the dashboard names a metric that is not on the page: %.*s", (int)length, name);
+}
+
+static int expect_metrics(const char *page, const char *expression) {
+        static const char letters[] = "abcdefghijklmnopqrstuvwxyz_";
+        int n = 0;
+
+        while (*expression) {
+                size_t length = strspn(expression, letters);
+
+                if (!strncmp(expression, "dmabroker_", 10) || !strncmp(expression, "process_", 8)) {
+                        expect_metric(page, expression, length);
+                        n++;
+                }
+                expression += length ? length : 1;
+        }
+        return n;
+}
+
+static int expect_metrics_within(const char *page, const json_t *value) {
+        const char *name;
+        json_t *member;
+        size_t i;
+        int n = 0;
+
+        json_array_foreach(value, i, member)
+                n += expect_metrics_within(page, member);
+        json_object_foreach((json_t *)value, name, member) {
+                if (json_is_string(member) && (!strcmp(name, "expr") || !strcmp(name, "query")))
+                        n += expect_metrics(page, json_string_value(member));
+                n += expect_metrics_within(page, member);
+        }
+        return n;
+}
+
+static void test_every_metric_of_the_dashboard_is_on_the_page(void **state) {
+        const char *top = getenv("TOP_SRCDIR");
+        json_error_t error;
+        json_t *dashboard;
+        char path[4096], *page;
+
+        snprintf(path, sizeof(path), "%s/docs/dmabroker-dashboard.json", top ? top : ".");
+        dashboard = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
+        if (!dashboard)
+                fail_msg("%s:%d: %s", path, error.line, error.text);
+        begin(NULL, "");
+        ping();
+        page = scrape();
+        assert_true(expect_metrics_within(page, dashboard) > 30);
+        free(page);
+        json_decref(dashboard);
+}
+
 /* ---- HTTP ---- */
 
 static void test_only_metrics_can_be_read_and_nothing_else_done(void **state) {
@@ -484,6 +553,7 @@ int main(void) {
                 TEST(test_limits_are_told_and_infinite_unless_set),
                 TEST(test_guarantees_are_told_also_of_owners_who_are_not_there),
                 TEST(test_owners_beyond_the_limit_are_left_out),
+                TEST(test_every_metric_of_the_dashboard_is_on_the_page),
                 TEST(test_only_metrics_can_be_read_and_nothing_else_done),
                 TEST(test_a_unix_socket_is_not_for_everybody),
                 TEST(test_the_network_is_served_too),
