@@ -262,7 +262,7 @@ static void test_owners_beyond_the_limit_are_left_out(void **state) {
         test_client_close(other);
 }
 
-/* ---- the dashboard ---- */
+/* ---- the dashboard and the manual ---- */
 
 /* "dmabroker_x" for the samples of a histogram, too. */
 static void expect_metric(const char *page, const char *name, size_t length) {
@@ -288,7 +288,7 @@ static int expect_metrics(const char *page, const char *expression) {
         while (*expression) {
                 size_t length = strspn(expression, letters);
 
-                if (!strncmp(expression, "dmabroker_", 10) || !strncmp(expression, "process_", 8)) {
+                if (length > 10 && (!strncmp(expression, "dmabroker_", 10) || !strncmp(expression, "process_", 8))) {
                         expect_metric(page, expression, length);
                         n++;
                 }
@@ -329,6 +329,25 @@ static void test_every_metric_of_the_dashboard_is_on_the_page(void **state) {
         assert_true(expect_metrics_within(page, dashboard) > 30);
         free(page);
         json_decref(dashboard);
+}
+
+static void test_every_metric_of_the_manual_is_on_the_page(void **state) {
+        const char *top = getenv("TOP_SRCDIR");
+        char path[4096], line[1024], *page;
+        FILE *manual;
+        int n = 0;
+
+        snprintf(path, sizeof(path), "%s/docs/dmabrokerd.8", top ? top : ".");
+        manual = fopen(path, "re");
+        assert_non_null(manual);
+        begin(NULL, "");
+        ping();
+        page = scrape();
+        while (fgets(line, sizeof(line), manual))
+                n += expect_metrics(page, line);
+        assert_true(n >= 9);
+        free(page);
+        fclose(manual);
 }
 
 /* ---- HTTP ---- */
@@ -554,6 +573,7 @@ int main(void) {
                 TEST(test_guarantees_are_told_also_of_owners_who_are_not_there),
                 TEST(test_owners_beyond_the_limit_are_left_out),
                 TEST(test_every_metric_of_the_dashboard_is_on_the_page),
+                TEST(test_every_metric_of_the_manual_is_on_the_page),
                 TEST(test_only_metrics_can_be_read_and_nothing_else_done),
                 TEST(test_a_unix_socket_is_not_for_everybody),
                 TEST(test_the_network_is_served_too),
