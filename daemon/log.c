@@ -19,7 +19,9 @@
 const char *const log_level_names[] = { "error", "warning", "info", "debug", NULL };
 
 static enum log_level log_level = LOG_LEVEL_INFO;
+#ifdef HAVE_SYSTEMD
 static bool log_journal;
+#endif
 
 void log_configure(enum log_level level, bool journal) {
         log_level = level;
