@@ -42,20 +42,27 @@ bool supply_claims(const struct supply *supply, uint64_t addr, uint64_t size) {
 /* Merge a run with the free runs on either side: a span that was cut apart must be able to become whole again. */
 static void stock_merge(struct stock *stock, uint64_t addr, uint64_t size) {
         struct arena_block before = { .addr = addr }, after = { .addr = addr + size };
+        bool taken_before, taken_after, taken;
 
         if (!addr || arena_span(stock->arena, addr - 1, &before) < 0 || before.addr + before.size != addr)
                 before = (struct arena_block){ .addr = addr };
         if (arena_span(stock->arena, addr + size, &after) < 0 || after.addr != addr + size)
                 after = (struct arena_block){ .addr = addr + size };
-        if (!before.size && !after.size)
+        taken_before = before.size && arena_remove(stock->arena, before.addr, before.size) == 0;
+        taken_after = after.size && arena_remove(stock->arena, after.addr, after.size) == 0;
+        if (!taken_before && !taken_after)
                 return;
-        if (before.size)
-                arena_remove(stock->arena, before.addr, before.size);
-        if (after.size)
-                arena_remove(stock->arena, after.addr, after.size);
-        arena_remove(stock->arena, addr, size);
-        /* What was removed has left more records than this needs. */
-        arena_add(stock->arena, before.addr, before.size + size + after.size, 0);
+        taken = arena_remove(stock->arena, addr, size) == 0;
+        if (taken && arena_add(stock->arena, taken_before ? before.addr : addr,
+                               (taken_before ? before.size : 0) + size + (taken_after ? after.size : 0), 0) == 0)
+                return;
+        /* There was no memory for a run so large: for what was there before there is, and what was removed has left records. */
+        if (taken_before)
+                arena_add(stock->arena, before.addr, before.size, 0);
+        if (taken)
+                arena_add(stock->arena, addr, size, 0);
+        if (taken_after)
+                arena_add(stock->arena, after.addr, after.size, 0);
 }
 
 static void stock_put(struct supply *supply, const struct source_run *run) {
