@@ -439,6 +439,16 @@ int ledger_reading_visit(const struct ledger_reading *reading, enum row_kind kin
         return r;
 }
 
+int ledger_reading_read(const struct ledger_reading *reading, row_read_fn read, void *userdata) {
+        size_t i;
+        int r = 0;
+
+        for (i = 0; i < reading->n_entries && r == 0; i++)
+                r = read(userdata, (enum row_kind)reading->entries[i].kind, reading->entries[i].id, reading->entries[i].bytes,
+                         reading->entries[i].size);
+        return r;
+}
+
 const unsigned char *ledger_reading_boot(const struct ledger_reading *reading) {
         const struct ledger_header *header = &reading->last->header;
 

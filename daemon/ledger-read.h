@@ -48,6 +48,8 @@ struct ledger_reading;
 int ledger_read(int directory_fd, struct ledger_reading **ret, struct failure *failure);
 struct ledger_reading *ledger_reading_free(struct ledger_reading *reading);
 int ledger_reading_visit(const struct ledger_reading *reading, enum row_kind kind, row_visit_fn visit, void *userdata);
+/* All of them. */
+int ledger_reading_read(const struct ledger_reading *reading, row_read_fn read, void *userdata);
 /* NULL: it is damaged just there. */
 const unsigned char *ledger_reading_boot(const struct ledger_reading *reading);
 uint64_t ledger_reading_generation(const struct ledger_reading *reading);

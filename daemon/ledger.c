@@ -365,6 +365,20 @@ static bool file_is_blank(const struct ledger *base) {
         return ((const struct file_ledger *)base)->volume.fd < 0;
 }
 
+static int file_read_back(struct ledger *base, row_read_fn read, void *userdata) {
+        struct ledger_reading *reading = NULL;
+        struct failure failure = {};
+        int r;
+
+        r = ledger_read(file_ledger(base)->directory_fd, &reading, &failure);
+        if (r == 0 && !reading)
+                r = -ENOENT;
+        if (r == 0)
+                r = ledger_reading_is_damaged(reading) ? -EBADMSG : ledger_reading_read(reading, read, userdata);
+        ledger_reading_free(reading);
+        return r;
+}
+
 static const struct ledger_ops file_ops = {
         .put = file_put,
         .drop = file_drop,
@@ -377,6 +391,7 @@ static const struct ledger_ops file_ops = {
         .rewrite_end = file_rewrite_end,
         .visit = file_visit,
         .is_damaged = file_is_damaged,
+        .read_back = file_read_back,
 };
 
 /* ---- opening ---- */

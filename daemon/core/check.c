@@ -198,6 +198,7 @@ void broker_check(struct broker *broker, problem_fn problem, void (*done)(void *
                 return;
         }
         *check = (struct check){ .problem = problem, .done = done, .userdata = userdata, .verifying = 1 };
+        check_book(check, broker);
         for (owner = broker->owners; owner; owner = owner->hh.next)
                 check_owner(check, owner);
         unmet = guarantees_count(broker);

@@ -40,6 +40,8 @@ struct ledger;
 
 /* -errno ends the visit, which returns it. The bytes live until then. */
 typedef int (*row_visit_fn)(void *userdata, uint64_t id, const void *bytes, size_t size);
+/* The same with the kind. */
+typedef int (*row_read_fn)(void *userdata, enum row_kind kind, uint64_t id, const void *bytes, size_t size);
 
 struct ledger_ops {
         /* Nothing is written yet. -ENOMEM: it has not been noted. */
@@ -64,6 +66,9 @@ struct ledger_ops {
         int (*visit)(struct ledger *ledger, enum row_kind kind, row_visit_fn visit, void *userdata);
         /* Part of what an earlier daemon left cannot be read: rows may be missing, and others be out of date. */
         bool (*is_damaged)(const struct ledger *ledger);
+        /* For a check: every row that another daemon would find if this one died now, in any order. Takes as long as reading
+         * all of it takes. -EBADMSG: it could not be read without damage; -errno, also from `read`, which ends it. */
+        int (*read_back)(struct ledger *ledger, row_read_fn read, void *userdata);
 };
 
 struct ledger {

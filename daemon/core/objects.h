@@ -506,6 +506,8 @@ void book_hold(struct broker *broker, struct source_job *job);
 /* Begin them. */
 void book_release(struct broker *broker);
 void row_key(struct row_writer *row, const struct request_key *key);
+/* Every row that there is, as it is now, to whatever ledger the book has. */
+void book_tell_all(struct broker *broker);
 
 /* load.c */
 /* What is read, and what has been found so far. */
@@ -766,6 +768,8 @@ void check_arena(struct check *check, const char *what, const struct arena *aren
 void check_pools(struct check *check, const struct device *device, struct quota *counted);
 void check_bounces(struct check *check, const struct device *device, struct quota *counted);
 void check_mappings(struct check *check, const struct device *device, struct quota *counted);
+/* The ledger, which is written first. */
+void check_book(struct check *check, struct broker *broker);
 
 /* release.c */
 void release_note(struct broker *broker, uint64_t bytes);

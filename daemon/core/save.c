@@ -262,6 +262,16 @@ static void tell_any(struct broker *broker, enum handle_kind kind, uint64_t hand
                 bounce_save_rests(object);
 }
 
+void book_tell_all(struct broker *broker) {
+        enum handle_kind kind;
+        uint64_t handle = 0;
+        void *object;
+
+        tell_all_without_handle(broker);
+        while ((object = handle_next_any(&broker->handles, handle, &kind, &handle)))
+                tell_any(broker, kind, handle, object);
+}
+
 static int rewrite_begin(struct broker *broker, bool alone) {
         struct book *book = &broker->book;
         int r;

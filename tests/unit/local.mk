@@ -112,6 +112,14 @@ tests_unit_release_test_SOURCES = tests/unit/release-test.c $(core_fixture)
 tests_unit_release_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_release_test_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
 
+check_PROGRAMS += tests/unit/ledger-chaos
+TESTS += tests/unit/ledger-chaos
+tests_unit_ledger_chaos_SOURCES = tests/unit/ledger-chaos.c tests/unit/ledger-fixture.c tests/unit/ledger-fixture.h \
+	$(keep_fixture)
+tests_unit_ledger_chaos_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_ledger_chaos_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
+tests_unit_ledger_chaos_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
+
 check_PROGRAMS += tests/unit/mapping-test
 TESTS += tests/unit/mapping-test
 tests_unit_mapping_test_SOURCES = tests/unit/mapping-test.c $(core_fixture)
