@@ -260,8 +260,8 @@ static int record(struct file_ledger *ledger, unsigned char what, enum row_kind 
         frame_number(ledger, size);
         memcpy(ledger->frame + ledger->used, bytes, size);
         ledger->used += size;
-        /* Not valid before its end, so it need not be one frame. */
-        if (ledger->rewriting && ledger->alone && ledger->used > PIECE)
+        /* Not valid before its end, so it need not be one frame; but what follows its end is part of a commit. */
+        if (ledger->rewriting && ledger->alone && !ledger->ended && ledger->used > PIECE)
                 return frame_write(ledger);
         return 0;
 }

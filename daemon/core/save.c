@@ -293,13 +293,14 @@ static int rewrite_step(struct broker *broker, size_t n) {
         void *object;
         int r;
 
-        for (; n; n--) {
+        for (; n && !book->incomplete; n--) {
                 object = handle_next_any(&broker->handles, book->told, &kind, &book->told);
                 if (!object)
                         break;
                 tell_any(broker, kind, book->told, object);
         }
-        if (n == 0)
+        /* Without a row that could not be told it must not seem complete. */
+        if (n == 0 || book->incomplete)
                 return 0;
         r = book->ledger->ops->rewrite_end(book->ledger);
         if (r == 0)
