@@ -236,22 +236,51 @@ void resting_save(struct broker *broker, const struct alloc *alloc) {
         row_number(row, alloc->device->owner->id);
         row_text(row, alloc->device->translator->name);
         place_save(row, alloc);
+        row_number(row, alloc->device->handle);
         book_end(broker, ROW_RESTING, alloc->addr);
+}
+
+/* Longest first. */
+static void rest_enter(struct broker *broker, struct alloc *alloc) {
+        struct alloc *after = broker->resting_allocs ? broker->resting_allocs->rest_prev : NULL;
+
+        while (after && after->born_ms > alloc->born_ms)
+                after = after == broker->resting_allocs ? NULL : after->rest_prev;
+        if (after)
+                DL_APPEND_ELEM2(broker->resting_allocs, after, alloc, rest_prev, rest_next);
+        else
+                DL_PREPEND2(broker->resting_allocs, alloc, rest_prev, rest_next);
+}
+
+/* Its own device, or what stands for one that is no more. */
+static int rest_device(struct load *load, struct alloc *alloc, struct owner *owner, const char *translator) {
+        struct device *device = load_object(load, HANDLE_DEVICE);
+
+        if (device && device->owner != owner)
+                return -EBADMSG;
+        alloc->device = device ? device : device_restore_hidden(load, owner, translator);
+        if (!alloc->device)
+                return load->failure->error ? -load->failure->error : -ENOMEM;
+        return alloc->region->device && alloc->region->device != alloc->device ? -EBADMSG : 0;
 }
 
 int resting_load(struct load *load) {
         struct owner *owner = load_owner(load);
-        const char *translator = row_read_text(&load->row);
-        struct alloc *alloc;
-        int r;
+        const char *text = row_read_text(&load->row);
+        char *translator = text ? strdup(text) : NULL;
+        struct alloc *alloc = calloc(1, sizeof(*alloc));
+        int r = -ENOENT;
 
-        if (!owner || !translator)
-                return -ENOENT;
-        alloc = calloc(1, sizeof(*alloc));
-        if (!alloc)
-                return -ENOMEM;
-        alloc->device = device_restore_hidden(load, owner, translator);
-        r = alloc->device ? place_load(load, alloc) : load->failure->error ? -load->failure->error : -ENOMEM;
+        if (!alloc || (text && !translator))
+                r = -ENOMEM;
+        else if (owner && translator)
+                r = place_load(load, alloc);
+        if (r == 0) {
+                r = rest_device(load, alloc, owner, translator);
+                if (r < 0)
+                        place_undo(alloc);
+        }
+        free(translator);
         if (r < 0) {
                 free(alloc);
                 return r;
@@ -259,7 +288,8 @@ int resting_load(struct load *load) {
         alloc->flags = ALLOC_RESTING;
         region_use(alloc->region, alloc->size);
         alloc_enter(alloc);
-        DL_APPEND2(load->broker->resting_allocs, alloc, rest_prev, rest_next);
+        rest_enter(load->broker, alloc);
+        resting_save(load->broker, alloc);
         return 0;
 }
 

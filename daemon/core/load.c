@@ -25,12 +25,17 @@ void *load_object(struct load *load, enum handle_kind kind) {
         return handle_find(&load->broker->handles, kind, row_read_number(&load->row));
 }
 
-/* Always the last fields that are read of a row. */
+/* Always the last fields that are read of a row. The object goes without a key that somebody else has; without memory for it
+ * all of the start fails, because it would be done again for whoever repeats the request. */
 struct request_key *load_key(struct load *load, struct owner *owner, enum handle_kind kind) {
         const char *text = row_read_text(&load->row);
         uint64_t digest = row_read_number(&load->row);
+        struct request_key *key = NULL;
+        int r = text ? key_restore(owner, text, kind, digest, load->id, &key) : 0;
 
-        return text ? key_restore(owner, text, kind, digest, load->id) : NULL;
+        load->row.no_memory |= r == -ENOMEM;
+        load->row.failed |= r == -EBADMSG;
+        return key;
 }
 
 /* By id, with room for it. */
@@ -137,14 +142,16 @@ static int load_row(void *userdata, uint64_t id, const void *bytes, size_t size)
         /* Rows that do not go together, such as two that claim the same handle. */
         if (r == -EINVAL)
                 r = -EBADMSG;
-        if (load->row.failed || r == -EBADMSG)
+        if (load->row.no_memory)
+                r = -ENOMEM;
+        if (r != -ENOMEM && (load->row.failed || r == -EBADMSG))
                 load->broker->book.damaged = true;
         row_reader_deinit(&load->row);
-        if (r == -ENOENT || r == -EBADMSG) {
-                load->voids++;
-                return 0;
-        }
-        return r;
+        if (r != -ENOENT && r != -EBADMSG)
+                return r;
+        /* It would come again with each start, and be in the way of what is there by then. */
+        book_drop(load->broker, visit->kind, id);
+        return 0;
 }
 
 static int load_kind(struct load *load, enum row_kind kind) {
@@ -164,16 +171,25 @@ static void owners_number(struct load *load) {
                         owner->id = ++broker->last_owner_id;
 }
 
+static int regions_bar(struct load *load) {
+        struct broker *broker = load->broker;
+        struct region *region;
+        struct owner *owner;
+        int r = 0;
+
+        for (owner = broker->owners; owner; owner = owner->hh.next)
+                DL_FOREACH(owner->regions, region)
+                        if (r == 0 && (broker->book.damaged || region->barred))
+                                r = region_bar(region);
+        return r;
+}
+
 static void finish(struct load *load) {
         struct broker *broker = load->broker;
         struct owner *owner, *next_owner;
         struct device *device, *next;
-        struct region *region;
 
         HASH_ITER(hh, broker->owners, owner, next_owner) {
-                DL_FOREACH(owner->regions, region)
-                        if (broker->book.damaged || region->barred)
-                                region_bar(region);
                 book_note(broker, ROW_OWNER, owner->id);
                 /* Nothing keeps it any more: it went on its way before its end was written, or lost what it had. */
                 DL_FOREACH_SAFE(owner->devices, device, next) {
@@ -196,7 +212,22 @@ static int load_all(struct load *load) {
                 if (r == 0 && kind == ROW_OWNER)
                         owners_number(load);
         }
-        return r;
+        return r < 0 ? r : regions_bar(load);
+}
+
+/* What was read so far is not all that there is: nothing is told of it, and no memory is given back. */
+static void give_up(struct broker *broker) {
+        struct owner *owner, *next_owner;
+        struct device *device, *next;
+
+        broker->book.ledger = NULL;
+        broker->leaving = true;
+        HASH_ITER(hh, broker->owners, owner, next_owner)
+                DL_FOREACH_SAFE(owner->devices, device, next) {
+                        bounces_loaded(device);
+                        device->n_requests--;
+                        device_forget(device);
+                }
 }
 
 int broker_load(struct broker *broker, struct ledger *ledger, struct failure *failure) {
@@ -209,14 +240,17 @@ int broker_load(struct broker *broker, struct ledger *ledger, struct failure *fa
         r = load_all(&load);
         free(load.owners);
         free(load.sessions);
-        if (r < 0)
+        if (r < 0) {
+                give_up(broker);
                 return failure->error ? r : failure_set_errno(failure, REASON_no_memory, -r, "the ledger cannot be read: %s",
                                                               strerror(-r));
+        }
         handle_table_restored(&broker->handles, broker->book.generation);
         finish(&load);
-        broker->book.incomplete = broker->book.damaged || ledger->ops->is_blank(ledger);
+        broker->book.incomplete |= broker->book.damaged || ledger->ops->is_blank(ledger);
         LL_FOREACH(broker->supplies, supply)
-                supply_begin(supply);
+                if (supply_begin(supply) < 0)
+                        return failure_set(failure, REASON_no_memory, "there is no memory to start");
         return 0;
 }
 

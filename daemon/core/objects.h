@@ -488,9 +488,9 @@ static inline bool supply_chooses(const struct supply *supply) {
         return supply->info.flags & SOURCE_CHOOSES;
 }
 
-/* The key of an object that is read from the ledger. NULL: it has none, or there is no memory for it. */
-struct request_key *key_restore(struct owner *owner, const char *text, enum handle_kind kind, uint64_t digest,
-                                uint64_t handle);
+/* The key of an object that is read from the ledger. -EBADMSG: another object has it; -ENOMEM. */
+int key_restore(struct owner *owner, const char *text, enum handle_kind kind, uint64_t digest, uint64_t handle,
+                struct request_key **ret);
 
 /* save.c */
 /* 0, or why nothing more can be promised: the ledger has no room. */
@@ -519,7 +519,6 @@ struct load {
         struct owner **owners; /* by id */
         struct session **sessions;
         size_t n_owners, n_sessions;
-        uint64_t voids; /* rows without their parents */
 };
 struct owner *load_owner(struct load *load);
 struct session *load_session(struct load *load);
@@ -571,7 +570,7 @@ int region_join(struct region *region);
 void region_save(struct row_writer *row, const struct region *region);
 int region_load(struct load *load);
 /* Nothing more is cut from it, until nobody can have anything of it. */
-void region_bar(struct region *region);
+int region_bar(struct region *region);
 void regions_unbar(struct owner *owner);
 void region_discard(struct region *region);
 /* Give an unused region back; it is no longer the caller's. */

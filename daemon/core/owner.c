@@ -384,15 +384,19 @@ static struct request_key *key_new(struct owner *owner, const char *text, enum h
         return key;
 }
 
-struct request_key *key_restore(struct owner *owner, const char *text, enum handle_kind kind, uint64_t digest,
-                                uint64_t handle) {
+int key_restore(struct owner *owner, const char *text, enum handle_kind kind, uint64_t digest, uint64_t handle,
+                struct request_key **ret) {
         struct request_key *key;
 
         HASH_FIND_STR(owner->keys, text, key);
-        key = key ? NULL : key_new(owner, text, kind, digest);
         if (key)
-                key->handle = handle;
-        return key;
+                return -EBADMSG;
+        key = key_new(owner, text, kind, digest);
+        if (!key)
+                return -ENOMEM;
+        key->handle = handle;
+        *ret = key;
+        return 0;
 }
 
 int key_begin(struct owner *owner, const char *text, enum handle_kind kind, uint64_t digest, struct request_key **ret_key,

@@ -249,18 +249,19 @@ static struct supply *load_supply(struct load *load) {
         return NULL;
 }
 
+/* A device that was closed while something was on its way to it has left its reserve: an ordinary region from here on, in
+ * which its memory may still rest. */
 static void region_read(struct load *load, struct region *ret) {
-        uint64_t device;
-
         ret->id = row_read_number(&load->row);
         ret->node = (int)row_read_number(&load->row) - 1;
         ret->addr = row_read_number(&load->row);
         ret->size = row_read_number(&load->row);
-        device = row_read_number(&load->row);
-        ret->device = handle_find(&load->broker->handles, HANDLE_DEVICE, device);
+        ret->device = load_object(load, HANDLE_DEVICE);
         ret->stride = row_read_number(&load->row);
         ret->usable = row_read_number(&load->row);
-        load->row.failed |= (device && !ret->device) || !ret->size || ret->addr + ret->size < ret->addr;
+        if (!ret->device)
+                ret->stride = ret->usable = 0;
+        load->row.failed |= !ret->size || ret->addr + ret->size < ret->addr;
 }
 
 /* -ENOENT: the memory is gone. */
@@ -346,19 +347,24 @@ static int piece_note(const struct arena_block *block, bool is_free, void *userd
         return 0;
 }
 
-void region_bar(struct region *region) {
+int region_bar(struct region *region) {
         struct pieces pieces = { .region = region, .free = true };
         struct arena_block block;
+        int r = 0;
         size_t i;
 
         region->barred = true;
         region_use(region, 0); /* keeps it */
         arena_visit(region_arena(region), piece_note, &pieces);
-        for (i = 0; i < pieces.n; i++) {
-                arena_alloc_at(region_arena(region), pieces.blocks[i].addr, pieces.blocks[i].size, &block);
-                region->supply->broker->book.barred_bytes += pieces.blocks[i].size;
+        if (pieces.failed)
+                r = -ENOMEM;
+        for (i = 0; i < pieces.n && r == 0; i++) {
+                r = arena_alloc_at(region_arena(region), pieces.blocks[i].addr, pieces.blocks[i].size, &block);
+                if (r == 0)
+                        region->supply->broker->book.barred_bytes += pieces.blocks[i].size;
         }
         free(pieces.blocks);
+        return r;
 }
 
 void regions_unbar(struct owner *owner) {

@@ -94,7 +94,7 @@ const char *row_read_text(struct row_reader *reader) {
         if (length >= reader->text_size) {
                 text = realloc(reader->text, length + 1);
                 if (!text) {
-                        reader->failed = true;
+                        reader->no_memory = true;
                         return NULL;
                 }
                 reader->text = text;

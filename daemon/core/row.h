@@ -26,6 +26,7 @@ void row_deinit(struct row_writer *writer);
 struct row_reader {
         const unsigned char *at, *end;
         bool failed; /* it is no row */
+        bool no_memory; /* there was none for a text */
         char *text;  /* malloc'd */
         size_t text_size;
 };

@@ -688,7 +688,7 @@ int answer_load(struct load *load) {
                 r = handle_restore(&load->broker->handles, HANDLE_BLOCKS, taker, load->id);
         if (r < 0) {
                 taker_release(taker);
-                return -EBADMSG;
+                return r == -ENOMEM ? r : -EBADMSG;
         }
         taker->handle = load->id;
         taker->key = load_key(load, session->owner, HANDLE_BLOCKS);

@@ -936,9 +936,29 @@ static void test_every_change_is_noted(void **state) {
         run_seeds(&(struct plan){ .check_every = 1 });
 }
 
+static void test_another_broker_goes_on(void **state) {
+        run_seeds(&(struct plan){ .check_every = 16, .die_every = 24 });
+}
+
+static void test_the_ledger_is_written_anew(void **state) {
+        run_seeds(&(struct plan){ .check_every = 8, .die_every = 24, .rewrite_percent = 20 });
+}
+
+static void test_the_ledger_fails(void **state) {
+        run_seeds(&(struct plan){ .check_every = 8, .die_every = 24, .rewrite_percent = 10, .fail_percent = 10 });
+}
+
+static void test_the_daemon_is_out_of_memory(void **state) {
+        run_seeds(&(struct plan){ .check_every = 8, .die_every = 24, .rewrite_percent = 10, .fail_percent = 2, .starves = true });
+}
+
 int main(void) {
         static const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_every_change_is_noted),
+                cmocka_unit_test(test_another_broker_goes_on),
+                cmocka_unit_test(test_the_ledger_is_written_anew),
+                cmocka_unit_test(test_the_ledger_fails),
+                cmocka_unit_test(test_the_daemon_is_out_of_memory),
         };
 
         return cmocka_run_group_tests(tests, lives_begin, lives_end);
