@@ -79,9 +79,8 @@ struct text {
 };
 
 struct ledger_reading {
-        struct text older, newest;
-        bool two;           /* both count; if not, one of them says it all: */
-        struct text *last;  /* in which the last frame is */
+        struct text *texts; /* that count, the newest first: each goes on from the one behind it */
+        size_t n_texts;
         bool damaged; /* what counts of it is */
         struct entry *entries; /* by kind and id, open addressing; later: the live ones in order */
         size_t n_entries, capacity;
@@ -270,64 +269,83 @@ static int header_read(struct text *text) {
         return text->header.checksum == ledger_header_checksum(&text->header) ? 0 : -EBADMSG;
 }
 
-/* The two highest numbers that there are; 0: none. */
-static int find_generations(int directory_fd, uint64_t ret[2]) {
-        int fd = openat(directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+struct generations {
+        uint64_t *numbers;
+        size_t n, capacity;
+};
+
+static int generations_add(struct generations *generations, uint64_t number) {
+        size_t capacity = 2 * generations->n + 8;
+        uint64_t *numbers;
+
+        if (generations->n == generations->capacity) {
+                numbers = realloc(generations->numbers, capacity * sizeof(*numbers));
+                if (!numbers)
+                        return -ENOMEM;
+                generations->numbers = numbers;
+                generations->capacity = capacity;
+        }
+        generations->numbers[generations->n++] = number;
+        return 0;
+}
+
+static int newest_first(const void *a, const void *b) {
+        const uint64_t *x = a, *y = b;
+
+        return (*x < *y) - (*x > *y);
+}
+
+static int find_generations(int directory_fd, struct generations *ret) {
+        int fd = openat(directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
         unsigned long long number;
         struct dirent *entry;
         DIR *directory;
         char rest;
 
-        ret[0] = ret[1] = 0;
         directory = fd < 0 ? NULL : fdopendir(fd);
         if (!directory) {
-                int r = -errno;
-
+                r = -errno;
                 if (fd >= 0)
                         close(fd);
                 return r;
         }
-        while ((entry = readdir(directory))) {
-                if (sscanf(entry->d_name, "ledger.%llu%c", &number, &rest) != 1)
-                        continue;
-                if (number > ret[1]) {
-                        ret[0] = ret[1];
-                        ret[1] = number;
-                } else if (number > ret[0]) {
-                        ret[0] = number;
-                }
-        }
+        while (r == 0 && (entry = readdir(directory)))
+                if (sscanf(entry->d_name, "ledger.%llu%c", &number, &rest) == 1)
+                        r = generations_add(ret, number);
         closedir(directory);
-        return 0;
+        if (r == 0 && ret->n)
+                qsort(ret->numbers, ret->n, sizeof(*ret->numbers), newest_first);
+        return r;
 }
 
-static int version_failure(const struct text *text, struct failure *failure) {
+static void version_failure(const struct text *text, struct failure *failure) {
         failure_set_errno(failure, REASON_unsupported, EPROTONOSUPPORT,
                           "the ledger in the state directory has version %u, and this daemon reads version %d: %s",
                           text->header.version, LEDGER_VERSION,
                           text->header.version > LEDGER_VERSION
                                   ? "a newer daemon wrote it, so run that one, or end everything with --discard-state"
                                   : "run the daemon that wrote it once more and let its clients end, or use --discard-state");
-        return -EPROTONOSUPPORT;
+}
+
+static void text_forget(struct text *text) {
+        free(text->bytes);
+        *text = (struct text){};
 }
 
 /* Without bytes: there is no such file, or it is nothing yet. */
-static int text_read(struct ledger_reading *reading, struct text *text, int directory_fd, uint64_t generation,
-                     struct failure *failure) {
+static int text_read(struct text *text, int directory_fd, uint64_t generation, struct failure *failure) {
         int r;
 
-        r = generation ? file_read(directory_fd, generation, text) : -ENOENT;
+        r = file_read(directory_fd, generation, text);
         if (r == 0)
                 r = header_read(text);
         if (r == -EPROTONOSUPPORT)
-                return version_failure(text, failure);
-        if (r == -ENOENT) {
-                free(text->bytes);
-                *text = (struct text){};
-                return 0;
-        }
+                version_failure(text, failure);
         text->damaged |= r == -EBADMSG;
-        return r == -EBADMSG ? 0 : r;
+        if (r == 0 || r == -EBADMSG)
+                return 0;
+        text_forget(text);
+        return r == -ENOENT ? 0 : r;
 }
 
 static int by_kind(const void *a, const void *b) {
@@ -363,41 +381,63 @@ static void entries_forget(struct ledger_reading *reading) {
         reading->n_entries = 0;
 }
 
-/* The newest says it all if it has its end. If not, it goes on from the one before, unless it was to stand alone: then it
- * counts for nothing. But the one before is removed only after the end was written: when it is not there, the end was, and
- * is damaged. */
+/* The newest says it all if it has its end. If not, it goes on from the one before, which need not have its end either;
+ * but one that was to stand alone counts for nothing then. What counts is read when it is known, unless it is one only:
+ * *ret_read. */
+static int texts_read(struct ledger_reading *reading, int directory_fd, const struct generations *generations,
+                      bool *ret_read, struct failure *failure) {
+        struct text unended = {}, *text;
+        size_t i;
+        int r = 0;
+
+        reading->texts = calloc(generations->n + 1, sizeof(*reading->texts));
+        if (!reading->texts)
+                return -ENOMEM;
+        for (i = 0; i < generations->n && r == 0 && !*ret_read; i++) {
+                text = &reading->texts[reading->n_texts];
+                r = text_read(text, directory_fd, generations->numbers[i], failure);
+                if (r < 0 || !text->bytes)
+                        continue;
+                r = frames_read(reading, text);
+                reading->damaged |= text->damaged;
+                *ret_read = text->ended && !reading->n_texts;
+                reading->n_texts++;
+                if (*ret_read)
+                        break;
+                entries_forget(reading);
+                if (text->ended)
+                        break;
+                if (!text->header.alone)
+                        continue;
+                text_forget(&unended);
+                unended = *text;
+                *text = (struct text){};
+                reading->n_texts--;
+        }
+        /* The one before is removed only after the end was written: when it is not there, the end was, and is damaged. */
+        if (!reading->n_texts && (unended.end > LEDGER_HEADER_SIZE || unended.damaged)) {
+                reading->texts[reading->n_texts++] = unended;
+                unended = (struct text){};
+        }
+        text_forget(&unended);
+        if (reading->n_texts && !reading->texts[reading->n_texts - 1].ended)
+                reading->damaged = true;
+        return r;
+}
+
 static int read_all(struct ledger_reading *reading, int directory_fd, struct failure *failure) {
-        struct text *older = &reading->older, *newest = &reading->newest;
-        uint64_t generations[2];
+        struct generations generations = {};
+        bool is_read = false;
+        size_t i;
         int r;
 
-        r = find_generations(directory_fd, generations);
+        r = find_generations(directory_fd, &generations);
         if (r == 0)
-                r = text_read(reading, newest, directory_fd, generations[1], failure);
-        if (r == 0 && newest->bytes)
-                r = frames_read(reading, newest);
-        reading->last = newest;
-        reading->damaged = newest->damaged;
-        if (r < 0 || newest->ended)
-                return r;
-        r = text_read(reading, older, directory_fd, generations[0], failure);
-        if (r < 0)
-                return r;
-        if (!older->bytes) {
-                reading->damaged |= newest->bytes && (newest->end > LEDGER_HEADER_SIZE || !newest->header.alone);
-                return 0;
-        }
-        entries_forget(reading);
-        r = frames_read(reading, older);
-        reading->damaged |= older->damaged;
-        if (r < 0)
-                return r;
-        if (!newest->bytes || newest->header.alone) {
-                reading->last = older;
-                return 0;
-        }
-        reading->two = true;
-        return frames_read(reading, newest);
+                r = texts_read(reading, directory_fd, &generations, &is_read, failure);
+        free(generations.numbers);
+        for (i = is_read ? 0 : reading->n_texts; i && r == 0; i--)
+                r = frames_read(reading, &reading->texts[i - 1]);
+        return r;
 }
 
 int ledger_read(int directory_fd, struct ledger_reading **ret, struct failure *failure) {
@@ -409,7 +449,7 @@ int ledger_read(int directory_fd, struct ledger_reading **ret, struct failure *f
         r = read_all(reading, directory_fd, failure);
         if (r < 0 && !failure->error)
                 failure_set_errno(failure, REASON_source_unavailable, -r, "the ledger cannot be read: %s", strerror(-r));
-        if (r < 0 || !reading->last->bytes)
+        if (r < 0 || !reading->n_texts)
                 reading = ledger_reading_free(reading);
         else
                 entries_sort(reading);
@@ -419,10 +459,13 @@ int ledger_read(int directory_fd, struct ledger_reading **ret, struct failure *f
 }
 
 struct ledger_reading *ledger_reading_free(struct ledger_reading *reading) {
+        size_t i;
+
         if (!reading)
                 return NULL;
-        free(reading->older.bytes);
-        free(reading->newest.bytes);
+        for (i = 0; i < reading->n_texts; i++)
+                text_forget(&reading->texts[i]);
+        free(reading->texts);
         free(reading->entries);
         free(reading);
         return NULL;
@@ -450,13 +493,13 @@ int ledger_reading_read(const struct ledger_reading *reading, row_read_fn read, 
 }
 
 const unsigned char *ledger_reading_boot(const struct ledger_reading *reading) {
-        const struct ledger_header *header = &reading->last->header;
+        const struct ledger_header *header = &reading->texts[0].header;
 
         return header->checksum == ledger_header_checksum(header) ? header->boot : NULL;
 }
 
 uint64_t ledger_reading_generation(const struct ledger_reading *reading) {
-        return reading->last->header.generation;
+        return reading->texts[0].header.generation;
 }
 
 bool ledger_reading_is_damaged(const struct ledger_reading *reading) {
@@ -464,7 +507,7 @@ bool ledger_reading_is_damaged(const struct ledger_reading *reading) {
 }
 
 bool ledger_reading_is_one(const struct ledger_reading *reading) {
-        return !reading->two;
+        return reading->n_texts == 1;
 }
 
 uint64_t ledger_reading_rows(const struct ledger_reading *reading) {
@@ -476,6 +519,6 @@ uint64_t ledger_reading_live_bytes(const struct ledger_reading *reading) {
 }
 
 void ledger_reading_end(const struct ledger_reading *reading, uint64_t *ret_size, uint64_t *ret_sequence) {
-        *ret_size = reading->last->end;
-        *ret_sequence = reading->last->sequence;
+        *ret_size = reading->texts[0].end;
+        *ret_sequence = reading->texts[0].sequence;
 }

@@ -463,6 +463,92 @@ static void test_a_rewrite_may_be_begun_again(void **state) {
         require_rows(fixture, ROW_ALLOC, "1=one 2=two ");
 }
 
+/* The daemon died while it told everything beside what changed, and the next one while it told everything alone. */
+static void test_two_rewrites_that_were_not_ended(void **state) {
+        struct fixture *fixture = *state;
+
+        start(fixture);
+        put(fixture, ROW_ALLOC, 1, "one");
+        put(fixture, ROW_ALLOC, 2, "two");
+        commit(fixture);
+        begin(fixture, false);
+        put(fixture, ROW_ALLOC, 3, "three");
+        drop(fixture, ROW_ALLOC, 1);
+        commit(fixture);
+        reopen(fixture);
+        require_rows(fixture, ROW_ALLOC, "2=two 3=three ");
+        assert_true(fixture->ledger->ops->is_blank(fixture->ledger));
+        begin(fixture, true);
+        reopen(fixture);
+        require_rows(fixture, ROW_ALLOC, "2=two 3=three ");
+        begin(fixture, true);
+        begin(fixture, true);
+        reopen(fixture);
+        require_rows(fixture, ROW_ALLOC, "2=two 3=three ");
+        assert_false(is_damaged(fixture));
+        begin(fixture, true);
+        put(fixture, ROW_ALLOC, 3, "three");
+        end(fixture);
+        reopen(fixture);
+        require_rows(fixture, ROW_ALLOC, "3=three ");
+        assert_false(is_damaged(fixture));
+}
+
+/* Its file stays; the next daemon goes on with the one before, and its own next file comes between the two. */
+static void test_a_rewrite_that_came_to_nothing_is_in_nobodys_way(void **state) {
+        struct fixture *fixture = *state;
+
+        start(fixture);
+        put(fixture, ROW_ALLOC, 1, "one");
+        commit(fixture);
+        begin(fixture, true);
+        begin(fixture, true);
+        reopen(fixture);
+        assert_false(fixture->ledger->ops->is_blank(fixture->ledger));
+        put(fixture, ROW_ALLOC, 2, "two");
+        commit(fixture);
+        begin(fixture, false);
+        put(fixture, ROW_ALLOC, 3, "three");
+        commit(fixture);
+        reopen(fixture);
+        require_rows(fixture, ROW_ALLOC, "1=one 2=two 3=three ");
+        assert_false(is_damaged(fixture));
+}
+
+/* As when the first daemon of all died in the middle of its first commit. */
+static void test_a_first_rewrite_that_was_not_ended_is_begun_anew(void **state) {
+        struct fixture *fixture = *state;
+
+        begin(fixture, true);
+        put(fixture, ROW_ALLOC, 1, "one");
+        reopen(fixture);
+        start(fixture);
+        put(fixture, ROW_ALLOC, 2, "two");
+        commit(fixture);
+        reopen(fixture);
+        require_rows(fixture, ROW_ALLOC, "2=two ");
+        assert_false(is_damaged(fixture));
+}
+
+static void test_what_follows_the_end_of_a_rewrite_waits_for_its_commit(void **state) {
+        struct fixture *fixture = *state;
+        char large[4000];
+        unsigned i;
+
+        start(fixture);
+        put(fixture, ROW_ALLOC, 1, "one");
+        commit(fixture);
+        begin(fixture, true);
+        put(fixture, ROW_ALLOC, 2, "two");
+        assert_int_equal(fixture->ledger->ops->rewrite_end(fixture->ledger), 0);
+        memset(large, 'x', sizeof(large) - 1);
+        large[sizeof(large) - 1] = '\0';
+        for (i = 0; i < 1000; i++)
+                put(fixture, ROW_ALLOC, 3, large);
+        reopen(fixture);
+        require_rows(fixture, ROW_ALLOC, "1=one ");
+}
+
 static void test_a_large_rewrite_is_written_in_pieces(void **state) {
         struct fixture *fixture = *state;
         char text[1001];
@@ -558,6 +644,10 @@ int main(void) {
                 TEST(a_rewrite_that_was_not_ended_goes_on_from_what_was_before),
                 TEST(a_rewrite_that_stands_alone_counts_for_nothing_before_its_end),
                 TEST(a_rewrite_may_be_begun_again),
+                TEST(two_rewrites_that_were_not_ended),
+                TEST(a_rewrite_that_came_to_nothing_is_in_nobodys_way),
+                TEST(a_first_rewrite_that_was_not_ended_is_begun_anew),
+                TEST(what_follows_the_end_of_a_rewrite_waits_for_its_commit),
                 TEST(a_large_rewrite_is_written_in_pieces),
                 TEST(it_wants_to_be_written_anew_when_most_of_it_is_old),
                 TEST(a_full_disk_ends_promises_and_breaks_none),
