@@ -49,6 +49,9 @@ const struct config_key config_keys[] = {
         DAEMON("keep", TIME, IN_CONFIG(keep_ms), .fallback = "30s", .max = 86400000,
                .doc = "how long what is in use is kept for the next daemon when this one has died or was ended; 0: nothing "
                       "outlives it. Where the service manager keeps it, that has a time of its own"),
+        DAEMON("ledger", SIZE, IN_CONFIG(ledger_bytes), .fallback = "4M", .min = 4096, .max = 64 * GIB,
+               .doc = "how large the ledger of what must survive becomes, at least, before it is written anew without what is "
+                      "out of date in it"),
         DAEMON("shutdown_timeout", TIME, IN_CONFIG(shutdown_ms), RELOAD, .fallback = "3s", .max = 600000,
                .doc = "how long the last answers may take to be read when the daemon ends"),
         DAEMON("log_level", CHOICE, IN_CONFIG(log_level), RELOAD, .fallback = "info", .choices = log_level_names,

@@ -74,7 +74,7 @@ struct config_device {
 struct config {
         char *socket, *state_dir, *source, *group, *admin_group; /* socket and state_dir: NULL unless said */
         uint64_t access, log_level, log_target;
-        uint64_t grace_ms, shutdown_ms, keep_ms;
+        uint64_t grace_ms, shutdown_ms, keep_ms, ledger_bytes;
 
         uint64_t region_idle_ms, quarantine_ms, low_keep_percent, emergency_permille, emergency_max;
         uint64_t minimum, pressure, pressure_stall_ms, pressure_window_ms;

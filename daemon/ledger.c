@@ -21,7 +21,7 @@ enum {
         /* A rewrite that stands alone is written in pieces of this size. */
         PIECE = 1 << 20,
         /* Smaller files are not worth a rewrite. */
-        REWRITE_MIN = 4 << 20,
+        REWRITE_MIN = 4 << 20, /* unless told otherwise */
 };
 
 /* One file. */
@@ -41,6 +41,7 @@ struct file_ledger {
         struct volume before; /* while it is written anew: what must be read first after a crash; or none */
         bool rewriting, alone;
         bool ended;          /* the end of the rewrite is in the frame */
+        uint64_t rewrite_min;
         uint64_t live_bytes; /* of rows, when they were last counted */
         unsigned char *frame;
         size_t used, capacity; /* of frame; used: with the header's room */
@@ -311,7 +312,7 @@ static int file_room(struct ledger *base, struct failure *failure) {
 static bool file_wants_rewrite(const struct ledger *base) {
         const struct file_ledger *ledger = (const struct file_ledger *)base;
 
-        return !ledger->rewriting && ledger->volume.size > REWRITE_MIN && ledger->volume.size / 2 > ledger->live_bytes;
+        return !ledger->rewriting && ledger->volume.size > ledger->rewrite_min && ledger->volume.size / 2 > ledger->live_bytes;
 }
 
 static int file_rewrite_begin(struct ledger *base, bool alone) {
@@ -487,6 +488,7 @@ int ledger_open(int directory_fd, bool expected, struct ledger **ret, struct fai
         if (!ledger)
                 return failure_set(failure, REASON_no_memory, "there is no memory for the ledger");
         ledger->base.ops = &file_ops;
+        ledger->rewrite_min = REWRITE_MIN;
         ledger->directory_fd = directory_fd;
         ledger->volume.fd = ledger->before.fd = -1;
         r = frame_reserve(ledger, CHUNK / 4);
@@ -504,6 +506,10 @@ int ledger_open(int directory_fd, bool expected, struct ledger **ret, struct fai
         describe(ledger);
         *ret = &ledger->base;
         return 0;
+}
+
+void ledger_set_rewrite(struct ledger *base, uint64_t bytes) {
+        file_ledger(base)->rewrite_min = bytes;
 }
 
 void ledger_forget_memory(struct ledger *base) {

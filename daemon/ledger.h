@@ -21,6 +21,8 @@ struct ledger_facts {
  * outlive the ledger. Reasons: unsupported (another version, which the sentence tells), source_unavailable (it cannot be read
  * or made), no_memory. What is there is not changed on failure, and neither before the first commit. */
 int ledger_open(int directory_fd, bool expected, struct ledger **ret, struct failure *failure);
+/* From how many bytes on it is written anew, if most of it is out of date. */
+void ledger_set_rewrite(struct ledger *ledger, uint64_t bytes);
 /* The memory that it tells of is gone, whatever it says: as after a boot. Before anything is visited. */
 void ledger_forget_memory(struct ledger *ledger);
 void ledger_facts(const struct ledger *ledger, struct ledger_facts *ret);

@@ -335,9 +335,12 @@ static int open_past(struct daemon *daemon, struct failure *failure) {
                 log_info("%s", keep_about(daemon->keep));
         daemon->found = keep_take(daemon->keep, MARK, &daemon->mark_fd) == 0;
         r = ledger_open(daemon->state_fd, daemon->found, &daemon->ledger, failure);
-        if (r == 0 && !daemon->found)
+        if (r < 0)
+                return r;
+        ledger_set_rewrite(daemon->ledger, daemon->config->ledger_bytes);
+        if (!daemon->found)
                 ledger_forget_memory(daemon->ledger);
-        return r;
+        return 0;
 }
 
 /* From here on what is kept is told of by a ledger. */
