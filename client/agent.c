@@ -72,12 +72,12 @@ static void call_finish(struct agent *agent, struct agent_call *call, int status
 }
 
 /* Will the same question get another answer? While the daemon is still at work on the one that came over the connection that
- * was lost; and from the next daemon, when this one refuses whoever waits because it ends. If what was asked of has ended, it
- * says so the second time, too. */
+ * was lost, or hears too many calls, when what is asked for may have been given already; and from the next daemon, when this one
+ * refuses whoever waits because it ends. If what was asked of has ended, it says so the second time, too. */
 static bool is_to_ask_again(struct agent_call *call, int status) {
         bool first = !call->refused;
 
-        if (status == -EBUSY && call->repeated && error_is("busy"))
+        if (call->repeated && ((status == -EBUSY && error_is("busy")) || (status == -EDQUOT && error_retry_ms())))
                 return true;
         call->refused = status == -ESTALE && error_is("gone");
         return call->refused && first;

@@ -372,13 +372,13 @@ static enum exchange exchange(struct link *link, struct channel *channel, const 
         return call->done ? EXCHANGE_DONE : r ? EXCHANGE_UNSENT : EXCHANGE_LOST;
 }
 
-static int lost_error(const struct link *link, const struct link_request *request, bool sent) {
+static int lost_error(const struct link *link, const struct link_request *request, bool lost) {
         if (link->lost_status == -EMFILE)
                 return error_set(EMFILE,
                                  "this process may not open the descriptors that came with the answer to %s: close "
                                  "some, or raise RLIMIT_NOFILE",
                                  request->method);
-        if (!sent)
+        if (!lost)
                 return error_set(ECONNRESET,
                                  "the connection to %s was lost each time when %s was to be sent; it was not carried out",
                                  link->path, request->method);
@@ -399,16 +399,16 @@ static int away_error(const struct link *link, const struct link_request *reques
                                 link->path, request->method, why);
 }
 
-/* Is it to be tried again, having been sent so often? */
-static bool may_try_again(const struct link *link, const struct link_request *request, unsigned sent, unsigned attempts) {
-        if (sent && (request->repeat == LINK_ONCE || !link->timeout_ms))
+/* Is it to be tried again, having been lost so often? */
+static bool may_try_again(const struct link *link, const struct link_request *request, unsigned lost, unsigned attempts) {
+        if (lost && (request->repeat == LINK_ONCE || !link->timeout_ms))
                 return false;
         return attempts < ATTEMPTS_MAX && link->lost_status != -EMFILE;
 }
 
 /* What has been done to have an answer. */
 struct tries {
-        unsigned sent;    /* times */
+        unsigned lost;    /* times that it was sent and not answered */
         unsigned channel; /* the last one's number */
 };
 
@@ -424,18 +424,18 @@ static int call_until_answered(struct link *link, const struct link_request *req
 
                 r = get_channel(link, &channel);
                 if (r) {
-                        if (tries->sent && r != -ESTALE)
+                        if (tries->lost && r != -ESTALE)
                                 r = away_error(link, request);
                         break;
                 }
                 tries->channel = link->channels;
                 end = exchange(link, channel, request, &call);
                 channel_unref(channel);
-                tries->sent += end != EXCHANGE_UNSENT;
+                tries->lost += end == EXCHANGE_LOST;
                 if (end == EXCHANGE_DONE)
                         break;
-                if (!may_try_again(link, request, tries->sent, attempts)) {
-                        r = lost_error(link, request, tries->sent);
+                if (!may_try_again(link, request, tries->lost, attempts)) {
+                        r = lost_error(link, request, tries->lost);
                         break;
                 }
         }
@@ -457,13 +457,21 @@ static unsigned get_timeout(struct link *link) {
 
 /* Is it still at work on the one that was sent before with the same key, over the connection that was lost? */
 static bool is_under_way(int r, const struct link_request *request, const struct tries *tries) {
-        return r == -EBUSY && request->repeat == LINK_KEYED && tries->sent > 1 && error_is("busy");
+        return r == -EBUSY && request->repeat == LINK_KEYED && tries->lost && error_is("busy");
 }
 
 /* Has the first of two releases been carried out? */
 static bool is_released(int r, const struct link_request *request, const struct tries *tries) {
-        return r && request->repeat == LINK_RELEASE && tries->sent > 1 &&
+        return r && request->repeat == LINK_RELEASE && tries->lost &&
                (error_is("double_free") || error_is("unknown_handle") || error_is("unknown_device"));
+}
+
+/* After how long to ask again, because its owner calls too often: what is given back must not be lost for that, nor what may have
+ * been taken already. 0: not. */
+static unsigned must_retry_ms(int r, const struct link_request *request, const struct tries *tries) {
+        bool must = request->repeat == LINK_RELEASE || (request->repeat == LINK_KEYED && tries->lost);
+
+        return r == -EDQUOT && must ? error_retry_ms() : 0;
 }
 
 /* A daemon that ends refuses whoever waits, with the reason gone, as if what they wait for had ended. Then its connections end
@@ -501,8 +509,7 @@ int link_call(struct link *link, const struct link_request *request, struct link
                 r = call_until_answered(link, request, ret, &tries);
                 if (asked < ATTEMPTS_MAX && is_ending(link, request, &tries, &r))
                         continue;
-                /* What is given back must not be lost because its owner calls too often. */
-                retry_ms = r == -EDQUOT && request->repeat == LINK_RELEASE ? error_retry_ms() : 0;
+                retry_ms = must_retry_ms(r, request, &tries);
                 if (!retry_ms && !is_under_way(r, request, &tries))
                         break;
                 if (!deadline_ms)

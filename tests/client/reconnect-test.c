@@ -71,6 +71,49 @@ static void test_a_release_that_is_refused_the_second_time_is_refused(void **sta
         task_end_session(scripted, dmab);
 }
 
+/* Nothing has been carried out of what was refused. */
+static void test_a_release_that_is_refused_for_too_many_calls_and_finds_nothing_then_is_an_error(void **state) {
+        struct scripted *scripted = scripted_new();
+        dmab_t *dmab = task_session(scripted);
+        struct task task = { .dmab = dmab, .method = "coherent.free", .params = "{\"alloc\":7}" };
+
+        assert_null(*state);
+        task_start(&task, task_call);
+        scripted_expect(scripted, "coherent.free");
+        scripted_too_often(scripted);
+        scripted_expect(scripted, "coherent.free");
+        scripted_error(scripted, EINVAL, "double_free", "it has been freed already");
+        assert_int_equal(task_end(&task), -EINVAL);
+        assert_string_equal(task.reason, "double_free");
+        task_end_session(scripted, dmab);
+}
+
+/* It may have been given, and nobody would know. */
+static void test_what_was_asked_for_is_asked_for_again_in_spite_of_too_many_calls(void **state) {
+        struct scripted *scripted = scripted_new();
+        dmab_t *dmab = task_session(scripted);
+        struct task task = { .dmab = dmab, .method = "coherent.alloc", .params = "{\"request_key\":\"mine\"}" };
+
+        assert_null(*state);
+        task_start(&task, task_call);
+        scripted_expect(scripted, "coherent.alloc");
+        scripted_welcome(scripted);
+        for (int i = 0; i < 2; i++) {
+                scripted_expect(scripted, "coherent.alloc");
+                scripted_too_often(scripted);
+        }
+        scripted_expect(scripted, "coherent.alloc");
+        scripted_result(scripted, "{\"alloc\":1}");
+        assert_int_equal(task_end(&task), 0);
+        free(task.result);
+        /* The first time it is the caller's to wait. */
+        task_start(&task, task_call);
+        scripted_expect(scripted, "coherent.alloc");
+        scripted_too_often(scripted);
+        assert_int_equal(task_end(&task), -EDQUOT);
+        task_end_session(scripted, dmab);
+}
+
 static void expect_unknown(struct scripted *scripted, dmab_t *dmab, const char *method) {
         struct task task = { .dmab = dmab, .method = method, .params = "{}" };
 
@@ -472,6 +515,8 @@ static void test_what_the_agent_waits_for_is_asked_again_until_there_is_an_answe
                 scripted_error(agent, EBUSY, "busy", "The request with this request_key is still under way");
         }
         assert_string_equal(scripted_expect(agent, "pool.lease"), first);
+        scripted_too_often(agent);
+        assert_string_equal(scripted_expect(agent, "pool.lease"), first);
         scripted_error(agent, ESTALE, "gone", "The daemon is ending");
         welcome_agent(agent, "{\"topics\":[\"recall\"]}", SUBSCRIBED(2, ""));
         assert_string_equal(scripted_expect(agent, "pool.lease"), first);
@@ -603,6 +648,8 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_whatever_gives_back_by_number_is_made_again),
                 cmocka_unit_test(test_a_release_that_is_refused_the_second_time_is_refused),
+                cmocka_unit_test(test_a_release_that_is_refused_for_too_many_calls_and_finds_nothing_then_is_an_error),
+                cmocka_unit_test(test_what_was_asked_for_is_asked_for_again_in_spite_of_too_many_calls),
                 cmocka_unit_test(test_whatever_may_not_be_made_twice_is_told_as_failed),
                 cmocka_unit_test(test_a_connection_lost_in_the_middle_of_an_answer),
                 cmocka_unit_test(test_a_connection_lost_again_and_again),

@@ -1,5 +1,6 @@
 #include "tests/client/scripted.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <poll.h>
 #include <setjmp.h>
@@ -161,6 +162,16 @@ void scripted_error(struct scripted *scripted, int code, const char *reason, con
                              scripted->id, code, message, reason) > 0);
         scripted_send(scripted, text, NULL, 0);
         free(text);
+}
+
+void scripted_too_often(struct scripted *scripted) {
+        char text[256];
+
+        snprintf(text, sizeof(text),
+                 "{\"jsonrpc\":\"2.0\",\"id\":%lld,\"error\":{\"code\":%d,\"message\":\"too many calls\",\"data\":"
+                 "{\"reason\":\"quota\",\"retry_ms\":1}}}\n",
+                 scripted->id, EDQUOT);
+        scripted_send(scripted, text, NULL, 0);
 }
 
 const char *scripted_hello_as(struct scripted *scripted, const char *session, const char *owner, int calls_in_flight) {

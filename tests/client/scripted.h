@@ -37,6 +37,9 @@ void scripted_result(struct scripted *scripted, const char *result);
 void scripted_result_of(struct scripted *scripted, long long id, const char *result);
 void scripted_error(struct scripted *scripted, int code, const char *reason, const char *message);
 
+/* There were too many calls: "quota", and retry_ms. */
+void scripted_too_often(struct scripted *scripted);
+
 /* Expect broker.hello and answer it. Returns its parameters, as scripted_expect(). */
 const char *scripted_hello(struct scripted *scripted);
 /* The same as somebody else, with another limit; scripted_hello() is "secret", "user:42" and 2. */
