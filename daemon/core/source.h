@@ -48,6 +48,8 @@ enum source_job_kind {
         SOURCE_RECLAIM, /* before any other job where something was kept: the memory of kept regions that nobody has
                          * adopted, zeroed, and stock that was kept: `arrived`. -EBUSY as for SOURCE_RESTORE. A source
                          * whose memory comes back by GROW, or that keeps no stock, tells nothing as arrived */
+        SOURCE_COPY,    /* copy `size` bytes at `from_offset` of `from`, which may be another source's, to `offset` of
+                         * `backing`; both backings live until the job is done */
         SOURCE_JOB_KINDS
 };
 
@@ -55,11 +57,14 @@ struct source_job {
         enum source_job_kind kind;
         uint64_t addr, size; /* in: bytes. CARVE with SOURCE_CHOOSES: `size` and `limit` in, `addr` out */
         uint64_t limit;      /* in, SOURCE_CHOOSES only: the last byte must be at or below this */
-        uint64_t offset;     /* in: ZERO */
         uint64_t id;         /* in: CARVE: the region's number, never used before in this state directory; without a keep
                               * it means nothing */
+        uint64_t offset;     /* in: ZERO, COPY */
         int node;            /* in: GROW's preferred NUMA node, or -1 */
         struct source_backing *backing;
+        const struct source_ops *from_ops; /* in: COPY */
+        struct source_backing *from;
+        uint64_t from_offset;
 
         int status; /* out: 0 or -errno; then `failure` says why */
         struct failure failure;
@@ -147,6 +152,10 @@ struct source_ops {
          * given back to the system. The backings are freed, but their memory is not restored. After this nothing is to be
          * done with the keep but keep_free(). Without a keep it is the same as close(). NULL is fine. */
         void (*leave)(struct source *source);
+        /* Read and write a part, from any thread while the backing lives. A holder's holes read as zeros, or are an errno;
+         * they never are a signal. */
+        int (*backing_read)(struct source_backing *backing, uint64_t offset, void *buffer, uint64_t size);
+        int (*backing_write)(struct source_backing *backing, uint64_t offset, const void *buffer, uint64_t size);
 };
 
 enum { SOURCE_OPS_VERSION = 2 };

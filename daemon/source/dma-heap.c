@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "daemon/source/cma.h"
+#include "daemon/source/copy.h"
 #include "daemon/source/kept.h"
 #include "daemon/source/layout.h"
 #include "daemon/source/mark.h"
@@ -461,6 +462,20 @@ static int dma_heap_backing_zero(struct source_backing *backing, uint64_t offset
         return 0;
 }
 
+static int dma_heap_backing_read(struct source_backing *backing, uint64_t offset, void *buffer, uint64_t size) {
+        if (offset > backing->size || size > backing->size - offset)
+                return -EINVAL;
+        memcpy(buffer, backing->map + offset, size);
+        return 0;
+}
+
+static int dma_heap_backing_write(struct source_backing *backing, uint64_t offset, const void *buffer, uint64_t size) {
+        if (offset > backing->size || size > backing->size - offset)
+                return -EINVAL;
+        memcpy(backing->map + offset, buffer, size);
+        return 0;
+}
+
 static void dma_heap_work(struct source *source, struct source_job *job) {
         struct dma_heap *heap = (struct dma_heap *)source;
 
@@ -473,6 +488,9 @@ static void dma_heap_work(struct source *source, struct source_job *job) {
                 return;
         case SOURCE_VERIFY:
                 job->status = dma_heap_verify(heap, job);
+                return;
+        case SOURCE_COPY:
+                job->status = source_copy(&source_dma_heap_ops, job);
                 return;
         case SOURCE_ZERO:
                 job->status = dma_heap_backing_zero(job->backing, job->offset, job->size);
@@ -674,4 +692,6 @@ const struct source_ops source_dma_heap_ops = {
         .backing_zero = dma_heap_backing_zero,
         .adopt = dma_heap_adopt,
         .leave = dma_heap_leave,
+        .backing_read = dma_heap_backing_read,
+        .backing_write = dma_heap_backing_write,
 };

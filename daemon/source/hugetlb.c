@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "daemon/source/copy.h"
 #include "daemon/source/huge.h"
 #include "daemon/source/hugepool.h"
 #include "daemon/source/hugetlb-options.h"
@@ -535,6 +536,18 @@ static int hugetlb_adopt(struct source *source, uint64_t id, uint64_t addr, uint
         return r;
 }
 
+static int hugetlb_backing_read(struct source_backing *backing, uint64_t offset, void *buffer, uint64_t size) {
+        if (offset > backing->size || size > backing->size - offset)
+                return -EINVAL;
+        return copy_from_file(backing->fd, offset, buffer, size);
+}
+
+static int hugetlb_backing_write(struct source_backing *backing, uint64_t offset, const void *buffer, uint64_t size) {
+        if (offset > backing->size || size > backing->size - offset)
+                return -EINVAL;
+        return copy_to_mapping((char *)backing->map + offset, buffer, size);
+}
+
 static void hugetlb_work(struct source *source, struct source_job *job) {
         struct hugetlb *hugetlb = (struct hugetlb *)source;
 
@@ -553,6 +566,9 @@ static void hugetlb_work(struct source *source, struct source_job *job) {
                 break;
         case SOURCE_VERIFY:
                 job->status = backing_verify(job->backing, &job->failure);
+                break;
+        case SOURCE_COPY:
+                job->status = source_copy(&source_hugetlb_ops, job);
                 break;
         case SOURCE_ZERO:
                 job->status = hugetlb_zero(job);
@@ -874,4 +890,6 @@ const struct source_ops source_hugetlb_ops = {
         .backing_zero = hugetlb_backing_zero,
         .adopt = hugetlb_adopt,
         .leave = hugetlb_leave,
+        .backing_read = hugetlb_backing_read,
+        .backing_write = hugetlb_backing_write,
 };

@@ -2,6 +2,7 @@
 noinst_LTLIBRARIES += libsource.la
 libsource_la_SOURCES = \
 	daemon/source/cma.c daemon/source/cma.h \
+	daemon/source/copy.c daemon/source/copy.h \
 	daemon/source/dma-heap.c \
 	daemon/source/huge.c daemon/source/huge.h \
 	daemon/source/hugepool.c daemon/source/hugepool.h \

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "daemon/source/kept.h"
+#include "daemon/source/copy.h"
 #include "daemon/source/layout.h"
 #include "daemon/source/option.h"
 #include "daemon/source/sources.h"
@@ -470,6 +471,18 @@ static int sim_adopt(struct source *source, uint64_t id, uint64_t addr, uint64_t
         return 0;
 }
 
+static int sim_backing_read(struct source_backing *backing, uint64_t offset, void *buffer, uint64_t size) {
+        if (offset > backing->size || size > backing->size - offset)
+                return -EINVAL;
+        return copy_from_file(backing->fd, offset, buffer, size);
+}
+
+static int sim_backing_write(struct source_backing *backing, uint64_t offset, const void *buffer, uint64_t size) {
+        if (offset > backing->size || size > backing->size - offset)
+                return -EINVAL;
+        return copy_to_file(backing->fd, offset, buffer, size);
+}
+
 static void sim_work(struct source *source, struct source_job *job) {
         struct sim *sim = (struct sim *)source;
 
@@ -488,6 +501,9 @@ static void sim_work(struct source *source, struct source_job *job) {
                 return;
         case SOURCE_VERIFY:
                 job->status = backing_verify(job->backing, &job->failure);
+                return;
+        case SOURCE_COPY:
+                job->status = source_copy(&source_sim_ops, job);
                 return;
         case SOURCE_ZERO:
                 job->status = sim_zero(job);
@@ -621,4 +637,6 @@ const struct source_ops source_sim_ops = {
         .backing_zero = sim_backing_zero,
         .adopt = sim_adopt,
         .leave = sim_leave,
+        .backing_read = sim_backing_read,
+        .backing_write = sim_backing_write,
 };

@@ -71,6 +71,7 @@ static void chooser_work(struct chooser *chooser, struct source_job *job) {
                 return;
         case SOURCE_VERIFY:
         case SOURCE_ZERO:
+        case SOURCE_COPY:
                 job->status = 0;
                 return;
         case SOURCE_GROW:

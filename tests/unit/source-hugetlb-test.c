@@ -272,6 +272,30 @@ static void test_zeroing_touches_exactly_what_was_asked(void **state) {
         ops->close(books.source);
 }
 
+static void test_a_copy_is_exact_also_within_pages(void **state) {
+        struct books books = open_books(NULL, 0);
+        struct source_run run = books_grow(&books, 8);
+        struct source_backing *from = books_carve(&books, run.addr, PAGE), *to = books_carve(&books, run.addr + PAGE, PAGE);
+        struct source_job job = { .kind = SOURCE_COPY, .from_ops = ops, .from = from, .from_offset = 4097, .backing = to,
+                                  .offset = 77, .size = 1500000 };
+        char *a = map_backing(from, PAGE), *b = map_backing(to, PAGE);
+
+        for (size_t i = 0; i < PAGE; i++)
+                a[i] = (char)(i * 31 + i / 4096);
+        memset(b, 0x5a, PAGE);
+        assert_int_equal(books_run(&books, &job), 0);
+        assert_memory_equal(b + 77, a + 4097, 1500000);
+        assert_int_equal(b[76], 0x5a);
+        assert_int_equal(b[77 + 1500000], 0x5a);
+        assert_int_equal(ops->backing_read(from, PAGE, b, 1), -EINVAL);
+        assert_int_equal(ops->backing_write(to, PAGE - 1, a, 2), -EINVAL);
+        munmap(a, PAGE);
+        munmap(b, PAGE);
+        assert_int_equal(books_restore(&books, from), 0);
+        assert_int_equal(books_restore(&books, to), 0);
+        ops->close(books.source);
+}
+
 static void test_what_is_not_in_stock_cannot_be_carved(void **state) {
         struct books books = open_books(NULL, 0);
         struct source_run run = books_grow(&books, 8);
@@ -298,6 +322,7 @@ static void test_a_hole_made_by_a_holder_is_found_and_never_a_signal(void **stat
         struct source_job verify = { .kind = SOURCE_VERIFY };
         struct source_backing *backing;
         struct source_info info;
+        char byte = 1;
         size_t n;
         int holder;
 
@@ -315,6 +340,9 @@ static void test_a_hole_made_by_a_holder_is_found_and_never_a_signal(void **stat
         assert_non_null(strstr(verify.failure.sentence, "hole"));
         if (info.flags & SOURCE_PINS) {
                 assert_int_equal(ops->backing_zero(backing, 0, PAGE), -EFAULT); /* nothing can fill the hole */
+                assert_int_equal(ops->backing_write(backing, 0, "a", 1), -EFAULT);
+                assert_int_equal(ops->backing_read(backing, 0, &byte, 1), 0);
+                assert_int_equal(byte, 0);
                 assert_int_equal(books_run(&books, &verify), -EUCLEAN);
         }
         books_restore(&books, backing);
@@ -688,6 +716,7 @@ int main(void) {
                 cmocka_unit_test(test_every_page_of_every_run_is_at_its_machine_address),
                 cmocka_unit_test(test_a_chosen_part_of_a_run_moves_and_comes_back_zeroed),
                 cmocka_unit_test(test_a_region_cannot_change_size_and_shows_nothing_else),
+                cmocka_unit_test(test_a_copy_is_exact_also_within_pages),
                 cmocka_unit_test(test_zeroing_touches_exactly_what_was_asked),
                 cmocka_unit_test(test_what_is_not_in_stock_cannot_be_carved),
                 cmocka_unit_test(test_a_hole_made_by_a_holder_is_found_and_never_a_signal),

@@ -199,6 +199,32 @@ static void test_a_region_is_a_zeroed_file_of_its_own_that_cannot_change_size(vo
         ops->close(source);
 }
 
+static void test_a_copy_is_exact_also_within_pages(void **state) {
+        struct source *source = open_sim(NULL, 0);
+        struct source_backing *from = carve(source, 0x800000, 4 * MIB), *to = carve(source, 0x100000000, 4 * MIB);
+        struct source_job job = { .kind = SOURCE_COPY, .from_ops = ops, .from = from, .from_offset = 4097, .backing = to,
+                                  .offset = 77, .size = 3 * MIB + 5 };
+        char *a, *b, byte;
+
+        a = mmap(NULL, 4 * MIB, PROT_READ | PROT_WRITE, MAP_SHARED, ops->backing_fd(from), 0);
+        b = mmap(NULL, 4 * MIB, PROT_READ | PROT_WRITE, MAP_SHARED, ops->backing_fd(to), 0);
+        assert_true(a != MAP_FAILED && b != MAP_FAILED);
+        for (size_t i = 0; i < 4 * MIB; i++)
+                a[i] = (char)(i * 31 + i / 4096);
+        memset(b, 0x5a, 4 * MIB);
+        assert_int_equal(run(source, &job), 0);
+        assert_memory_equal(b + 77, a + 4097, 3 * MIB + 5);
+        assert_int_equal(b[76], 0x5a);
+        assert_int_equal(b[77 + 3 * MIB + 5], 0x5a);
+        assert_int_equal(ops->backing_read(from, 4 * MIB, &byte, 1), -EINVAL);
+        assert_int_equal(ops->backing_write(to, UINT64_MAX, &byte, 2), -EINVAL);
+        munmap(a, 4 * MIB);
+        munmap(b, 4 * MIB);
+        restore(source, from);
+        restore(source, to);
+        ops->close(source);
+}
+
 static void test_zeroing_touches_exactly_what_was_asked(void **state) {
         static const struct { uint64_t offset, size; } cases[] = { { 1, 3 }, { 4095, 2 }, { 100, 65536 }, { 5000, 65537 },
                                                                    { 4096, 300000 } };
@@ -457,6 +483,7 @@ int main(void) {
                 cmocka_unit_test(test_a_shrink_across_spans_that_touch_is_whole_again_after_growing),
                 cmocka_unit_test(test_the_limit_holds_until_memory_is_given_back),
                 cmocka_unit_test(test_a_region_is_a_zeroed_file_of_its_own_that_cannot_change_size),
+                cmocka_unit_test(test_a_copy_is_exact_also_within_pages),
                 cmocka_unit_test(test_zeroing_touches_exactly_what_was_asked),
                 cmocka_unit_test(test_what_the_last_owner_wrote_is_not_seen_at_the_same_address),
                 cmocka_unit_test(test_verify_finds_nothing_wrong_with_a_good_region),
