@@ -340,6 +340,97 @@ int dmab_free_coherent(dmab_device_t *device, size_t size, void *vaddr, dmab_add
         return r ? r : give_back(device->dmab, allocation);
 }
 
+/* ---- moving ---- */
+
+static void move_params(const struct allocation *old, const dmab_device_t *to, unsigned flags, const char *key,
+                        struct params *params) {
+        params_begin(params);
+        params_uint(params, "alloc", old->number);
+        params_uint(params, "device", to->handle);
+        params_uint(params, "wait_ms", flags & DMAB_WAIT ? to->wait_ms : 0);
+        if (flags & DMAB_HIGH)
+                params_word(params, "priority", "high", '"');
+        params_word(params, "request_key", key, '"');
+        params_end(params);
+}
+
+/* The daemon's side: *allocation is the new one. *ret_moved: the old one is not there any more. */
+static int move(struct dmab *dmab, const struct allocation *old, const dmab_device_t *to, unsigned flags,
+                struct allocation *allocation, bool *ret_moved) {
+        struct link_reply reply = { 0 };
+        char key[LINK_KEY_SIZE];
+        struct params params;
+        int r;
+
+        link_make_key(dmab->link, key);
+        move_params(old, to, flags, key, &params);
+        r = link_call(dmab->link,
+                      &(struct link_request){
+                              .method = "coherent.move", .params = params.text, .repeatable = true, .keyed = true },
+                      &reply, NULL);
+        *ret_moved = !r || r == -ESTALE || error_is("double_free");
+        if (!r)
+                r = take_answer(reply.result, allocation);
+        if (!r)
+                r = settle(dmab, allocation, reply.n_fds ? reply.fds[0] : -1);
+        link_reply_release(&reply);
+        return r;
+}
+
+static void put_back(struct dmab *dmab, struct allocation *allocation) {
+        pthread_mutex_lock(&dmab->lock);
+        list_add(dmab, allocation);
+        pthread_mutex_unlock(&dmab->lock);
+}
+
+static int move_check(const dmab_device_t *device, const dmab_device_t *to, unsigned flags) {
+        int r = session_check(device->dmab);
+
+        if (!r && to->dmab != device->dmab)
+                r = error_set(EXDEV, "%s and %s are devices of different sessions", device->name, to->name);
+        if (!r && flags & (DMAB_ZERO | DMAB_SHAREABLE))
+                r = error_set(EINVAL, "what is moved is neither zeroed nor made shareable");
+        return r ? r : check_flags(flags);
+}
+
+int dmab_move_coherent(dmab_device_t *device, size_t size, void *vaddr, dmab_addr_t dma, dmab_device_t *to, unsigned flags,
+                       void **ret_vaddr, dmab_addr_t *ret_dma) {
+        struct dmab *dmab = device->dmab;
+        struct allocation *allocation, *old;
+        struct error_state *saved;
+        bool moved;
+        int r = move_check(device, to, flags);
+
+        if (r)
+                return r;
+        allocation = allocation_new(dmab);
+        if (!allocation)
+                return no_memory();
+        *allocation = (struct allocation){ .piece = { .kind = PIECE_COHERENT, .device = to }, .asked = size };
+        r = take_out(device, size, vaddr, dma, &old);
+        if (r) {
+                allocation_spare(dmab, allocation);
+                return r;
+        }
+        allocation->any = old->any;
+        r = move(dmab, old, to, flags, allocation, &moved);
+        saved = error_save();
+        if (moved)
+                drop(dmab, old);
+        else
+                put_back(dmab, old);
+        if (r && allocation->number)
+                free_number(dmab, allocation->number);
+        if (r)
+                allocation_spare(dmab, allocation);
+        error_restore(saved);
+        if (r)
+                return r;
+        *ret_vaddr = vaddr_of(allocation);
+        *ret_dma = allocation->place.dma_addr;
+        return 0;
+}
+
 int coherent_free_any(dmab_device_t *device, void *vaddr) {
         struct allocation *allocation;
         int r = take_out_any(device, vaddr, &allocation);

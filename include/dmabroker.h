@@ -215,6 +215,18 @@ struct dmab_coherent_attrs {
 int dmab_alloc_coherent_attrs(dmab_device_t *device, size_t size, unsigned flags,
                               const struct dmab_coherent_attrs *attrs, void **ret_vaddr, dmab_addr_t *ret_dma);
 
+/* Move an allocation of dmab_alloc_coherent() to another device of the same session, with its contents: for memory that
+ * the other device cannot reach, or that was not allocated with DMAB_SHAREABLE. It is allocated anew within that device's
+ * constraints, copied by the daemon, and freed at its old place: vaddr and dma are then as after dmab_free_coherent().
+ * The size stays. No device may use it meanwhile; what is written to it during the call may be lost. flags: DMAB_WAIT
+ * (with the new device's timeout), DMAB_NOWAIT, DMAB_HIGH.
+ *
+ * Errors as dmab_alloc_coherent(), and as dmab_free_coherent() about size, vaddr and dma; -EXDEV also when `to` is of
+ * another session; -EBUSY: it is mapped for a device. Nothing has changed then. Only when the moved memory cannot be
+ * mapped here is it lost, and freed. */
+int dmab_move_coherent(dmab_device_t *device, size_t size, void *vaddr, dmab_addr_t dma, dmab_device_t *to, unsigned flags,
+                       void **ret_vaddr, dmab_addr_t *ret_dma);
+
 /* Free what dmab_alloc_coherent() gave (the kernel's dma_free_coherent(), with the checks of CONFIG_DMA_API_DEBUG).
  * Unmaps vaddr. The device must no longer use the memory.
  *

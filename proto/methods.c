@@ -340,6 +340,17 @@ DEFINE(device_unreserve_params,
 
 /* ---- coherent ---- */
 
+DEFINE(coherent_move_params,
+        FIELD(coherent_move_params, alloc, UINT, NEEDED, HANDLE, .doc = "the allocation"),
+        FIELD(coherent_move_params, device, UINT, NEEDED, HANDLE, .doc = "the device that will use it, of the same owner"),
+        FIELD(coherent_move_params, align, UINT, .doc = "a power of two; 4096 unless given, whatever the old one had"),
+        FIELD(coherent_move_params, wait_ms, UINT, .max = PROTOCOL_WAIT_MS_MAX,
+              .doc = "milliseconds to wait for memory; 0: never wait; the device's wait_ms unless given"),
+        FIELD(coherent_move_params, priority, ENUM, .names = priority_names,
+              .doc = "high may use the emergency reserve"),
+        FIELD(coherent_move_params, fd, BOOL, .doc = "whether to pass a descriptor of the new region"),
+        FIELD(coherent_move_params, request_key, STRING, NAME, .doc = DOC_REQUEST_KEY));
+
 DEFINE(coherent_alloc_params,
         FIELD(coherent_alloc_params, device, UINT, NEEDED, HANDLE, .doc = "the device that will use it"),
         FIELD(coherent_alloc_params, size, UINT, NEEDED, .min = 1, .max = SCHEMA_INTEGER_MAX,
@@ -1040,6 +1051,19 @@ static const struct schema_method methods[METHOD_COUNT] = {
           .summary = "free an allocation",
           .params = &coherent_free_params_struct, .results = &ok_result_struct,
           .errors = ERRORS(REASON_unknown_handle, REASON_double_free, REASON_busy) },
+        METHOD(coherent, move),
+          .summary = "move an allocation to another device, with its contents",
+          .doc = "For memory that the other device cannot reach, or that is not shareable: a new allocation of the same size, "
+                 "contents and lifetime within the other device's constraints, then the old one is freed. It has a new handle "
+                 "and another place; the old handle is not valid any more. If it fails, nothing has changed. Until it is "
+                 "answered both count, the old one can neither be freed nor mapped, and what is written to it may be lost. "
+                 "An allocation that is mapped, or a pool's, is the error busy. Without a descriptor in the reply, "
+                 "region.get passes it",
+          .params = &coherent_move_params_struct, .results = &coherent_alloc_result_struct,
+          .errors = ERRORS(REASON_unknown_handle, REASON_unknown_device, REASON_busy, REASON_quota, REASON_no_memory,
+                           REASON_no_contiguous, REASON_mask, REASON_boundary, REASON_would_block, REASON_timeout,
+                           REASON_limit, REASON_gone, REASON_source_unavailable),
+          .fds_max = 1, .fds_when = offsetof(struct coherent_move_params, fd), .takes = true },
         METHOD(coherent, list),
           .summary = "list allocations",
           .params = &list_params_struct, .results = &coherent_list_result_struct,

@@ -22,6 +22,7 @@ enum method {
         METHOD_device_unreserve,
         METHOD_coherent_alloc,
         METHOD_coherent_free,
+        METHOD_coherent_move,
         METHOD_coherent_list,
         METHOD_coherent_lookup,
         METHOD_pool_create,
@@ -377,6 +378,18 @@ struct device_unreserve_params {
 };
 
 /* ---- coherent ---- */
+
+/* Answered with a coherent_alloc_result. */
+struct coherent_move_params {
+        uint64_t present;
+        uint64_t alloc;
+        uint64_t device;
+        uint64_t align;
+        uint64_t wait_ms;
+        enum protocol_priority priority SCHEMA_SLOT;
+        bool fd SCHEMA_SLOT;
+        const char *request_key;
+};
 
 struct coherent_alloc_params {
         uint64_t present;

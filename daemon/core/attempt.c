@@ -63,7 +63,20 @@ void request_release(struct request *request) {
 static int block_fail(struct request *request, int error) {
         request_release(request);
         return failure_set_errno(&request->failure, error == -ENOMEM ? REASON_no_memory : REASON_source_unavailable, -error,
-                                 "The memory could not be zeroed: %s", strerror(-error));
+                                 "The memory could not be %s: %s", request->moved ? "copied" : "zeroed", strerror(-error));
+}
+
+static int block_copy(struct request *request, struct region *region) {
+        const struct alloc *moved = request_moved(request);
+        int r;
+
+        if (!moved) {
+                request_release(request);
+                return failure_set(&request->failure, REASON_gone, "Allocation %llu ended before it could be moved",
+                                   (unsigned long long)request->moved);
+        }
+        r = supply_copy(region->supply, request, moved);
+        return r < 0 ? block_fail(request, r) : ATTEMPT_WORKING;
 }
 
 /* The block has been cut from region's arena. */
@@ -73,6 +86,8 @@ static int block_taken(struct request *request, struct region *region) {
 
         request->region = region;
         region_use(region, request->block.size);
+        if (request->moved)
+                return block_copy(request, region);
         if (request->zero && request->block.size > ZERO_AT_ONCE) {
                 r = supply_zero(region->supply, request);
                 return r < 0 ? block_fail(request, r) : ATTEMPT_WORKING;

@@ -283,6 +283,16 @@ struct alloc_view {
         uint64_t age_ms;
 };
 
+struct move_request {
+        uint64_t alloc;
+        uint64_t device;  /* to which, of the same owner */
+        uint64_t align;   /* power of two; 0: 4 KiB */
+        uint64_t wait_ms; /* 0: never wait for memory to become free */
+        bool high;
+        const char *request_key;
+        uint64_t request_digest;
+};
+
 typedef int (*alloc_visit_fn)(const struct alloc_view *view, void *userdata);
 
 /* done is called exactly once, possibly before this returns (the return value is then NULL), with the allocation's
@@ -290,6 +300,12 @@ typedef int (*alloc_visit_fn)(const struct alloc_view *view, void *userdata);
  * regions apart from the others. */
 struct ticket *coherent_alloc(const struct caller *caller, const struct alloc_request *request, broker_done_fn done,
                               void *userdata);
+/* Move an allocation to another device, whose constraints its memory may not meet: a new allocation of the same size, contents
+ * and lifetime, then the old one is freed. Answered like coherent_alloc(), with the new one's handle; until then, and if it
+ * fails, the old one stays as it is, but can neither be freed nor mapped. Both count meanwhile. What is written during the
+ * move may be lost. Reasons: those of coherent_alloc(), busy (it is mapped, moved already, or a pool's), gone (it ended). */
+struct ticket *coherent_move(const struct caller *caller, const struct move_request *request, broker_done_fn done,
+                             void *userdata);
 /* Nobody waits for the answer any more; what it may have taken is given back. */
 void ticket_cancel(struct ticket *ticket);
 

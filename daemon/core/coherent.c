@@ -527,7 +527,7 @@ struct ticket *device_reserve(const struct caller *caller, const struct reserve_
         return request_submit(request);
 }
 
-/* ---- freeing and looking ---- */
+/* ---- freeing ---- */
 
 static int alloc_find(const struct caller *caller, uint64_t handle, struct alloc **ret, struct failure *failure) {
         struct alloc *alloc = handle_find(&caller->session->owner->broker->handles, HANDLE_ALLOC, handle);
@@ -544,12 +544,19 @@ static int refuse_held(const struct alloc *alloc, struct failure *failure) {
                             (unsigned long long)alloc->handle, alloc->holder->kind == HOLDER_POOL ? "pool" : "bounce pool",
                             (unsigned long long)alloc->holder->handle);
                 failure_add_number(failure, alloc->holder->kind == HOLDER_POOL ? "pool" : "bounce", alloc->holder->handle);
+        } else if (alloc->flags & ALLOC_MOVING) {
+                failure_set(failure, REASON_busy, "Allocation %llu is being moved to another device",
+                            (unsigned long long)alloc->handle);
         } else {
                 failure_set(failure, REASON_busy, "Allocation %llu is mapped %u times: unmap it first",
                             (unsigned long long)alloc->handle, alloc->n_mappings);
                 failure_add_number(failure, "mappings", alloc->n_mappings);
         }
         return -reason_errno(REASON_busy);
+}
+
+static bool alloc_is_busy(const struct alloc *alloc) {
+        return alloc->flags & (ALLOC_HELD | ALLOC_MOVING) || alloc->n_mappings;
 }
 
 int coherent_free(const struct caller *caller, uint64_t handle, struct failure *failure) {
@@ -560,12 +567,78 @@ int coherent_free(const struct caller *caller, uint64_t handle, struct failure *
         r = alloc_find(caller, handle, &alloc, failure);
         if (r < 0)
                 return r;
-        if (alloc->flags & ALLOC_HELD || alloc->n_mappings)
+        if (alloc_is_busy(alloc))
                 return refuse_held(alloc, failure);
         alloc_free(alloc);
         requests_serve(broker);
         return 0;
 }
+
+/* ---- moving ---- */
+
+struct alloc *request_moved(const struct request *request) {
+        return handle_find(&request->owner->broker->handles, HANDLE_ALLOC, request->moved);
+}
+
+void move_end(const struct request *request) {
+        struct alloc *moved = request_moved(request);
+
+        if (moved)
+                moved->flags &= ~(unsigned)ALLOC_MOVING;
+}
+
+/* An allocation that the caller may move. Also an administrator moves its own only: to a device of its owner. */
+static int moved_find(const struct caller *caller, uint64_t handle, struct alloc **ret, struct failure *failure) {
+        struct alloc *alloc = NULL;
+        int r;
+
+        r = alloc_find(caller, handle, &alloc, failure);
+        if (r < 0)
+                return r;
+        if (alloc->device->owner != caller->session->owner)
+                return handle_not_found(caller, HANDLE_ALLOC, handle, failure);
+        if (alloc_is_busy(alloc))
+                return refuse_held(alloc, failure);
+        *ret = alloc;
+        return 0;
+}
+
+struct ticket *coherent_move(const struct caller *caller, const struct move_request *ask, broker_done_fn done,
+                             void *userdata) {
+        struct alloc_request as = { .device = ask->device, .align = ask->align };
+        struct failure failure = {};
+        struct alloc *moved = NULL;
+        struct arena_request want;
+        struct request *request;
+        struct device *device;
+        int r = 0;
+
+        device = device_of(caller, ask->device, &failure);
+        if (!device) {
+                done(userdata, &failure, 0);
+                return NULL;
+        }
+        /* What was moved already is not there any more, and its key is what is asked for. */
+        if (!request_is_answered(caller, ask->request_key)) {
+                r = moved_find(caller, ask->alloc, &moved, &failure);
+                as.size = moved ? moved->size : 0;
+                if (r == 0)
+                        r = want_make(device, &as, &want, &failure);
+        }
+        request = request_admit(device, REQUEST_ALLOC, ask->request_key, ask->request_digest, r, &failure, done, userdata);
+        if (!request)
+                return NULL;
+        moved->flags |= ALLOC_MOVING;
+        request->moved = moved->handle;
+        request->maker = caller->session->id;
+        request->want = want;
+        request->high = ask->high;
+        request->flags = moved->flags & (ALLOC_OWNER_LIFETIME | ALLOC_SHAREABLE);
+        request->wait_ms = ask->wait_ms;
+        return request_submit(request);
+}
+
+/* ---- looking ---- */
 
 void alloc_look(const struct alloc *alloc, struct alloc_view *ret) {
         *ret = (struct alloc_view){

@@ -286,6 +286,9 @@ static int request_check(const struct caller *caller, const struct mapping_reque
                 return handle_not_found(caller, HANDLE_ALLOC, ask->alloc, failure);
         if (alloc->flags & ALLOC_HELD)
                 return refuse_held(alloc, failure);
+        if (alloc->flags & ALLOC_MOVING)
+                return failure_set(failure, REASON_busy, "Allocation %llu is being moved to another device",
+                                   (unsigned long long)alloc->handle);
         if (alloc->device != device && !(alloc->flags & ALLOC_SHAREABLE))
                 return refuse_device(alloc, device, failure);
         if (ask->offset >= alloc->size || ask->size > alloc->size - ask->offset)

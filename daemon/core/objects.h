@@ -244,8 +244,10 @@ struct device {
         struct request_key *key;
 };
 
-/* RESTING: it is nobody's, and nobody can find it. A device may still write there for a vanished client. */
-enum { ALLOC_OWNER_LIFETIME = 1 << 0, ALLOC_SHAREABLE = 1 << 1, ALLOC_HELD = 1 << 2, ALLOC_RESTING = 1 << 3 };
+/* MOVING: a request copies it, and will free it.
+ * RESTING: it is nobody's, and nobody can find it. A device may still write there for a vanished client. */
+enum { ALLOC_OWNER_LIFETIME = 1 << 0, ALLOC_SHAREABLE = 1 << 1, ALLOC_HELD = 1 << 2, ALLOC_RESTING = 1 << 3,
+       ALLOC_MOVING = 1 << 4 };
 
 struct alloc {
         struct alloc *prev, *next; /* in device->allocs */
@@ -346,6 +348,7 @@ struct request {
         uint64_t stride, usable;
         struct holder *holder; /* for whom, or NULL */
         uint32_t maker; /* id of the session that asked, or 0 for a holder */
+        uint64_t moved; /* handle of the allocation whose contents and place in the world it gets; or 0 */
         unsigned attempts;
         unsigned jobs; /* under way for this request */
         /* Memory that is being zeroed and becomes an allocation then; region also: what has been reserved. */
@@ -541,6 +544,8 @@ int supply_choose(struct supply *supply, struct request *request, struct failure
  * owner could not have it. */
 int supply_grow(struct supply *supply, struct request *request, uint64_t size, int node);
 int supply_zero(struct supply *supply, struct request *request);
+/* Copy what is moved to the request's block. */
+int supply_copy(struct supply *supply, struct request *request, const struct alloc *moved);
 /* done runs with the job's status and failure; the region stays until then. */
 int supply_verify(struct region *region, void (*done)(struct supply_job *job), void *userdata);
 void supply_restore(struct region *region);
@@ -654,6 +659,10 @@ int bad_address(uint64_t addr, struct failure *failure);
 /* 2^n-1 and at least a page. */
 int mask_check(uint64_t mask, struct failure *failure);
 
+/* What a request moves, or NULL: it has ended meanwhile. */
+struct alloc *request_moved(const struct request *request);
+/* The request leaves: it has what it moves, or does not get it. */
+void move_end(const struct request *request);
 /* Memory for a holder, which frees it with alloc_free(). Answered like coherent_alloc(). No waiter is too many: whoever
  * needs the memory was let in already. */
 struct ticket *alloc_for_holder(struct holder *holder, const struct arena_request *want, uint64_t wait_ms, bool high,

@@ -42,6 +42,8 @@ static void request_leave(struct request *request) {
         DL_DELETE(owner->requests, request);
         owner->broker->n_requests--;
         owner->broker->counts.waiters--;
+        if (request->moved)
+                move_end(request);
         device_discharge(request->device, QUOTA_waiters, 1);
         if (!owner->broker->n_requests)
                 pressure_end(owner->broker);
@@ -234,6 +236,23 @@ struct ticket *request_submit(struct request *request) {
 
 /* ---- jobs, deadlines, the end ---- */
 
+/* The old one goes only when the new one is there. */
+static void copied(struct request *request) {
+        struct alloc *moved = request_moved(request), *alloc;
+
+        if (!moved)
+                failure_set(&request->failure, REASON_gone, "Allocation %llu ended while it was moved",
+                            (unsigned long long)request->moved);
+        if (!moved || alloc_new(request, &alloc) < 0) {
+                request_release(request);
+                request_finish(request, true);
+                return;
+        }
+        alloc_free(moved);
+        request->handle = alloc->handle;
+        request_finish(request, false);
+}
+
 static void zeroed(struct request *request) {
         struct alloc *alloc;
 
@@ -270,6 +289,8 @@ void request_job_done(struct request *request, int status, const struct failure 
         } else if (request->kind == REQUEST_RESERVE && request->region) {
                 request->handle = request->region->handle;
                 request_finish(request, false);
+        } else if (request->region && request->moved) {
+                copied(request);
         } else if (request->region) {
                 zeroed(request);
         } else if (!request->jobs) {

@@ -708,6 +708,39 @@ int supply_zero(struct supply *supply, struct request *request) {
         return 0;
 }
 
+/* The region that is copied from stays until then, whatever happens to what lies in it. */
+static void copy_done(struct source_job *source_job) {
+        struct supply_job *job = (struct supply_job *)source_job;
+        struct supply *supply = source_job->userdata;
+        struct region *from = job->region;
+
+        if (--from->checks == 0 && from->restore_wanted)
+                supply_restore(from);
+        job_ended(supply, job);
+        free(job);
+        requests_serve(supply->broker);
+}
+
+int supply_copy(struct supply *supply, struct request *request, const struct alloc *moved) {
+        struct supply_job *job = calloc(1, sizeof(*job));
+        struct region *from = moved->region;
+
+        if (!job)
+                return -ENOMEM;
+        job->request = request;
+        job->region = from;
+        job->job.kind = SOURCE_COPY;
+        job->job.offset = request->block.addr - request->region->addr;
+        job->job.size = moved->size;
+        job->job.backing = request->region->backing;
+        job->job.from_ops = from->supply->source->ops;
+        job->job.from = from->backing;
+        job->job.from_offset = moved->addr - from->addr;
+        from->checks++;
+        job_submit(supply, job, copy_done);
+        return 0;
+}
+
 static void verify_done(struct source_job *source_job) {
         struct supply_job *job = (struct supply_job *)source_job;
         struct supply *supply = source_job->userdata;

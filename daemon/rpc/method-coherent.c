@@ -1,11 +1,20 @@
-/* coherent.alloc, coherent.free, coherent.list, coherent.lookup */
+/* coherent.alloc, coherent.free, coherent.move, coherent.list, coherent.lookup */
 #include "daemon/rpc/error.h"
 #include "daemon/rpc/pending.h"
 
 /* ---- alloc ---- */
 
+/* fd: consumed, or -1. */
+static void reply_allocation(struct pending *pending, const struct alloc_view *view, int fd) {
+        struct coherent_alloc_result result = { .alloc = view->handle };
+
+        METHOD_PLACE(&result, view, method_tells_machine(pending->call));
+        result.size = view->size;
+        result.addressing = method_addressing(view->simulated);
+        pending_reply(pending, &result, fd);
+}
+
 static void answer_allocation(struct pending *pending, uint64_t handle) {
-        struct coherent_alloc_result result = { .alloc = handle };
         struct failure failure = { 0 };
         struct alloc_view view;
         int fd = -1, r;
@@ -16,14 +25,10 @@ static void answer_allocation(struct pending *pending, uint64_t handle) {
                 if (r < 0 && !pending->again)
                         coherent_free(&pending->caller, handle, NULL);
         }
-        if (r < 0) {
+        if (r < 0)
                 error_answer(pending->call, &failure);
-                return;
-        }
-        METHOD_PLACE(&result, &view, method_tells_machine(pending->call));
-        result.size = view.size;
-        result.addressing = method_addressing(view.simulated);
-        pending_reply(pending, &result, fd);
+        else
+                reply_allocation(pending, &view, fd);
 }
 
 /* -errno with a sentence. */
@@ -86,6 +91,48 @@ void method_coherent_free(struct rpc_call *call, const void *given) {
         }
         method_log_other(call, &other, "allocation", params->alloc);
         rpc_call_reply(call, &result);
+}
+
+/* ---- move ---- */
+
+/* What was moved is not given up for want of a descriptor. */
+static void answer_move(struct pending *pending, uint64_t handle) {
+        struct failure failure = { 0 };
+        struct alloc_view view;
+        int fd = -1;
+
+        if (coherent_get(&pending->caller, handle, &view, &failure) < 0) {
+                error_answer(pending->call, &failure);
+                return;
+        }
+        if (pending_dup_fd(pending, view.region, &fd, &failure) < 0)
+                fd = -1;
+        reply_allocation(pending, &view, fd);
+}
+
+void method_coherent_move(struct rpc_call *call, const void *given) {
+        const struct coherent_move_params *params = given;
+        struct failure failure = { 0 };
+        struct move_request request = {
+                .alloc = params->alloc,
+                .device = params->device,
+                .align = schema_has(params, align) ? params->align : 0,
+                .high = schema_has(params, priority) && params->priority == PROTOCOL_HIGH,
+                .request_key = schema_has(params, request_key) ? params->request_key : NULL,
+        };
+        struct pending *pending = pending_new(call, sizeof(*pending), answer_move);
+
+        if (!pending)
+                return;
+        if (request.request_key)
+                request.request_digest = method_digest(rpc_call_method(call), params);
+        if (method_wait_ms(&pending->caller, params->device, schema_has(params, wait_ms), params->wait_ms, &request.wait_ms,
+                           &failure) < 0) {
+                pending_refuse(pending, &failure);
+                return;
+        }
+        pending->wants_fd = schema_has(params, fd) && params->fd;
+        pending_wait(pending, coherent_move(&pending->caller, &request, pending_done, pending));
 }
 
 /* ---- list and lookup ---- */

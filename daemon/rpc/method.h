@@ -27,6 +27,7 @@ METHOD_HANDLER(device, reserve);
 METHOD_HANDLER(device, unreserve);
 METHOD_HANDLER(coherent, alloc);
 METHOD_HANDLER(coherent, free);
+METHOD_HANDLER(coherent, move);
 METHOD_HANDLER(coherent, list);
 METHOD_HANDLER(coherent, lookup);
 METHOD_HANDLER(pool, create);

@@ -718,6 +718,49 @@ static void test_another_user_has_memory_of_its_own_and_no_others(void **state) 
         assert_int_equal(dmab_free_coherent(fixture->device, PAGE, vaddr, dma), 0);
 }
 
+static void test_an_allocation_moves_to_another_device_with_its_contents(void **state) {
+        struct fixture *fixture = *state;
+        struct dmab_device_options options = DMAB_DEVICE_OPTIONS_INIT;
+        dmab_device_t *narrow, *elsewhere;
+        dmab_addr_t dma, moved_dma, at;
+        void *vaddr, *moved;
+        dmab_t *other;
+
+        options.mask = 0xffffff;
+        assert_int_equal(dmab_device_open(fixture->dmab, "narrow", &options, &narrow), 0);
+        assert_int_equal(dmab_alloc_coherent(fixture->device, MIB + 5, 0, &vaddr, &dma), 0);
+        memset(vaddr, 0x5a, MIB + 5);
+
+        assert_int_equal(dmab_move_coherent(fixture->device, MIB, vaddr, dma, narrow, 0, &moved, &moved_dma), -EINVAL);
+        assert_int_equal(dmab_move_coherent(narrow, MIB + 5, vaddr, dma, narrow, 0, &moved, &moved_dma), -EXDEV);
+        assert_int_equal(dmab_move_coherent(fixture->device, MIB + 5, vaddr, dma, narrow, DMAB_ZERO, &moved, &moved_dma),
+                         -EINVAL);
+        assert_int_equal(dmab_connect(fixture->uri, &other), 0);
+        assert_int_equal(dmab_device_open(other, "card", NULL, &elsewhere), 0);
+        assert_int_equal(dmab_move_coherent(fixture->device, MIB + 5, vaddr, dma, elsewhere, 0, &moved, &moved_dma), -EXDEV);
+        dmab_disconnect(other);
+
+        if (dmab_move_coherent(fixture->device, MIB + 5, vaddr, dma, narrow, DMAB_WAIT, &moved, &moved_dma))
+                fail_msg("%s", dmab_last_error());
+        assert_true(moved_dma + MIB + 4 <= 0xffffff);
+        for (size_t i = 0; i < MIB + 5; i++)
+                if (((char *)moved)[i] != 0x5a)
+                        fail_msg("byte %zu has changed", i);
+        assert_int_equal(dmab_dma_addr(narrow, (char *)moved + 9, &at), 0);
+        assert_int_equal(at, moved_dma + 9);
+        assert_int_equal(dmab_dma_addr(fixture->device, vaddr, &at), vaddr == moved ? -EXDEV : -EFAULT);
+        assert_int_equal(dmab_free_coherent(narrow, MIB + 5, moved, moved_dma), 0);
+        assert_int_equal(usage(fixture->dmab, "allocs"), 0);
+
+        /* What cannot be moved stays. */
+        assert_int_equal(dmab_alloc_coherent(fixture->device, 32 * MIB, 0, &vaddr, &dma), 0);
+        memset(vaddr, 0x33, MIB);
+        assert_true(dmab_move_coherent(fixture->device, 32 * MIB, vaddr, dma, narrow, 0, &moved, &moved_dma) < 0);
+        assert_int_equal(*(char *)vaddr, 0x33);
+        assert_int_equal(dmab_free_coherent(fixture->device, 32 * MIB, vaddr, dma), 0);
+        assert_int_equal(dmab_device_close(narrow), 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, set_up, tear_down)
 
 int main(void) {
@@ -728,6 +771,7 @@ int main(void) {
                 TEST(memory_of_every_kind_is_called_simulated_where_it_is),
                 TEST(another_devices_memory_has_no_dma_address_for_this_one),
                 TEST(alignment_boundary_and_mask_are_kept),
+                TEST(an_allocation_moves_to_another_device_with_its_contents),
                 TEST(what_can_never_be_is_refused_and_takes_nothing),
                 TEST(flags_reach_the_daemon),
                 TEST(waiting_ends_with_memory_or_at_the_deadline_and_holds_nobody_up),

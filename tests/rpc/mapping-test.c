@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -198,6 +199,65 @@ static void test_mappings_are_listed_in_pages(void **state) {
         }
 }
 
+/* Write a text into an allocation, or compare it: through a descriptor of its region. */
+static void with_text(struct ask_fixture *fixture, const json_t *place, bool writes) {
+        static const char text[] = "what the device has written";
+        char found[sizeof(text)];
+        uint64_t at = ask_peek_number(place, "offset") + 60000;
+        int fd;
+
+        json_decref(ask(fixture->client, "region.get", "{'region':%" PRIu64 "}", ask_peek_number(place, "region")));
+        fd = test_client_take_fd(fixture->client);
+        assert_true(fd >= 0);
+        if (writes)
+                assert_int_equal(pwrite(fd, text, sizeof(text), (off_t)at), sizeof(text));
+        assert_int_equal(pread(fd, found, sizeof(found), (off_t)at), sizeof(found));
+        assert_memory_equal(found, text, sizeof(text));
+        close(fd);
+}
+
+static void test_what_a_device_cannot_reach_is_moved_to_it_with_its_contents(void **state) {
+        struct ask_fixture *fixture = *state;
+        uint64_t narrow = ask_device(fixture->client, "narrow");
+        json_t *place, *moved, *again;
+
+        place = ask(fixture->client, "coherent.alloc", "{'device':%" PRIu64 ",'size':65536}", fixture->device);
+        with_text(fixture, place, true);
+        REFUSE("wrong_device", narrow, ask_peek_number(place, "alloc"), "");
+        moved = ask(fixture->client, "coherent.move", "{'alloc':%" PRIu64 ",'device':%" PRIu64 ",'request_key':'move'}",
+                    ask_peek_number(place, "alloc"), narrow);
+        assert_true(ask_peek_hex(moved, "dma_addr") + 65535 <= 0xffffff);
+        assert_int_equal(ask_peek_number(moved, "size"), 65536);
+        with_text(fixture, moved, false);
+        ask_refused(fixture->client, "double_free", "coherent.free", "{'alloc':%" PRIu64 "}", ask_peek_number(place, "alloc"));
+        again = ask(fixture->client, "coherent.move", "{'alloc':%" PRIu64 ",'device':%" PRIu64 ",'request_key':'move'}",
+                    ask_peek_number(place, "alloc"), narrow);
+        assert_true(json_equal(again, moved));
+        json_decref(again);
+        json_decref(ask(fixture->client, "coherent.free", "{'alloc':%" PRIu64 "}", ask_peek_number(moved, "alloc")));
+        json_decref(moved);
+        json_decref(place);
+        ask_clean(fixture->client);
+}
+
+static void test_what_cannot_be_moved_is_refused_and_stays(void **state) {
+        struct ask_fixture *fixture = *state;
+        struct test_client *stranger = ask_connect_as(fixture->daemon, 12345);
+        uint64_t theirs = ask_device(stranger, "card"), mapping;
+
+        mapping = ask_take_number(map(fixture, disk, shareable, ""), "mapping");
+        ask_refused(fixture->client, "busy", "coherent.move", "{'alloc':%" PRIu64 ",'device':%" PRIu64 "}", shareable, disk);
+        unmap(fixture, mapping);
+        ask_refused(fixture->client, "unknown_handle", "coherent.move", "{'alloc':%" PRIu64 ",'device':%" PRIu64 "}",
+                    private, theirs);
+        ask_refused(stranger, "unknown_handle", "coherent.move", "{'alloc':%" PRIu64 ",'device':%" PRIu64 "}", private, theirs);
+        ask_refused(fixture->client, "bad_param", "coherent.move",
+                    "{'alloc':%" PRIu64 ",'device':%" PRIu64 ",'align':3}", private, disk);
+        json_decref(ask(fixture->client, "coherent.free", "{'alloc':%" PRIu64 "}", private));
+        test_client_close(stranger);
+        ask_clean(fixture->client);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, ask_tear_down)
 
 int main(void) {
@@ -215,6 +275,8 @@ int main(void) {
                 T(test_the_same_key_gives_the_same_mapping),
                 T(test_a_strangers_allocation_cannot_be_mapped),
                 T(test_mappings_are_listed_in_pages),
+                T(test_what_a_device_cannot_reach_is_moved_to_it_with_its_contents),
+                T(test_what_cannot_be_moved_is_refused_and_stays),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -119,6 +119,11 @@ tests_unit_ledger_chaos_SOURCES = tests/unit/ledger-chaos.c tests/unit/ledger-fi
 tests_unit_ledger_chaos_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_ledger_chaos_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 tests_unit_ledger_chaos_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
+check_PROGRAMS += tests/unit/move-test
+TESTS += tests/unit/move-test
+tests_unit_move_test_SOURCES = tests/unit/move-test.c $(core_fixture)
+tests_unit_move_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_move_test_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
 
 check_PROGRAMS += tests/unit/mapping-test
 TESTS += tests/unit/mapping-test
