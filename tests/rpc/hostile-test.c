@@ -656,9 +656,10 @@ static void test_a_peer_that_does_not_read_is_cut_off_in_time(void **state) {
 static void test_a_peer_whose_answers_pile_up_is_cut_off_at_the_limit(void **state) {
         size_t before;
         struct test_client *peer;
-        char *text = batch_of(64, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"rpc.discover\"}");
+        /* Such an answer is as long as batch_reply, 8M: one is below queue_pause, three quarters of queue; two are above. */
+        char *text = batch_of(128, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"rpc.discover\"}");
 
-        scene_begin(CONFIG "[limits]\nqueue = 16M\nqueue_pause = 16M\n");
+        scene_begin(CONFIG "[limits]\nqueue = 14M\nqueue_pause = 14M\n");
         before = daemon_memory();
         peer = hostile();
         flood_until_cut_off(peer, text);
