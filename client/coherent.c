@@ -365,10 +365,9 @@ static int move(struct dmab *dmab, const struct allocation *old, const dmab_devi
         link_make_key(dmab->link, key);
         move_params(old, to, flags, key, &params);
         r = link_call(dmab->link,
-                      &(struct link_request){
-                              .method = "coherent.move", .params = params.text, .repeatable = true, .keyed = true },
-                      &reply, NULL);
-        *ret_moved = !r || r == -ESTALE || error_is("double_free");
+                      &(struct link_request){ .method = "coherent.move", .params = params.text, .repeat = LINK_KEYED },
+                      &reply);
+        *ret_moved = !r || r == -ESTALE || link_is_unknown(r) || error_is("double_free");
         if (!r)
                 r = take_answer(reply.result, allocation);
         if (!r)

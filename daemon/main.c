@@ -18,9 +18,11 @@
 #include "daemon/metrics/http.h"
 #include "daemon/notify.h"
 #include "daemon/options.h"
+#include "daemon/privileges.h"
 #include "daemon/rpc/listener.h"
 #include "daemon/rpc/server.h"
 #include "daemon/source/keep.h"
+#include "daemon/source/pagemap.h"
 #include "daemon/state.h"
 
 #define SOCKET_PATH "/run/dmabroker/dmabroker.sock"
@@ -242,6 +244,17 @@ static void raise_file_limit(void) {
         }
 }
 
+/* Whoever gets the better of the daemon later shall not have CAP_SYS_ADMIN by it. */
+static void give_up_rights(void) {
+        int r;
+
+        if (pagemap_prepare() < 0)
+                return; /* the source that needs it will say so */
+        r = privileges_drop();
+        if (r < 0)
+                log_warning("CAP_SYS_ADMIN is kept, though it is not needed any more: %s", strerror(-r));
+}
+
 static const char *socket_path(const struct daemon *daemon) {
         const char *environment = getenv("DMABROKER_SOCKET");
 
@@ -428,6 +441,7 @@ static void tear_down(struct daemon *daemon) {
                 close(daemon->mark_fd);
         if (daemon->lock_fd >= 0)
                 close(daemon->lock_fd);
+        pagemap_finish();
 }
 
 static int run(struct daemon *daemon) {
@@ -439,6 +453,7 @@ static int run(struct daemon *daemon) {
                 return 1;
         }
         raise_file_limit();
+        give_up_rights();
         if (set_up(daemon, &failure) < 0) {
                 log_error("%s", failure.sentence);
                 daemon->status = 1;

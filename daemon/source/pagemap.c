@@ -7,9 +7,32 @@
 #define ENTRY_PRESENT (UINT64_C(1) << 63)
 #define ENTRY_FRAME ((UINT64_C(1) << 55) - 1)
 
-int pagemap_open(void) {
+/* The kernel looks at the rights of whoever opened it, not of whoever reads. */
+static int prepared = -1;
+
+static int open_it(void) {
         int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 
+        return fd < 0 ? -errno : fd;
+}
+
+int pagemap_prepare(void) {
+        prepared = open_it();
+        return prepared < 0 ? prepared : 0;
+}
+
+void pagemap_finish(void) {
+        if (prepared >= 0)
+                close(prepared);
+        prepared = -1;
+}
+
+int pagemap_open(void) {
+        int fd;
+
+        if (prepared < 0)
+                return open_it();
+        fd = fcntl(prepared, F_DUPFD_CLOEXEC, 0);
         return fd < 0 ? -errno : fd;
 }
 

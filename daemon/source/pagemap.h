@@ -4,6 +4,12 @@
 
 #include <stdint.h>
 
+/* Open the page map with the rights that there are now: pagemap_open() then gives copies of it, also when these rights
+ * have been given up. Before there are threads, and once; -errno of open(2). */
+int pagemap_prepare(void);
+/* Close that one; descriptors from pagemap_open() stay. When there are no other threads any more. */
+void pagemap_finish(void);
+
 /* A descriptor for pagemap_read(), to be closed by the caller and good in this process only. -errno of open(2). */
 int pagemap_open(void);
 

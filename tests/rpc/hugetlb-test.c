@@ -1,8 +1,10 @@
 /* Real memory: what the daemon says of machine addresses is what the kernel's page map says, read by the tests' own
  * reader through the client's own mapping; and the pages go back to where they came from. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/capability.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -518,6 +520,40 @@ static void test_without_permission_it_says_which_is_missing(void **state) {
         expect_no_start(&nobody, words);
 }
 
+/* What every thread of the daemon may do, as /proc says. */
+static void expect_without(unsigned capability) {
+        char path[64], line[256];
+        unsigned long long set;
+        size_t n_sets = 0;
+        struct dirent *entry;
+        FILE *file;
+        DIR *tasks;
+
+        snprintf(path, sizeof(path), "/proc/%d/task", (int)test_daemon_pid(running));
+        tasks = opendir(path);
+        assert_non_null(tasks);
+        while ((entry = readdir(tasks))) {
+                if (*entry->d_name == '.')
+                        continue;
+                snprintf(path, sizeof(path), "/proc/%d/task/%.16s/status", (int)test_daemon_pid(running), entry->d_name);
+                file = fopen(path, "re");
+                assert_non_null(file);
+                while (fgets(line, sizeof(line), file))
+                        if (sscanf(line, "CapPrm: %llx", &set) == 1 || sscanf(line, "CapEff: %llx", &set) == 1 ||
+                            sscanf(line, "CapInh: %llx", &set) == 1 || sscanf(line, "CapAmb: %llx", &set) == 1) {
+                                assert_false(set >> capability & 1);
+                                n_sets++;
+                        }
+                fclose(file);
+        }
+        closedir(tasks);
+        assert_true(n_sets >= 4);
+}
+
+static void test_it_gives_up_the_right_to_see_addresses_when_it_sees_them(void **state) {
+        expect_without(CAP_SYS_ADMIN);
+}
+
 #define ON_DAEMON(name) cmocka_unit_test_setup_teardown(name, begin, end)
 #define ON_MORE_PAGES(name) cmocka_unit_test_setup_teardown(name, begin_more, end)
 #define ON_ONE_PAGE(name) cmocka_unit_test_setup_teardown(name, begin_one, end)
@@ -530,6 +566,7 @@ int main(void) {
                 ON_DAEMON(test_a_size_of_odd_pages_lies_where_the_kernel_says),
                 ON_DAEMON(test_many_small_allocations_lie_where_the_kernel_says),
                 ON_DAEMON(test_another_owner_sees_nothing_of_it),
+                ON_DAEMON(test_it_gives_up_the_right_to_see_addresses_when_it_sees_them),
                 ON_ONE_PAGE(test_a_freed_page_comes_clean_to_the_next_owner),
                 ON_FEW_PAGES(test_who_keeps_its_mapping_and_writes_on_does_not_reach_the_next_owner),
                 ON_DAEMON(test_a_check_finds_a_page_that_its_holder_threw_away),
