@@ -56,9 +56,8 @@ libdaemon_la_SOURCES = \
 	daemon/notify.c daemon/notify.h \
 	daemon/options.c daemon/options.h \
 	daemon/pressure.c daemon/pressure.h \
-	daemon/probes.h \
-
 	daemon/privileges.c daemon/privileges.h \
+	daemon/probes.h \
 	daemon/state.c daemon/state.h
 libdaemon_la_CFLAGS = $(AM_CFLAGS) $(INIH_CFLAGS) $(SYSTEMD_CFLAGS) $(UV_CFLAGS)
 libdaemon_la_LIBADD = libmetrics.la librpc.la libiommu.la libsource.la libcore.la $(INIH_LIBS) $(SYSTEMD_LIBS)
