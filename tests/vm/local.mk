@@ -5,3 +5,10 @@ tests_vm_dma_heap_guest_LDADD = libdmabroker.la
 dist_check_SCRIPTS += tests/vm/dma-heap.sh
 TESTS += tests/vm/dma-heap.sh
 EXTRA_DIST += tests/vm/build-kernel.sh tests/vm/kernel.config
+
+check_PROGRAMS += tests/vm/systemd-guest
+tests_vm_systemd_guest_SOURCES = tests/vm/systemd-guest.c
+tests_vm_systemd_guest_LDADD = libdmabroker.la
+dist_check_SCRIPTS += tests/vm/systemd.sh
+TESTS += tests/vm/systemd.sh
+EXTRA_DIST += tests/vm/fetch-kernel.sh tests/vm/systemd-guest.sh
