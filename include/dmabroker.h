@@ -13,8 +13,7 @@
  *  - Connection: a lost connection is made again by itself, also to a daemon that was restarted, and the session (what it
  *    had opened and allocated) goes on. The memory stays mapped and valid meanwhile; calls wait, see
  *    dmab_set_reconnect_timeout(). When the daemon no longer knows the session, every call answers -ESTALE with the reason
- *    gone: disconnect and connect again. A program that has neither pools nor bounce slots must make a call within the
- *    daemon's grace time after a restart: without one nobody notices it.
+ *    gone: disconnect and connect again. A program that makes no call keeps its session over a restart as long as it lives.
  *  - fork(): the child must not use the parent's handles; its calls answer -EINVAL. Memory that was mapped before the
  *    fork is shared between both. The child may call dmab_disconnect(), which then releases the child's copies only.
  *    exec() closes every descriptor of the library.

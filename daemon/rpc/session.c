@@ -11,9 +11,9 @@
 #include <uthash.h>
 
 #include "daemon/log.h"
+#include "daemon/rpc/alive.h"
 
-enum { TOKEN_BYTES = 16, TOKEN_TEXT = 2 * TOKEN_BYTES + 1, NOTE_SIZE = TOKEN_TEXT + 24 };
-/* A restart does not count against the grace time, however short that is. */
+enum { TOKEN_BYTES = 16, TOKEN_TEXT = 2 * TOKEN_BYTES + 1, NOTE_SIZE = TOKEN_TEXT + 72 };
 enum { RESTART_GRACE_MS = 10000 };
 
 struct rpc_session {
@@ -24,6 +24,8 @@ struct rpc_session {
         struct connection *connections;
         struct waiting *waiting;
         uint64_t ends_ms; /* while lingering; 0 otherwise */
+        struct alive *alive; /* its program lives, and has not come back since the daemon was restarted; or NULL */
+        pid_t pid;           /* of one of its connections, as the ledger knows; 0: there is none */
         uid_t uid;
         char token[TOKEN_TEXT];
 };
@@ -110,10 +112,33 @@ static void linger(struct rpc_session *session, uint64_t grace_ms) {
 
 /* ---- coming and going ---- */
 
+/* What the next daemon must know: whose it is, and which program it belongs to. */
+static int write_note(struct rpc_session *session, pid_t pid) {
+        char note[NOTE_SIZE];
+        uint64_t since = alive_since(pid);
+
+        snprintf(note, sizeof(note), "%s %lu %ld %llu", session->token, (unsigned long)session->uid, since ? (long)pid : 0L,
+                 (unsigned long long)since);
+        session->pid = pid;
+        return session_set_note(session->core, note);
+}
+
+/* If there is no memory for it, its grace time begins at once after a restart. */
+static void note_program(struct rpc_session *session) {
+        struct connection *connection;
+
+        DL_FOREACH2(session->connections, connection, session_next)
+                if (connection->identity.pid == session->pid)
+                        return;
+        connection = session->connections;
+        write_note(session, connection ? connection->identity.pid : 0);
+}
+
 static void attach(struct connection *connection, struct rpc_session *session) {
         struct server *server = session->server;
         struct rpc_session *first = server->lingering;
 
+        session->alive = alive_forget(session->alive);
         if (session->ends_ms) {
                 DL_DELETE(server->lingering, session);
                 session->ends_ms = 0;
@@ -123,6 +148,7 @@ static void attach(struct connection *connection, struct rpc_session *session) {
         DL_APPEND2(session->connections, connection, session_prev, session_next);
         connection->session = session;
         connection->session_ended = false;
+        note_program(session);
 }
 
 void session_detach(struct connection *connection) {
@@ -133,7 +159,10 @@ void session_detach(struct connection *connection) {
         DL_DELETE2(session->connections, connection, session_prev, session_next);
         connection->session = NULL;
         /* What the next daemon will have does not end with this one. */
-        if (!session->connections && !session->server->leaving)
+        if (session->server->leaving)
+                return;
+        note_program(session);
+        if (!session->connections)
                 linger(session, session->server->settings.grace_ms);
 }
 
@@ -155,7 +184,6 @@ static int enter(struct rpc_session *session) {
 int session_open_for(struct connection *connection, struct failure *failure) {
         struct server *server = connection->server;
         struct rpc_session *session = calloc(1, sizeof(*session));
-        char note[NOTE_SIZE];
         int r;
 
         if (!session)
@@ -172,8 +200,7 @@ int session_open_for(struct connection *connection, struct failure *failure) {
                 free(session);
                 return r;
         }
-        snprintf(note, sizeof(note), "%s %lu", session->token, (unsigned long)session->uid);
-        r = session_set_note(session->core, note);
+        r = write_note(session, 0);
         if (r == 0)
                 r = enter(session);
         if (r < 0) {
@@ -229,6 +256,7 @@ static void session_finish(struct rpc_session *session, bool died) {
         struct connection *connection;
 
         refuse_waiting(session, "The session has ended");
+        alive_forget(session->alive);
         if (session->ends_ms)
                 DL_DELETE(server->lingering, session);
         while ((connection = session->connections)) {
@@ -255,14 +283,35 @@ void session_end_all(struct server *server) {
                 session_end(session);
 }
 
+/* Its grace time begins: another program may resume it, as at any time. */
+static void on_program_ended(void *userdata) {
+        struct rpc_session *session = userdata;
+
+        session->alive = alive_forget(session->alive);
+        linger(session, session->server->settings.grace_ms);
+}
+
+/* The time without a daemon does not count against its grace time. How short that is does not matter while its program
+ * lives; where that is not known it is long enough to come back. */
+static void wait_for_client(struct rpc_session *session, pid_t pid, uint64_t since) {
+        uint64_t grace_ms = session->server->settings.grace_ms;
+
+        session->pid = pid;
+        session->alive = alive_watch(session->server->loop, pid, since, on_program_ended, session);
+        if (!session->alive)
+                linger(session, grace_ms > RESTART_GRACE_MS ? grace_ms : RESTART_GRACE_MS);
+}
+
 /* One that nobody can name any more ends at once. */
 static int restore(struct session *core, void *userdata) {
         struct server *server = userdata;
         const char *note = session_note(core);
         struct rpc_session *session = calloc(1, sizeof(*session));
+        unsigned long long since = 0;
         unsigned long uid;
+        long pid = 0;
 
-        if (!session || !note || sscanf(note, "%32[0-9a-f] %lu", session->token, &uid) != 2) {
+        if (!session || !note || sscanf(note, "%32[0-9a-f] %lu %ld %llu", session->token, &uid, &pid, &since) != 4) {
                 free(session);
                 session_abandon(core);
                 return 0;
@@ -274,7 +323,7 @@ static int restore(struct session *core, void *userdata) {
                 free(session);
                 session_abandon(core);
         } else {
-                linger(session, server->settings.grace_ms > RESTART_GRACE_MS ? server->settings.grace_ms : RESTART_GRACE_MS);
+                wait_for_client(session, (pid_t)pid, since);
         }
         return 0;
 }
@@ -289,6 +338,7 @@ void session_forget_all(struct server *server) {
         HASH_ITER(hh, server->sessions, session, next) {
                 if (session->ends_ms)
                         DL_DELETE(server->lingering, session);
+                alive_forget(session->alive);
                 HASH_DEL(server->sessions, session);
                 free(session);
         }

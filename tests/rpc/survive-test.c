@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -295,6 +296,41 @@ static void test_a_session_that_nobody_resumes_ends_after_its_grace_time(void **
         assert_int_equal(test_daemon_end(fixture.daemon), 0);
 }
 
+/* It has nothing to ask for, and no thread that would: what it holds is in use all the same. */
+static void test_a_session_stays_as_long_as_its_program_lives_without_a_word(void **state) {
+        const struct test_daemon_options options = {
+                .config = "[daemon]\naccess = everyone\ngrace = 0\nkeep = 60s\n[memory]\nquarantine = 0\n",
+                .survives = true,
+        };
+        struct fixture fixture;
+        int status, ends[2];
+        pid_t program;
+        char byte;
+
+        start_with(&fixture, &options);
+        assert_int_equal(pipe(ends), 0);
+        program = fork();
+        if (!program) {
+                struct test_client *own = ask_connect(fixture.daemon, NULL);
+
+                ask_alloc(own, ask_device(own, "silent"), 65536);
+                _exit(write(ends[1], "", 1) != 1 || pause());
+        }
+        assert_int_equal(read(ends[0], &byte, 1), 1);
+        assert_int_equal(test_daemon_kill(fixture.daemon), 0);
+        come_back(&fixture);
+        json_decref(ask(fixture.client, "device.close", "{'device':%" PRIu64 "}", fixture.device));
+        assert_non_null(strstr(told(&fixture, "coherent.list", "{}"), "65536"));
+        kill(program, SIGKILL);
+        assert_int_equal(waitpid(program, &status, 0), program);
+        ask_until(!strstr(told(&fixture, "coherent.list", "{}"), "65536"));
+        ask_clean(fixture.client);
+        close(ends[0]);
+        close(ends[1]);
+        test_client_close(fixture.client);
+        assert_int_equal(test_daemon_end(fixture.daemon), 0);
+}
+
 static void test_quotas_that_were_set_stay_set(void **state) {
         struct fixture *fixture = *state;
         json_t *result;
@@ -537,6 +573,7 @@ int main(void) {
                 TEST(handles_are_not_used_again_after_a_kill),
                 TEST(the_bytes_are_the_same_and_the_old_mapping_shows_them),
                 cmocka_unit_test(test_a_session_that_nobody_resumes_ends_after_its_grace_time),
+                cmocka_unit_test(test_a_session_stays_as_long_as_its_program_lives_without_a_word),
                 TEST(quotas_that_were_set_stay_set),
                 TEST(guarantees_and_limits_of_devices_stay_set),
                 TEST(others_cannot_resume_a_session_after_a_kill),

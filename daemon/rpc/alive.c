@@ -1,0 +1,92 @@
+#include "daemon/rpc/alive.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <unistd.h>
+
+struct alive {
+        uv_poll_t poll; /* a process's descriptor is readable when it has ended */
+        int fd;
+        void (*ended)(void *userdata);
+        void *userdata;
+};
+
+/* The name, which may have anything in it, is in parentheses; the time is the 20th field behind it. */
+static uint64_t parse_since(char *text) {
+        char *at = strrchr(text, ')'), *field = NULL;
+        int i;
+
+        if (!at)
+                return 0;
+        at++;
+        for (i = 0; i < 20; i++) {
+                field = strsep(&at, " ");
+                if (!field)
+                        return 0;
+                i -= !*field;
+        }
+        return strtoull(field, NULL, 10);
+}
+
+uint64_t alive_since(pid_t pid) {
+        char path[32], text[1024];
+        ssize_t n;
+        int fd;
+
+        if (pid <= 0)
+                return 0;
+        snprintf(path, sizeof(path), "/proc/%ld/stat", (long)pid);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+                return 0;
+        n = read(fd, text, sizeof(text) - 1);
+        close(fd);
+        if (n <= 0)
+                return 0;
+        text[n] = '\0';
+        return parse_since(text);
+}
+
+static void on_ended(uv_poll_t *poll, int status, int events) {
+        struct alive *alive = poll->data;
+
+        uv_poll_stop(poll);
+        alive->ended(alive->userdata);
+}
+
+static void on_closed(uv_handle_t *handle) {
+        struct alive *alive = handle->data;
+
+        close(alive->fd);
+        free(alive);
+}
+
+struct alive *alive_watch(uv_loop_t *loop, pid_t pid, uint64_t since, void (*ended)(void *userdata), void *userdata) {
+        struct alive *alive = since ? calloc(1, sizeof(*alive)) : NULL;
+
+        if (!alive)
+                return NULL;
+        alive->ended = ended;
+        alive->userdata = userdata;
+        alive->fd = pidfd_open(pid, 0);
+        /* Looked at after it was opened: from here on the number is this process's. */
+        if (alive->fd < 0 || alive_since(pid) != since || uv_poll_init(loop, &alive->poll, alive->fd) < 0) {
+                if (alive->fd >= 0)
+                        close(alive->fd);
+                free(alive);
+                return NULL;
+        }
+        alive->poll.data = alive;
+        uv_poll_start(&alive->poll, UV_READABLE, on_ended);
+        return alive;
+}
+
+struct alive *alive_forget(struct alive *alive) {
+        if (alive)
+                uv_close((uv_handle_t *)&alive->poll, on_closed);
+        return NULL;
+}
