@@ -401,7 +401,7 @@ static int attempt_until(struct request *request, int (*attempt)(struct request 
 int request_attempt(struct request *request) {
         int r;
 
-        if (++request->attempts > ATTEMPTS_MAX && !request->wait_ms)
+        if (request->attempts >= ATTEMPTS_MAX && !request->wait_ms)
                 return failure_set(&request->failure, REASON_source_unavailable,
                                    "The memory sources are too busy; the request was tried %d times", ATTEMPTS_MAX);
         if (request->kind == REQUEST_RESERVE)

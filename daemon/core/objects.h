@@ -349,7 +349,8 @@ struct request {
         struct holder *holder; /* for whom, or NULL */
         uint32_t maker; /* id of the session that asked, or 0 for a holder */
         uint64_t moved; /* handle of the allocation whose contents and place in the world it gets; or 0 */
-        unsigned attempts;
+        unsigned attempts; /* that could have changed anything */
+        uint64_t returned; /* broker->returned at the last one */
         unsigned jobs; /* under way for this request */
         /* Memory that is being zeroed and becomes an allocation then; region also: what has been reserved. */
         struct region *region;
@@ -410,6 +411,7 @@ struct broker {
         uint32_t turn;       /* id of the owner that was served last */
         uint64_t round;      /* counts owner_serve() */
         uint64_t recalls;    /* counts what holders were asked to recall */
+        uint64_t returned;   /* counts jobs that brought memory */
         bool leaving; /* nothing is done to memory any more */
         bool serving, serve_again;
         bool pressed;        /* it was told that requests wait */

@@ -104,13 +104,17 @@ static bool memory_returns(const struct broker *broker) {
 
 /* True: the request was answered, or its jobs began. */
 static bool request_try(struct request *request) {
+        struct broker *broker = request->owner->broker;
         int r = request_attempt(request);
 
+        /* It is not tried anew by what concerns others only. */
+        request->attempts += r == ATTEMPT_WORKING || request->returned != broker->returned;
+        request->returned = broker->returned;
         if (r == ATTEMPT_WORKING)
                 return false;
         if (r == ATTEMPT_BLOCKED) {
                 /* Memory that is on its way back is not waited for: it is as good as there. */
-                if (request->wait_ms || memory_returns(request->owner->broker))
+                if (request->wait_ms || memory_returns(broker))
                         return false;
                 request_finish(request, true);
                 return true;

@@ -128,6 +128,7 @@ static void job_ended(struct supply *supply, struct supply_job *job) {
         if (!supply->broker->leaving)
                 supply->submitted--;
         supply->returning -= brings_memory(job);
+        supply->broker->returned += brings_memory(job);
         job->request = NULL;
         if (request)
                 request_job_done(request, job->job.status, &job->job.failure);

@@ -1298,6 +1298,32 @@ static void random_step(struct fixture *f, struct random_state *s, const uint64_
         s->live[s->n++].size = view.size;
 }
 
+/* Memory is on its way back, and all that happens meanwhile concerns others. */
+static void test_what_others_do_is_no_attempt_of_a_request_that_may_not_wait(void **state) {
+        struct answer first = {}, second = {};
+        struct session *other;
+        struct fixture f;
+        uint64_t device;
+        unsigned i;
+
+        start(&f, "1M@0x100000", NULL);
+        device = open_device(&f, 0);
+        coherent_alloc(&f.caller, &(struct alloc_request){ .device = device, .size = MIB / 2, .high = true }, answer, &first);
+        settle(&f);
+        assert_int_equal(coherent_free(&f.caller, first.handle, NULL), 0);
+        coherent_alloc(&f.caller, &(struct alloc_request){ .device = device, .size = MIB, .high = true }, answer, &second);
+        for (i = 0; i < 200; i++) {
+                assert_int_equal(session_open(f.broker, "user:1001", &other, NULL), 0);
+                session_close(other);
+        }
+        assert_false(second.given);
+        settle(&f);
+        assert_true(second.given);
+        if (second.failure.error)
+                fail_msg("%s", second.failure.sentence);
+        stop(&f);
+}
+
 static void test_random_allocations_never_overlap_and_the_books_stay_right(void **state) {
         const char *steps = getenv("BROKER_MODEL_STEPS");
         long n = steps ? atol(steps) / 50 : 20000, i;
@@ -1372,6 +1398,7 @@ int main(void) {
                 cmocka_unit_test(test_reserved_regions_below_4_gib_count_against_the_quota_of_low_bytes),
                 cmocka_unit_test(test_an_alignment_that_nothing_has_is_refused),
                 cmocka_unit_test(test_a_run_that_broke_apart_is_not_held_against_the_quota),
+                cmocka_unit_test(test_what_others_do_is_no_attempt_of_a_request_that_may_not_wait),
                 cmocka_unit_test(test_random_allocations_never_overlap_and_the_books_stay_right),
         };
 
