@@ -29,6 +29,9 @@ enum {
         FD_CHARGE = 4096,
         /* So many may wait for one user in all of its connections, beyond one in each. */
         USER_FDS_MAX = 256,
+        TURN_REQUESTS = 8,
+        /* Whoever has asked for something so lately is about to ask for more. */
+        OTHERS_MS = 20,
 };
 
 /* ---- the write queue ---- */
@@ -269,14 +272,32 @@ static bool must_pause(struct connection *connection) {
         return !connection->closing && is_full(connection);
 }
 
+/* A connection that sends many requests at once has some of them answered, and then the others have their turn. It has all
+ * the daemon's time while nobody else asks for anything. */
+static bool turn_is_over(const struct connection *connection, unsigned done) {
+        const struct server *server = connection->server;
+
+        return done >= TURN_REQUESTS && uv_now(server->loop) - server->others_ms < OTHERS_MS;
+}
+
+static void note_reader(struct connection *connection) {
+        struct server *server = connection->server;
+
+        if (server->reader != connection)
+                server->others_ms = uv_now(server->loop);
+        server->reader = connection;
+}
+
 /* is_rest: piece lies in connection->rest. */
 static void dispatch(struct connection *connection, const char *piece, size_t size, bool is_rest) {
         enum frame_event event;
+        unsigned done = 0;
         const char *text;
         size_t length;
 
+        note_reader(connection);
         do {
-                if (size && must_pause(connection)) {
+                if (size && (must_pause(connection) || turn_is_over(connection, done++))) {
                         keep_rest(connection, piece, size, is_rest);
                         return;
                 }

@@ -85,6 +85,8 @@ struct server {
         void *stopped_userdata;
 
         struct connection *connections, *dirty, *stalled;
+        const struct connection *reader; /* from which requests came last; only to be compared */
+        uint64_t others_ms;              /* when that was another one than before */
         size_t n_connections;
         struct principal *principals; /* by uid */
         size_t n_resting;             /* of them, without a connection */

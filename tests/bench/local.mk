@@ -56,7 +56,14 @@ bench_programs += tests/bench/streaming
 tests_bench_streaming_SOURCES = tests/bench/streaming.c
 tests_bench_streaming_LDADD = libdmabroker.la libtest.la libtable.la -lm
 
+bench_caller = tests/bench/caller.c tests/bench/caller.h
+
+# Whether a flood harms others.
+bench_programs += tests/bench/neighbours
+tests_bench_neighbours_SOURCES = tests/bench/neighbours.c $(bench_caller)
+tests_bench_neighbours_LDADD = libtest.la libtable.la -lm
+
 # P10, P12, P13
 bench_programs += tests/bench/scale
-tests_bench_scale_SOURCES = tests/bench/scale.c
+tests_bench_scale_SOURCES = tests/bench/scale.c $(bench_caller)
 tests_bench_scale_LDADD = libtest.la libtable.la -lm

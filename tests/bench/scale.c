@@ -7,14 +7,12 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
+#include "tests/bench/caller.h"
 #include "tests/bench/table.h"
 #include "tests/lib/daemon.h"
 
@@ -26,121 +24,28 @@ enum {
         FIRST_UID = 200000,
         PROBES = 20000,
         IN_FLIGHT = 50,
-        LINE_MAX = 8192,
 };
 
 struct peer {
-        int fd;
-        uid_t uid;
-        uint64_t device;
-        char session[64];
+        struct caller caller;
         uint64_t *allocs;
         size_t n_allocs;
-        char line[LINE_MAX];
-        size_t used, begun; /* of what was read; where the line ends that was told */
 };
 
 static struct test_daemon *broker;
 static struct peer *peers;
 static unsigned owners = OWNERS, allocs = ALLOCS, mappings = MAPPINGS, vanishing = VANISHING;
 
-/* ---- talking ---- */
-
-/* Who connects is who the socket says. */
-static int connect_as(uid_t uid) {
-        struct sockaddr_un address = { .sun_family = AF_UNIX };
-        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), r;
-
-        if (fd < 0)
-                err(1, "socket");
-        snprintf(address.sun_path, sizeof(address.sun_path), "%s", test_daemon_socket(broker));
-        if (seteuid(uid))
-                err(1, "seteuid");
-        r = connect(fd, (struct sockaddr *)&address, sizeof(address));
-        if (seteuid(0))
-                err(1, "seteuid");
-        if (r) {
-                close(fd);
-                return -1;
-        }
-        return fd;
-}
-
-static void say(struct peer *peer, const char *text) {
-        size_t left = strlen(text);
-        ssize_t n;
-
-        for (; left; text += n, left -= (size_t)n) {
-                n = write(peer->fd, text, left);
-                if (n <= 0)
-                        err(1, "write");
-        }
-}
-
-static const char *hear(struct peer *peer) {
-        char *end;
-        ssize_t n;
-
-        memmove(peer->line, peer->line + peer->begun, peer->used - peer->begun);
-        peer->used -= peer->begun;
-        peer->begun = 0;
-        while (!(end = memchr(peer->line, '\n', peer->used))) {
-                n = read(peer->fd, peer->line + peer->used, sizeof(peer->line) - peer->used);
-                if (n <= 0)
-                        errx(1, "the daemon hung up");
-                peer->used += (size_t)n;
-        }
-        *end = '\0';
-        peer->begun = (size_t)(end + 1 - peer->line);
-        if (strstr(peer->line, "\"error\""))
-                errx(1, "%s", peer->line);
-        return peer->line;
-}
-
-static uint64_t number_in(const char *line, const char *name) {
-        char pattern[64];
-        const char *at;
-
-        snprintf(pattern, sizeof(pattern), "\"%s\":", name);
-        at = strstr(line, pattern);
-        if (!at)
-                errx(1, "no %s in: %s", name, line);
-        return strtoull(at + strlen(pattern), NULL, 10);
-}
-
-static const char *ask(struct peer *peer, const char *text) {
-        say(peer, text);
-        return hear(peer);
-}
-
-#define CALL(method, params) "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"" method "\",\"params\":" params "}\n"
-
-static void peer_open(struct peer *peer, uid_t uid) {
-        const char *line, *at;
-
-        peer->uid = uid;
-        peer->fd = connect_as(uid);
-        if (peer->fd < 0)
-                err(1, "connect");
-        line = ask(peer, CALL("broker.hello", "{}"));
-        at = strstr(line, "\"session\":");
-        at = at ? strchr(at + 10, '"') : NULL;
-        if (!at)
-                errx(1, "no session in: %s", line);
-        snprintf(peer->session, sizeof(peer->session), "%.32s", at + 1);
-        peer->device = number_in(ask(peer, CALL("device.open", "{\"name\":\"bench\"}")), "device");
-}
-
 static void fill(struct peer *peer, size_t n) {
         char text[256];
         size_t asked = 0, told = 0, room = peer->n_allocs + n;
 
         peer->allocs = realloc(peer->allocs, room * sizeof(*peer->allocs));
-        snprintf(text, sizeof(text), CALL("coherent.alloc", "{\"device\":%" PRIu64 ",\"size\":4096}"), peer->device);
+        snprintf(text, sizeof(text), CALLER_CALL("coherent.alloc", "{\"device\":%" PRIu64 ",\"size\":4096}"), peer->caller.device);
         while (told < n) {
                 for (; asked < n && asked < told + IN_FLIGHT; asked++)
-                        say(peer, text);
-                peer->allocs[peer->n_allocs++] = number_in(hear(peer), "alloc");
+                        caller_say(&peer->caller, text);
+                peer->allocs[peer->n_allocs++] = caller_number(caller_hear(&peer->caller), "alloc");
                 told++;
         }
 }
@@ -151,12 +56,12 @@ static void map(struct peer *peer, size_t n) {
 
         while (told < n) {
                 for (; asked < n && asked < told + IN_FLIGHT; asked++) {
-                        snprintf(text, sizeof(text), CALL("mapping.map", "{\"device\":%" PRIu64 ",\"alloc\":%" PRIu64
+                        snprintf(text, sizeof(text), CALLER_CALL("mapping.map", "{\"device\":%" PRIu64 ",\"alloc\":%" PRIu64
                                                           ",\"direction\":\"to_device\"}"),
-                                 peer->device, peer->allocs[asked % peer->n_allocs]);
-                        say(peer, text);
+                                 peer->caller.device, peer->allocs[asked % peer->n_allocs]);
+                        caller_say(&peer->caller, text);
                 }
-                hear(peer);
+                caller_hear(&peer->caller);
                 told++;
         }
 }
@@ -168,13 +73,13 @@ static double alloc_p99_us(struct peer *peer) {
         char text[256], release[256];
         uint64_t start, handle;
 
-        snprintf(text, sizeof(text), CALL("coherent.alloc", "{\"device\":%" PRIu64 ",\"size\":4096}"), peer->device);
+        snprintf(text, sizeof(text), CALLER_CALL("coherent.alloc", "{\"device\":%" PRIu64 ",\"size\":4096}"), peer->caller.device);
         for (size_t i = 0; i < PROBES; i++) {
                 start = table_now();
-                handle = number_in(ask(peer, text), "alloc");
+                handle = caller_number(caller_ask(&peer->caller, text), "alloc");
                 us[i] = (double)(table_now() - start) / 1e3;
-                snprintf(release, sizeof(release), CALL("coherent.free", "{\"alloc\":%" PRIu64 "}"), handle);
-                ask(peer, release);
+                snprintf(release, sizeof(release), CALLER_CALL("coherent.free", "{\"alloc\":%" PRIu64 "}"), handle);
+                caller_ask(&peer->caller, release);
         }
         return table_percentile(us, PROBES, 0.99);
 }
@@ -185,7 +90,7 @@ static double ping_p99_us(struct peer *peer) {
 
         for (size_t i = 0; i < PROBES; i++) {
                 start = table_now();
-                ask(peer, CALL("broker.ping", "{}"));
+                caller_ask(&peer->caller, CALLER_CALL("broker.ping", "{}"));
                 us[i] = (double)(table_now() - start) / 1e3;
         }
         return table_percentile(us, PROBES, 0.99);
@@ -213,15 +118,12 @@ static enum table_met at_most(double figure, double most) {
 }
 
 static uint64_t count(const char *name) {
-        static struct peer admin = { .fd = -1 };
+        struct caller admin;
+        uint64_t n;
 
-        memset(&admin, 0, sizeof(admin));
-        admin.fd = connect_as(0);
-        if (admin.fd < 0)
-                err(1, "connect");
-        uint64_t n = number_in(ask(&admin, CALL("broker.status", "{}")), name);
-
-        close(admin.fd);
+        caller_connect(&admin, test_daemon_socket(broker), 0);
+        n = caller_number(caller_ask(&admin, CALLER_CALL("broker.status", "{}")), name);
+        caller_close(&admin);
         return n;
 }
 
@@ -231,7 +133,7 @@ static void scale(void) {
         double alloc_few, alloc_many, ping_few, ping_many, before;
 
         for (unsigned i = 0; i < owners; i++) {
-                peer_open(&peers[i], FIRST_UID + i);
+                caller_open(&peers[i].caller, test_daemon_socket(broker), FIRST_UID + i);
                 fill(&peers[i], 1);
         }
         alloc_few = alloc_p99_us(&peers[0]);
@@ -256,23 +158,21 @@ static void scale(void) {
 
 static void recover(void) {
         uint64_t start, n_allocs = count("allocs"), n_mappings = count("mappings");
-        struct peer peer = { .fd = -1 };
+        struct caller caller;
         char text[256];
         double seconds;
 
         for (unsigned i = 0; i < owners; i++)
-                close(peers[i].fd);
+                caller_close(&peers[i].caller);
         start = table_now();
         test_daemon_kill(broker);
         if (test_daemon_start_again(broker))
                 errx(1, "the daemon does not start again");
-        peer.fd = connect_as(peers[0].uid);
-        if (peer.fd < 0)
-                err(1, "connect");
-        snprintf(text, sizeof(text), CALL("broker.hello", "{\"session\":\"%s\"}"), peers[0].session);
-        ask(&peer, text);
+        caller_connect(&caller, test_daemon_socket(broker), peers[0].caller.uid);
+        snprintf(text, sizeof(text), CALLER_CALL("broker.hello", "{\"session\":\"%s\"}"), peers[0].caller.session);
+        caller_ask(&caller, text);
         seconds = (double)(table_now() - start) / 1e9;
-        close(peer.fd);
+        caller_close(&caller);
         table_print(&(struct table_row){ .id = "P12", .what = "from kill -9 to the first answer", .peer_figure = NAN,
                                          .ours = seconds, .unit = "s", .target = "<= 2 s", .met = at_most(seconds, 2) });
         if (count("allocs") != n_allocs || count("mappings") != n_mappings)
@@ -284,18 +184,18 @@ static void recover(void) {
 /* ---- P13 ---- */
 
 static void vanish(void) {
-        struct peer peer = { .fd = -1 };
+        struct peer peer = { 0 };
         uint64_t start, others;
         double seconds;
 
         others = count("mappings");
-        peer_open(&peer, FIRST_UID + OWNERS);
+        caller_open(&peer.caller, test_daemon_socket(broker), FIRST_UID + OWNERS);
         fill(&peer, 1000);
         map(&peer, vanishing);
         if (count("mappings") != others + vanishing)
                 errx(1, "not all was mapped");
         start = table_now();
-        close(peer.fd);
+        caller_close(&peer.caller);
         /* The grace time is 0: its session ends at once. */
         while (count("mappings") != others)
                 ;
@@ -318,6 +218,7 @@ int main(void) {
                 fprintf(stderr, "a thousand users can be had by root only\n");
                 return 77;
         }
+        caller_pin(0);
         owners /= by;
         allocs /= by;
         mappings /= by;
