@@ -202,6 +202,13 @@ static int open_sources(struct memory *memory, const struct config *config, cons
         return r;
 }
 
+static bool serves(const struct memory *memory, const struct source_ops *ops) {
+        for (size_t i = 0; i < memory->n_feeds; i++)
+                if (memory->feeds[i].source->ops == ops)
+                        return true;
+        return false;
+}
+
 /* A source that serves no more, and of which the ledger knows nothing either, gives back what was kept of it; but not when
  * the ledger may have forgotten some. */
 static void give_up_others(struct memory *memory, const struct config *config) {
@@ -213,7 +220,8 @@ static void give_up_others(struct memory *memory, const struct config *config) {
                 struct failure why = { 0 };
                 struct source *source;
 
-                if (loaded.damaged || !is_kept(memory, other->ops))
+                /* One that serves has not looked at all of it yet. */
+                if (loaded.damaged || serves(memory, other->ops) || !is_kept(memory, other->ops))
                         continue;
                 if (other->ops->open(other->options, other->n_options, memory->past.keep, &source, &why) < 0) {
                         log_warning("memory of the source %s is kept from an earlier daemon, and cannot be given back: %s",

@@ -233,7 +233,8 @@ int record_open(struct keep *keep, const struct hugepool *pool, size_t n_slots, 
         failure->error = 0;
         r = open_file(record, ret_is_old, failure);
         if (r < 0) {
-                record_close(record, !*ret_is_old);
+                /* What is held under this name is not this one. */
+                record_close(record, false);
                 return failure->error ? r
                                       : failure_set_errno(failure, REASON_source_unavailable, -r,
                                                           "the record of what source hugetlb has taken cannot be kept: %s",
