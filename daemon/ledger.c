@@ -38,7 +38,7 @@ struct file_ledger {
         int directory_fd;
         unsigned char boot[LEDGER_BOOT_BYTES];
         struct volume volume; /* in force; while it is written anew: the next one, where rows go already */
-        struct volume before; /* while it is written anew: what must be read first after a crash; or none */
+        struct volume before; /* while it is written anew: what must be read first after a crash, with others perhaps; or none */
         bool rewriting, alone;
         bool ended;          /* the end of the rewrite is in the frame */
         uint64_t rewrite_min;
@@ -326,11 +326,14 @@ static int file_rewrite_begin(struct ledger *base, bool alone) {
                 return r;
         if (alone)
                 frame_begin(ledger);
-        /* One that was begun and not ended: what it stood beside is still what counts. */
-        if (ledger->rewriting)
+        /* One that was begun alone and not ended counts for nothing; one beside which changes were told counts, together with
+         * what it stands beside. */
+        if (ledger->rewriting && ledger->alone) {
                 volume_remove(ledger, &ledger->volume);
-        else
+        } else {
+                volume_close(&ledger->before);
                 ledger->before = ledger->volume;
+        }
         ledger->volume = next;
         ledger->rewriting = true;
         ledger->alone = alone;

@@ -139,14 +139,22 @@ static int memory_rewrite_begin(struct ledger *base, bool alone) {
 
         if (fails(ledger))
                 return -ENOSPC;
+        /* One beside which changes were told counts until there is another that has its end. */
         if (alone)
                 journal_clear(&ledger->pending);
-        if (ledger->rewriting) {
-                journal_clear(&ledger->now);
-        } else {
+        if (ledger->rewriting && !ledger->now.alone) {
+                if (journal_reserve(&ledger->before, ledger->now.n) < 0)
+                        return -ENOMEM;
+                if (ledger->now.n)
+                        memcpy(ledger->before.records + ledger->before.n, ledger->now.records,
+                               ledger->now.n * sizeof(*ledger->now.records));
+                ledger->before.n += ledger->now.n;
+                ledger->now.n = 0;
+        } else if (!ledger->rewriting) {
                 ledger->before = ledger->now;
                 ledger->now = (struct memory_journal){};
         }
+        journal_clear(&ledger->now);
         ledger->now.alone = alone;
         ledger->rewriting = true;
         ledger->ended = ledger->blank = false;

@@ -494,6 +494,30 @@ static void test_two_rewrites_that_were_not_ended(void **state) {
         assert_false(is_damaged(fixture));
 }
 
+/* One beside which changes were told is needed until another one has its end. */
+static void test_a_rewrite_that_is_begun_again_alone_loses_nothing(void **state) {
+        struct fixture *fixture = *state;
+
+        start(fixture);
+        put(fixture, ROW_ALLOC, 1, "one");
+        commit(fixture);
+        begin(fixture, false);
+        drop(fixture, ROW_ALLOC, 1);
+        put(fixture, ROW_ALLOC, 2, "two");
+        commit(fixture);
+        begin(fixture, true);
+        begin(fixture, true);
+        put(fixture, ROW_ALLOC, 3, "three");
+        reopen(fixture);
+        require_rows(fixture, ROW_ALLOC, "2=two ");
+        begin(fixture, true);
+        put(fixture, ROW_ALLOC, 3, "three");
+        end(fixture);
+        reopen(fixture);
+        require_rows(fixture, ROW_ALLOC, "3=three ");
+        assert_false(is_damaged(fixture));
+}
+
 /* Its file stays; the next daemon goes on with the one before, and its own next file comes between the two. */
 static void test_a_rewrite_that_came_to_nothing_is_in_nobodys_way(void **state) {
         struct fixture *fixture = *state;
@@ -645,6 +669,7 @@ int main(void) {
                 TEST(a_rewrite_that_stands_alone_counts_for_nothing_before_its_end),
                 TEST(a_rewrite_may_be_begun_again),
                 TEST(two_rewrites_that_were_not_ended),
+                TEST(a_rewrite_that_is_begun_again_alone_loses_nothing),
                 TEST(a_rewrite_that_came_to_nothing_is_in_nobodys_way),
                 TEST(a_first_rewrite_that_was_not_ended_is_begun_anew),
                 TEST(what_follows_the_end_of_a_rewrite_waits_for_its_commit),
