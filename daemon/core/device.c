@@ -530,6 +530,9 @@ void device_free(struct device *device) {
 }
 
 void device_forget(struct device *device) {
+        /* What only rests in it keeps it, but nobody can find it. */
+        if (!device->session && !device->closed && !device->n_requests && device->allocs && !device_holds(device))
+                device_hide(device);
         if ((device->closed || !device->session) && !device->allocs && !device->pools && !device->bounces &&
             !device->mappings && !device->n_requests)
                 device_free(device);

@@ -1387,6 +1387,43 @@ static void test_slots_of_a_vanished_client_rest_before_they_are_used_again(void
         fixture_stop(&f);
 }
 
+static int count_device(const struct device_view *view, void *userdata) {
+        ++*(unsigned *)userdata;
+        return 0;
+}
+
+/* Its last allocation was the owner's, and outlived the session; what rests is nobody's. */
+static void test_a_device_in_which_something_only_rests_is_found_no_more(void **state) {
+        struct answer to = {}, pool = {}, slots = {};
+        struct caller other;
+        struct fixture f;
+        uint64_t device;
+        unsigned n = 0;
+
+        fixture_start(&f, HIGH_LAYOUT, NULL);
+        other = fixture_session(&f, NULL);
+        device = fixture_open(&other, &(struct device_options){});
+        coherent_alloc(&other, &(struct alloc_request){ .device = device, .size = 4096, .owner_lifetime = true }, answer, &to);
+        fixture_settle(&f);
+        bounce_create(&other, &(struct bounce_options){ .device = device, .size = 8192 }, answer, &pool);
+        fixture_settle(&f);
+        bounce_lease(&other, &(struct bounce_request){ .bounce = answer_handle(&pool), .size = 2 }, answer, &slots);
+        answer_handle(&slots);
+        session_abandon(other.session);
+        device_visit(&f.caller, NULL, count_device, &n, NULL);
+        assert_int_equal(n, 1);
+        assert_int_equal(coherent_free(&f.caller, answer_handle(&to), NULL), 0);
+        assert_int_equal(fixture_usage(&f.caller, QUOTA_bytes), 8192);
+        n = 0;
+        device_visit(&f.caller, NULL, count_device, &n, NULL);
+        assert_int_equal(n, 0);
+        assert_int_equal(fixture_usage(&f.caller, QUOTA_devices), 0);
+        fixture_check(&f);
+        fixture_pass(&f, 1000);
+        assert_int_equal(fixture_usage(&f.caller, QUOTA_bytes), 0);
+        fixture_stop(&f);
+}
+
 static void test_slots_of_a_session_that_says_goodbye_are_free_at_once(void **state) {
         struct fixture f;
         struct caller other;
@@ -1604,6 +1641,7 @@ int main(void) {
                 cmocka_unit_test(test_a_full_pool_asks_for_leases_back_and_serves_who_waits),
                 cmocka_unit_test(test_a_pool_with_mappings_or_leases_is_busy_unless_forced),
                 cmocka_unit_test(test_slots_of_a_vanished_client_rest_before_they_are_used_again),
+                cmocka_unit_test(test_a_device_in_which_something_only_rests_is_found_no_more),
                 cmocka_unit_test(test_slots_of_a_session_that_says_goodbye_are_free_at_once),
                 cmocka_unit_test(test_slots_of_a_vanished_client_rest_though_their_pool_is_destroyed),
                 cmocka_unit_test(test_a_session_takes_its_pools_along_when_it_ends),
