@@ -29,6 +29,9 @@ int test_daemon_start(const struct test_daemon_options *options, struct test_dae
 /* Start it again on the same directory, state and socket, after test_daemon_kill() or test_daemon_stop(). */
 int test_daemon_start_again(struct test_daemon *daemon);
 
+/* The same without waiting until it is ready: test_daemon_kill() may follow at any moment. */
+int test_daemon_launch(struct test_daemon *daemon);
+
 /* SIGTERM, wait, judge: 0 when it ended with exit status 0; -EPROTO and its log on stderr otherwise; -ETIMEDOUT when it
  * did not end (it is killed then). */
 int test_daemon_stop(struct test_daemon *daemon);
