@@ -8,16 +8,15 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "daemon/ledger-read.h"
 
 enum {
-        /* Reserved on disk at a time, and what is left when more is asked for. */
-        CHUNK = 1 << 20,
+        /* Reserved at a time, on disk and in memory. */
+        CHUNK = 1 << 18,
         /* Promises end here: what is left is for what can be given back. */
-        ROOM_MIN = CHUNK / 4,
+        ROOM_MIN = 1 << 18,
         /* A rewrite that stands alone is written in pieces of this size. */
         PIECE = 1 << 20,
         /* Smaller files are not worth a rewrite. */
@@ -28,8 +27,8 @@ enum {
 struct volume {
         uint64_t generation;
         int fd; /* -1: there is none */
-        struct ledger_header *header; /* its first page, mapped */
-        uint64_t size, reserved;      /* bytes; the latter on disk */
+        struct ledger_header *header; /* all that is reserved of it, mapped */
+        uint64_t size, reserved;      /* bytes; the latter on disk, and in memory */
         uint64_t sequence;            /* of the last frame */
 };
 
@@ -58,7 +57,7 @@ static void volume_name(char name[LEDGER_NAME_MAX], uint64_t generation) {
 
 static void volume_close(struct volume *volume) {
         if (volume->header)
-                munmap(volume->header, LEDGER_HEADER_SIZE);
+                munmap(volume->header, volume->reserved);
         if (volume->fd >= 0)
                 close(volume->fd);
         *volume = (struct volume){ .fd = -1 };
@@ -74,6 +73,30 @@ static void volume_remove(const struct file_ledger *ledger, struct volume *volum
         volume_close(volume);
 }
 
+/* What will be written of it is in memory when this returns, so that writing costs no system call and cannot fail. */
+static int volume_map(struct volume *volume, uint64_t size) {
+        const uint64_t before = volume->reserved, first = before ? before : volume->size / CHUNK * CHUNK;
+        void *map;
+        int r = 0;
+
+        if (before)
+                map = mremap(volume->header, before, size, MREMAP_MAYMOVE);
+        else
+                map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, volume->fd, 0);
+        if (map == MAP_FAILED)
+                return -errno;
+        /* EINVAL: the kernel is older than that (5.14), and brings the pages one by one. */
+        if (madvise((char *)map + first, size - first, MADV_POPULATE_WRITE) < 0 && errno != EINVAL)
+                r = errno == EFAULT ? -EIO : -errno;
+        if (r < 0)
+                munmap((char *)map + before, size - before);
+        if (r == 0 || before)
+                volume->header = map;
+        if (r == 0)
+                volume->reserved = size;
+        return r;
+}
+
 static int volume_reserve(struct volume *volume, uint64_t size) {
         uint64_t wanted = (size + CHUNK - 1) / CHUNK * CHUNK;
         int r;
@@ -83,19 +106,7 @@ static int volume_reserve(struct volume *volume, uint64_t size) {
         do
                 r = posix_fallocate(volume->fd, (off_t)volume->reserved, (off_t)(wanted - volume->reserved));
         while (r == EINTR);
-        if (r)
-                return -r;
-        volume->reserved = wanted;
-        return 0;
-}
-
-static int volume_map(struct volume *volume) {
-        void *map = mmap(NULL, LEDGER_HEADER_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, volume->fd, 0);
-
-        if (map == MAP_FAILED)
-                return -errno;
-        volume->header = map;
-        return 0;
+        return r ? -r : volume_map(volume, wanted);
 }
 
 /* An empty one, which says nothing of what was before. */
@@ -116,14 +127,11 @@ static int volume_make(const struct file_ledger *ledger, uint64_t generation, bo
         if (volume.fd < 0)
                 return -errno;
         r = volume_reserve(&volume, CHUNK);
-        if (r == 0 && pwrite(volume.fd, &header, sizeof(header), 0) != sizeof(header))
-                r = -EIO;
-        if (r == 0)
-                r = volume_map(&volume);
         if (r < 0) {
                 volume_remove(ledger, &volume);
                 return r;
         }
+        *volume.header = header;
         *ret = volume;
         return 0;
 }
@@ -187,22 +195,6 @@ static void frame_number(struct file_ledger *ledger, uint64_t number) {
         ledger->frame[ledger->used++] = (unsigned char)number;
 }
 
-static int write_all(int fd, const unsigned char *bytes, size_t size, uint64_t offset) {
-        ssize_t n;
-
-        while (size) {
-                n = pwrite(fd, bytes, size, (off_t)offset);
-                if (n < 0 && errno == EINTR)
-                        continue;
-                if (n <= 0)
-                        return n < 0 ? -errno : -EIO;
-                bytes += n;
-                size -= (size_t)n;
-                offset += (uint64_t)n;
-        }
-        return 0;
-}
-
 /* What the frame holds is true from here on. */
 static int frame_write(struct file_ledger *ledger) {
         struct volume *volume = &ledger->volume;
@@ -224,12 +216,11 @@ static int frame_write(struct file_ledger *ledger) {
                 .magic = LEDGER_FRAME_MAGIC, .size = (uint32_t)size, .sequence = volume->sequence + 1,
         };
         head->checksum = ledger_frame_checksum(head, volume->header->salt);
-        r = write_all(volume->fd, ledger->frame, size, volume->size);
-        if (r < 0)
-                return r;
+        memcpy((char *)volume->header + volume->size, ledger->frame, size);
         volume->size += size;
         volume->sequence++;
-        volume->header->committed = volume->size;
+        /* In this order also for whoever reads what a kill has left. */
+        __atomic_store_n(&volume->header->committed, volume->size, __ATOMIC_RELEASE);
         frame_begin(ledger);
         return 0;
 }
@@ -426,23 +417,18 @@ static int continue_volume(struct file_ledger *ledger) {
         const struct ledger_reading *reading = ledger->reading;
         struct volume volume = { .generation = ledger_reading_generation(reading) };
         char name[LEDGER_NAME_MAX];
-        struct stat status;
-        int r = 0;
+        int r;
 
         volume_name(name, volume.generation);
         volume.fd = openat(ledger->directory_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
         if (volume.fd < 0)
                 return -errno;
-        if (fstat(volume.fd, &status) < 0)
-                r = -errno;
-        if (r == 0)
-                r = volume_map(&volume);
+        ledger_reading_end(reading, &volume.size, &volume.sequence);
+        r = volume_reserve(&volume, volume.size + 1);
         if (r < 0) {
                 volume_close(&volume);
                 return r;
         }
-        ledger_reading_end(reading, &volume.size, &volume.sequence);
-        volume.reserved = (uint64_t)status.st_size > volume.size ? (uint64_t)status.st_size : volume.size;
         ledger->live_bytes = ledger_reading_live_bytes(reading);
         ledger->volume = volume;
         return 0;
