@@ -9,16 +9,30 @@
 
 /* ---- what rows refer to ---- */
 
-struct owner *load_owner(struct load *load) {
-        uint64_t id = row_read_number(&load->row);
+struct numbered {
+        uint64_t id;
+        void *object;
+};
 
-        return id < load->n_owners ? load->owners[id] : NULL;
+static int by_number(const void *a, const void *b) {
+        const struct numbered *x = a, *y = b;
+
+        return (x->id > y->id) - (x->id < y->id);
+}
+
+static void *number_find(const struct numbers *numbers, uint64_t id) {
+        const struct numbered key = { .id = id };
+        const struct numbered *found = numbers->n ? bsearch(&key, numbers->all, numbers->n, sizeof(key), by_number) : NULL;
+
+        return found ? found->object : NULL;
+}
+
+struct owner *load_owner(struct load *load) {
+        return number_find(&load->owners, row_read_number(&load->row));
 }
 
 struct session *load_session(struct load *load) {
-        uint64_t id = row_read_number(&load->row);
-
-        return id < load->n_sessions ? load->sessions[id] : NULL;
+        return number_find(&load->sessions, row_read_number(&load->row));
 }
 
 void *load_object(struct load *load, enum handle_kind kind) {
@@ -38,25 +52,27 @@ struct request_key *load_key(struct load *load, struct owner *owner, enum handle
         return key;
 }
 
-/* By id, with room for it. */
-static int table_put(void ***table, size_t *n, uint64_t id, void *object) {
-        size_t size = *n ? *n : 64;
-        void **grown;
+/* Nothing is looked up before all of its kind have been put. */
+static int number_put(struct numbers *numbers, uint64_t id, void *object) {
+        size_t capacity = 2 * numbers->n + 64;
+        struct numbered *all;
 
         if (id > UINT32_MAX)
                 return -EBADMSG;
-        while (size <= id)
-                size *= 2;
-        if (size > *n) {
-                grown = realloc(*table, size * sizeof(*grown));
-                if (!grown)
+        if (numbers->n == numbers->capacity) {
+                all = realloc(numbers->all, capacity * sizeof(*all));
+                if (!all)
                         return -ENOMEM;
-                memset(grown + *n, 0, (size - *n) * sizeof(*grown));
-                *table = grown;
-                *n = size;
+                numbers->all = all;
+                numbers->capacity = capacity;
         }
-        (*table)[id] = object;
+        numbers->all[numbers->n++] = (struct numbered){ .id = id, .object = object };
         return 0;
+}
+
+static void numbers_sort(struct numbers *numbers) {
+        if (numbers->n)
+                qsort(numbers->all, numbers->n, sizeof(*numbers->all), by_number);
 }
 
 /* ---- what has no handle ---- */
@@ -92,7 +108,7 @@ static int load_owner_row(struct load *load) {
         broker->quota_changes++;
         guarantee_load(load, owner);
         r = budgets_load(load, owner);
-        return r < 0 ? r : table_put((void ***)&load->owners, &load->n_owners, load->id, owner);
+        return r < 0 ? r : number_put(&load->owners, load->id, owner);
 }
 
 static int load_session_row(struct load *load) {
@@ -113,7 +129,7 @@ static int load_session_row(struct load *load) {
         session->owner = owner;
         session->id = (uint32_t)load->id;
         session_enter(session);
-        return table_put((void ***)&load->sessions, &load->n_sessions, load->id, session);
+        return number_put(&load->sessions, load->id, session);
 }
 
 /* ---- all of it ---- */
@@ -167,7 +183,7 @@ static void owners_number(struct load *load) {
         struct owner *owner;
 
         for (owner = broker->owners; owner; owner = owner->hh.next)
-                if (owner->id >= load->n_owners || load->owners[owner->id] != owner)
+                if (number_find(&load->owners, owner->id) != owner)
                         owner->id = ++broker->last_owner_id;
 }
 
@@ -209,8 +225,12 @@ static int load_all(struct load *load) {
 
         for (kind = 0; kind < ROW_KINDS && r == 0; kind++) {
                 r = load_kind(load, kind);
-                if (r == 0 && kind == ROW_OWNER)
+                if (kind == ROW_OWNER) {
+                        numbers_sort(&load->owners);
                         owners_number(load);
+                } else if (kind == ROW_SESSION) {
+                        numbers_sort(&load->sessions);
+                }
         }
         return r < 0 ? r : regions_bar(load);
 }
@@ -238,8 +258,8 @@ int broker_load(struct broker *broker, struct ledger *ledger, struct failure *fa
         broker->book.ledger = ledger;
         broker->book.damaged = ledger->ops->is_damaged(ledger);
         r = load_all(&load);
-        free(load.owners);
-        free(load.sessions);
+        free(load.owners.all);
+        free(load.sessions.all);
         if (r < 0) {
                 give_up(broker);
                 return failure->error ? r : failure_set_errno(failure, REASON_no_memory, -r, "the ledger cannot be read: %s",

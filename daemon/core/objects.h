@@ -515,15 +515,19 @@ void row_key(struct row_writer *row, const struct request_key *key);
 void book_tell_all(struct broker *broker);
 
 /* load.c */
+/* Objects by a number that is theirs for ever: there may be few of them, and their numbers large. */
+struct numbers {
+        struct numbered *all;
+        size_t n, capacity;
+};
+
 /* What is read, and what has been found so far. */
 struct load {
         struct broker *broker;
         struct failure *failure;
         struct row_reader row;
         uint64_t id; /* of the row */
-        struct owner **owners; /* by id */
-        struct session **sessions;
-        size_t n_owners, n_sessions;
+        struct numbers owners, sessions;
 };
 struct owner *load_owner(struct load *load);
 struct session *load_session(struct load *load);
