@@ -11,9 +11,12 @@
 #include <unistd.h>
 
 static int default_path(char path[PATH_MAX], struct failure *failure) {
-        const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+        const char *service = getenv("STATE_DIRECTORY"), *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
 
-        if (geteuid() == 0)
+        /* The service manager has made it; where it is told of several, the first. */
+        if (service && *service == '/')
+                snprintf(path, PATH_MAX, "%.*s", (int)strcspn(service, ":"), service);
+        else if (geteuid() == 0)
                 snprintf(path, PATH_MAX, "/var/lib/dmabroker");
         else if (state && *state == '/')
                 snprintf(path, PATH_MAX, "%s/dmabroker", state);

@@ -1,13 +1,15 @@
 /* The daemon's small parts that need no daemon: values of the configuration, PCI addresses, addresses of metrics,
- * histograms, digests. */
+ * histograms, digests, the place of the state. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -18,6 +20,7 @@
 #include "daemon/rpc/json-memory.h"
 #include "daemon/rpc/latency.h"
 #include "daemon/rpc/method.h"
+#include "daemon/state.h"
 
 /* ---- configuration ---- */
 
@@ -282,6 +285,39 @@ static void test_a_digest_is_of_everything_but_the_key(void **state) {
         assert_true(digest(&one) != digest(&other));
 }
 
+/* ---- state ---- */
+
+static void expect_state(const char *path) {
+        struct failure failure = { 0 };
+        char lock[128], where[128] = "", link[64];
+        int fd, lock_fd;
+
+        assert_int_equal(state_open(NULL, &fd, &lock_fd, &failure), 0);
+        snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+        assert_true(readlink(link, where, sizeof(where) - 1) > 0);
+        assert_string_equal(where, path);
+        close(fd);
+        close(lock_fd);
+        snprintf(lock, sizeof(lock), "%s/lock", path);
+        assert_int_equal(unlink(lock), 0);
+        assert_int_equal(rmdir(path), 0);
+}
+
+static void test_state_lies_where_the_service_manager_says(void **state) {
+        char directory[] = "/tmp/dmab-state-XXXXXX", inner[64], two[96];
+
+        assert_non_null(mkdtemp(directory));
+        snprintf(inner, sizeof(inner), "%s/state", directory);
+        snprintf(two, sizeof(two), "%s:/var/lib/other", inner);
+        setenv("HOME", directory, 1);
+        setenv("STATE_DIRECTORY", inner, 1);
+        expect_state(inner);
+        setenv("STATE_DIRECTORY", two, 1);
+        expect_state(inner);
+        unsetenv("STATE_DIRECTORY");
+        assert_int_equal(rmdir(directory), 0);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_sizes_have_units),
@@ -298,6 +334,7 @@ int main(void) {
                 cmocka_unit_test(test_no_latency_is_beyond_the_histogram),
                 cmocka_unit_test(test_the_parser_has_a_reserve_when_memory_is_short),
                 cmocka_unit_test(test_a_digest_is_of_everything_but_the_key),
+                cmocka_unit_test(test_state_lies_where_the_service_manager_says),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
