@@ -123,6 +123,8 @@ int handle_restore(struct handle_table *table, enum handle_kind kind, void *obje
         *slot = (struct handle_slot){ .object = object, .generation = (uint32_t)generation, .kind = kind, .live = true };
         if (index >= table->n_slots)
                 table->n_slots = index + 1;
+        if (generation > table->highest)
+                table->highest = (uint32_t)generation;
         return 0;
 }
 

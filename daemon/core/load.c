@@ -7,6 +7,9 @@
 
 #include "daemon/core/pool.h"
 
+/* How far numbers go on behind those that are known when others may have been given. */
+#define NUMBERS_LOST 65536
+
 /* ---- what rows refer to ---- */
 
 struct numbered {
@@ -87,6 +90,16 @@ static int load_broker(struct load *load) {
         return 0;
 }
 
+/* A ledger that is damaged may not know which numbers were given, nor what had them. */
+static void numbers_raise(struct broker *broker) {
+        if (!broker->book.damaged)
+                return;
+        broker->last_owner_id += NUMBERS_LOST;
+        broker->last_session_id += NUMBERS_LOST;
+        broker->last_region_id += NUMBERS_LOST;
+        broker->book.generation = (uint32_t)larger(broker->book.generation, broker->handles.highest) + NUMBERS_LOST;
+}
+
 static int load_owner_row(struct load *load) {
         struct broker *broker = load->broker;
         const char *name = row_read_text(&load->row);
@@ -100,6 +113,7 @@ static int load_owner_row(struct load *load) {
                 return r;
         /* The configuration has made some already, under other numbers. */
         owner->id = (uint32_t)load->id;
+        broker->last_owner_id = (uint32_t)larger(broker->last_owner_id, load->id);
         owner->quota_told = (unsigned)row_read_number(&load->row);
         owner->quota_set |= owner->quota_told != 0;
         for (kind = 0; kind < QUOTA_KINDS; kind++)
@@ -128,6 +142,7 @@ static int load_session_row(struct load *load) {
         }
         session->owner = owner;
         session->id = (uint32_t)load->id;
+        load->broker->last_session_id = (uint32_t)larger(load->broker->last_session_id, load->id);
         session_enter(session);
         return number_put(&load->sessions, load->id, session);
 }
@@ -265,6 +280,7 @@ int broker_load(struct broker *broker, struct ledger *ledger, struct failure *fa
                 return failure->error ? r : failure_set_errno(failure, REASON_no_memory, -r, "the ledger cannot be read: %s",
                                                               strerror(-r));
         }
+        numbers_raise(broker);
         handle_table_restored(&broker->handles, broker->book.generation);
         finish(&load);
         broker->book.incomplete |= broker->book.damaged || ledger->ops->is_blank(ledger);

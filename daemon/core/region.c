@@ -312,6 +312,7 @@ int region_load(struct load *load) {
         region->supply->held += region->size;
         region->supply->held_low += low_part(region->addr, region->size);
         region->key = load_key(load, owner, HANDLE_REGION);
+        load->broker->last_region_id = larger(load->broker->last_region_id, region->id);
         region_enter(region);
         return 0;
 

@@ -71,6 +71,7 @@ struct chaos {
         struct pending pending[N_PENDING];
         unsigned fail_percent, rewrite_percent;
         bool starves; /* the daemon's own memory */
+        bool forgets; /* the numbers that were given */
         bool dies;
         unsigned problems;
         unsigned long steps, deaths, failures;
@@ -689,13 +690,29 @@ static void give_back(struct chaos *chaos, const struct caller *caller) {
 
 /* ---- owners and sessions ---- */
 
+struct same {
+        const struct session *session;
+        bool found;
+};
+
+static int same_session(struct session *session, void *userdata) {
+        struct same *same = userdata;
+
+        same->found |= session != same->session && session_id(session) == session_id(same->session);
+        return 0;
+}
+
 static void new_session(struct chaos *chaos) {
         struct session *session;
+        struct same same;
         char text[32];
 
         snprintf(text, sizeof(text), "user:%u", 1000 + below(chaos, 3));
         if (n_sessions(chaos) >= SESSIONS_MAX || session_open(chaos->broker, text, &session, NULL) < 0)
                 return;
+        same = (struct same){ .session = session };
+        broker_visit_sessions(chaos->broker, same_session, &same);
+        assert_false(same.found);
         snprintf(text, sizeof(text), "token %u", below(chaos, 1000000));
         session_set_note(session, text);
 }
@@ -859,6 +876,8 @@ static void die(struct chaos *chaos) {
         for (i = 0; i < N_PENDING; i++)
                 assert_false(chaos->pending[i].asked);
         chaos->ledger = next;
+        if (chaos->forgets && below(chaos, 2))
+                memory_ledger_lose(next, ROW_BROKER, 0);
         begin(chaos);
         while (!load(chaos, chaos->starves && below(chaos, 2)))
                 ;
@@ -872,7 +891,7 @@ static void die(struct chaos *chaos) {
 
 struct plan {
         unsigned check_every, die_every, fail_percent, rewrite_percent;
-        bool starves;
+        bool starves, forgets;
 };
 
 static void step(struct chaos *chaos, const struct plan *plan) {
@@ -902,7 +921,8 @@ static void finish(struct chaos *chaos) {
 }
 
 static void run(uint64_t seed, unsigned long steps, const struct plan *plan) {
-        struct chaos chaos = { .now = 1000, .random = seed * UINT64_C(0x9e3779b97f4a7c15) + 1, .starves = plan->starves };
+        struct chaos chaos = { .now = 1000, .random = seed * UINT64_C(0x9e3779b97f4a7c15) + 1, .starves = plan->starves,
+                                .forgets = plan->forgets };
         unsigned long i;
 
         chaos.ledger = memory_ledger_new();
@@ -921,7 +941,7 @@ static void run(uint64_t seed, unsigned long steps, const struct plan *plan) {
 
 static void run_seeds(const struct plan *plan) {
         const char *all = getenv("LEDGER_CHAOS_STEPS"), *one = getenv("LEDGER_CHAOS_SEED");
-        unsigned long steps = (all ? strtoul(all, NULL, 10) : 20000) / 5 / N_SEEDS;
+        unsigned long steps = (all ? strtoul(all, NULL, 10) : 20000) / 6 / N_SEEDS;
         uint64_t seed;
 
         if (one) {
@@ -948,6 +968,10 @@ static void test_the_ledger_fails(void **state) {
         run_seeds(&(struct plan){ .check_every = 8, .die_every = 24, .rewrite_percent = 10, .fail_percent = 10 });
 }
 
+static void test_the_numbers_that_were_given_are_lost(void **state) {
+        run_seeds(&(struct plan){ .check_every = 8, .die_every = 24, .forgets = true });
+}
+
 static void test_the_daemon_is_out_of_memory(void **state) {
         run_seeds(&(struct plan){ .check_every = 8, .die_every = 24, .rewrite_percent = 10, .fail_percent = 2, .starves = true });
 }
@@ -958,6 +982,7 @@ int main(void) {
                 cmocka_unit_test(test_another_broker_goes_on),
                 cmocka_unit_test(test_the_ledger_is_written_anew),
                 cmocka_unit_test(test_the_ledger_fails),
+                cmocka_unit_test(test_the_numbers_that_were_given_are_lost),
                 cmocka_unit_test(test_the_daemon_is_out_of_memory),
         };
 

@@ -304,6 +304,16 @@ struct memory_ledger *memory_ledger_reopen(const struct memory_ledger *ledger) {
         return next;
 }
 
+void memory_ledger_lose(struct memory_ledger *ledger, enum row_kind kind, uint64_t id) {
+        size_t i;
+
+        for (i = 0; i < ledger->now.n; i++)
+                if (ledger->now.records[i].what == RECORD_PUT && ledger->now.records[i].kind == kind &&
+                    ledger->now.records[i].id == id)
+                        ledger->now.records[i].what = RECORD_DROP;
+        ledger->damaged = true;
+}
+
 struct memory_ledger *memory_ledger_free(struct memory_ledger *ledger) {
         if (!ledger)
                 return NULL;

@@ -36,6 +36,8 @@ struct memory_ledger {
 struct memory_ledger *memory_ledger_new(void);
 /* What another one finds that opens it after this one's death. */
 struct memory_ledger *memory_ledger_reopen(const struct memory_ledger *ledger);
+/* As if this row had been lost to damage. */
+void memory_ledger_lose(struct memory_ledger *ledger, enum row_kind kind, uint64_t id);
 struct memory_ledger *memory_ledger_free(struct memory_ledger *ledger);
 
 #endif
