@@ -41,7 +41,8 @@ static void fill(struct peer *peer, size_t n) {
         size_t asked = 0, told = 0, room = peer->n_allocs + n;
 
         peer->allocs = realloc(peer->allocs, room * sizeof(*peer->allocs));
-        snprintf(text, sizeof(text), CALLER_CALL("coherent.alloc", "{\"device\":%" PRIu64 ",\"size\":4096}"), peer->caller.device);
+        snprintf(text, sizeof(text), CALLER_CALL("coherent.alloc", "{\"device\":%" PRIu64 ",\"size\":4096}"),
+                 peer->caller.device);
         while (told < n) {
                 for (; asked < n && asked < told + IN_FLIGHT; asked++)
                         caller_say(&peer->caller, text);
@@ -73,7 +74,8 @@ static double alloc_p99_us(struct peer *peer) {
         char text[256], release[256];
         uint64_t start, handle;
 
-        snprintf(text, sizeof(text), CALLER_CALL("coherent.alloc", "{\"device\":%" PRIu64 ",\"size\":4096}"), peer->caller.device);
+        snprintf(text, sizeof(text), CALLER_CALL("coherent.alloc", "{\"device\":%" PRIu64 ",\"size\":4096}"),
+                 peer->caller.device);
         for (size_t i = 0; i < PROBES; i++) {
                 start = table_now();
                 handle = caller_number(caller_ask(&peer->caller, text), "alloc");
