@@ -11,6 +11,8 @@
 
 /* How long clients are waited for when the host is short of memory and nobody said how long. */
 #define HOST_WAIT_MS 2000
+/* While they are waited for, they are asked again: who was about to listen has missed the first time. */
+#define RECALL_AGAIN_MS 500
 
 struct release {
         struct ticket ticket;
@@ -18,7 +20,7 @@ struct release {
         struct broker *broker;
         uint64_t wanted, given;
         uint64_t deadline_ms;
-        bool recalled;       /* clients have been asked */
+        uint64_t recall_ms;  /* when clients are asked next; 0: they were not yet */
         bool *told;          /* set when the answer is told */
         broker_done_fn done; /* or NULL */
         void *userdata;
@@ -98,8 +100,8 @@ static bool step(struct release *release) {
                 bytes += restore_idle(broker, wanted - bytes);
         if (bytes < wanted && (pools_trim(broker, wanted - bytes) | bounces_trim(broker)))
                 bytes += restore_idle(broker, wanted - bytes);
-        if (bytes < wanted && !release->recalled) {
-                release->recalled = true;
+        if (bytes < wanted && now_ms(broker) >= release->recall_ms) {
+                release->recall_ms = later(now_ms(broker), RECALL_AGAIN_MS);
                 recall(broker, release->wanted == UINT64_MAX ? 0 : wanted - bytes);
         }
         return !broker_settled(broker);
@@ -145,7 +147,9 @@ void releases_serve(struct broker *broker) {
 }
 
 uint64_t releases_deadline(const struct broker *broker) {
-        return broker->releases && broker_settled(broker) ? broker->releases->deadline_ms : UINT64_MAX;
+        const struct release *release = broker->releases;
+
+        return release && broker_settled(broker) ? smaller(release->deadline_ms, release->recall_ms) : UINT64_MAX;
 }
 
 void releases_end(struct broker *broker) {

@@ -16,9 +16,16 @@ static int set_up(void **state) {
         return ask_set_up(state, "[daemon]\naccess = everyone\n" CONFIG);
 }
 
+/* The next event on this topic; whoever does not return what it is asked for is asked again. */
 static json_t *event(struct test_client *client, const char *topic) {
         json_t *message = ask_read(client), *params = json_incref(json_object_get(message, "params"));
 
+        while (!params || (strcmp(topic, "recall") && !strcmp("recall", json_string_value(json_object_get(params, "topic"))))) {
+                json_decref(message);
+                json_decref(params);
+                message = ask_read(client);
+                params = json_incref(json_object_get(message, "params"));
+        }
         assert_string_equal(json_string_value(json_object_get(message, "method")), "event");
         assert_string_equal(json_string_value(json_object_get(params, "topic")), topic);
         json_decref(message);
@@ -81,7 +88,8 @@ static void test_clients_are_told_of_pressure_and_asked_for_leases(void **state)
         assert_true(json_is_true(json_object_get(result, "pressure")));
         assert_string_equal(json_string_value(json_object_get(result, "level")), "host");
         json_decref(result);
-        json_decref(ask(client, "pool.return", "{'lease':%" PRIu64 "}", lease));
+        /* Its answer may come before or after the event. */
+        ask_send(client, "pool.return", "{'lease':%" PRIu64 "}", lease);
         params = event(client, "pressure");
         assert_true(json_is_true(json_object_get(params, "over")));
         json_decref(params);

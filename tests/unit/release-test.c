@@ -152,12 +152,16 @@ static void test_clients_are_asked_for_leases_and_waited_for(void **state) {
         fixture_settle(&f);
         pool_lease(&f.caller, &(struct pool_request){ .pool = answer_handle(&pool), .count = 1 }, answer, &lease);
         fixture_settle(&f);
-        begin(&f, 0, 500, &to);
+        begin(&f, 0, 900, &to);
         fixture_settle(&f);
         assert_int_equal(f.events.recalls, 1);
         assert_int_equal(f.events.last.topic, EVENT_RECALL);
         assert_false(to.given);
         fixture_pass(&f, 100);
+        assert_int_equal(f.events.recalls, 1);
+        /* Who was not listening yet is asked again. */
+        fixture_pass(&f, broker_deadline(f.broker) - f.now);
+        assert_int_equal(f.events.recalls, 2);
         assert_false(to.given);
         assert_int_equal(lease_return(&f.caller, answer_handle(&lease), LEASE_OF_POOL, NULL), 0);
         fixture_settle(&f);
