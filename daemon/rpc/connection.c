@@ -280,6 +280,18 @@ static bool turn_is_over(const struct connection *connection, unsigned done) {
         return done >= TURN_REQUESTS && uv_now(server->loop) - server->others_ms < OTHERS_MS;
 }
 
+static void set_turn(struct connection *connection, bool has_turn) {
+        struct server *server = connection->server;
+
+        if (has_turn && !connection->has_turn) {
+                DL_APPEND2(server->turns, connection, turns_prev, turns_next);
+                server_take_turns(server);
+        } else if (!has_turn && connection->has_turn) {
+                DL_DELETE2(server->turns, connection, turns_prev, turns_next);
+        }
+        connection->has_turn = has_turn;
+}
+
 static void note_reader(struct connection *connection) {
         struct server *server = connection->server;
 
@@ -299,6 +311,7 @@ static void dispatch(struct connection *connection, const char *piece, size_t si
         do {
                 if (size && (must_pause(connection) || turn_is_over(connection, done++))) {
                         keep_rest(connection, piece, size, is_rest);
+                        set_turn(connection, !is_full(connection));
                         return;
                 }
                 event = connection->closing ? FRAME_MORE
@@ -323,6 +336,14 @@ static size_t without_refused_line(struct connection *connection, const char *by
         if (!kept)
                 frame_reader_deinit(&connection->reader);
         return kept;
+}
+
+void connection_take_turn(struct connection *connection) {
+        set_turn(connection, false);
+        if (connection->rest && !is_full(connection))
+                dispatch(connection, connection->rest + connection->rest_used, connection->rest_size - connection->rest_used,
+                         true);
+        connection_flush(connection);
 }
 
 static void receive(struct connection *connection) {
@@ -416,6 +437,7 @@ void connection_close(struct connection *connection) {
                 chunk_drop(connection);
         principal_unref(server, connection->principal);
         set_stalled(connection, false);
+        set_turn(connection, false);
         if (connection->is_dirty)
                 DL_DELETE2(server->dirty, connection, dirty_prev, dirty_next);
         connection->is_dirty = false;
@@ -424,6 +446,7 @@ void connection_close(struct connection *connection) {
 
 void connection_finish(struct connection *connection) {
         connection->last_words = true;
+        set_turn(connection, false);
         forget_rest(connection);
         connection_flush(connection);
 }

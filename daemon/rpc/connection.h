@@ -18,8 +18,8 @@ struct connection {
         struct server *server;
         struct connection *prev, *next; /* in server->connections */
         struct connection *dirty_prev, *dirty_next, *stalled_prev, *stalled_next, *session_prev, *session_next;
-        struct connection *events_prev, *events_next;
-        bool is_dirty, is_stalled;
+        struct connection *events_prev, *events_next, *turns_prev, *turns_next;
+        bool is_dirty, is_stalled, has_turn;
 
         int fd;
         uv_poll_t poll;
@@ -53,6 +53,8 @@ void connection_close(struct connection *connection);
 void connection_cut_off(struct connection *connection, const char *why);
 /* Read no more; close when the answers are written. */
 void connection_finish(struct connection *connection);
+/* Go on with the requests that were left when its last turn was over. */
+void connection_take_turn(struct connection *connection);
 /* Write what is queued as far as the peer takes it. */
 void connection_flush(struct connection *connection);
 

@@ -61,6 +61,27 @@ bool server_settle(struct server *server) {
         return r == 0;
 }
 
+/* ---- turns ---- */
+
+/* Once in each round of the loop. */
+static void on_turn(uv_idle_t *idle) {
+        struct server *server = idle->data;
+        struct connection *last = server->turns ? server->turns->turns_prev : NULL, *connection;
+
+        while ((connection = server->turns)) {
+                connection_take_turn(connection);
+                if (connection == last)
+                        break;
+        }
+        if (!server->turns)
+                uv_idle_stop(idle);
+}
+
+void server_take_turns(struct server *server) {
+        if (!server->stopping)
+                uv_idle_start(&server->turner, on_turn);
+}
+
 /* ---- peers that do not read ---- */
 
 static void on_stall_timer(uv_timer_t *timer) {
@@ -115,9 +136,10 @@ int server_new(uv_loop_t *loop, struct broker *broker, const struct server_setti
         uv_timer_init(loop, &server->grace_timer);
         uv_timer_init(loop, &server->stop_timer);
         uv_timer_init(loop, &server->settle_timer);
-        server->n_handles = 5;
+        uv_idle_init(loop, &server->turner);
+        server->n_handles = 6;
         server->flusher.data = server->stall_timer.data = server->grace_timer.data = server->stop_timer.data = server;
-        server->settle_timer.data = server;
+        server->settle_timer.data = server->turner.data = server;
         uv_prepare_start(&server->flusher, on_prepare);
         session_restore_all(server);
         *ret = server;
@@ -166,6 +188,7 @@ void server_connection_gone(struct server *server) {
         uv_close((uv_handle_t *)&server->grace_timer, on_handle_closed);
         uv_close((uv_handle_t *)&server->stop_timer, on_handle_closed);
         uv_close((uv_handle_t *)&server->settle_timer, on_handle_closed);
+        uv_close((uv_handle_t *)&server->turner, on_handle_closed);
 }
 
 void server_stop(struct server *server, bool leave, void (*stopped)(void *userdata), void *userdata) {

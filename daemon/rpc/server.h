@@ -76,6 +76,7 @@ struct server {
 
         uv_prepare_t flusher; /* writes what was answered outside of a read */
         uv_timer_t stall_timer, grace_timer, stop_timer, settle_timer;
+        uv_idle_t turner; /* while somebody waits for its next turn */
         unsigned n_handles; /* of these, not closed yet */
         struct listener *listener;
         bool stopping;
@@ -84,7 +85,7 @@ struct server {
         void (*stopped)(void *userdata);
         void *stopped_userdata;
 
-        struct connection *connections, *dirty, *stalled;
+        struct connection *connections, *dirty, *stalled, *turns;
         const struct connection *reader; /* from which requests came last; only to be compared */
         uint64_t others_ms;              /* when that was another one than before */
         size_t n_connections;
@@ -122,6 +123,8 @@ struct server *server_free(struct server *server);
 bool server_settle(struct server *server);
 /* Some connection does not take its answers: look after it when its time is over. */
 void server_watch_stalled(struct server *server);
+/* Some connection has requests left for its next turn. */
+void server_take_turns(struct server *server);
 /* A connection is gone: perhaps that was what server_stop() waits for. */
 void server_connection_gone(struct server *server);
 
