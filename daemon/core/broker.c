@@ -74,6 +74,8 @@ static void owner_end(struct owner *owner) {
                 else
                         break;
         }
+        if (!owner->devices)
+                regions_unbar(owner);
         DL_FOREACH_SAFE(owner->regions, region, next)
                 if (!region->n_allocs)
                         region_restore(region);

@@ -526,6 +526,8 @@ void device_free(struct device *device) {
         free(device->parent);
         free(device->via);
         free(device);
+        if (!owner->sessions && !owner->devices)
+                regions_unbar(owner);
         owner_forget(owner);
 }
 

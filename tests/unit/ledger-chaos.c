@@ -909,9 +909,46 @@ static void step(struct chaos *chaos, const struct plan *plan) {
                 die(chaos);
 }
 
+static int free_any(const struct alloc_view *view, void *userdata) {
+        *(uint64_t *)userdata = view->handle;
+        return 1;
+}
+
+static int expect_stock(const struct source_view *view, void *userdata) {
+        assert_int_equal(view->in_regions, 0);
+        assert_int_equal(view->lost, 0);
+        return 0;
+}
+
+/* Nobody has anything any more: all memory is stock. */
+static void give_all_back(struct chaos *chaos) {
+        struct caller admin = { .admin = true };
+        uint64_t handle = 0, before = 0;
+
+        while (n_sessions(chaos))
+                session_close(pick_session(chaos));
+        assert_int_equal(session_open(chaos->broker, "user:0", &admin.session, NULL), 0);
+        while (coherent_visit(&admin, 0, NULL, 0, free_any, &handle, NULL) == 0 && handle != before) {
+                assert_int_equal(coherent_free(&admin, handle, NULL), 0);
+                before = handle;
+        }
+        session_close(admin.session);
+        settle(chaos);
+        chaos->now += 1000;
+        broker_tick(chaos->broker);
+        settle(chaos);
+        chaos->now += 1000;
+        broker_tick(chaos->broker);
+        settle(chaos);
+        broker_visit_sources(chaos->broker, expect_stock, NULL);
+}
+
 static void finish(struct chaos *chaos) {
         chaos->fail_percent = 0;
         settle(chaos);
+        check(chaos);
+        settle(chaos);
+        give_all_back(chaos);
         check(chaos);
         settle(chaos);
         broker_free(chaos->broker);
