@@ -2,16 +2,17 @@
 dist_systemdsystemunit_DATA = systemd/dmabroker.socket
 nodist_systemdsystemunit_DATA = systemd/dmabroker.service
 
-# systemd before 253 knows no notify-reload: there errors are found by a check before the signal is sent.
+# systemd before 253 knows no notify-reload: there the signal is sent by a command, and nobody waits until it is heard.
 if NOTIFY_RELOAD
 service_type = Type=notify-reload
 else
-service_type = Type=notify\nExecReload=@sbindir@/dmabrokerd --check-config\nExecReload=/bin/kill -HUP $$MAINPID
+service_type = Type=notify
+reload_command = ExecReload=/bin/kill -HUP $$MAINPID
 endif
 
 systemd/dmabroker.service: systemd/dmabroker.service.in Makefile
-	$(AM_V_GEN)$(MKDIR_P) systemd && $(SED) -e 's|@service_type[@]|$(service_type)|' -e 's|@sbindir[@]|$(sbindir)|g' \
-		$(srcdir)/systemd/dmabroker.service.in >$@.tmp && mv $@.tmp $@
+	$(AM_V_GEN)$(MKDIR_P) systemd && $(SED) -e 's|@service_type[@]|$(service_type)|' \
+		-e 's|@reload_command[@]|$(reload_command)|' -e 's|@sbindir[@]|$(sbindir)|g' $(srcdir)/systemd/dmabroker.service.in >$@.tmp && mv $@.tmp $@
 
 CLEANFILES += systemd/dmabroker.service
 
