@@ -49,7 +49,7 @@ for unit in systemd-journald systemd-sysusers systemd-tmpfiles-setup; do
 done
 
 for program in sh bash cat chroot date diff grep head id kill mkdir mount mv rm sed \
-        setpriv stat tail systemctl journalctl systemd-sysusers systemd-tmpfiles; do
+        setpriv stat tail uniq systemctl journalctl systemd-sysusers systemd-tmpfiles; do
         path=$(command -v $program) || { echo "$program is not installed"; exit 99; }
         case $path in /*) ;; *) path=/usr/bin/$program ;; esac
         cp -L "$path" "$root/usr/bin/$program" || exit 99
@@ -59,10 +59,12 @@ make -s -C "$TOP_BUILDDIR" install DESTDIR="$root" >"$work/log" 2>&1 || { cat "$
 rm -rf "${root:?}$(directory_of man)" "${root:?}$(directory_of include)"
 "$TOP_BUILDDIR/libtool" --silent --mode=install install -m755 "$TOP_BUILDDIR/tests/vm/systemd-guest" "$root/test/client" \
         >"$work/log" 2>&1 || { cat "$work/log"; exit 99; }
-cp "$TOP_SRCDIR/tests/vm/systemd-guest.sh" "$root/test/inside" || exit 99
+cp "$TOP_SRCDIR/tests/vm/systemd-guest.sh" "$root/test/inside" && cp "$TOP_SRCDIR/docs/dmabrokerd.8" "$root/test/" || exit 99
 sbin=$(directory_of sbin)
 # The same program but for its version: what an upgrade puts in place.
-LC_ALL=C sed 's/\([^0-9.]\)0\.1\.0\([^0-9.]\)/\10.1.9\2/g' "$root$sbin/dmabrokerd" >"$root/test/dmabrokerd-next" || exit 99
+version=$(sed -n 's/^#define PACKAGE_VERSION "\(.*\)"/\1/p' "$TOP_BUILDDIR/config.h")
+LC_ALL=C sed "s/\([^0-9.]\)$(echo "$version" | sed 's/\./\\./g')\([^0-9.]\)/\1$(echo "$version" | tr 0-8 1-9)\2/g" \
+        "$root$sbin/dmabrokerd" >"$root/test/dmabrokerd-next" || exit 99
 chmod 755 "$root/test/dmabrokerd-next"
 cmp -s "$root$sbin/dmabrokerd" "$root/test/dmabrokerd-next" && { echo "the version is not in the program"; exit 99; }
 cp "$TOP_BUILDDIR/.libs/libdmabroker.so.0" "$root/usr/lib64/" || exit 99
@@ -126,15 +128,15 @@ cat >"$root/init" <<'INIT'
 mount --bind / /root && cd /root && mount --move . / && exec chroot . /lib/systemd/systemd
 INIT
 chmod 755 "$root/init"
-(cd "$root" && find . | cpio --quiet -o -H newc) >"$work/initrd" || exit 99
+(cd "$root" && find . | cpio --quiet -o -H newc -R 0:0) >"$work/initrd" || exit 99
 echo "the image has $(($(stat -c %s "$work/initrd") >> 20)) MiB"
 
 # ---- the machine ----
 
 start=$(date +%s)
-timeout 240 qemu-system-x86_64 -accel tcg -cpu qemu64 -machine q35 -m 1536 -smp 1 -nodefaults -display none -no-reboot \
+timeout 300 qemu-system-x86_64 -accel tcg -cpu qemu64 -machine q35 -m 1536 -smp 1 -nodefaults -display none -no-reboot \
         -serial "file:$work/serial" -kernel "$DMAB_VM_DEBIAN_KERNEL" -initrd "$work/initrd" \
-        -append "console=ttyS0 quiet panic=-1 nokaslr mitigations=off systemd.unit=test.target $DMAB_VM_APPEND"
+        -append "console=ttyS0 quiet panic=-1 nokaslr mitigations=off psi=1 systemd.unit=test.target"
 status=$?
 tr -d '\r' <"$work/serial"
 echo "the machine ran for $(($(date +%s) - start)) s"
