@@ -92,14 +92,14 @@ diff /run/files - <<TEXT || die "wrong owners"
 drwxr-xr-x dmabroker:dmabroker /run/dmabroker
 srw-rw-rw- root:root /run/dmabroker/dmabroker.sock
 drwx------ dmabroker:dmabroker /var/lib/dmabroker
--rw-r--r-- dmabroker:root $HUGE/nr_hugepages
+-rw-rw-r-- dmabroker:root $HUGE/nr_hugepages
 TEXT
 echo $PAGES >/proc/sys/vm/nr_hugepages
 [ "$(huge free)" -eq $PAGES ] || die "no huge pages: $(huge free)"
 # The least that a pipe can have, for users without rights.
 echo 1 >/proc/sys/fs/pipe-user-pages-soft
 # A call that the filter forbids is the end here.
-drop_in test $'SystemCallErrorNumber=kill\nRestartSec=1'
+drop_in test $'SystemCallErrorNumber=kill\nRestartSec=3'
 sed -i 's/^dmabroker:.*/&client/' /etc/group
 
 say "a client connects, and that starts the service"
@@ -198,6 +198,23 @@ echo "started: $(huge free) of $(huge nr) huge pages free"
 systemctl stop dmabroker.socket dmabroker.service || die "no stop"
 echo "stopped: $(huge free) of $(huge nr) huge pages free"
 [ "$(huge free)" -eq $PAGES ] && [ "$(huge nr)" -eq $PAGES ] || die "it has not given them back"
+
+say "run by root, as the source dma-heap needs it, and by its own user again"
+drop_in root "$(sed -n '/^User=root$/,/^\.EE$/p' /test/dmabrokerd.8 | sed 's/[\\]-/-/g; /^[.]EE$/d')"
+cat $DROPIN/root.conf
+for user in root dmabroker; do
+        systemctl stop dmabroker.socket dmabroker.service || die "no stop"
+        systemctl start dmabroker.socket dmabroker.service || die "no start"
+        main=$(property MainPID)
+        stat -c '%U %n' "/proc/$main" /var/lib/dmabroker /var/lib/dmabroker/ledger.*
+        [ "$(stat -c %U "/proc/$main" /var/lib/dmabroker/ledger.* | uniq)" = $user ] || die "it is not $user"
+        grep CapEff "/proc/$main/status"
+        [ "$(huge nr)" -eq 80 ] || die "it may not ask for huge pages"
+        is_clean
+        rm -f $DROPIN/root.conf
+        systemctl daemon-reload
+done
+systemctl stop dmabroker.socket dmabroker.service || die "no stop"
 
 say "what was logged"
 journalctl --no-pager -b -u dmabroker.service -p warning -o short-monotonic
