@@ -46,7 +46,7 @@ is_new() {
 }
 
 logged() {
-        journalctl --no-pager -b -u dmabroker.service -o cat | grep -e "$1"
+        journalctl --sync && journalctl --no-pager -b -u dmabroker.service -o cat | grep -e "$1"
 }
 
 huge() {
@@ -157,7 +157,7 @@ systemctl restart dmabroker.service || die "no restart"
 main=$(property MainPID)
 kill -s STOP "$main"
 wait_for "the watchdog bites" is_new "$main"
-journalctl --no-pager -b -u dmabroker.service -o cat | grep -i 'watchdog timeout' || die "it was not the watchdog"
+logged 'Watchdog timeout' || die "it was not the watchdog"
 rm $DROPIN/watchdog.conf
 systemctl daemon-reload
 resumed "after the watchdog"
