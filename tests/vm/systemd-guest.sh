@@ -76,6 +76,11 @@ resumed() {
                 "$(huge free) of $(huge nr) huge pages free"
 }
 
+# printed FIRST-LINE: the drop-in of dmabrokerd(8) that begins so, as somebody would type it.
+printed() {
+        sed -n "/^$1\$/,/^[.]EE\$/p" /test/dmabrokerd.8 | sed 's/[\\]-/-/g; /^[.]EE$/d'
+}
+
 drop_in() {
         mkdir -p $DROPIN
         printf '[Service]\n%s\n' "$2" >"$DROPIN/$1.conf"
@@ -200,7 +205,7 @@ echo "stopped: $(huge free) of $(huge nr) huge pages free"
 [ "$(huge free)" -eq $PAGES ] && [ "$(huge nr)" -eq $PAGES ] || die "it has not given them back"
 
 say "run by root, as the source dma-heap needs it, and by its own user again"
-drop_in root "$(sed -n '/^User=root$/,/^\.EE$/p' /test/dmabrokerd.8 | sed 's/[\\]-/-/g; /^[.]EE$/d')"
+drop_in root "$(printed User=root)"
 cat $DROPIN/root.conf
 for user in root dmabroker; do
         systemctl stop dmabroker.socket dmabroker.service || die "no stop"
@@ -215,6 +220,20 @@ for user in root dmabroker; do
         systemctl daemon-reload
 done
 systemctl stop dmabroker.socket dmabroker.service || die "no stop"
+
+say "metrics over TCP"
+printf '[metrics]\nlisten = 127.0.0.1:9464\n' >$CONFIG
+if "$SBIN/dmabrokerd" --check-config; then
+        drop_in metrics "$(printed PrivateNetwork=no)"
+        cat $DROPIN/metrics.conf
+        systemctl start dmabroker.socket dmabroker.service || die "no start"
+        exec 3<>/dev/tcp/127.0.0.1/9464 || die "nobody serves metrics"
+        printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3
+        timeout 60 cat <&3 >/run/metrics
+        head -n 1 /run/metrics
+        grep '^dmabroker_source_free_bytes' /run/metrics || die "no metrics"
+        systemctl stop dmabroker.socket dmabroker.service || die "no stop"
+fi
 
 say "what was logged"
 journalctl --no-pager -b -u dmabroker.service -p warning -o short-monotonic

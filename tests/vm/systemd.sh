@@ -49,7 +49,7 @@ for unit in systemd-journald systemd-sysusers systemd-tmpfiles-setup; do
 done
 
 for program in sh bash cat chroot date diff grep head id kill mkdir mount mv rm sed \
-        setpriv stat tail uniq systemctl journalctl systemd-sysusers systemd-tmpfiles; do
+        setpriv stat tail timeout uniq systemctl journalctl systemd-sysusers systemd-tmpfiles; do
         path=$(command -v $program) || { echo "$program is not installed"; exit 99; }
         case $path in /*) ;; *) path=/usr/bin/$program ;; esac
         cp -L "$path" "$root/usr/bin/$program" || exit 99
