@@ -132,6 +132,9 @@ void alloc_rest(struct alloc *alloc) {
 
 /* ---- the ledger ---- */
 
+/* What a row tells: the rest is about what is under way. */
+#define FLAGS_TOLD (ALLOC_OWNER_LIFETIME | ALLOC_SHAREABLE | ALLOC_HELD)
+
 static void place_save(struct row_writer *row, const struct alloc *alloc) {
         row_number(row, alloc->region->handle);
         row_number(row, alloc->addr);
@@ -170,7 +173,7 @@ void alloc_save(struct row_writer *row, const struct alloc *alloc) {
 
         row_number(row, alloc->device->handle);
         place_save(row, alloc);
-        row_number(row, alloc->flags);
+        row_number(row, alloc->flags & FLAGS_TOLD);
         row_number(row, alloc->maker);
         row_number(row, held ? alloc->holder->kind : 0);
         row_number(row, held ? alloc->holder->handle : 0);
@@ -204,7 +207,7 @@ int alloc_load(struct load *load) {
                 free(alloc);
                 return r;
         }
-        alloc->flags = row_read_number(&load->row) & (ALLOC_OWNER_LIFETIME | ALLOC_SHAREABLE | ALLOC_HELD);
+        alloc->flags = row_read_number(&load->row) & FLAGS_TOLD;
         alloc->maker = (uint32_t)row_read_number(&load->row);
         r = holder_load(load, alloc);
         if (r == 0)

@@ -280,6 +280,23 @@ static int dump_device(const struct device_view *view, void *userdata) {
         return 0;
 }
 
+static int dump_owner(const struct owner_view *view, void *userdata) {
+        struct dump *dump = userdata;
+        bool any = view->guaranteed.bytes || view->guaranteed.low_bytes;
+        int kind;
+
+        for (kind = 0; kind < QUOTA_KINDS; kind++)
+                any |= view->limits.of[kind] != QUOTA_UNLIMITED;
+        if (!any)
+                return 0;
+        fprintf(dump->file, "owner %s %llu %llu", view->name, (unsigned long long)view->guaranteed.bytes,
+                (unsigned long long)view->guaranteed.low_bytes);
+        for (kind = 0; kind < QUOTA_KINDS; kind++)
+                fprintf(dump->file, " %lld", (long long)view->limits.of[kind]);
+        fprintf(dump->file, "\n");
+        return 0;
+}
+
 static int dump_session(struct session *session, void *userdata) {
         struct dump *dump = userdata;
 
@@ -325,6 +342,7 @@ static char *describe(const struct chaos *chaos) {
         dump.file = open_memstream(&text, &size);
         broker_visit_sessions(broker, first_session, &caller.session);
         broker_visit_sessions(broker, dump_session, &dump);
+        broker_visit_owners(broker, dump_owner, &dump);
         if (caller.session) {
                 device_visit(&caller, NULL, dump_device, &dump, NULL);
                 region_visit(&caller, NULL, 0, dump_region, &dump, NULL);
@@ -607,6 +625,21 @@ static void ask_slots(struct chaos *chaos, const struct caller *caller, struct p
         }
 }
 
+static void ask_move(struct chaos *chaos, const struct caller *caller, struct pending *pending) {
+        struct move_request request = {
+                .alloc = pick(chaos, caller, ALLOCS), .device = pick(chaos, caller, DEVICES), .wait_ms = wait_ms(chaos),
+                .high = below(chaos, 4) == 0, .request_key = key(chaos), .request_digest = 8,
+        };
+
+        pending_has(pending, coherent_move(caller, &request, on_answer, pending));
+}
+
+static void ask_release(struct chaos *chaos, const struct caller *caller, struct pending *pending) {
+        struct caller admin = { .session = caller->session, .admin = true };
+
+        pending_has(pending, memory_release(&admin, below(chaos, 2) ? 0 : MIB, wait_ms(chaos), on_answer, pending));
+}
+
 static void map_alloc(struct chaos *chaos, const struct caller *caller) {
         struct mapping_request request = {
                 .device = pick(chaos, caller, DEVICES), .alloc = pick(chaos, caller, ALLOCS), .offset = below(chaos, 2048),
@@ -725,7 +758,17 @@ static void set_quota(struct chaos *chaos, const struct caller *caller) {
 
         snprintf(owner, sizeof(owner), "user:%u", 1000 + below(chaos, 5));
         quota.of[kind] = below(chaos, 3) ? QUOTA_UNLIMITED : (kind <= QUOTA_low_bytes ? 4 * MIB : 20);
-        quota_set(&admin, owner, 1u << kind, &quota, NULL);
+        switch (below(chaos, 3)) {
+        case 0:
+                quota_set(&admin, owner, 1u << kind, &quota, NULL);
+                break;
+        case 1:
+                quota_set_device(&admin, pick(chaos, caller, DEVICES), 1u << kind, &quota, NULL);
+                break;
+        default:
+                guarantee_set(&admin, owner, &(struct guarantee){ .bytes = below(chaos, 2) ? 0 : below(chaos, MIB) }, NULL);
+                break;
+        }
 }
 
 static void act_on_session(struct chaos *chaos, const struct caller *caller) {
@@ -764,7 +807,7 @@ static void cancel(struct chaos *chaos) {
 static void ask(struct chaos *chaos, const struct caller *caller) {
         static void (*const asks[])(struct chaos *chaos, const struct caller *caller, struct pending *pending) = {
                 ask_alloc, ask_alloc, ask_alloc, ask_reserve, ask_pool, ask_blocks, ask_blocks, ask_blocks, ask_bounce,
-                ask_slots, ask_slots, ask_slots,
+                ask_slots, ask_slots, ask_slots, ask_move, ask_move, ask_release,
         };
         struct pending *pending = pending_new(chaos);
 
@@ -924,6 +967,8 @@ static int expect_stock(const struct source_view *view, void *userdata) {
 static void give_all_back(struct chaos *chaos) {
         struct caller admin = { .admin = true };
         uint64_t handle = 0, before = 0;
+        unsigned owner;
+        char name[32];
 
         while (n_sessions(chaos))
                 session_close(pick_session(chaos));
@@ -933,6 +978,12 @@ static void give_all_back(struct chaos *chaos) {
                 before = handle;
         }
         session_close(admin.session);
+        /* What was barred stays so until its owner has been there, and has gone. */
+        for (owner = 1000; owner < 1003; owner++) {
+                snprintf(name, sizeof(name), "user:%u", owner);
+                assert_int_equal(session_open(chaos->broker, name, &admin.session, NULL), 0);
+                session_close(admin.session);
+        }
         settle(chaos);
         chaos->now += 1000;
         broker_tick(chaos->broker);
