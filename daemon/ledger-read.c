@@ -253,15 +253,25 @@ static int file_read(int directory_fd, uint64_t generation, struct text *ret) {
         return r;
 }
 
+/* Whether there is anything behind the header. */
+static bool is_written(const struct text *text) {
+        uint64_t i;
+
+        for (i = LEDGER_HEADER_SIZE; i < text->size && i < LEDGER_HEADER_SIZE + sizeof(struct ledger_frame); i++)
+                if (text->bytes[i])
+                        return true;
+        return false;
+}
+
 /* -ENOENT: it was being begun, and is nothing yet. -EBADMSG: it is damaged. -EPROTONOSUPPORT: it is another version's. */
 static int header_read(struct text *text) {
-        static const struct ledger_header nothing;
+        static const char no_magic[sizeof(text->header.magic)];
 
         if (text->size < LEDGER_HEADER_SIZE)
                 return text->size ? -EBADMSG : -ENOENT;
         memcpy(&text->header, text->bytes, sizeof(text->header));
-        if (memcmp(&text->header, &nothing, sizeof(nothing)) == 0)
-                return -ENOENT;
+        if (memcmp(text->header.magic, no_magic, sizeof(no_magic)) == 0)
+                return is_written(text) ? -EBADMSG : -ENOENT;
         if (memcmp(text->header.magic, LEDGER_MAGIC, sizeof(text->header.magic)) != 0)
                 return -EBADMSG;
         if (text->header.version != LEDGER_VERSION)

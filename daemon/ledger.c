@@ -114,6 +114,7 @@ static int volume_make(const struct file_ledger *ledger, uint64_t generation, bo
         struct volume volume = { .generation = generation, .size = LEDGER_HEADER_SIZE };
         struct ledger_header header = { .version = LEDGER_VERSION, .alone = alone, .generation = generation };
         char name[LEDGER_NAME_MAX];
+        uint64_t magic;
         int r;
 
         volume_name(name, generation);
@@ -131,7 +132,11 @@ static int volume_make(const struct file_ledger *ledger, uint64_t generation, bo
                 volume_remove(ledger, &volume);
                 return r;
         }
-        *volume.header = header;
+        memcpy((char *)volume.header + sizeof(header.magic), (char *)&header + sizeof(header.magic),
+               sizeof(header) - sizeof(header.magic));
+        /* Without it the file is nothing yet, whatever a kill has left of the rest. */
+        memcpy(&magic, header.magic, sizeof(magic));
+        __atomic_store_n((uint64_t *)volume.header, magic, __ATOMIC_RELEASE);
         *ret = volume;
         return 0;
 }

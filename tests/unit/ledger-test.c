@@ -554,6 +554,30 @@ static void test_a_first_rewrite_that_was_not_ended_is_begun_anew(void **state) 
         assert_false(is_damaged(fixture));
 }
 
+/* A kill may come between any two stores; the magic is the last of them. */
+static void test_a_header_that_was_being_written_is_no_damage(void **state) {
+        struct fixture *fixture = *state;
+        const char nothing[8] = "";
+        int fd;
+
+        start(fixture);
+        put(fixture, ROW_ALLOC, 1, "one");
+        commit(fixture);
+        begin(fixture, true);
+        fd = volume(fixture, 2);
+        assert_int_equal(pwrite(fd, nothing, sizeof(nothing), 0), sizeof(nothing));
+        close(fd);
+        reopen(fixture);
+        require_rows(fixture, ROW_ALLOC, "1=one ");
+        assert_false(is_damaged(fixture));
+        /* But it is where something was written behind it. */
+        fd = volume(fixture, 1);
+        assert_int_equal(pwrite(fd, nothing, sizeof(nothing), 0), sizeof(nothing));
+        close(fd);
+        reopen(fixture);
+        assert_true(is_damaged(fixture));
+}
+
 static void test_what_follows_the_end_of_a_rewrite_waits_for_its_commit(void **state) {
         struct fixture *fixture = *state;
         char large[4000];
@@ -672,6 +696,7 @@ int main(void) {
                 TEST(a_rewrite_that_is_begun_again_alone_loses_nothing),
                 TEST(a_rewrite_that_came_to_nothing_is_in_nobodys_way),
                 TEST(a_first_rewrite_that_was_not_ended_is_begun_anew),
+                TEST(a_header_that_was_being_written_is_no_damage),
                 TEST(what_follows_the_end_of_a_rewrite_waits_for_its_commit),
                 TEST(a_large_rewrite_is_written_in_pieces),
                 TEST(it_wants_to_be_written_anew_when_most_of_it_is_old),
