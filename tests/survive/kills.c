@@ -479,9 +479,9 @@ static void tell(const struct run *run) {
 
         printf("%s: %lu kills (%lu before the daemon was ready), %lu ends by SIGTERM, %lu deaths while the ledger was written "
                "anew, %lu checks\n", run->source, run->kills, run->early_kills, run->ends, run->rewrites, run->checks);
-        printf("%s: %lu taken, %lu released, %lu changed, %lu refused; %lu repeated, of which %lu releases had been done; "
-               "%lu sessions, %lu that vanished\n", run->source, counts->taken, counts->released, counts->changed,
-               counts->refused, counts->resent, counts->done_before, counts->sessions, counts->vanished);
+        printf("%s: %lu taken, %lu moved, %lu released, %lu changed, %lu refused; %lu repeated, of which %lu releases had been "
+               "done; %lu sessions, %lu that vanished\n", run->source, counts->taken, counts->moved, counts->released,
+               counts->changed, counts->refused, counts->resent, counts->done_before, counts->sessions, counts->vanished);
         printf("%s: %lu things looked at after a restart, and %lu words of their memory\n", run->source, counts->looked_at,
                counts->stamps);
 }

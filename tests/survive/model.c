@@ -190,7 +190,7 @@ static unsigned char *map(struct worker *worker, uint64_t region) {
 }
 
 static uint64_t stamp(const struct object *object, size_t place, uint64_t at) {
-        return (object->handle * 8191 + object->places[place].dma_addr + at) * UINT64_C(0x9e3779b97f4a7c15) | 1;
+        return (object->seed + ((uint64_t)place << 32) + at) * UINT64_C(0x9e3779b97f4a7c15) | 1;
 }
 
 static void object_stamp(struct worker *worker, struct object *object) {
@@ -323,6 +323,7 @@ static void take(struct worker *worker, struct object *like, const char *method,
         size_t n;
 
         *object = *like;
+        object->seed = worker_random(worker, UINT64_C(1) << 40);
         if (object->parent)
                 object->parent->calls++;
         if (object->other)
@@ -438,6 +439,28 @@ static void take_mapping(struct worker *worker, struct object *device, struct ob
              "{\"device\":%" PRIu64 ",\"alloc\":%" PRIu64 ",\"direction\":\"bidirectional\"", device->handle, alloc->handle);
 }
 
+/* A new one on another device takes the place of the old one, with all that is in it. */
+static void move_alloc(struct worker *worker, struct object *device, struct object *old) {
+        struct object *object;
+        char params[256];
+
+        if (!is_idle(worker, old) || has_any(worker, old) || old->orphaned || !old->stamped)
+                return;
+        object = malloc(sizeof(*object));
+        *object = (struct object){
+                .kind = ALLOC, .parent = device, .step = PAGE, .shareable = old->shareable, .stamped = true, .seed = old->seed,
+                .owner_lifetime = old->owner_lifetime,
+        };
+        device->calls++;
+        old->calls++;
+        set_leaving(worker, old, true);
+        unmap_unused(worker);
+        snprintf(params, sizeof(params), "{\"alloc\":%" PRIu64 ",\"device\":%" PRIu64 ",\"wait_ms\":%u,\"request_key\":\"%u-%"
+                 PRIu64 "\"", old->handle, device->handle, some_wait(worker), worker->number, ++worker->last_key);
+        call_send(worker, MOVE, object, 0, "coherent.move", params);
+        worker->calls->prev->old = old;
+}
+
 static void take_something(struct worker *worker) {
         struct object *device = pick(worker, DEVICE, false), *alloc = pick(worker, ALLOC, false);
         struct object *pool = pick(worker, POOL, false), *bounce = pick(worker, BOUNCE, false);
@@ -457,6 +480,8 @@ static void take_something(struct worker *worker) {
                 take_of_bounce(worker, bounce);
         else if (what < 15 && alloc)
                 take_mapping(worker, device, alloc);
+        else if (what < 16 && alloc)
+                move_alloc(worker, device, alloc);
         else
                 take_alloc(worker, device);
 }
@@ -682,6 +707,28 @@ static void taken(struct worker *worker, struct call *call, const json_t *result
         worker->counts->refused++;
 }
 
+static void moved(struct worker *worker, struct call *call, const json_t *result, const json_t *error) {
+        static const char *const expected[] = { "no_memory", "no_contiguous", "quota", "would_block", "timeout", "limit", "mask",
+                                                "boundary", NULL };
+        struct object *object = call->object, *old = call->old;
+
+        object->parent->calls--;
+        old->calls--;
+        if (result) {
+                object_read(object, result);
+                DL_APPEND(worker->objects, object);
+                worker->n_objects++;
+                object_remove(worker, old);
+                worker->counts->moved++;
+                return;
+        }
+        if (!is_one_of(reason_of(error), expected))
+                unexpected(worker, call, error);
+        set_leaving(worker, old, false);
+        object_free(object);
+        worker->counts->refused++;
+}
+
 /* A device that no session has ends with its last allocation. */
 static void orphan_forget(struct worker *worker, struct object *device) {
         const struct object *object;
@@ -795,6 +842,9 @@ static void on_answer(struct worker *worker, struct call *call, const json_t *an
         switch (call->purpose) {
         case TAKE:
                 taken(worker, call, result, error);
+                break;
+        case MOVE:
+                moved(worker, call, result, error);
                 break;
         case RELEASE:
                 released(worker, call, result, error);
@@ -969,7 +1019,7 @@ void worker_free(struct worker *worker) {
 
         worker_lose(worker);
         while (worker->calls) {
-                if (worker->calls->purpose == TAKE)
+                if (worker->calls->purpose == TAKE || worker->calls->purpose == MOVE)
                         object_free(worker->calls->object);
                 call_free(worker, worker->calls);
         }

@@ -28,6 +28,7 @@ struct object {
         size_t n_places;
         uint64_t step;          /* bytes from one stamp to the next */
         uint64_t mask, coherent_mask, count;
+        uint64_t seed;          /* of what is written in its memory, wherever that is */
         bool owner_lifetime, shareable, zero, orphaned;
         bool stamped;           /* its memory has been written */
         bool unsure;            /* the mask was set before the daemon died, or not, and cannot be set now */
@@ -42,20 +43,21 @@ struct mapped {
         unsigned char *at;
 };
 
-enum purpose { TAKE, RELEASE, CHANGE, BYE };
+enum purpose { TAKE, MOVE, RELEASE, CHANGE, BYE };
 
 struct call {
         struct call *prev, *next; /* in worker->calls */
         uint64_t id;
         enum purpose purpose;
         struct object *object; /* taken when it is answered; or released */
+        struct object *old;    /* whose place it takes, of a move */
         size_t n_freed;        /* blocks, of the last ones; 0: the whole object */
         bool resent;           /* it may have been done already */
         char *line;
 };
 
 struct counts {
-        unsigned long taken, released, changed, refused, resent, done_before, sessions, vanished;
+        unsigned long taken, moved, released, changed, refused, resent, done_before, sessions, vanished;
         unsigned long looked_at, stamps; /* objects that were there after a restart, and words of their memory */
 };
 
