@@ -459,7 +459,7 @@ static inline uint64_t low_part(uint64_t addr, uint64_t size) {
 }
 
 /* owner.c */
-/* It has its owner and its number: it is in the books from here on. */
+/* It has its owner and its number: it is in the books from here on, but the ledger is not told. */
 void session_enter(struct session *session);
 int owner_get(struct broker *broker, const char *name, struct owner **ret);
 struct owner *owner_find(struct broker *broker, const char *name);

@@ -115,7 +115,6 @@ void session_enter(struct session *session) {
         DL_APPEND(owner->sessions, session);
         owner->usage.of[QUOTA_connections]++;
         owner->broker->counts.sessions++;
-        book_note(owner->broker, ROW_SESSION, session->id);
 }
 
 int session_set_note(struct session *session, const char *note) {
@@ -169,6 +168,7 @@ int session_open(struct broker *broker, const char *name, struct session **ret, 
         session->owner = owner;
         session->id = ++broker->last_session_id;
         session_enter(session);
+        book_note(broker, ROW_SESSION, session->id);
         PROBE_SESSION_OPEN(owner->name, session->id);
         *ret = session;
         return 0;
