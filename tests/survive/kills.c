@@ -2,7 +2,7 @@
  * what was answered is there, with every byte, nobody has what somebody else has, and the daemon's books are clean: its
  * memory against its ledger, and both against the source.
  *
- * KILLS says how often on each source (40 simulated, 12 real, if not told), SEED which random moments, SOURCE on which of
+ * KILLS says how often on each source (120 simulated, 40 real, if not told), SEED which random moments, SOURCE on which of
  * sim and hugetlb only. */
 #include <errno.h>
 #include <glob.h>
@@ -22,7 +22,7 @@
 #include "tests/lib/hugepages.h"
 #include "tests/survive/model.h"
 
-enum { N_WORKERS = 6, ANSWERS_MAX = 250, LOG_TAIL = 4000, HUGE_PAGES = 36, KILLS_SIM = 40, KILLS_REAL = 12 };
+enum { N_WORKERS = 6, ANSWERS_MAX = 250, LOG_TAIL = 4000, HUGE_PAGES = 36, KILLS_SIM = 120, KILLS_REAL = 40 };
 
 #define CONFIG                                                                                                       \
         "[daemon]\naccess = everyone\ngrace = 0\nkeep = 60s\nledger = 16K\nlog_level = warning\n"                     \
