@@ -24,6 +24,7 @@ libcore_la_SOURCES = \
 	daemon/core/pool-check.c \
 	daemon/core/pool-view.c \
 	daemon/core/region.c \
+	daemon/core/quarantine.c \
 	daemon/core/release.c \
 	daemon/core/request.c \
 	daemon/core/row.c daemon/core/row.h \

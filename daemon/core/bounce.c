@@ -31,10 +31,10 @@ struct part {
 /* Slots that a vanished client had: a device may still write there. There is one for each run that is taken, made when
  * it is taken: giving back must not fail. */
 struct rest {
-        struct rest *prev, *next;               /* in broker->resting */
-        struct rest *bounce_prev, *bounce_next; /* in bounce->resting, or by bounce_next in bounce->spare */
+        struct resting resting;
+        struct rest *prev, *next; /* in bounce->resting, or by next in bounce->spare */
         struct bounce *bounce;
-        uint64_t dma_addr, slots, until_ms;
+        uint64_t dma_addr, slots, since_ms;
 };
 
 struct bounce {
@@ -231,7 +231,7 @@ static int rest_reserve(struct bounce *bounce) {
         if (!rest)
                 return -ENOMEM;
         rest->bounce = bounce;
-        LL_PREPEND2(bounce->spare, rest, bounce_next);
+        LL_PREPEND(bounce->spare, rest);
         bounce->n_rests++;
         return 0;
 }
@@ -288,37 +288,87 @@ static void rest_tell(const struct rest *rest) {
         row_number(row, rest->bounce->holder.handle);
         row_number(row, rest->dma_addr);
         row_number(row, rest->slots);
-        row_number(row, rest->until_ms);
+        row_number(row, rest->resting.until_ms);
+        row_number(row, rest->since_ms);
         book_end(broker, ROW_REST, rest_addr(rest));
 }
 
-static void run_return(struct bounce *bounce, uint64_t dma_addr, uint64_t slots, bool died) {
-        struct broker *broker = broker_of(bounce);
+/* There is one to spare. */
+static struct rest *rest_begin(struct bounce *bounce, uint64_t dma_addr, uint64_t slots, uint64_t since_ms,
+                               uint64_t until_ms) {
         struct rest *rest = bounce->spare;
 
-        if (!died || !broker->options.quarantine_ms || !rest) {
-                run_free(bounce, dma_addr, slots);
-                return;
-        }
-        LL_DELETE2(bounce->spare, rest, bounce_next);
+        LL_DELETE(bounce->spare, rest);
         rest->dma_addr = dma_addr;
         rest->slots = slots;
-        rest->until_ms = now_ms(broker) + broker->options.quarantine_ms;
-        DL_APPEND(broker->resting, rest);
-        DL_APPEND2(bounce->resting, rest, bounce_prev, bounce_next);
+        rest->since_ms = since_ms;
+        quarantine_enter(broker_of(bounce), &rest->resting, RESTING_SLOTS, until_ms, slots * bounce->holder.unit);
+        DL_APPEND(bounce->resting, rest);
         bounce->quarantined += slots;
-        rest_tell(rest);
+        return rest;
+}
+
+static void run_return(struct bounce *bounce, uint64_t dma_addr, uint64_t slots, bool died) {
+        const uint64_t now = now_ms(broker_of(bounce)), ms = died ? quarantine_ms(bounce->holder.device) : 0;
+
+        if (ms && bounce->spare)
+                rest_tell(rest_begin(bounce, dma_addr, slots, now, later(now, ms)));
+        else
+                run_free(bounce, dma_addr, slots);
 }
 
 static void rest_leave(struct rest *rest) {
         struct bounce *bounce = rest->bounce;
 
         book_drop(broker_of(bounce), ROW_REST, rest_addr(rest));
-        DL_DELETE(broker_of(bounce)->resting, rest);
-        DL_DELETE2(bounce->resting, rest, bounce_prev, bounce_next);
+        quarantine_leave(broker_of(bounce), &rest->resting, rest->slots * bounce->holder.unit);
+        DL_DELETE(bounce->resting, rest);
         bounce->quarantined -= rest->slots;
-        LL_PREPEND2(bounce->spare, rest, bounce_next);
+        LL_PREPEND(bounce->spare, rest);
 }
+
+static struct rest *rest_of(const struct resting *resting) {
+        return (struct rest *)resting; /* its first member */
+}
+
+static struct owner *slots_owner(const struct resting *resting) {
+        return rest_of(resting)->bounce->holder.device->owner;
+}
+
+static void slots_look(const struct resting *resting, struct quarantine_view *ret) {
+        const struct rest *rest = rest_of(resting);
+        const struct holder *holder = &rest->bounce->holder;
+        const struct region *region = part_at(rest->bounce, rest->dma_addr)->alloc->region;
+
+        ret->what = QUARANTINE_SLOTS;
+        ret->owner = holder->device->owner->name;
+        ret->device_name = holder->device->name;
+        ret->bounce = holder->handle;
+        ret->region = region->handle;
+        ret->machine_addr = rest_addr(rest);
+        ret->count = rest->slots;
+        ret->bytes = rest->slots * holder->unit;
+        ret->since_ms = rest->since_ms;
+        ret->simulated = region->supply->info.flags & SOURCE_SIMULATED;
+}
+
+static bool slots_hold(const struct resting *resting, uint64_t machine_addr) {
+        const struct rest *rest = rest_of(resting);
+        const uint64_t start = rest_addr(rest);
+
+        return machine_addr >= start && machine_addr - start < rest->slots * rest->bounce->holder.unit;
+}
+
+static void slots_end(struct resting *resting) {
+        struct rest *rest = rest_of(resting);
+
+        rest_leave(rest);
+        run_free(rest->bounce, rest->dma_addr, rest->slots);
+}
+
+const struct resting_ops slots_resting_ops = {
+        .owner = slots_owner, .look = slots_look, .holds = slots_hold, .end = slots_end,
+};
 
 static void high_water(struct bounce *bounce) {
         bounce->high_water = larger(bounce->high_water, bounce->used + bounce->leased);
@@ -724,7 +774,7 @@ static void bounce_free(struct bounce *bounce) {
         for (i = 0; i < bounce->parts_capacity; i++)
                 if (bounce->parts[i])
                         part_free(bounce->parts[i]);
-        LL_FOREACH_SAFE2(bounce->spare, rest, next, bounce_next)
+        LL_FOREACH_SAFE(bounce->spare, rest, next)
                 free(rest);
         DL_DELETE(device->bounces, bounce);
         device->n_bounces--;
@@ -770,8 +820,7 @@ static void bounce_end(struct bounce *bounce) {
                 lease_end(bounce->holder.leases, false);
         while (bounce->resting) {
                 part_at(bounce, bounce->resting->dma_addr)->rests = true;
-                run_free(bounce, bounce->resting->dma_addr, bounce->resting->slots);
-                rest_leave(bounce->resting);
+                slots_end(&bounce->resting->resting);
         }
         bounce_free(bounce);
 }
@@ -831,7 +880,7 @@ void bounce_save(struct row_writer *row, const struct bounce *bounce) {
 void bounce_save_rests(struct bounce *bounce) {
         const struct rest *rest;
 
-        DL_FOREACH2(bounce->resting, rest, bounce_next)
+        DL_FOREACH(bounce->resting, rest)
                 rest_tell(rest);
 }
 
@@ -935,8 +984,7 @@ int bounce_load_mapping(struct mapping *mapping) {
 int rest_load(struct load *load) {
         struct bounce *bounce = load_object(load, HANDLE_BOUNCE);
         uint64_t dma_addr = row_read_number(&load->row), slots = row_read_number(&load->row);
-        uint64_t until_ms = row_read_number(&load->row);
-        struct rest *rest, *other;
+        uint64_t until_ms = row_read_number(&load->row), since_ms = row_read_number(&load->row);
         int r;
 
         if (!bounce)
@@ -944,20 +992,7 @@ int rest_load(struct load *load) {
         r = run_restore(bounce, dma_addr, slots);
         if (r < 0)
                 return r;
-        rest = bounce->spare;
-        LL_DELETE2(bounce->spare, rest, bounce_next);
-        rest->dma_addr = dma_addr;
-        rest->slots = slots;
-        rest->until_ms = until_ms;
-        DL_FOREACH(load->broker->resting, other)
-                if (other->until_ms > until_ms)
-                        break;
-        if (other)
-                DL_PREPEND_ELEM(load->broker->resting, other, rest);
-        else
-                DL_APPEND(load->broker->resting, rest);
-        DL_APPEND2(bounce->resting, rest, bounce_prev, bounce_next);
-        bounce->quarantined += slots;
+        rest_begin(bounce, dma_addr, slots, since_ms, until_ms);
         return 0;
 }
 
@@ -973,25 +1008,14 @@ void bounces_loaded(struct device *device) {
 /* ---- the clock, and when memory is short ---- */
 
 void bounces_tick(struct broker *broker, uint64_t now) {
-        struct rest *rest;
         struct part *part;
 
-        while ((rest = broker->resting) && rest->until_ms <= now) {
-                rest_leave(rest);
-                run_free(rest->bounce, rest->dma_addr, rest->slots);
-        }
         while ((part = broker->idle_parts) && part_idle_until(broker, part) <= now)
                 part_free(part);
 }
 
 uint64_t bounces_deadline(const struct broker *broker) {
-        uint64_t deadline = UINT64_MAX;
-
-        if (broker->resting)
-                deadline = broker->resting->until_ms;
-        if (broker->idle_parts)
-                deadline = smaller(deadline, part_idle_until(broker, broker->idle_parts));
-        return deadline;
+        return broker->idle_parts ? part_idle_until(broker, broker->idle_parts) : UINT64_MAX;
 }
 
 bool bounces_reclaim(struct broker *broker, const struct request *request) {
@@ -1397,7 +1421,7 @@ static void check_runs(struct check *check, const struct bounce *bounce) {
                 check_run(check, bounce, lease->alloc->dma_addr + (lease->addr - lease->alloc->addr), lease->count);
         }
         check_equal(check, "bounce", handle, "leases", bounce->holder.n_leases, n);
-        for (rest = bounce->resting; rest; rest = rest->bounce_next) {
+        DL_FOREACH(bounce->resting, rest) {
                 resting += rest->slots;
                 check_run(check, bounce, rest->dma_addr, rest->slots);
         }

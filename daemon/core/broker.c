@@ -150,7 +150,7 @@ uint64_t broker_deadline(const struct broker *broker) {
         uint64_t deadline = smaller(requests_deadline(broker), smaller(pools_deadline(broker), bounces_deadline(broker)));
         const struct supply *supply;
 
-        deadline = smaller(deadline, smaller(waiters_deadline(broker), allocs_deadline(broker)));
+        deadline = smaller(deadline, smaller(waiters_deadline(broker), quarantine_deadline(broker)));
         deadline = smaller(deadline, releases_deadline(broker));
         LL_FOREACH(broker->supplies, supply)
                 deadline = smaller(deadline, supply_deadline(supply));
@@ -161,7 +161,7 @@ void broker_tick(struct broker *broker) {
         uint64_t now = now_ms(broker);
         struct supply *supply;
 
-        allocs_tick(broker, now);
+        quarantine_tick(broker, now);
         pools_tick(broker, now);
         bounces_tick(broker, now);
         waiters_tick(broker, now);

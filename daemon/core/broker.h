@@ -65,7 +65,7 @@ struct broker_options {
         uint64_t emergency_max;       /* ... but never more than this many bytes */
         uint64_t minimum;             /* bytes of all sources together that are not given back to the system */
         uint64_t regions_max;         /* of all owners together: each takes file descriptors of the process */
-        uint64_t quarantine_ms;       /* memory that a vanished client had leased rests this long where nothing stops a device */
+        uint64_t quarantine_ms;       /* what a vanished client had rests this long, see quarantine_visit() */
         bool survives;                /* broker_load() follows when all sources have been added */
         const struct translator_ops *const *translators; /* ends with NULL; in order of precedence */
 };
@@ -200,6 +200,7 @@ struct device_options {
         uint64_t min_align_mask; /* 2^n - 1: alignment of everything */
         int node;                /* NUMA node, or -1 */
         uint64_t timeout_ms;
+        uint64_t quarantine_ms;  /* only of the configuration: instead of the broker's; QUARANTINE_ENDLESS */
         const char *request_key; /* or NULL */
         uint64_t request_digest; /* of the request's parameters, to tell a repeated request from another */
 };
@@ -556,6 +557,41 @@ typedef int (*lease_visit_fn)(const struct lease_view *view, void *userdata);
 /* pool, bounce: only of this one; 0: of all. */
 int lease_visit(const struct caller *caller, uint64_t pool, uint64_t bounce, const char *owner, uint64_t after,
                 lease_visit_fn visit, void *userdata, struct failure *failure);
+
+/* ---- quarantine ----
+ *
+ * What a client had that vanished: a device may still write there, so nobody gets it before the device is known to be quiet,
+ * because time has passed, it was closed, or an administrator said so. It counts as its owner's until then. How much time is
+ * the device's; it runs on over a restart, and is not changed any more once something rests. */
+
+#define QUARANTINE_ENDLESS UINT64_MAX /* until an administrator says so */
+
+enum quarantine_what { QUARANTINE_ALLOC, QUARANTINE_BLOCKS, QUARANTINE_SLOTS };
+enum quarantine_reason { QUARANTINE_VANISHED };
+
+struct quarantine_view {
+        uint64_t id; /* not reused while the daemon runs */
+        enum quarantine_what what;
+        enum quarantine_reason reason;
+        const char *owner, *device_name;
+        uint64_t pool, bounce, region; /* pool and bounce: of which it is, or 0 */
+        uint64_t machine_addr;         /* of its first byte; blocks may lie scattered */
+        uint64_t bytes, count;         /* count: allocations, blocks or slots */
+        uint64_t since_ms, age_ms;
+        uint64_t left_ms; /* or QUARANTINE_ENDLESS */
+        bool simulated;
+};
+
+typedef int (*quarantine_visit_fn)(const struct quarantine_view *view, void *userdata);
+/* In the order of their ids, from the one that follows `after`. owner as in device_visit(). */
+int quarantine_visit(const struct caller *caller, const char *owner, uint64_t after, quarantine_visit_fn visit,
+                     void *userdata, struct failure *failure);
+/* The devices are quiet: what rests may be reused at once, all of it, or this owner's, or what lies at this machine address.
+ * Admin only: not_permitted. bad_address: nothing rests there. */
+int quarantine_release(const struct caller *caller, const char *owner, const uint64_t *machine_addr, uint64_t *ret_bytes,
+                       struct failure *failure);
+/* Bytes that rest, of all owners. */
+uint64_t broker_quarantined(const struct broker *broker);
 
 /* ---- events ---- */
 

@@ -204,6 +204,7 @@ void broker_check(struct broker *broker, problem_fn problem, void (*done)(void *
         unmet = guarantees_count(broker);
         check_equal(check, "daemon", 0, "unmet", broker->unmet.bytes, unmet.bytes);
         check_equal(check, "daemon", 0, "unmet low", broker->unmet.low_bytes, unmet.low_bytes);
+        check_quarantine(check, broker);
         LL_FOREACH(broker->supplies, supply) {
                 check_supply(check, supply);
                 for (i = 0; i < supply->n_regions; i++) {

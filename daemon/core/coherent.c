@@ -99,7 +99,7 @@ void alloc_free(struct alloc *alloc) {
         arena_release(region_arena(alloc->region), alloc->addr, NULL);
         region_unuse(alloc->region, alloc->size);
         if (alloc->flags & ALLOC_RESTING) {
-                DL_DELETE2(broker->resting_allocs, alloc, rest_prev, rest_next);
+                quarantine_leave(broker, &alloc->resting, alloc->size);
                 book_drop(broker, ROW_RESTING, alloc->addr);
         } else {
                 alloc_disown(alloc);
@@ -118,17 +118,54 @@ bool alloc_leaves(const struct alloc *alloc, const struct session *session) {
 
 void alloc_rest(struct alloc *alloc) {
         struct broker *broker = alloc->device->owner->broker;
+        const uint64_t ms = alloc->device->closed ? 0 : quarantine_ms(alloc->device);
 
-        if (!broker->options.quarantine_ms || alloc->device->closed) {
+        if (!ms) {
                 alloc_free(alloc);
                 return;
         }
         alloc_disown(alloc);
         alloc->flags = ALLOC_RESTING;
         alloc->born_ms = now_ms(broker);
-        DL_APPEND2(broker->resting_allocs, alloc, rest_prev, rest_next);
+        quarantine_enter(broker, &alloc->resting, RESTING_ALLOC, later(alloc->born_ms, ms), alloc->size);
         resting_save(broker, alloc);
 }
+
+static struct alloc *alloc_of(const struct resting *resting) {
+        return (struct alloc *)((char *)resting - offsetof(struct alloc, resting));
+}
+
+static struct owner *resting_owner(const struct resting *resting) {
+        return alloc_of(resting)->device->owner;
+}
+
+static void resting_look(const struct resting *resting, struct quarantine_view *ret) {
+        const struct alloc *alloc = alloc_of(resting);
+
+        ret->what = QUARANTINE_ALLOC;
+        ret->owner = alloc->device->owner->name;
+        ret->device_name = alloc->device->name;
+        ret->region = alloc->region->handle;
+        ret->machine_addr = alloc->addr;
+        ret->count = 1;
+        ret->bytes = alloc->size;
+        ret->since_ms = alloc->born_ms;
+        ret->simulated = alloc->region->supply->info.flags & SOURCE_SIMULATED;
+}
+
+static bool resting_holds(const struct resting *resting, uint64_t machine_addr) {
+        const struct alloc *alloc = alloc_of(resting);
+
+        return machine_addr >= alloc->addr && machine_addr - alloc->addr < alloc->size;
+}
+
+static void resting_end(struct resting *resting) {
+        alloc_free(alloc_of(resting));
+}
+
+const struct resting_ops alloc_resting_ops = {
+        .owner = resting_owner, .look = resting_look, .holds = resting_holds, .end = resting_end,
+};
 
 /* ---- the ledger ---- */
 
@@ -237,53 +274,37 @@ void resting_save(struct broker *broker, const struct alloc *alloc) {
         if (!row)
                 return;
         row_number(row, alloc->device->owner->id);
-        row_text(row, alloc->device->translator->name);
-        place_save(row, alloc);
         row_number(row, alloc->device->handle);
+        place_save(row, alloc);
+        row_number(row, alloc->resting.until_ms);
+        device_save_hidden(row, alloc->device);
         book_end(broker, ROW_RESTING, alloc->addr);
 }
 
-/* Longest first. */
-static void rest_enter(struct broker *broker, struct alloc *alloc) {
-        struct alloc *after = broker->resting_allocs ? broker->resting_allocs->rest_prev : NULL;
-
-        while (after && after->born_ms > alloc->born_ms)
-                after = after == broker->resting_allocs ? NULL : after->rest_prev;
-        if (after)
-                DL_APPEND_ELEM2(broker->resting_allocs, after, alloc, rest_prev, rest_next);
-        else
-                DL_PREPEND2(broker->resting_allocs, alloc, rest_prev, rest_next);
-}
-
 /* Its own device, or what stands for one that is no more. */
-static int rest_device(struct load *load, struct alloc *alloc, struct owner *owner, const char *translator) {
-        struct device *device = load_object(load, HANDLE_DEVICE);
+static int resting_device(struct load *load, struct alloc *alloc, struct owner *owner, struct device *device) {
+        int r = 0;
 
         if (device && device->owner != owner)
                 return -EBADMSG;
-        alloc->device = device ? device : device_restore_hidden(load, owner, translator);
-        if (!alloc->device)
-                return load->failure->error ? -load->failure->error : -ENOMEM;
-        return alloc->region->device && alloc->region->device != alloc->device ? -EBADMSG : 0;
+        alloc->device = device;
+        if (!device)
+                r = device_load_hidden(load, owner, &alloc->device);
+        return r == 0 && alloc->region->device && alloc->region->device != alloc->device ? -EBADMSG : r;
 }
 
 int resting_load(struct load *load) {
         struct owner *owner = load_owner(load);
-        const char *text = row_read_text(&load->row);
-        char *translator = text ? strdup(text) : NULL;
+        struct device *device = load_object(load, HANDLE_DEVICE);
         struct alloc *alloc = calloc(1, sizeof(*alloc));
-        int r = -ENOENT;
+        int r = !alloc ? -ENOMEM : !owner ? -ENOENT : place_load(load, alloc);
+        uint64_t until_ms = row_read_number(&load->row);
 
-        if (!alloc || (text && !translator))
-                r = -ENOMEM;
-        else if (owner && translator)
-                r = place_load(load, alloc);
         if (r == 0) {
-                r = rest_device(load, alloc, owner, translator);
+                r = resting_device(load, alloc, owner, device);
                 if (r < 0)
                         place_undo(alloc);
         }
-        free(translator);
         if (r < 0) {
                 free(alloc);
                 return r;
@@ -291,22 +312,9 @@ int resting_load(struct load *load) {
         alloc->flags = ALLOC_RESTING;
         region_use(alloc->region, alloc->size);
         alloc_enter(alloc);
-        rest_enter(load->broker, alloc);
+        quarantine_enter(load->broker, &alloc->resting, RESTING_ALLOC, until_ms, alloc->size);
         resting_save(load->broker, alloc);
         return 0;
-}
-
-static uint64_t rests_until(const struct broker *broker, const struct alloc *alloc) {
-        return later(alloc->born_ms, broker->options.quarantine_ms);
-}
-
-void allocs_tick(struct broker *broker, uint64_t now) {
-        while (broker->resting_allocs && now >= rests_until(broker, broker->resting_allocs))
-                alloc_free(broker->resting_allocs);
-}
-
-uint64_t allocs_deadline(const struct broker *broker) {
-        return broker->resting_allocs ? rests_until(broker, broker->resting_allocs) : UINT64_MAX;
 }
 
 /* ---- allocating ---- */

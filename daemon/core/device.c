@@ -473,29 +473,59 @@ int device_load(struct load *load) {
         return 0;
 }
 
-/* Whose allocations rest after its end: nobody can find it. */
-struct device *device_restore_hidden(struct load *load, struct owner *owner, const char *translator) {
+/* Whose allocations rest after its end: nobody can find it. Its name, its budget and its quarantine stay what they were. */
+void device_save_hidden(struct row_writer *row, const struct device *device) {
+        row_text(row, device->name);
+        row_text(row, device->via);
+        row_text(row, device->budget->name);
+        row_text(row, device->translator->name);
+}
+
+static struct device *hidden_find(const struct device *like, const char *translator) {
         struct device *device;
 
-        DL_FOREACH(owner->devices, device)
-                if (device->closed && strcmp(device->translator->name, translator) == 0)
+        DL_FOREACH(like->owner->devices, device)
+                if (device->closed && strcmp(device->name, like->name) == 0 && strcmp(device->via, like->via) == 0 &&
+                    device->budget == like->budget && translator && strcmp(device->translator->name, translator) == 0)
                         return device;
-        device = calloc(1, sizeof(*device));
+        return NULL;
+}
+
+static int hidden_read(struct load *load, struct device *device) {
+        bool failed = false;
+
+        device->name = read_copy(load, &failed);
+        device->via = read_copy(load, &failed);
+        if (failed)
+                return -ENOMEM;
+        return device->name && device->via ? budget_load(load, device) : -EBADMSG;
+}
+
+int device_load_hidden(struct load *load, struct owner *owner, struct device **ret) {
+        struct device *device = calloc(1, sizeof(*device));
+        const char *translator;
+        int r;
+
         if (!device)
-                return NULL;
+                return -ENOMEM;
         device->owner = owner;
-        device->name = strdup("closed");
-        device->via = strdup("closed");
-        if (!device->name || !device->via || reattach(load, device, translator) < 0 ||
-            budget_get(owner, device->name, NULL, &device->budget) < 0) {
+        r = hidden_read(load, device);
+        translator = r == 0 ? row_read_text(&load->row) : NULL;
+        *ret = r == 0 ? hidden_find(device, translator) : NULL;
+        if (r == 0 && !*ret)
+                r = reattach(load, device, translator);
+        if (r < 0 || *ret) {
+                if (device->budget)
+                        budget_put(owner, device->budget);
                 device_delete(device);
-                return NULL;
+                return r;
         }
         device->node = -1;
         device->closed = true;
-        device->n_requests = 1;
+        device->n_requests = 1; /* until all is read */
         DL_APPEND(owner->devices, device);
-        return device;
+        *ret = device;
+        return 0;
 }
 
 void device_hide(struct device *device) {

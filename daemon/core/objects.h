@@ -52,6 +52,24 @@ enum counter {
         COUNTERS
 };
 
+/* What rests, see quarantine.c: a member of what it is. */
+enum resting_kind { RESTING_ALLOC, RESTING_BLOCKS, RESTING_SLOTS };
+
+struct resting {
+        struct resting *child, *next, *prev; /* in broker->quarantine, a heap */
+        uint64_t until_ms;                   /* UINT64_MAX: until an administrator says so */
+        uint64_t id : 56, kind : 8;          /* id: not reused while the daemon runs */
+};
+
+struct resting_ops {
+        struct owner *(*owner)(const struct resting *resting);
+        /* What of it does not follow from struct resting; since_ms instead of ages. */
+        void (*look)(const struct resting *resting, struct quarantine_view *ret);
+        bool (*holds)(const struct resting *resting, uint64_t machine_addr);
+        /* It may be reused. */
+        void (*end)(struct resting *resting);
+};
+
 /* What is not answered yet: the first member of whatever waits. */
 struct ticket {
         void (*cancel)(struct ticket *ticket);
@@ -261,9 +279,7 @@ struct alloc {
         union {
                 struct request_key *key;
                 struct holder *holder; /* with ALLOC_HELD */
-                struct {
-                        struct alloc *rest_prev, *rest_next; /* with ALLOC_RESTING: in broker->resting_allocs */
-                };
+                struct resting resting; /* with ALLOC_RESTING */
         };
 };
 
@@ -402,8 +418,6 @@ struct broker {
         struct waiter *waiters;  /* of all holders, not yet answered */
         struct waiter *answered; /* ... whose answers are about to be told */
         struct holder *due;      /* whose waiters may be served */
-        struct rest *resting;    /* slots that are not reused yet, longest first */
-        struct alloc *resting_allocs; /* memory of pools that ended, the same */
         struct part *idle_parts; /* of bounce pools, unused, longest first */
         struct request *finished;
         struct request *submitted; /* not yet answered, by request_submit() */
@@ -419,8 +433,9 @@ struct broker {
         bool host_short;     /* ... and it still does */
         struct release *releases; /* the first is served first */
         uint64_t pressed_ms; /* when */
-        struct pool *spare;       /* pools that have slabs to give back, longest first */
-        struct taker *quarantine; /* what vanished clients had of pools, longest first */
+        struct pool *spare;  /* pools that have slabs to give back, longest first */
+        struct resting *quarantine; /* what rests: the one whose time is over first */
+        uint64_t resting_bytes, last_resting_id;
 };
 
 /* The device in whose reserve this request is served, or NULL: in what is everybody's. */
@@ -628,7 +643,9 @@ void guarantees_recount(struct broker *broker);
 /* device.c */
 void device_save(struct row_writer *row, const struct device *device);
 int device_load(struct load *load);
-struct device *device_restore_hidden(struct load *load, struct owner *owner, const char *translator);
+/* What resting_save() said of the device of an allocation, which is no more; and nobody can find it. -errno. */
+void device_save_hidden(struct row_writer *row, const struct device *device);
+int device_load_hidden(struct load *load, struct owner *owner, struct device **ret);
 /* The caller's own or, for an administrator, anybody's. */
 int device_find(const struct caller *caller, uint64_t handle, struct device **ret, struct failure *failure);
 void device_free(struct device *device);
@@ -647,6 +664,7 @@ void alloc_save(struct row_writer *row, const struct alloc *alloc);
 int alloc_load(struct load *load);
 void resting_save(struct broker *broker, const struct alloc *alloc);
 int resting_load(struct load *load);
+extern const struct resting_ops alloc_resting_ops;
 /* Make request->block, which lies in request->region and is taken, an allocation. */
 int alloc_new(struct request *request, struct alloc **ret);
 void alloc_free(struct alloc *alloc);
@@ -656,8 +674,6 @@ void alloc_rest(struct alloc *alloc);
 /* Whether it goes with this session: with its device's, or on a device that has outlived its own, with the one that asked
  * for it. */
 bool alloc_leaves(const struct alloc *alloc, const struct session *session);
-void allocs_tick(struct broker *broker, uint64_t now);
-uint64_t allocs_deadline(const struct broker *broker);
 void alloc_look(const struct alloc *alloc, struct alloc_view *ret);
 /* An allocation by an address inside it, or NULL. Diagnosis: it walks. */
 struct alloc *alloc_at(struct broker *broker, uint64_t addr, bool machine);
@@ -710,8 +726,19 @@ void waiters_end_session(struct session *session);
 void waiters_tick(struct broker *broker, uint64_t now);
 uint64_t waiters_deadline(const struct broker *broker);
 
+/* quarantine.c */
+/* How long what this device may still write rests; 0: it does not. */
+uint64_t quarantine_ms(const struct device *device);
+/* It rests from now on, or it does no longer. bytes: so many more rest, or fewer; they are the caller's to count. */
+void quarantine_enter(struct broker *broker, struct resting *resting, enum resting_kind kind, uint64_t until_ms,
+                      uint64_t bytes);
+void quarantine_leave(struct broker *broker, struct resting *resting, uint64_t bytes);
+void quarantine_tick(struct broker *broker, uint64_t now);
+uint64_t quarantine_deadline(const struct broker *broker);
+
 /* pool.c, and slab.c: what a pool is made of */
 struct pool;
+extern const struct resting_ops blocks_resting_ops;
 void pool_save(struct row_writer *row, const struct pool *pool);
 /* Its blocks, one by one. */
 void pool_save_blocks(struct pool *pool);
@@ -737,6 +764,7 @@ uint64_t pools_deadline(const struct broker *broker);
 
 /* bounce.c */
 struct bounce;
+extern const struct resting_ops slots_resting_ops;
 bool bounce_is_made(const struct bounce *bounce);
 void bounce_save(struct row_writer *row, const struct bounce *bounce);
 void bounce_save_rests(struct bounce *bounce);
@@ -784,6 +812,7 @@ void check_bounces(struct check *check, const struct device *device, struct quot
 void check_mappings(struct check *check, const struct device *device, struct quota *counted);
 /* The ledger, which is written first. */
 void check_book(struct check *check, struct broker *broker);
+void check_quarantine(struct check *check, const struct broker *broker);
 
 /* release.c */
 void release_note(struct broker *broker, uint64_t bytes);

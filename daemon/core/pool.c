@@ -631,11 +631,8 @@ bool pools_trim(struct broker *broker, uint64_t most) {
 void pools_tick(struct broker *broker, uint64_t now) {
         const uint64_t idle_ms = broker->options.region_idle_ms;
         struct waiter *waiter;
-        struct taker *taker;
         struct pool *pool;
 
-        while ((taker = broker->quarantine) && now >= later(taker->since_ms, broker->options.quarantine_ms))
-                taker_release(taker);
         while ((pool = broker->spare) && now >= later(pool->spare_since_ms, idle_ms)) {
                 DL_DELETE2(broker->spare, pool, spare_prev, spare_next);
                 pool->spare = false;
@@ -655,10 +652,8 @@ uint64_t pools_deadline(const struct broker *broker) {
         const struct waiter *waiter;
         const struct pool *pool;
 
-        if (broker->quarantine)
-                deadline = later(broker->quarantine->since_ms, broker->options.quarantine_ms);
         if (broker->spare)
-                deadline = smaller(deadline, later(broker->spare->spare_since_ms, broker->options.region_idle_ms));
+                deadline = later(broker->spare->spare_since_ms, broker->options.region_idle_ms);
         DL_FOREACH2(broker->waiters, waiter, broker_next) {
                 pool = (const struct pool *)waiter->holder;
                 if (pool->holder.kind == HOLDER_POOL && pool->retry_ms)

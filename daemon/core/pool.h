@@ -24,7 +24,7 @@ struct slab {
 enum taker_kind { TAKER_SESSION, TAKER_ANSWER, TAKER_LEASE, TAKER_QUARANTINE, TAKER_KINDS };
 
 struct taker {
-        struct taker *prev, *next; /* in session->takers, or in broker->quarantine */
+        struct taker *prev, *next; /* in session->takers */
         UT_hash_handle hh;         /* of a session: in pool->by_session, by session */
         struct pool *pool;
         enum taker_kind kind;
@@ -36,7 +36,8 @@ struct taker {
         uint32_t first;
         struct request_key *key; /* of an answer */
         uint64_t handle;         /* of an answer that is told later, or may be told again */
-        uint64_t since_ms;       /* in quarantine */
+        struct resting resting;  /* in quarantine ... */
+        uint64_t since_ms;       /* ... since */
         size_t n_told;           /* of an answer: its blocks, as they were told */
         uint64_t told[];
 };

@@ -237,6 +237,7 @@ static void tell_note(struct broker *broker, const struct note *note) {
 
 static void tell_all_without_handle(struct broker *broker) {
         const struct session *session;
+        const struct device *device;
         const struct owner *owner;
         const struct alloc *alloc;
 
@@ -245,9 +246,11 @@ static void tell_all_without_handle(struct broker *broker) {
                 tell_owner(broker, owner);
                 DL_FOREACH(owner->sessions, session)
                         tell_session(broker, session);
+                DL_FOREACH(owner->devices, device)
+                        DL_FOREACH(device->allocs, alloc)
+                                if (alloc->flags & ALLOC_RESTING)
+                                        resting_save(broker, alloc);
         }
-        DL_FOREACH2(broker->resting_allocs, alloc, rest_next)
-                resting_save(broker, alloc);
 }
 
 static void tell_any(struct broker *broker, enum handle_kind kind, uint64_t handle, void *object) {

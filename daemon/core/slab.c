@@ -307,6 +307,10 @@ void taker_untell(struct taker *taker) {
         taker->handle = 0;
 }
 
+static uint64_t taker_bytes(const struct taker *taker) {
+        return taker->n * taker->pool->holder.unit;
+}
+
 /* It is nobody's any more. */
 static void taker_unbind(struct taker *taker) {
         taker_untell(taker);
@@ -315,7 +319,7 @@ static void taker_unbind(struct taker *taker) {
         if (taker->kind == TAKER_SESSION || taker->kind == TAKER_ANSWER)
                 DL_DELETE(taker->session->takers, taker);
         if (taker->kind == TAKER_QUARANTINE)
-                DL_DELETE(pool_broker(taker->pool)->quarantine, taker);
+                quarantine_leave(pool_broker(taker->pool), &taker->resting, taker_bytes(taker));
         taker->session = NULL;
         taker->lease = NULL;
 }
@@ -341,6 +345,7 @@ static void block_tell(struct pool *pool, struct slab *slab, uint32_t index) {
         row_number(row, block_dma(pool, slab, index));
         row_number(row, taker->kind == TAKER_QUARANTINE ? 0 : taker->session->id);
         row_number(row, taker->since_ms);
+        row_number(row, taker->resting.until_ms);
         book_end(pool_broker(pool), ROW_BLOCK, slab->alloc->addr + block_offset(pool, index));
 }
 
@@ -391,8 +396,9 @@ static void taker_visit(struct taker *taker, void (*visit)(struct pool *pool, st
 
 void taker_quarantine(struct taker *taker) {
         struct broker *broker = pool_broker(taker->pool);
+        const uint64_t ms = quarantine_ms(taker->pool->holder.device);
 
-        if (!broker->options.quarantine_ms) {
+        if (!ms) {
                 taker_release(taker);
                 return;
         }
@@ -401,7 +407,7 @@ void taker_quarantine(struct taker *taker) {
         taker->kind = TAKER_QUARANTINE;
         taker->pool->of[taker->kind] += taker->n;
         taker->since_ms = now_ms(broker);
-        DL_APPEND(broker->quarantine, taker);
+        quarantine_enter(broker, &taker->resting, RESTING_BLOCKS, later(taker->since_ms, ms), taker_bytes(taker));
         if (broker->book.ledger)
                 taker_visit(taker, block_tell);
 }
@@ -428,6 +434,10 @@ static void taker_count(struct taker *taker, uint64_t n, bool more) {
         struct pool *pool = taker->pool;
         uint64_t out;
 
+        if (taker->kind == TAKER_QUARANTINE) {
+                pool_broker(pool)->resting_bytes += more ? n * pool->holder.unit : 0;
+                pool_broker(pool)->resting_bytes -= more ? 0 : n * pool->holder.unit;
+        }
         if (more) {
                 taker->n += n;
                 pool->of[taker->kind] += n;
@@ -600,6 +610,77 @@ void blocks_lease_ended(struct lease *lease, bool died) {
                 taker_release(taker);
 }
 
+/* ---- the quarantine ---- */
+
+static struct taker *taker_of(const struct resting *resting) {
+        return (struct taker *)((char *)resting - offsetof(struct taker, resting));
+}
+
+static struct owner *blocks_owner(const struct resting *resting) {
+        return taker_of(resting)->pool->holder.device->owner;
+}
+
+/* There is one. */
+static const struct slab *first_block(const struct taker *taker, uint32_t *ret_index) {
+        const struct pool *pool = taker->pool;
+        const struct slab *slab = taker->slab;
+        uint32_t index;
+        size_t i;
+
+        *ret_index = taker->first;
+        for (i = 0; i < pool->n_slabs && !slab; i++)
+                for (index = 0; index < pool->slabs[i]->n && !slab; index++)
+                        if (block_taker(pool, pool->slabs[i], index) == taker) {
+                                *ret_index = index;
+                                slab = pool->slabs[i];
+                        }
+        return slab;
+}
+
+static void blocks_look(const struct resting *resting, struct quarantine_view *ret) {
+        const struct taker *taker = taker_of(resting);
+        const struct pool *pool = taker->pool;
+        uint32_t index;
+        const struct alloc *alloc = first_block(taker, &index)->alloc;
+
+        ret->what = QUARANTINE_BLOCKS;
+        ret->owner = pool->holder.device->owner->name;
+        ret->device_name = pool->holder.device->name;
+        ret->pool = pool->holder.handle;
+        ret->region = alloc->region->handle;
+        ret->machine_addr = alloc->addr + block_offset(pool, index);
+        ret->count = taker->n;
+        ret->bytes = taker_bytes(taker);
+        ret->since_ms = taker->since_ms;
+        ret->simulated = alloc->region->supply->info.flags & SOURCE_SIMULATED;
+}
+
+static bool blocks_hold(const struct resting *resting, uint64_t machine_addr) {
+        const struct taker *taker = taker_of(resting);
+        const struct pool *pool = taker->pool;
+        const struct alloc *alloc;
+        int64_t index;
+        bool exact;
+        size_t i;
+
+        for (i = 0; i < pool->n_slabs; i++) {
+                alloc = pool->slabs[i]->alloc;
+                if (machine_addr < alloc->addr || machine_addr - alloc->addr >= alloc->size)
+                        continue;
+                index = block_index(pool, pool->slabs[i], machine_addr - alloc->addr, &exact);
+                return index >= 0 && block_taker(pool, pool->slabs[i], (uint32_t)index) == taker;
+        }
+        return false;
+}
+
+static void blocks_end(struct resting *resting) {
+        taker_release(taker_of(resting));
+}
+
+const struct resting_ops blocks_resting_ops = {
+        .owner = blocks_owner, .look = blocks_look, .holds = blocks_hold, .end = blocks_end,
+};
+
 /* ---- the ledger ---- */
 
 void pool_save_blocks(struct pool *pool) {
@@ -696,25 +777,22 @@ int answer_load(struct load *load) {
         return 0;
 }
 
-/* Those that have rested for the same time rest together. */
-static struct taker *quarantine_get(struct pool *pool, uint64_t since_ms) {
-        struct broker *broker = pool_broker(pool);
-        struct taker *taker, *after = NULL;
+/* Those that rest for the same time rest together. */
+static struct taker *quarantine_get(struct pool *pool, uint64_t since_ms, uint64_t until_ms) {
+        struct taker *taker;
+        uint32_t i;
 
-        DL_FOREACH(broker->quarantine, taker) {
-                if (taker->since_ms == since_ms && taker->pool == pool)
+        for (i = 0; i < pool->n_takers; i++) {
+                taker = pool->takers[i].taker;
+                if (taker && taker->kind == TAKER_QUARANTINE && taker->since_ms == since_ms &&
+                    taker->resting.until_ms == until_ms)
                         return taker;
-                if (taker->since_ms <= since_ms)
-                        after = taker;
         }
         taker = taker_new(pool, TAKER_QUARANTINE, 0);
         if (!taker)
                 return NULL;
         taker->since_ms = since_ms;
-        if (after)
-                DL_APPEND_ELEM(broker->quarantine, after, taker);
-        else
-                DL_PREPEND(broker->quarantine, taker);
+        quarantine_enter(pool_broker(pool), &taker->resting, RESTING_BLOCKS, until_ms, 0);
         return taker;
 }
 
@@ -723,7 +801,7 @@ int block_load(struct load *load) {
         uint64_t dma_addr = row_read_number(&load->row);
         const uint8_t *before = load->row.at;
         bool rests = !row_read_number(&load->row);
-        uint64_t since_ms = row_read_number(&load->row);
+        uint64_t since_ms = row_read_number(&load->row), until_ms = row_read_number(&load->row);
         struct session *session;
         struct taker *taker;
         int r;
@@ -732,7 +810,7 @@ int block_load(struct load *load) {
         session = load_session(load);
         if (!pool || (!rests && !session))
                 return -ENOENT;
-        taker = rests ? quarantine_get(pool, since_ms) : taker_get(pool, session, false, 0);
+        taker = rests ? quarantine_get(pool, since_ms, until_ms) : taker_get(pool, session, false, 0);
         if (!taker)
                 return -ENOMEM;
         r = block_restore(taker, dma_addr);

@@ -106,6 +106,12 @@ tests_unit_guarantee_test_SOURCES = tests/unit/guarantee-test.c $(core_fixture)
 tests_unit_guarantee_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_guarantee_test_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
 
+check_PROGRAMS += tests/unit/quarantine-test
+TESTS += tests/unit/quarantine-test
+tests_unit_quarantine_test_SOURCES = tests/unit/quarantine-test.c $(core_fixture)
+tests_unit_quarantine_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_quarantine_test_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
+
 check_PROGRAMS += tests/unit/release-test
 TESTS += tests/unit/release-test
 tests_unit_release_test_SOURCES = tests/unit/release-test.c $(core_fixture)
