@@ -3,6 +3,7 @@ noinst_LTLIBRARIES += libcore.la
 libcore_la_SOURCES = \
 	daemon/core/arena.c daemon/core/arena.h \
 	daemon/core/attempt.c \
+	daemon/core/bar.c \
 	daemon/core/book-check.c \
 	daemon/core/bounce.c \
 	daemon/core/broker.c daemon/core/broker.h \

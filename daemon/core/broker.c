@@ -66,6 +66,7 @@ static void owner_end(struct owner *owner) {
         owner->quota_set = true; /* keeps it until the end */
         while (owner->sessions)
                 session_close(owner->sessions);
+        owner_unbar(owner);
         while ((device = owner->devices)) {
                 while (device->allocs && device->allocs->next)
                         alloc_free(device->allocs);
@@ -74,8 +75,6 @@ static void owner_end(struct owner *owner) {
                 else
                         break;
         }
-        if (!owner->devices)
-                regions_unbar(owner);
         DL_FOREACH_SAFE(owner->regions, region, next)
                 if (!region->n_allocs)
                         region_restore(region);

@@ -100,7 +100,7 @@ bool broker_is_dirty(const struct broker *broker);
 struct broker_loaded {
         bool damaged;          /* part of the ledger could not be read */
         uint64_t lost_bytes;   /* of regions whose memory is not there any more */
-        uint64_t barred_bytes; /* of memory that may be somebody's: it is handed out to nobody, until its owner is gone */
+        uint64_t barred_bytes; /* of memory that may be somebody's: it rests, see quarantine_visit() */
 };
 void broker_loaded(const struct broker *broker, struct broker_loaded *ret);
 /* End, and leave everything as it is for the next daemon, which finds it by the ledger. */
@@ -566,17 +566,20 @@ int lease_visit(const struct caller *caller, uint64_t pool, uint64_t bounce, con
 
 #define QUARANTINE_ENDLESS UINT64_MAX /* until an administrator says so */
 
-enum quarantine_what { QUARANTINE_ALLOC, QUARANTINE_BLOCKS, QUARANTINE_SLOTS };
-enum quarantine_reason { QUARANTINE_VANISHED };
+enum quarantine_what { QUARANTINE_ALLOC, QUARANTINE_BLOCKS, QUARANTINE_SLOTS, QUARANTINE_REGION };
+enum quarantine_reason {
+        QUARANTINE_VANISHED, /* whose it was ended without a word */
+        QUARANTINE_DAMAGED,  /* a damaged ledger has forgotten whose it is: it rests until its owner is gone, and then its time */
+};
 
 struct quarantine_view {
         uint64_t id; /* not reused while the daemon runs */
         enum quarantine_what what;
         enum quarantine_reason reason;
-        const char *owner, *device_name;
-        uint64_t pool, bounce, region; /* pool and bounce: of which it is, or 0 */
+        const char *owner, *device_name; /* device_name: NULL, if nobody knows */
+        uint64_t pool, bounce, region;   /* pool and bounce: of which it is, or 0 */
         uint64_t machine_addr;         /* of its first byte; blocks may lie scattered */
-        uint64_t bytes, count;         /* count: allocations, blocks or slots */
+        uint64_t bytes, count;         /* count: allocations, blocks, slots or pieces of the region */
         uint64_t since_ms, age_ms;
         uint64_t left_ms; /* or QUARANTINE_ENDLESS */
         bool simulated;

@@ -557,7 +557,7 @@ void device_free(struct device *device) {
         free(device->via);
         free(device);
         if (!owner->sessions && !owner->devices)
-                regions_unbar(owner);
+                owner_unbar_later(owner);
         owner_forget(owner);
 }
 
@@ -566,7 +566,7 @@ void device_forget(struct device *device) {
         if (!device->session && !device->closed && !device->n_requests && device->allocs && !device_holds(device))
                 device_hide(device);
         if ((device->closed || !device->session) && !device->allocs && !device->pools && !device->bounces &&
-            !device->mappings && !device->n_requests)
+            !device->mappings && !device->n_requests && !device_is_barred(device))
                 device_free(device);
 }
 
@@ -709,6 +709,7 @@ int device_close(const struct caller *caller, uint64_t handle, bool force, leak_
         bounces_end(device);
         DL_FOREACH_SAFE(device->allocs, alloc, next)
                 alloc_free(alloc);
+        device_unbar(device);
         device->n_requests--;
         device_forget(device);
         requests_serve(broker);

@@ -33,6 +33,7 @@ enum row_kind {
         ROW_BLOCK,   /* of a pool, taken but not leased, or in quarantine; by machine address, as the following are */
         ROW_REST,    /* slots of a bounce pool that rest */
         ROW_RESTING, /* an allocation that rests, nobody's any more */
+        ROW_BAR,     /* what of a region may be somebody's; by the region's handle */
         ROW_KINDS
 };
 

@@ -155,6 +155,7 @@ static int (*const loaders[ROW_KINDS])(struct load *load) = {
         [ROW_BOUNCE] = bounce_load,  [ROW_ALLOC] = alloc_load,     [ROW_LEASE] = lease_load,
         [ROW_MAPPING] = mapping_load, [ROW_ANSWER] = answer_load,  [ROW_BLOCK] = block_load,
         [ROW_REST] = rest_load,      [ROW_RESTING] = resting_load,
+        [ROW_BAR] = bar_load,
 };
 
 struct visit {
@@ -208,10 +209,13 @@ static int regions_bar(struct load *load) {
         struct owner *owner;
         int r = 0;
 
-        for (owner = broker->owners; owner; owner = owner->hh.next)
-                DL_FOREACH(owner->regions, region)
-                        if (r == 0 && (broker->book.damaged || region->barred))
-                                r = region_bar(region);
+        for (owner = broker->owners; owner && r == 0; owner = owner->hh.next)
+                DL_FOREACH(owner->regions, region) {
+                        if (r < 0 || (!broker->book.damaged && !region->suspect))
+                                continue;
+                        r = region_bar(region);
+                        bar_save(region);
+                }
         return r;
 }
 

@@ -53,7 +53,7 @@ enum counter {
 };
 
 /* What rests, see quarantine.c: a member of what it is. */
-enum resting_kind { RESTING_ALLOC, RESTING_BLOCKS, RESTING_SLOTS };
+enum resting_kind { RESTING_ALLOC, RESTING_BLOCKS, RESTING_SLOTS, RESTING_REGION };
 
 struct resting {
         struct resting *child, *next, *prev; /* in broker->quarantine, a heap */
@@ -308,7 +308,8 @@ struct region {
         uint64_t stride, usable; /* of an exclusive region, or 0 */
         uint64_t idle_since_ms;
         uint64_t id;     /* by which its source keeps it, not reused; it has no handle yet when it is carved */
-        bool barred;     /* parts of it that seem free may not be: nothing more is cut from it */
+        bool suspect;    /* its source cannot tell that all of it is what it was: what seems free in it is barred */
+        struct bar *bar; /* or NULL */
         unsigned checks; /* verifications under way */
         bool restore_wanted; /* ... once they are over */
         struct source_backing *backing;
@@ -595,9 +596,6 @@ void region_enter(struct region *region);
 int region_join(struct region *region);
 void region_save(struct row_writer *row, const struct region *region);
 int region_load(struct load *load);
-/* Nothing more is cut from it, until nobody can have anything of it. */
-int region_bar(struct region *region);
-void regions_unbar(struct owner *owner);
 void region_discard(struct region *region);
 /* Give an unused region back; it is no longer the caller's. */
 void region_restore(struct region *region);
@@ -605,6 +603,21 @@ void region_use(struct region *region, uint64_t size);
 void region_unuse(struct region *region, uint64_t size);
 struct region *region_at(struct broker *broker, uint64_t addr);
 struct arena *region_arena(const struct region *region);
+
+/* bar.c */
+extern const struct resting_ops bar_resting_ops;
+/* What seems free of it may be somebody's: it rests until an administrator says so. -ENOMEM. */
+int region_bar(struct region *region);
+/* Nothing is barred any more of memory that is reserved for this device, or of all that the owner has. */
+void device_unbar(struct device *device);
+void owner_unbar(struct owner *owner);
+/* Nobody is left who could have anything of it: it rests as long as whatever anybody has had. */
+void region_unbar_later(struct region *region);
+void owner_unbar_later(struct owner *owner);
+/* Whether that is so of memory that is reserved for this device. */
+bool device_is_barred(const struct device *device);
+void bar_save(const struct region *region);
+int bar_load(struct load *load);
 
 /* budget.c */
 /* That of the devices of this name, for one more of them. limits: of a new one; NULL: none. -ENOMEM. */
@@ -729,6 +742,8 @@ uint64_t waiters_deadline(const struct broker *broker);
 /* quarantine.c */
 /* How long what this device may still write rests; 0: it does not. */
 uint64_t quarantine_ms(const struct device *device);
+/* The longest of any device. */
+uint64_t quarantine_longest(const struct broker *broker);
 /* It rests from now on, or it does no longer. bytes: so many more rest, or fewer; they are the caller's to count. */
 void quarantine_enter(struct broker *broker, struct resting *resting, enum resting_kind kind, uint64_t until_ms,
                       uint64_t bytes);

@@ -189,6 +189,15 @@ static void allocs_leave(struct device *device, const struct session *session, b
         }
 }
 
+static void device_leave(struct device *device) {
+        struct region *region;
+
+        device_hide(device);
+        DL_FOREACH(device->owner->regions, region)
+                if (region->device == device)
+                        region_unbar_later(region);
+}
+
 static void session_drop_devices(struct session *session, bool died) {
         struct device *device, *next;
 
@@ -211,10 +220,20 @@ static void session_drop_devices(struct session *session, bool died) {
         }
         DL_FOREACH_SAFE(session->owner->devices, device, next) {
                 if (!device->session && !device->closed && !device_holds(device) && !requests_want(device))
-                        device_hide(device);
+                        device_leave(device);
                 device->n_requests--;
                 device_forget(device);
         }
+}
+
+/* Nothing is left of it but what rests. */
+static bool is_gone(const struct owner *owner) {
+        const struct device *device;
+
+        DL_FOREACH(owner->devices, device)
+                if (!device->closed)
+                        return false;
+        return !owner->sessions;
 }
 
 static struct session *session_finish(struct session *session, bool died) {
@@ -239,8 +258,8 @@ static struct session *session_finish(struct session *session, bool died) {
         book_note(broker, ROW_SESSION, session->id);
         free(session->note);
         free(session);
-        if (!owner->sessions && !owner->devices)
-                regions_unbar(owner);
+        if (is_gone(owner))
+                owner_unbar_later(owner);
         owner_forget(owner);
         requests_serve(broker);
         return NULL;

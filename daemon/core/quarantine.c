@@ -1,5 +1,5 @@
 /* Quarantine: memory that nobody has any more, but that a device may still write. It rests until its time is over, its device
- * was closed, or an administrator says that the devices are quiet.
+ * was closed, or an administrator says that the devices are quiet. So does what may be somebody's (bar.c).
  *
  * Whatever rests has a struct resting of its own from the start, so that no memory is needed when a client vanishes. They hang
  * together as a pairing heap, the one whose time is over first at the top: each may rest as long as its device needs, and what
@@ -14,6 +14,7 @@ static const struct resting_ops *const kinds[] = {
         [RESTING_ALLOC] = &alloc_resting_ops,
         [RESTING_BLOCKS] = &blocks_resting_ops,
         [RESTING_SLOTS] = &slots_resting_ops,
+        [RESTING_REGION] = &bar_resting_ops,
 };
 
 static const struct resting_ops *ops_of(const struct resting *resting) {
@@ -99,6 +100,15 @@ uint64_t quarantine_ms(const struct device *device) {
 
         HASH_FIND_STR(broker->templates, device->budget->name, template);
         return template && template->options.quarantine_ms ? template->options.quarantine_ms : broker->options.quarantine_ms;
+}
+
+uint64_t quarantine_longest(const struct broker *broker) {
+        uint64_t longest = broker->options.quarantine_ms;
+        const struct template *template;
+
+        for (template = broker->templates; template; template = template->hh.next)
+                longest = larger(longest, template->options.quarantine_ms);
+        return longest;
 }
 
 void quarantine_enter(struct broker *broker, struct resting *resting, enum resting_kind kind, uint64_t until_ms,

@@ -279,7 +279,7 @@ static int region_adopt(struct load *load, struct region *region) {
                 load->broker->book.lost_bytes += region->size;
         else if (r < 0 && r != -EUCLEAN)
                 *load->failure = why;
-        region->barred = r == -EUCLEAN;
+        region->suspect = r == -EUCLEAN;
         return r == -EUCLEAN ? 0 : r == -EINVAL ? -ENOENT : r;
 }
 
@@ -319,77 +319,6 @@ int region_load(struct load *load) {
 fail:
         free(region);
         return r;
-}
-
-struct pieces {
-        struct arena_block *blocks;
-        size_t n, capacity;
-        const struct region *region;
-        bool free;
-        bool failed;
-};
-
-static int piece_note(const struct arena_block *block, bool is_free, void *userdata) {
-        struct pieces *pieces = userdata;
-        struct arena_block *blocks;
-
-        if (is_free != pieces->free || block->addr - pieces->region->addr >= pieces->region->size)
-                return 0;
-        if (pieces->n == pieces->capacity) {
-                pieces->capacity = 2 * pieces->n + 8;
-                blocks = realloc(pieces->blocks, pieces->capacity * sizeof(*blocks));
-                if (!blocks) {
-                        pieces->failed = true;
-                        return 1;
-                }
-                pieces->blocks = blocks;
-        }
-        pieces->blocks[pieces->n++] = *block;
-        return 0;
-}
-
-int region_bar(struct region *region) {
-        struct pieces pieces = { .region = region, .free = true };
-        struct arena_block block;
-        int r = 0;
-        size_t i;
-
-        region->barred = true;
-        region_use(region, 0); /* keeps it */
-        arena_visit(region_arena(region), piece_note, &pieces);
-        if (pieces.failed)
-                r = -ENOMEM;
-        for (i = 0; i < pieces.n && r == 0; i++) {
-                r = arena_alloc_at(region_arena(region), pieces.blocks[i].addr, pieces.blocks[i].size, &block);
-                if (r == 0)
-                        region->supply->broker->book.barred_bytes += pieces.blocks[i].size;
-        }
-        free(pieces.blocks);
-        return r;
-}
-
-void regions_unbar(struct owner *owner) {
-        struct region *region;
-        size_t i;
-
-        DL_FOREACH(owner->regions, region) {
-                struct pieces pieces = { .region = region };
-
-                if (!region->barred || region->n_allocs != 1)
-                        continue;
-                arena_visit(region_arena(region), piece_note, &pieces);
-                if (pieces.failed) {
-                        free(pieces.blocks);
-                        continue;
-                }
-                for (i = 0; i < pieces.n; i++) {
-                        arena_release(region_arena(region), pieces.blocks[i].addr, NULL);
-                        region->supply->broker->book.barred_bytes -= pieces.blocks[i].size;
-                }
-                free(pieces.blocks);
-                region->barred = false;
-                region_unuse(region, 0);
-        }
 }
 
 void region_restore(struct region *region) {

@@ -261,6 +261,8 @@ static void tell_any(struct broker *broker, enum handle_kind kind, uint64_t hand
                         tell_object(broker, kinds[i].row, handle, object);
         if (kind == HANDLE_POOL)
                 pool_save_blocks(object);
+        if (kind == HANDLE_REGION)
+                bar_save(object);
         if (kind == HANDLE_BOUNCE)
                 bounce_save_rests(object);
 }
