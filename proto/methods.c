@@ -31,6 +31,8 @@ static const char *const priority_names[] = { "normal", "high", NULL };
 static const char *const lifetime_names[] = { "session", "owner", NULL };
 static const char *const caching_names[] = { "cached", "wc", "uc", NULL };
 static const char *const block_state_names[] = { "free", "used", "leased", "quarantined", NULL };
+static const char *const resting_names[] = { "alloc", "blocks", "slots", "region", NULL };
+static const char *const rests_names[] = { "vanished", "damaged", NULL };
 static const char *const direction_names[] = { "to_device", "from_device", "bidirectional", NULL };
 static const char *const sync_names[] = { "cpu", "device", NULL };
 static const char *const topic_names[] = { "recall", "pressure", "leak", NULL };
@@ -203,6 +205,8 @@ DEFINE(broker_status_result,
               .doc = "how much there is of everything"),
         FIELD(broker_status_result, guarantees, OBJECT, NEEDED, .sub = &status_guarantees_struct,
               .doc = "what was guaranteed, to all owners together"),
+        FIELD(broker_status_result, quarantined, UINT, NEEDED,
+              .doc = "bytes that rest, of all owners together, see quarantine.list"),
         FIELD(broker_status_result, notes, STRING, NEEDED, .array = true,
               .doc = "sentences an administrator should read, such as why the simulation was picked"));
 
@@ -811,6 +815,45 @@ DEFINE(memory_release_result,
         FIELD(memory_release_result, released, UINT, NEEDED, .doc = "bytes that went back to the system"),
         FIELD(memory_release_result, held, UINT, NEEDED, .doc = "bytes that the sources hold now"));
 
+/* ---- quarantine ---- */
+
+DEFINE(quarantine_list_params,
+        FIELD(quarantine_list_params, owner, STRING, NAME, .doc = DOC_LIST_OWNER),
+        FIELD(quarantine_list_params, after, UINT, .doc = "only those with a greater item: the last one of the page before"),
+        FIELD(quarantine_list_params, limit, UINT, LIST_LIMIT, .doc = DOC_LIST_LIMIT));
+
+DEFINE(quarantine_info,
+        FIELD(quarantine_info, item, UINT, NEEDED, .doc = "its number, while the daemon runs"),
+        FIELD(quarantine_info, what, ENUM, NEEDED, .names = resting_names,
+              .doc = "an allocation, blocks of a pool, slots of a bounce pool, or what is not in use of a region"),
+        FIELD(quarantine_info, reason, ENUM, NEEDED, .names = rests_names,
+              .doc = "vanished: whose it was ended without a word; damaged: a damaged ledger has forgotten whose it is"),
+        FIELD(quarantine_info, owner, STRING, NEEDED, .doc = DOC_CHARGED),
+        FIELD(quarantine_info, device_name, STRING, .doc = "the device that may still write it; none if nobody knows"),
+        FIELD(quarantine_info, pool, UINT, HANDLE, .doc = "the pool that it is of"),
+        FIELD(quarantine_info, bounce, UINT, HANDLE, .doc = "or the bounce pool that it is of"),
+        FIELD(quarantine_info, region, UINT, NEEDED, HANDLE, .doc = "the region of its first byte"),
+        FIELD(quarantine_info, machine_addr, HEX, .doc = DOC_MACHINE_ADDR),
+        FIELD(quarantine_info, size, UINT, NEEDED, .doc = "its bytes; blocks may lie scattered over their pool"),
+        FIELD(quarantine_info, count, UINT, NEEDED, .doc = "blocks, slots, or pieces of the region; 1 for an allocation"),
+        ADDRESSING_ROW(quarantine_info),
+        FIELD(quarantine_info, age_ms, UINT, NEEDED, .doc = "milliseconds that it has rested"),
+        FIELD(quarantine_info, left_ms, UINT,
+              .doc = "milliseconds that it will rest still; none: until an administrator says so"));
+
+DEFINE(quarantine_list_result,
+        FIELD(quarantine_list_result, items, OBJECT, NEEDED, .array = true, .sub = &quarantine_info_struct,
+              .doc = "in the order of their numbers"),
+        FIELD(quarantine_list_result, more, BOOL, NEEDED, .doc = DOC_MORE));
+
+DEFINE(quarantine_release_params,
+        FIELD(quarantine_release_params, owner, STRING, NAME, .doc = "only this owner's, such as user:1000"),
+        FIELD(quarantine_release_params, machine_addr, HEX, .doc = "only the item that lies at this machine address"));
+
+DEFINE(quarantine_release_result,
+        FIELD(quarantine_release_result, released, UINT, NEEDED, .doc = "bytes that may be used again"),
+        FIELD(quarantine_release_result, resting, UINT, NEEDED, .doc = "bytes that rest still, of all owners together"));
+
 /* ---- quota ---- */
 
 DEFINE(quota_get_params,
@@ -1213,6 +1256,20 @@ static const struct schema_method methods[METHOD_COUNT] = {
                  "It is answered when enough went back, or nothing more can",
           .params = &memory_release_params_struct, .results = &memory_release_result_struct,
           .errors = ERRORS(REASON_gone),
+          .role = SCHEMA_ROLE_ADMIN },
+        METHOD(quarantine, list),
+          .summary = "list memory that rests, because a device may still write it",
+          .doc = "What a client had that vanished is not used again before its device is known to be quiet: its time has "
+                 "passed, the device was closed, or an administrator said so. It counts as its owner's until then. Yours; "
+                 "everybody's for an administrator",
+          .params = &quarantine_list_params_struct, .results = &quarantine_list_result_struct,
+          .errors = ERRORS(REASON_not_permitted) },
+        METHOD(quarantine, release),
+          .summary = "say that devices are quiet: memory that rests may be used again at once",
+          .doc = "All of it, or what was one owner's, or what lies at one address. What a device writes there nonetheless, it "
+                 "writes into the memory of whoever has it then",
+          .params = &quarantine_release_params_struct, .results = &quarantine_release_result_struct,
+          .errors = ERRORS(REASON_bad_address),
           .role = SCHEMA_ROLE_ADMIN },
         METHOD(quota, get),
           .summary = "say what an owner may have and what it has",

@@ -50,6 +50,8 @@ enum method {
         METHOD_region_list,
         METHOD_region_get,
         METHOD_memory_release,
+        METHOD_quarantine_list,
+        METHOD_quarantine_release,
         METHOD_quota_get,
         METHOD_quota_set,
         METHOD_stats_get,
@@ -79,6 +81,13 @@ enum protocol_lifetime { PROTOCOL_LIFETIME_SESSION, PROTOCOL_LIFETIME_OWNER };
 enum protocol_caching { PROTOCOL_CACHED, PROTOCOL_WRITE_COMBINED, PROTOCOL_UNCACHED };
 enum protocol_block_state { PROTOCOL_FREE, PROTOCOL_USED, PROTOCOL_LEASED, PROTOCOL_QUARANTINED };
 enum protocol_direction { PROTOCOL_TO_DEVICE, PROTOCOL_FROM_DEVICE, PROTOCOL_BIDIRECTIONAL };
+enum protocol_resting {
+        PROTOCOL_RESTING_ALLOC,
+        PROTOCOL_RESTING_BLOCKS,
+        PROTOCOL_RESTING_SLOTS,
+        PROTOCOL_RESTING_REGION
+};
+enum protocol_rests { PROTOCOL_RESTS_VANISHED, PROTOCOL_RESTS_DAMAGED };
 enum protocol_sync { PROTOCOL_FOR_CPU, PROTOCOL_FOR_DEVICE };
 enum protocol_topic { PROTOCOL_RECALL, PROTOCOL_PRESSURE, PROTOCOL_LEAK, PROTOCOL_TOPICS };
 enum protocol_pressure { PROTOCOL_PRESSURE_REQUESTS, PROTOCOL_PRESSURE_HOST };
@@ -231,6 +240,7 @@ struct broker_status_result {
         SCHEMA_LIST(struct status_backend) backends;
         struct status_counts counts;
         struct status_guarantees guarantees;
+        uint64_t quarantined;
         SCHEMA_LIST(char *const) notes;
 };
 
@@ -947,6 +957,51 @@ struct memory_release_result {
         uint64_t present;
         uint64_t released;
         uint64_t held;
+};
+
+/* ---- quarantine ---- */
+
+struct quarantine_list_params {
+        uint64_t present;
+        const char *owner;
+        uint64_t after;
+        uint64_t limit;
+};
+
+struct quarantine_info {
+        uint64_t present;
+        uint64_t item;
+        enum protocol_resting what SCHEMA_SLOT;
+        enum protocol_rests reason SCHEMA_SLOT;
+        const char *owner;
+        const char *device_name; /* optional */
+        uint64_t pool;           /* optional: it is of this one, */
+        uint64_t bounce;         /* optional: or of this one */
+        uint64_t region;
+        uint64_t machine_addr; /* optional */
+        uint64_t size;
+        uint64_t count;
+        enum protocol_addressing addressing SCHEMA_SLOT;
+        uint64_t age_ms;
+        uint64_t left_ms; /* optional */
+};
+
+struct quarantine_list_result {
+        uint64_t present;
+        SCHEMA_LIST(struct quarantine_info) items;
+        bool more SCHEMA_SLOT;
+};
+
+struct quarantine_release_params {
+        uint64_t present;
+        const char *owner;
+        uint64_t machine_addr;
+};
+
+struct quarantine_release_result {
+        uint64_t present;
+        uint64_t released;
+        uint64_t resting;
 };
 
 /* ---- quota ---- */

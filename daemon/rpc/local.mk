@@ -20,6 +20,7 @@ librpc_la_SOURCES = \
 	daemon/rpc/method-mapping.c \
 	daemon/rpc/method-memory.c \
 	daemon/rpc/method-pool.c \
+	daemon/rpc/method-quarantine.c \
 	daemon/rpc/method-quota.c \
 	daemon/rpc/method-region.c \
 	daemon/rpc/method-stats.c \

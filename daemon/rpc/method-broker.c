@@ -216,6 +216,7 @@ static void answer_status(struct rpc_call *call, const struct status *status) {
                 .bytes = promises.guaranteed.bytes, .low_bytes = promises.guaranteed.low_bytes,
                 .unmet = promises.unmet.bytes, .unmet_low = promises.unmet.low_bytes,
         };
+        result.quarantined = broker_quarantined(server->broker);
         result.notes.items = server->facts.notes;
         result.notes.count = server->facts.n_notes;
         rpc_call_reply(call, &result);

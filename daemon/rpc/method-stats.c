@@ -153,6 +153,7 @@ static bool fill(struct rpc_call *call, enum protocol_stats_group which, struct 
                 fill_rpc(server, group);
         else {
                 broker_visit_counters(server->broker, add_core_counter, group);
+                add_counter(group, "quarantined_bytes", broker_quarantined(server->broker));
                 broker_visit_sources(server->broker, add_source, group);
         }
         return true;

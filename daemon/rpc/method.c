@@ -32,6 +32,7 @@ const rpc_handler_fn method_handlers[METHOD_COUNT] = {
         HANDLER(lease, list),
         HANDLER(region, list),      HANDLER(region, get),
         HANDLER(memory, release),
+        HANDLER(quarantine, list),  HANDLER(quarantine, release),
         HANDLER(quota, get),        HANDLER(quota, set),
         HANDLER(stats, get),        HANDLER(stats, reset),
         HANDLER(events, subscribe), HANDLER(events, unsubscribe),

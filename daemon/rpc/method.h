@@ -55,6 +55,8 @@ METHOD_HANDLER(lease, list);
 METHOD_HANDLER(region, list);
 METHOD_HANDLER(region, get);
 METHOD_HANDLER(memory, release);
+METHOD_HANDLER(quarantine, list);
+METHOD_HANDLER(quarantine, release);
 METHOD_HANDLER(quota, get);
 METHOD_HANDLER(quota, set);
 METHOD_HANDLER(stats, get);

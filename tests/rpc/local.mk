@@ -54,6 +54,11 @@ tests_rpc_quota_test_SOURCES = tests/rpc/quota-test.c
 tests_rpc_quota_test_CFLAGS = $(libask_la_CFLAGS)
 tests_rpc_quota_test_LDADD = libask.la
 
+rpc_tests += tests/rpc/quarantine-test
+tests_rpc_quarantine_test_SOURCES = tests/rpc/quarantine-test.c
+tests_rpc_quarantine_test_CFLAGS = $(libask_la_CFLAGS)
+tests_rpc_quarantine_test_LDADD = libask.la
+
 rpc_tests += tests/rpc/release-test
 tests_rpc_release_test_SOURCES = tests/rpc/release-test.c
 tests_rpc_release_test_CFLAGS = $(libask_la_CFLAGS)

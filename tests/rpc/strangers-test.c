@@ -184,6 +184,8 @@ static void test_a_local_user_is_no_administrator(void **state) {
         ask_refused(stranger.client, "not_permitted", "stats.reset", "{}");
         ask_refused(stranger.client, "not_permitted", "debug.check", "{}");
         ask_refused(stranger.client, "not_permitted", "memory.release", "{}");
+        ask_refused(stranger.client, "not_permitted", "quarantine.release", "{}");
+        ask_refused(stranger.client, "not_permitted", "quarantine.list", "{'owner':'user:0'}");
 }
 
 static void test_statistics_tell_a_user_nothing_of_others(void **state) {

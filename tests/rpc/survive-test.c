@@ -466,11 +466,26 @@ static void test_a_lost_ledger_does_not_make_memory_free(void **state) {
         assert_int_equal(test_daemon_end(fixture.daemon), 0);
 }
 
+static void require_barred(struct fixture *fixture) {
+        json_t *result = ask(fixture->client, "quarantine.list", "{}"), *items = json_object_get(result, "items");
+        json_t *item = json_array_get(items, 0);
+
+        assert_int_equal(json_array_size(items), 1);
+        assert_string_equal(json_string_value(json_object_get(item, "what")), "region");
+        assert_string_equal(json_string_value(json_object_get(item, "reason")), "damaged");
+        assert_true(ask_peek_number(item, "size") >= 4096);
+        assert_null(json_object_get(item, "left_ms"));
+        assert_null(json_object_get(item, "device_name"));
+        json_decref(result);
+        ask_clean(fixture->client);
+}
+
 static void test_with_a_damaged_ledger_what_is_known_stays_and_the_rest_is_handed_to_nobody(void **state) {
         struct fixture *fixture = *state;
         uint64_t alloc, other;
         struct stat status;
         char *path, *log;
+        json_t *result;
         int fd;
 
         alloc = ask_alloc(fixture->client, fixture->device, 4096);
@@ -503,6 +518,16 @@ static void test_with_a_damaged_ledger_what_is_known_stays_and_the_rest_is_hande
                 ask_alloc(fixture->client, fixture->device, 4096);
         ask_clean(fixture->client);
         json_decref(ask(fixture->client, "coherent.free", "{'alloc':%" PRIu64 "}", alloc));
+        /* The next ledger is whole, and knows of it: it is an administrator who says that it is nobody's. */
+        require_barred(fixture);
+        die_and_come_back(fixture);
+        require_barred(fixture);
+        assert_true(ask_number(fixture->client, "released", "quarantine.release", "{}") > 0);
+        ask_clean(fixture->client);
+        die_and_come_back(fixture);
+        result = ask(fixture->client, "quarantine.list", "{}");
+        assert_int_equal(json_array_size(json_object_get(result, "items")), 0);
+        json_decref(result);
 }
 
 static void test_another_source_is_refused_while_memory_of_the_first_is_in_use(void **state) {
