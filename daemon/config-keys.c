@@ -17,11 +17,11 @@ static const char *const log_target_names[] = { "auto", "journal", "stderr", NUL
 #define METRICS(name, type_, ...) { .section = "metrics", .key = name, .type = CONFIG_##type_, __VA_ARGS__ }
 #define DEVICE(name, type_, ...) { .section = "device", .key = name, .type = CONFIG_##type_, RELOAD, __VA_ARGS__ }
 #define DEVICE_LIMIT(kind, type_, doc_)                                                                       \
-        { .section = "device", .key = #kind, .type = CONFIG_##type_, RELOAD, .unlimited = true,              \
+        { .section = "device", .key = #kind, .type = CONFIG_##type_, RELOAD, .endless = "unlimited",         \
           .offset = offsetof(struct config_device, limits) + QUOTA_##kind * sizeof(uint64_t),                \
           .fallback = "unlimited", .doc = doc_ }
 #define QUOTA(kind, type_, fallback_, doc_)                                                                   \
-        { .section = "quota", .key = #kind, .type = CONFIG_##type_, RELOAD, .unlimited = true,               \
+        { .section = "quota", .key = #kind, .type = CONFIG_##type_, RELOAD, .endless = "unlimited",          \
           .offset = offsetof(struct config_quota, quota) + QUOTA_##kind * sizeof(uint64_t), .fallback = fallback_, .doc = doc_ }
 
 #define GUARANTEE(name, member, doc_)                                                                         \
@@ -62,9 +62,9 @@ const struct config_key config_keys[] = {
         MEMORY("region_idle", TIME, IN_CONFIG(region_idle_ms), .fallback = "10s",
                .doc = "how long an owner keeps a region in which nothing is allocated, and a pool a slab that it does "
                       "not use"),
-        MEMORY("quarantine", TIME, IN_CONFIG(quarantine_ms), .fallback = "1s",
+        MEMORY("quarantine", TIME, IN_CONFIG(quarantine_ms), .fallback = "1s", .endless = "admin",
                .doc = "how long memory, blocks and slots rest that a client had when it vanished, before they are handed out "
-                      "again: a device may still write to them"),
+                      "again: a device may still write to them; admin: until an administrator says that it is quiet"),
         MEMORY("low_keep_percent", COUNT, IN_CONFIG(low_keep_percent), .fallback = "50", .max = 100,
                .doc = "percent of the memory below 4 GiB that only devices with narrow masks may use, where there is "
                       "memory above"),
@@ -134,6 +134,8 @@ const struct config_key config_keys[] = {
         DEVICE("boundary", POWER, IN_DEVICE(boundary), .min = 4096, .doc = "no allocation crosses a multiple of this"),
         DEVICE("max_segment", SIZE, IN_DEVICE(max_segment), .min = 4096, .doc = "its largest allocation"),
         DEVICE("min_align_mask", MASK, IN_DEVICE(min_align_mask), .doc = "address bits that bouncing must preserve"),
+        DEVICE("quarantine", TIME, IN_DEVICE(quarantine_ms), .min = 1, .endless = "admin",
+               .doc = "how long what it may still write rests when its client has vanished; [memory] quarantine unless given"),
         DEVICE_LIMIT(bytes, SIZE, "bytes of coherent allocations that each owner may have of it"),
         DEVICE_LIMIT(low_bytes, SIZE, "bytes of allocations and reserved regions below 4 GiB, likewise"),
         DEVICE_LIMIT(allocs, COUNT, "coherent allocations, likewise"),

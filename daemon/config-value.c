@@ -139,13 +139,14 @@ int config_value_parse(const struct config_key *key, const char *text, void *ret
                 *(char **)ret_value = copy;
                 return 0;
         }
-        if (key->unlimited && strcmp(text, "unlimited") == 0) {
+        if (key->endless && strcmp(text, key->endless) == 0) {
                 *(uint64_t *)ret_value = UINT64_MAX;
                 return 0;
         }
         if (!parse(key, text, &value))
-                return failure_set(failure, REASON_bad_param, "%s is \"%.60s\", but must be %s%s", key->key, text,
-                                   wanted(key, choices, sizeof(choices)), key->unlimited ? ", or unlimited" : "");
+                return failure_set(failure, REASON_bad_param, "%s is \"%.60s\", but must be %s%s%s", key->key, text,
+                                   wanted(key, choices, sizeof(choices)), key->endless ? ", or " : "",
+                                   key->endless ? key->endless : "");
         if (value < key->min)
                 return failure_set(failure, REASON_bad_param, "%s is %.60s, but must be at least %llu", key->key, text,
                                    (unsigned long long)key->min);

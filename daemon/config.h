@@ -30,7 +30,7 @@ struct config_key {
         const char *key;
         enum config_type type;
         bool reloadable;      /* SIGHUP changes it */
-        bool unlimited;       /* "unlimited" is a value too: UINT64_MAX */
+        const char *endless;  /* this word is a value too: UINT64_MAX; or NULL */
         size_t offset;        /* in struct config, struct config_quota or struct config_device */
         const char *fallback; /* as one would write it; NULL: nothing said */
         uint64_t min, max;    /* of numbers; max 0: none */
@@ -67,7 +67,7 @@ struct config_quota {
 
 struct config_device {
         char *name, *parent;
-        uint64_t dma, mask, coherent_mask, boundary, max_segment, min_align_mask;
+        uint64_t dma, mask, coherent_mask, boundary, max_segment, min_align_mask, quarantine_ms;
         struct quota limits; /* of QUOTA_OF_DEVICES */
 };
 

@@ -290,6 +290,7 @@ static int define(struct memory *memory, const struct config *config) {
                         .name = device->name, .parent = device->parent, .mask = device->mask,
                         .coherent_mask = device->coherent_mask, .boundary = device->boundary,
                         .max_segment = device->max_segment, .min_align_mask = device->min_align_mask, .node = -1,
+                        .quarantine_ms = device->quarantine_ms,
                 };
 
                 r = broker_define_device(memory->broker, &options, device->dma);
@@ -370,7 +371,8 @@ static int load(struct memory *memory, struct failure *failure) {
                           (unsigned long long)loaded.lost_bytes);
         if (loaded.damaged)
                 log_error("the ledger was damaged: what it still tells of is as it was, and %llu bytes that somebody may have "
-                          "are handed out to nobody until their owners are gone", (unsigned long long)loaded.barred_bytes);
+                          "rest until their owners are gone, or until an administrator says otherwise (dmabrokerctl quarantine)",
+                          (unsigned long long)loaded.barred_bytes);
         return 0;
 }
 

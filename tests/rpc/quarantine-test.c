@@ -240,6 +240,34 @@ static void test_its_end_comes_though_the_daemon_was_killed(void **state) {
         assert_int_equal(test_daemon_end(fixture.daemon), 0);
 }
 
+static void test_a_device_has_the_time_that_the_configuration_gives_it(void **state) {
+        struct fixture fixture;
+        json_t *list, *item;
+        size_t i;
+
+        start(&fixture, "[daemon]\naccess = everyone\ngrace = 0\n[memory]\nquarantine = 1h\n"
+                        "[device capture]\nquarantine = 2h\n[device strange]\nquarantine = admin\n"
+                        "[device quick]\nquarantine = 1ms\n", false);
+        vanish(&fixture, ask_connect(fixture.daemon, NULL), "nic", 4096);
+        vanish(&fixture, ask_connect(fixture.daemon, NULL), "capture", 8192);
+        vanish(&fixture, ask_connect(fixture.daemon, NULL), "strange", 12288);
+        list = items(fixture.client);
+        assert_int_equal(json_array_size(list), 3);
+        json_array_foreach(list, i, item) {
+                uint64_t age = ask_peek_number(item, "age_ms");
+
+                if (i == 2)
+                        assert_null(json_object_get(item, "left_ms"));
+                else
+                        assert_int_equal(age + ask_peek_number(item, "left_ms"), (i + 1) * HOUR_MS);
+        }
+        json_decref(list);
+        json_decref(ask(fixture.client, "quarantine.release", "{}"));
+        assert_int_equal(quarantined(fixture.client), 0);
+        test_client_close(fixture.client);
+        assert_int_equal(test_daemon_end(fixture.daemon), 0);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void) {
@@ -249,6 +277,7 @@ int main(void) {
                 T(test_users_see_their_own_and_release_nothing),
                 T(test_an_administrator_releases_what_lies_at_an_address),
                 T(test_time_goes_on_over_a_kill),
+                cmocka_unit_test(test_a_device_has_the_time_that_the_configuration_gives_it),
                 cmocka_unit_test(test_its_end_comes_though_the_daemon_was_killed),
         };
 
