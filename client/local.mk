@@ -65,6 +65,7 @@ dmabrokerctl_SOURCES = \
 	client/ctl/verb-map.c \
 	client/ctl/verb-mappings.c \
 	client/ctl/verb-pools.c \
+	client/ctl/verb-quarantine.c \
 	client/ctl/verb-quota.c \
 	client/ctl/verb-release.c \
 	client/ctl/verb-stats.c \

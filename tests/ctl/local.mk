@@ -7,6 +7,7 @@ ctl_tests = \
 	tests/ctl/memory-test.sh \
 	tests/ctl/others-test.sh \
 	tests/ctl/pools-test.sh \
+	tests/ctl/quarantine-test.sh \
 	tests/ctl/terminal-test.sh \
 	tests/ctl/top-test.sh \
 	tests/ctl/watch-test.sh

@@ -26,7 +26,7 @@ expect 1 "$(other allocs | wc -l)" "lines of the other's allocs"
 expect 1 "$(other devices | wc -l)" "lines of the other's devices"
 expect 1 "$(other regions | wc -l)" "lines of the other's regions"
 other map | grep -q user:0 && fail "the other's map names us"
-for words in "free $mine" "allocs --owner user:0" "quota user:0" "quota --set bytes=unlimited" "check" "stats --reset" "devices close mine"; do
+for words in "free $mine" "allocs --owner user:0" "quota user:0" "quota --set bytes=unlimited" "check" "stats --reset" "quarantine release" "devices close mine"; do
         # shellcheck disable=SC2086
         other $words >/dev/null 2>&1
         expect 1 $? "the status of the other's $words"
