@@ -212,9 +212,11 @@ static void on_stopped(void *userdata) {
 /* Whether anybody has anything that would be missed. */
 static bool is_in_use(const struct daemon *daemon) {
         struct broker_counts counts;
+        struct broker_loaded loaded;
 
         broker_counts(memory_broker(daemon->memory), &counts);
-        return counts.sessions || counts.devices || counts.allocs;
+        broker_loaded(memory_broker(daemon->memory), &loaded);
+        return counts.sessions || counts.devices || counts.allocs || loaded.withheld;
 }
 
 static void on_term(uv_signal_t *handle, int number) {

@@ -221,7 +221,7 @@ static void give_up_others(struct memory *memory, const struct config *config) {
                 struct source *source;
 
                 /* One that serves has not looked at all of it yet. */
-                if (loaded.damaged || serves(memory, other->ops) || !is_kept(memory, other->ops))
+                if (loaded.withheld || serves(memory, other->ops) || !is_kept(memory, other->ops))
                         continue;
                 if (other->ops->open(other->options, other->n_options, memory->past.keep, &source, &why) < 0) {
                         log_warning("memory of the source %s is kept from an earlier daemon, and cannot be given back: %s",
@@ -274,12 +274,31 @@ static struct pressure_settings pressure_settings(const struct config *config) {
         };
 }
 
-static int define(struct memory *memory, const struct config *config) {
+static const struct config_quota *find_quota(const struct config *config, const char *owner) {
+        for (size_t i = 0; i < config->n_quotas; i++)
+                if (strcmp(config->quotas[i].owner, owner) == 0)
+                        return &config->quotas[i];
+        return NULL;
+}
+
+/* Whether the same was said before: then an administrator's word of since then stands. */
+static bool is_said(const struct config *old, const struct config_quota *quota) {
+        const struct config_quota *before = old ? find_quota(old, quota->owner) : NULL;
+
+        return before && memcmp(&before->quota, &quota->quota, sizeof(quota->quota)) == 0 &&
+               before->guaranteed.bytes == quota->guaranteed.bytes &&
+               before->guaranteed.low_bytes == quota->guaranteed.low_bytes;
+}
+
+/* old: what was in force, or NULL. */
+static int define(struct memory *memory, const struct config *old, const struct config *config) {
         int r = 0;
 
         for (size_t i = 0; i < config->n_quotas && r == 0; i++) {
                 const struct config_quota *quota = &config->quotas[i];
 
+                if (is_said(old, quota))
+                        continue;
                 r = broker_set_quota(memory->broker, quota->owner, &quota->quota);
                 if (r == 0)
                         r = broker_set_guarantee(memory->broker, quota->owner, &quota->guaranteed);
@@ -298,13 +317,6 @@ static int define(struct memory *memory, const struct config *config) {
                         r = broker_limit_device(memory->broker, device->name, &device->limits);
         }
         return r;
-}
-
-static const struct config_quota *find_quota(const struct config *config, const char *owner) {
-        for (size_t i = 0; i < config->n_quotas; i++)
-                if (strcmp(config->quotas[i].owner, owner) == 0)
-                        return &config->quotas[i];
-        return NULL;
 }
 
 static const struct config_device *find_device(const struct config *config, const char *name) {
@@ -327,7 +339,7 @@ void memory_reconfigure(struct memory *memory, const struct config *old, const s
         for (size_t i = 0; i < old->n_devices; i++)
                 if (!find_device(new, old->devices[i].name))
                         broker_limit_device(memory->broker, old->devices[i].name, NULL);
-        if (define(memory, new) < 0)
+        if (define(memory, old, new) < 0)
                 log_error("there is no memory for all of the new configuration");
         warn_of_promises(memory);
 }
@@ -346,7 +358,7 @@ static int broker_make(struct memory *memory, const struct config *config, struc
         options.survives = memory->past.ledger;
         r = broker_new(&options, &memory->broker);
         if (r == 0)
-                r = define(memory, config);
+                r = define(memory, NULL, config);
         return r < 0 ? failure_set_errno(failure, REASON_no_memory, -r, "the broker cannot start: %s", strerror(-r)) : 0;
 }
 
@@ -369,6 +381,9 @@ static int load(struct memory *memory, struct failure *failure) {
         if (loaded.lost_bytes)
                 log_error("%llu bytes that had been handed out are gone: nobody has kept them",
                           (unsigned long long)loaded.lost_bytes);
+        if (loaded.withheld && !loaded.damaged)
+                log_warning("what an earlier daemon has left and the damaged ledger did not know is still kept: when nobody uses it "
+                            "any more, say so (dmabrokerctl quarantine release) and restart the daemon");
         if (loaded.damaged)
                 log_error("the ledger was damaged: what it still tells of is as it was, and %llu bytes that somebody may have "
                           "rest until their owners are gone, or until an administrator says otherwise (dmabrokerctl quarantine)",

@@ -138,9 +138,11 @@ struct broker *broker_free(struct broker *broker) {
         broker_wait(broker);
         LL_FOREACH_SAFE(broker->supplies, supply, next_supply)
                 supply_free(supply);
+        /* What an administrator has said of owners stays. */
+        broker_commit(broker);
+        broker->book.ledger = NULL;
         HASH_ITER(hh, broker->owners, owner, next_owner)
                 owner_free(owner);
-        broker_commit(broker);
         broker_delete(broker);
         return NULL;
 }

@@ -96,9 +96,13 @@ int broker_load(struct broker *broker, struct ledger *ledger, struct failure *fa
  * until then. Not from within an answer or an event. */
 int broker_commit(struct broker *broker);
 bool broker_is_dirty(const struct broker *broker);
+/* 0, or why nothing more can be promised: the ledger has no room. What is there can be given back even so. */
+int broker_room(struct broker *broker, struct failure *failure);
 
 struct broker_loaded {
         bool damaged;          /* part of the ledger could not be read */
+        bool withheld;         /* ... now or at an earlier start: what is kept and not known is left alone until an administrator
+                                * says that it is nobody's, see quarantine_release() */
         uint64_t lost_bytes;   /* of regions whose memory is not there any more */
         uint64_t barred_bytes; /* of memory that may be somebody's: it rests, see quarantine_visit() */
 };

@@ -87,6 +87,7 @@ static int load_broker(struct load *load) {
         broker->last_session_id = broker->book.session_id = (uint32_t)row_read_number(&load->row);
         broker->last_region_id = broker->book.region_id = row_read_number(&load->row);
         broker->book.generation = (uint32_t)row_read_number(&load->row);
+        broker->book.withheld = broker->book.told_withheld = row_read_number(&load->row);
         return 0;
 }
 
@@ -269,6 +270,17 @@ static void give_up(struct broker *broker) {
                 }
 }
 
+static bool anything_is_kept(struct broker *broker) {
+        struct supply *supply;
+        bool any = false;
+
+        LL_FOREACH(broker->supplies, supply) {
+                supply->source->ops->describe(supply->source, &supply->info);
+                any |= supply->info.kept > 0;
+        }
+        return any;
+}
+
 int broker_load(struct broker *broker, struct ledger *ledger, struct failure *failure) {
         struct load load = { .broker = broker, .failure = failure };
         struct supply *supply;
@@ -285,6 +297,7 @@ int broker_load(struct broker *broker, struct ledger *ledger, struct failure *fa
                                                               strerror(-r));
         }
         numbers_raise(broker);
+        broker->book.withheld = broker->book.damaged || (broker->book.withheld && anything_is_kept(broker));
         handle_table_restored(&broker->handles, broker->book.generation);
         finish(&load);
         broker->book.incomplete |= broker->book.damaged || ledger->ops->is_blank(ledger);
@@ -297,6 +310,7 @@ int broker_load(struct broker *broker, struct ledger *ledger, struct failure *fa
 void broker_loaded(const struct broker *broker, struct broker_loaded *ret) {
         *ret = (struct broker_loaded){
                 .damaged = broker->book.damaged,
+                .withheld = broker->book.withheld,
                 .lost_bytes = broker->book.lost_bytes,
                 .barred_bytes = broker->book.barred_bytes,
         };

@@ -394,6 +394,8 @@ struct book {
         bool rewriting, alone;    /* everything is being told ... */
         uint64_t told;            /* ... up to the object of this handle */
         bool damaged;             /* what was read was not whole */
+        bool withheld, told_withheld; /* there may be memory of regions that are not known any more: it is left alone; and
+                                       * the ledger knows that */
         uint32_t owner_id, session_id, generation; /* what the ledger knows: at least as much as was given */
         uint64_t region_id;
         struct source_job *held, **held_tail; /* that begin after the commit of what they follow from */
@@ -514,8 +516,6 @@ int key_restore(struct owner *owner, const char *text, enum handle_kind kind, ui
                 struct request_key **ret);
 
 /* save.c */
-/* 0, or why nothing more can be promised: the ledger has no room. */
-int broker_room(struct broker *broker, struct failure *failure);
 /* The object is new, has changed, or is no more: the ledger is told at the next commit. */
 void book_note(struct broker *broker, enum row_kind kind, uint64_t id);
 /* Rows of what has no handle are told as they are at this moment: begin, write the fields, end. NULL: nothing survives. */

@@ -255,6 +255,9 @@ int quarantine_release(const struct caller *caller, const char *owner, const uin
                                  : release_all(broker, &selection, failure);
         if (r < 0)
                 return r;
+        /* Everything is nobody's: what was kept and is not known goes back when the next daemon starts. */
+        if (selection.all && !machine_addr)
+                broker->book.withheld = false;
         *ret_bytes = before - broker->resting_bytes;
         requests_serve(broker);
         return 0;

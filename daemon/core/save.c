@@ -123,6 +123,8 @@ static void tell_broker(struct broker *broker) {
         row_number(row, book->session_id);
         row_number(row, book->region_id);
         row_number(row, book->generation);
+        book->told_withheld = book->withheld;
+        row_number(row, book->withheld);
         book_end(broker, ROW_BROKER, 0);
 }
 
@@ -130,7 +132,8 @@ static bool broker_changed(const struct broker *broker) {
         const struct book *book = &broker->book;
 
         return book->owner_id != broker->last_owner_id || book->session_id != broker->last_session_id ||
-               book->region_id != broker->last_region_id || book->generation < broker->handles.highest;
+               book->region_id != broker->last_region_id || book->generation < broker->handles.highest ||
+               book->withheld != book->told_withheld;
 }
 
 static void tell_owner(struct broker *broker, const struct owner *owner) {

@@ -803,7 +803,7 @@ int broker_add_source(struct broker *broker, struct source *source) {
 int supply_begin(struct supply *supply) {
         supply->source->ops->describe(supply->source, &supply->info);
         /* What is kept and not known of stays where it is when some that was known has been forgotten. */
-        if (supply->info.kept && !supply->broker->book.damaged)
+        if (supply->info.kept && !supply->broker->book.withheld)
                 return reclaim_submit(supply);
         if (supply_chooses(supply) || supply->held >= supply->info.reserve)
                 return 0;

@@ -66,15 +66,16 @@ static void on_closed(uv_handle_t *handle) {
 }
 
 struct alive *alive_watch(uv_loop_t *loop, pid_t pid, uint64_t since, void (*ended)(void *userdata), void *userdata) {
-        struct alive *alive = since ? calloc(1, sizeof(*alive)) : NULL;
+        struct alive *alive = pid > 0 ? calloc(1, sizeof(*alive)) : NULL;
 
         if (!alive)
                 return NULL;
         alive->ended = ended;
         alive->userdata = userdata;
         alive->fd = pidfd_open(pid, 0);
-        /* Looked at after it was opened: from here on the number is this process's. */
-        if (alive->fd < 0 || alive_since(pid) != since || uv_poll_init(loop, &alive->poll, alive->fd) < 0) {
+        /* Looked at after it was opened: from here on the number is this process's. Where that cannot be told, it is taken for
+         * the same: another one's life costs nothing but time. */
+        if (alive->fd < 0 || (since && alive_since(pid) != since) || uv_poll_init(loop, &alive->poll, alive->fd) < 0) {
                 if (alive->fd >= 0)
                         close(alive->fd);
                 free(alive);

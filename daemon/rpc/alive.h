@@ -12,8 +12,8 @@ uint64_t alive_since(pid_t pid);
 
 struct alive;
 
-/* Calls ended() once, from the loop, when the process that began at this time has ended. NULL: it has, or that cannot be
- * watched for. */
+/* Calls ended() once, from the loop, when the process that began at this time (0: not known) has ended. NULL: it has, or that
+ * cannot be watched for. */
 struct alive *alive_watch(uv_loop_t *loop, pid_t pid, uint64_t since, void (*ended)(void *userdata), void *userdata);
 /* Its memory is freed by the loop. Also after ended(), and from within it. Returns NULL; NULL is fine. */
 struct alive *alive_forget(struct alive *alive);

@@ -147,6 +147,7 @@ int server_new(uv_loop_t *loop, struct broker *broker, const struct server_setti
 }
 
 int server_listen(struct server *server, int fd) {
+        session_wait_for_all(server);
         return listener_new(server, fd, &server->listener);
 }
 

@@ -13,8 +13,18 @@
 #include "daemon/log.h"
 #include "daemon/rpc/alive.h"
 
-enum { TOKEN_BYTES = 16, TOKEN_TEXT = 2 * TOKEN_BYTES + 1, NOTE_SIZE = TOKEN_TEXT + 72 };
+enum { TOKEN_BYTES = 16, TOKEN_TEXT = 2 * TOKEN_BYTES + 1, PROGRAMS_MAX = 8, PROGRAM_TEXT = 48,
+       NOTE_SIZE = TOKEN_TEXT + 24 + PROGRAMS_MAX * PROGRAM_TEXT };
 enum { RESTART_GRACE_MS = 10000 };
+
+/* One that a session belongs to: it has a connection, or had one before the daemon was restarted. */
+struct program {
+        struct program *prev, *next;
+        struct rpc_session *session;
+        pid_t pid;
+        uint64_t since;
+        struct alive *alive; /* it lives, and has not come back yet; or NULL */
+};
 
 struct rpc_session {
         UT_hash_handle hh; /* in server->sessions by token */
@@ -24,8 +34,7 @@ struct rpc_session {
         struct connection *connections;
         struct waiting *waiting;
         uint64_t ends_ms; /* while lingering; 0 otherwise */
-        struct alive *alive; /* its program lives, and has not come back since the daemon was restarted; or NULL */
-        pid_t pid;           /* of one of its connections, as the ledger knows; 0: there is none */
+        struct program *programs;
         uid_t uid;
         char token[TOKEN_TEXT];
 };
@@ -110,35 +119,105 @@ static void linger(struct rpc_session *session, uint64_t grace_ms) {
                 set_timer(server);
 }
 
-/* ---- coming and going ---- */
+/* ---- the programs that a session belongs to ---- */
 
-/* What the next daemon must know: whose it is, and which program it belongs to. */
-static int write_note(struct rpc_session *session, pid_t pid) {
+static void program_free(struct rpc_session *session, struct program *program) {
+        DL_DELETE(session->programs, program);
+        alive_forget(program->alive);
+        free(program);
+}
+
+static void programs_free(struct rpc_session *session) {
+        while (session->programs)
+                program_free(session, session->programs);
+}
+
+static struct program *program_add(struct rpc_session *session, pid_t pid, uint64_t since) {
+        struct program *program = calloc(1, sizeof(*program));
+
+        if (!program)
+                return NULL;
+        *program = (struct program){ .session = session, .pid = pid, .since = since };
+        DL_APPEND(session->programs, program);
+        return program;
+}
+
+static struct program *program_find(const struct rpc_session *session, pid_t pid) {
+        struct program *program;
+
+        DL_FOREACH(session->programs, program)
+                if (program->pid == pid)
+                        return program;
+        return NULL;
+}
+
+static bool has_connection(const struct rpc_session *session, pid_t pid) {
+        const struct connection *connection;
+
+        DL_FOREACH2(session->connections, connection, session_next)
+                if (connection->identity.pid == pid)
+                        return true;
+        return false;
+}
+
+/* Some program of it lives that has not come back yet. */
+static bool is_awaited(const struct rpc_session *session) {
+        const struct program *program;
+
+        DL_FOREACH(session->programs, program)
+                if (program->alive)
+                        return true;
+        return false;
+}
+
+/* What the next daemon must know: whose it is, and which programs it belongs to. */
+static int write_note(struct rpc_session *session) {
+        const struct program *program;
         char note[NOTE_SIZE];
-        uint64_t since = alive_since(pid);
+        int used;
 
-        snprintf(note, sizeof(note), "%s %lu %ld %llu", session->token, (unsigned long)session->uid, since ? (long)pid : 0L,
-                 (unsigned long long)since);
-        session->pid = pid;
+        used = snprintf(note, sizeof(note), "%s %lu", session->token, (unsigned long)session->uid);
+        DL_FOREACH(session->programs, program)
+                if (used > 0 && used < NOTE_SIZE - PROGRAM_TEXT)
+                        used += snprintf(note + used, PROGRAM_TEXT, " %ld:%llu", (long)program->pid,
+                                         (unsigned long long)program->since);
         return session_set_note(session->core, note);
 }
 
-/* If there is no memory for it, its grace time begins at once after a restart. */
-static void note_program(struct rpc_session *session) {
-        struct connection *connection;
+/* A connection has come or gone. Where there is no room or no memory to tell the ledger, the grace time will do. */
+static void note_programs(struct rpc_session *session) {
+        const struct connection *connection;
+        struct program *program, *next;
+        bool changed = false;
+        unsigned n = 0;
 
+        DL_FOREACH_SAFE(session->programs, program, next) {
+                if (program->alive || has_connection(session, program->pid)) {
+                        n++;
+                        continue;
+                }
+                program_free(session, program);
+                changed = true;
+        }
         DL_FOREACH2(session->connections, connection, session_next)
-                if (connection->identity.pid == session->pid)
-                        return;
-        connection = session->connections;
-        write_note(session, connection ? connection->identity.pid : 0);
+                if (n < PROGRAMS_MAX && !program_find(session, connection->identity.pid) &&
+                    program_add(session, connection->identity.pid, alive_since(connection->identity.pid))) {
+                        n++;
+                        changed = true;
+                }
+        if (changed && broker_room(session->server->broker, NULL) == 0)
+                write_note(session);
 }
+
+/* ---- coming and going ---- */
 
 static void attach(struct connection *connection, struct rpc_session *session) {
         struct server *server = session->server;
         struct rpc_session *first = server->lingering;
+        struct program *program = program_find(session, connection->identity.pid);
 
-        session->alive = alive_forget(session->alive);
+        if (program)
+                program->alive = alive_forget(program->alive);
         if (session->ends_ms) {
                 DL_DELETE(server->lingering, session);
                 session->ends_ms = 0;
@@ -148,7 +227,7 @@ static void attach(struct connection *connection, struct rpc_session *session) {
         DL_APPEND2(session->connections, connection, session_prev, session_next);
         connection->session = session;
         connection->session_ended = false;
-        note_program(session);
+        note_programs(session);
 }
 
 void session_detach(struct connection *connection) {
@@ -161,8 +240,8 @@ void session_detach(struct connection *connection) {
         /* What the next daemon will have does not end with this one. */
         if (session->server->leaving)
                 return;
-        note_program(session);
-        if (!session->connections)
+        note_programs(session);
+        if (!session->connections && !is_awaited(session))
                 linger(session, session->server->settings.grace_ms);
 }
 
@@ -200,7 +279,7 @@ int session_open_for(struct connection *connection, struct failure *failure) {
                 free(session);
                 return r;
         }
-        r = write_note(session, 0);
+        r = write_note(session);
         if (r == 0)
                 r = enter(session);
         if (r < 0) {
@@ -256,7 +335,7 @@ static void session_finish(struct rpc_session *session, bool died) {
         struct connection *connection;
 
         refuse_waiting(session, "The session has ended");
-        alive_forget(session->alive);
+        programs_free(session);
         if (session->ends_ms)
                 DL_DELETE(server->lingering, session);
         while ((connection = session->connections)) {
@@ -283,23 +362,26 @@ void session_end_all(struct server *server) {
                 session_end(session);
 }
 
-/* Its grace time begins: another program may resume it, as at any time. */
+/* When it was the last, the grace time begins: yet another program may resume the session, as at any time. */
 static void on_program_ended(void *userdata) {
-        struct rpc_session *session = userdata;
+        struct program *program = userdata;
+        struct rpc_session *session = program->session;
 
-        session->alive = alive_forget(session->alive);
-        linger(session, session->server->settings.grace_ms);
+        program->alive = alive_forget(program->alive);
+        note_programs(session);
+        if (!session->connections && !is_awaited(session))
+                linger(session, session->server->settings.grace_ms);
 }
 
-/* The time without a daemon does not count against its grace time. How short that is does not matter while its program
- * lives; where that is not known it is long enough to come back. */
-static void wait_for_client(struct rpc_session *session, pid_t pid, uint64_t since) {
-        uint64_t grace_ms = session->server->settings.grace_ms;
+static void read_programs(struct rpc_session *session, const char *note) {
+        unsigned long long since;
+        long pid;
+        int n;
 
-        session->pid = pid;
-        session->alive = alive_watch(session->server->loop, pid, since, on_program_ended, session);
-        if (!session->alive)
-                linger(session, grace_ms > RESTART_GRACE_MS ? grace_ms : RESTART_GRACE_MS);
+        while (sscanf(note, " %ld:%llu%n", &pid, &since, &n) == 2) {
+                program_add(session, (pid_t)pid, since);
+                note += n;
+        }
 }
 
 /* One that nobody can name any more ends at once. */
@@ -307,29 +389,47 @@ static int restore(struct session *core, void *userdata) {
         struct server *server = userdata;
         const char *note = session_note(core);
         struct rpc_session *session = calloc(1, sizeof(*session));
-        unsigned long long since = 0;
         unsigned long uid;
-        long pid = 0;
+        int n = 0;
 
-        if (!session || !note || sscanf(note, "%32[0-9a-f] %lu %ld %llu", session->token, &uid, &pid, &since) != 4) {
-                free(session);
-                session_abandon(core);
-                return 0;
+        if (session && note && sscanf(note, "%32[0-9a-f] %lu%n", session->token, &uid, &n) == 2) {
+                session->server = server;
+                session->core = core;
+                session->uid = (uid_t)uid;
+                if (enter(session) == 0) {
+                        read_programs(session, note + n);
+                        return 0;
+                }
         }
-        session->server = server;
-        session->core = core;
-        session->uid = (uid_t)uid;
-        if (enter(session) < 0) {
-                free(session);
-                session_abandon(core);
-        } else {
-                wait_for_client(session, (pid_t)pid, since);
-        }
+        free(session);
+        session_abandon(core);
         return 0;
 }
 
 void session_restore_all(struct server *server) {
         broker_visit_sessions(server->broker, restore, server);
+}
+
+/* The time without a daemon does not count against its grace time. How short that is does not matter while a program of it
+ * lives; where that is not known it is long enough to come back. */
+static void wait_for_client(struct rpc_session *session) {
+        uint64_t grace_ms = session->server->settings.grace_ms;
+        struct program *program;
+
+        DL_FOREACH(session->programs, program)
+                program->alive = alive_watch(session->server->loop, program->pid, program->since, on_program_ended, program);
+        if (!is_awaited(session))
+                linger(session, grace_ms > RESTART_GRACE_MS ? grace_ms : RESTART_GRACE_MS);
+}
+
+void session_wait_for_all(struct server *server) {
+        struct rpc_session *session, *next;
+
+        /* The start may have taken its time. */
+        uv_update_time(server->loop);
+        HASH_ITER(hh, server->sessions, session, next)
+                if (!session->connections && !session->ends_ms)
+                        wait_for_client(session);
 }
 
 void session_forget_all(struct server *server) {
@@ -338,7 +438,7 @@ void session_forget_all(struct server *server) {
         HASH_ITER(hh, server->sessions, session, next) {
                 if (session->ends_ms)
                         DL_DELETE(server->lingering, session);
-                alive_forget(session->alive);
+                programs_free(session);
                 HASH_DEL(server->sessions, session);
                 free(session);
         }

@@ -343,6 +343,27 @@ static void test_quotas_that_were_set_stay_set(void **state) {
         json_decref(result);
 }
 
+static void test_quotas_that_were_set_stay_set_when_the_daemon_ends_with_nothing_in_use(void **state) {
+        struct fixture *fixture = *state;
+        static const int signals[] = { SIGTERM, SIGINT };
+        json_t *result;
+        int status;
+
+        json_decref(ask(fixture->client, "quota.set", "{'owner':'user:4711','limits':{'bytes':123456}}"));
+        for (int i = 0; i < 2; i++) {
+                json_decref(ask(fixture->client, "broker.bye", "{}"));
+                test_client_close(fixture->client);
+                test_daemon_signal(fixture->daemon, signals[i]);
+                assert_int_equal(test_daemon_wait(fixture->daemon, &status), 0);
+                assert_int_equal(status, 0);
+                assert_int_equal(test_daemon_start_again(fixture->daemon), 0);
+                fixture->client = ask_connect(fixture->daemon, NULL);
+                result = ask(fixture->client, "quota.get", "{'owner':'user:4711'}");
+                assert_int_equal(ask_peek_number(json_object_get(result, "limits"), "bytes"), 123456);
+                json_decref(result);
+        }
+}
+
 static void test_guarantees_and_limits_of_devices_stay_set(void **state) {
         struct fixture *fixture = *state;
         json_t *result;
@@ -452,6 +473,11 @@ static void test_a_lost_ledger_does_not_make_memory_free(void **state) {
         log = test_daemon_log(fixture.daemon);
         assert_non_null(strstr(log, "the ledger is not there"));
         free(log);
+        /* The next daemon must not take for granted what this one has written since. */
+        assert_int_equal(test_daemon_kill(fixture.daemon), 0);
+        assert_int_equal(test_daemon_start_again(fixture.daemon), 0);
+        assert_int_equal(test_daemon_stop(fixture.daemon), 0);
+        assert_int_equal(test_daemon_start_again(fixture.daemon), 0);
         fixture.client = ask_connect(fixture.daemon, NULL);
         fixture.device = ask_device(fixture.client, "card");
         /* Everything that there is, and nothing of it is what somebody had. */
@@ -603,6 +629,7 @@ int main(void) {
                 cmocka_unit_test(test_a_session_stays_as_long_as_its_program_lives_without_a_word),
                 TEST(quotas_that_were_set_stay_set),
                 TEST(guarantees_and_limits_of_devices_stay_set),
+                TEST(quotas_that_were_set_stay_set_when_the_daemon_ends_with_nothing_in_use),
                 TEST(others_cannot_resume_a_session_after_a_kill),
                 TEST(what_is_in_use_stays_when_the_daemon_is_ended),
                 TEST(an_interrupt_ends_everything),
