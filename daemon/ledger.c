@@ -29,6 +29,7 @@ struct volume {
         int fd; /* -1: there is none */
         struct ledger_header *header; /* all that is reserved of it, mapped */
         uint64_t size, reserved;      /* bytes; the latter on disk, and in memory */
+        uint64_t on_disk;             /* at least */
         uint64_t sequence;            /* of the last frame */
 };
 
@@ -97,20 +98,34 @@ static int volume_map(struct volume *volume, uint64_t size) {
         return r;
 }
 
+static uint64_t whole_chunks(uint64_t size) {
+        return (size + CHUNK - 1) / CHUNK * CHUNK;
+}
+
+static int volume_allocate(struct volume *volume, uint64_t size) {
+        int r;
+
+        if (size <= volume->on_disk)
+                return 0;
+        do
+                r = posix_fallocate(volume->fd, (off_t)volume->on_disk, (off_t)(size - volume->on_disk));
+        while (r == EINTR);
+        if (r == 0)
+                volume->on_disk = size;
+        return -r;
+}
+
 static int volume_reserve(struct volume *volume, uint64_t size) {
-        uint64_t wanted = (size + CHUNK - 1) / CHUNK * CHUNK;
         int r;
 
         if (size <= volume->reserved)
                 return 0;
-        do
-                r = posix_fallocate(volume->fd, (off_t)volume->reserved, (off_t)(wanted - volume->reserved));
-        while (r == EINTR);
-        return r ? -r : volume_map(volume, wanted);
+        r = volume_allocate(volume, whole_chunks(size));
+        return r < 0 ? r : volume_map(volume, whole_chunks(size));
 }
 
-/* An empty one, which says nothing of what was before. */
-static int volume_make(const struct file_ledger *ledger, uint64_t generation, bool alone, struct volume *ret) {
+/* An empty one, which says nothing of what was before, with room for so much. */
+static int volume_make(const struct file_ledger *ledger, uint64_t generation, bool alone, uint64_t room, struct volume *ret) {
         struct volume volume = { .generation = generation, .size = LEDGER_HEADER_SIZE };
         struct ledger_header header = { .version = LEDGER_VERSION, .alone = alone, .generation = generation };
         char name[LEDGER_NAME_MAX];
@@ -127,7 +142,9 @@ static int volume_make(const struct file_ledger *ledger, uint64_t generation, bo
         volume.fd = openat(ledger->directory_fd, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (volume.fd < 0)
                 return -errno;
-        r = volume_reserve(&volume, CHUNK);
+        r = volume_allocate(&volume, whole_chunks(room));
+        if (r == 0)
+                r = volume_reserve(&volume, CHUNK);
         if (r < 0) {
                 volume_remove(ledger, &volume);
                 return r;
@@ -317,7 +334,12 @@ static int file_rewrite_begin(struct ledger *base, bool alone) {
         int r;
 
         forget_reading(ledger);
-        r = volume_make(ledger, ledger->volume.generation + 1, alone, &next);
+        /* Beside changes, it must not end for want of room before it has told all that there is: what is given back meanwhile
+         * is told there, too. */
+        r = volume_make(ledger, ledger->volume.generation + 1, alone, alone ? CHUNK : ledger->volume.size + 2 * ROOM_MIN,
+                        &next);
+        if (r < 0 && !alone)
+                ledger->rewrite_min = ledger->volume.size + ledger->volume.size / 4;
         if (r < 0)
                 return r;
         if (alone)

@@ -362,6 +362,11 @@ static int open_past(struct daemon *daemon, struct failure *failure) {
 static int mark(struct daemon *daemon, struct failure *failure) {
         int r = broker_commit(memory_broker(daemon->memory));
 
+        /* What is in use is not given up because of that: it is tried again, and nobody is answered before. */
+        if (r < 0 && daemon->found) {
+                log_error("the ledger cannot be written yet: %s", strerror(-r));
+                return 0;
+        }
         if (r == 0 && daemon->keep && !daemon->found)
                 r = keep_put(daemon->keep, MARK, daemon->state_fd);
         return r < 0 ? failure_set_errno(failure, REASON_source_unavailable, -r, "nothing can be kept for the next daemon: %s",

@@ -382,8 +382,8 @@ static int load(struct memory *memory, struct failure *failure) {
                 log_error("%llu bytes that had been handed out are gone: nobody has kept them",
                           (unsigned long long)loaded.lost_bytes);
         if (loaded.withheld && !loaded.damaged)
-                log_warning("what an earlier daemon has left and the damaged ledger did not know is still kept: when nobody uses it "
-                            "any more, say so (dmabrokerctl quarantine release) and restart the daemon");
+                log_warning("what an earlier daemon has left and the damaged ledger did not know is still kept: when "
+                            "nobody uses it any more, say so (dmabrokerctl quarantine release) and restart the daemon");
         if (loaded.damaged)
                 log_error("the ledger was damaged: what it still tells of is as it was, and %llu bytes that somebody may have "
                           "rest until their owners are gone, or until an administrator says otherwise (dmabrokerctl quarantine)",

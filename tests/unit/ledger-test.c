@@ -658,10 +658,14 @@ static void test_a_full_disk_ends_promises_and_breaks_none(void **state) {
         assert_int_equal(failure.reason, REASON_source_unavailable);
         assert_int_equal(failure.error, ENOSPC);
         assert_true(n > 1000);
+        /* There is no room for another one, which is noticed before anything is told there. */
+        assert_true(fixture->ledger->ops->rewrite_begin(fixture->ledger, false) < 0);
+        assert_false(fixture->ledger->ops->wants_rewrite(fixture->ledger));
         /* What is there can still be given back. */
-        for (unsigned i = 1; i <= n / 2; i++)
+        for (unsigned i = 1; i <= n / 2; i++) {
                 drop(fixture, ROW_ALLOC, i);
-        commit(fixture);
+                commit(fixture);
+        }
         reopen(fixture);
         assert_int_equal(rows(fixture, ROW_ALLOC).n, n - n / 2);
         assert_false(is_damaged(fixture));
