@@ -116,9 +116,14 @@ bool alloc_leaves(const struct alloc *alloc, const struct session *session) {
         return device->session ? device->session == session : alloc->maker == session->id;
 }
 
+/* How long a device may go on writing to memory that has been unmapped. */
+static uint64_t writes_on_ms(const struct device *device) {
+        return device->closed || translator_protects(device->translator) ? 0 : quarantine_ms(device);
+}
+
 void alloc_rest(struct alloc *alloc) {
         struct broker *broker = alloc->device->owner->broker;
-        const uint64_t ms = alloc->device->closed ? 0 : quarantine_ms(alloc->device);
+        const uint64_t ms = writes_on_ms(alloc->device);
 
         if (!ms) {
                 alloc_free(alloc);

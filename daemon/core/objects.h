@@ -681,8 +681,8 @@ extern const struct resting_ops alloc_resting_ops;
 /* Make request->block, which lies in request->region and is taken, an allocation. */
 int alloc_new(struct request *request, struct alloc **ret);
 void alloc_free(struct alloc *alloc);
-/* The same for what a holder has when it ends, of which pieces were a vanished client's: after the quarantine, or when the
- * device is closed. */
+/* The same for what was a vanished client's, or of which a holder that ends has pieces that were: after the quarantine, or when
+ * the device is closed; at once, where nothing but the translation has let the device reach it. */
 void alloc_rest(struct alloc *alloc);
 /* Whether it goes with this session: with its device's, or on a device that has outlived its own, with the one that asked
  * for it. */

@@ -36,8 +36,19 @@ struct translator_ops {
         int (*map)(struct translation *translation, uint64_t addr, uint64_t size, uint64_t *ret_dma,
                    struct failure *failure);
         void (*unmap)(struct translation *translation, uint64_t dma_addr, uint64_t size);
+        unsigned flags; /* TRANSLATOR_* */
 };
 
 enum { TRANSLATOR_OPS_VERSION = 1 };
+
+enum {
+        /* Once unmap() has returned, the device cannot write there any more, whatever it was told before. Where this is not so,
+         * memory of a client that vanished rests before it is used again. */
+        TRANSLATOR_PROTECTS = 1 << 0,
+};
+
+static inline bool translator_protects(const struct translator_ops *ops) {
+        return ops->struct_size > offsetof(struct translator_ops, flags) && ops->flags & TRANSLATOR_PROTECTS;
+}
 
 #endif

@@ -9,6 +9,7 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
+#include "daemon/iommu/none.h"
 #include "tests/unit/core-fixture.h"
 
 enum { VIEWS_MAX = 64 };
@@ -370,6 +371,65 @@ static void test_whatever_the_order_each_rests_for_its_own_time(void **state) {
         fixture_stop(&f);
 }
 
+static int attach_safe(const char *name, struct translation **ret, struct translator_facts *ret_facts,
+                       struct failure *failure) {
+        return strncmp(name, "safe", 4) == 0 ? translator_identity_ops.attach(name, ret, ret_facts, failure) : -ENODEV;
+}
+
+/* Devices whose names begin with `safe` are behind an IOMMU. */
+static void start_protected(struct fixture *f) {
+        static const struct translator_ops *translators[] = { NULL, &translator_identity_ops, NULL };
+        static struct translator_ops protects;
+        struct broker_options options;
+
+        protects = translator_identity_ops;
+        protects.name = "iommu";
+        protects.attach = attach_safe;
+        protects.flags = TRANSLATOR_PROTECTS;
+        translators[0] = &protects;
+        broker_options_default(&options);
+        options.translators = translators;
+        fixture_start(f, "64M@0x140000000", &options);
+}
+
+static void test_what_a_translation_protects_need_not_rest_once_it_is_unmapped(void **state) {
+        struct caller vanishing, other;
+        struct views views;
+        struct fixture f;
+        uint64_t pool;
+
+        start_protected(&f);
+        vanishing = fixture_session(&f, NULL);
+        take(&f, &vanishing, "safe", 8192);
+        take(&f, &vanishing, "nic", 4096);
+        session_abandon(vanishing.session);
+        views = list(&f.caller, NULL);
+        assert_int_equal(views.n, 1);
+        assert_string_equal(views.at[0].device_name, "nic");
+
+        /* The slab of a pool stays mapped as long as the pool lives. */
+        other = fixture_session(&f, NULL);
+        pool = make_pool(&f, &other, "safe");
+        vanishing = fixture_session(&f, NULL);
+        lease_blocks(&f, &vanishing, pool, 2);
+        session_abandon(vanishing.session);
+        assert_int_equal(list(&f.caller, NULL).n, 2);
+        assert_int_equal(pool_destroy(&other, pool, true, NULL, NULL, NULL), 0);
+        assert_int_equal(list(&f.caller, NULL).n, 1);
+        fixture_check(&f);
+        fixture_stop(&f);
+}
+
+/* A table that was made before there were flags. */
+static void test_an_older_translator_protects_nothing(void **state) {
+        struct translator_ops ops = translator_identity_ops;
+
+        ops.flags = TRANSLATOR_PROTECTS;
+        assert_true(translator_protects(&ops));
+        ops.struct_size = offsetof(struct translator_ops, flags);
+        assert_false(translator_protects(&ops));
+}
+
 static void test_what_was_given_back_in_order_does_not_rest(void **state) {
         struct caller leaving;
         struct fixture f;
@@ -393,6 +453,8 @@ int main(void) {
                 cmocka_unit_test(test_each_device_has_its_time),
                 cmocka_unit_test(test_another_time_is_for_what_comes_to_rest_later),
                 cmocka_unit_test(test_whatever_the_order_each_rests_for_its_own_time),
+                cmocka_unit_test(test_what_a_translation_protects_need_not_rest_once_it_is_unmapped),
+                cmocka_unit_test(test_an_older_translator_protects_nothing),
                 cmocka_unit_test(test_what_was_given_back_in_order_does_not_rest),
         };
 
