@@ -331,6 +331,43 @@ static void test_a_session_stays_as_long_as_its_program_lives_without_a_word(voi
         assert_int_equal(test_daemon_end(fixture.daemon), 0);
 }
 
+/* One of them has come back, and gone; the other has not said a word since. */
+static void test_a_session_of_two_programs_stays_until_both_have_ended(void **state) {
+        const struct test_daemon_options options = {
+                .config = "[daemon]\naccess = everyone\ngrace = 0\nkeep = 60s\n[memory]\nquarantine = 0\n",
+                .survives = true,
+        };
+        struct fixture fixture;
+        int status, ends[2];
+        pid_t program;
+        char byte;
+
+        start_with(&fixture, &options);
+        ask_alloc(fixture.client, fixture.device, 65536);
+        assert_int_equal(pipe(ends), 0);
+        program = fork();
+        if (!program) {
+                struct test_client *own = ask_connect(fixture.daemon, NULL);
+
+                json_decref(ask(own, "broker.hello", "{'session':'%s'}", fixture.session));
+                _exit(write(ends[1], "", 1) != 1 || pause());
+        }
+        assert_int_equal(read(ends[0], &byte, 1), 1);
+        die_and_come_back(&fixture);
+        test_client_close(fixture.client);
+        fixture.client = ask_connect(fixture.daemon, NULL);
+        hello(&fixture, NULL);
+        assert_non_null(strstr(told(&fixture, "coherent.list", "{}"), "65536"));
+        kill(program, SIGKILL);
+        assert_int_equal(waitpid(program, &status, 0), program);
+        ask_until(!strstr(told(&fixture, "coherent.list", "{}"), "65536"));
+        ask_clean(fixture.client);
+        close(ends[0]);
+        close(ends[1]);
+        test_client_close(fixture.client);
+        assert_int_equal(test_daemon_end(fixture.daemon), 0);
+}
+
 static void test_quotas_that_were_set_stay_set(void **state) {
         struct fixture *fixture = *state;
         json_t *result;
@@ -627,6 +664,7 @@ int main(void) {
                 TEST(the_bytes_are_the_same_and_the_old_mapping_shows_them),
                 cmocka_unit_test(test_a_session_that_nobody_resumes_ends_after_its_grace_time),
                 cmocka_unit_test(test_a_session_stays_as_long_as_its_program_lives_without_a_word),
+                cmocka_unit_test(test_a_session_of_two_programs_stays_until_both_have_ended),
                 TEST(quotas_that_were_set_stay_set),
                 TEST(guarantees_and_limits_of_devices_stay_set),
                 TEST(quotas_that_were_set_stay_set_when_the_daemon_ends_with_nothing_in_use),
