@@ -235,9 +235,12 @@ static void vanish(const char *what, size_t n, size_t size) {
 }
 
 static void vanish_with(const char *source, const char *what, size_t n, size_t size) {
-        static const char config[] = "[daemon]\naccess = everyone\ngrace = 0\n[memory]\nregion_idle = 0\nquarantine = 0\n";
+        char config[256];
         struct test_daemon_options options = { .source = source, .config = config, .survives = true, .open_directory = true };
 
+        /* What comes back stays in stock, where it is counted. */
+        snprintf(config, sizeof(config), "[daemon]\naccess = everyone\ngrace = 0\n[memory]\nregion_idle = 0\nquarantine = 0\n"
+                 "[source %s]\nreserve = 256M\n", source);
         if (test_daemon_start(&options, &broker))
                 errx(1, "the daemon does not start");
         vanish(what, n, size);
