@@ -564,9 +564,10 @@ int lease_visit(const struct caller *caller, uint64_t pool, uint64_t bounce, con
 
 /* ---- quarantine ----
  *
- * What a client had that vanished: a device may still write there, so nobody gets it before the device is known to be quiet,
- * because time has passed, it was closed, or an administrator said so. It counts as its owner's until then. How much time is
- * the device's; it runs on over a restart, and is not changed any more once something rests. */
+ * What a client had that vanished, or what a device had mapped when the allocation ended: a device may still write there, so
+ * nobody gets it before the device is known to be quiet, because time has passed, it was closed, or an administrator said
+ * so. It counts as its owner's until then. How much time is the device's; it runs on over a restart, and is not changed any
+ * more once something rests. */
 
 #define QUARANTINE_ENDLESS UINT64_MAX /* until an administrator says so */
 

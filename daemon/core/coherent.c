@@ -121,19 +121,51 @@ static uint64_t writes_on_ms(const struct device *device) {
         return device->closed || translator_protects(device->translator) ? 0 : quarantine_ms(device);
 }
 
-void alloc_rest(struct alloc *alloc) {
-        struct broker *broker = alloc->device->owner->broker;
-        const uint64_t ms = writes_on_ms(alloc->device);
+static uint64_t exposed_ms(const struct alloc *alloc) {
+        return alloc->flags & ALLOC_HELD ? 0 : alloc->exposed_ms;
+}
 
-        if (!ms) {
+static void rest_until(struct alloc *alloc, uint64_t until_ms) {
+        struct broker *broker = alloc->device->owner->broker;
+        const uint64_t now = now_ms(broker);
+        const bool exposed = exposed_ms(alloc) > now;
+
+        if (until_ms <= now) {
                 alloc_free(alloc);
                 return;
         }
         alloc_disown(alloc);
-        alloc->flags = ALLOC_RESTING;
-        alloc->born_ms = now_ms(broker);
-        quarantine_enter(broker, &alloc->resting, RESTING_ALLOC, later(alloc->born_ms, ms), alloc->size);
+        alloc->flags = ALLOC_RESTING | (exposed ? ALLOC_EXPOSED : 0);
+        alloc->born_ms = now;
+        quarantine_enter(broker, &alloc->resting, RESTING_ALLOC, until_ms, alloc->size);
         resting_save(broker, alloc);
+}
+
+void alloc_rest(struct alloc *alloc) {
+        const uint64_t ms = writes_on_ms(alloc->device), now = now_ms(alloc->device->owner->broker);
+
+        rest_until(alloc, larger(later(now, ms), exposed_ms(alloc)));
+}
+
+void alloc_return(struct alloc *alloc) {
+        rest_until(alloc, exposed_ms(alloc));
+}
+
+void alloc_close(struct alloc *alloc) {
+        if (!(alloc->flags & ALLOC_RESTING))
+                alloc_return(alloc);
+        else if (!(alloc->flags & ALLOC_EXPOSED))
+                alloc_free(alloc);
+}
+
+void alloc_expose(struct alloc *alloc, const struct device *device) {
+        struct broker *broker = device->owner->broker;
+        const uint64_t ms = writes_on_ms(device);
+
+        if (!ms)
+                return;
+        alloc->exposed_ms = larger(alloc->exposed_ms, later(now_ms(broker), ms));
+        book_note(broker, ROW_ALLOC, alloc->handle);
 }
 
 static struct alloc *alloc_of(const struct resting *resting) {
@@ -219,6 +251,7 @@ void alloc_save(struct row_writer *row, const struct alloc *alloc) {
         row_number(row, alloc->maker);
         row_number(row, held ? alloc->holder->kind : 0);
         row_number(row, held ? alloc->holder->handle : 0);
+        row_number(row, exposed_ms(alloc));
         row_key(row, held ? NULL : alloc->key);
 }
 
@@ -235,6 +268,7 @@ static int holder_load(struct load *load, struct alloc *alloc) {
 
 int alloc_load(struct load *load) {
         struct alloc *alloc = calloc(1, sizeof(*alloc));
+        uint64_t exposed;
         int r;
 
         if (!alloc)
@@ -252,6 +286,7 @@ int alloc_load(struct load *load) {
         alloc->flags = row_read_number(&load->row) & FLAGS_TOLD;
         alloc->maker = (uint32_t)row_read_number(&load->row);
         r = holder_load(load, alloc);
+        exposed = row_read_number(&load->row);
         if (r == 0)
                 r = handle_restore(&load->broker->handles, HANDLE_ALLOC, alloc, load->id);
         if (r < 0) {
@@ -260,8 +295,10 @@ int alloc_load(struct load *load) {
                 return r;
         }
         alloc->handle = load->id;
-        if (!(alloc->flags & ALLOC_HELD))
+        if (!(alloc->flags & ALLOC_HELD)) {
+                alloc->exposed_ms = exposed;
                 alloc->key = load_key(load, alloc->device->owner, HANDLE_ALLOC);
+        }
         region_use(alloc->region, alloc->size);
         alloc_enter(alloc);
         if (!(alloc->flags & ALLOC_HELD))
@@ -282,6 +319,7 @@ void resting_save(struct broker *broker, const struct alloc *alloc) {
         row_number(row, alloc->device->handle);
         place_save(row, alloc);
         row_number(row, alloc->resting.until_ms);
+        row_number(row, (alloc->flags & ALLOC_EXPOSED) != 0);
         device_save_hidden(row, alloc->device);
         book_end(broker, ROW_RESTING, alloc->addr);
 }
@@ -304,6 +342,7 @@ int resting_load(struct load *load) {
         struct alloc *alloc = calloc(1, sizeof(*alloc));
         int r = !alloc ? -ENOMEM : !owner ? -ENOENT : place_load(load, alloc);
         uint64_t until_ms = row_read_number(&load->row);
+        bool exposed = row_read_number(&load->row);
 
         if (r == 0) {
                 r = resting_device(load, alloc, owner, device);
@@ -314,7 +353,7 @@ int resting_load(struct load *load) {
                 free(alloc);
                 return r;
         }
-        alloc->flags = ALLOC_RESTING;
+        alloc->flags = ALLOC_RESTING | (exposed ? ALLOC_EXPOSED : 0);
         region_use(alloc->region, alloc->size);
         alloc_enter(alloc);
         quarantine_enter(load->broker, &alloc->resting, RESTING_ALLOC, until_ms, alloc->size);
@@ -585,7 +624,7 @@ int coherent_free(const struct caller *caller, uint64_t handle, struct failure *
                 return r;
         if (alloc_is_busy(alloc))
                 return refuse_held(alloc, failure);
-        alloc_free(alloc);
+        alloc_return(alloc);
         requests_serve(broker);
         return 0;
 }

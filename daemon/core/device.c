@@ -708,7 +708,7 @@ int device_close(const struct caller *caller, uint64_t handle, bool force, leak_
         pools_end(device);
         bounces_end(device);
         DL_FOREACH_SAFE(device->allocs, alloc, next)
-                alloc_free(alloc);
+                alloc_close(alloc);
         device_unbar(device);
         device->n_requests--;
         device_forget(device);

@@ -129,6 +129,8 @@ void mapping_end(struct mapping *mapping, bool died) {
         } else {
                 translation_end(device, mapping->addr, mapping->dma_addr, mapping->size);
                 mapping->alloc->n_mappings--;
+                if (died)
+                        alloc_expose(mapping->alloc, device);
         }
         DL_DELETE(mapping->session->mappings, mapping);
         DL_DELETE2(device->mappings, mapping, device_prev, device_next);
@@ -173,7 +175,7 @@ static void foreign_end(struct device *owning) {
                             (!owning->closed && mapping->alloc->flags & ALLOC_OWNER_LIFETIME))
                                 continue;
                         tell_leak(device->owner, mapping->session, device, 1, mapping->size);
-                        mapping_end(mapping, false);
+                        mapping_end(mapping, true); /* its device goes on */
                 }
                 device->n_requests--;
         }
@@ -192,7 +194,7 @@ static bool has_mapped_allocs(const struct device *device) {
         return false;
 }
 
-static void end_mappings(struct device *device, bool also_bounced) {
+static void end_mappings(struct device *device, bool also_bounced, bool died) {
         struct mapping *mapping, *next;
         uint64_t count = 0, bytes = 0;
 
@@ -202,7 +204,7 @@ static void end_mappings(struct device *device, bool also_bounced) {
                         continue;
                 count++;
                 bytes += mapping->size;
-                mapping_end(mapping, false);
+                mapping_end(mapping, died);
         }
         tell_leak(device->owner, NULL, device, count, bytes);
         if (device->owner->usage.of[QUOTA_mappings] && has_mapped_allocs(device))
@@ -210,11 +212,11 @@ static void end_mappings(struct device *device, bool also_bounced) {
 }
 
 void mappings_end(struct device *device) {
-        end_mappings(device, true);
+        end_mappings(device, true, false);
 }
 
-void mappings_leave(struct device *device) {
-        end_mappings(device, false);
+void mappings_leave(struct device *device, bool died) {
+        end_mappings(device, false, died);
 }
 
 void mappings_end_alloc(const struct alloc *alloc) {
@@ -229,7 +231,7 @@ void mappings_end_alloc(const struct alloc *alloc) {
                         if (mapping->alloc != alloc)
                                 continue;
                         tell_leak(device->owner, mapping->session, device, 1, mapping->size);
-                        mapping_end(mapping, false);
+                        mapping_end(mapping, true); /* its device goes on */
                 }
 }
 

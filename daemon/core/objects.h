@@ -263,9 +263,10 @@ struct device {
 };
 
 /* MOVING: a request copies it, and will free it.
- * RESTING: it is nobody's, and nobody can find it. A device may still write there for a vanished client. */
+ * RESTING: it is nobody's, and nobody can find it. A device may still write there for a vanished client.
+ * EXPOSED, while it rests: so may another device than its own. */
 enum { ALLOC_OWNER_LIFETIME = 1 << 0, ALLOC_SHAREABLE = 1 << 1, ALLOC_HELD = 1 << 2, ALLOC_RESTING = 1 << 3,
-       ALLOC_MOVING = 1 << 4 };
+       ALLOC_MOVING = 1 << 4, ALLOC_EXPOSED = 1 << 5 };
 
 struct alloc {
         struct alloc *prev, *next; /* in device->allocs */
@@ -277,7 +278,10 @@ struct alloc {
         unsigned n_mappings; /* while there are any, it is not freed */
         uint32_t maker; /* id of the session that asked for it, or 0 with ALLOC_HELD */
         union {
-                struct request_key *key;
+                struct {
+                        struct request_key *key;
+                        uint64_t exposed_ms; /* until then devices may write there whose mappings of it have ended; 0: none */
+                };
                 struct holder *holder; /* with ALLOC_HELD */
                 struct resting resting; /* with ALLOC_RESTING */
         };
@@ -684,6 +688,12 @@ void alloc_free(struct alloc *alloc);
 /* The same for what was a vanished client's, or of which a holder that ends has pieces that were: after the quarantine, or when
  * the device is closed; at once, where nothing but the translation has let the device reach it. */
 void alloc_rest(struct alloc *alloc);
+/* It is given back in order: only those may write there whose mappings of it were ended from under them. */
+void alloc_return(struct alloc *alloc);
+/* The same when its device is closed. What rests for its sake need not rest any more. */
+void alloc_close(struct alloc *alloc);
+/* This device, which is not its own, has lost its mapping of it, and may not know. */
+void alloc_expose(struct alloc *alloc, const struct device *device);
 /* Whether it goes with this session: with its device's, or on a device that has outlived its own, with the one that asked
  * for it. */
 bool alloc_leaves(const struct alloc *alloc, const struct session *session);
@@ -810,7 +820,7 @@ void mapping_end(struct mapping *mapping, bool died);
 void mapping_look(const struct mapping *mapping, struct mapping_view *ret);
 void mappings_end(struct device *device);
 /* But for those of bounce pools, which end with these. */
-void mappings_leave(struct device *device);
+void mappings_leave(struct device *device, bool died);
 /* What any device has mapped of it, by whichever session. The devices of its owner are kept meanwhile. */
 void mappings_end_alloc(const struct alloc *alloc);
 void mappings_end_session(struct session *session, bool died);

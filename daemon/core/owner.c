@@ -185,7 +185,7 @@ static void allocs_leave(struct device *device, const struct session *session, b
                 if (died)
                         alloc_rest(alloc);
                 else
-                        alloc_free(alloc);
+                        alloc_return(alloc);
         }
 }
 
@@ -208,7 +208,7 @@ static void session_drop_devices(struct session *session, bool died) {
                 bounces_leave(device, session);
                 if (device->session == session) {
                         requests_end(session->owner, device);
-                        mappings_leave(device);
+                        mappings_leave(device, died);
                 }
                 if (!device->session || device->session == session)
                         allocs_leave(device, session, died);

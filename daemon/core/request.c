@@ -252,7 +252,7 @@ static void copied(struct request *request) {
                 request_finish(request, true);
                 return;
         }
-        alloc_free(moved);
+        alloc_return(moved);
         request->handle = alloc->handle;
         request_finish(request, false);
 }

@@ -420,6 +420,86 @@ static void test_what_a_translation_protects_need_not_rest_once_it_is_unmapped(v
         fixture_stop(&f);
 }
 
+/* Map an allocation for another device of another session, which vanishes; or its mapping is ended from under it. */
+static struct mapping_view map_for(struct fixture *f, const struct caller *caller, const char *device, uint64_t alloc) {
+        struct mapping_request request = { .alloc = alloc, .direction = DMA_BIDIRECTIONAL };
+        struct mapping_view view;
+        uint64_t handle;
+
+        request.device = fixture_open(caller, &(struct device_options){ .name = device });
+        assert_int_equal(mapping_map(caller, &request, &handle, NULL), 0);
+        assert_int_equal(mapping_get(caller, handle, &view, NULL), 0);
+        return view;
+}
+
+static struct alloc_view take_shareable(struct fixture *f, const struct caller *caller, const char *device) {
+        uint64_t handle = fixture_open(caller, &(struct device_options){ .name = device });
+
+        return fixture_alloc(f, caller, &(struct alloc_request){ .device = handle, .size = 8192, .shareable = true });
+}
+
+static void test_what_a_vanished_client_had_mapped_rests_when_its_owner_frees_it(void **state) {
+        struct caller vanishing;
+        struct alloc_view alloc;
+        struct views views;
+        struct fixture f;
+
+        start_protected(&f);
+        for (int i = 0; i < 2; i++) {
+                alloc = take_shareable(&f, &f.caller, "safe");
+                vanishing = fixture_session(&f, NULL);
+                map_for(&f, &vanishing, "nic", alloc.handle);
+                session_abandon(vanishing.session);
+                /* It is in use, and rests only if it is freed too early. */
+                assert_int_equal(list(&f.caller, NULL).n, 0);
+                fixture_pass(&f, i ? 1000 : 400);
+                assert_int_equal(coherent_free(&f.caller, alloc.handle, NULL), 0);
+                views = list(&f.caller, NULL);
+                assert_int_equal(views.n, i ? 0 : 1);
+                assert_true(i || views.at[0].left_ms == 600);
+                fixture_check(&f);
+                fixture_pass(&f, 600);
+                assert_int_equal(list(&f.caller, NULL).n, 0);
+        }
+        alloc = take_shareable(&f, &f.caller, "nic");
+        vanishing = fixture_session(&f, NULL);
+        map_for(&f, &vanishing, "safe2", alloc.handle);
+        session_abandon(vanishing.session);
+        assert_int_equal(coherent_free(&f.caller, alloc.handle, NULL), 0);
+        assert_int_equal(list(&f.caller, NULL).n, 0);
+        fixture_stop(&f);
+}
+
+static int ignore(const struct leak_view *leak, void *userdata) {
+        return 0;
+}
+
+static void test_what_a_device_has_mapped_rests_when_it_is_taken_from_under_it(void **state) {
+        struct caller leaving, other;
+        struct alloc_view alloc;
+        struct views views;
+        struct fixture f;
+
+        start_protected(&f);
+        other = fixture_session(&f, NULL);
+        leaving = fixture_session(&f, NULL);
+        alloc = take_shareable(&f, &leaving, "gpu");
+        map_for(&f, &other, "nic", alloc.handle);
+        assert_int_equal(device_close(&leaving, alloc.device, true, ignore, NULL, NULL), 0);
+        views = list(&f.caller, NULL);
+        assert_int_equal(views.n, 1);
+        assert_int_equal(views.at[0].machine_addr, alloc.machine_addr);
+        fixture_check(&f);
+        fixture_pass(&f, 1000);
+
+        alloc = take_shareable(&f, &leaving, "gpu");
+        map_for(&f, &other, "nic", alloc.handle);
+        session_close(leaving.session);
+        assert_int_equal(list(&f.caller, NULL).n, 1);
+        fixture_check(&f);
+        fixture_stop(&f);
+}
+
 /* A table that was made before there were flags. */
 static void test_an_older_translator_protects_nothing(void **state) {
         struct translator_ops ops = translator_identity_ops;
@@ -454,6 +534,8 @@ int main(void) {
                 cmocka_unit_test(test_another_time_is_for_what_comes_to_rest_later),
                 cmocka_unit_test(test_whatever_the_order_each_rests_for_its_own_time),
                 cmocka_unit_test(test_what_a_translation_protects_need_not_rest_once_it_is_unmapped),
+                cmocka_unit_test(test_what_a_vanished_client_had_mapped_rests_when_its_owner_frees_it),
+                cmocka_unit_test(test_what_a_device_has_mapped_rests_when_it_is_taken_from_under_it),
                 cmocka_unit_test(test_an_older_translator_protects_nothing),
                 cmocka_unit_test(test_what_was_given_back_in_order_does_not_rest),
         };
