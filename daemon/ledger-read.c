@@ -82,6 +82,7 @@ struct ledger_reading {
         struct text *texts; /* that count, the newest first: each goes on from the one behind it */
         size_t n_texts;
         bool damaged; /* what counts of it is */
+        bool foreign; /* there are kinds of rows that this daemon does not know */
         struct entry *entries; /* by kind and id, open addressing; later: the live ones in order */
         size_t n_entries, capacity;
         size_t starts[ROW_KINDS + 1]; /* of each kind in the sorted entries */
@@ -159,17 +160,17 @@ static int frame_read(struct ledger_reading *reading, struct text *text, const s
                 what = *at++;
                 kind = *at++;
                 size = 0;
-                if (kind >= ROW_KINDS || !read_number(&at, end, &id) ||
+                if (!read_number(&at, end, &id) ||
                     (what == LEDGER_PUT && (!read_number(&at, end, &size) || size > (uint64_t)(end - at))))
                         return -EBADMSG;
-                if (what == LEDGER_PUT)
-                        r = note(reading, kind, id, at, (uint32_t)size);
-                else if (what == LEDGER_DROP)
-                        r = note(reading, kind, id, NULL, 0);
-                else if (what == LEDGER_END)
+                if (what == LEDGER_END)
                         text->ended = true;
-                else
+                else if (what != LEDGER_PUT && what != LEDGER_DROP)
                         return -EBADMSG;
+                else if (kind >= ROW_KINDS) /* a newer daemon's, which may add some */
+                        reading->foreign = true;
+                else
+                        r = note(reading, kind, id, what == LEDGER_PUT ? at : NULL, (uint32_t)size);
                 at += size;
         }
         return r;
@@ -517,7 +518,7 @@ bool ledger_reading_is_damaged(const struct ledger_reading *reading) {
 }
 
 bool ledger_reading_is_one(const struct ledger_reading *reading) {
-        return reading->n_texts == 1;
+        return reading->n_texts == 1 && !reading->foreign;
 }
 
 uint64_t ledger_reading_rows(const struct ledger_reading *reading) {

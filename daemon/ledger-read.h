@@ -54,7 +54,8 @@ int ledger_reading_read(const struct ledger_reading *reading, row_read_fn read, 
 const unsigned char *ledger_reading_boot(const struct ledger_reading *reading);
 uint64_t ledger_reading_generation(const struct ledger_reading *reading);
 bool ledger_reading_is_damaged(const struct ledger_reading *reading);
-/* One file says it all, and can be gone on with. */
+/* One file says it all, and can be gone on with. One that has rows of a kind that is not known cannot: nobody would keep
+ * them true, and a newer daemon would find them again. */
 bool ledger_reading_is_one(const struct ledger_reading *reading);
 uint64_t ledger_reading_rows(const struct ledger_reading *reading);
 uint64_t ledger_reading_live_bytes(const struct ledger_reading *reading);

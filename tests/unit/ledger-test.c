@@ -338,6 +338,31 @@ static void test_another_version_is_refused_with_a_sentence(void **state) {
         require_rows(fixture, ROW_ALLOC, "1=one ");
 }
 
+/* The newer one adds a kind of rows; what it says of the others is as true as ever. */
+static void test_rows_of_a_kind_that_is_not_known_are_passed_over(void **state) {
+        struct fixture *fixture = *state;
+        const enum row_kind newer = (enum row_kind)ROW_KINDS;
+
+        start(fixture);
+        put(fixture, ROW_ALLOC, 1, "one");
+        put(fixture, newer, 1, "what an older daemon cannot know");
+        put(fixture, ROW_ALLOC, 2, "two");
+        drop(fixture, newer, 2);
+        put(fixture, ROW_LEASE, 1, "three");
+        commit(fixture);
+        reopen(fixture);
+        require_rows(fixture, ROW_ALLOC, "1=one 2=two ");
+        require_rows(fixture, ROW_LEASE, "1=three ");
+        assert_false(is_damaged(fixture));
+        /* Everything is told anew, and the strange rows are not there any more when the newer one comes back. */
+        start(fixture);
+        put(fixture, ROW_ALLOC, 1, "one");
+        commit(fixture);
+        reopen(fixture);
+        require_rows(fixture, ROW_ALLOC, "1=one ");
+        assert_false(fixture->ledger->ops->is_blank(fixture->ledger));
+}
+
 static void test_after_a_boot_only_what_was_said_of_owners_is_left(void **state) {
         struct fixture *fixture = *state;
         struct ledger_header header;
@@ -689,6 +714,7 @@ int main(void) {
                 TEST(what_lies_behind_damage_is_saved),
                 TEST(no_flipped_bit_makes_a_row),
                 TEST(another_version_is_refused_with_a_sentence),
+                TEST(rows_of_a_kind_that_is_not_known_are_passed_over),
                 TEST(after_a_boot_only_what_was_said_of_owners_is_left),
                 TEST(memory_that_nobody_has_kept_is_forgotten),
                 TEST(a_ledger_that_is_gone_is_damage_where_memory_was_kept),
