@@ -86,6 +86,10 @@ static int volume_map(struct volume *volume, uint64_t size) {
                 map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, volume->fd, 0);
         if (map == MAP_FAILED)
                 return -errno;
+        /* A keeper that is made later would hold the disk space of files that have long been removed. It stays so when the
+         * mapping moves. */
+        if (!before)
+                madvise(map, size, MADV_DONTFORK);
         /* EINVAL: the kernel is older than that (5.14), and brings the pages one by one. */
         if (madvise((char *)map + first, size - first, MADV_POPULATE_WRITE) < 0 && errno != EINVAL)
                 r = errno == EFAULT ? -EIO : -errno;

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 /* after the others: it redefines what they may declare */
 #include <setjmp.h>
@@ -313,6 +314,40 @@ static void test_no_flipped_bit_makes_a_row(void **state) {
         close(fd);
         reopen(fixture);
         require_rows(fixture, ROW_ALLOC, "1=one 2=two 3=drei ");
+}
+
+static bool is_mapped(const char *directory) {
+        FILE *maps = fopen("/proc/self/maps", "re");
+        char line[512];
+        bool is = false;
+
+        while (maps && fgets(line, sizeof(line), maps))
+                is |= strstr(line, directory) != NULL;
+        if (maps)
+                fclose(maps);
+        return is;
+}
+
+/* A child would keep the space of files that have been removed; also of one that has grown. */
+static void test_a_child_has_nothing_of_it(void **state) {
+        struct fixture *fixture = *state;
+        char text[4096];
+        int status;
+        pid_t child;
+
+        start(fixture);
+        memset(text, 'x', sizeof(text) - 1);
+        text[sizeof(text) - 1] = '\0';
+        for (unsigned i = 0; i < 256; i++)
+                put(fixture, ROW_ALLOC, i, text);
+        commit(fixture);
+        assert_true(is_mapped(fixture->directory));
+        child = fork();
+        assert_true(child >= 0);
+        if (child == 0)
+                _exit(is_mapped(fixture->directory));
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
 static void test_another_version_is_refused_with_a_sentence(void **state) {
@@ -713,6 +748,7 @@ int main(void) {
                 TEST(damage_at_the_end_is_noticed_too),
                 TEST(what_lies_behind_damage_is_saved),
                 TEST(no_flipped_bit_makes_a_row),
+                TEST(a_child_has_nothing_of_it),
                 TEST(another_version_is_refused_with_a_sentence),
                 TEST(rows_of_a_kind_that_is_not_known_are_passed_over),
                 TEST(after_a_boot_only_what_was_said_of_owners_is_left),
