@@ -323,16 +323,11 @@ static void on_keeper(uv_poll_t *handle, int status, int events) {
         struct daemon *daemon = handle->data;
         struct failure failure = { 0 };
 
-        if (keep_attend(daemon->keep, &failure) < 0) {
+        if (keep_attend(daemon->keep, &failure) < 0)
                 log_error("%s", failure.sentence);
-                uv_poll_stop(handle);
-        } else if (failure.error) {
+        else if (failure.error)
                 log_warning("%s", failure.sentence);
-        }
 }
-
-/* Something that is held as long as anything is. */
-#define MARK "mark"
 
 /* Without a keep the ledger is there for the quotas. */
 static int open_past(struct daemon *daemon, struct failure *failure) {
@@ -348,7 +343,7 @@ static int open_past(struct daemon *daemon, struct failure *failure) {
                 return r;
         if (daemon->keep)
                 log_info("%s", keep_about(daemon->keep));
-        daemon->found = keep_take(daemon->keep, MARK, &daemon->mark_fd) == 0;
+        daemon->found = keep_take(daemon->keep, KEEP_MARK, &daemon->mark_fd) == 0;
         r = ledger_open(daemon->state_fd, daemon->found, &daemon->ledger, failure);
         if (r < 0)
                 return r;
@@ -368,7 +363,7 @@ static int mark(struct daemon *daemon, struct failure *failure) {
                 return 0;
         }
         if (r == 0 && daemon->keep && !daemon->found)
-                r = keep_put(daemon->keep, MARK, daemon->state_fd);
+                r = keep_put(daemon->keep, KEEP_MARK, daemon->state_fd);
         return r < 0 ? failure_set_errno(failure, REASON_source_unavailable, -r, "nothing can be kept for the next daemon: %s",
                                          strerror(-r))
                      : 0;

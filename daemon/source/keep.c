@@ -13,6 +13,7 @@
 #include <sys/eventfd.h>
 #include <sys/pidfd.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 #include <uthash.h>
@@ -22,6 +23,9 @@
 
 enum {
         ANSWER_SECONDS = 10,
+        /* Between attempts to have a keeper again: twice as long each time. */
+        RETRY_SECONDS = 1,
+        RETRY_SECONDS_MAX = 64,
         /* The manager passes the names as one environment variable, and the kernel takes no longer ones than 128 KiB. */
         STORE_NAMES_MAX = 120 * 1024,
 };
@@ -46,9 +50,11 @@ struct keep {
         /* The keeper. */
         int directory_fd; /* borrowed */
         uint64_t keep_ms;
-        int socket;       /* -1: there is no keeper any more */
+        int socket;       /* -1: there is no keeper at present */
         int pid_fd;       /* readable when the keeper has died */
-        int event_fd;     /* epoll: pid_fd and told_fd */
+        int event_fd;     /* epoll: pid_fd, told_fd and timer_fd */
+        int timer_fd;     /* runs while there is none */
+        int retry_seconds;
         int told_fd;      /* eventfd: raised when the keeper's death was seen by another thread first */
         int attended;     /* what keep_attend() has still to tell */
         struct failure failure;
@@ -220,18 +226,50 @@ static int greet(struct keep *keep, int socket) {
         return r;
 }
 
-static int put_all(struct keep *keep, int socket) {
+static int put_again(struct held *held, int socket) {
         struct keeper_request request = { .op = KEEPER_PUT };
         struct keeper_reply reply;
-        struct held *held;
+        int r;
+
+        set_name(&request, held->name);
+        r = ask(socket, &request, held->fd, &reply, NULL);
+        if (r == 0)
+                held->slot = reply.slot;
+        return r;
+}
+
+/* The mark last: a daemon that finds it takes what else there is for everything. */
+static int put_all(struct keep *keep, int socket) {
+        struct held *held, *mark = find(keep, KEEP_MARK);
         int r = 0;
 
-        for (held = keep->held; held && r == 0; held = held->hh.next) {
-                set_name(&request, held->name);
-                r = ask(socket, &request, held->fd, &reply, NULL);
-                held->slot = reply.slot;
-        }
-        return r;
+        for (held = keep->held; held && r == 0; held = held->hh.next)
+                if (held != mark)
+                        r = put_again(held, socket);
+        return r == 0 && mark ? put_again(mark, socket) : r;
+}
+
+/* One that does not answer must not be left to wake up: it would remove the socket of the next one. */
+static void make_sure_of_death(struct keep *keep) {
+        struct pollfd poll_for = { .fd = keep->pid_fd, .events = POLLIN };
+
+        if (keep->pid_fd < 0)
+                return;
+        if (pidfd_send_signal(keep->pid_fd, SIGKILL, NULL, 0) == 0)
+                poll(&poll_for, 1, ANSWER_SECONDS * 1000);
+        close(keep->pid_fd);
+        keep->pid_fd = -1;
+}
+
+/* One that has only part of it must not be found by anybody. */
+static void give_up(struct keep *keep, int socket, int error) {
+        struct keeper_request request = { .op = KEEPER_END };
+        struct keeper_reply reply;
+
+        if (!is_lost(error))
+                ask(socket, &request, -1, &reply, NULL);
+        make_sure_of_death(keep);
+        close(socket);
 }
 
 static int start(struct keep *keep) {
@@ -244,10 +282,11 @@ static int start(struct keep *keep) {
         if (r == 0)
                 r = put_all(keep, fd);
         if (r < 0) {
-                close(fd);
+                give_up(keep, fd, r);
                 return r;
         }
         keep->socket = fd;
+        keep->retry_seconds = RETRY_SECONDS;
         return 0;
 }
 
@@ -259,38 +298,44 @@ static void raise_event(struct keep *keep) {
                 return;
 }
 
-/* One that does not answer must not be left to wake up: it would remove the socket of the next one. */
-static void make_sure_of_death(struct keep *keep) {
-        struct pollfd poll_for = { .fd = keep->pid_fd, .events = POLLIN };
+static void try_later(struct keep *keep) {
+        const struct itimerspec later = { .it_value.tv_sec = keep->retry_seconds };
 
-        if (keep->pid_fd >= 0 && pidfd_send_signal(keep->pid_fd, SIGKILL, NULL, 0) == 0)
-                poll(&poll_for, 1, ANSWER_SECONDS * 1000);
+        timerfd_settime(keep->timer_fd, 0, &later, NULL);
+        if (keep->retry_seconds < RETRY_SECONDS_MAX)
+                keep->retry_seconds *= 2;
 }
 
-/* The keeper is no more, or does not answer: another one gets everything. 0, or -errno, after which there is none. */
-static int revive(struct keep *keep) {
-        int r;
+/* There is no keeper: another one gets everything. 0, or -errno, after which it is tried again in a while. */
+static int replace(struct keep *keep) {
+        int r = start(keep);
 
-        if (keep->socket < 0)
-                return -ENOTCONN;
-        close(keep->socket);
-        keep->socket = -1;
-        make_sure_of_death(keep);
-        r = start(keep);
         keep->attended = r < 0 ? r : 1;
-        if (r < 0)
+        if (r < 0) {
                 failure_set_errno(&keep->failure, REASON_source_unavailable, -r,
                                   "the process that keeps the memory when the daemon ends has died, and no other can be "
-                                  "made (%s): from here on no memory outlives the daemon", strerror(-r));
-        else
+                                  "made (%s): no memory outlives the daemon until one can, in %d s perhaps", strerror(-r),
+                                  keep->retry_seconds);
+                try_later(keep);
+        } else {
                 failure_set(&keep->failure, REASON_source_unavailable,
                             "the process that keeps the memory when the daemon ends had died: another one has all %u "
                             "descriptors again", HASH_COUNT(keep->held));
+        }
         raise_event(keep);
         return r;
 }
 
-/* Another keeper is made once if this one is dead; it then has what the books say. 1: there is none, and none can be had. */
+/* The keeper is no more, or does not answer. As replace(). */
+static int revive(struct keep *keep) {
+        close(keep->socket);
+        keep->socket = -1;
+        make_sure_of_death(keep);
+        return replace(keep);
+}
+
+/* Another keeper is made once if this one is dead; it then has what the books say. 1: there is none at present; the next one
+ * will have it. */
 static int request_keeper(struct keep *keep, enum keeper_op op, struct held *held) {
         struct keeper_request request = { .op = op, .slot = held->slot };
         struct keeper_reply reply;
@@ -342,8 +387,10 @@ static int open_keeper(struct keep *keep) {
 
         keep->event_fd = epoll_create1(EPOLL_CLOEXEC);
         keep->told_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-        if (keep->event_fd < 0 || keep->told_fd < 0 ||
-            epoll_ctl(keep->event_fd, EPOLL_CTL_ADD, keep->told_fd, &event) < 0)
+        keep->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+        if (keep->event_fd < 0 || keep->told_fd < 0 || keep->timer_fd < 0 ||
+            epoll_ctl(keep->event_fd, EPOLL_CTL_ADD, keep->told_fd, &event) < 0 ||
+            epoll_ctl(keep->event_fd, EPOLL_CTL_ADD, keep->timer_fd, &event) < 0)
                 return -errno;
         snprintf(keep->about, sizeof(keep->about), "memory is kept for %" PRIu64 " ms after the daemon's end, by a process "
                  "of its own", keep->keep_ms);
@@ -388,7 +435,7 @@ static void end_store(struct keep *keep) {
 
 struct keep *keep_free(struct keep *keep) {
         struct held *held, *next;
-        int *fds[4], i;
+        int *fds[5], i;
 
         if (!keep)
                 return NULL;
@@ -397,8 +444,9 @@ struct keep *keep_free(struct keep *keep) {
         fds[0] = &keep->socket;
         fds[1] = &keep->pid_fd;
         fds[2] = &keep->told_fd;
-        fds[3] = &keep->event_fd;
-        for (i = 0; i < 4; i++)
+        fds[3] = &keep->timer_fd;
+        fds[4] = &keep->event_fd;
+        for (i = 0; i < 5; i++)
                 if (*fds[i] >= 0)
                         close(*fds[i]);
         pthread_mutex_destroy(&keep->mutex);
@@ -425,7 +473,8 @@ int keep_open(int directory_fd, uint64_t keep_ms, struct keep **ret, struct fail
                 return failure_set(failure, REASON_no_memory, "there is no memory to start");
         keep->directory_fd = directory_fd;
         keep->keep_ms = keep_ms;
-        keep->socket = keep->pid_fd = keep->event_fd = keep->told_fd = -1;
+        keep->socket = keep->pid_fd = keep->event_fd = keep->told_fd = keep->timer_fd = -1;
+        keep->retry_seconds = RETRY_SECONDS;
         pthread_mutex_init(&keep->mutex, NULL);
         keep->store_max = keep_store_max();
         r = keep->store_max ? open_store(keep) : open_keeper(keep);
@@ -470,13 +519,11 @@ static int put(struct keep *keep, const char *name, int fd) {
                 return -EEXIST;
         if (is_full(keep, name))
                 return -ENOSPC;
-        if (!keep->store_max && keep->socket < 0)
-                return 1;
         r = enter(keep, name, fd, &held);
         if (r < 0)
                 return r;
         r = hold(keep, held);
-        if (r != 0)
+        if (r < 0)
                 forget(keep, held);
         return r;
 }
@@ -559,6 +606,12 @@ static bool has_died(const struct keep *keep) {
         return keep->socket >= 0 && keep->pid_fd >= 0 && poll(&poll_for, 1, 0) > 0;
 }
 
+static bool is_due(const struct keep *keep) {
+        uint64_t count;
+
+        return read(keep->timer_fd, &count, sizeof(count)) > 0 && keep->socket < 0;
+}
+
 int keep_attend(struct keep *keep, struct failure *failure) {
         uint64_t count;
         int r;
@@ -568,6 +621,8 @@ int keep_attend(struct keep *keep, struct failure *failure) {
         pthread_mutex_lock(&keep->mutex);
         if (has_died(keep))
                 revive(keep);
+        else if (is_due(keep))
+                replace(keep);
         if (read(keep->told_fd, &count, sizeof(count)) < 0)
                 keep->attended = 0;
         r = keep->attended;

@@ -20,6 +20,9 @@ enum { KEEP_NAME_MAX = 64 }; /* characters: a to z, 0 to 9 and - */
 /* What the names of descriptors begin with in the service manager's store; a socket that it passes has no such name. */
 #define KEEP_STORE_PREFIX "k."
 
+/* This name says that everything else is held, too: where all is put again, it comes last. */
+#define KEEP_MARK "mark"
+
 struct keep;
 
 /* Open the keep of a state directory, whose lock the caller holds, and receive everything that is held from before. The
@@ -35,9 +38,10 @@ const char *keep_about(const struct keep *keep);
 uint64_t keep_room(const struct keep *keep);
 
 /* Hold a descriptor, which is borrowed until it is dropped. 0: it is held, whatever happens to this process from the next
- * instruction on, or `keep` is NULL. 1: nothing is held any more, of which keep_attend() has told. -EINVAL: no such name
- * can be; -EEXIST: the name is in use; -ENOSPC: no more can be held; -ENOMEM; -EMFILE: the keeper may not have so many
- * files; -ETIMEDOUT, -errno: whoever holds them does not answer. Then it is not held. */
+ * instruction on, or `keep` is NULL. 1: nothing is held at present, of which keep_attend() tells; as soon as anything is
+ * again, this is too, so that it is to be dropped as if it were. -EINVAL: no such name can be; -EEXIST: the name is in
+ * use; -ENOSPC: no more can be held; -ENOMEM; -EMFILE: the keeper may not have so many files; -ETIMEDOUT, -errno: whoever
+ * holds them does not answer. Then it is not held. */
 int keep_put(struct keep *keep, const char *name, int fd);
 
 /* Hold it no more. When this returns the keeper has closed it; the service manager may do so a moment later. The caller's
@@ -58,7 +62,8 @@ int keep_visit(struct keep *keep, const char *prefix, int (*visit)(void *userdat
 int keep_event_fd(const struct keep *keep);
 
 /* See to the keeper. 0: nothing has happened. 1: it had died, and another one holds everything again. -errno: it has
- * died, and no other one could be made: nothing is held from here on. Both with a sentence. */
+ * died, and no other one could be made: nothing is held until one can, which is tried again and told each time. Both with a
+ * sentence. */
 int keep_attend(struct keep *keep, struct failure *failure);
 
 /* Give everything up and end the keeper. When it returns, the keeper has no descriptor open any more. Those that were

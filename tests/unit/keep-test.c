@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/pidfd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -524,12 +525,149 @@ static void test_when_no_keeper_can_be_had_it_says_so(void **state) {
         assert_int_equal(keep_put(keep, "mine", fd), 1);
         assert_true(keep_attend(keep, &failure) < 0);
         assert_non_null(strstr(failure.sentence, "no memory outlives"));
-        assert_int_equal(keep_put(keep, "mine", fd), 1);
+        assert_int_equal(keep_put(keep, "more", fd), 1);
         assert_int_equal(keep_attend(keep, &failure), 0);
+        assert_int_equal(keep_drop(keep, "more"), 0);
         keep_free(keep);
         close(fd);
         close(other_fd);
         directory_fd = saved;
+}
+
+/* While the limit is this low nothing can be opened. */
+static rlim_t limit_files(rlim_t limit) {
+        struct rlimit files;
+        rlim_t before;
+
+        assert_int_equal(getrlimit(RLIMIT_NOFILE, &files), 0);
+        before = files.rlim_cur;
+        files.rlim_cur = limit;
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &files), 0);
+        return before;
+}
+
+static void test_a_keeper_that_cannot_be_replaced_at_once_is_replaced_later(void **state) {
+        struct failure failure = { 0 };
+        struct pollfd poll_for;
+        struct keep *keep;
+        int fd = make_file("mine"), late = make_file("late"), connection;
+        rlim_t limit;
+        pid_t pid;
+
+        live_and_be_killed(put_two);
+        connection = greet(LONG_MS, &pid);
+        close(connection);
+        keep = open_keep(LONG_MS);
+        assert_int_equal(keep_put(keep, "mine", fd), 0);
+        poll_for = (struct pollfd){ .fd = keep_event_fd(keep), .events = POLLIN };
+        kill(pid, SIGKILL);
+        assert_int_equal(poll(&poll_for, 1, DEADLINE_MS), 1);
+        limit = limit_files(1);
+        assert_int_equal(keep_attend(keep, &failure), -EMFILE);
+        limit_files(limit);
+        /* The dead one is not told of again, and what is put and dropped meanwhile counts. */
+        assert_int_equal(poll(&poll_for, 1, 0), 0);
+        assert_int_equal(keep_put(keep, "late", late), 1);
+        assert_int_equal(keep_drop(keep, "one"), 0);
+        assert_int_equal(poll(&poll_for, 1, DEADLINE_MS), 1);
+        assert_int_equal(keep_attend(keep, &failure), 1);
+        assert_non_null(strstr(failure.sentence, "all 3 descriptors"));
+        assert_int_equal(poll(&poll_for, 1, 0), 0);
+        keep_free(keep);
+        close(fd);
+        close(late);
+
+        keep = open_keep(LONG_MS);
+        assert_int_equal(count_untaken(keep, ""), 3);
+        assert_int_equal(keep_take(keep, "late", &late), 0);
+        assert_text(late, "late");
+        assert_int_equal(keep_take(keep, "mine", &fd), 0);
+        assert_text(fd, "mine");
+        keep_end(keep);
+        close(fd);
+        close(late);
+}
+
+/* The next keeper may have fewer files than there are descriptors. */
+static void lose_a_keeper_to_one_that_is_too_small(void) {
+        const struct rlimit few = { .rlim_cur = 24, .rlim_max = 24 };
+        struct failure failure = { 0 };
+        struct pollfd poll_for;
+        int fd = make_file("mine"), connection, i;
+        struct keep *keep;
+        char name[32];
+        pid_t pid;
+
+        keep = open_keep(LONG_MS);
+        for (i = 0; i < 30; i++) {
+                snprintf(name, sizeof(name), "file-%d", i);
+                assert_int_equal(keep_put(keep, name, fd), 0);
+        }
+        connection = greet(LONG_MS, &pid);
+        close(connection);
+        poll_for = (struct pollfd){ .fd = keep_event_fd(keep), .events = POLLIN };
+        kill(pid, SIGKILL);
+        assert_int_equal(poll(&poll_for, 1, DEADLINE_MS), 1);
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+        assert_int_equal(keep_attend(keep, &failure), -EMFILE);
+        assert_nothing_is_left();
+}
+
+static void test_a_keeper_that_could_not_be_given_everything_is_ended(void **state) {
+        live_and_be_killed(lose_a_keeper_to_one_that_is_too_small);
+        assert_nothing_is_left();
+}
+
+/* The name in the last slot of a keeper that has few. */
+static void last_name(char name[static KEEPER_NAME_SIZE]) {
+        static _Alignas(struct cmsghdr) char control[CMSG_SPACE(KEEPER_BATCH * sizeof(int))];
+        struct keeper_request request = { .op = KEEPER_LIST };
+        static struct keeper_reply reply;
+        struct iovec part = { .iov_base = &reply, .iov_len = sizeof(reply) };
+        struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = control,
+                                  .msg_controllen = sizeof(control) };
+        int connection, fd;
+        pid_t pid;
+        uint32_t i;
+
+        connection = greet(LONG_MS, &pid);
+        assert_int_equal(send(connection, &request, sizeof(request), MSG_NOSIGNAL), sizeof(request));
+        assert_true(recvmsg(connection, &message, MSG_CMSG_CLOEXEC) > 0);
+        assert_true(reply.n > 0 && CMSG_FIRSTHDR(&message));
+        for (i = 0; i < reply.n; i++) {
+                memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)) + i * sizeof(fd), sizeof(fd));
+                close(fd);
+        }
+        memcpy(name, reply.items[reply.n - 1].name, KEEPER_NAME_SIZE);
+        close(connection);
+}
+
+static void test_the_mark_is_put_last_when_everything_is_put_again(void **state) {
+        struct failure failure = { 0 };
+        struct pollfd poll_for;
+        char name[KEEPER_NAME_SIZE];
+        int fd = make_file("x"), connection;
+        struct keep *keep;
+        pid_t pid;
+
+        keep = open_keep(LONG_MS);
+        assert_int_equal(keep_put(keep, KEEP_MARK, fd), 0);
+        assert_int_equal(keep_put(keep, "other", fd), 0);
+        keep_free(keep);
+        last_name(name);
+        assert_string_equal(name, "other");
+        connection = greet(LONG_MS, &pid);
+        close(connection);
+        keep = open_keep(LONG_MS);
+        kill(pid, SIGKILL);
+        poll_for = (struct pollfd){ .fd = keep_event_fd(keep), .events = POLLIN };
+        assert_int_equal(poll(&poll_for, 1, DEADLINE_MS), 1);
+        assert_int_equal(keep_attend(keep, &failure), 1);
+        keep_free(keep);
+        last_name(name);
+        assert_string_equal(name, KEEP_MARK);
+        keep_end(open_keep(LONG_MS));
+        close(fd);
 }
 
 /* ---- the service manager's store ---- */
@@ -729,6 +867,9 @@ int main(void) {
                 cmocka_unit_test(test_another_keeper_gets_everything_when_one_dies),
                 cmocka_unit_test(test_a_put_to_a_dead_keeper_makes_another_one_and_tells),
                 cmocka_unit_test(test_when_no_keeper_can_be_had_it_says_so),
+                cmocka_unit_test(test_a_keeper_that_cannot_be_replaced_at_once_is_replaced_later),
+                cmocka_unit_test(test_a_keeper_that_could_not_be_given_everything_is_ended),
+                cmocka_unit_test(test_the_mark_is_put_last_when_everything_is_put_again),
                 cmocka_unit_test(test_a_service_manager_with_a_store_is_the_keeper),
                 cmocka_unit_test(test_a_put_is_not_dear),
         };
