@@ -46,24 +46,39 @@ int keep_store_receive(int (*take)(void *userdata, const char *name, int fd), vo
         return n < 0 ? n : r;
 }
 
-static int tell(const char *verb, const char *name, const int *fds, unsigned n) {
+static int say(const char *verb, const char *name, const int *fds, unsigned n) {
         char text[160];
         int r;
 
         snprintf(text, sizeof(text), "%s\nFDNAME=" KEEP_STORE_PREFIX "%s", verb, name);
         r = sd_pid_notify_with_fds(0, 0, text, fds, n);
-        if (r > 0)
-                r = sd_notify_barrier(0, BARRIER_USEC);
+        return r > 0 ? 0 : r < 0 ? r : -ENOTCONN;
+}
+
+static int await_manager(void) {
+        int r = sd_notify_barrier(0, BARRIER_USEC);
+
         return r > 0 ? 0 : r < 0 ? r : -ENOTCONN;
 }
 
 int keep_store_put(const char *name, int fd) {
+        int r;
+
         /* FDPOLL=0: a pipe or a socket whose other end is gone is to be held all the same. */
-        return tell("FDSTORE=1\nFDPOLL=0", name, &fd, 1);
+        r = say("FDSTORE=1\nFDPOLL=0", name, &fd, 1);
+        if (r < 0)
+                return r;
+        r = await_manager();
+        /* It may have it all the same, now or later, and is told in this order. */
+        if (r < 0)
+                say("FDSTOREREMOVE=1", name, NULL, 0);
+        return r;
 }
 
 int keep_store_drop(const char *name) {
-        return tell("FDSTOREREMOVE=1", name, NULL, 0);
+        int r = say("FDSTOREREMOVE=1", name, NULL, 0);
+
+        return r < 0 ? r : await_manager();
 }
 
 #else

@@ -1,6 +1,7 @@
 /* What must outlive the daemon: every "daemon" here is a child process that is killed. */
 #include "config.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -21,6 +22,9 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#ifdef HAVE_SYSTEMD
+#include <systemd/sd-daemon.h>
+#endif
 #include <time.h>
 #include <unistd.h>
 /* after the others: it redefines what they may declare */
@@ -672,6 +676,8 @@ static void test_the_mark_is_put_last_when_everything_is_put_again(void **state)
 
 /* ---- the service manager's store ---- */
 
+#ifdef HAVE_SYSTEMD
+
 enum { STORE_MAX = 4 };
 
 static struct manager {
@@ -796,25 +802,61 @@ static void use_store(void) {
         keep_end(keep);
 }
 
-static void test_a_service_manager_with_a_store_is_the_keeper(void **state) {
-#ifdef HAVE_SYSTEMD
+static bool is_manager_slow;
+
+/* In place of the library's, whose time is long. */
+int sd_notify_barrier(int unset_environment, uint64_t timeout) {
+        int (*real)(int unset_environment, uint64_t timeout);
+
+        *(void **)&real = dlsym(RTLD_NEXT, "sd_notify_barrier");
+        return is_manager_slow ? -ETIMEDOUT : real(unset_environment, timeout);
+}
+
+static void manager_open(void) {
         struct sockaddr_un address = { .sun_family = AF_UNIX };
 
         snprintf(manager.path, sizeof(manager.path), "%s/notify", directory);
         strcpy(address.sun_path, manager.path);
         manager.socket = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
         assert_int_equal(bind(manager.socket, (struct sockaddr *)&address, sizeof(address)), 0);
+}
+
+static void manager_close(void) {
+        close(manager.socket);
+        unlink(manager.path);
+}
+
+static void test_a_service_manager_with_a_store_is_the_keeper(void **state) {
+        manager_open();
         manager_run(fill_store);
         assert_int_equal(manager.n, STORE_MAX);
         assert_false(is_socket_there()); /* no keeper */
         manager_run(use_store);
         assert_int_equal(manager.n, 0);
-        close(manager.socket);
-        unlink(manager.path);
-#else
-        skip();
-#endif
+        manager_close();
 }
+
+static void put_too_slowly(void) {
+        struct keep *keep = open_keep(LONG_MS);
+
+        if (keep_put(keep, "one", make_file("first")) != 0)
+                _exit(1);
+        is_manager_slow = true;
+        if (keep_put(keep, "two", make_file("second")) != -ETIMEDOUT)
+                _exit(1);
+}
+
+/* The next daemon would find what this one's books do not have. */
+static void test_what_a_slow_service_manager_was_given_is_taken_back(void **state) {
+        manager_open();
+        manager_run(put_too_slowly);
+        assert_int_equal(manager.n, 1);
+        assert_string_equal(manager.stored[0].name, KEEP_STORE_PREFIX "one");
+        manager_remove(KEEP_STORE_PREFIX "one");
+        manager_close();
+}
+
+#endif
 
 /* ---- what it costs ---- */
 
@@ -870,7 +912,10 @@ int main(void) {
                 cmocka_unit_test(test_a_keeper_that_cannot_be_replaced_at_once_is_replaced_later),
                 cmocka_unit_test(test_a_keeper_that_could_not_be_given_everything_is_ended),
                 cmocka_unit_test(test_the_mark_is_put_last_when_everything_is_put_again),
+#ifdef HAVE_SYSTEMD
                 cmocka_unit_test(test_a_service_manager_with_a_store_is_the_keeper),
+                cmocka_unit_test(test_what_a_slow_service_manager_was_given_is_taken_back),
+#endif
                 cmocka_unit_test(test_a_put_is_not_dear),
         };
 
