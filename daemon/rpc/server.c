@@ -48,13 +48,23 @@ static void on_prepare(uv_prepare_t *handle) {
 static void on_settle_timer(uv_timer_t *timer) {
 }
 
+/* Nothing was written to them meanwhile, of which they are not to blame. */
+static void forgive_stalled(struct server *server) {
+        struct connection *connection;
+
+        DL_FOREACH2(server->stalled, connection, stalled_next)
+                connection->progress_ms = uv_now(server->loop);
+}
+
 bool server_settle(struct server *server) {
         int r = broker_commit(server->broker);
 
         if (r < 0 && !server->unsettled)
                 log_error("the ledger cannot be written, so nothing is answered until it can: %s", strerror(-r));
-        if (r == 0 && server->unsettled)
+        if (r == 0 && server->unsettled) {
                 log_info("the ledger is written again");
+                forgive_stalled(server);
+        }
         server->unsettled = r < 0;
         if (r < 0 && !server->stopping)
                 uv_timer_start(&server->settle_timer, on_settle_timer, SETTLE_AGAIN_MS, 0);
@@ -90,7 +100,7 @@ static void on_stall_timer(uv_timer_t *timer) {
         uint64_t now = uv_now(server->loop);
 
         DL_FOREACH_SAFE2(server->stalled, connection, next, stalled_next)
-                if (now - connection->progress_ms >= server->settings.stall_ms)
+                if (!server->unsettled && now - connection->progress_ms >= server->settings.stall_ms)
                         connection_cut_off(connection, "it did not read its answers in time");
         server_watch_stalled(server);
 }
