@@ -48,6 +48,25 @@ static int fail(const char *path, int error, struct failure *failure) {
                                  strerror(error));
 }
 
+/* Whoever may write in it may put a ledger there, and have the daemon connect to a keeper of their own. */
+static int check_directory(int directory, const char *path, struct failure *failure) {
+        struct stat status;
+
+        if (fstat(directory, &status) < 0)
+                return fail(path, errno, failure);
+        if (status.st_uid != 0 && status.st_uid != geteuid())
+                return failure_set_errno(failure, REASON_bad_param, EPERM,
+                                         "the state directory %s belongs to another user, %u, who could change what the daemon "
+                                         "trusts: give it to user %u, or give another --state-dir", path,
+                                         (unsigned)status.st_uid, (unsigned)geteuid());
+        if (status.st_mode & (S_IWGRP | S_IWOTH))
+                return failure_set_errno(failure, REASON_bad_param, EPERM,
+                                         "others may write in the state directory %s (its mode is %04o), and so change what the "
+                                         "daemon trusts: give it mode 0700, or give another --state-dir", path,
+                                         (unsigned)status.st_mode & 07777);
+        return 0;
+}
+
 int state_open(const char *given, int *ret_fd, int *ret_lock_fd, struct failure *failure) {
         char path[PATH_MAX];
         int directory, fd, r;
@@ -67,6 +86,11 @@ int state_open(const char *given, int *ret_fd, int *ret_lock_fd, struct failure 
         directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (directory < 0)
                 return fail(path, errno, failure);
+        r = check_directory(directory, path, failure);
+        if (r < 0) {
+                close(directory);
+                return r;
+        }
         fd = openat(directory, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (fd < 0) {
                 r = errno;

@@ -88,7 +88,7 @@ fi
 
 # ---- a daemon that goes away ----
 # Another one takes its place at the same socket, for as long as top needs.
-mkdir "$directory/state"
+mkdir -m 700 "$directory/state"
 daemon() {
         "$TOP_BUILDDIR/dmabrokerd" --source sim --socket "$directory/sock" --state-dir "$directory/state" >"$directory/log" 2>&1 &
         pid=$!

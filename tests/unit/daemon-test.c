@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -318,6 +319,50 @@ static void test_state_lies_where_the_service_manager_says(void **state) {
         assert_int_equal(rmdir(directory), 0);
 }
 
+static void refuse_state(const char *path, const char *word) {
+        struct failure failure = { 0 };
+        char lock[128];
+        int fd, lock_fd;
+
+        assert_int_equal(state_open(path, &fd, &lock_fd, &failure), -EPERM);
+        assert_non_null(strstr(failure.sentence, path));
+        if (!strstr(failure.sentence, word))
+                fail_msg("%s", failure.sentence);
+        snprintf(lock, sizeof(lock), "%s/lock", path);
+        assert_int_equal(access(lock, F_OK), -1);
+}
+
+static void accept_state(const char *path) {
+        struct failure failure = { 0 };
+        char lock[128];
+        int fd, lock_fd;
+
+        if (state_open(path, &fd, &lock_fd, &failure) < 0)
+                fail_msg("%s", failure.sentence);
+        close(fd);
+        close(lock_fd);
+        snprintf(lock, sizeof(lock), "%s/lock", path);
+        assert_int_equal(unlink(lock), 0);
+}
+
+static void test_state_that_others_may_change_is_refused(void **state) {
+        char directory[] = "/tmp/dmab-state-XXXXXX";
+
+        assert_non_null(mkdtemp(directory));
+        assert_int_equal(chmod(directory, 0755), 0);
+        accept_state(directory);
+        assert_int_equal(chmod(directory, 0770), 0);
+        refuse_state(directory, "0770");
+        assert_int_equal(chmod(directory, 01777), 0);
+        refuse_state(directory, "1777");
+        assert_int_equal(chmod(directory, 0700), 0);
+        if (geteuid() == 0) {
+                assert_int_equal(chown(directory, 65534, 65534), 0);
+                refuse_state(directory, "65534");
+        }
+        assert_int_equal(rmdir(directory), 0);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_sizes_have_units),
@@ -335,6 +380,7 @@ int main(void) {
                 cmocka_unit_test(test_the_parser_has_a_reserve_when_memory_is_short),
                 cmocka_unit_test(test_a_digest_is_of_everything_but_the_key),
                 cmocka_unit_test(test_state_lies_where_the_service_manager_says),
+                cmocka_unit_test(test_state_that_others_may_change_is_refused),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
