@@ -113,6 +113,11 @@ int budgets_load(struct load *load, struct owner *owner) {
                 budget->n_devices--;
                 budget->limits_set = true;
                 kinds = row_read_number(&load->row);
+                /* Each takes a byte at least; what is not there reads as 0, without end. */
+                if (kinds > (size_t)(load->row.end - load->row.at)) {
+                        load->row.failed = true;
+                        break;
+                }
                 for (kind = 0; kind < kinds && !load->row.failed; kind++) {
                         limit = row_read_number(&load->row);
                         if (kind < QUOTA_KINDS)

@@ -8,6 +8,8 @@
 #define SLOT_MASK ((UINT64_C(1) << SLOT_BITS) - 1)
 #define GENERATION_MAX ((UINT32_C(1) << 29) - 1)
 #define NO_SLOT UINT32_MAX
+/* A handle this far beyond all others is a wrong one rather than a right one for which there is no memory. */
+#define SLOTS_FAR (UINT32_C(1) << 20)
 
 void handle_table_init(struct handle_table *table) {
         *table = (struct handle_table){ .first_free = NO_SLOT, .last_free = NO_SLOT };
@@ -114,7 +116,7 @@ int handle_restore(struct handle_table *table, enum handle_kind kind, void *obje
         if (!generation || generation > GENERATION_MAX)
                 return -EINVAL;
         if (slots_reserve(table, index + 1) < 0)
-                return -ENOMEM;
+                return index >= capacity + SLOTS_FAR ? -EINVAL : -ENOMEM;
         if (capacity != table->capacity)
                 memset(table->slots + capacity, 0, (table->capacity - capacity) * sizeof(*table->slots));
         slot = &table->slots[index];

@@ -52,7 +52,8 @@ void *handle_find(const struct handle_table *table, enum handle_kind kind, uint6
 void handle_release(struct handle_table *table, uint64_t handle, uint32_t owner);
 /* True if the handle was the last in its slot, of this kind, and of this owner. */
 bool handle_was(const struct handle_table *table, enum handle_kind kind, uint64_t handle, uint32_t owner);
-/* After a restart: the object has the handle again that it had. -EINVAL: it cannot be one, or the slot is taken; -ENOMEM. */
+/* After a restart: the object has the handle again that it had. -EINVAL: it cannot be one, or the slot is taken, or is so far
+ * beyond all others that there is no memory for it; -ENOMEM. */
 int handle_restore(struct handle_table *table, enum handle_kind kind, void *object, uint64_t handle);
 /* All objects have their handles again: those that are given from now on are above this generation, which no handle of
  * before exceeds. */

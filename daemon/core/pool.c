@@ -249,6 +249,7 @@ void pool_save(struct row_writer *row, const struct pool *pool) {
 }
 
 static int pool_read(struct load *load, struct pool *pool) {
+        uint64_t per_slab;
         const char *name;
 
         pool->holder.device = load_object(load, HANDLE_DEVICE);
@@ -263,7 +264,8 @@ static int pool_read(struct load *load, struct pool *pool) {
         pool->slab_size = row_read_number(&load->row);
         pool->chunk = row_read_number(&load->row);
         pool->per_chunk = (uint32_t)row_read_number(&load->row);
-        pool->per_slab = (uint32_t)row_read_number(&load->row);
+        per_slab = row_read_number(&load->row);
+        pool->per_slab = (uint32_t)per_slab;
         pool->reserve = row_read_number(&load->row);
         pool->max_blocks = row_read_number(&load->row);
         pool->small = row_read_number(&load->row);
@@ -272,8 +274,8 @@ static int pool_read(struct load *load, struct pool *pool) {
         if (!pool->holder.device)
                 return -ENOENT;
         if (load->row.failed || !name || !pool->holder.unit || !pool->chunk || !pool->per_chunk || !pool->per_slab ||
-            pool->small_n > pool->per_slab ||
-            (uint64_t)pool->per_slab > pool->slab_size / pool->chunk * pool->per_chunk ||
+            pool->small_n > pool->per_slab || per_slab > UINT32_MAX ||
+            per_slab > pool->slab_size / pool->chunk * pool->per_chunk ||
             pool->per_chunk > pool->chunk / pool->holder.unit)
                 return -EBADMSG;
         return handle_restore(&load->broker->handles, HANDLE_POOL, pool, load->id);

@@ -160,7 +160,10 @@ int slab_add(struct pool *pool, struct alloc *alloc, struct failure *failure) {
         return 0;
 }
 
+/* It has as much memory as its pool says: what is said of blocks must not exceed what there is. */
 int pool_load_slab(struct pool *pool, struct alloc *alloc) {
+        if (alloc->size < pool->slab_size)
+                return -EBADMSG;
         return slab_new(pool, alloc, alloc->handle == pool->small ? pool->small_n : pool->per_slab);
 }
 

@@ -94,6 +94,13 @@ tests_unit_bounce_memory_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_bounce_memory_test_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 tests_unit_bounce_memory_test_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
 
+check_PROGRAMS += tests/unit/row-damage-test
+TESTS += tests/unit/row-damage-test
+tests_unit_row_damage_test_SOURCES = tests/unit/row-damage-test.c
+tests_unit_row_damage_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_row_damage_test_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=realloc
+tests_unit_row_damage_test_LDADD = libcore.la $(CMOCKA_LIBS)
+
 check_PROGRAMS += tests/unit/quota-test
 TESTS += tests/unit/quota-test
 tests_unit_quota_test_SOURCES = tests/unit/quota-test.c $(core_fixture)

@@ -1,0 +1,120 @@
+/* Rows of the ledger that are whole and make no sense: they are damage, and cost neither time nor memory. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "daemon/core/objects.h"
+#include "daemon/core/pool.h"
+
+#define DEVICE (UINT64_C(1) << 24)
+#define HIGHEST_SLOT ((UINT64_C(1) << 24) - 1)
+
+static size_t largest = SIZE_MAX; /* that can be had */
+
+void *__real_realloc(void *pointer, size_t size);
+void *__wrap_realloc(void *pointer, size_t size);
+
+void *__wrap_realloc(void *pointer, size_t size) {
+        return size <= largest ? __real_realloc(pointer, size) : NULL;
+}
+
+static void read_from(struct load *load, const struct row_writer *row) {
+        assert_false(row->failed);
+        row_reader_init(&load->row, row->bytes, row->size);
+}
+
+static void test_limits_that_are_not_there_are_not_read(void **state) {
+        struct owner owner = {};
+        struct row_writer row = {};
+        struct load load = {};
+
+        row_text(&row, "nic");
+        row_number(&row, UINT64_MAX);
+        row_number(&row, 17);
+        read_from(&load, &row);
+        assert_int_equal(budgets_load(&load, &owner), 0);
+        assert_true(load.row.failed);
+        budgets_free(&owner);
+        row_reader_deinit(&load.row);
+
+        /* A newer daemon may have more kinds. */
+        row_begin(&row);
+        row_text(&row, "nic");
+        row_number(&row, QUOTA_KINDS + 1);
+        for (int kind = 0; kind <= QUOTA_KINDS; kind++)
+                row_number(&row, 5);
+        row_text(&row, NULL);
+        read_from(&load, &row);
+        assert_int_equal(budgets_load(&load, &owner), 0);
+        assert_false(load.row.failed);
+        assert_int_equal(owner.budgets->limits.of[QUOTA_KINDS - 1], 5);
+        budgets_free(&owner);
+        row_reader_deinit(&load.row);
+        row_deinit(&row);
+}
+
+static int load_pool(uint64_t slab_size, uint64_t per_chunk, uint64_t per_slab) {
+        const uint64_t fields[] = { 1, 64, 64, 0, slab_size, 4096, per_chunk, per_slab };
+        struct broker broker = {};
+        struct device device = {};
+        struct row_writer row = {};
+        struct load load = { .broker = &broker, .id = DEVICE + 1 };
+        int r;
+
+        handle_table_init(&broker.handles);
+        assert_int_equal(handle_restore(&broker.handles, HANDLE_DEVICE, &device, DEVICE), 0);
+        row_number(&row, DEVICE);
+        row_text(&row, "pool");
+        for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
+                row_number(&row, fields[i]);
+        read_from(&load, &row);
+        r = pool_load(&load);
+        row_reader_deinit(&load.row);
+        row_deinit(&row);
+        handle_table_deinit(&broker.handles);
+        return r;
+}
+
+static void test_a_slab_has_no_more_blocks_than_can_be_counted(void **state) {
+        assert_int_equal(load_pool(65536, 64, 1025), -EBADMSG);
+        assert_int_equal(load_pool(UINT64_C(1) << 50, 64, (UINT64_C(1) << 32) + 1024), -EBADMSG);
+}
+
+static void test_a_slab_needs_the_memory_that_its_pool_says(void **state) {
+        struct pool pool = { .slab_size = UINT64_C(1) << 40, .per_slab = UINT32_MAX };
+        struct alloc alloc = { .size = 65536 };
+
+        assert_int_equal(pool_load_slab(&pool, &alloc), -EBADMSG);
+}
+
+static void test_a_handle_far_beyond_all_others_is_a_wrong_one(void **state) {
+        struct handle_table table;
+        int object;
+
+        handle_table_init(&table);
+        assert_int_equal(handle_restore(&table, HANDLE_ALLOC, &object, DEVICE), 0);
+        largest = 1 << 20;
+        assert_int_equal(handle_restore(&table, HANDLE_ALLOC, &object, DEVICE + HIGHEST_SLOT), -EINVAL);
+        /* A right one must not be taken for damage. */
+        assert_int_equal(handle_restore(&table, HANDLE_ALLOC, &object, DEVICE + 500000), -ENOMEM);
+        largest = SIZE_MAX;
+        assert_int_equal(handle_restore(&table, HANDLE_ALLOC, &object, DEVICE + 500000), 0);
+        assert_ptr_equal(handle_find(&table, HANDLE_ALLOC, DEVICE + 500000), &object);
+        handle_table_deinit(&table);
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_limits_that_are_not_there_are_not_read),
+                cmocka_unit_test(test_a_slab_has_no_more_blocks_than_can_be_counted),
+                cmocka_unit_test(test_a_slab_needs_the_memory_that_its_pool_says),
+                cmocka_unit_test(test_a_handle_far_beyond_all_others_is_a_wrong_one),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
