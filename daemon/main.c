@@ -343,6 +343,9 @@ static int open_past(struct daemon *daemon, struct failure *failure) {
                 return r;
         if (daemon->keep)
                 log_info("%s", keep_about(daemon->keep));
+        if (keep_ends_with_service(daemon->keep))
+                log_warning("systemd has started the daemon and keeps nothing for it, so what is in use will not outlive a "
+                            "restart of the service: build it with libsystemd, and set FileDescriptorStoreMax= in its unit");
         daemon->found = keep_take(daemon->keep, KEEP_MARK, &daemon->mark_fd) == 0;
         r = ledger_open(daemon->state_fd, daemon->found, &daemon->ledger, failure);
         if (r < 0)

@@ -492,6 +492,10 @@ const char *keep_about(const struct keep *keep) {
         return keep ? keep->about : "no memory outlives the daemon";
 }
 
+bool keep_ends_with_service(const struct keep *keep) {
+        return keep && !keep->store_max && getenv("INVOCATION_ID");
+}
+
 uint64_t keep_room(const struct keep *keep) {
         return keep && keep->store_max ? keep->store_max : UINT64_MAX;
 }

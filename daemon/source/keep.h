@@ -10,6 +10,7 @@
 #ifndef DMAB_SOURCE_KEEP_H
 #define DMAB_SOURCE_KEEP_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -33,6 +34,10 @@ int keep_open(int directory_fd, uint64_t keep_ms, struct keep **ret, struct fail
 
 /* One sentence without a full stop: what holds the descriptors, for how long. Lives as long as the keep. NULL is fine. */
 const char *keep_about(const struct keep *keep);
+
+/* Whether the service manager has started this process and ends whoever holds the descriptors together with it, unless the
+ * unit says otherwise. NULL is fine. */
+bool keep_ends_with_service(const struct keep *keep);
 
 /* How many descriptors can be held in all; UINT64_MAX: as many as there may be files. NULL is fine. */
 uint64_t keep_room(const struct keep *keep);

@@ -126,13 +126,24 @@ static void test_the_keeper_ends_with_a_daemon_of_which_nothing_is_left(void **s
         ask_until(find_keeper() == 0);
 }
 
+static void test_a_service_without_a_store_is_warned(void **state) {
+        assert_false(has_logged("will not outlive a restart"));
+        assert_int_equal(test_daemon_stop(running), 0);
+        setenv("INVOCATION_ID", "0123456789abcdef0123456789abcdef", 1);
+        assert_int_equal(test_daemon_start_again(running), 0);
+        unsetenv("INVOCATION_ID");
+        assert_true(has_logged("will not outlive a restart"));
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_memory_outlives_a_daemon_that_is_killed, begin, end),
                 cmocka_unit_test_setup_teardown(test_memory_outlives_a_keeper_that_is_killed_and_then_the_daemon, begin,
                                                 end),
                 cmocka_unit_test_setup_teardown(test_the_keeper_ends_with_a_daemon_of_which_nothing_is_left, begin, end),
+                cmocka_unit_test_setup_teardown(test_a_service_without_a_store_is_warned, begin, end),
         };
 
+        unsetenv("INVOCATION_ID"); /* of whatever runs the tests */
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
