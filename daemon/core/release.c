@@ -89,6 +89,7 @@ static void recall(struct broker *broker, uint64_t bytes) {
 static bool step(struct release *release) {
         struct broker *broker = release->broker;
         uint64_t wanted = smaller(release->wanted - release->given, most_of(broker)), bytes = 0;
+        bool trimmed = false;
         struct supply *supply;
 
         if (!wanted)
@@ -98,7 +99,11 @@ static bool step(struct release *release) {
                         bytes += supply_shrink(supply, wanted - bytes);
         if (bytes < wanted)
                 bytes += restore_idle(broker, wanted - bytes);
-        if (bytes < wanted && (pools_trim(broker, wanted - bytes) | bounces_trim(broker)))
+        if (bytes < wanted) {
+                trimmed = pools_trim(broker, wanted - bytes);
+                trimmed |= bounces_trim(broker);
+        }
+        if (trimmed)
                 bytes += restore_idle(broker, wanted - bytes);
         if (bytes < wanted && now_ms(broker) >= release->recall_ms) {
                 release->recall_ms = later(now_ms(broker), RECALL_AGAIN_MS);

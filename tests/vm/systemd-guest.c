@@ -41,7 +41,7 @@ static struct {
 
 static int pagemap;
 
-static void fail(const char *format, ...) {
+static __attribute__((format(printf, 1, 2), noreturn)) void fail(const char *format, ...) {
         va_list arguments;
 
         va_start(arguments, format);
