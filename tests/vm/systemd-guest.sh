@@ -118,7 +118,7 @@ grep -E '^(Cap|NoNewPrivs|Seccomp:)' "/proc/$(property MainPID)/status"
 grep -q '^CapEff:[[:space:]]*0000000001000000$' "/proc/$(property MainPID)/status" || die "it has not CAP_SYS_RESOURCE alone"
 logged 'hugetlb serves' || die "no huge pages"
 # Whether a client lives while it has not come back after a restart, its process says.
-grep -aqE " 1000 $CLIENT_PID [1-9]" /var/lib/dmabroker/ledger.* || die "the daemon does not see the client's process"
+grep -aqE " 1000 $CLIENT_PID:[1-9]" /var/lib/dmabroker/ledger.* || die "the daemon does not see the client's process"
 [ -e /proc/pressure/memory ] || die "this kernel tells nothing of memory pressure"
 logged 'pressure of the host is not watched' && die "it may not look at memory pressure"
 resumed "nothing has happened"
