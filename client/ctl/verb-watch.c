@@ -352,7 +352,7 @@ const struct ctl_verb verb_watch = {
         .name = "watch",
         .operands = "[recall | pressure | leak]…",
         .summary = "follow events, one line for each, as they come",
-        .doc = "The topics are pressure: a call found too little memory, or nobody waits any more, or the host wants "
+        .doc = "The topics are pressure: a call waits for memory, or nobody waits any more, or the host wants "
                "memory back; leak: something was left behind when its device, pool or session ended; recall: a session "
                "should return leases that it does not use, which is told to that session only, and so never here. All "
                "of them unless some are given. Each line is the time at which the event came, its topic and a "
