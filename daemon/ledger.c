@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "daemon/ledger-read.h"
+#include "daemon/log.h"
 
 enum {
         /* Reserved at a time, on disk and in memory. */
@@ -41,6 +42,7 @@ struct file_ledger {
         struct volume before; /* while it is written anew: what must be read first after a crash, with others perhaps; or none */
         bool rewriting, alone;
         bool ended;          /* the end of the rewrite is in the frame */
+        bool full;           /* nothing was promised the last time, for want of room */
         uint64_t rewrite_min;
         uint64_t live_bytes; /* of rows, when they were last counted */
         unsigned char *frame;
@@ -312,14 +314,24 @@ static int file_commit(struct ledger *base) {
         return 0;
 }
 
-static int file_room(struct ledger *base, struct failure *failure) {
+static bool has_room(const struct file_ledger *ledger, uint64_t room) {
+        return ledger->volume.fd < 0 || ledger->volume.size + ledger->used + room <= ledger->volume.reserved;
+}
+
+static int file_room(struct ledger *base, bool last, struct failure *failure) {
         struct file_ledger *ledger = file_ledger(base);
         int r;
 
-        if (ledger->volume.fd < 0 || ledger->volume.size + ledger->used + ROOM_MIN <= ledger->volume.reserved)
+        if (has_room(ledger, ROOM_MIN))
                 return 0;
         r = volume_reserve(&ledger->volume, ledger->volume.size + ledger->used + ROOM_MIN);
-        if (r == 0)
+        if (r < 0 && !ledger->full)
+                log_warning("nothing more is promised, because the file system of the state directory refuses: %s; what is there "
+                            "can be given back", strerror(-r));
+        else if (r == 0 && ledger->full)
+                log_info("the state directory has room again");
+        ledger->full = r < 0;
+        if (r == 0 || (last && has_room(ledger, ROOM_MIN / 2)))
                 return 0;
         return failure_set_errno(failure, REASON_source_unavailable, -r,
                                  "The daemon cannot write down what it would promise, because the file system of its state "

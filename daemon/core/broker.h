@@ -96,8 +96,9 @@ int broker_load(struct broker *broker, struct ledger *ledger, struct failure *fa
  * until then. Not from within an answer or an event. */
 int broker_commit(struct broker *broker);
 bool broker_is_dirty(const struct broker *broker);
-/* 0, or why nothing more can be promised: the ledger has no room. What is there can be given back even so. */
-int broker_room(struct broker *broker, struct failure *failure);
+/* 0, or why nothing more can be promised: the ledger has no room. What is there can be given back even so. last: for whoever
+ * comes to give back, who may have part of the room that is left for that. */
+int broker_room(struct broker *broker, bool last, struct failure *failure);
 
 struct broker_loaded {
         bool damaged;          /* part of the ledger could not be read */
@@ -118,7 +119,7 @@ void broker_tick(struct broker *broker);
 /* ---- owners and sessions ---- */
 
 /* owner: e.g. "user:1000"; the caller has proved who it is. A session holds devices and allocations until it ends.
- * Reasons: quota (connections), no_memory. */
+ * The caller has asked broker_room(). Reasons: quota (connections), no_memory. */
 int session_open(struct broker *broker, const char *owner, struct session **ret, struct failure *failure);
 /* Frees what the session holds: allocations whose lifetime is not `owner`, devices that have no other allocations, and
  * cancels what waits. NULL is fine. */

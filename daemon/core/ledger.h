@@ -53,8 +53,9 @@ struct ledger_ops {
         /* 0: what was put and dropped is true whatever happens to this process. -errno: nothing of it is; it is kept for the
          * next attempt. */
         int (*commit)(struct ledger *ledger);
-        /* 0, or why nothing more can be promised: what is there already can be given back even so. */
-        int (*room)(struct ledger *ledger, struct failure *failure);
+        /* 0, or why nothing more can be promised: what is there already can be given back even so. last: half of the room that
+         * is left for giving back will do. */
+        int (*room)(struct ledger *ledger, bool last, struct failure *failure);
         /* It has nothing to go on with: everything must be told first, as if it had grown, and alone. */
         bool (*is_blank)(const struct ledger *ledger);
         /* It has grown so much that it should be written anew. */

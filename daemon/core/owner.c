@@ -154,8 +154,6 @@ int session_open(struct broker *broker, const char *name, struct session **ret, 
         if (owner_get(broker, name, &owner) < 0)
                 return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
         r = owner_check(owner, QUOTA_connections, 1, failure);
-        if (r == 0)
-                r = broker_room(broker, failure);
         if (r < 0) {
                 owner_forget(owner);
                 return r;
@@ -425,7 +423,7 @@ int key_begin(struct owner *owner, const char *text, enum handle_kind kind, uint
 
         *ret_key = NULL;
         if (!text)
-                return broker_room(owner->broker, failure);
+                return broker_room(owner->broker, false, failure);
         HASH_FIND_STR(owner->keys, text, key);
         if (key && (key->kind != kind || key->digest != digest))
                 return failure_set(failure, REASON_bad_param, "This request_key was used for another request");
@@ -435,7 +433,7 @@ int key_begin(struct owner *owner, const char *text, enum handle_kind kind, uint
                 *ret_key = key;
                 return 1;
         }
-        r = broker_room(owner->broker, failure);
+        r = broker_room(owner->broker, false, failure);
         if (r < 0)
                 return r;
         key = key_new(owner, text, kind, digest);

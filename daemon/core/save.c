@@ -377,8 +377,8 @@ int broker_commit(struct broker *broker) {
         return r;
 }
 
-int broker_room(struct broker *broker, struct failure *failure) {
+int broker_room(struct broker *broker, bool last, struct failure *failure) {
         const struct book *book = &broker->book;
 
-        return book->ledger ? book->ledger->ops->room(book->ledger, failure) : 0;
+        return book->ledger ? book->ledger->ops->room(book->ledger, last, failure) : 0;
 }

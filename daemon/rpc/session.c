@@ -205,7 +205,7 @@ static void note_programs(struct rpc_session *session) {
                         n++;
                         changed = true;
                 }
-        if (changed && broker_room(session->server->broker, NULL) == 0)
+        if (changed && broker_room(session->server->broker, false, NULL) == 0)
                 write_note(session);
 }
 
@@ -262,9 +262,14 @@ static int enter(struct rpc_session *session) {
 
 int session_open_for(struct connection *connection, struct failure *failure) {
         struct server *server = connection->server;
-        struct rpc_session *session = calloc(1, sizeof(*session));
+        struct rpc_session *session;
         int r;
 
+        /* Administrators still come when nothing more can be promised: to look, and to free. */
+        r = broker_room(server->broker, connection->identity.admin, failure);
+        if (r < 0)
+                return r;
+        session = calloc(1, sizeof(*session));
         if (!session)
                 return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
         session->server = server;

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <glob.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -11,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -595,6 +597,62 @@ static void test_with_a_damaged_ledger_what_is_known_stays_and_the_rest_is_hande
         json_decref(result);
 }
 
+/* ---- a full disk ---- */
+
+static void test_on_a_full_disk_administrators_can_still_come_to_look_and_to_free(void **state) {
+        char directory[] = "/tmp/dmab-full-XXXXXX";
+        const char *arguments[] = { "--state-dir", directory, NULL };
+        struct fixture own, *fixture = &own;
+        struct test_client *late;
+        uint64_t alloc = 0, last = 0;
+        json_t *answer, *result, *error;
+        char *log;
+        int id;
+
+        assert_non_null(mkdtemp(directory));
+        /* Of the test's own, so that a kill of it leaves nothing mounted. */
+        if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+            mount("tmpfs", directory, "tmpfs", 0, "size=1m,mode=700") < 0) {
+                rmdir(directory);
+                print_message("skipped: a small file system needs root\n");
+                skip();
+        }
+        start_with(fixture, &(struct test_daemon_options){
+                .config = "[daemon]\naccess = everyone\n[quota user:0]\nallocs = 100000\n", .arguments = arguments,
+                .survives = true, .open_directory = true,
+        });
+        do {
+                last = alloc;
+                id = ask_send(fixture->client, "coherent.alloc", "{'device':%" PRIu64 ",'size':4096}", fixture->device);
+                answer = ask_read(fixture->client);
+                result = json_object_get(answer, "result");
+                alloc = result ? ask_peek_number(result, "alloc") : last;
+                error = json_incref(json_object_get(answer, "error"));
+                json_decref(answer);
+        } while (!error);
+        assert_true(id > 1000);
+        ask_take_reason(error, "source_unavailable");
+        late = ask_connect_as(fixture->daemon, 4711);
+        ask_refused(late, "source_unavailable", "broker.hello", "{}");
+        test_client_close(late);
+        late = ask_connect(fixture->daemon, NULL);
+        json_decref(ask(late, "broker.hello", "{}"));
+        json_decref(ask(late, "broker.status", "{}"));
+        ask_refused(late, "source_unavailable", "device.open", "{'name':'late'}");
+        json_decref(ask(late, "coherent.free", "{'alloc':%" PRIu64 "}", last));
+        test_client_close(late);
+        log = test_daemon_log(fixture->daemon);
+        assert_non_null(strstr(log, "the file system of the state directory refuses: No space left on device"));
+        free(log);
+        die_and_come_back(fixture);
+        ask_refused(fixture->client, "unknown_handle", "coherent.free", "{'alloc':%" PRIu64 "}", last);
+        ask_clean(fixture->client);
+        test_client_close(fixture->client);
+        assert_int_equal(test_daemon_end(fixture->daemon), 0);
+        assert_int_equal(umount(directory), 0);
+        assert_int_equal(rmdir(directory), 0);
+}
+
 static void test_another_source_is_refused_while_memory_of_the_first_is_in_use(void **state) {
         struct fixture *fixture = *state;
         char *log;
@@ -674,6 +732,7 @@ int main(void) {
                 TEST(whoever_waits_for_memory_asks_the_next_daemon),
                 cmocka_unit_test(test_a_lost_ledger_does_not_make_memory_free),
                 TEST(with_a_damaged_ledger_what_is_known_stays_and_the_rest_is_handed_to_nobody),
+                cmocka_unit_test(test_on_a_full_disk_administrators_can_still_come_to_look_and_to_free),
                 TEST(another_source_is_refused_while_memory_of_the_first_is_in_use),
                 cmocka_unit_test(test_real_memory_stays_where_it_is),
         };

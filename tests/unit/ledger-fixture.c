@@ -118,7 +118,7 @@ static int memory_commit(struct ledger *base) {
         return 0;
 }
 
-static int memory_room(struct ledger *base, struct failure *failure) {
+static int memory_room(struct ledger *base, bool last, struct failure *failure) {
         return fails(ledger_of(base)) ? failure_set(failure, REASON_source_unavailable, "There is no room in the ledger") : 0;
 }
 

@@ -698,7 +698,7 @@ static void test_a_full_disk_ends_promises_and_breaks_none(void **state) {
         struct fixture *fixture = *state;
         struct failure failure = {};
         char text[1001], path[128];
-        unsigned n = 0;
+        unsigned n = 0, late = 0;
 
         if (geteuid() != 0 || mount("tmpfs", fixture->directory, "tmpfs", 0, "size=3m") < 0) {
                 print_message("skipped: a small file system needs root\n");
@@ -710,7 +710,7 @@ static void test_a_full_disk_ends_promises_and_breaks_none(void **state) {
         memset(text, 'x', sizeof(text) - 1);
         text[sizeof(text) - 1] = '\0';
         start(fixture);
-        while (fixture->ledger->ops->room(fixture->ledger, &failure) == 0) {
+        while (fixture->ledger->ops->room(fixture->ledger, false, &failure) == 0) {
                 assert_true(++n < 5000);
                 put(fixture, ROW_ALLOC, n, text);
                 commit(fixture);
@@ -718,6 +718,13 @@ static void test_a_full_disk_ends_promises_and_breaks_none(void **state) {
         assert_int_equal(failure.reason, REASON_source_unavailable);
         assert_int_equal(failure.error, ENOSPC);
         assert_true(n > 1000);
+        /* Whoever comes to give back has half of what is left, and no more. */
+        while (fixture->ledger->ops->room(fixture->ledger, true, &failure) == 0) {
+                assert_true(++late < 1000);
+                put(fixture, ROW_SESSION, late, text);
+                commit(fixture);
+        }
+        assert_in_range(late, 50, 200);
         /* There is no room for another one, which is noticed before anything is told there. */
         assert_true(fixture->ledger->ops->rewrite_begin(fixture->ledger, false) < 0);
         assert_false(fixture->ledger->ops->wants_rewrite(fixture->ledger));
