@@ -161,25 +161,43 @@ static int count_any_bounce(const struct bounce_view *view, void *userdata) {
         return ++*(unsigned *)userdata;
 }
 
-static int count_any_alloc(const struct alloc_view *view, void *userdata) {
-        return ++*(unsigned *)userdata;
-}
-
 static int count_any_mapping(const struct mapping_view *view, void *userdata) {
         return ++*(unsigned *)userdata;
 }
 
+/* The memory of a pool that is being made is not promised. */
+static bool is_promised(const struct caller *caller, const struct alloc_view *view) {
+        struct bounce_view bounce;
+        struct pool_view pool;
+
+        return (!view->pool || pool_get(caller, view->pool, &pool, NULL) == 0) &&
+               (!view->bounce || bounce_get(caller, view->bounce, &bounce, NULL) == 0);
+}
+
+struct promised {
+        const struct caller *caller;
+        unsigned n;
+};
+
+static int count_promised_alloc(const struct alloc_view *view, void *userdata) {
+        struct promised *promised = userdata;
+
+        promised->n += is_promised(promised->caller, view);
+        return 0;
+}
+
 /* What is nobody's and holds nothing goes at the start: a request on its way has kept it. */
 static bool is_going(const struct dump *dump, const struct device_view *view) {
+        struct promised promised = { .caller = dump->caller };
         unsigned any = 0;
 
         if (view->session_bound)
                 return false;
-        coherent_visit(dump->caller, view->handle, NULL, 0, count_any_alloc, &any, NULL);
+        coherent_visit(dump->caller, view->handle, NULL, 0, count_promised_alloc, &promised, NULL);
         pool_visit(dump->caller, view->handle, NULL, 0, count_any_pool, &any, NULL);
         bounce_visit(dump->caller, view->handle, NULL, 0, count_any_bounce, &any, NULL);
         mapping_visit(dump->caller, view->handle, NULL, 0, count_any_mapping, &any, NULL);
-        return !any;
+        return !any && !promised.n;
 }
 
 /* A device's own: it goes with the device, or becomes an ordinary one. */
@@ -194,14 +212,10 @@ static int dump_region(const struct region_view *view, void *userdata) {
         return 0;
 }
 
-/* The memory of a pool that is being made is not promised. */
 static int dump_alloc(const struct alloc_view *view, void *userdata) {
         struct dump *dump = userdata;
-        struct bounce_view bounce;
-        struct pool_view pool;
 
-        if ((view->pool && pool_get(dump->caller, view->pool, &pool, NULL) < 0) ||
-            (view->bounce && bounce_get(dump->caller, view->bounce, &bounce, NULL) < 0))
+        if (!is_promised(dump->caller, view))
                 return 0;
         fprintf(dump->file, "alloc %llu %s %s device %llu at %llx region %llu+%llu size %llu dma %llx pool %llu bounce %llu%s%s "
                 "born %llu\n",
