@@ -326,6 +326,8 @@ struct stock {
         struct arena *arena; /* everything in it is free; granule: the grain */
 };
 
+enum { SUPPLY_LATE_MAX = 32 };
+
 struct supply {
         struct supply *next;
         struct broker *broker;
@@ -337,6 +339,9 @@ struct supply {
         uint64_t free, free_low;   /* in stock */
         uint64_t in_regions, used;
         uint64_t lost;
+        struct source_run late[SUPPLY_LATE_MAX]; /* memory that came, and that there was no memory to enter */
+        size_t n_late;
+        uint64_t late_bytes, late_since_ms;
         struct region **regions; /* live ones, sorted by address */
         size_t n_regions, regions_capacity;
         struct region *idle; /* unused ones, longest first */

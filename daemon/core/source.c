@@ -4,7 +4,8 @@
 #include <stdlib.h>
 
 void source_job_deinit(struct source_job *job) {
-        free(job->arrived);
+        if (job->arrived != &job->one)
+                free(job->arrived);
         job->arrived = NULL;
         job->n_arrived = 0;
 }
@@ -17,11 +18,15 @@ int source_job_arrive(struct source_job *job, uint64_t addr, uint64_t size, int 
                 last->size += size;
                 return 0;
         }
+        if (!job->n_arrived)
+                job->arrived = &job->one;
         /* Grows by doubling: the capacity is the next power of two of the count. */
-        if ((job->n_arrived & (job->n_arrived - 1)) == 0) {
-                runs = realloc(job->arrived, (job->n_arrived ? 2 * job->n_arrived : 1) * sizeof(*runs));
+        else if ((job->n_arrived & (job->n_arrived - 1)) == 0) {
+                runs = realloc(job->n_arrived == 1 ? NULL : job->arrived, 2 * job->n_arrived * sizeof(*runs));
                 if (!runs)
                         return -ENOMEM;
+                if (job->n_arrived == 1)
+                        runs[0] = job->one;
                 job->arrived = runs;
         }
         job->arrived[job->n_arrived++] = (struct source_run){ .addr = addr, .size = size, .node = node };

@@ -68,8 +68,9 @@ struct source_job {
 
         int status; /* out: 0 or -errno; then `failure` says why */
         struct failure failure;
-        struct source_run *arrived; /* out: malloc'd; source_job_deinit() frees it */
+        struct source_run *arrived; /* out; source_job_deinit() frees it */
         size_t n_arrived;
+        struct source_run one;      /* where `arrived` is while it is one run, which therefore never lacks memory */
 
         /* Called once, on the loop's thread, from source_dispatch(). It owns the job again. */
         void (*done)(struct source_job *job);

@@ -9,6 +9,8 @@
 #define GROW_STEP_MAX (UINT64_C(1) << 30)
 /* How long a source that had nothing more to give is left alone. */
 #define DRY_MS 1000
+/* After how long it is tried again to enter what there was no memory for. */
+#define LATE_MS 50
 /* Longer than any daemon runs, and far from overflow when added to a time. */
 #define IDLE_MAX_MS (UINT64_C(1) << 40)
 #define REGION_MIN (UINT64_C(64) << 10)
@@ -39,46 +41,101 @@ bool supply_claims(const struct supply *supply, uint64_t addr, uint64_t size) {
         return i < supply->n_regions && supply->regions[i]->addr < addr + size;
 }
 
-/* Merge a run with the free runs on either side: a span that was cut apart must be able to become whole again. */
-static void stock_merge(struct stock *stock, uint64_t addr, uint64_t size) {
-        struct arena_block before = { .addr = addr }, after = { .addr = addr + size };
-        bool taken_before, taken_after, taken;
+/* What is in stock, and was taken out of the arena only to become one with what came. */
+static void stock_put_back(struct supply *supply, struct stock *stock, const struct arena_block *block);
 
-        if (!addr || arena_span(stock->arena, addr - 1, &before) < 0 || before.addr + before.size != addr)
-                before = (struct arena_block){ .addr = addr };
-        if (arena_span(stock->arena, addr + size, &after) < 0 || after.addr != addr + size)
-                after = (struct arena_block){ .addr = addr + size };
-        taken_before = before.size && arena_remove(stock->arena, before.addr, before.size) == 0;
-        taken_after = after.size && arena_remove(stock->arena, after.addr, after.size) == 0;
-        if (!taken_before && !taken_after)
-                return;
-        taken = arena_remove(stock->arena, addr, size) == 0;
-        if (taken && arena_add(stock->arena, taken_before ? before.addr : addr,
-                               (taken_before ? before.size : 0) + size + (taken_after ? after.size : 0), 0) == 0)
-                return;
-        /* There was no memory for a run so large: for what was there before there is, and what was removed has left records. */
-        if (taken_before)
-                arena_add(stock->arena, before.addr, before.size, 0);
-        if (taken)
-                arena_add(stock->arena, addr, size, 0);
-        if (taken_after)
-                arena_add(stock->arena, after.addr, after.size, 0);
+/* The free runs on either side; one that is not there is empty. */
+static void find_neighbours(const struct stock *stock, uint64_t addr, uint64_t size, struct arena_block *before,
+                            struct arena_block *after) {
+        if (!addr || arena_span(stock->arena, addr - 1, before) < 0 || before->addr + before->size != addr)
+                *before = (struct arena_block){ .addr = addr };
+        if (arena_span(stock->arena, addr + size, after) < 0 || after->addr != addr + size)
+                *after = (struct arena_block){ .addr = addr + size };
 }
 
-static void stock_put(struct supply *supply, const struct source_run *run) {
-        struct stock *stock = stock_of(supply, run->node);
+/* It becomes one with the free runs on either side: a span that was cut apart must be able to become whole again. */
+static int stock_join(struct supply *supply, struct stock *stock, uint64_t addr, uint64_t size) {
+        struct arena_block before, after;
+        int r;
 
-        /* Memory cannot arrive where something is already. If a source says so, one of the two claims is wrong: keep
-         * the arrival out of service, the other may be in a device's hands. */
-        if (!stock || supply_claims(supply, run->addr, run->size) || arena_add(stock->arena, run->addr, run->size, 0) < 0) {
-                supply->lost += run->size;
-                return;
+        find_neighbours(stock, addr, size, &before, &after);
+        if (before.size && arena_remove(stock->arena, before.addr, before.size) < 0)
+                before = (struct arena_block){ .addr = addr };
+        if (after.size && arena_remove(stock->arena, after.addr, after.size) < 0)
+                after = (struct arena_block){ .addr = addr + size };
+        r = arena_add(stock->arena, before.addr, before.size + size + after.size, 0);
+        if (r < 0) {
+                stock_put_back(supply, stock, &before);
+                stock_put_back(supply, stock, &after);
         }
-        stock_merge(stock, run->addr, run->size);
+        return r;
+}
+
+static int stock_enter(struct supply *supply, const struct source_run *run) {
+        struct stock *stock = stock_of(supply, run->node);
+        int r;
+
+        if (!stock)
+                return -ENOMEM;
+        r = supply_claims(supply, run->addr, run->size) ? -EEXIST : stock_join(supply, stock, run->addr, run->size);
+        if (r < 0)
+                return r;
         supply->free += run->size;
         supply->free_low += low_part(run->addr, run->size);
         supply->held += run->size;
         supply->held_low += low_part(run->addr, run->size);
+        return 0;
+}
+
+/* It is entered as soon as there is memory for that. */
+static bool late_note(struct supply *supply, const struct source_run *run) {
+        if (supply->n_late == SUPPLY_LATE_MAX)
+                return false;
+        supply->late[supply->n_late++] = *run;
+        supply->late_bytes += run->size;
+        supply->late_since_ms = now_ms(supply->broker);
+        return true;
+}
+
+static void stock_put(struct supply *supply, const struct source_run *run) {
+        int r = stock_enter(supply, run);
+
+        /* Memory cannot arrive where something is already. If a source says so, one of the two claims is wrong: keep
+         * the arrival out of service, the other may be in a device's hands. */
+        if (r < 0 && (r != -ENOMEM || !late_note(supply, run)))
+                supply->lost += run->size;
+}
+
+static void supply_drop(struct supply *supply, uint64_t addr, uint64_t size) {
+        supply->held -= size;
+        supply->held_low -= low_part(addr, size);
+}
+
+static void stock_put_back(struct supply *supply, struct stock *stock, const struct arena_block *block) {
+        struct source_run run = { .addr = block->addr, .size = block->size, .node = stock->node };
+
+        if (!block->size || arena_add(stock->arena, block->addr, block->size, 0) == 0)
+                return;
+        supply->free -= block->size;
+        supply->free_low -= low_part(block->addr, block->size);
+        supply_drop(supply, block->addr, block->size);
+        if (!late_note(supply, &run))
+                supply->lost += block->size;
+}
+
+/* Whether anything was entered. */
+static bool late_put(struct supply *supply) {
+        size_t n = supply->n_late, i;
+        bool any = false;
+
+        supply->n_late = 0;
+        supply->late_bytes = 0;
+        for (i = 0; i < n; i++) {
+                struct source_run run = supply->late[i]; /* which may be noted again in a place before */
+
+                any |= stock_enter(supply, &run) == 0 || !late_note(supply, &run);
+        }
+        return any;
 }
 
 static int stock_take(struct supply *supply, struct stock *stock, uint64_t addr, uint64_t size) {
@@ -91,14 +148,10 @@ static int stock_take(struct supply *supply, struct stock *stock, uint64_t addr,
         return 0;
 }
 
-static void supply_drop(struct supply *supply, uint64_t addr, uint64_t size) {
-        supply->held -= size;
-        supply->held_low -= low_part(addr, size);
-}
-
 static void arrivals_put(struct supply *supply, const struct source_job *job) {
         size_t i;
 
+        late_put(supply);
         for (i = 0; i < job->n_arrived; i++)
                 stock_put(supply, &job->arrived[i]);
 }
@@ -349,10 +402,14 @@ uint64_t supply_deadline(const struct supply *supply) {
                 deadline = smaller(deadline, supply->touched_ms + smaller(supply->info.idle_ms, IDLE_MAX_MS));
         if (supply->dry_until_ms && supply->broker->n_requests)
                 deadline = smaller(deadline, supply->dry_until_ms);
+        if (supply->n_late)
+                deadline = smaller(deadline, supply->late_since_ms + LATE_MS);
         return deadline;
 }
 
 void supply_tick(struct supply *supply, uint64_t now) {
+        if (supply->n_late && now >= supply->late_since_ms + LATE_MS && late_put(supply))
+                requests_serve(supply->broker);
         if (now >= supply->dry_until_ms)
                 supply->dry_until_ms = 0;
         while (supply->idle && now >= supply->idle->idle_since_ms + supply->broker->options.region_idle_ms)
@@ -653,7 +710,7 @@ static void restore_done(struct source_job *source_job) {
         struct supply_job *job = (struct supply_job *)source_job;
         struct supply *supply = source_job->userdata;
         struct broker *broker = supply->broker;
-        uint64_t before = supply->held, lost = supply->lost;
+        uint64_t before = supply->held + supply->late_bytes, lost = supply->lost, after;
 
         PROBE_RESTORE(supply->info.name, job->region->addr, job->region->size, source_job->status);
         supply_drop(supply, job->region->addr, job->region->size);
@@ -665,7 +722,8 @@ static void restore_done(struct source_job *source_job) {
                 supply->dry_until_ms = 0;
                 supply->source->ops->describe(supply->source, &supply->info);
         } else {
-                supply->lost = lost + (supply->held < before ? before - supply->held : 0);
+                after = supply->held + supply->late_bytes;
+                supply->lost = lost + (after < before ? before - after : 0);
         }
         broker->counters[COUNTER_restores]++;
         supply->touched_ms = now_ms(broker);
