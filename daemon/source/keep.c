@@ -149,7 +149,8 @@ static int wait_for_answer(int socket) {
                 left = until - (now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000);
                 r = poll(&poll_for, 1, left > 0 ? (int)left : 0);
         } while (r < 0 && errno == EINTR);
-        return r < 0 ? -errno : r == 0 ? -ETIMEDOUT : 0;
+        /* An answer that was not waited for would be taken for that to the next request. */
+        return r < 0 ? -EPIPE : r == 0 ? -ETIMEDOUT : 0;
 }
 
 /* fds: where the descriptors go, reply->n of them; NULL: none are expected. */
@@ -165,8 +166,9 @@ static int receive_reply(int socket, struct keeper_reply *reply, int *fds) {
         do
                 n = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
         while (n < 0 && errno == EINTR);
+        /* Whatever went wrong: the answer is there still, or will never come. */
         if (n <= 0)
-                return n < 0 ? -errno : -EPIPE;
+                return -EPIPE;
         head = CMSG_FIRSTHDR(&message);
         if (head && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS) {
                 n_fds = (head->cmsg_len - CMSG_LEN(0)) / sizeof(int);
@@ -256,7 +258,8 @@ static void make_sure_of_death(struct keep *keep) {
         if (keep->pid_fd < 0)
                 return;
         if (pidfd_send_signal(keep->pid_fd, SIGKILL, NULL, 0) == 0)
-                poll(&poll_for, 1, ANSWER_SECONDS * 1000);
+                while (poll(&poll_for, 1, ANSWER_SECONDS * 1000) < 0 && errno == EINTR)
+                        ;
         close(keep->pid_fd);
         keep->pid_fd = -1;
 }
@@ -292,10 +295,12 @@ static int start(struct keep *keep) {
 
 static void raise_event(struct keep *keep) {
         uint64_t one = 1;
+        ssize_t n;
 
         /* Fails only when it is raised already. */
-        if (write(keep->told_fd, &one, sizeof(one)) < 0)
-                return;
+        do
+                n = write(keep->told_fd, &one, sizeof(one));
+        while (n < 0 && errno == EINTR);
 }
 
 static void try_later(struct keep *keep) {
@@ -310,6 +315,9 @@ static void try_later(struct keep *keep) {
 static int replace(struct keep *keep) {
         int r = start(keep);
 
+        /* What was short may be there again already. */
+        if (r < 0)
+                r = start(keep);
         keep->attended = r < 0 ? r : 1;
         if (r < 0) {
                 failure_set_errno(&keep->failure, REASON_source_unavailable, -r,
@@ -345,7 +353,8 @@ static int request_keeper(struct keep *keep, enum keeper_op op, struct held *hel
                 return 1;
         set_name(&request, held->name);
         r = ask(keep->socket, &request, op == KEEPER_PUT ? held->fd : -1, &reply, NULL);
-        if (is_lost(r)) {
+        /* What it was not told to drop it would hold for ever; another one is not given it. */
+        if (is_lost(r) || (r < 0 && op == KEEPER_DROP && r != -ENOENT)) {
                 if (revive(keep) < 0)
                         return 1;
                 if (op == KEEPER_PUT)
