@@ -6,24 +6,36 @@
 
 #ifdef HAVE_SYSTEMD
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <systemd/sd-daemon.h>
 #include <time.h>
 
+#include "daemon/log.h"
 #include "daemon/source/keep.h"
 
+enum { TRIES = 3 };
+
+/* Who is not told that the daemon is ready ends it for that. */
 void notify(const char *state) {
-        sd_notify(0, state);
+        int i, r = -1;
+
+        for (i = 0; r < 0 && i < TRIES; i++)
+                r = sd_notify(0, state);
+        if (r < 0)
+                log_warning("the service manager could not be told %s: %s", state, strerror(-r));
 }
 
 void notify_reloading(void) {
         struct timespec now;
+        char state[64];
 
         clock_gettime(CLOCK_MONOTONIC, &now);
-        sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu",
-                   (unsigned long long)now.tv_sec * 1000000 + (unsigned long long)now.tv_nsec / 1000);
+        snprintf(state, sizeof(state), "RELOADING=1\nMONOTONIC_USEC=%llu",
+                 (unsigned long long)now.tv_sec * 1000000 + (unsigned long long)now.tv_nsec / 1000);
+        notify(state);
 }
 
 uint64_t notify_watchdog_ms(void) {
