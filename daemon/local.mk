@@ -54,6 +54,7 @@ libdaemon_la_SOURCES = \
 	daemon/ledger.c daemon/ledger.h \
 	daemon/ledger-read.c daemon/ledger-read.h \
 	daemon/log.c daemon/log.h \
+	daemon/loop.c daemon/loop.h \
 	daemon/memory.c daemon/memory.h \
 	daemon/notify.c daemon/notify.h \
 	daemon/options.c daemon/options.h \

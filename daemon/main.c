@@ -14,6 +14,7 @@
 #include "daemon/config.h"
 #include "daemon/ledger.h"
 #include "daemon/log.h"
+#include "daemon/loop.h"
 #include "daemon/memory.h"
 #include "daemon/metrics/http.h"
 #include "daemon/notify.h"
@@ -43,7 +44,7 @@ struct daemon {
         int state_fd, lock_fd, mark_fd, listen_fd;
         char *socket; /* that must be removed in the end, or NULL */
         ino_t socket_inode;
-        bool handles, stopping;
+        bool has_handles, started, stopping;
         bool found;  /* there is something that an earlier daemon has left */
         bool leaves; /* the next daemon goes on with what there is */
         int status;
@@ -196,17 +197,22 @@ static void on_hangup(uv_signal_t *handle, int number) {
         notify("READY=1");
 }
 
-static void on_stopped(void *userdata) {
-        struct daemon *daemon = userdata;
-
-        memory_close_handles(daemon->memory);
+static void close_handles(struct daemon *daemon) {
+        if (daemon->memory)
+                memory_close_handles(daemon->memory);
         metrics_close(daemon->metrics);
-        uv_close((uv_handle_t *)&daemon->term, NULL);
-        uv_close((uv_handle_t *)&daemon->interrupt, NULL);
-        uv_close((uv_handle_t *)&daemon->hangup, NULL);
-        uv_close((uv_handle_t *)&daemon->watchdog, NULL);
+        if (daemon->has_handles) {
+                uv_close((uv_handle_t *)&daemon->term, NULL);
+                uv_close((uv_handle_t *)&daemon->interrupt, NULL);
+                uv_close((uv_handle_t *)&daemon->hangup, NULL);
+                uv_close((uv_handle_t *)&daemon->watchdog, NULL);
+        }
         if (daemon->watches_keeper)
                 uv_close((uv_handle_t *)&daemon->keeper, NULL);
+}
+
+static void on_stopped(void *userdata) {
+        close_handles(userdata);
 }
 
 /* Whether anybody has anything that would be missed. */
@@ -290,13 +296,28 @@ static int open_socket(struct daemon *daemon, struct failure *failure) {
         return r;
 }
 
-static void start_handles(struct daemon *daemon) {
-        uint64_t watchdog_ms = notify_watchdog_ms();
+/* The first one takes descriptors, which the others share. */
+static int init_handles(struct daemon *daemon) {
+        int r;
 
-        uv_signal_init(&daemon->loop, &daemon->term);
+        r = uv_signal_init(&daemon->loop, &daemon->term);
+        if (r < 0)
+                return r;
+        r = loop_prepare(&daemon->loop);
+        if (r < 0) {
+                uv_close((uv_handle_t *)&daemon->term, NULL);
+                return r;
+        }
         uv_signal_init(&daemon->loop, &daemon->interrupt);
         uv_signal_init(&daemon->loop, &daemon->hangup);
         uv_timer_init(&daemon->loop, &daemon->watchdog);
+        daemon->has_handles = true;
+        return 0;
+}
+
+static void start_handles(struct daemon *daemon) {
+        uint64_t watchdog_ms = notify_watchdog_ms();
+
         daemon->term.data = daemon->interrupt.data = daemon->hangup.data = daemon;
         uv_signal_start(&daemon->term, on_term, SIGTERM);
         uv_signal_start(&daemon->interrupt, on_term, SIGINT);
@@ -375,11 +396,18 @@ static int mark(struct daemon *daemon, struct failure *failure) {
 static void watch_keeper(struct daemon *daemon) {
         int fd = keep_event_fd(daemon->keep);
 
-        if (fd < 0 || uv_poll_init(&daemon->loop, &daemon->keeper, fd) < 0)
+        int r;
+
+        if (fd < 0)
                 return;
-        daemon->watches_keeper = true;
+        r = uv_poll_init(&daemon->loop, &daemon->keeper, fd);
+        daemon->watches_keeper = r == 0;
         daemon->keeper.data = daemon;
-        uv_poll_start(&daemon->keeper, UV_READABLE, on_keeper);
+        if (r == 0)
+                r = loop_watch(&daemon->keeper, UV_READABLE, on_keeper);
+        if (r < 0)
+                log_warning("should the process that keeps the memory die, it is noticed only when it is needed next: %s",
+                            uv_strerror(r));
 }
 
 /* What fails here leaves the rest to tear_down(). */
@@ -388,6 +416,10 @@ static int set_up(struct daemon *daemon, struct failure *failure) {
         struct server_settings settings;
         int r;
 
+        r = init_handles(daemon);
+        if (r < 0)
+                return failure_set_errno(failure, REASON_source_unavailable, -r, "the event loop cannot be used: %s",
+                                         uv_strerror(r));
         r = state_open(state, &daemon->state_fd, &daemon->lock_fd, failure);
         if (r == 0)
                 r = open_past(daemon, failure);
@@ -411,18 +443,18 @@ static int set_up(struct daemon *daemon, struct failure *failure) {
         start_handles(daemon);
         watch_keeper(daemon);
         start_metrics(daemon);
-        daemon->handles = true;
+        daemon->started = true;
         return 0;
 }
 
 static void tear_down(struct daemon *daemon) {
         int r;
 
-        if (!daemon->handles && daemon->memory)
-                memory_close_handles(daemon->memory);
+        if (!daemon->started)
+                close_handles(daemon);
         uv_run(&daemon->loop, UV_RUN_DEFAULT);
         /* What an earlier daemon left is not lost because this one could not start. */
-        daemon->leaves |= !daemon->handles && daemon->found;
+        daemon->leaves |= !daemon->started && daemon->found;
         memory_free(daemon->memory, daemon->leaves);
         server_free(daemon->server);
         ledger_close(daemon->ledger);
@@ -451,7 +483,7 @@ static void tear_down(struct daemon *daemon) {
 
 static int run(struct daemon *daemon) {
         struct failure failure = { 0 };
-        int r = uv_loop_init(&daemon->loop);
+        int r = loop_init(&daemon->loop);
 
         if (r < 0) {
                 log_error("there is no event loop: %s", uv_strerror(r));

@@ -9,6 +9,7 @@
 #include "daemon/iommu/none.h"
 #include "daemon/ledger.h"
 #include "daemon/log.h"
+#include "daemon/loop.h"
 #include "daemon/pressure.h"
 #include "daemon/source/keep.h"
 #include "daemon/source/sources.h"
@@ -136,10 +137,13 @@ static int open_source(struct memory *memory, const struct config_source *config
                 return failure_set_errno(failure, REASON_source_unavailable, -r, "the source %s cannot be waited for: %s",
                                          config->ops->name, uv_strerror(r));
         }
-        uv_poll_start(&feed->poll, UV_READABLE, on_completion);
         memory->n_feeds++;
+        r = loop_watch(&feed->poll, UV_READABLE, on_completion);
         /* The core closes it, also when it refuses it. */
-        r = broker_add_source(memory->broker, feed->source);
+        if (r == 0)
+                r = broker_add_source(memory->broker, feed->source);
+        else
+                config->ops->close(feed->source);
         if (r < 0) {
                 uv_poll_stop(&feed->poll);
                 return failure_set_errno(failure, REASON_source_unavailable, -r, "the source %s cannot be used: %s",

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "daemon/log.h"
+#include "daemon/loop.h"
 
 #define PRESSURE_PATH "/proc/pressure/memory"
 
@@ -101,8 +102,10 @@ int pressure_watch_consume_fd(struct pressure *pressure, int fd) {
         }
         watch_end(pressure);
         pressure->watch = watch;
-        uv_poll_start(&watch->poll, UV_PRIORITIZED, on_pressure);
-        return 0;
+        r = loop_watch(&watch->poll, UV_PRIORITIZED, on_pressure);
+        if (r < 0)
+                watch_end(pressure);
+        return r;
 }
 
 bool pressure_is_watched(const struct pressure *pressure) {

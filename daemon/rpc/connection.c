@@ -7,6 +7,7 @@
 #include <utlist.h>
 
 #include "daemon/log.h"
+#include "daemon/loop.h"
 #include "daemon/rpc/events.h"
 #include "daemon/rpc/principal.h"
 #include "daemon/rpc/session.h"
@@ -151,16 +152,18 @@ static bool is_paused(const struct connection *connection) {
 
 /* Urgent data is not used on UNIX sockets; being watched for, it makes libuv tell of a hang-up while nothing is read. */
 static void watch(struct connection *connection) {
-        int events = UV_PRIORITIZED;
+        int events = UV_PRIORITIZED, r;
 
         if (!connection->eof && !connection->last_words && !is_paused(connection))
                 events |= UV_READABLE;
         if ((connection->queued || connection->rest) && !connection->server->unsettled)
                 events |= UV_WRITABLE;
-        if (events != connection->polled) {
-                connection->polled = events;
-                uv_poll_start(&connection->poll, events, on_event);
-        }
+        if (events == connection->polled)
+                return;
+        connection->polled = events;
+        r = loop_watch(&connection->poll, events, on_event);
+        if (r < 0)
+                connection_cut_off(connection, uv_strerror(r));
 }
 
 static bool is_done(const struct connection *connection) {

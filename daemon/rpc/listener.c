@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "daemon/log.h"
+#include "daemon/loop.h"
 #include "daemon/rpc/connection.h"
 #include "daemon/rpc/error.h"
 #include "daemon/rpc/principal.h"
@@ -181,12 +182,24 @@ static void admit(struct server *server, int fd) {
         principal_unref(server, principal);
 }
 
+static void on_pause_over(uv_timer_t *timer);
+
+static void pause_accepting(struct listener *listener) {
+        uv_poll_stop(&listener->poll);
+        uv_timer_start(&listener->pause, on_pause_over, PAUSE_MS, 0);
+}
+
+static void resume_accepting(struct listener *listener) {
+        if (loop_watch(&listener->poll, UV_READABLE, on_readable) < 0)
+                pause_accepting(listener);
+}
+
 static void on_pause_over(uv_timer_t *timer) {
         struct listener *listener = timer->data;
 
         if (listener->spare < 0)
                 listener->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
-        uv_poll_start(&listener->poll, UV_READABLE, on_readable);
+        resume_accepting(listener);
 }
 
 /* Returns whether the next connection may be looked at. */
@@ -208,8 +221,7 @@ static bool on_exhausted(struct listener *listener, int error) {
                 listener->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
         }
         if (fd < 0 || listener->spare < 0) {
-                uv_poll_stop(&listener->poll);
-                uv_timer_start(&listener->pause, on_pause_over, PAUSE_MS, 0);
+                pause_accepting(listener);
                 return false;
         }
         return true;
@@ -267,7 +279,7 @@ int listener_new(struct server *server, int fd, struct listener **ret) {
         }
         uv_timer_init(server->loop, &listener->pause);
         listener->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
-        uv_poll_start(&listener->poll, UV_READABLE, on_readable);
+        resume_accepting(listener);
         *ret = listener;
         return 0;
 }
