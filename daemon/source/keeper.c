@@ -38,6 +38,7 @@ struct slot {
 struct keeper {
         int client; /* -1: none */
         int listener, directory;
+        ino_t inode; /* of the listening socket's name */
         uint64_t keep_ms, alone_since_ms;
         struct slot *slots;
         uint32_t room, n, n_held, first_free; /* slots [0, n) have been used */
@@ -122,11 +123,14 @@ static void list(struct keeper *keeper, uint32_t from, struct keeper_reply *repl
         reply->slot = i < keeper->n ? i : NO_SLOT;
 }
 
-/* The name goes first: whoever finds no listener any more finds no socket either, and makes another one. */
+/* The name goes first: whoever finds no listener any more finds no socket either, and makes another one. It may be that of
+ * another keeper by now, if this one was given up before it had anything. */
 static void __attribute__((noreturn)) end(struct keeper *keeper) {
+        struct stat status;
         uint32_t i;
 
-        unlinkat(keeper->directory, KEEPER_SOCKET, 0);
+        if (fstatat(keeper->directory, KEEPER_SOCKET, &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_ino == keeper->inode)
+                unlinkat(keeper->directory, KEEPER_SOCKET, 0);
         for (i = 0; i < keeper->n; i++)
                 if (keeper->slots[i].fd >= 0)
                         close(keeper->slots[i].fd);
@@ -358,11 +362,12 @@ static void arrange_files(int client, int listener, int directory) {
                 close(null);
 }
 
-static void __attribute__((noreturn)) keeper_main(int client, int listener, int directory) {
+static void __attribute__((noreturn)) keeper_main(int client, int listener, int directory, ino_t inode) {
         static struct keeper keeper = { .client = FIRST_FD, .listener = FIRST_FD + 1, .directory = FIRST_FD + 2,
                                         .first_free = NO_SLOT };
         struct rlimit files;
 
+        keeper.inode = inode;
         become_deaf();
         arrange_files(client, listener, directory);
         setsid();
@@ -377,7 +382,7 @@ static void __attribute__((noreturn)) keeper_main(int client, int listener, int 
 }
 
 /* Twice, so that the keeper is nobody's child that would have to be waited for. */
-static int fork_keeper(int client, int listener, int directory) {
+static int fork_keeper(int client, int listener, int directory, ino_t inode) {
         sigset_t all, before;
         pid_t child;
         int status;
@@ -388,7 +393,7 @@ static int fork_keeper(int client, int listener, int directory) {
         if (child == 0) {
                 child = fork();
                 if (child == 0)
-                        keeper_main(client, listener, directory);
+                        keeper_main(client, listener, directory, inode);
                 _exit(child < 0 ? errno : 0);
         }
         status = child < 0 ? errno : 0;
@@ -407,8 +412,9 @@ static void socket_address(int directory_fd, struct sockaddr_un *ret) {
         snprintf(ret->sun_path, sizeof(ret->sun_path), "/proc/self/fd/%d/" KEEPER_SOCKET, directory_fd);
 }
 
-static int make_listener(int directory_fd) {
+static int make_listener(int directory_fd, ino_t *ret_inode) {
         struct sockaddr_un address;
+        struct stat status;
         int fd, r;
 
         fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -418,25 +424,28 @@ static int make_listener(int directory_fd) {
         socket_address(directory_fd, &address);
         /* Nobody can connect before listen(), so the mode is in time. */
         if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
-            fchmodat(directory_fd, KEEPER_SOCKET, 0600, 0) < 0 || listen(fd, 8) < 0) {
+            fchmodat(directory_fd, KEEPER_SOCKET, 0600, 0) < 0 ||
+            fstatat(directory_fd, KEEPER_SOCKET, &status, AT_SYMLINK_NOFOLLOW) < 0 || listen(fd, 8) < 0) {
                 r = -errno;
                 close(fd);
                 return r;
         }
+        *ret_inode = status.st_ino;
         return fd;
 }
 
 int keeper_start(int directory_fd, int *ret_fd) {
         int listener, ends[2], r;
+        ino_t inode;
 
-        listener = make_listener(directory_fd);
+        listener = make_listener(directory_fd, &inode);
         if (listener < 0)
                 return listener;
         if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) {
                 r = -errno;
                 goto fail;
         }
-        r = fork_keeper(ends[1], listener, directory_fd);
+        r = fork_keeper(ends[1], listener, directory_fd, inode);
         close(ends[1]);
         if (r < 0) {
                 close(ends[0]);
