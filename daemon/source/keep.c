@@ -16,6 +16,8 @@
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
+
+#define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
 #include "daemon/source/keep-store.h"
@@ -85,6 +87,10 @@ static int enter(struct keep *keep, const char *name, int fd, struct held **ret)
         snprintf(held->name, sizeof(held->name), "%s", name);
         held->fd = fd;
         HASH_ADD_STR(keep->held, name, held);
+        if (!held->hh.tbl) {
+                free(held);
+                return -ENOMEM;
+        }
         keep->names_bytes += strlen(name) + sizeof(KEEP_STORE_PREFIX);
         *ret = held;
         return 0;
