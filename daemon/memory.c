@@ -133,7 +133,7 @@ static int open_source(struct memory *memory, const struct config_source *config
         feed->poll.data = feed;
         r = uv_poll_init(memory->loop, &feed->poll, config->ops->event_fd(feed->source));
         if (r < 0) {
-                config->ops->close(feed->source);
+                source_let_go(feed->source);
                 return failure_set_errno(failure, REASON_source_unavailable, -r, "the source %s cannot be waited for: %s",
                                          config->ops->name, uv_strerror(r));
         }
@@ -143,7 +143,7 @@ static int open_source(struct memory *memory, const struct config_source *config
         if (r == 0)
                 r = broker_add_source(memory->broker, feed->source);
         else
-                config->ops->close(feed->source);
+                source_let_go(feed->source);
         if (r < 0) {
                 uv_poll_stop(&feed->poll);
                 return failure_set_errno(failure, REASON_source_unavailable, -r, "the source %s cannot be used: %s",

@@ -10,6 +10,13 @@ void source_job_deinit(struct source_job *job) {
         job->n_arrived = 0;
 }
 
+void source_let_go(struct source *source) {
+        if (source->ops->leave)
+                source->ops->leave(source);
+        else
+                source->ops->close(source);
+}
+
 int source_job_arrive(struct source_job *job, uint64_t addr, uint64_t size, int node) {
         struct source_run *runs, *last;
 

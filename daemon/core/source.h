@@ -165,6 +165,9 @@ struct source {
         const struct source_ops *ops; /* first member of every source's own struct */
 };
 
+/* The source is not used after all: what is kept of it stays for the next daemon. Frees it. */
+void source_let_go(struct source *source);
+
 void source_job_deinit(struct source_job *job);
 /* Note a run in job->arrived, merged with the last one where it continues it. -ENOMEM. */
 int source_job_arrive(struct source_job *job, uint64_t addr, uint64_t size, int node);

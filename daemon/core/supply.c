@@ -837,7 +837,7 @@ int broker_add_source(struct broker *broker, struct source *source) {
         int r = 0;
 
         if (!supply) {
-                source->ops->close(source);
+                source_let_go(source);
                 return -ENOMEM;
         }
         supply->broker = broker;
@@ -853,6 +853,8 @@ int broker_add_source(struct broker *broker, struct source *source) {
         if (r < 0) {
                 LL_DELETE(broker->supplies, supply);
                 guarantees_recount(broker);
+                source_let_go(source);
+                supply->source = NULL;
                 supply_free(supply);
         }
         return r;
@@ -888,9 +890,9 @@ void supply_wait(struct supply *supply) {
 void supply_free(struct supply *supply) {
         size_t i;
 
-        if (supply->broker->leaving && supply->source->ops->leave)
-                supply->source->ops->leave(supply->source);
-        else
+        if (supply->source && supply->broker->leaving)
+                source_let_go(supply->source);
+        else if (supply->source)
                 supply->source->ops->close(supply->source);
         for (i = 0; i < supply->n_stocks; i++)
                 arena_free(supply->stocks[i].arena);
