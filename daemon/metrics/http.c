@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "daemon/log.h"
+#include "daemon/loop.h"
 #include "daemon/metrics/address.h"
 #include "daemon/metrics/page.h"
 #include "daemon/rpc/listener.h"
@@ -134,7 +135,11 @@ static void on_timer(uv_timer_t *timer) {
                 return;
         }
         metrics->resting = false;
-        uv_poll_start(&metrics->poll, UV_READABLE, on_poll);
+        if (loop_watch(&metrics->poll, UV_READABLE, on_poll) < 0) {
+                metrics->resting = true;
+                uv_timer_start(&metrics->timer, on_timer, REST_MS, 0);
+                return;
+        }
         if (MHD_get_timeout(metrics->http, &timeout) == MHD_YES)
                 uv_timer_start(&metrics->timer, on_timer, timeout, 0);
 }

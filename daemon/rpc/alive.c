@@ -8,6 +8,8 @@
 #include <sys/pidfd.h>
 #include <unistd.h>
 
+#include "daemon/loop.h"
+
 struct alive {
         uv_poll_t poll; /* a process's descriptor is readable when it has ended */
         int fd;
@@ -82,8 +84,10 @@ struct alive *alive_watch(uv_loop_t *loop, pid_t pid, uint64_t since, void (*end
                 return NULL;
         }
         alive->poll.data = alive;
-        uv_poll_start(&alive->poll, UV_READABLE, on_ended);
-        return alive;
+        if (loop_watch(&alive->poll, UV_READABLE, on_ended) == 0)
+                return alive;
+        uv_close((uv_handle_t *)&alive->poll, on_closed);
+        return NULL;
 }
 
 struct alive *alive_forget(struct alive *alive) {
