@@ -133,7 +133,11 @@ int server_new(uv_loop_t *loop, struct broker *broker, const struct server_setti
                 r = rpc_service_new(&protocol_table, method_handlers, &settings->limits, &server->service);
         if (r == 0)
                 r = events_new(server, &server->events);
+        if (r == 0)
+                r = session_restore_all(server);
         if (r < 0) {
+                session_forget_all(server);
+                events_free(server->events);
                 rpc_service_free(server->service);
                 free(server->buffer);
                 free(server);
@@ -151,7 +155,6 @@ int server_new(uv_loop_t *loop, struct broker *broker, const struct server_setti
         server->flusher.data = server->stall_timer.data = server->grace_timer.data = server->stop_timer.data = server;
         server->settle_timer.data = server->turner.data = server;
         uv_prepare_start(&server->flusher, on_prepare);
-        session_restore_all(server);
         *ret = server;
         return 0;
 }

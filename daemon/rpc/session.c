@@ -397,22 +397,26 @@ static int restore(struct session *core, void *userdata) {
         unsigned long uid;
         int n = 0;
 
-        if (session && note && sscanf(note, "%32[0-9a-f] %lu%n", session->token, &uid, &n) == 2) {
-                session->server = server;
-                session->core = core;
-                session->uid = (uid_t)uid;
-                if (enter(session) == 0) {
-                        read_programs(session, note + n);
-                        return 0;
-                }
+        if (!session)
+                return -ENOMEM;
+        if (!note || sscanf(note, "%32[0-9a-f] %lu%n", session->token, &uid, &n) != 2) {
+                free(session);
+                session_abandon(core);
+                return 0;
         }
-        free(session);
-        session_abandon(core);
+        session->server = server;
+        session->core = core;
+        session->uid = (uid_t)uid;
+        if (enter(session) < 0) {
+                free(session);
+                return -ENOMEM;
+        }
+        read_programs(session, note + n);
         return 0;
 }
 
-void session_restore_all(struct server *server) {
-        broker_visit_sessions(server->broker, restore, server);
+int session_restore_all(struct server *server) {
+        return broker_visit_sessions(server->broker, restore, server);
 }
 
 /* The time without a daemon does not count against its grace time. How short that is does not matter while a program of it

@@ -37,8 +37,8 @@ void session_end(struct rpc_session *session);
 void session_end_all(struct server *server);
 /* Refuse what waits, in every session: the daemon ends. */
 void session_refuse_all(struct server *server);
-/* The sessions that the broker has read from its ledger. */
-void session_restore_all(struct server *server);
+/* The sessions that the broker has read from its ledger. 0 or -ENOMEM: not all of them, and none is ended for that. */
+int session_restore_all(struct server *server);
 /* Connections are accepted from now on: each waits for its client as if that had just gone. */
 void session_wait_for_all(struct server *server);
 /* The same without a word, and without an end to what they hold: the next daemon has them. */
