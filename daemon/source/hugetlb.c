@@ -769,7 +769,8 @@ static int open_left(struct hugetlb *hugetlb, struct keep *keep, struct failure 
         if (r >= 0)
                 r = open_kept(hugetlb, keep);
         hugetlb->was_left |= hugetlb->kept.n > 0;
-        settle(hugetlb);
+        if (r >= 0)
+                settle(hugetlb);
         return r >= 0 ? 0
                       : failure_set_errno(failure, REASON_source_unavailable, -r, "source hugetlb cannot start: %s",
                                           strerror(-r));
