@@ -479,13 +479,12 @@ static int hugetlb_reclaim(struct hugetlb *hugetlb, struct source_job *job) {
 
 /* That the file is what the books say, but for its pages. */
 static int check_file(const struct kept_region *region, uint64_t size) {
-        struct stat st;
         int seals = fcntl(region->fd, F_GET_SEALS);
+        struct stat st;
 
-        return seals >= 0 && (seals & HUGE_SEALS) == HUGE_SEALS && fstat(region->fd, &st) == 0 &&
-                               (uint64_t)st.st_size == size
-                       ? 0
-                       : -EINVAL;
+        if (fstat(region->fd, &st) < 0)
+                return -errno;
+        return seals >= 0 && (seals & HUGE_SEALS) == HUGE_SEALS && (uint64_t)st.st_size == size ? 0 : -EINVAL;
 }
 
 /* Holes that holders have made get pages here, which are then found in the wrong place. */
@@ -512,7 +511,11 @@ static int hugetlb_adopt(struct source *source, uint64_t id, uint64_t addr, uint
         if (!region)
                 return failure_set_errno(failure, REASON_source_unavailable, ENOENT,
                                          "nothing is kept of the region at 0x%" PRIx64, addr);
-        if (check_file(region, size) < 0)
+        r = check_file(region, size);
+        if (r < 0 && r != -EINVAL)
+                return failure_set_errno(failure, REASON_source_unavailable, -r,
+                                         "the file of the region at 0x%" PRIx64 " cannot be examined: %s", addr, strerror(-r));
+        if (r < 0)
                 return failure_set_errno(failure, REASON_source_unavailable, EINVAL,
                                          "what is kept for the region at 0x%" PRIx64 " is no file of %" PRIu64 " bytes that "
                                          "cannot change its size", addr, size);

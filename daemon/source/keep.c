@@ -28,6 +28,7 @@ enum {
         /* Between attempts to have a keeper again: twice as long each time. */
         RETRY_SECONDS = 1,
         RETRY_SECONDS_MAX = 64,
+        GREETINGS = 100, /* an end takes no longer */
         /* The manager passes the names as one environment variable, and the kernel takes no longer ones than 128 KiB. */
         STORE_NAMES_MAX = 120 * 1024,
 };
@@ -395,7 +396,25 @@ static int receive_held(struct keep *keep) {
         return r;
 }
 
-/* The keeper of an earlier daemon, or a new one. One that ends just when we come is as good as none. */
+/* The keeper of an earlier daemon. -ENOENT: there is none. One that ends just when we come is gone the next time; one that
+ * hangs up otherwise has what must not be lost. */
+static int greet_old(struct keep *keep) {
+        int r, tries = 0;
+
+        do {
+                r = keeper_connect(keep->directory_fd, &keep->socket);
+                if (r < 0)
+                        continue;
+                r = greet(keep, keep->socket);
+                if (r == 0)
+                        return 0;
+                close(keep->socket);
+                keep->socket = -1;
+        } while ((r == -EPIPE || r == -ECONNRESET) && ++tries < GREETINGS);
+        return r;
+}
+
+/* That one, or a new one. */
 static int open_keeper(struct keep *keep) {
         struct epoll_event event = { .events = EPOLLIN };
         int r;
@@ -409,15 +428,10 @@ static int open_keeper(struct keep *keep) {
                 return -errno;
         snprintf(keep->about, sizeof(keep->about), "memory is kept for %" PRIu64 " ms after the daemon's end, by a process "
                  "of its own", keep->keep_ms);
-        r = keeper_connect(keep->directory_fd, &keep->socket);
-        if (r == 0) {
-                r = greet(keep, keep->socket);
-                if (r == 0)
-                        return receive_held(keep);
-                close(keep->socket);
-                keep->socket = -1;
-        }
-        if (r != -ENOENT && r != -EPIPE && r != -ECONNRESET)
+        r = greet_old(keep);
+        if (r == 0)
+                return receive_held(keep);
+        if (r != -ENOENT)
                 return r;
         return keep->keep_ms ? start(keep) : 0;
 }

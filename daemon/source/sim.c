@@ -379,12 +379,12 @@ static int backing_verify(const struct source_backing *backing, struct failure *
         struct stat st;
         int seals;
 
-        seals = fcntl(backing->fd, F_GET_SEALS);
-        if (seals < 0 || fstat(backing->fd, &st) < 0)
-                return failure_set_errno(failure, REASON_source_unavailable, EUCLEAN,
+        if (fstat(backing->fd, &st) < 0)
+                return failure_set_errno(failure, REASON_source_unavailable, errno,
                                          "the file of the region at 0x%" PRIx64 " cannot be examined: %s", backing->addr,
                                          strerror(errno));
-        if ((seals & SIM_SEALS) != SIM_SEALS || (uint64_t)st.st_size != backing->size)
+        seals = fcntl(backing->fd, F_GET_SEALS);
+        if (seals < 0 || (seals & SIM_SEALS) != SIM_SEALS || (uint64_t)st.st_size != backing->size)
                 return failure_set_errno(failure, REASON_source_unavailable, EUCLEAN,
                                          "the file of the region at 0x%" PRIx64 " has %jd bytes and seals 0x%x instead of "
                                          "%" PRIu64 " and 0x%x", backing->addr, (intmax_t)st.st_size, (unsigned)seals,
@@ -458,10 +458,12 @@ static int sim_adopt(struct source *source, uint64_t id, uint64_t addr, uint64_t
         if (!backing)
                 return failure_set(failure, REASON_no_memory, "there is no memory to go on with a region");
         *backing = (struct source_backing){ .fd = region->fd, .id = id, .addr = addr, .size = size };
-        r = backing_verify(backing, failure) < 0 ? -EINVAL : pieces_cut(&sim->undelivered, addr, size);
+        r = backing_verify(backing, failure);
+        if (r == 0 && pieces_cut(&sim->undelivered, addr, size) < 0)
+                r = failure_set(failure, REASON_no_memory, "there is no memory for a region");
         if (r < 0) {
                 free(backing);
-                return r == -EINVAL ? r : failure_set(failure, REASON_no_memory, "there is no memory for a region");
+                return r == -EUCLEAN ? -EINVAL : r;
         }
         region->fd = -1;
         atomic_fetch_sub(&sim->kept_bytes, region->bytes);
