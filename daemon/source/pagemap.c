@@ -41,7 +41,9 @@ int pagemap_read(int fd, const void *at, uint64_t *ret_addr) {
         uint64_t entry;
         ssize_t n;
 
-        n = pread(fd, &entry, sizeof(entry), (off_t)((uintptr_t)at / page * sizeof(entry)));
+        do
+                n = pread(fd, &entry, sizeof(entry), (off_t)((uintptr_t)at / page * sizeof(entry)));
+        while (n < 0 && errno == EINTR);
         if (n < 0)
                 return -errno;
         if (n != sizeof(entry) || !(entry & ENTRY_PRESENT))
