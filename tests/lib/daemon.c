@@ -179,6 +179,8 @@ static void child_exec(const struct test_daemon *daemon, int program, char **arg
         unsetenv("LISTEN_FDS");
         unsetenv("LISTEN_PID");
         unsetenv("DMABROKER_SOCKET");
+        if (daemon->options.in_child)
+                daemon->options.in_child(daemon->options.userdata);
         if (chdir("/") == 0)
                 fexecve(program, arguments, environ);
         fprintf(stderr, "cannot run %s: %m\n", arguments[0]);

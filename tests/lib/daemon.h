@@ -21,6 +21,8 @@ struct test_daemon_options {
         bool socket_configured;         /* --socket is left out: `config` says where it is */
         bool survives;                  /* what is in use is kept for the next daemon; if not, all ends with each daemon */
         bool open_directory;            /* let every user reach the socket (the daemon still checks who connects) */
+        void (*in_child)(void *userdata); /* called just before the child becomes the daemon; may be NULL */
+        void *userdata;
 };
 
 /* Start and wait for READY=1. On failure the daemon is gone and its log is on stderr. options may be NULL. */
