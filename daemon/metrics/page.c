@@ -182,6 +182,10 @@ static void write_host_pressure(struct page *page, const struct family *family) 
         write_sample(page, family->name, broker_pressure(page->facts->server->broker, &level) && level == PRESSURE_HOST);
 }
 
+static void write_quarantined(struct page *page, const struct family *family) {
+        write_sample(page, family->name, broker_quarantined(page->facts->server->broker));
+}
+
 /* A counter of the core that the table below does not know is told all the same. */
 static void write_other_counters(struct page *page) {
         for (size_t i = 0; i < page->n_counters; i++) {
@@ -285,6 +289,7 @@ static const struct family families[] = {
         COUNTER("shrunk_bytes", "Bytes that sources gave back to the system."),
         COUNTER("zeroed_bytes", "Bytes that were zeroed before they were handed out."),
         { PREFIX "host_pressure", "gauge", "Whether the host wants memory back.", write_host_pressure },
+        { PREFIX "quarantined_bytes", "gauge", "Bytes that rest, since a device may still write to them.", write_quarantined },
         { PREFIX "high_water_bytes", "gauge", "The most bytes that were ever allocated at a time.", write_counter,
           sizeof(PREFIX) - 1 },
 
