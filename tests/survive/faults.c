@@ -138,11 +138,13 @@ static void begin(void) {
 }
 
 static void end(void) {
+        struct test_daemon *daemon = run.daemon;
+
         load_free(run.load);
         run.load = NULL;
-        if (test_daemon_end(run.daemon) < 0)
-                give_up("the daemon does not end as it should");
         run.daemon = NULL;
+        if (test_daemon_end(daemon) < 0)
+                give_up("the daemon does not end as it should");
 }
 
 /* It dies, and the next one goes on. */
