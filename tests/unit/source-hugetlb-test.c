@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -492,8 +493,15 @@ static void test_nothing_is_lost_or_counted_twice_while_others_fault_huge_pages(
         struct books books = open_books(NULL, 0);
         size_t i, n_good = 0, n_raced = 0, n_lost = 0;
         _Atomic uint64_t *rounds;
+        int self = pidfd_open(getpid(), 0);
         pid_t child;
 
+        if (self < 0) {
+                print_message("skipped: there is no pidfd_open() here, as in valgrind, which dies when there is no huge page\n");
+                ops->close(books.source);
+                skip();
+        }
+        close(self);
         rounds = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         books_grow(&books, 64);
         child = fork();
