@@ -435,9 +435,9 @@ static const struct ledger_ops file_ops = {
 /* ---- opening ---- */
 
 static int read_boot(unsigned char boot[LEDGER_BOOT_BYTES]) {
-        char text[64];
+        char text[64] = "";
         int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-        ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text));
+        ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
         size_t bytes = 0;
         ssize_t i;
         int r = n < 0 ? -errno : 0;

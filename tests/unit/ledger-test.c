@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -331,10 +332,15 @@ static bool is_mapped(const char *directory) {
 /* A child would keep the space of files that have been removed; also of one that has grown. */
 static void test_a_child_has_nothing_of_it(void **state) {
         struct fixture *fixture = *state;
+        int self = pidfd_open(getpid(), 0), status;
         char text[4096];
-        int status;
         pid_t child;
 
+        if (self < 0) {
+                print_message("skipped: there is no pidfd_open() here, as in valgrind, where a child has all mappings\n");
+                skip();
+        }
+        close(self);
         start(fixture);
         memset(text, 'x', sizeof(text) - 1);
         text[sizeof(text) - 1] = '\0';
