@@ -122,6 +122,7 @@ const struct config_key config_keys[] = {
         QUOTA(connections, COUNT, "4096", "connections, and likewise sessions"),
         QUOTA(calls_per_second, COUNT, "unlimited",
               "calls in a second, over all connections; a burst of that many may come at once"),
+        QUOTA(anonymous_bytes, SIZE, "unlimited", "bytes of ordinary memory with what was swapped out"),
         GUARANTEE("guaranteed", bytes, "bytes of regions that the owner can have whenever it asks; not in [quota default]"),
         GUARANTEE("guaranteed_low", low_bytes, "beside these, bytes of regions below 4 GiB, likewise"),
 

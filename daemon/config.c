@@ -470,6 +470,9 @@ static int pick_by_name(const struct config *config, const char *name, size_t le
 
                 if (strlen(source->ops->name) != length || memcmp(source->ops->name, name, length) != 0)
                         continue;
+                if (source->ops == &source_anonymous_ops)
+                        return failure_set(failure, REASON_bad_param,
+                                           "the source anonymous has no memory for devices; it serves beside the others, unasked");
                 for (size_t j = 0; j < *n; j++)
                         if (picked[j] == source)
                                 return failure_set(failure, REASON_bad_param, "the source %s is there twice",
@@ -493,7 +496,7 @@ int config_pick_sources(const struct config *config, const char *names,
                 names = config->source;
         if (strcmp(names, "auto") == 0) {
                 for (size_t i = 0; i < config->n_sources && n < CONFIG_SOURCES_MAX; i++)
-                        if (config->sources[i].line)
+                        if (config->sources[i].line && config->sources[i].ops != &source_anonymous_ops)
                                 picked[n++] = &config->sources[i];
         } else {
                 for (const char *name = names + strspn(names, ", "); *name; name += strspn(name, ", ")) {

@@ -18,6 +18,7 @@ libcore_la_SOURCES = \
 	daemon/core/ledger.h \
 	daemon/core/load.c \
 	daemon/core/mapping.c \
+	daemon/core/move.c \
 	daemon/core/objects.h \
 	daemon/core/owner.c \
 	daemon/core/pool.c daemon/core/pool.h \

@@ -24,7 +24,7 @@ struct memory {
         struct memory_past past;
         struct broker *broker;
         struct pressure *pressure;
-        struct feed feeds[CONFIG_SOURCES_MAX];
+        struct feed feeds[CONFIG_SOURCES_MAX + 1]; /* those that were picked, and the anonymous one */
         size_t n_feeds;
         uv_timer_t timer;
         uv_prepare_t prepare;
@@ -118,7 +118,7 @@ static int open_source(struct memory *memory, const struct config_source *config
                 { NULL, NULL },
         };
         struct feed *feed = &memory->feeds[memory->n_feeds];
-        struct server_source_note *note;
+        char text[sizeof(memory->source_notes[0].why)];
         struct source_info info;
         int r;
 
@@ -126,10 +126,11 @@ static int open_source(struct memory *memory, const struct config_source *config
         if (r < 0)
                 return r;
         config->ops->describe(feed->source, &info);
-        note = add_note(memory, config->ops, true);
-        snprintf(note->why, sizeof(note->why), "The source %s serves%s: %s", config->ops->name, why,
+        snprintf(text, sizeof(text), "The source %s serves%s: %s", config->ops->name, why,
                  info.about ? info.about : config->ops->doc);
-        log_fields(LOG_LEVEL_INFO, fields, "%s", note->why);
+        if (!(info.flags & SOURCE_ANONYMOUS))
+                strcpy(add_note(memory, config->ops, true)->why, text);
+        log_fields(LOG_LEVEL_INFO, fields, "%s", text);
         feed->poll.data = feed;
         r = uv_poll_init(memory->loop, &feed->poll, config->ops->event_fd(feed->source));
         if (r < 0) {
@@ -200,10 +201,10 @@ static int open_sources(struct memory *memory, const struct config *config, cons
         if (r < 0)
                 return r;
         if (!n)
-                return choose(memory, config, failure);
+                r = choose(memory, config, failure);
         for (size_t i = 0; i < n && r == 0; i++)
                 r = open_source(memory, picked[i], names ? ", as --source says" : ", as configured", failure);
-        return r;
+        return r == 0 ? open_source(memory, find_source(config, source_anonymous_ops.name), " beside", failure) : r;
 }
 
 static bool serves(const struct memory *memory, const struct source_ops *ops) {

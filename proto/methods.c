@@ -25,7 +25,7 @@
 #define ERRORS(...) (const enum reason[]){ __VA_ARGS__, REASON_NONE }
 
 static const char *const role_names[] = { "admin", "local", "guest", NULL };
-static const char *const addressing_names[] = { "machine", "simulated", NULL };
+static const char *const addressing_names[] = { "machine", "simulated", "none", NULL };
 static const char *const translation_names[] = { "identity", "iommu", "grant", "guest", NULL };
 static const char *const priority_names[] = { "normal", "high", NULL };
 static const char *const lifetime_names[] = { "session", "owner", NULL };
@@ -41,11 +41,13 @@ static const char *const source_state_names[] = { "ready", "unavailable", NULL }
 static const char *const stats_group_names[] = { "rpc", "memory", "owners", NULL };
 static const char *const quota_names[] = { "bytes",   "held_bytes", "low_bytes", "allocs",
                                            "devices", "regions",    "pools",     "leases",
-                                           "mappings", "waiters",   "connections", "calls_per_second", NULL };
+                                           "mappings", "waiters",   "connections", "calls_per_second",
+                                           "anonymous_bytes", NULL };
 
 #define DOC_REQUEST_KEY                                                                                              \
         "the same key from the same owner gives the same answer again and takes nothing twice"
-#define DOC_ADDRESSING "whether the addresses are the machine's or made up by the simulation"
+#define DOC_ADDRESSING                                                                                               \
+        "whether the addresses are the machine's or made up by the simulation; none: it was swapped out, and has none"
 #define DOC_MACHINE_ADDR "address on the host's memory bus; told to administrators and local users only"
 #define DOC_LIST_OWNER "only this owner's, such as user:1000; administrators may name any owner, others themselves"
 #define DOC_AFTER "only those with a greater handle: the last one of the page before"
@@ -190,6 +192,11 @@ DEFINE(status_guarantees,
               .doc = "of bytes, what the owners do not hold: so much stays free for them"),
         FIELD(status_guarantees, unmet_low, UINT, NEEDED, .doc = "of low_bytes, likewise"));
 
+DEFINE(status_anonymous,
+        FIELD(status_anonymous, total, UINT, NEEDED, .doc = "bytes that it takes"),
+        FIELD(status_anonymous, used, UINT, NEEDED, .doc = "bytes of these with something in them"),
+        FIELD(status_anonymous, limit, UINT, NEEDED, .doc = "bytes that it may take; 0: nothing can be swapped out"));
+
 DEFINE(broker_status_result,
         FIELD(broker_status_result, server, STRING, NEEDED, .doc = "the name of the daemon"),
         FIELD(broker_status_result, version, STRING, NEEDED, .doc = "the version of the daemon"),
@@ -207,6 +214,8 @@ DEFINE(broker_status_result,
               .doc = "what was guaranteed, to all owners together"),
         FIELD(broker_status_result, quarantined, UINT, NEEDED,
               .doc = "bytes that rest, of all owners together, see quarantine.list"),
+        FIELD(broker_status_result, anonymous, OBJECT, NEEDED, .sub = &status_anonymous_struct,
+              .doc = "ordinary memory for what is swapped out"),
         FIELD(broker_status_result, notes, STRING, NEEDED, .array = true,
               .doc = "sentences an administrator should read, such as why the simulation was picked"));
 
@@ -355,6 +364,26 @@ DEFINE(coherent_move_params,
         FIELD(coherent_move_params, fd, BOOL, .doc = "whether to pass a descriptor of the new region"),
         FIELD(coherent_move_params, request_key, STRING, NAME, .doc = DOC_REQUEST_KEY));
 
+DEFINE(coherent_swap_out_params,
+        FIELD(coherent_swap_out_params, alloc, UINT, NEEDED, HANDLE, .doc = "the allocation"),
+        FIELD(coherent_swap_out_params, fd, BOOL,
+              .doc = "pass a file descriptor of the ordinary memory with the reply, to be mapped at offset; local sockets only"));
+
+DEFINE(coherent_swap_out_result,
+        FIELD(coherent_swap_out_result, alloc, UINT, NEEDED, HANDLE, .doc = "its handle, the same as before"),
+        PLACE_ROWS(coherent_swap_out_result),
+        FIELD(coherent_swap_out_result, size, UINT, NEEDED, .doc = "its bytes"),
+        ADDRESSING_ROW(coherent_swap_out_result));
+
+DEFINE(coherent_swap_in_params,
+        FIELD(coherent_swap_in_params, alloc, UINT, NEEDED, HANDLE, .doc = "the allocation"),
+        FIELD(coherent_swap_in_params, align, UINT, .doc = "a power of two; 4096 unless given, whatever it had before"),
+        FIELD(coherent_swap_in_params, boundary, UINT,
+              .doc = "bytes: a power of two whose multiples it must not cross, in addition to the device's own"),
+        FIELD(coherent_swap_in_params, mask, HEX, .doc = "narrower than the device's coherent mask"),
+        WAIT_ROWS(coherent_swap_in_params),
+        FIELD(coherent_swap_in_params, fd, BOOL, .doc = DOC_FD));
+
 DEFINE(coherent_alloc_params,
         FIELD(coherent_alloc_params, device, UINT, NEEDED, HANDLE, .doc = "the device that will use it"),
         FIELD(coherent_alloc_params, size, UINT, NEEDED, .min = 1, .max = SCHEMA_INTEGER_MAX,
@@ -395,7 +424,7 @@ DEFINE(coherent_free_params,
         FIELD(structure, region, UINT, NEEDED, HANDLE, .doc = "the region that it lies in"),                         \
         FIELD(structure, offset, UINT, NEEDED, .doc = "where in the region"),                                        \
         FIELD(structure, size, UINT, NEEDED, .doc = "its bytes"),                                                    \
-        FIELD(structure, dma_addr, HEX, NEEDED, .doc = "its address for the device"),                                \
+        FIELD(structure, dma_addr, HEX, .doc = "its address for the device; none when it was swapped out"),          \
         FIELD(structure, machine_addr, HEX, .doc = DOC_MACHINE_ADDR),                                                \
         FIELD(structure, addressing, ENUM, NEEDED, .names = addressing_names, .doc = DOC_ADDRESSING),                \
         FIELD(structure, lifetime, ENUM, NEEDED, .names = lifetime_names, .doc = "until when it lives"),             \
@@ -795,7 +824,7 @@ DEFINE(region_info,
         FIELD(region_info, allocs, UINT, NEEDED, .doc = "allocations in it"),
         FIELD(region_info, addressing, ENUM, NEEDED, .names = addressing_names, .doc = DOC_ADDRESSING),
         FIELD(region_info, extents, OBJECT, NEEDED, .array = true, .sub = &region_extent_struct,
-              .doc = "the machine-contiguous runs that it is made of"));
+              .doc = "the machine-contiguous runs that it is made of; none if it is ordinary memory for what was swapped out"));
 
 DEFINE(region_list_result,
         FIELD(region_list_result, regions, OBJECT, NEEDED, .array = true, .sub = &region_info_struct,
@@ -876,7 +905,9 @@ DEFINE(quota_values,
         FIELD(quota_values, connections, UINT, .nullable = true, .doc = "connections"),
         FIELD(quota_values, calls_per_second, UINT, .nullable = true,
               .doc = "calls in a second, over all connections, one after the other or in batches; each call beyond them is "
-                     "answered with the error quota and retry_ms"));
+                     "answered with the error quota and retry_ms"),
+        FIELD(quota_values, anonymous_bytes, UINT, .nullable = true,
+              .doc = "bytes of ordinary memory with what was swapped out"));
 
 DEFINE(guarantee_values,
         FIELD(guarantee_values, bytes, UINT, .doc = "bytes of regions, wherever they lie"),
@@ -1107,6 +1138,27 @@ static const struct schema_method methods[METHOD_COUNT] = {
                            REASON_no_contiguous, REASON_mask, REASON_boundary, REASON_would_block, REASON_timeout,
                            REASON_limit, REASON_gone, REASON_source_unavailable),
           .fds_max = 1, .fds_when = offsetof(struct coherent_move_params, fd), .takes = true },
+        METHOD(coherent, swap_out),
+          .summary = "move what is in an allocation out to ordinary memory",
+          .doc = "For an allocation that no device uses for a while: its contents go to ordinary memory, which any memory pressure of "
+                 "the host may page out, and its device memory is freed. It keeps its handle, its owner, its device and its "
+                 "lifetime, but has no dma address, and addressing is none, until coherent.swap_in. What was swapped out "
+                 "already is answered in the same way. If it fails, nothing has changed. The device must not write to it, and what "
+                 "is written during the call may be lost. One that is mapped, or a pool's, is the error busy",
+          .params = &coherent_swap_out_params_struct, .results = &coherent_swap_out_result_struct,
+          .errors = ERRORS(REASON_unknown_handle, REASON_double_free, REASON_busy, REASON_quota, REASON_no_memory, REASON_gone,
+                           REASON_source_unavailable),
+          .fds_max = 1, .fds_when = offsetof(struct coherent_swap_out_params, fd), .takes = true },
+        METHOD(coherent, swap_in),
+          .summary = "move what is in an allocation back to device memory",
+          .doc = "At another address than before, within the constraints of its device and those given here: those of the "
+                 "allocating call are not remembered. What is in device memory is answered with where it is. If it fails, it "
+                 "stays swapped out",
+          .params = &coherent_swap_in_params_struct, .results = &coherent_alloc_result_struct,
+          .errors = ERRORS(REASON_unknown_handle, REASON_double_free, REASON_busy, REASON_quota, REASON_no_memory,
+                           REASON_no_contiguous, REASON_mask, REASON_boundary, REASON_would_block, REASON_timeout, REASON_limit,
+                           REASON_gone, REASON_source_unavailable),
+          .fds_max = 1, .fds_when = offsetof(struct coherent_swap_in_params, fd), .takes = true },
         METHOD(coherent, list),
           .summary = "list allocations",
           .params = &list_params_struct, .results = &coherent_list_result_struct,

@@ -23,6 +23,8 @@ enum method {
         METHOD_coherent_alloc,
         METHOD_coherent_free,
         METHOD_coherent_move,
+        METHOD_coherent_swap_out,
+        METHOD_coherent_swap_in,
         METHOD_coherent_list,
         METHOD_coherent_lookup,
         METHOD_pool_create,
@@ -74,7 +76,7 @@ enum {
 
 /* The words of the protocol; each counts as its names in methods.c do. */
 enum protocol_role { PROTOCOL_ADMIN, PROTOCOL_LOCAL, PROTOCOL_GUEST };
-enum protocol_addressing { PROTOCOL_MACHINE, PROTOCOL_SIMULATED };
+enum protocol_addressing { PROTOCOL_MACHINE, PROTOCOL_SIMULATED, PROTOCOL_NO_ADDRESS };
 enum protocol_translation { PROTOCOL_IDENTITY, PROTOCOL_IOMMU, PROTOCOL_GRANT, PROTOCOL_GUEST_ADDRESS };
 enum protocol_priority { PROTOCOL_NORMAL, PROTOCOL_HIGH };
 enum protocol_lifetime { PROTOCOL_LIFETIME_SESSION, PROTOCOL_LIFETIME_OWNER };
@@ -106,6 +108,7 @@ enum protocol_quota_name {
         PROTOCOL_QUOTA_WAITERS,
         PROTOCOL_QUOTA_CONNECTIONS,
         PROTOCOL_QUOTA_CALLS_PER_SECOND,
+        PROTOCOL_QUOTA_ANONYMOUS_BYTES,
 };
 
 /* For methods that take nothing (broker.ping, …) and for those that answer {}. */
@@ -229,6 +232,13 @@ struct status_guarantees {
         uint64_t unmet_low;
 };
 
+struct status_anonymous {
+        uint64_t present;
+        uint64_t total;
+        uint64_t used;
+        uint64_t limit;
+};
+
 struct broker_status_result {
         uint64_t present;
         const char *server;
@@ -241,6 +251,7 @@ struct broker_status_result {
         struct status_counts counts;
         struct status_guarantees guarantees;
         uint64_t quarantined;
+        struct status_anonymous anonymous;
         SCHEMA_LIST(char *const) notes;
 };
 
@@ -401,6 +412,33 @@ struct coherent_move_params {
         const char *request_key;
 };
 
+struct coherent_swap_out_params {
+        uint64_t present;
+        uint64_t alloc;
+        bool fd SCHEMA_SLOT;
+};
+
+struct coherent_swap_out_result {
+        uint64_t present;
+        uint64_t alloc;
+        uint64_t region;
+        uint64_t offset;
+        uint64_t size;
+        enum protocol_addressing addressing SCHEMA_SLOT;
+};
+
+/* Answered with a coherent_alloc_result. */
+struct coherent_swap_in_params {
+        uint64_t present;
+        uint64_t alloc;
+        uint64_t align;
+        uint64_t boundary;
+        uint64_t mask;
+        uint64_t wait_ms;
+        enum protocol_priority priority SCHEMA_SLOT;
+        bool fd SCHEMA_SLOT;
+};
+
 struct coherent_alloc_params {
         uint64_t present;
         uint64_t device;
@@ -441,7 +479,7 @@ struct alloc_info {
         uint64_t region;
         uint64_t offset;
         uint64_t size;
-        uint64_t dma_addr;
+        uint64_t dma_addr;     /* optional */
         uint64_t machine_addr; /* optional */
         enum protocol_addressing addressing SCHEMA_SLOT;
         enum protocol_lifetime lifetime SCHEMA_SLOT;
@@ -473,7 +511,7 @@ struct coherent_lookup_result {
         uint64_t region;
         uint64_t offset;
         uint64_t size;
-        uint64_t dma_addr;
+        uint64_t dma_addr;     /* optional */
         uint64_t machine_addr; /* optional */
         enum protocol_addressing addressing SCHEMA_SLOT;
         enum protocol_lifetime lifetime SCHEMA_SLOT;
@@ -1027,6 +1065,7 @@ struct quota_values {
         uint64_t waiters;
         uint64_t connections;
         uint64_t calls_per_second;
+        uint64_t anonymous_bytes;
 };
 
 struct guarantee_values {

@@ -226,6 +226,29 @@ static int bring_any(struct request *request) {
         return r;
 }
 
+/* Ordinary memory: nobody else competes for it, and it is not waited for. */
+static int attempt_anonymous(struct request *request) {
+        struct supply *supply = request->owner->broker->anonymous;
+        int r = -ENOSPC;
+
+        if (supply)
+                r = arena_try(request, window_arena(request, supply, -1), &request->want);
+        if (supply && r == -ENOSPC) {
+                r = supply_choose(supply, request, &request->failure);
+                if (r == 0)
+                        return ATTEMPT_WORKING;
+        }
+        if (r == -reason_errno(REASON_quota) && quota_returns(request->owner))
+                return ATTEMPT_BLOCKED;
+        if (r != -ENOSPC)
+                return r;
+        failure_set(&request->failure, REASON_no_memory, supply ? "There is no room in ordinary memory for %llu bytes more: %llu "
+                    "of at most %llu are used" : "Nothing can be swapped out here", (unsigned long long)request->want.size,
+                    supply ? (unsigned long long)supply->held : 0, supply ? (unsigned long long)supply->info.limit : 0);
+        failure_add_number(&request->failure, "asked", request->want.size);
+        return -request->failure.error;
+}
+
 static bool reclaim(struct supply *supply, const struct request *request) {
         struct region *region, *next;
         bool any = false;
@@ -282,6 +305,8 @@ static void prospect_own(struct prospect *prospect, const struct request *reques
         struct window *window;
 
         LL_FOREACH(request->owner->windows, window) {
+                if (window->supply == request->owner->broker->anonymous)
+                        continue;
                 arena_usage_within(window->arena, 0, request->want.limit, &free_bytes, &largest);
                 prospect->free += free_bytes;
                 prospect->largest = larger(prospect->largest, largest);
@@ -312,7 +337,7 @@ static int request_explain(struct request *request) {
         struct prospect prospect = {};
         struct supply *supply;
 
-        if (request->device->reserve && request->kind == REQUEST_ALLOC) {
+        if (request_reserve(request)) {
                 arena_usage_within(request->device->reserve, 0, request->want.limit, &prospect.free, &prospect.largest);
                 prospect.reachable = request->device->reserved_bytes;
                 explain(request, prospect.free < request->want.size ? REASON_no_memory : REASON_no_contiguous, &prospect,
@@ -404,10 +429,12 @@ int request_attempt(struct request *request) {
         if (request->attempts >= ATTEMPTS_MAX && !request->wait_ms)
                 return failure_set(&request->failure, REASON_source_unavailable,
                                    "The memory sources are too busy; the request was tried %d times", ATTEMPTS_MAX);
+        if (request->anonymous)
+                return attempt_anonymous(request);
         if (request->kind == REQUEST_RESERVE)
                 return attempt_until(request, attempt_all);
         r = device_check(request->device, QUOTA_bytes, request->want.size, &request->failure);
-        if (r == 0)
+        if (r == 0 && !request->swap)
                 r = device_check(request->device, QUOTA_allocs, 1, &request->failure);
         if (r < 0)
                 return r;
@@ -420,7 +447,7 @@ bool request_possible(struct request *request) {
         struct window *window;
         uint64_t free_bytes, largest;
 
-        if (request->device->reserve && request->kind == REQUEST_ALLOC) {
+        if (request_reserve(request)) {
                 if (arena_find(request->device->reserve, &request->want, &block) == 0)
                         return true;
                 request_explain(request);
@@ -428,7 +455,7 @@ bool request_possible(struct request *request) {
         }
         if (request->kind == REQUEST_ALLOC)
                 LL_FOREACH(request->owner->windows, window)
-                        if (arena_find(window->arena, &request->want, &block) == 0)
+                        if (window->supply != request->owner->broker->anonymous && arena_find(window->arena, &request->want, &block) == 0)
                                 return true;
         LL_FOREACH(request->owner->broker->supplies, supply) {
                 supply_usage(supply, request->want.limit, &free_bytes, &largest);

@@ -53,7 +53,7 @@ void broker_reconfigure(struct broker *broker, const struct broker_options *opti
 bool broker_settled(const struct broker *broker) {
         const struct supply *supply;
 
-        LL_FOREACH(broker->supplies, supply)
+        LL_FOREACH(every_supply(broker), supply)
                 if (supply->pending)
                         return false;
         return true;
@@ -87,7 +87,7 @@ static void broker_wait(struct broker *broker) {
                 /* A ledger that cannot be written holds nothing up any more. */
                 broker_commit(broker);
                 book_release(broker);
-                LL_FOREACH(broker->supplies, supply)
+                LL_FOREACH(every_supply(broker), supply)
                         if (supply->pending)
                                 supply_wait(supply);
         }
@@ -113,7 +113,7 @@ struct broker *broker_leave(struct broker *broker) {
 
         if (!broker)
                 return NULL;
-        LL_FOREACH(broker->supplies, supply)
+        LL_FOREACH(every_supply(broker), supply)
                 while (supply->submitted)
                         supply_wait(supply);
         broker->leaving = true; /* jobs that wait for the commit are the next daemon's */
@@ -136,7 +136,7 @@ struct broker *broker_free(struct broker *broker) {
         for (owner = broker->owners; owner; owner = owner->hh.next)
                 owner_end(owner);
         broker_wait(broker);
-        LL_FOREACH_SAFE(broker->supplies, supply, next_supply)
+        LL_FOREACH_SAFE(every_supply(broker), supply, next_supply)
                 supply_free(supply);
         /* What an administrator has said of owners stays. */
         broker_commit(broker);
@@ -153,7 +153,7 @@ uint64_t broker_deadline(const struct broker *broker) {
 
         deadline = smaller(deadline, smaller(waiters_deadline(broker), quarantine_deadline(broker)));
         deadline = smaller(deadline, releases_deadline(broker));
-        LL_FOREACH(broker->supplies, supply)
+        LL_FOREACH(every_supply(broker), supply)
                 deadline = smaller(deadline, supply_deadline(supply));
         return deadline;
 }
@@ -167,7 +167,7 @@ void broker_tick(struct broker *broker) {
         bounces_tick(broker, now);
         waiters_tick(broker, now);
         requests_tick(broker, now);
-        LL_FOREACH(broker->supplies, supply)
+        LL_FOREACH(every_supply(broker), supply)
                 supply_tick(supply, now);
 }
 
@@ -203,6 +203,16 @@ int broker_visit_sources(struct broker *broker, source_visit_fn visit, void *use
                         return r;
         }
         return 0;
+}
+
+bool broker_anonymous(struct broker *broker, struct source_view *ret) {
+        struct supply *supply = broker->anonymous;
+
+        if (!supply)
+                return false;
+        supply->source->ops->describe(supply->source, &supply->info);
+        supply_look(supply, ret);
+        return true;
 }
 
 struct stock_visit {

@@ -33,7 +33,8 @@ struct ledger; /* see daemon/core/ledger.h */
         QUOTA(mappings, "mappings")                                                  \
         QUOTA(waiters, "requests that wait for memory")                              \
         QUOTA(connections, "connections and sessions")                               \
-        QUOTA(calls_per_second, "calls in a second")
+        QUOTA(calls_per_second, "calls in a second")                                 \
+        QUOTA(anonymous_bytes, "bytes of ordinary memory with what was swapped out")
 
 enum quota_kind {
 #define QUOTA_ENUM(name, text) QUOTA_##name,
@@ -286,6 +287,7 @@ struct alloc_view {
         uint64_t dma_addr, machine_addr;
         uint64_t pool, bounce; /* whose memory it is: then it is theirs to free; or 0 */
         bool simulated, owner_lifetime, shareable;
+        bool anonymous; /* it was swapped out: region and offset are in ordinary memory, and it has no address */
         uint64_t age_ms;
 };
 
@@ -312,6 +314,21 @@ struct ticket *coherent_alloc(const struct caller *caller, const struct alloc_re
  * move may be lost. Reasons: those of coherent_alloc(), busy (it is mapped, moved already, or a pool's), gone (it ended). */
 struct ticket *coherent_move(const struct caller *caller, const struct move_request *request, broker_done_fn done,
                              void *userdata);
+/* Copy what is in it to ordinary memory, and free its device memory as coherent_free() does. It keeps its handle, and all that
+ * was said when it was allocated but its address. What was swapped out already is answered at once. The device must not use it
+ * meanwhile; what is written there during the call may be lost. It never waits for memory. Answered with the handle. Reasons:
+ * unknown_handle, busy (it is mapped, moved, or a pool's), quota, no_memory, source_unavailable. */
+struct ticket *coherent_swap_out(const struct caller *caller, uint64_t alloc, broker_done_fn done, void *userdata);
+
+struct swap_in_request {
+        uint64_t alloc;
+        uint64_t align, boundary, mask; /* as in struct alloc_request: they are not remembered */
+        uint64_t wait_ms;               /* 0: never wait for memory to become free */
+        bool high;
+};
+/* The way back, to another place. Answered like coherent_alloc(), with the handle. */
+struct ticket *coherent_swap_in(const struct caller *caller, const struct swap_in_request *request, broker_done_fn done,
+                                void *userdata);
 /* Nobody waits for the answer any more; what it may have taken is given back. */
 void ticket_cancel(struct ticket *ticket);
 
@@ -653,6 +670,7 @@ struct region_view {
         uint64_t size, used, allocs;
         uint64_t machine_addr; /* one machine-contiguous extent: offset 0 of the file */
         bool simulated;
+        bool anonymous; /* ordinary memory for what was swapped out, without an address */
 };
 
 int region_get(const struct caller *caller, uint64_t region, struct region_view *ret, struct failure *failure);
@@ -677,7 +695,10 @@ struct source_view {
         uint64_t lost;         /* bytes that did not come back, or came back where something already was */
 };
 typedef int (*source_visit_fn)(const struct source_view *view, void *userdata);
+/* The sources of device memory. */
 int broker_visit_sources(struct broker *broker, source_visit_fn visit, void *userdata);
+/* That of ordinary memory for what is swapped out; false: there is none. */
+bool broker_anonymous(struct broker *broker, struct source_view *ret);
 
 /* Pieces of stock for a picture of memory: free runs, ascending. */
 typedef int (*run_visit_fn)(const char *source, uint64_t addr, uint64_t size, void *userdata);

@@ -52,6 +52,9 @@ static void check_alloc(struct check *check, const struct alloc *alloc) {
                          (unsigned long long)alloc->addr);
         if (alloc->addr < alloc->region->addr || alloc->addr + alloc->size > alloc->region->addr + alloc->region->size)
                 check_complain(check, "alloc", alloc->handle, "0x%llx lies outside its region", (unsigned long long)alloc->addr);
+        if (region_is_anonymous(alloc->region) != !device_bytes(alloc))
+                check_complain(check, "alloc", alloc->handle, "It is said to be %sswapped out, but lies where it is not",
+                               device_bytes(alloc) ? "not " : "");
         if (alloc->region->owner != alloc->device->owner)
                 check_complain(check, "alloc", alloc->handle, "Its region belongs to %s, its device to %s",
                          alloc->region->owner->name, alloc->device->owner->name);
@@ -68,7 +71,7 @@ static void check_device(struct check *check, const struct device *device, struc
                 check_arena(check, "device", device->reserve);
         DL_FOREACH(device->allocs, alloc) {
                 check_alloc(check, alloc);
-                counted->of[QUOTA_bytes] += alloc->size;
+                counted->of[QUOTA_bytes] += device_bytes(alloc);
                 if (!alloc->region->device)
                         counted->of[QUOTA_low_bytes] += low_part(alloc->addr, alloc->size);
                 counted->of[QUOTA_allocs]++;
@@ -92,7 +95,7 @@ static void check_charges(struct check *check, const char *what, const struct qu
 
 static void check_owner(struct check *check, const struct owner *owner) {
         struct quota counted = {}, of_budget, usage;
-        uint64_t held = 0, held_low = 0;
+        uint64_t held = 0, held_low = 0, anonymous = 0;
         const struct region *region;
         const struct window *window;
         const struct device *device;
@@ -115,11 +118,15 @@ static void check_owner(struct check *check, const struct owner *owner) {
                 check_arena(check, "owner", window->arena);
         DL_FOREACH(owner->regions, region) {
                 check->checked++;
-                held += region->size;
+                if (region_is_anonymous(region))
+                        anonymous += region->size;
+                else
+                        held += region->size;
                 held_low += low_part(region->addr, region->size);
         }
         if (broker_settled(owner->broker)) {
                 check_equal(check, "owner", 0, "held_bytes", owner->usage.of[QUOTA_held_bytes], held);
+                check_equal(check, "owner", 0, "anonymous_bytes", owner->usage.of[QUOTA_anonymous_bytes], anonymous);
                 check_equal(check, "owner", 0, "low held_bytes", owner->held_low, held_low);
         }
         check_charges(check, "owner", &owner->usage, &counted);
@@ -205,7 +212,7 @@ void broker_check(struct broker *broker, problem_fn problem, void (*done)(void *
         check_equal(check, "daemon", 0, "unmet", broker->unmet.bytes, unmet.bytes);
         check_equal(check, "daemon", 0, "unmet low", broker->unmet.low_bytes, unmet.low_bytes);
         check_quarantine(check, broker);
-        LL_FOREACH(broker->supplies, supply) {
+        LL_FOREACH(every_supply(broker), supply) {
                 check_supply(check, supply);
                 for (i = 0; i < supply->n_regions; i++) {
                         check->verifying++;

@@ -12,19 +12,20 @@
 #define PIECES_MAX 65536
 
 static void alloc_enter(struct alloc *alloc) {
+        const uint64_t bytes = device_bytes(alloc);
         struct device *device = alloc->device;
         struct broker *broker = device->owner->broker;
 
         DL_APPEND(device->allocs, alloc);
         device->n_allocs++;
-        device->bytes += alloc->size;
-        device_charge(device, QUOTA_bytes, alloc->size);
+        device->bytes += bytes;
+        device_charge(device, QUOTA_bytes, bytes);
         /* A reserved region has been charged as a whole. */
         if (!alloc->region->device)
                 device_charge(device, QUOTA_low_bytes, low_part(alloc->addr, alloc->size));
         device_charge(device, QUOTA_allocs, 1);
         broker->counts.allocs++;
-        broker->bytes += alloc->size;
+        broker->bytes += bytes;
         broker->counters[COUNTER_high_water_bytes] = larger(broker->counters[COUNTER_high_water_bytes], broker->bytes);
 }
 
@@ -32,7 +33,7 @@ int alloc_new(struct request *request, struct alloc **ret) {
         struct broker *broker = request->owner->broker;
         struct device *device = request->device;
         struct alloc *alloc = calloc(1, sizeof(*alloc));
-        int r;
+        int r = 0;
 
         if (!alloc)
                 return failure_set(&request->failure, REASON_no_memory, "The daemon itself is out of memory");
@@ -44,14 +45,16 @@ int alloc_new(struct request *request, struct alloc **ret) {
         alloc->region = request->region;
         alloc->addr = request->block.addr;
         alloc->size = request->block.size;
-        r = device->translator->map(device->translation, alloc->addr, alloc->size, &alloc->dma_addr, &request->failure);
+        if (!request->anonymous)
+                r = device->translator->map(device->translation, alloc->addr, alloc->size, &alloc->dma_addr,
+                                            &request->failure);
         if (r < 0) {
                 handle_release(&broker->handles, alloc->handle, 0);
                 free(alloc);
                 return r;
         }
         alloc->born_ms = now_ms(broker);
-        alloc->flags = request->flags;
+        alloc->flags = request->flags | (request->anonymous ? ALLOC_ANONYMOUS : 0);
         alloc->maker = request->maker;
         if (request->holder) {
                 alloc->flags |= ALLOC_HELD;
@@ -83,19 +86,21 @@ void alloc_free(struct alloc *alloc) {
         struct device *device = alloc->device;
         struct owner *owner = device->owner;
         struct broker *broker = owner->broker;
+        const uint64_t bytes = device_bytes(alloc);
 
         PROBE_FREE(owner->name, device->name, alloc->handle, alloc->size, alloc->dma_addr);
-        device->translator->unmap(device->translation, alloc->dma_addr, alloc->size);
+        if (bytes)
+                device->translator->unmap(device->translation, alloc->dma_addr, alloc->size);
         DL_DELETE(device->allocs, alloc);
         device->n_allocs--;
-        device->bytes -= alloc->size;
-        device_discharge(device, QUOTA_bytes, alloc->size);
+        device->bytes -= bytes;
+        device_discharge(device, QUOTA_bytes, bytes);
         if (!alloc->region->device)
                 device_discharge(device, QUOTA_low_bytes, low_part(alloc->addr, alloc->size));
         device_discharge(device, QUOTA_allocs, 1);
         broker->counts.allocs--;
         broker->counters[COUNTER_frees]++;
-        broker->bytes -= alloc->size;
+        broker->bytes -= bytes;
         arena_release(region_arena(alloc->region), alloc->addr, NULL);
         region_unuse(alloc->region, alloc->size);
         if (alloc->flags & ALLOC_RESTING) {
@@ -142,7 +147,8 @@ static void rest_until(struct alloc *alloc, uint64_t until_ms) {
 }
 
 void alloc_rest(struct alloc *alloc) {
-        const uint64_t ms = writes_on_ms(alloc->device), now = now_ms(alloc->device->owner->broker);
+        const uint64_t ms = device_bytes(alloc) ? writes_on_ms(alloc->device) : 0;
+        const uint64_t now = now_ms(alloc->device->owner->broker);
 
         rest_until(alloc, larger(later(now, ms), exposed_ms(alloc)));
 }
@@ -207,7 +213,7 @@ const struct resting_ops alloc_resting_ops = {
 /* ---- the ledger ---- */
 
 /* What a row tells: the rest is about what is under way. */
-#define FLAGS_TOLD (ALLOC_OWNER_LIFETIME | ALLOC_SHAREABLE | ALLOC_HELD)
+#define FLAGS_TOLD (ALLOC_OWNER_LIFETIME | ALLOC_SHAREABLE | ALLOC_HELD | ALLOC_ANONYMOUS)
 
 static void place_save(struct row_writer *row, const struct alloc *alloc) {
         row_number(row, alloc->region->handle);
@@ -285,6 +291,12 @@ int alloc_load(struct load *load) {
         }
         alloc->flags = row_read_number(&load->row) & FLAGS_TOLD;
         alloc->maker = (uint32_t)row_read_number(&load->row);
+        /* What lies in ordinary memory must not pass for a device's, whatever a row says. */
+        if (region_is_anonymous(alloc->region) != !device_bytes(alloc)) {
+                place_undo(alloc);
+                free(alloc);
+                return -EBADMSG;
+        }
         r = holder_load(load, alloc);
         exposed = row_read_number(&load->row);
         if (r == 0)
@@ -405,9 +417,8 @@ int mask_check(uint64_t mask, struct failure *failure) {
         return -reason_errno(REASON_mask);
 }
 
-/* The device's constraints and the request's, whichever are tighter. */
-static int want_make(const struct device *device, const struct alloc_request *ask, struct arena_request *ret,
-                     struct failure *failure) {
+int want_make(const struct device *device, const struct alloc_request *ask, struct arena_request *ret,
+              struct failure *failure) {
         uint64_t boundary;
         int r;
 
@@ -449,10 +460,8 @@ struct device *device_of(const struct caller *caller, uint64_t handle, struct fa
         return device;
 }
 
-/* A new request, charged to nobody yet; or NULL, and it has been answered: refused for the reason in `failure` if r says
- * so, or told again what its key stands for. */
-static struct request *request_admit(struct device *device, enum request_kind kind, const char *key_text, uint64_t digest,
-                                     int r, struct failure *failure, broker_done_fn done, void *userdata) {
+struct request *request_admit(struct device *device, enum request_kind kind, const char *key_text, uint64_t digest, int r,
+                              struct failure *failure, broker_done_fn done, void *userdata) {
         enum handle_kind handle_kind = kind == REQUEST_ALLOC ? HANDLE_ALLOC : HANDLE_REGION;
         struct request *request = NULL;
         struct request_key *key = NULL;
@@ -584,7 +593,7 @@ struct ticket *device_reserve(const struct caller *caller, const struct reserve_
 
 /* ---- freeing ---- */
 
-static int alloc_find(const struct caller *caller, uint64_t handle, struct alloc **ret, struct failure *failure) {
+int alloc_find(const struct caller *caller, uint64_t handle, struct alloc **ret, struct failure *failure) {
         struct alloc *alloc = handle_find(&caller->session->owner->broker->handles, HANDLE_ALLOC, handle);
 
         if (!alloc || (alloc->device->owner != caller->session->owner && !caller->admin))
@@ -593,14 +602,16 @@ static int alloc_find(const struct caller *caller, uint64_t handle, struct alloc
         return 0;
 }
 
-static int refuse_held(const struct alloc *alloc, struct failure *failure) {
+int alloc_check_idle(const struct alloc *alloc, struct failure *failure) {
+        if (!(alloc->flags & (ALLOC_HELD | ALLOC_MOVING)) && !alloc->n_mappings)
+                return 0;
         if (alloc->flags & ALLOC_HELD) {
                 failure_set(failure, REASON_busy, "Allocation %llu is memory of %s %llu, which alone can free it",
                             (unsigned long long)alloc->handle, alloc->holder->kind == HOLDER_POOL ? "pool" : "bounce pool",
                             (unsigned long long)alloc->holder->handle);
                 failure_add_number(failure, alloc->holder->kind == HOLDER_POOL ? "pool" : "bounce", alloc->holder->handle);
         } else if (alloc->flags & ALLOC_MOVING) {
-                failure_set(failure, REASON_busy, "Allocation %llu is being moved to another device",
+                failure_set(failure, REASON_busy, "Allocation %llu is being moved",
                             (unsigned long long)alloc->handle);
         } else {
                 failure_set(failure, REASON_busy, "Allocation %llu is mapped %u times: unmap it first",
@@ -610,87 +621,19 @@ static int refuse_held(const struct alloc *alloc, struct failure *failure) {
         return -reason_errno(REASON_busy);
 }
 
-static bool alloc_is_busy(const struct alloc *alloc) {
-        return alloc->flags & (ALLOC_HELD | ALLOC_MOVING) || alloc->n_mappings;
-}
-
 int coherent_free(const struct caller *caller, uint64_t handle, struct failure *failure) {
         struct broker *broker = caller->session->owner->broker;
         struct alloc *alloc = NULL;
         int r;
 
         r = alloc_find(caller, handle, &alloc, failure);
+        if (r == 0)
+                r = alloc_check_idle(alloc, failure);
         if (r < 0)
                 return r;
-        if (alloc_is_busy(alloc))
-                return refuse_held(alloc, failure);
         alloc_return(alloc);
         requests_serve(broker);
         return 0;
-}
-
-/* ---- moving ---- */
-
-struct alloc *request_moved(const struct request *request) {
-        return handle_find(&request->owner->broker->handles, HANDLE_ALLOC, request->moved);
-}
-
-void move_end(const struct request *request) {
-        struct alloc *moved = request_moved(request);
-
-        if (moved)
-                moved->flags &= ~(unsigned)ALLOC_MOVING;
-}
-
-/* An allocation that the caller may move. Also an administrator moves its own only: to a device of its owner. */
-static int moved_find(const struct caller *caller, uint64_t handle, struct alloc **ret, struct failure *failure) {
-        struct alloc *alloc = NULL;
-        int r;
-
-        r = alloc_find(caller, handle, &alloc, failure);
-        if (r < 0)
-                return r;
-        if (alloc->device->owner != caller->session->owner)
-                return handle_not_found(caller, HANDLE_ALLOC, handle, failure);
-        if (alloc_is_busy(alloc))
-                return refuse_held(alloc, failure);
-        *ret = alloc;
-        return 0;
-}
-
-struct ticket *coherent_move(const struct caller *caller, const struct move_request *ask, broker_done_fn done,
-                             void *userdata) {
-        struct alloc_request as = { .device = ask->device, .align = ask->align };
-        struct failure failure = {};
-        struct alloc *moved = NULL;
-        struct arena_request want;
-        struct request *request;
-        struct device *device;
-        int r = 0;
-
-        device = device_of(caller, ask->device, &failure);
-        if (!device) {
-                done(userdata, &failure, 0);
-                return NULL;
-        }
-        /* What was moved already is not there any more, and its key is what is asked for. */
-        if (!request_is_answered(caller, ask->request_key)) {
-                r = moved_find(caller, ask->alloc, &moved, &failure);
-                as.size = moved ? moved->size : 0;
-                if (r == 0)
-                        r = want_make(device, &as, &want, &failure);
-        }
-        request = request_admit(device, REQUEST_ALLOC, ask->request_key, ask->request_digest, r, &failure, done, userdata);
-        if (!request)
-                return NULL;
-        moved->flags |= ALLOC_MOVING;
-        request->moved = moved->handle;
-        request->maker = caller->session->id;
-        request->want = want;
-        request->high = ask->high;
-        request->flags = moved->flags & (ALLOC_OWNER_LIFETIME | ALLOC_SHAREABLE);
-        request->wait_ms = ask->wait_ms;
-        return request_submit(request);
 }
 
 /* ---- looking ---- */
@@ -705,8 +648,9 @@ void alloc_look(const struct alloc *alloc, struct alloc_view *ret) {
                 .offset = alloc->addr - alloc->region->addr,
                 .size = alloc->size,
                 .dma_addr = alloc->dma_addr,
-                .machine_addr = alloc->addr,
+                .machine_addr = device_bytes(alloc) ? alloc->addr : 0,
                 .simulated = alloc->region->supply->info.flags & SOURCE_SIMULATED,
+                .anonymous = !device_bytes(alloc),
                 .owner_lifetime = alloc->flags & ALLOC_OWNER_LIFETIME,
                 .shareable = alloc->flags & ALLOC_SHAREABLE,
                 .pool = alloc->flags & ALLOC_HELD && alloc->holder->kind == HOLDER_POOL ? alloc->holder->handle : 0,
@@ -732,6 +676,8 @@ struct alloc *alloc_at(struct broker *broker, uint64_t addr, bool machine) {
         if (machine && !region_at(broker, addr))
                 return NULL;
         while ((alloc = handle_next(&broker->handles, HANDLE_ALLOC, handle, &handle))) {
+                if (!device_bytes(alloc))
+                        continue;
                 start = machine ? alloc->addr : alloc->dma_addr;
                 if (addr >= start && addr - start < alloc->size)
                         return alloc;

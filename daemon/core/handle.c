@@ -88,6 +88,13 @@ void *handle_find(const struct handle_table *table, enum handle_kind kind, uint6
         return slot && slot->live ? slot->object : NULL;
 }
 
+void handle_exchange(struct handle_table *table, uint64_t one, uint64_t other) {
+        void *object = table->slots[one & SLOT_MASK].object;
+
+        table->slots[one & SLOT_MASK].object = table->slots[other & SLOT_MASK].object;
+        table->slots[other & SLOT_MASK].object = object;
+}
+
 static void slot_release(struct handle_table *table, uint32_t index, uint32_t owner) {
         struct handle_slot *slot = &table->slots[index];
 

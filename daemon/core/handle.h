@@ -48,6 +48,8 @@ void handle_table_deinit(struct handle_table *table);
 int handle_new(struct handle_table *table, enum handle_kind kind, void *object, uint64_t *ret_handle);
 /* NULL: no object of this kind has this handle now. */
 void *handle_find(const struct handle_table *table, enum handle_kind kind, uint64_t handle);
+/* Two objects of one kind get each other's handles. */
+void handle_exchange(struct handle_table *table, uint64_t one, uint64_t other);
 /* owner: a number for the owner that is not reused. */
 void handle_release(struct handle_table *table, uint64_t handle, uint32_t owner);
 /* True if the handle was the last in its slot, of this kind, and of this owner. */

@@ -274,7 +274,7 @@ static bool anything_is_kept(struct broker *broker) {
         struct supply *supply;
         bool any = false;
 
-        LL_FOREACH(broker->supplies, supply) {
+        LL_FOREACH(every_supply(broker), supply) {
                 supply->source->ops->describe(supply->source, &supply->info);
                 any |= supply->info.kept > 0;
         }
@@ -301,7 +301,7 @@ int broker_load(struct broker *broker, struct ledger *ledger, struct failure *fa
         handle_table_restored(&broker->handles, broker->book.generation);
         finish(&load);
         broker->book.incomplete |= broker->book.damaged || ledger->ops->is_blank(ledger);
-        LL_FOREACH(broker->supplies, supply)
+        LL_FOREACH(every_supply(broker), supply)
                 if (supply_begin(supply) < 0)
                         return failure_set(failure, REASON_no_memory, "there is no memory to start");
         return 0;

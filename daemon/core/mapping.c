@@ -82,7 +82,8 @@ static int mapping_read(struct load *load, struct mapping *mapping) {
         mapping->born_ms = row_read_number(&load->row);
         if (!mapping->session || !mapping->device || !mapping->alloc || (holder && !mapping->holder))
                 return -ENOENT;
-        if (load->row.failed || (mapping->holder && mapping->alloc->holder != mapping->holder))
+        if (load->row.failed || !device_bytes(mapping->alloc) ||
+            (mapping->holder && mapping->alloc->holder != mapping->holder))
                 return -EBADMSG;
         return handle_restore(&load->broker->handles, HANDLE_MAPPING, mapping, load->id);
 }
@@ -289,7 +290,10 @@ static int request_check(const struct caller *caller, const struct mapping_reque
         if (alloc->flags & ALLOC_HELD)
                 return refuse_held(alloc, failure);
         if (alloc->flags & ALLOC_MOVING)
-                return failure_set(failure, REASON_busy, "Allocation %llu is being moved to another device",
+                return failure_set(failure, REASON_busy, "Allocation %llu is being moved",
+                                   (unsigned long long)alloc->handle);
+        if (!device_bytes(alloc))
+                return failure_set(failure, REASON_busy, "Allocation %llu was swapped out: swap it in first",
                                    (unsigned long long)alloc->handle);
         if (alloc->device != device && !(alloc->flags & ALLOC_SHAREABLE))
                 return refuse_device(alloc, device, failure);

@@ -263,10 +263,11 @@ struct device {
 };
 
 /* MOVING: a request copies it, and will free it.
+ * ANONYMOUS: it was swapped out: it lies in ordinary memory, and has no dma address.
  * RESTING: it is nobody's, and nobody can find it. A device may still write there for a vanished client.
  * EXPOSED, while it rests: so may another device than its own. */
 enum { ALLOC_OWNER_LIFETIME = 1 << 0, ALLOC_SHAREABLE = 1 << 1, ALLOC_HELD = 1 << 2, ALLOC_RESTING = 1 << 3,
-       ALLOC_MOVING = 1 << 4, ALLOC_EXPOSED = 1 << 5 };
+       ALLOC_MOVING = 1 << 4, ALLOC_EXPOSED = 1 << 5, ALLOC_ANONYMOUS = 1 << 6 };
 
 struct alloc {
         struct alloc *prev, *next; /* in device->allocs */
@@ -375,6 +376,8 @@ struct request {
         struct holder *holder; /* for whom, or NULL */
         uint32_t maker; /* id of the session that asked, or 0 for a holder */
         uint64_t moved; /* handle of the allocation whose contents and place in the world it gets; or 0 */
+        bool swap;      /* ... and whose handle */
+        bool anonymous; /* it gets ordinary memory */
         unsigned attempts; /* that could have changed anything */
         uint64_t returned; /* broker->returned at the last one */
         unsigned jobs; /* under way for this request */
@@ -422,7 +425,8 @@ struct broker {
         broker_event_fn listener;
         void *listener_userdata;
         struct template *templates;
-        struct supply *supplies;
+        struct supply *supplies;  /* of device memory */
+        struct supply *anonymous; /* of ordinary memory, for what is swapped out; or NULL. Its next one is the first of supplies */
         struct broker_counts counts;
         uint64_t counters[COUNTERS];
         uint64_t bytes; /* in allocations */
@@ -451,8 +455,13 @@ struct broker {
 };
 
 /* The device in whose reserve this request is served, or NULL: in what is everybody's. */
-static inline const struct device *request_reserve(const struct request *request) {
-        return request->kind == REQUEST_ALLOC && request->device->reserve ? request->device : NULL;
+static inline struct device *request_reserve(const struct request *request) {
+        return request->kind == REQUEST_ALLOC && request->device->reserve && !request->anonymous ? request->device : NULL;
+}
+
+/* The first of all. */
+static inline struct supply *every_supply(const struct broker *broker) {
+        return broker->anonymous ? broker->anonymous : broker->supplies;
 }
 
 static inline uint64_t now_ms(const struct broker *broker) {
@@ -596,6 +605,12 @@ void supply_wait(struct supply *supply);
 /* region.c */
 /* Where in supply->regions the first region at or above addr is. */
 size_t region_index(const struct supply *supply, uint64_t addr);
+/* What its regions are charged as, and whether they are no device's. */
+enum quota_kind supply_quota(const struct supply *supply);
+bool region_is_anonymous(const struct region *region);
+/* Charge its bytes, or no longer. */
+void region_hold(struct region *region);
+void region_unhold(struct region *region);
 /* A region that is being carved, charged to its owner. */
 int region_new(struct supply *supply, struct owner *owner, uint64_t addr, uint64_t size, int node, struct region **ret,
                struct failure *failure);
@@ -709,10 +724,30 @@ int bad_address(uint64_t addr, struct failure *failure);
 /* 2^n-1 and at least a page. */
 int mask_check(uint64_t mask, struct failure *failure);
 
+/* The caller's own or, for an administrator, anybody's. */
+int alloc_find(const struct caller *caller, uint64_t handle, struct alloc **ret, struct failure *failure);
+/* Something holds it; with a sentence. */
+int alloc_check_idle(const struct alloc *alloc, struct failure *failure);
+/* What a device has of it: nothing, if it was swapped out. */
+static inline uint64_t device_bytes(const struct alloc *alloc) {
+        return alloc->flags & ALLOC_ANONYMOUS ? 0 : alloc->size;
+}
+/* The device's constraints and the request's, whichever are tighter. */
+int want_make(const struct device *device, const struct alloc_request *ask, struct arena_request *ret,
+              struct failure *failure);
+/* A new request, charged to nobody yet; or NULL, and it has been answered: refused for the reason in `failure` if r says
+ * so, or told again what its key stands for. */
+struct request *request_admit(struct device *device, enum request_kind kind, const char *key_text, uint64_t digest, int r,
+                              struct failure *failure, broker_done_fn done, void *userdata);
+
+/* move.c */
 /* What a request moves, or NULL: it has ended meanwhile. */
 struct alloc *request_moved(const struct request *request);
 /* The request leaves: it has what it moves, or does not get it. */
 void move_end(const struct request *request);
+/* `alloc` is what request->moved was from here on. */
+void move_finish(struct request *request, struct alloc *alloc);
+
 /* Memory for a holder, which frees it with alloc_free(). Answered like coherent_alloc(). No waiter is too many: whoever
  * needs the memory was let in already. */
 struct ticket *alloc_for_holder(struct holder *holder, const struct arena_request *want, uint64_t wait_ms, bool high,

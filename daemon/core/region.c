@@ -51,13 +51,35 @@ static struct window *window_of(struct owner *owner, struct supply *supply, int 
         return window;
 }
 
+enum quota_kind supply_quota(const struct supply *supply) {
+        return supply->info.flags & SOURCE_ANONYMOUS ? QUOTA_anonymous_bytes : QUOTA_held_bytes;
+}
+
+bool region_is_anonymous(const struct region *region) {
+        return region->supply->info.flags & SOURCE_ANONYMOUS;
+}
+
+void region_hold(struct region *region) {
+        if (region_is_anonymous(region))
+                region->owner->usage.of[QUOTA_anonymous_bytes] += region->size;
+        else
+                owner_hold(region->owner, region->addr, region->size);
+}
+
+void region_unhold(struct region *region) {
+        if (region_is_anonymous(region))
+                region->owner->usage.of[QUOTA_anonymous_bytes] -= region->size;
+        else
+                owner_unhold(region->owner, region->addr, region->size);
+}
+
 static void charge(struct region *region) {
-        owner_hold(region->owner, region->addr, region->size);
+        region_hold(region);
         region->owner->usage.of[QUOTA_regions]++;
 }
 
 static void discharge(struct region *region) {
-        owner_unhold(region->owner, region->addr, region->size);
+        region_unhold(region);
         region->owner->usage.of[QUOTA_regions]--;
 }
 
@@ -66,7 +88,7 @@ int region_new(struct supply *supply, struct owner *owner, uint64_t addr, uint64
         struct region *region;
         int r;
 
-        r = owner_check(owner, QUOTA_held_bytes, size, failure);
+        r = owner_check(owner, supply_quota(supply), size, failure);
         if (r == 0)
                 r = owner_check(owner, QUOTA_regions, 1, failure);
         if (r < 0)
@@ -240,7 +262,7 @@ static struct supply *load_supply(struct load *load) {
         const char *name = row_read_text(&load->row);
         struct supply *supply;
 
-        LL_FOREACH(load->broker->supplies, supply)
+        LL_FOREACH(every_supply(load->broker), supply)
                 if (name && strcmp(supply->info.name, name) == 0)
                         return supply;
         if (name)
@@ -357,7 +379,7 @@ struct region *region_at(struct broker *broker, uint64_t addr) {
         struct region *region;
         size_t index;
 
-        LL_FOREACH(broker->supplies, supply) {
+        LL_FOREACH(every_supply(broker), supply) {
                 index = region_index(supply, addr);
                 if (index < supply->n_regions && supply->regions[index]->addr == addr)
                         return supply->regions[index];
@@ -380,7 +402,8 @@ static void region_view(const struct region *region, struct region_view *ret) {
                 .size = region->size,
                 .used = region->used,
                 .allocs = region->n_allocs,
-                .machine_addr = region->addr,
+                .machine_addr = region_is_anonymous(region) ? 0 : region->addr,
+                .anonymous = region_is_anonymous(region),
                 .simulated = region->supply->info.flags & SOURCE_SIMULATED,
         };
 }

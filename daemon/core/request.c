@@ -96,7 +96,7 @@ static void request_turn_away(struct request *request) {
 static bool memory_returns(const struct broker *broker) {
         const struct supply *supply;
 
-        LL_FOREACH(broker->supplies, supply)
+        LL_FOREACH(every_supply(broker), supply)
                 if (supply->returning)
                         return true;
         return false;
@@ -126,7 +126,7 @@ static bool request_try(struct request *request) {
 static struct lane *lane_of(const struct request *request, struct lane *shared) {
         struct lane *lane = &request->device->lane;
 
-        if (request->kind != REQUEST_ALLOC || !request->device->reserve)
+        if (!request_reserve(request))
                 return shared;
         if (lane->round != shared->round)
                 *lane = (struct lane){ .round = shared->round };
@@ -139,6 +139,12 @@ static bool owner_serve(struct owner *owner) {
         struct request *request, *next;
 
         DL_FOREACH_SAFE(owner->requests, request, next) {
+                /* What is swapped out needs nothing that others wait for. */
+                if (request->anonymous) {
+                        if (request->state == REQUEST_QUEUED && request_try(request))
+                                return true;
+                        continue;
+                }
                 lane = lane_of(request, &shared);
                 if (request->state == REQUEST_WORKING) {
                         lane->blocked = true;
@@ -252,8 +258,7 @@ static void copied(struct request *request) {
                 request_finish(request, true);
                 return;
         }
-        alloc_return(moved);
-        request->handle = alloc->handle;
+        move_finish(request, alloc);
         request_finish(request, false);
 }
 
@@ -308,7 +313,8 @@ static void finished_undo(struct request *request) {
         struct alloc *alloc;
         struct region *region;
 
-        if (request->failure.error)
+        /* What was moved has no other place any more. */
+        if (request->failure.error || request->moved)
                 return;
         alloc = handle_find(&broker->handles, HANDLE_ALLOC, request->handle);
         region = handle_find(&broker->handles, HANDLE_REGION, request->handle);

@@ -428,7 +428,7 @@ static bool occupied(const struct broker *broker, uint64_t addr, uint64_t size) 
         struct supply *supply;
         size_t i;
 
-        LL_FOREACH(broker->supplies, supply) {
+        LL_FOREACH(every_supply(broker), supply) {
                 if (supply_claims(supply, addr, size))
                         return true;
                 for (i = 0; i < supply->n_stocks; i++) {
@@ -501,9 +501,9 @@ static void choice_take(struct supply *supply, struct supply_job *job) {
                         choice_missed(supply, job);
                 return;
         }
-        owner_unhold(region->owner, region->addr, region->size);
+        region_unhold(region);
         region->addr = job->job.addr;
-        owner_hold(region->owner, region->addr, region->size);
+        region_hold(region);
         supply->held += region->size;
         supply->held_low += low_part(region->addr, region->size);
 }
@@ -662,6 +662,8 @@ static bool may_choose(const struct supply *supply, const struct request *reques
         bool covered = guarantee_covers(request->owner, size, 0), spared = request->high || covered;
         uint64_t left, keep;
 
+        if (request->anonymous)
+                return size <= supply->info.available;
         if (size > supply->info.available || !guarantee_allows(request->owner, spared, size, 0))
                 return false;
         left = supply->info.available - size;
@@ -680,7 +682,7 @@ static uint64_t choice_size(const struct supply *supply, const struct request *r
 
         if (request->kind == REQUEST_ALLOC && size < generous && now_ms(supply->broker) >= supply->scant_until_ms &&
             may_choose(supply, request, generous) &&
-            owner_check(request->owner, QUOTA_held_bytes, generous, NULL) == 0)
+            owner_check(request->owner, supply_quota(supply), generous, NULL) == 0)
                 return generous;
         return size;
 }
@@ -696,7 +698,7 @@ int supply_choose(struct supply *supply, struct request *request, struct failure
         size = choice_size(supply, request);
         if (!may_choose(supply, request, size))
                 return -ENOSPC;
-        r = device_check(request->device, QUOTA_low_bytes, request->want.size, failure);
+        r = request->anonymous ? 0 : device_check(request->device, QUOTA_low_bytes, request->want.size, failure);
         if (r < 0)
                 return request->want.limit <= LOW_LIMIT ? r : -ENOSPC;
         r = region_new(supply, request->owner, 0, size, -1, &region, failure);
@@ -832,6 +834,30 @@ int supply_verify(struct region *region, void (*done)(struct supply_job *job), v
 
 /* ---- the supply itself ---- */
 
+static void supply_join(struct supply *supply) {
+        struct broker *broker = supply->broker;
+
+        if (supply->info.flags & SOURCE_ANONYMOUS)
+                broker->anonymous = supply;
+        else
+                LL_APPEND(broker->supplies, supply);
+        if (broker->anonymous)
+                broker->anonymous->next = broker->supplies;
+        guarantees_recount(broker);
+}
+
+static void supply_leave(struct supply *supply) {
+        struct broker *broker = supply->broker;
+
+        if (supply == broker->anonymous)
+                broker->anonymous = NULL;
+        else
+                LL_DELETE(broker->supplies, supply);
+        if (broker->anonymous)
+                broker->anonymous->next = broker->supplies;
+        guarantees_recount(broker);
+}
+
 int broker_add_source(struct broker *broker, struct source *source) {
         struct supply *supply = calloc(1, sizeof(*supply));
         int r = 0;
@@ -843,16 +869,14 @@ int broker_add_source(struct broker *broker, struct source *source) {
         supply->broker = broker;
         supply->source = source;
         source->ops->describe(source, &supply->info);
-        LL_APPEND(broker->supplies, supply);
-        guarantees_recount(broker);
+        supply_join(supply);
         /* A source that chooses has a stock with nothing in it, so that the windows of its node are looked at. */
         if (supply_chooses(supply))
                 r = stock_of(supply, -1) ? 0 : -ENOMEM;
         if (r == 0 && !broker->options.survives)
                 r = supply_begin(supply);
         if (r < 0) {
-                LL_DELETE(broker->supplies, supply);
-                guarantees_recount(broker);
+                supply_leave(supply);
                 source_let_go(source);
                 supply->source = NULL;
                 supply_free(supply);

@@ -192,6 +192,7 @@ static void answer_status(struct rpc_call *call, const struct status *status) {
         struct status_backend backend = { .name = "identity", .translation = PROTOCOL_IDENTITY };
         struct broker_status_result result = { .server = SERVER_NAME, .version = PACKAGE_VERSION };
         struct broker_counts counts;
+        struct source_view anonymous;
         struct promises promises;
 
         broker_counts(server->broker, &counts);
@@ -217,6 +218,11 @@ static void answer_status(struct rpc_call *call, const struct status *status) {
                 .unmet = promises.unmet.bytes, .unmet_low = promises.unmet.low_bytes,
         };
         result.quarantined = broker_quarantined(server->broker);
+        if (broker_anonymous(server->broker, &anonymous))
+                result.anonymous = (struct status_anonymous){
+                        .total = anonymous.total, .used = anonymous.used,
+                        .limit = anonymous.info.limit < SCHEMA_INTEGER_MAX ? anonymous.info.limit : SCHEMA_INTEGER_MAX,
+                };
         result.notes.items = server->facts.notes;
         result.notes.count = server->facts.n_notes;
         rpc_call_reply(call, &result);

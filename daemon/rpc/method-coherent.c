@@ -1,4 +1,6 @@
-/* coherent.alloc, coherent.free, coherent.move, coherent.list, coherent.lookup */
+/* coherent.alloc, coherent.free, coherent.move, coherent.swap_out, coherent.swap_in, coherent.list, coherent.lookup */
+#include <unistd.h>
+
 #include "daemon/rpc/error.h"
 #include "daemon/rpc/pending.h"
 
@@ -8,6 +10,14 @@
 static void reply_allocation(struct pending *pending, const struct alloc_view *view, int fd) {
         struct coherent_alloc_result result = { .alloc = view->handle };
 
+        if (view->anonymous) {
+                /* Asked for again with its key. */
+                if (fd >= 0)
+                        close(fd);
+                rpc_call_fail_format(pending->call, REASON_busy, "Allocation %llu was swapped out meanwhile: swap it in first",
+                                     (unsigned long long)view->handle);
+                return;
+        }
         METHOD_PLACE(&result, view, method_tells_machine(pending->call));
         result.size = view->size;
         result.addressing = method_addressing(view->simulated);
@@ -135,6 +145,69 @@ void method_coherent_move(struct rpc_call *call, const void *given) {
         pending_wait(pending, coherent_move(&pending->caller, &request, pending_done, pending));
 }
 
+/* ---- swapping ---- */
+
+static void answer_swap_out(struct pending *pending, uint64_t handle) {
+        struct coherent_swap_out_result result = { .alloc = handle, .addressing = PROTOCOL_NO_ADDRESS };
+        struct failure failure = { 0 };
+        struct alloc_view view;
+        int fd = -1;
+
+        if (coherent_get(&pending->caller, handle, &view, &failure) < 0) {
+                error_answer(pending->call, &failure);
+                return;
+        }
+        if (pending_dup_fd(pending, view.region, &fd, &failure) < 0)
+                fd = -1;
+        result.region = view.region;
+        result.offset = view.offset;
+        result.size = view.size;
+        pending_reply(pending, &result, fd);
+}
+
+void method_coherent_swap_out(struct rpc_call *call, const void *given) {
+        const struct coherent_swap_out_params *params = given;
+        struct pending *pending = pending_new(call, sizeof(*pending), answer_swap_out);
+
+        if (!pending)
+                return;
+        pending->wants_fd = schema_has(params, fd) && params->fd;
+        pending_wait(pending, coherent_swap_out(&pending->caller, params->alloc, pending_done, pending));
+}
+
+/* The device's time to wait holds here too. */
+static int swap_in_wait(const struct caller *caller, const struct coherent_swap_in_params *params, uint64_t *ret,
+                        struct failure *failure) {
+        struct alloc_view view;
+        int r = coherent_get(caller, params->alloc, &view, failure);
+
+        return r < 0 ? r : method_wait_ms(caller, view.device, schema_has(params, wait_ms), params->wait_ms, ret, failure);
+}
+
+void method_coherent_swap_in(struct rpc_call *call, const void *given) {
+        const struct coherent_swap_in_params *params = given;
+        struct swap_in_request request = {
+                .alloc = params->alloc,
+                .align = schema_has(params, align) ? params->align : 0,
+                .boundary = schema_has(params, boundary) ? params->boundary : 0,
+                .mask = schema_has(params, mask) ? params->mask : 0,
+                .high = schema_has(params, priority) && params->priority == PROTOCOL_HIGH,
+        };
+        struct failure failure = { 0 };
+        struct pending *pending;
+
+        if (method_refuse_empty_mask(call, "mask", schema_has(params, mask), params->mask))
+                return;
+        pending = pending_new(call, sizeof(*pending), answer_move);
+        if (!pending)
+                return;
+        pending->wants_fd = schema_has(params, fd) && params->fd;
+        if (swap_in_wait(&pending->caller, params, &request.wait_ms, &failure) < 0)
+                pending_refuse(pending, &failure);
+        else
+                pending_wait(pending, coherent_swap_in(&pending->caller, &request, pending_done, pending));
+}
+
 /* ---- list and lookup ---- */
 
 /* The members that struct alloc_info and struct coherent_lookup_result have in common. */
@@ -143,9 +216,14 @@ void method_coherent_move(struct rpc_call *call, const void *given) {
                 (ret)->alloc = (view)->handle;                                                            \
                 (ret)->device = (view)->device;                                                           \
                 (ret)->owner = (view)->owner;                                                             \
-                METHOD_PLACE(ret, view, machine);                                                         \
+                (ret)->region = (view)->region;                                                           \
+                (ret)->offset = (view)->offset;                                                           \
+                if (!(view)->anonymous)                                                                   \
+                        schema_put(ret, dma_addr, (view)->dma_addr);                                      \
+                if (machine && !(view)->anonymous)                                                        \
+                        schema_put(ret, machine_addr, (view)->machine_addr);                              \
                 (ret)->size = (view)->size;                                                               \
-                (ret)->addressing = method_addressing((view)->simulated);                                 \
+                (ret)->addressing = method_addressing_of((view)->anonymous, (view)->simulated);           \
                 (ret)->lifetime = (view)->owner_lifetime ? PROTOCOL_LIFETIME_OWNER : PROTOCOL_LIFETIME_SESSION; \
                 (ret)->shareable = (view)->shareable;                                                     \
                 (ret)->age_ms = (view)->age_ms;                                                           \

@@ -9,7 +9,7 @@
 /* A region is one machine-contiguous run. extent must live until the answer is encoded. */
 static void describe(const struct region_view *view, bool machine, struct region_extent *extent, struct region_info *ret) {
         *extent = (struct region_extent){ .offset = 0, .size = view->size };
-        if (machine)
+        if (machine && !view->anonymous)
                 schema_put(extent, machine_addr, view->machine_addr);
         *ret = (struct region_info){
                 .region = view->handle,
@@ -18,14 +18,14 @@ static void describe(const struct region_view *view, bool machine, struct region
                 .size = view->size,
                 .used = view->used,
                 .allocs = view->allocs,
-                .addressing = method_addressing(view->simulated),
+                .addressing = method_addressing_of(view->anonymous, view->simulated),
         };
         if (view->device)
                 schema_put(ret, device, view->device);
         if (view->node >= 0)
                 schema_put(ret, node, (uint64_t)view->node);
         ret->extents.items = extent;
-        ret->extents.count = 1;
+        ret->extents.count = !view->anonymous;
 }
 
 struct listed {

@@ -28,6 +28,8 @@ METHOD_HANDLER(device, unreserve);
 METHOD_HANDLER(coherent, alloc);
 METHOD_HANDLER(coherent, free);
 METHOD_HANDLER(coherent, move);
+METHOD_HANDLER(coherent, swap_out);
+METHOD_HANDLER(coherent, swap_in);
 METHOD_HANDLER(coherent, list);
 METHOD_HANDLER(coherent, lookup);
 METHOD_HANDLER(pool, create);
@@ -99,6 +101,11 @@ void method_note_mapping(const struct caller *caller, uint64_t mapping, struct m
 void method_return_lease(struct rpc_call *call, const struct lease_return_params *params, enum lease_kind kind);
 /* A descriptor of the region's memory, the caller's to close. -errno with a sentence. */
 int method_dup_region(const struct caller *caller, uint64_t region, int *ret_fd, struct failure *failure);
+
+/* The same of what may have been swapped out. */
+static inline enum protocol_addressing method_addressing_of(bool anonymous, bool simulated) {
+        return anonymous ? PROTOCOL_NO_ADDRESS : simulated ? PROTOCOL_SIMULATED : PROTOCOL_MACHINE;
+}
 
 static inline enum protocol_addressing method_addressing(bool simulated) {
         return simulated ? PROTOCOL_SIMULATED : PROTOCOL_MACHINE;

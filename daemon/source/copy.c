@@ -91,6 +91,15 @@ static int copy(const struct source_ops *to, const struct source_job *job, void 
         return r;
 }
 
+int source_zero(const struct source_ops *ops, struct source_job *job) {
+        int r = ops->backing_zero(job->backing, job->offset, job->size);
+
+        if (r < 0)
+                failure_set_errno(&job->failure, REASON_source_unavailable, -r,
+                                  "%" PRIu64 " bytes of a region cannot be zeroed: %s", job->size, strerror(-r));
+        return r;
+}
+
 int source_copy(const struct source_ops *to, struct source_job *job) {
         void *buffer = malloc(PIECE);
         int r = buffer ? copy(to, job, buffer) : -ENOMEM;

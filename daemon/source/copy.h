@@ -6,6 +6,8 @@
 
 /* A job of the kind SOURCE_COPY, by the worker of the source `to` belongs to. Its status, with a sentence. */
 int source_copy(const struct source_ops *to, struct source_job *job);
+/* The same of the kind SOURCE_ZERO. */
+int source_zero(const struct source_ops *ops, struct source_job *job);
 
 /* Read and write a file, all of it: 0 or -errno. */
 int copy_from_file(int fd, uint64_t offset, void *buffer, uint64_t size);

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "daemon/source/host.h"
+
 #define POOLS "/sys/kernel/mm/hugepages"
 
 enum { PATH_SIZE = 128 };
@@ -78,18 +80,7 @@ uint64_t hugepool_available(const struct hugepool *pool) {
 }
 
 uint64_t hugepool_possible(const struct hugepool *pool) {
-        uint64_t kib = 0;
-        char line[128];
-        FILE *file;
-
-        file = fopen("/proc/meminfo", "re");
-        if (!file)
-                return 0;
-        while (fgets(line, sizeof(line), file))
-                if (sscanf(line, "MemAvailable: %" SCNu64, &kib) == 1)
-                        break;
-        fclose(file);
-        return kib * 1024 / pool->page_size;
+        return host_available() / pool->page_size;
 }
 
 int hugepool_raise(const struct hugepool *pool, uint64_t n, int node, uint64_t *ret_got) {

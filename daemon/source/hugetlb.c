@@ -399,17 +399,6 @@ static int hugetlb_backing_zero(struct source_backing *backing, uint64_t offset,
         return huge_zero(&backing->huge, (char *)backing->map + offset, size);
 }
 
-static int hugetlb_zero(struct source_job *job) {
-        int r;
-
-        r = hugetlb_backing_zero(job->backing, job->offset, job->size);
-        if (r < 0)
-                failure_set_errno(&job->failure, REASON_source_unavailable, -r,
-                                  "%" PRIu64 " bytes of the region at 0x%" PRIx64 " cannot be zeroed: %s", job->size,
-                                  job->backing->addr, strerror(-r));
-        return r;
-}
-
 /* ---- what an earlier daemon has left ---- */
 
 static void forget_pin(const struct kept *kept, uint64_t id) {
@@ -574,7 +563,7 @@ static void hugetlb_work(struct source *source, struct source_job *job) {
                 job->status = source_copy(&source_hugetlb_ops, job);
                 break;
         case SOURCE_ZERO:
-                job->status = hugetlb_zero(job);
+                job->status = source_zero(&source_hugetlb_ops, job);
                 break;
         case SOURCE_RECLAIM:
                 job->status = hugetlb_reclaim(hugetlb, job);

@@ -1,9 +1,11 @@
 # Where memory comes from: each source is one table of operations, listed in sources.c.
 noinst_LTLIBRARIES += libsource.la
 libsource_la_SOURCES = \
+	daemon/source/anonymous.c \
 	daemon/source/cma.c daemon/source/cma.h \
 	daemon/source/copy.c daemon/source/copy.h \
 	daemon/source/dma-heap.c \
+	daemon/source/host.c daemon/source/host.h \
 	daemon/source/huge.c daemon/source/huge.h \
 	daemon/source/hugepool.c daemon/source/hugepool.h \
 	daemon/source/hugetlb.c \
@@ -15,6 +17,7 @@ libsource_la_SOURCES = \
 	daemon/source/keeper.c daemon/source/keeper.h \
 	daemon/source/layout.c daemon/source/layout.h \
 	daemon/source/mark.c daemon/source/mark.h \
+	daemon/source/memfile.c daemon/source/memfile.h \
 	daemon/source/numa.c daemon/source/numa.h \
 	daemon/source/option.c daemon/source/option.h \
 	daemon/source/pagemap.c daemon/source/pagemap.h \

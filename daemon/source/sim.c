@@ -16,18 +16,14 @@
 #include "daemon/source/kept.h"
 #include "daemon/source/copy.h"
 #include "daemon/source/layout.h"
+#include "daemon/source/memfile.h"
 #include "daemon/source/option.h"
 #include "daemon/source/sources.h"
 #include "daemon/source/worker.h"
 
 #define SIM_LAYOUT_DEFAULT "8M@0x00800000,120M@0x78000000,128M@0x100000000"
 
-enum {
-        SIM_SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL,
-        SIM_DELAY_MAX_MS = 60 * 1000,
-        /* Up to this size writing zeros is cheaper than giving pages back and faulting them anew. */
-        SIM_WRITE_ZEROS_MAX = 64 * 1024,
-};
+enum { SIM_DELAY_MAX_MS = 60 * 1000 };
 
 struct source_backing {
         int fd;
@@ -289,20 +285,6 @@ static int sim_shrink(struct sim *sim, struct source_job *job) {
         return r;
 }
 
-static int sim_make_file(uint64_t size) {
-        int fd, r;
-
-        fd = memfd_create("dmabroker-sim", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-        if (fd < 0)
-                return -errno;
-        if (ftruncate(fd, (off_t)size) < 0 || fcntl(fd, F_ADD_SEALS, SIM_SEALS) < 0) {
-                r = -errno;
-                close(fd);
-                return r;
-        }
-        return fd;
-}
-
 static void sim_delay(const struct sim *sim) {
         struct timespec delay = {
                 .tv_sec = (time_t)(sim->delay_ms / 1000),
@@ -339,7 +321,7 @@ static int sim_carve(struct sim *sim, struct source_job *job) {
                 goto fail;
         }
         backing = malloc(sizeof(*backing));
-        fd = backing ? sim_make_file(job->size) : -ENOMEM;
+        fd = backing ? memfile_make("dmabroker-sim", job->size) : -ENOMEM;
         if (fd < 0) {
                 free(backing);
                 r = failure_set_errno(&job->failure, REASON_source_unavailable, -fd,
@@ -376,20 +358,7 @@ static int sim_restore(struct sim *sim, struct source_job *job) {
 }
 
 static int backing_verify(const struct source_backing *backing, struct failure *failure) {
-        struct stat st;
-        int seals;
-
-        if (fstat(backing->fd, &st) < 0)
-                return failure_set_errno(failure, REASON_source_unavailable, errno,
-                                         "the file of the region at 0x%" PRIx64 " cannot be examined: %s", backing->addr,
-                                         strerror(errno));
-        seals = fcntl(backing->fd, F_GET_SEALS);
-        if (seals < 0 || (seals & SIM_SEALS) != SIM_SEALS || (uint64_t)st.st_size != backing->size)
-                return failure_set_errno(failure, REASON_source_unavailable, EUCLEAN,
-                                         "the file of the region at 0x%" PRIx64 " has %jd bytes and seals 0x%x instead of "
-                                         "%" PRIu64 " and 0x%x", backing->addr, (intmax_t)st.st_size, (unsigned)seals,
-                                         backing->size, SIM_SEALS);
-        return 0;
+        return memfile_verify(backing->fd, backing->size, failure);
 }
 
 static int sim_backing_fd(struct source_backing *backing) {
@@ -397,40 +366,7 @@ static int sim_backing_fd(struct source_backing *backing) {
 }
 
 static int sim_backing_zero(struct source_backing *backing, uint64_t offset, uint64_t size) {
-        static const char zeros[SIM_WRITE_ZEROS_MAX];
-        ssize_t n;
-
-        if (offset > backing->size || size > backing->size - offset)
-                return -EINVAL;
-        if (size == 0)
-                return 0;
-        /* Whole pages are dropped and read as zero from then on, partial ones are cleared. */
-        if (size > sizeof(zeros))
-                return fallocate(backing->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
-                                 (off_t)size) < 0
-                               ? -errno
-                               : 0;
-        while (size > 0) {
-                n = pwrite(backing->fd, zeros, (size_t)size, (off_t)offset);
-                if (n < 0 && errno == EINTR)
-                        continue;
-                if (n <= 0)
-                        return n < 0 ? -errno : -EIO;
-                offset += (uint64_t)n;
-                size -= (uint64_t)n;
-        }
-        return 0;
-}
-
-static int sim_zero(struct source_job *job) {
-        int r;
-
-        r = sim_backing_zero(job->backing, job->offset, job->size);
-        if (r < 0)
-                failure_set_errno(&job->failure, REASON_source_unavailable, -r,
-                                  "%" PRIu64 " bytes of the region at 0x%" PRIx64 " cannot be zeroed: %s", job->size,
-                                  job->backing->addr, strerror(-r));
-        return r;
+        return memfile_zero(backing->fd, backing->size, offset, size);
 }
 
 /* The addresses are in the layout still, and come with the next GROW, each with a new file. */
@@ -474,15 +410,11 @@ static int sim_adopt(struct source *source, uint64_t id, uint64_t addr, uint64_t
 }
 
 static int sim_backing_read(struct source_backing *backing, uint64_t offset, void *buffer, uint64_t size) {
-        if (offset > backing->size || size > backing->size - offset)
-                return -EINVAL;
-        return copy_from_file(backing->fd, offset, buffer, size);
+        return memfile_read(backing->fd, backing->size, offset, buffer, size);
 }
 
 static int sim_backing_write(struct source_backing *backing, uint64_t offset, const void *buffer, uint64_t size) {
-        if (offset > backing->size || size > backing->size - offset)
-                return -EINVAL;
-        return copy_to_file(backing->fd, offset, buffer, size);
+        return memfile_write(backing->fd, backing->size, offset, buffer, size);
 }
 
 static void sim_work(struct source *source, struct source_job *job) {
@@ -508,7 +440,7 @@ static void sim_work(struct source *source, struct source_job *job) {
                 job->status = source_copy(&source_sim_ops, job);
                 return;
         case SOURCE_ZERO:
-                job->status = sim_zero(job);
+                job->status = source_zero(&source_sim_ops, job);
                 return;
         case SOURCE_RECLAIM:
                 job->status = sim_reclaim(sim);
@@ -542,19 +474,6 @@ static void sim_leave(struct source *source) {
         sim_end((struct sim *)source, false);
 }
 
-static int open_kept(struct sim *sim, struct keep *keep) {
-        struct stat st;
-        size_t i;
-        int r;
-
-        r = kept_init(keep, "sim", &sim->kept);
-        for (i = 0; i < sim->kept.n; i++) {
-                sim->kept.regions[i].bytes = fstat(sim->kept.regions[i].fd, &st) == 0 ? (uint64_t)st.st_size : 0;
-                atomic_fetch_add(&sim->kept_bytes, sim->kept.regions[i].bytes);
-        }
-        return r;
-}
-
 static int sim_open(const struct source_option *options, size_t n_options, struct keep *keep, struct source **ret,
                     struct failure *failure) {
         struct sim *sim;
@@ -571,7 +490,8 @@ static int sim_open(const struct source_option *options, size_t n_options, struc
         for (i = 0; i < sim->layout.n && r == 0; i++)
                 r = pieces_insert(&sim->undelivered, &sim->layout.spans[i]);
         if (r == 0)
-                r = open_kept(sim, keep);
+                r = kept_init(keep, "sim", &sim->kept);
+        atomic_store(&sim->kept_bytes, memfiles_kept(&sim->kept));
         if (r == 0)
                 r = source_worker_new("source-sim", sim_work, &sim->base, &sim->worker);
         if (r < 0) {

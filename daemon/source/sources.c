@@ -6,6 +6,7 @@ const struct source_ops *const source_all[] = {
         &source_hugetlb_ops,
         &source_dma_heap_ops,
         &source_sim_ops,
+        &source_anonymous_ops,
         NULL,
 };
 

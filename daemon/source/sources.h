@@ -4,6 +4,7 @@
 
 #include "daemon/core/source.h"
 
+extern const struct source_ops source_anonymous_ops;
 extern const struct source_ops source_dma_heap_ops;
 extern const struct source_ops source_hugetlb_ops;
 extern const struct source_ops source_sim_ops;

@@ -1,6 +1,8 @@
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 /* after the others: it redefines what they may declare */
 #include <setjmp.h>
 #include <cmocka.h>
@@ -25,15 +27,20 @@ static void listen(void *userdata, const struct event *event) {
 }
 
 void fixture_settle(struct fixture *fixture) {
-        while (!broker_settled(fixture->broker)) {
-                fixture->source->ops->wait(fixture->source);
-                fixture->source->ops->dispatch(fixture->source);
-        }
+        struct source *const sources[] = { fixture->source, fixture->anonymous };
+        size_t i;
+
+        while (!broker_settled(fixture->broker))
+                for (i = 0; i < sizeof(sources) / sizeof(*sources); i++) {
+                        sources[i]->ops->wait(sources[i]);
+                        sources[i]->ops->dispatch(sources[i]);
+                }
 }
 
 void fixture_start_options(struct fixture *fixture, const struct source_option *source_options, size_t n_options,
                            struct broker_options *options) {
         static const struct translator_ops *const translators[] = { &translator_identity_ops, NULL };
+        static const struct source_option limit = { "limit", "8M" };
         struct broker_options defaults;
         struct failure failure = {};
 
@@ -50,6 +57,8 @@ void fixture_start_options(struct fixture *fixture, const struct source_option *
         if (source_sim_ops.open(source_options, n_options, NULL, &fixture->source, &failure) < 0)
                 fail_msg("%s", failure.sentence);
         assert_int_equal(broker_add_source(fixture->broker, fixture->source), 0);
+        assert_int_equal(source_anonymous_ops.open(&limit, 1, NULL, &fixture->anonymous, &failure), 0);
+        assert_int_equal(broker_add_source(fixture->broker, fixture->anonymous), 0);
         broker_listen(fixture->broker, listen, &fixture->events);
         fixture_settle(fixture);
         fixture->caller = fixture_session(fixture, NULL);
@@ -190,4 +199,30 @@ uint64_t failure_number(const struct failure *failure, const char *name) {
                         return failure->values[i].number;
         fail_msg("there is no `%s` in: %s", name, failure->sentence);
         return 0;
+}
+
+void fixture_fill(const struct caller *caller, const struct alloc_view *view) {
+        uint64_t *words = malloc(view->size);
+        int fd;
+
+        assert_non_null(words);
+        for (uint64_t i = 0; i < view->size / sizeof(*words); i++)
+                words[i] = i * 0x9e3779b97f4a7c15u + view->size;
+        assert_int_equal(region_fd(caller, view->region, &fd, NULL), 0);
+        assert_int_equal(pwrite(fd, words, view->size, (off_t)view->offset), view->size);
+        free(words);
+}
+
+bool fixture_is_filled(const struct caller *caller, const struct alloc_view *view) {
+        uint64_t *words = malloc(view->size), i;
+        int fd;
+
+        assert_non_null(words);
+        assert_int_equal(region_fd(caller, view->region, &fd, NULL), 0);
+        assert_int_equal(pread(fd, words, view->size, (off_t)view->offset), view->size);
+        for (i = 0; i < view->size / sizeof(*words); i++)
+                if (words[i] != i * 0x9e3779b97f4a7c15u + view->size)
+                        break;
+        free(words);
+        return i == view->size / sizeof(*words);
 }

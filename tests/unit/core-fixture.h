@@ -28,7 +28,7 @@ struct events {
 struct fixture {
         uint64_t now;
         struct broker *broker;
-        struct source *source;
+        struct source *source, *anonymous;
         struct caller caller; /* of user:1000 */
         struct events events;
 };
@@ -57,6 +57,10 @@ uint64_t fixture_open(const struct caller *caller, const struct device_options *
 uint64_t fixture_usage(const struct caller *caller, enum quota_kind kind);
 void fixture_limit(const struct caller *caller, enum quota_kind kind, uint64_t limit);
 struct alloc_view fixture_alloc(struct fixture *fixture, const struct caller *caller, const struct alloc_request *request);
+
+/* What lies at `offset` of an allocation is a function of the offset. */
+void fixture_fill(const struct caller *caller, const struct alloc_view *view);
+bool fixture_is_filled(const struct caller *caller, const struct alloc_view *view);
 
 /* A broker_done_fn that fills a struct answer. */
 void answer(void *userdata, const struct failure *failure, uint64_t handle);

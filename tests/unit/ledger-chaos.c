@@ -66,6 +66,7 @@ struct pending {
 struct chaos {
         uint64_t now, random;
         struct life life;
+        struct source *anonymous;
         struct broker *broker;
         struct memory_ledger *ledger;
         struct pending pending[N_PENDING];
@@ -123,11 +124,13 @@ static void checked(void *userdata, uint64_t n) {
 
 static void dispatch(struct chaos *chaos) {
         chaos->life.ops->dispatch(chaos->life.source);
+        chaos->anonymous->ops->dispatch(chaos->anonymous);
 }
 
 static void begin(struct chaos *chaos) {
         static const struct translator_ops *const translators[] = { &translator_identity_ops, NULL };
         static const struct source_option options[] = { { "layout", "1M@0x100000,3M@0x40000000,6M@0x100000000" } };
+        static const struct source_option limit = { "limit", "1M" };
         struct broker_options broker_options;
 
         broker_options_default(&broker_options);
@@ -140,6 +143,8 @@ static void begin(struct chaos *chaos) {
         assert_int_equal(broker_new(&broker_options, &chaos->broker), 0);
         chaos->life = life_begin(&source_sim_ops, options, 1);
         assert_int_equal(broker_add_source(chaos->broker, chaos->life.source), 0);
+        assert_int_equal(source_anonymous_ops.open(&limit, 1, chaos->life.keep, &chaos->anonymous, NULL), 0);
+        assert_int_equal(broker_add_source(chaos->broker, chaos->anonymous), 0);
         chaos->ledger->fails = chaos_fails;
         chaos->ledger->wants_rewrite = chaos_wants_rewrite;
         chaos->ledger->userdata = chaos;
@@ -217,13 +222,13 @@ static int dump_alloc(const struct alloc_view *view, void *userdata) {
 
         if (!is_promised(dump->caller, view))
                 return 0;
-        fprintf(dump->file, "alloc %llu %s %s device %llu at %llx region %llu+%llu size %llu dma %llx pool %llu bounce %llu%s%s "
+        fprintf(dump->file, "alloc %llu %s %s device %llu at %llx region %llu+%llu size %llu dma %llx pool %llu bounce %llu%s%s%s "
                 "born %llu\n",
                 (unsigned long long)view->handle, view->owner, view->device_name, (unsigned long long)view->device,
                 (unsigned long long)view->machine_addr, (unsigned long long)view->region, (unsigned long long)view->offset,
                 (unsigned long long)view->size,
                 (unsigned long long)view->dma_addr, (unsigned long long)view->pool, (unsigned long long)view->bounce,
-                view->owner_lifetime ? " owner's" : "", view->shareable ? " shareable" : "",
+                view->owner_lifetime ? " owner's" : "", view->shareable ? " shareable" : "", view->anonymous ? " anonymous" : "",
                 (unsigned long long)(dump->now - view->age_ms));
         return 0;
 }
@@ -396,6 +401,7 @@ static void settle(struct chaos *chaos) {
                 while (!commit(chaos))
                         ;
                 chaos->life.ops->wait(chaos->life.source);
+                chaos->anonymous->ops->wait(chaos->anonymous);
                 dispatch(chaos);
         }
 }
@@ -648,6 +654,16 @@ static void ask_move(struct chaos *chaos, const struct caller *caller, struct pe
         pending_has(pending, coherent_move(caller, &request, on_answer, pending));
 }
 
+static void ask_swap(struct chaos *chaos, const struct caller *caller, struct pending *pending) {
+        struct swap_in_request request = {
+                .alloc = pick(chaos, caller, ALLOCS), .mask = mask(chaos), .wait_ms = wait_ms(chaos), .high = below(chaos, 4) == 0,
+        };
+        bool out = below(chaos, 2);
+
+        pending_has(pending, out ? coherent_swap_out(caller, request.alloc, on_answer, pending)
+                                 : coherent_swap_in(caller, &request, on_answer, pending));
+}
+
 static void ask_release(struct chaos *chaos, const struct caller *caller, struct pending *pending) {
         struct caller admin = { .session = caller->session, .admin = true };
 
@@ -821,7 +837,7 @@ static void cancel(struct chaos *chaos) {
 static void ask(struct chaos *chaos, const struct caller *caller) {
         static void (*const asks[])(struct chaos *chaos, const struct caller *caller, struct pending *pending) = {
                 ask_alloc, ask_alloc, ask_alloc, ask_reserve, ask_pool, ask_blocks, ask_blocks, ask_blocks, ask_bounce,
-                ask_slots, ask_slots, ask_slots, ask_move, ask_move, ask_release,
+                ask_slots, ask_slots, ask_slots, ask_move, ask_move, ask_release, ask_swap, ask_swap, ask_swap,
         };
         struct pending *pending = pending_new(chaos);
 

@@ -138,6 +138,12 @@ tests_unit_move_test_SOURCES = tests/unit/move-test.c $(core_fixture)
 tests_unit_move_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_move_test_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
 
+check_PROGRAMS += tests/unit/swap-test
+TESTS += tests/unit/swap-test
+tests_unit_swap_test_SOURCES = tests/unit/swap-test.c $(core_fixture)
+tests_unit_swap_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_swap_test_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
+
 check_PROGRAMS += tests/unit/mapping-test
 TESTS += tests/unit/mapping-test
 tests_unit_mapping_test_SOURCES = tests/unit/mapping-test.c $(core_fixture)

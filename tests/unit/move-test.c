@@ -2,9 +2,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 /* after the others: it redefines what they may declare */
 #include <setjmp.h>
 #include <cmocka.h>
@@ -12,33 +10,6 @@
 #include "tests/unit/core-fixture.h"
 
 #define LAYOUT "64M@0x40000000,64M@0x100000000"
-
-/* What lies at `offset` of an allocation is a function of the offset. */
-static void fill(const struct caller *caller, const struct alloc_view *view) {
-        uint64_t *words = malloc(view->size);
-        int fd;
-
-        assert_non_null(words);
-        for (uint64_t i = 0; i < view->size / sizeof(*words); i++)
-                words[i] = i * 0x9e3779b97f4a7c15u + view->size;
-        assert_int_equal(region_fd(caller, view->region, &fd, NULL), 0);
-        assert_int_equal(pwrite(fd, words, view->size, (off_t)view->offset), view->size);
-        free(words);
-}
-
-static bool is_filled(const struct caller *caller, const struct alloc_view *view) {
-        uint64_t *words = malloc(view->size), i;
-        int fd;
-
-        assert_non_null(words);
-        assert_int_equal(region_fd(caller, view->region, &fd, NULL), 0);
-        assert_int_equal(pread(fd, words, view->size, (off_t)view->offset), view->size);
-        for (i = 0; i < view->size / sizeof(*words); i++)
-                if (words[i] != i * 0x9e3779b97f4a7c15u + view->size)
-                        break;
-        free(words);
-        return i == view->size / sizeof(*words);
-}
 
 struct scene {
         struct fixture f;
@@ -54,7 +25,7 @@ static void begin(struct scene *s, uint64_t size) {
                                  &(struct alloc_request){ .device = s->wide, .size = size, .owner_lifetime = true,
                                                           .shareable = true });
         assert_true(s->alloc.dma_addr > MASK32);
-        fill(&s->f.caller, &s->alloc);
+        fixture_fill(&s->f.caller, &s->alloc);
 }
 
 static struct ticket *move(struct scene *s, uint64_t device, const char *key, struct answer *to) {
@@ -82,7 +53,7 @@ static void test_contents_go_to_where_the_other_device_reaches(void **state) {
                 assert_int_equal(view.dma_addr / MIB, (view.dma_addr + view.size - 1) / MIB);
                 assert_true(view.owner_lifetime);
                 assert_true(view.shareable);
-                assert_true(is_filled(&s.f.caller, &view));
+                assert_true(fixture_is_filled(&s.f.caller, &view));
                 assert_true(coherent_get(&s.f.caller, s.alloc.handle, &view, &failure) < 0);
                 require_failure(&failure, REASON_double_free);
                 assert_int_equal(fixture_usage(&s.f.caller, QUOTA_allocs), 1);
@@ -126,7 +97,7 @@ static void test_a_move_that_fails_leaves_everything_as_it_was(void **state) {
         ticket_cancel(ticket);
         fixture_settle(&s.f);
         assert_false(to.given);
-        assert_true(is_filled(&s.f.caller, &s.alloc));
+        assert_true(fixture_is_filled(&s.f.caller, &s.alloc));
         assert_int_equal(fixture_usage(&s.f.caller, QUOTA_allocs), 1);
         move(&s, s.narrow, "k", &to);
         fixture_settle(&s.f);
@@ -211,7 +182,7 @@ static void test_what_ends_while_it_is_moved_is_gone(void **state) {
         fixture_settle(&s.f);
         require_refused(&to, REASON_gone);
         s.f.caller = fixture_session(&s.f, NULL);
-        assert_true(is_filled(&s.f.caller, &s.alloc));
+        assert_true(fixture_is_filled(&s.f.caller, &s.alloc));
         fixture_stop(&s.f);
 }
 
@@ -238,7 +209,7 @@ static void test_a_move_waits_for_memory_like_an_allocation(void **state) {
         assert_int_equal(coherent_free(&s.f.caller, blocks[n / 2].handle, NULL), 0);
         fixture_settle(&s.f);
         assert_int_equal(coherent_get(&s.f.caller, answer_handle(&to), &s.alloc, NULL), 0);
-        assert_true(is_filled(&s.f.caller, &s.alloc));
+        assert_true(fixture_is_filled(&s.f.caller, &s.alloc));
         fixture_stop(&s.f);
 }
 
