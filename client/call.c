@@ -19,6 +19,7 @@ static enum link_repeat repeat_of(const struct schema_method *method) {
                 [METHOD_device_list] = LINK_AGAIN,        [METHOD_device_set_mask] = LINK_AGAIN,
                 [METHOD_device_supported] = LINK_AGAIN,   [METHOD_device_close] = LINK_RELEASE,
                 [METHOD_device_unreserve] = LINK_RELEASE, [METHOD_coherent_free] = LINK_RELEASE,
+                [METHOD_coherent_swap_out] = LINK_AGAIN,  [METHOD_coherent_swap_in] = LINK_AGAIN,
                 [METHOD_coherent_list] = LINK_AGAIN,      [METHOD_coherent_lookup] = LINK_AGAIN,
                 [METHOD_pool_return] = LINK_RELEASE,      [METHOD_pool_destroy] = LINK_RELEASE,
                 [METHOD_pool_trim] = LINK_AGAIN,          [METHOD_pool_list] = LINK_AGAIN,

@@ -14,10 +14,12 @@
  * the same pointer finds nothing. Ended ones are used again, never freed: see struct piece. */
 struct allocation {
         struct piece piece; /* its size: as rounded */
-        struct allocation *next, **pprev; /* in dmab->allocations; or next in dmab->spare_allocations */
+        struct allocation *next, **pprev; /* in dmab->allocations or dmab->swapped; or next in dmab->spare_allocations */
         struct region *region;
         size_t asked; /* the caller's size */
+        struct dmab_coherent_attrs attrs; /* with which it is to be swapped in */
         bool any;     /* dmab_alloc()'s */
+        bool swapped; /* out */
         struct region_place place;
         uint64_t number, size, machine_addr;
 };
@@ -54,16 +56,20 @@ static void *vaddr_of(const struct allocation *allocation) {
 
 /* Both with the session's lock held. */
 static void list_add(struct dmab *dmab, struct allocation *allocation) {
-        memory_note(&dmab->memory, &allocation->piece);
-        allocation->next = dmab->allocations;
-        allocation->pprev = &dmab->allocations;
+        struct allocation **list = allocation->swapped ? &dmab->swapped : &dmab->allocations;
+
+        if (!allocation->swapped)
+                memory_note(&dmab->memory, &allocation->piece);
+        allocation->next = *list;
+        allocation->pprev = list;
         if (allocation->next)
                 allocation->next->pprev = &allocation->next;
-        dmab->allocations = allocation;
+        *list = allocation;
 }
 
 static void list_remove(struct dmab *dmab, struct allocation *allocation) {
-        memory_forget(&dmab->memory, &allocation->piece);
+        if (!allocation->swapped)
+                memory_forget(&dmab->memory, &allocation->piece);
         *allocation->pprev = allocation->next;
         if (allocation->next)
                 allocation->next->pprev = allocation->pprev;
@@ -86,22 +92,32 @@ static int list_find(const dmab_device_t *device, const void *vaddr, struct allo
 
 /* Give up the CPU's view of it. */
 static void drop(struct dmab *dmab, struct allocation *allocation) {
-        region_release(dmab, allocation->region);
+        if (!allocation->swapped)
+                region_release(dmab, allocation->region);
+        allocation->swapped = false;
         allocation_spare(dmab, allocation);
 }
 
-void coherent_forget(struct dmab *dmab, const struct dmab_device *device) {
-        struct allocation *allocation, *next, *dropped = NULL;
+/* Put what is the device's, or all of it, on another list. With the session's lock held. */
+static void list_move(struct dmab *dmab, struct allocation *list, const struct dmab_device *device, struct allocation **to) {
+        struct allocation *allocation, *next;
 
-        pthread_mutex_lock(&dmab->lock);
-        for (allocation = dmab->allocations; allocation; allocation = next) {
+        for (allocation = list; allocation; allocation = next) {
                 next = allocation->next;
                 if (device && allocation->piece.device != device)
                         continue;
                 list_remove(dmab, allocation);
-                allocation->next = dropped;
-                dropped = allocation;
+                allocation->next = *to;
+                *to = allocation;
         }
+}
+
+void coherent_forget(struct dmab *dmab, const struct dmab_device *device) {
+        struct allocation *dropped = NULL, *next;
+
+        pthread_mutex_lock(&dmab->lock);
+        list_move(dmab, dmab->allocations, device, &dropped);
+        list_move(dmab, dmab->swapped, device, &dropped);
         pthread_mutex_unlock(&dmab->lock);
         for (; dropped; dropped = next) {
                 next = dropped->next;
@@ -140,11 +156,9 @@ static int check_sizes(size_t size, const struct dmab_coherent_attrs *attrs) {
         return 0;
 }
 
-static void alloc_params(const dmab_device_t *device, size_t size, unsigned flags,
-                         const struct dmab_coherent_attrs *attrs, const char *key, struct params *params) {
-        params_begin(params);
-        params_uint(params, "device", device->handle);
-        params_uint(params, "size", size);
+/* What allocating and swapping in have in common. */
+static void want_params(const dmab_device_t *device, unsigned flags, const struct dmab_coherent_attrs *attrs,
+                        struct params *params) {
         if (attrs->align)
                 params_uint(params, "align", attrs->align);
         if (attrs->boundary)
@@ -154,6 +168,14 @@ static void alloc_params(const dmab_device_t *device, size_t size, unsigned flag
         params_uint(params, "wait_ms", !(flags & DMAB_WAIT) ? 0 : attrs->wait_ms ? attrs->wait_ms : device->wait_ms);
         if (flags & DMAB_HIGH)
                 params_word(params, "priority", "high", '"');
+}
+
+static void alloc_params(const dmab_device_t *device, size_t size, unsigned flags,
+                         const struct dmab_coherent_attrs *attrs, const char *key, struct params *params) {
+        params_begin(params);
+        params_uint(params, "device", device->handle);
+        params_uint(params, "size", size);
+        want_params(device, flags, attrs, params);
         if (flags & DMAB_ZERO)
                 params_word(params, "zero", "true", 0);
         if (flags & DMAB_SHAREABLE)
@@ -239,7 +261,7 @@ static int alloc(dmab_device_t *device, size_t size, unsigned flags, const struc
         if (!allocation)
                 return no_memory();
         *allocation = (struct allocation){ .piece = { .kind = PIECE_COHERENT, .device = device }, .asked = size,
-                                           .any = any };
+                                           .attrs = known, .any = any };
         link_make_key(device->dmab->link, key);
         alloc_params(device, size, flags, &known, key, &params);
         r = link_call(device->dmab->link,
@@ -316,18 +338,26 @@ static int take_out_any(dmab_device_t *device, void *vaddr, struct allocation **
         return r;
 }
 
+static void put_back(struct dmab *dmab, struct allocation *allocation) {
+        pthread_mutex_lock(&dmab->lock);
+        list_add(dmab, allocation);
+        pthread_mutex_unlock(&dmab->lock);
+}
+
+/* Whether a call about an allocation that answered r says that there is none: whatever the daemon does not know any more, its
+ * owner has lost, by the session's end or an administrator. Also when it is not known what has become of it. */
+static bool is_lost(int r) {
+        return r == -ESTALE || link_is_unknown(r) || error_is("double_free") || error_is("unknown_handle");
+}
+
 /* The daemon's side of it, when the session does not know it any more. */
 static int give_back(struct dmab *dmab, struct allocation *allocation) {
         int r = free_number(dmab, allocation->number);
 
-        /* Whatever the daemon does not know any more, its owner has lost: by the session's end or an administrator. */
-        if (r && r != -ESTALE && !link_is_unknown(r) && !error_is("double_free") && !error_is("unknown_handle")) {
-                pthread_mutex_lock(&dmab->lock);
-                list_add(dmab, allocation);
-                pthread_mutex_unlock(&dmab->lock);
-                return r;
-        }
-        drop(dmab, allocation);
+        if (r && !is_lost(r))
+                put_back(dmab, allocation);
+        else
+                drop(dmab, allocation);
         return r;
 }
 
@@ -376,12 +406,6 @@ static int move(struct dmab *dmab, const struct allocation *old, const dmab_devi
         return r;
 }
 
-static void put_back(struct dmab *dmab, struct allocation *allocation) {
-        pthread_mutex_lock(&dmab->lock);
-        list_add(dmab, allocation);
-        pthread_mutex_unlock(&dmab->lock);
-}
-
 static int move_check(const dmab_device_t *device, const dmab_device_t *to, unsigned flags) {
         int r = session_check(device->dmab);
 
@@ -428,6 +452,123 @@ int dmab_move_coherent(dmab_device_t *device, size_t size, void *vaddr, dmab_add
         *ret_vaddr = vaddr_of(allocation);
         *ret_dma = allocation->place.dma_addr;
         return 0;
+}
+
+/* ---- swapping ---- */
+
+/* The same allocation: it is in one of the session's lists, or in the other. */
+struct dmab_swapped {
+        struct allocation allocation;
+};
+
+int dmab_swap_out_coherent(dmab_device_t *device, size_t size, void *vaddr, dmab_addr_t dma, dmab_swapped_t **ret) {
+        struct dmab *dmab = device->dmab;
+        struct link_reply reply = { 0 };
+        struct allocation *allocation;
+        struct params params;
+        int r = session_check(dmab);
+
+        if (!r)
+                r = take_out(device, size, vaddr, dma, &allocation);
+        if (r)
+                return r;
+        params_begin(&params);
+        params_uint(&params, "alloc", allocation->number);
+        params_end(&params);
+        r = link_call(dmab->link,
+                      &(struct link_request){ .method = "coherent.swap_out", .params = params.text, .repeat = LINK_AGAIN },
+                      &reply);
+        link_reply_release(&reply);
+        if (!r) {
+                region_release(dmab, allocation->region);
+                allocation->swapped = true;
+                *ret = (dmab_swapped_t *)allocation;
+        }
+        if (r && is_lost(r))
+                drop(dmab, allocation);
+        else
+                put_back(dmab, allocation);
+        return r;
+}
+
+/* Out of the list of those that are swapped out, if it is there. */
+static int take_swapped(const dmab_device_t *device, dmab_swapped_t *swapped) {
+        struct allocation *allocation = &swapped->allocation;
+        struct dmab *dmab = device->dmab;
+        int r = 0;
+
+        pthread_mutex_lock(&dmab->lock);
+        if (!allocation->swapped || !allocation->pprev)
+                r = error_set(EFAULT, "%p is nothing that is swapped out; it may have been swapped in or freed already",
+                              (void *)swapped);
+        else if (allocation->piece.device != device)
+                r = error_set(EXDEV, "what was swapped out is memory of %s, not of %s", allocation->piece.device->name,
+                              device->name);
+        if (!r) {
+                list_remove(dmab, allocation);
+                allocation->pprev = NULL;
+        }
+        pthread_mutex_unlock(&dmab->lock);
+        return r;
+}
+
+static int swap_in(struct dmab *dmab, struct allocation *allocation, unsigned flags) {
+        const dmab_device_t *device = allocation->piece.device;
+        struct link_reply reply = { 0 };
+        struct params params;
+        int r;
+
+        params_begin(&params);
+        params_uint(&params, "alloc", allocation->number);
+        want_params(device, flags, &allocation->attrs, &params);
+        if (__atomic_load_n(&dmab->fresh_regions, __ATOMIC_RELAXED))
+                params_word(&params, "fd", "true", 0);
+        params_end(&params);
+        r = link_call(dmab->link,
+                      &(struct link_request){ .method = "coherent.swap_in", .params = params.text, .repeat = LINK_AGAIN },
+                      &reply);
+        if (!r)
+                r = take_answer(reply.result, allocation);
+        if (!r) {
+                allocation->swapped = false;
+                r = settle(dmab, allocation, reply.n_fds ? reply.fds[0] : -1);
+                allocation->swapped = r != 0;
+        }
+        link_reply_release(&reply);
+        return r;
+}
+
+int dmab_swap_in_coherent(dmab_device_t *device, dmab_swapped_t *swapped, unsigned flags, void **ret_vaddr,
+                          dmab_addr_t *ret_dma) {
+        struct allocation *allocation = &swapped->allocation;
+        int r = session_check(device->dmab);
+
+        if (!r && flags & (DMAB_ZERO | DMAB_SHAREABLE))
+                r = error_set(EINVAL, "what is swapped in is neither zeroed nor made shareable");
+        if (!r)
+                r = check_flags(flags);
+        if (!r)
+                r = take_swapped(device, swapped);
+        if (r)
+                return r;
+        r = swap_in(device->dmab, allocation, flags);
+        if (r && is_lost(r))
+                drop(device->dmab, allocation);
+        else if (r) /* also when it is in, but cannot be mapped: it can be asked for again */
+                put_back(device->dmab, allocation);
+        if (r)
+                return r;
+        *ret_vaddr = vaddr_of(allocation);
+        *ret_dma = allocation->place.dma_addr;
+        return 0;
+}
+
+int dmab_free_swapped(dmab_device_t *device, dmab_swapped_t *swapped) {
+        int r = session_check(device->dmab);
+
+        if (!r)
+                r = take_swapped(device, swapped);
+        return r ? r : give_back(device->dmab, &swapped->allocation);
 }
 
 int coherent_free_any(dmab_device_t *device, void *vaddr) {

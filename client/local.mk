@@ -70,6 +70,7 @@ dmabrokerctl_SOURCES = \
 	client/ctl/verb-release.c \
 	client/ctl/verb-stats.c \
 	client/ctl/verb-status.c \
+	client/ctl/verb-swap.c \
 	client/ctl/verb-top.c \
 	client/ctl/verb-watch.c \
 	client/ctl/verbs.c client/ctl/verbs.h

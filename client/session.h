@@ -24,7 +24,7 @@ struct dmab {
         pthread_mutex_t lock; /* guards all below */
         struct memory memory; /* read without the lock */
         struct region_table regions;
-        struct allocation *allocations, *spare_allocations;
+        struct allocation *allocations, *swapped, *spare_allocations;
         struct dmab_device *devices;
         pthread_mutex_t pools_lock; /* guards the list of pools; taken before any pool's lock */
         struct dmab_pool *pools;

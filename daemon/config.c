@@ -471,8 +471,8 @@ static int pick_by_name(const struct config *config, const char *name, size_t le
                 if (strlen(source->ops->name) != length || memcmp(source->ops->name, name, length) != 0)
                         continue;
                 if (source->ops == &source_anonymous_ops)
-                        return failure_set(failure, REASON_bad_param,
-                                           "the source anonymous has no memory for devices; it serves beside the others, unasked");
+                        return failure_set(failure, REASON_bad_param, "the source anonymous has no memory for devices; it "
+                                           "serves beside the others, unasked");
                 for (size_t j = 0; j < *n; j++)
                         if (picked[j] == source)
                                 return failure_set(failure, REASON_bad_param, "the source %s is there twice",

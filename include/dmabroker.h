@@ -226,6 +226,29 @@ int dmab_alloc_coherent_attrs(dmab_device_t *device, size_t size, unsigned flags
 int dmab_move_coherent(dmab_device_t *device, size_t size, void *vaddr, dmab_addr_t dma, dmab_device_t *to, unsigned flags,
                        void **ret_vaddr, dmab_addr_t *ret_dma);
 
+/* What is in an allocation that was swapped out. */
+typedef struct dmab_swapped dmab_swapped_t;
+
+/* Move what is in an allocation of dmab_alloc_coherent() out to ordinary memory, and free its device memory (TTM's swapout of
+ * device state to anonymous state): for what no device needs for a while. vaddr and dma are then as after dmab_free_coherent();
+ * *ret stands for the contents, until it is swapped in or freed, or its device or session ends, with which it ends. The device
+ * must not use the memory any more; what is written to it during the call may be lost.
+ *
+ * Errors as dmab_free_coherent() about size, vaddr and dma; -EBUSY: it is mapped for a device; -ENOMEM: there is no ordinary
+ * memory for it; -EDQUOT. Nothing has changed then. As there, it is lost when the daemon has forgotten it. */
+int dmab_swap_out_coherent(dmab_device_t *device, size_t size, void *vaddr, dmab_addr_t dma, dmab_swapped_t **ret);
+
+/* Move it back to its device's memory, at another address than before, but within the constraints of the device and of the attrs
+ * that it was allocated with. swapped is not valid any more. flags: DMAB_WAIT, DMAB_NOWAIT, DMAB_HIGH.
+ * Errors as dmab_alloc_coherent(): then it stays swapped out, and can be asked for again; -EFAULT: it was swapped in or freed
+ * already; -EXDEV: it is another device's; -ESTALE, and what dmab_free_coherent() says of an allocation that somebody else has
+ * freed: it is gone. */
+int dmab_swap_in_coherent(dmab_device_t *device, dmab_swapped_t *swapped, unsigned flags, void **ret_vaddr,
+                          dmab_addr_t *ret_dma);
+
+/* Free it where it is. Errors as dmab_free_coherent() where it is not known any more, and -EFAULT as above. */
+int dmab_free_swapped(dmab_device_t *device, dmab_swapped_t *swapped);
+
 /* Free what dmab_alloc_coherent() gave (the kernel's dma_free_coherent(), with the checks of CONFIG_DMA_API_DEBUG).
  * Unmaps vaddr. The device must no longer use the memory.
  *

@@ -1140,15 +1140,15 @@ static const struct schema_method methods[METHOD_COUNT] = {
           .fds_max = 1, .fds_when = offsetof(struct coherent_move_params, fd), .takes = true },
         METHOD(coherent, swap_out),
           .summary = "move what is in an allocation out to ordinary memory",
-          .doc = "For an allocation that no device uses for a while: its contents go to ordinary memory, which any memory pressure of "
-                 "the host may page out, and its device memory is freed. It keeps its handle, its owner, its device and its "
-                 "lifetime, but has no dma address, and addressing is none, until coherent.swap_in. What was swapped out "
-                 "already is answered in the same way. If it fails, nothing has changed. The device must not write to it, and what "
-                 "is written during the call may be lost. One that is mapped, or a pool's, is the error busy",
+          .doc = "For an allocation that no device uses for a while: its contents go to ordinary memory, which the host may page "
+                 "out, and its device memory is freed. It keeps its handle, its owner, its device and its lifetime, but has no "
+                 "dma address, and addressing is none, until coherent.swap_in. What was swapped out already is answered in the "
+                 "same way. If it fails, nothing has changed. The device must not write to it, and what is written during the "
+                 "call may be lost. One that is mapped, or a pool's, is the error busy",
           .params = &coherent_swap_out_params_struct, .results = &coherent_swap_out_result_struct,
           .errors = ERRORS(REASON_unknown_handle, REASON_double_free, REASON_busy, REASON_quota, REASON_no_memory, REASON_gone,
                            REASON_source_unavailable),
-          .fds_max = 1, .fds_when = offsetof(struct coherent_swap_out_params, fd), .takes = true },
+          .fds_max = 1, .fds_when = offsetof(struct coherent_swap_out_params, fd) },
         METHOD(coherent, swap_in),
           .summary = "move what is in an allocation back to device memory",
           .doc = "At another address than before, within the constraints of its device and those given here: those of the "
@@ -1158,7 +1158,7 @@ static const struct schema_method methods[METHOD_COUNT] = {
           .errors = ERRORS(REASON_unknown_handle, REASON_double_free, REASON_busy, REASON_quota, REASON_no_memory,
                            REASON_no_contiguous, REASON_mask, REASON_boundary, REASON_would_block, REASON_timeout, REASON_limit,
                            REASON_gone, REASON_source_unavailable),
-          .fds_max = 1, .fds_when = offsetof(struct coherent_swap_in_params, fd), .takes = true },
+          .fds_max = 1, .fds_when = offsetof(struct coherent_swap_in_params, fd) },
         METHOD(coherent, list),
           .summary = "list allocations",
           .params = &list_params_struct, .results = &coherent_list_result_struct,

@@ -98,6 +98,7 @@ static enum ctl_status run_status(struct ctl *ctl) {
         show_pair("role", dmab_role(ctl->dmab));
         show_counts(json_object_get(status, "counts"));
         show_guarantees(json_object_get(status, "guarantees"));
+        show_pair("swapped_out", show_member_bytes(json_object_get(status, "anonymous"), "used", buffer));
         show_pair("quarantined", show_member_bytes(status, "quarantined", buffer));
         show_strings("note", json_object_get(status, "notes"));
         show_reasons(status);

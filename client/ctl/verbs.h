@@ -8,7 +8,7 @@ extern const struct ctl_verb verb_status, verb_version;
 extern const struct ctl_verb verb_devices, verb_regions, verb_allocs;
 extern const struct ctl_verb verb_pools, verb_bounces, verb_mappings, verb_leases;
 extern const struct ctl_verb verb_quota, verb_stats, verb_top, verb_map, verb_check, verb_watch;
-extern const struct ctl_verb verb_release, verb_quarantine;
+extern const struct ctl_verb verb_swap, verb_release, verb_quarantine;
 extern const struct ctl_verb verb_alloc, verb_free, verb_call, verb_bench, verb_help;
 
 /* In the order of the manual; ends with NULL. */

@@ -455,7 +455,8 @@ bool request_possible(struct request *request) {
         }
         if (request->kind == REQUEST_ALLOC)
                 LL_FOREACH(request->owner->windows, window)
-                        if (window->supply != request->owner->broker->anonymous && arena_find(window->arena, &request->want, &block) == 0)
+                        if (window->supply != request->owner->broker->anonymous &&
+                            arena_find(window->arena, &request->want, &block) == 0)
                                 return true;
         LL_FOREACH(request->owner->broker->supplies, supply) {
                 supply_usage(supply, request->want.limit, &free_bytes, &largest);

@@ -426,7 +426,7 @@ struct broker {
         void *listener_userdata;
         struct template *templates;
         struct supply *supplies;  /* of device memory */
-        struct supply *anonymous; /* of ordinary memory, for what is swapped out; or NULL. Its next one is the first of supplies */
+        struct supply *anonymous; /* for what is swapped out; its next one is the first of supplies; or NULL */
         struct broker_counts counts;
         uint64_t counters[COUNTERS];
         uint64_t bytes; /* in allocations */

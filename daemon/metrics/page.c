@@ -186,6 +186,13 @@ static void write_quarantined(struct page *page, const struct family *family) {
         write_sample(page, family->name, broker_quarantined(page->facts->server->broker));
 }
 
+static void write_anonymous(struct page *page, const struct family *family) {
+        struct source_view view;
+
+        if (broker_anonymous(page->facts->server->broker, &view))
+                write_sample(page, family->name, family->at ? view.info.limit : view.total);
+}
+
 /* A counter of the core that the table below does not know is told all the same. */
 static void write_other_counters(struct page *page) {
         for (size_t i = 0; i < page->n_counters; i++) {
@@ -290,6 +297,8 @@ static const struct family families[] = {
         COUNTER("zeroed_bytes", "Bytes that were zeroed before they were handed out."),
         { PREFIX "host_pressure", "gauge", "Whether the host wants memory back.", write_host_pressure },
         { PREFIX "quarantined_bytes", "gauge", "Bytes that rest, since a device may still write to them.", write_quarantined },
+        { PREFIX "anonymous_held_bytes", "gauge", "Bytes of ordinary memory with what was swapped out.", write_anonymous },
+        { PREFIX "anonymous_limit_bytes", "gauge", "Bytes of ordinary memory that may be used for that.", write_anonymous, 1 },
         { PREFIX "high_water_bytes", "gauge", "The most bytes that were ever allocated at a time.", write_counter,
           sizeof(PREFIX) - 1 },
 

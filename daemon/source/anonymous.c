@@ -86,8 +86,8 @@ static int room_check(const struct anonymous *anonymous, const struct source_job
         uint64_t available = host_available();
 
         if (job->size > room(anonymous))
-                return failure_set(failure, REASON_no_memory, "%" PRIu64 " bytes more would be above the limit of source anonymous, "
-                                   "which is %" PRIu64, job->size, anonymous->limit);
+                return failure_set(failure, REASON_no_memory, "%" PRIu64 " bytes more would be above the limit of source "
+                                   "anonymous, which is %" PRIu64, job->size, anonymous->limit);
         if (job->size > available / 2)
                 return failure_set(failure, REASON_no_memory, "the host has only %" PRIu64 " bytes of memory left, too few to "
                                    "swap %" PRIu64 " bytes out", available, job->size);

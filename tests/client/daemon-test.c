@@ -761,6 +761,56 @@ static void test_an_allocation_moves_to_another_device_with_its_contents(void **
         assert_int_equal(dmab_device_close(narrow), 0);
 }
 
+static void test_an_allocation_is_swapped_out_and_in_again_within_its_constraints(void **state) {
+        struct fixture *fixture = *state;
+        struct dmab_coherent_attrs attrs = DMAB_COHERENT_ATTRS_INIT;
+        dmab_swapped_t *swapped, *again;
+        dmab_device_t *other;
+        dmab_addr_t dma, at;
+        void *vaddr;
+
+        attrs.align = 2 * MIB;
+        attrs.mask = 0xffffff;
+        assert_int_equal(dmab_device_open(fixture->dmab, "other", NULL, &other), 0);
+        assert_int_equal(dmab_alloc_coherent_attrs(fixture->device, MIB + 5, 0, &attrs, &vaddr, &dma), 0);
+        memset(vaddr, 0x5a, MIB + 5);
+        assert_int_equal(dmab_swap_out_coherent(fixture->device, MIB, vaddr, dma, &swapped), -EINVAL);
+        assert_int_equal(dmab_swap_out_coherent(other, MIB + 5, vaddr, dma, &swapped), -EXDEV);
+        if (dmab_swap_out_coherent(fixture->device, MIB + 5, vaddr, dma, &swapped))
+                fail_msg("%s", dmab_last_error());
+        assert_int_equal(usage(fixture->dmab, "allocs"), 1);
+        assert_int_equal(usage(fixture->dmab, "bytes"), 0);
+        assert_true(usage(fixture->dmab, "anonymous_bytes") >= MIB + 5);
+        assert_int_equal(dmab_dma_addr(fixture->device, vaddr, &at), -EFAULT);
+        assert_int_equal(dmab_swap_out_coherent(fixture->device, MIB + 5, vaddr, dma, &again), -EFAULT);
+
+        assert_int_equal(dmab_swap_in_coherent(other, swapped, 0, &vaddr, &dma), -EXDEV);
+        assert_int_equal(dmab_swap_in_coherent(fixture->device, swapped, DMAB_ZERO, &vaddr, &dma), -EINVAL);
+        if (dmab_swap_in_coherent(fixture->device, swapped, DMAB_WAIT, &vaddr, &dma))
+                fail_msg("%s", dmab_last_error());
+        assert_int_equal(dma % (2 * MIB), 0);
+        assert_true(dma + MIB + 4 <= 0xffffff);
+        for (size_t i = 0; i < MIB + 5; i++)
+                if (((char *)vaddr)[i] != 0x5a)
+                        fail_msg("byte %zu has changed", i);
+        assert_int_equal(dmab_dma_addr(fixture->device, (char *)vaddr + 9, &at), 0);
+        assert_int_equal(at, dma + 9);
+        assert_int_equal(dmab_swap_in_coherent(fixture->device, swapped, 0, &vaddr, &dma), -EFAULT);
+        assert_int_equal(dmab_free_swapped(fixture->device, swapped), -EFAULT);
+
+        /* What is freed or ends there is gone, and what somebody else has freed as well. */
+        assert_int_equal(dmab_swap_out_coherent(fixture->device, MIB + 5, vaddr, dma, &swapped), 0);
+        assert_int_equal(dmab_free_swapped(fixture->device, swapped), 0);
+        assert_int_equal(usage(fixture->dmab, "allocs"), 0);
+        assert_int_equal(dmab_alloc_coherent(other, PAGE, 0, &vaddr, &dma), 0);
+        assert_int_equal(dmab_swap_out_coherent(other, PAGE, vaddr, dma, &swapped), 0);
+        assert_int_equal(dmab_device_close(other), -EBUSY);
+        assert_int_equal(dmab_device_close_force(other), 0);
+        assert_int_equal(usage(fixture->dmab, "allocs"), 0);
+        assert_int_equal(dmab_alloc_coherent(fixture->device, PAGE, 0, &vaddr, &dma), 0);
+        assert_int_equal(dmab_swap_out_coherent(fixture->device, PAGE, vaddr, dma, &swapped), 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, set_up, tear_down)
 
 int main(void) {
@@ -772,6 +822,7 @@ int main(void) {
                 TEST(another_devices_memory_has_no_dma_address_for_this_one),
                 TEST(alignment_boundary_and_mask_are_kept),
                 TEST(an_allocation_moves_to_another_device_with_its_contents),
+                TEST(an_allocation_is_swapped_out_and_in_again_within_its_constraints),
                 TEST(what_can_never_be_is_refused_and_takes_nothing),
                 TEST(flags_reach_the_daemon),
                 TEST(waiting_ends_with_memory_or_at_the_deadline_and_holds_nobody_up),

@@ -74,6 +74,31 @@ expect "$number" "$(column "$directory/lookup" 1 ALLOC)" "the allocation that ho
 "$CTL" call coherent.list '{"limit": 1}' | grep -q '"more":true' || fail "the list has one element"
 expect 3 "$("$CTL" allocs | wc -l)" "lines of allocs"
 
+# Out to ordinary memory, where it has no address, and in again.
+"$CTL" swap out "$number" >"$directory/alloc" || fail "swap out fails"
+expect none "$(value addressing)" "addressing of what is swapped out"
+expect "" "$(value dma_addr)" "an address of what is swapped out"
+"$CTL" allocs --device card >"$directory/allocs"
+expect - "$(column "$directory/allocs" 1 DMA-ADDR)" "DMA-ADDR of what is swapped out"
+expect none "$(column "$directory/allocs" 1 ADDRESSING)" "ADDRESSING of what is swapped out"
+expect none "$("$CTL" regions | awk '$3 == "anonymous" { print $NF }')" "ADDRESSING of its region"
+"$CTL" allocs --dma-addr "$address" >/dev/null 2>&1
+expect 1 $? "the lookup of where it was"
+"$CTL" status --json | grep -q '"anonymous":{"total":1048576,"used":1048576,' || fail "status does not tell what is swapped out"
+"$CTL" swap in "$number" --mask 31 --align 2M --wait 1 >"$directory/alloc" || fail "swap in fails"
+expect simulated "$(value addressing)" "addressing of what is swapped in"
+address=$(value dma_addr)
+[ $((address % 2097152)) -eq 0 ] || fail "$address is not aligned"
+[ $((address)) -lt 2147483648 ] || fail "$address is not below 2 GiB"
+"$CTL" allocs --device card >"$directory/allocs"
+expect "$address" "$(column "$directory/allocs" 1 DMA-ADDR)" DMA-ADDR
+for words in "swap" "swap out" "swap over $number" "swap out $number --wait 1" "swap in here"; do
+        "$CTL" $words >/dev/null 2>&1
+        expect 2 $? "the status of $words"
+done
+"$CTL" swap in 12345678 >/dev/null 2>&1
+expect 1 $? "swapping in what is not there"
+
 # A device with memory is closed by force only.
 "$CTL" devices close card 2>"$directory/err"
 expect 1 $? "closing a device that has memory"

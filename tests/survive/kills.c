@@ -128,7 +128,7 @@ static void require_place(const char *owner, const struct object *object, const 
         const struct place *place = object->places;
 
         require(number_of(item, "region") == place->region && number_of(item, "offset") == place->offset &&
-                hex_of(item, "dma_addr") == place->dma_addr, owner, "a place", item);
+                address_of(item, "dma_addr") == place->dma_addr, owner, "a place", item);
 }
 
 static bool has_word(const json_t *item, const char *name, const char *word) {
@@ -219,20 +219,20 @@ static bool usage_fits(struct run *run, const char *owner) {
         json_t *allocs = worker_ask(&run->admin, "coherent.list", "{\"owner\":\"%s\",\"limit\":10000}", owner);
         json_t *regions = worker_ask(&run->admin, "region.list", "{\"owner\":\"%s\",\"limit\":10000}", owner);
         const json_t *usage = json_object_get(quota, "usage");
-        uint64_t bytes = 0, held = 0, n_allocs = 0;
+        uint64_t bytes = 0, held = 0, anonymous = 0, n_allocs = 0;
         json_t *item;
         size_t i;
         bool fits;
 
         json_array_foreach(json_object_get(allocs, "allocs"), i, item) {
-                bytes += number_of(item, "size");
+                bytes += has_word(item, "addressing", "none") ? 0 : number_of(item, "size");
                 n_allocs++;
         }
         json_array_foreach(json_object_get(regions, "regions"), i, item)
-                held += number_of(item, "size");
+                *(has_word(item, "addressing", "none") ? &anonymous : &held) += number_of(item, "size");
         fits = number_of(usage, "bytes") == bytes && number_of(usage, "allocs") == n_allocs &&
-               number_of(usage, "held_bytes") == held && number_of(usage, "regions") == json_array_size(
-                       json_object_get(regions, "regions")) && number_of(usage, "devices") == count(run, owner, DEVICE) &&
+               number_of(usage, "held_bytes") == held && number_of(usage, "anonymous_bytes") == anonymous &&
+               number_of(usage, "regions") == json_array_size(json_object_get(regions, "regions")) && number_of(usage, "devices") == count(run, owner, DEVICE) &&
                number_of(usage, "pools") == count(run, owner, POOL) + count(run, owner, BOUNCE) &&
                number_of(usage, "leases") == count(run, owner, LEASE) &&
                number_of(usage, "mappings") == count(run, owner, MAPPING);
@@ -274,11 +274,13 @@ static void check_apart(struct run *run, const char *method, const char *array, 
         json_t *result = worker_ask(&run->admin, method, "{\"limit\":10000}"), *item;
         const json_t *items = json_object_get(result, array), *at;
         struct span *spans = calloc(json_array_size(items) + 1, sizeof(*spans));
-        size_t i, n = json_array_size(items);
+        size_t i, n = 0;
 
         json_array_foreach(items, i, item) {
+                if (has_word(item, "addressing", "none"))
+                        continue;
                 at = json_object_get(item, "extents") ? json_array_get(json_object_get(item, "extents"), 0) : item;
-                spans[i] = (struct span){ hex_of(at, "machine_addr"), number_of(at, "size"), number_of(item, name) };
+                spans[n++] = (struct span){ hex_of(at, "machine_addr"), number_of(at, "size"), number_of(item, name) };
         }
         qsort(spans, n, sizeof(*spans), by_addr);
         for (i = 1; i < n; i++)
@@ -479,8 +481,9 @@ static void tell(const struct run *run) {
 
         printf("%s: %lu kills (%lu before the daemon was ready), %lu ends by SIGTERM, %lu deaths while the ledger was written "
                "anew, %lu checks\n", run->source, run->kills, run->early_kills, run->ends, run->rewrites, run->checks);
-        printf("%s: %lu taken, %lu moved, %lu released, %lu changed, %lu refused; %lu repeated, of which %lu releases had been "
-               "done; %lu sessions, %lu that vanished\n", run->source, counts->taken, counts->moved, counts->released,
+        printf("%s: %lu taken, %lu moved, %lu swapped, %lu released, %lu changed, %lu refused; %lu repeated, of which "
+               "%lu releases had been done; %lu sessions, %lu that vanished\n", run->source, counts->taken, counts->moved,
+               counts->swapped, counts->released,
                counts->changed, counts->refused, counts->resent, counts->done_before, counts->sessions, counts->vanished);
         printf("%s: %lu things looked at after a restart, and %lu words of their memory\n", run->source, counts->looked_at,
                counts->stamps);

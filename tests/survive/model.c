@@ -43,6 +43,12 @@ uint64_t hex_of(const json_t *object, const char *name) {
         return strtoull(text, NULL, 16);
 }
 
+uint64_t address_of(const json_t *object, const char *name) {
+        const char *addressing = json_string_value(json_object_get(object, "addressing"));
+
+        return addressing && strcmp(addressing, "none") == 0 ? 0 : hex_of(object, name);
+}
+
 static uint64_t number_or(const json_t *object, const char *name, uint64_t otherwise) {
         return json_object_get(object, name) ? number_of(object, name) : otherwise;
 }
@@ -433,7 +439,7 @@ static void take_of_bounce(struct worker *worker, struct object *bounce) {
 }
 
 static void take_mapping(struct worker *worker, struct object *device, struct object *alloc) {
-        if (alloc->orphaned || (alloc->parent != device && !alloc->shareable))
+        if (alloc->orphaned || alloc->swapped || (alloc->parent != device && !alloc->shareable))
                 return;
         take(worker, &(struct object){ .kind = MAPPING, .parent = device, .other = alloc }, "mapping.map",
              "{\"device\":%" PRIu64 ",\"alloc\":%" PRIu64 ",\"direction\":\"bidirectional\"", device->handle, alloc->handle);
@@ -461,6 +467,22 @@ static void move_alloc(struct worker *worker, struct object *device, struct obje
         worker->calls->prev->old = old;
 }
 
+/* Out to ordinary memory, or in again. */
+static void swap_alloc(struct worker *worker, struct object *alloc) {
+        char params[128];
+
+        if (!is_idle(worker, alloc) || has_any(worker, alloc) || alloc->orphaned || !alloc->stamped)
+                return;
+        alloc->calls++;
+        set_leaving(worker, alloc, true);
+        unmap_unused(worker);
+        if (alloc->swapped)
+                snprintf(params, sizeof(params), "{\"alloc\":%" PRIu64 ",\"wait_ms\":%u", alloc->handle, some_wait(worker));
+        else
+                snprintf(params, sizeof(params), "{\"alloc\":%" PRIu64, alloc->handle);
+        call_send(worker, SWAP, alloc, 0, alloc->swapped ? "coherent.swap_in" : "coherent.swap_out", params);
+}
+
 static void take_something(struct worker *worker) {
         struct object *device = pick(worker, DEVICE, false), *alloc = pick(worker, ALLOC, false);
         struct object *pool = pick(worker, POOL, false), *bounce = pick(worker, BOUNCE, false);
@@ -480,8 +502,10 @@ static void take_something(struct worker *worker) {
                 take_of_bounce(worker, bounce);
         else if (what < 15 && alloc)
                 take_mapping(worker, device, alloc);
-        else if (what < 16 && alloc)
+        else if (what < 16 && alloc && worker_random(worker, 2))
                 move_alloc(worker, device, alloc);
+        else if (what < 16 && alloc)
+                swap_alloc(worker, alloc);
         else
                 take_alloc(worker, device);
 }
@@ -626,7 +650,7 @@ static void places_set(struct object *object, size_t n) {
 static void place_read(struct place *place, const json_t *result, const char *addr, uint64_t size) {
         *place = (struct place){
                 .region = number_of(result, "region"), .offset = number_of(result, "offset"), .size = size,
-                .dma_addr = hex_of(result, addr),
+                .dma_addr = address_of(result, addr),
         };
 }
 
@@ -727,6 +751,23 @@ static void moved(struct worker *worker, struct call *call, const json_t *result
         set_leaving(worker, old, false);
         object_free(object);
         worker->counts->refused++;
+}
+
+static void swapped(struct worker *worker, struct call *call, const json_t *result, const json_t *error) {
+        static const char *const expected[] = { "no_memory", "no_contiguous", "quota", "would_block", "timeout", "mask", NULL };
+        struct object *alloc = call->object;
+
+        alloc->calls--;
+        if (result) {
+                alloc->swapped = !json_object_get(result, "dma_addr");
+                place_read(alloc->places, result, "dma_addr", number_of(result, "size"));
+                worker->counts->swapped++;
+        } else {
+                if (!is_one_of(reason_of(error), expected))
+                        unexpected(worker, call, error);
+                worker->counts->refused++;
+        }
+        set_leaving(worker, alloc, false);
 }
 
 /* A device that no session has ends with its last allocation. */
@@ -845,6 +886,9 @@ static void on_answer(struct worker *worker, struct call *call, const json_t *an
                 break;
         case MOVE:
                 moved(worker, call, result, error);
+                break;
+        case SWAP:
+                swapped(worker, call, result, error);
                 break;
         case RELEASE:
                 released(worker, call, result, error);

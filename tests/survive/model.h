@@ -30,6 +30,7 @@ struct object {
         uint64_t mask, coherent_mask, count;
         uint64_t seed;          /* of what is written in its memory, wherever that is */
         bool owner_lifetime, shareable, zero, orphaned;
+        bool swapped;           /* out: it has no address */
         bool stamped;           /* its memory has been written */
         bool unsure;            /* the mask was set before the daemon died, or not, and cannot be set now */
         bool leaving;           /* it is being released */
@@ -43,7 +44,7 @@ struct mapped {
         unsigned char *at;
 };
 
-enum purpose { TAKE, MOVE, RELEASE, CHANGE, BYE };
+enum purpose { TAKE, MOVE, SWAP, RELEASE, CHANGE, BYE };
 
 struct call {
         struct call *prev, *next; /* in worker->calls */
@@ -57,7 +58,7 @@ struct call {
 };
 
 struct counts {
-        unsigned long taken, moved, released, changed, refused, resent, done_before, sessions, vanished;
+        unsigned long taken, moved, swapped, released, changed, refused, resent, done_before, sessions, vanished;
         unsigned long looked_at, stamps; /* objects that were there after a restart, and words of their memory */
 };
 
@@ -104,5 +105,7 @@ json_t *worker_ask(struct worker *worker, const char *method, const char *params
 
 uint64_t number_of(const json_t *object, const char *name);
 uint64_t hex_of(const json_t *object, const char *name);
+/* The same, or 0 of what has no address. */
+uint64_t address_of(const json_t *object, const char *name);
 
 #endif

@@ -222,8 +222,9 @@ static int dump_alloc(const struct alloc_view *view, void *userdata) {
 
         if (!is_promised(dump->caller, view))
                 return 0;
-        fprintf(dump->file, "alloc %llu %s %s device %llu at %llx region %llu+%llu size %llu dma %llx pool %llu bounce %llu%s%s%s "
-                "born %llu\n",
+        fprintf(dump->file,
+                "alloc %llu %s %s device %llu at %llx region %llu+%llu size %llu dma %llx pool %llu bounce %llu%s%s%s born "
+                "%llu\n",
                 (unsigned long long)view->handle, view->owner, view->device_name, (unsigned long long)view->device,
                 (unsigned long long)view->machine_addr, (unsigned long long)view->region, (unsigned long long)view->offset,
                 (unsigned long long)view->size,
@@ -656,7 +657,8 @@ static void ask_move(struct chaos *chaos, const struct caller *caller, struct pe
 
 static void ask_swap(struct chaos *chaos, const struct caller *caller, struct pending *pending) {
         struct swap_in_request request = {
-                .alloc = pick(chaos, caller, ALLOCS), .mask = mask(chaos), .wait_ms = wait_ms(chaos), .high = below(chaos, 4) == 0,
+                .alloc = pick(chaos, caller, ALLOCS), .mask = mask(chaos), .wait_ms = wait_ms(chaos),
+                .high = below(chaos, 4) == 0,
         };
         bool out = below(chaos, 2);
 
