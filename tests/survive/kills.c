@@ -232,7 +232,8 @@ static bool usage_fits(struct run *run, const char *owner) {
                 *(has_word(item, "addressing", "none") ? &anonymous : &held) += number_of(item, "size");
         fits = number_of(usage, "bytes") == bytes && number_of(usage, "allocs") == n_allocs &&
                number_of(usage, "held_bytes") == held && number_of(usage, "anonymous_bytes") == anonymous &&
-               number_of(usage, "regions") == json_array_size(json_object_get(regions, "regions")) && number_of(usage, "devices") == count(run, owner, DEVICE) &&
+               number_of(usage, "regions") == json_array_size(json_object_get(regions, "regions")) &&
+               number_of(usage, "devices") == count(run, owner, DEVICE) &&
                number_of(usage, "pools") == count(run, owner, POOL) + count(run, owner, BOUNCE) &&
                number_of(usage, "leases") == count(run, owner, LEASE) &&
                number_of(usage, "mappings") == count(run, owner, MAPPING);
