@@ -320,9 +320,12 @@ static int find_generations(int directory_fd, struct generations *ret) {
                         close(fd);
                 return r;
         }
-        while (r == 0 && (entry = readdir(directory)))
+        /* A directory that could not be read to its end is not one without a ledger. */
+        while (r == 0 && (errno = 0, entry = readdir(directory)))
                 if (sscanf(entry->d_name, "ledger.%llu%c", &number, &rest) == 1)
                         r = generations_add(ret, number);
+        if (r == 0 && errno)
+                r = -errno;
         closedir(directory);
         if (r == 0 && ret->n)
                 qsort(ret->numbers, ret->n, sizeof(*ret->numbers), newest_first);
