@@ -247,7 +247,7 @@ static void serving(void) {
         begin();
         if (run.all)
                 every_call();
-        some_calls(run.all ? 50 * SOME_ROUNDS : SOME_ROUNDS);
+        some_calls(run.all ? 10 * SOME_ROUNDS : SOME_ROUNDS);
         run.sweep = NULL;
         end();
 }
