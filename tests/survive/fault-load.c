@@ -54,7 +54,7 @@ static const struct step steps[] = {
         { 'b', "events.subscribe", "{'topics':['recall'],'since':0}" },
         /* ---- devices ---- */
         { 'a', "device.open", "{'name':'card','wait_ms':0}", "dev=device", .flags = KEYED },
-        { 'a', "device.open", "{'name':'child','parent':'card','mask':'0xffffffff'}", "kid=device", .flags = KEYED },
+        { 'a', "device.open", "{'name':'child','parent':'card','mask':'0xffffffffffff'}", "kid=device", .flags = KEYED },
         { 'a', "device.open", "{'name':'card','mask':'0x0'}", .reason = "mask", .flags = READS | KEYED },
         { 'a', "device.open", "{}", .code = -32602, .flags = READS },
         { 'a', "device.list", "{'limit':1}", .flags = READS },
@@ -62,12 +62,12 @@ static const struct step steps[] = {
         { 'a', "device.supported", "{'device':4711,'mask':'0xffffffff'}", .reason = "unknown_handle", .flags = READS },
         { 'a', "device.set_mask", "{'device':$kid,'mask':'0xffffffffff'}" },
         { 'a', "device.set_mask", "{'device':$kid,'mask':'0x1'}", .reason = "mask", .flags = READS },
-        { 'a', "device.reserve", "{'device':$kid,'size':4194304}", "kept=region", .flags = KEYED },
+        { 'a', "device.reserve", "{'device':$kid,'size':2097152}", "kept=region", .flags = KEYED },
         { 'a', "device.reserve", "{'device':$kid,'size':1099511627776}", .reason = "no_memory", .flags = READS | KEYED },
         /* ---- coherent memory ---- */
         { 'a', "coherent.alloc", "{'device':$dev,'size':65536,'fd':true}", "one=alloc at=dma_addr region=region",
           .flags = KEYED | FD },
-        { 'a', "coherent.alloc", "{'device':$dev,'size':3000000,'zero':true,'shareable':true,'lifetime':'owner'}", "two=alloc",
+        { 'a', "coherent.alloc", "{'device':$dev,'size':2000000,'zero':true,'shareable':true,'lifetime':'owner'}", "two=alloc",
           .flags = KEYED },
         { 'a', "coherent.alloc", "{'device':$kid,'size':4096,'align':65536,'boundary':65536,'mask':'0xffffffffff'}",
           "three=alloc", .flags = KEYED },

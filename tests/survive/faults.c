@@ -25,7 +25,7 @@ enum { HUGE_PAGES = 36, LOG_TAIL = 3000, SOME_ROUNDS = 12, SOME_STARTS = 24, STE
 #define CONFIG                                                                                                       \
         "[daemon]\naccess = everyone\ngrace = 1s\nkeep = 60s\n"                                                       \
         "[memory]\nquarantine = 0\nregion_idle = 100ms\nemergency_permille = 0\n"
-#define CONFIG_REAL CONFIG "[source hugetlb]\nreserve = 32M\nlimit = 64M\n"
+#define CONFIG_REAL CONFIG "[source hugetlb]\nreserve = 64M\nlimit = 64M\n"
 
 static const struct sweep {
         const char *name;
