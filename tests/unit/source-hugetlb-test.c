@@ -275,12 +275,15 @@ static void test_zeroing_touches_exactly_what_was_asked(void **state) {
 
 static void test_a_copy_is_exact_also_within_pages(void **state) {
         struct books books = open_books(NULL, 0);
-        struct source_run run = books_grow(&books, 8);
-        struct source_backing *from = books_carve(&books, run.addr, PAGE), *to = books_carve(&books, run.addr + PAGE, PAGE);
-        struct source_job job = { .kind = SOURCE_COPY, .from_ops = ops, .from = from, .from_offset = 4097, .backing = to,
-                                  .offset = 77, .size = 1500000 };
-        char *a = map_backing(from, PAGE), *b = map_backing(to, PAGE);
+        struct source_job job = { .kind = SOURCE_COPY, .from_ops = ops, .from_offset = 4097, .offset = 77, .size = 1500000 };
+        struct source_backing *from, *to;
+        char *a, *b;
 
+        books_grow(&books, 8);
+        job.from = from = books_carve(&books, books.pages[0], PAGE);
+        job.backing = to = books_carve(&books, books.pages[0], PAGE);
+        a = map_backing(from, PAGE);
+        b = map_backing(to, PAGE);
         for (size_t i = 0; i < PAGE; i++)
                 a[i] = (char)(i * 31 + i / 4096);
         memset(b, 0x5a, PAGE);
