@@ -69,17 +69,24 @@ int huge_zero(const struct huge *huge, void *at, uint64_t size) {
         return 0;
 }
 
+/* Interrupted also where no signal was sent: by work that the kernel has for this thread. */
+static int allocate(int fd, int mode, uint64_t offset, uint64_t size) {
+        int r;
+
+        do
+                r = fallocate(fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size);
+        while (r < 0 && errno == EINTR);
+        return r < 0 ? -errno : 0;
+}
+
 int huge_fill(const struct huge *huge, int fd, void *map, uint64_t offset, uint64_t *ret_addr) {
         char *at = (char *)map + offset;
         uint64_t addr;
         int r;
 
-        /* Interrupted also where no signal was sent: by work that the kernel has for this thread. */
-        do
-                r = fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)huge->page_size);
-        while (r < 0 && errno == EINTR);
+        r = allocate(fd, 0, offset, huge->page_size);
         if (r < 0)
-                return -errno;
+                return r;
         /* The file has its page; one zero written to a zeroed page brings it into the page tables as well. */
         r = huge_zero(huge, at, 1);
         if (r == 0)
@@ -95,5 +102,5 @@ int huge_fill(const struct huge *huge, int fd, void *map, uint64_t offset, uint6
 }
 
 int huge_punch(const struct huge *huge, int fd, uint64_t offset, uint64_t size) {
-        return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size) < 0 ? -errno : 0;
+        return allocate(fd, FALLOC_FL_PUNCH_HOLE, offset, size);
 }

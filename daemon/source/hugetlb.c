@@ -46,6 +46,7 @@ struct source_backing {
         void *map;
         uint64_t id, addr, size;
         uint64_t filled; /* bytes from the start that have pages */
+        uint64_t taken;  /* bytes that the stash gave for it */
         int node;
         struct pin *pin;
         struct source_backing *next, **link; /* in struct hugetlb */
@@ -249,6 +250,7 @@ static int move_run(struct hugetlb *hugetlb, struct source_backing *backing) {
                 r = stash_drop(hugetlb->stash, wanted);
                 if (r < 0)
                         break;
+                backing->taken += page_size;
                 r = huge_fill(&hugetlb->huge, backing->fd, backing->map, backing->filled, &got);
                 if (r < 0)
                         break;
@@ -291,16 +293,25 @@ static int fill_backing(struct hugetlb *hugetlb, struct source_backing *backing,
         return backing_verify(backing, failure) < 0 ? -ESTALE : 0;
 }
 
+/* A page that was on its way when something failed is in the kernel's pool only when its file is no more. */
+static void carve_undo(struct hugetlb *hugetlb, struct source_backing *backing) {
+        uint64_t missing;
+
+        backing_unpin(hugetlb, backing);
+        missing = backing->taken / hugetlb->huge.page_size;
+        missing -= backing_empty(hugetlb, backing);
+        kept_drop(&hugetlb->kept, "region", backing->id);
+        backing_free(hugetlb, backing);
+        while (missing > 0 && stash_fill(hugetlb->stash, NULL) == 0)
+                missing--;
+}
+
 /* Whatever a carve that failed leaves of the run, and what came in its place, is told as arrived. */
 static int carve_fail(struct hugetlb *hugetlb, struct source_job *job, struct source_backing *backing, int r) {
         uint64_t offset;
 
-        if (backing) {
-                backing_unpin(hugetlb, backing);
-                backing_empty(hugetlb, backing);
-                kept_drop(&hugetlb->kept, "region", backing->id);
-                backing_free(hugetlb, backing);
-        }
+        if (backing)
+                carve_undo(hugetlb, backing);
         for (offset = 0; offset < job->size; offset += hugetlb->huge.page_size)
                 stash_untell(hugetlb->stash, job->addr + offset);
         tell(hugetlb, job);

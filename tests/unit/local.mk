@@ -26,6 +26,7 @@ TESTS += tests/unit/source-hugetlb-test
 tests_unit_source_hugetlb_test_SOURCES = tests/unit/source-hugetlb-test.c
 tests_unit_source_hugetlb_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_source_hugetlb_test_LDADD = libtest.la libsource.la libcore.la $(CMOCKA_LIBS)
+tests_unit_source_hugetlb_test_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=fallocate,--wrap=pread,--wrap=read
 
 check_PROGRAMS += tests/unit/source-hugetlb-keep-test
 TESTS += tests/unit/source-hugetlb-keep-test

@@ -35,6 +35,36 @@ enum {
 
 static const struct source_ops *const ops = &source_hugetlb_ops;
 
+/* The calls that a page goes through on its way: so many more, and one fails. */
+static atomic_int calls_left;
+static atomic_int calls_error;
+
+int __wrap_fallocate(int fd, int mode, off_t offset, off_t size);
+int __real_fallocate(int fd, int mode, off_t offset, off_t size);
+ssize_t __wrap_pread(int fd, void *bytes, size_t size, off_t offset);
+ssize_t __real_pread(int fd, void *bytes, size_t size, off_t offset);
+ssize_t __wrap_read(int fd, void *bytes, size_t size);
+ssize_t __real_read(int fd, void *bytes, size_t size);
+
+static bool call_fails(void) {
+        if (atomic_load(&calls_left) <= 0 || atomic_fetch_sub(&calls_left, 1) != 1)
+                return false;
+        errno = calls_error;
+        return true;
+}
+
+int __wrap_fallocate(int fd, int mode, off_t offset, off_t size) {
+        return call_fails() ? -1 : __real_fallocate(fd, mode, offset, size);
+}
+
+ssize_t __wrap_pread(int fd, void *bytes, size_t size, off_t offset) {
+        return call_fails() ? -1 : __real_pread(fd, bytes, size, offset);
+}
+
+ssize_t __wrap_read(int fd, void *bytes, size_t size) {
+        return call_fails() ? -1 : __real_read(fd, bytes, size);
+}
+
 /* What the core would know: the pages in stock. */
 struct books {
         struct source *source;
@@ -536,6 +566,44 @@ static void test_nothing_is_lost_or_counted_twice_while_others_fault_huge_pages(
         ops->close(books.source);
 }
 
+/* What a failure took from the run, and what it would have left in the kernel's pool, is stock again. */
+static void assert_no_call_that_fails_costs_a_page(int error) {
+        struct books books = open_books(NULL, 0);
+        bool was_reached = true;
+        uint64_t addr = 0, size;
+        int n;
+
+        books_grow(&books, 16);
+        for (n = 1; was_reached; n++) {
+                struct source_job carve = { .kind = SOURCE_CARVE };
+
+                size = books_longest(&books, 3, &addr);
+                carve.addr = addr;
+                carve.size = size;
+                calls_error = error;
+                atomic_store(&calls_left, n);
+                if (books_run(&books, &carve) < 0)
+                        assert_true(error != EINTR);
+                else
+                        assert_int_equal(books_restore(&books, carve.backing), 0);
+                was_reached = atomic_exchange(&calls_left, 0) <= 0;
+                if (books.n != 16)
+                        fail_msg("call %d: %s: %zu of 16 pages are there", n, strerror(error), books.n);
+                source_job_deinit(&carve);
+        }
+        assert_true(n > 10);
+        ops->close(books.source);
+}
+
+static void test_no_call_that_fails_in_a_carve_or_a_restore_costs_a_page(void **state) {
+        assert_no_call_that_fails_costs_a_page(ENOMEM);
+        assert_no_call_that_fails_costs_a_page(EIO);
+}
+
+static void test_no_call_that_is_interrupted_has_a_carve_or_a_restore_fail(void **state) {
+        assert_no_call_that_fails_costs_a_page(EINTR);
+}
+
 static void test_shrinking_gives_every_page_back_to_the_kernel(void **state) {
         size_t before = test_hugepages_free();
         struct books books = open_books(NULL, 0);
@@ -734,6 +802,8 @@ int main(void) {
                 cmocka_unit_test(test_a_page_that_somebody_holds_does_not_come_back_until_it_is_let_go),
                 cmocka_unit_test(test_a_holder_that_goes_on_writing_reaches_no_page_of_the_next_owner),
                 cmocka_unit_test(test_nothing_is_lost_or_counted_twice_while_others_fault_huge_pages),
+                cmocka_unit_test(test_no_call_that_fails_in_a_carve_or_a_restore_costs_a_page),
+                cmocka_unit_test(test_no_call_that_is_interrupted_has_a_carve_or_a_restore_fail),
                 cmocka_unit_test(test_shrinking_gives_every_page_back_to_the_kernel),
                 cmocka_unit_test(test_closing_leaves_no_page_and_no_descriptor_behind),
                 cmocka_unit_test(test_the_limit_holds_over_stock_and_regions),
