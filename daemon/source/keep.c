@@ -214,25 +214,30 @@ static void set_name(struct keeper_request *request, const char *name) {
 
 /* ---- the keeper's life ---- */
 
-static void watch(struct keep *keep, int64_t pid) {
+/* *ret_pid_fd: readable, as the keep's event_fd, when that one has died; -1 where there is no such thing. */
+static int watch(struct keep *keep, int64_t pid, int *ret_pid_fd) {
         struct epoll_event event = { .events = EPOLLIN };
+        int fd, r = 0;
 
-        if (keep->pid_fd >= 0)
-                close(keep->pid_fd); /* which takes it out of the epoll set, too */
-        keep->pid_fd = pidfd_open((pid_t)pid, 0);
-        if (keep->pid_fd >= 0)
-                epoll_ctl(keep->event_fd, EPOLL_CTL_ADD, keep->pid_fd, &event);
+        fd = pidfd_open((pid_t)pid, 0);
+        if (fd < 0)
+                r = errno == ENOSYS ? 0 : -errno;
+        else if (epoll_ctl(keep->event_fd, EPOLL_CTL_ADD, fd, &event) < 0)
+                r = -errno;
+        if (r < 0 && fd >= 0)
+                close(fd);
+        if (r == 0)
+                *ret_pid_fd = fd;
+        return r == -ESRCH ? -EPIPE : r;
 }
 
-static int greet(struct keep *keep, int socket) {
+static int greet(struct keep *keep, int socket, int *ret_pid_fd) {
         struct keeper_request request = { .op = KEEPER_HELLO, .keep_ms = keep->keep_ms };
         struct keeper_reply reply;
         int r;
 
         r = ask(socket, &request, -1, &reply, NULL);
-        if (r == 0)
-                watch(keep, reply.pid);
-        return r;
+        return r < 0 ? r : watch(keep, reply.pid, ret_pid_fd);
 }
 
 static int put_again(struct held *held, int socket) {
@@ -258,43 +263,50 @@ static int put_all(struct keep *keep, int socket) {
         return r == 0 && mark ? put_again(mark, socket) : r;
 }
 
-/* One that does not answer must not be left to wake up: it would remove the socket of the next one. */
-static void make_sure_of_death(struct keep *keep) {
-        struct pollfd poll_for = { .fd = keep->pid_fd, .events = POLLIN };
+/* One that does not answer must not be left to wake up. Returns -1, for what its descriptor was in; which takes it out of
+ * the epoll set, too. */
+static int make_sure_of_death(int pid_fd) {
+        struct pollfd poll_for = { .fd = pid_fd, .events = POLLIN };
 
-        if (keep->pid_fd < 0)
-                return;
-        if (pidfd_send_signal(keep->pid_fd, SIGKILL, NULL, 0) == 0)
+        if (pid_fd < 0)
+                return -1;
+        if (pidfd_send_signal(pid_fd, SIGKILL, NULL, 0) == 0)
                 while (poll(&poll_for, 1, ANSWER_SECONDS * 1000) < 0 && errno == EINTR)
                         ;
-        close(keep->pid_fd);
-        keep->pid_fd = -1;
+        close(pid_fd);
+        return -1;
 }
 
-/* One that has only part of it must not be found by anybody. */
-static void give_up(struct keep *keep, int socket, int error) {
+/* Only part of everything is there: nobody may find it. */
+static void give_up(int socket, int pid_fd, int error) {
         struct keeper_request request = { .op = KEEPER_END };
         struct keeper_reply reply;
 
         if (!is_lost(error))
                 ask(socket, &request, -1, &reply, NULL);
-        make_sure_of_death(keep);
+        make_sure_of_death(pid_fd);
         close(socket);
 }
 
+/* The one before, if there is any, may live and have everything until this one has. */
 static int start(struct keep *keep) {
-        int fd, r;
+        int fd, pid_fd = -1, r;
 
         r = keeper_start(keep->directory_fd, &fd);
         if (r < 0)
                 return r;
-        r = greet(keep, fd);
+        r = greet(keep, fd, &pid_fd);
         if (r == 0)
                 r = put_all(keep, fd);
+        if (r == 0) {
+                keep->pid_fd = make_sure_of_death(keep->pid_fd);
+                r = keeper_settle(keep->directory_fd);
+        }
         if (r < 0) {
-                give_up(keep, fd, r);
+                give_up(fd, pid_fd, r);
                 return r;
         }
+        keep->pid_fd = pid_fd;
         keep->socket = fd;
         keep->retry_seconds = RETRY_SECONDS;
         return 0;
@@ -327,6 +339,9 @@ static int replace(struct keep *keep) {
                 r = start(keep);
         keep->attended = r < 0 ? r : 1;
         if (r < 0) {
+                /* What the old one has is not everything any more from here on: nobody may find it. */
+                unlinkat(keep->directory_fd, KEEPER_SOCKET, 0);
+                keep->pid_fd = make_sure_of_death(keep->pid_fd);
                 failure_set_errno(&keep->failure, REASON_source_unavailable, -r,
                                   "the process that keeps the memory when the daemon ends has died, and no other can be "
                                   "made (%s): no memory outlives the daemon until one can, in %d s perhaps", strerror(-r),
@@ -345,7 +360,6 @@ static int replace(struct keep *keep) {
 static int revive(struct keep *keep) {
         close(keep->socket);
         keep->socket = -1;
-        make_sure_of_death(keep);
         return replace(keep);
 }
 
@@ -398,20 +412,46 @@ static int receive_held(struct keep *keep) {
 
 /* The keeper of an earlier daemon. -ENOENT: there is none. One that ends just when we come is gone the next time; one that
  * hangs up otherwise has what must not be lost. */
-static int greet_old(struct keep *keep) {
+static int greet_old(struct keep *keep, const char *name) {
         int r, tries = 0;
 
         do {
-                r = keeper_connect(keep->directory_fd, &keep->socket);
+                r = keeper_connect(keep->directory_fd, name, &keep->socket);
                 if (r < 0)
                         continue;
-                r = greet(keep, keep->socket);
+                r = greet(keep, keep->socket, &keep->pid_fd);
                 if (r == 0)
                         return 0;
                 close(keep->socket);
                 keep->socket = -1;
         } while ((r == -EPIPE || r == -ECONNRESET) && ++tries < GREETINGS);
         return r;
+}
+
+/* The daemon was killed before it had another keeper take the place of the one that we have found. */
+static int end_next(struct keep *keep) {
+        struct keeper_request request = { .op = KEEPER_END };
+        struct keeper_reply reply;
+        int fd, r;
+
+        r = keeper_connect(keep->directory_fd, KEEPER_SOCKET_NEXT, &fd);
+        if (r < 0)
+                return r == -ENOENT ? 0 : r;
+        r = ask(fd, &request, -1, &reply, NULL);
+        close(fd);
+        return is_lost(r) ? 0 : r;
+}
+
+/* -ENOENT: there is none. Of two, the next one may not have everything. */
+static int find_keeper(struct keep *keep) {
+        int r = greet_old(keep, KEEPER_SOCKET);
+
+        if (r == 0)
+                return end_next(keep);
+        if (r != -ENOENT)
+                return r;
+        r = greet_old(keep, KEEPER_SOCKET_NEXT);
+        return r == 0 ? keeper_settle(keep->directory_fd) : r;
 }
 
 /* That one, or a new one. */
@@ -428,7 +468,7 @@ static int open_keeper(struct keep *keep) {
                 return -errno;
         snprintf(keep->about, sizeof(keep->about), "memory is kept for %" PRIu64 " ms after the daemon's end, by a process "
                  "of its own", keep->keep_ms);
-        r = greet_old(keep);
+        r = find_keeper(keep);
         if (r == 0)
                 return receive_held(keep);
         if (r != -ENOENT)

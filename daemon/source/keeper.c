@@ -123,14 +123,20 @@ static void list(struct keeper *keeper, uint32_t from, struct keeper_reply *repl
         reply->slot = i < keeper->n ? i : NO_SLOT;
 }
 
-/* The name goes first: whoever finds no listener any more finds no socket either, and makes another one. It may be that of
- * another keeper by now, if this one was given up before it had anything. */
-static void __attribute__((noreturn)) end(struct keeper *keeper) {
+/* It may be that of another keeper by now. */
+static void remove_name(const struct keeper *keeper, const char *name) {
         struct stat status;
+
+        if (fstatat(keeper->directory, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_ino == keeper->inode)
+                unlinkat(keeper->directory, name, 0);
+}
+
+/* The name goes first: whoever finds no listener any more finds no socket either, and makes another one. */
+static void __attribute__((noreturn)) end(struct keeper *keeper) {
         uint32_t i;
 
-        if (fstatat(keeper->directory, KEEPER_SOCKET, &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_ino == keeper->inode)
-                unlinkat(keeper->directory, KEEPER_SOCKET, 0);
+        remove_name(keeper, KEEPER_SOCKET);
+        remove_name(keeper, KEEPER_SOCKET_NEXT);
         for (i = 0; i < keeper->n; i++)
                 if (keeper->slots[i].fd >= 0)
                         close(keeper->slots[i].fd);
@@ -407,9 +413,9 @@ static int fork_keeper(int client, int listener, int directory, ino_t inode) {
 }
 
 /* A path through /proc, since a socket's may have 107 bytes only and the directory's own may be longer. */
-static void socket_address(int directory_fd, struct sockaddr_un *ret) {
+static void socket_address(int directory_fd, const char *name, struct sockaddr_un *ret) {
         *ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
-        snprintf(ret->sun_path, sizeof(ret->sun_path), "/proc/self/fd/%d/" KEEPER_SOCKET, directory_fd);
+        snprintf(ret->sun_path, sizeof(ret->sun_path), "/proc/self/fd/%d/%s", directory_fd, name);
 }
 
 static int make_listener(int directory_fd, ino_t *ret_inode) {
@@ -420,12 +426,12 @@ static int make_listener(int directory_fd, ino_t *ret_inode) {
         fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (fd < 0)
                 return -errno;
-        unlinkat(directory_fd, KEEPER_SOCKET, 0);
-        socket_address(directory_fd, &address);
+        unlinkat(directory_fd, KEEPER_SOCKET_NEXT, 0);
+        socket_address(directory_fd, KEEPER_SOCKET_NEXT, &address);
         /* Nobody can connect before listen(), so the mode is in time. */
         if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
-            fchmodat(directory_fd, KEEPER_SOCKET, 0600, 0) < 0 ||
-            fstatat(directory_fd, KEEPER_SOCKET, &status, AT_SYMLINK_NOFOLLOW) < 0 || listen(fd, 8) < 0) {
+            fchmodat(directory_fd, KEEPER_SOCKET_NEXT, 0600, 0) < 0 ||
+            fstatat(directory_fd, KEEPER_SOCKET_NEXT, &status, AT_SYMLINK_NOFOLLOW) < 0 || listen(fd, 8) < 0) {
                 r = -errno;
                 close(fd);
                 return r;
@@ -456,12 +462,16 @@ int keeper_start(int directory_fd, int *ret_fd) {
         return 0;
 
 fail:
-        unlinkat(directory_fd, KEEPER_SOCKET, 0);
+        unlinkat(directory_fd, KEEPER_SOCKET_NEXT, 0);
         close(listener);
         return r;
 }
 
-int keeper_connect(int directory_fd, int *ret_fd) {
+int keeper_settle(int directory_fd) {
+        return renameat(directory_fd, KEEPER_SOCKET_NEXT, directory_fd, KEEPER_SOCKET) < 0 ? -errno : 0;
+}
+
+int keeper_connect(int directory_fd, const char *name, int *ret_fd) {
         struct sockaddr_un address;
         struct ucred peer;
         socklen_t size = sizeof(peer);
@@ -470,7 +480,7 @@ int keeper_connect(int directory_fd, int *ret_fd) {
         fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
         if (fd < 0)
                 return -errno;
-        socket_address(directory_fd, &address);
+        socket_address(directory_fd, name, &address);
         r = connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ? -errno : 0;
         if (r == 0 && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
                 r = -errno;

@@ -16,6 +16,8 @@ enum {
 };
 
 #define KEEPER_SOCKET "keeper"
+/* One that is to follow another, until it has everything and the other one is dead. */
+#define KEEPER_SOCKET_NEXT "keeper.next"
 
 enum keeper_op {
         KEEPER_HELLO = 1, /* in: keep_ms */
@@ -43,13 +45,17 @@ struct keeper_reply {
         struct keeper_item items[KEEPER_BATCH]; /* LIST: n of them, in the order of the descriptors; sent only so far */
 };
 
-/* Start a keeper that listens in the directory, in place of a socket there that nobody listens on. The directory's
- * descriptor stays the caller's. *ret_fd: the caller's connection to it, CLOEXEC; the keeper ends when it is closed and
- * nothing is held. Forks, which is allowed also when there are threads: what the child calls is safe then. -errno. */
+/* Start a keeper that listens in the directory as the next one, in place of a socket there that nobody listens on. The
+ * directory's descriptor stays the caller's. *ret_fd: the caller's connection to it, CLOEXEC; the keeper ends when it is
+ * closed and nothing is held. Forks, which is allowed also when there are threads: what the child calls is safe then.
+ * -errno. */
 int keeper_start(int directory_fd, int *ret_fd);
 
-/* Connect to the keeper that an earlier daemon has left. *ret_fd: the caller's, CLOEXEC. -ENOENT: there is none; -EPERM:
- * what listens there belongs to another user; -errno. */
-int keeper_connect(int directory_fd, int *ret_fd);
+/* The next one is from here on the one, whose place nobody has any more. -errno. */
+int keeper_settle(int directory_fd);
+
+/* Connect to the keeper that an earlier daemon has left, by the name of its socket. *ret_fd: the caller's, CLOEXEC.
+ * -ENOENT: there is none; -EPERM: what listens there belongs to another user; -errno. */
+int keeper_connect(int directory_fd, const char *name, int *ret_fd);
 
 #endif

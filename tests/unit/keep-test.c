@@ -40,6 +40,65 @@ enum {
         DEADLINE_MS = 20000,
 };
 
+/* The process that is killed before so many more of these calls. */
+static pid_t victim;
+static int calls_left;
+
+ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags);
+ssize_t __real_sendmsg(int fd, const struct msghdr *message, int flags);
+ssize_t __wrap_recvmsg(int fd, struct msghdr *message, int flags);
+ssize_t __real_recvmsg(int fd, struct msghdr *message, int flags);
+int __wrap_socketpair(int domain, int type, int protocol, int ends[2]);
+int __real_socketpair(int domain, int type, int protocol, int ends[2]);
+pid_t __wrap_fork(void);
+pid_t __real_fork(void);
+int __wrap_pidfd_send_signal(int fd, int number, siginfo_t *info, unsigned flags);
+int __real_pidfd_send_signal(int fd, int number, siginfo_t *info, unsigned flags);
+int __wrap_renameat(int from_fd, const char *from, int to_fd, const char *to);
+int __real_renameat(int from_fd, const char *from, int to_fd, const char *to);
+int __wrap_close(int fd);
+int __real_close(int fd);
+
+static void come_nearer(void) {
+        if (calls_left > 0 && getpid() == victim && --calls_left == 0)
+                kill(victim, SIGKILL);
+}
+
+ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags) {
+        come_nearer();
+        return __real_sendmsg(fd, message, flags);
+}
+
+ssize_t __wrap_recvmsg(int fd, struct msghdr *message, int flags) {
+        come_nearer();
+        return __real_recvmsg(fd, message, flags);
+}
+
+int __wrap_socketpair(int domain, int type, int protocol, int ends[2]) {
+        come_nearer();
+        return __real_socketpair(domain, type, protocol, ends);
+}
+
+pid_t __wrap_fork(void) {
+        come_nearer();
+        return __real_fork();
+}
+
+int __wrap_pidfd_send_signal(int fd, int number, siginfo_t *info, unsigned flags) {
+        come_nearer();
+        return __real_pidfd_send_signal(fd, number, info, flags);
+}
+
+int __wrap_renameat(int from_fd, const char *from, int to_fd, const char *to) {
+        come_nearer();
+        return __real_renameat(from_fd, from, to_fd, to);
+}
+
+int __wrap_close(int fd) {
+        come_nearer();
+        return __real_close(fd);
+}
+
 static char directory[] = "/tmp/dmab-keep-XXXXXX";
 static int directory_fd;
 
@@ -90,7 +149,7 @@ static int greet(uint64_t keep_ms, pid_t *ret_pid) {
         struct keeper_reply reply;
         int fd;
 
-        assert_int_equal(keeper_connect(directory_fd, &fd), 0);
+        assert_int_equal(keeper_connect(directory_fd, KEEPER_SOCKET, &fd), 0);
         assert_int_equal(send(fd, &request, sizeof(request), MSG_NOSIGNAL), sizeof(request));
         assert_true(recv(fd, &reply, sizeof(reply), 0) >= (ssize_t)offsetof(struct keeper_reply, items));
         *ret_pid = (pid_t)reply.pid;
@@ -111,7 +170,8 @@ static bool is_socket_there(void) {
 static void assert_nothing_is_left(void) {
         int fd;
 
-        assert_int_equal(keeper_connect(directory_fd, &fd), -ENOENT);
+        assert_int_equal(keeper_connect(directory_fd, KEEPER_SOCKET, &fd), -ENOENT);
+        assert_int_equal(keeper_connect(directory_fd, KEEPER_SOCKET_NEXT, &fd), -ENOENT);
         assert_false(is_socket_there());
 }
 
@@ -674,6 +734,56 @@ static void test_the_mark_is_put_last_when_everything_is_put_again(void **state)
         close(fd);
 }
 
+/* What is held is seen at the other end of a pipe. */
+static int pipe_ends[2];
+static int kill_before;
+
+static void replace_the_keeper(void) {
+        struct keep *keep = open_keep(LONG_MS);
+        int connection;
+        pid_t pid;
+
+        assert_int_equal(keep_put(keep, "one", pipe_ends[1]), 0);
+        assert_int_equal(keep_put(keep, "other", pipe_ends[1]), 0);
+        assert_int_equal(keep_put(keep, KEEP_MARK, pipe_ends[1]), 0);
+        /* The keeper lives, and takes somebody else for its daemon. */
+        connection = greet(LONG_MS, &pid);
+        close(connection);
+        victim = getpid();
+        calls_left = kill_before;
+        assert_int_equal(keep_put(keep, "more", pipe_ends[1]), 0);
+        assert_int_equal(write(pipe_ends[1], "!", 1), 1);
+}
+
+/* True: the call was reached. */
+static bool kill_while_the_keeper_is_replaced(void) {
+        struct keep *keep;
+        char byte;
+        int fd;
+        bool was_killed;
+
+        assert_int_equal(pipe2(pipe_ends, O_CLOEXEC | O_NONBLOCK), 0);
+        live_and_be_killed(replace_the_keeper);
+        close(pipe_ends[1]);
+        was_killed = read(pipe_ends[0], &byte, 1) < 0;
+        keep = open_keep(LONG_MS);
+        if (count_untaken(keep, "") < 3)
+                fail_msg("killed before call %d: %zu of 3 are held", kill_before, count_untaken(keep, ""));
+        assert_int_equal(keep_take(keep, KEEP_MARK, &fd), 0);
+        close(fd);
+        keep_end(keep);
+        assert_nothing_is_left();
+        await_end(pipe_ends[0]); /* nobody has it any more */
+        return was_killed;
+}
+
+static void test_a_kill_while_a_keeper_is_replaced_loses_nothing(void **state) {
+        kill_before = 1;
+        while (kill_while_the_keeper_is_replaced())
+                kill_before++;
+        assert_true(kill_before > 10);
+}
+
 /* ---- the service manager's store ---- */
 
 #ifdef HAVE_SYSTEMD
@@ -911,6 +1021,7 @@ int main(void) {
                 cmocka_unit_test(test_when_no_keeper_can_be_had_it_says_so),
                 cmocka_unit_test(test_a_keeper_that_cannot_be_replaced_at_once_is_replaced_later),
                 cmocka_unit_test(test_a_keeper_that_could_not_be_given_everything_is_ended),
+                cmocka_unit_test(test_a_kill_while_a_keeper_is_replaced_loses_nothing),
                 cmocka_unit_test(test_the_mark_is_put_last_when_everything_is_put_again),
 #ifdef HAVE_SYSTEMD
                 cmocka_unit_test(test_a_service_manager_with_a_store_is_the_keeper),
