@@ -11,7 +11,8 @@
 /* What may be done twice. Methods that are not here are not made again, unless they take something: those have a key.
  *
  * pool.free must not be: it names blocks by their addresses, and another thread may have been given the same ones between
- * the first time and the second. What is given back by a number is safe, since no number is used twice. */
+ * the first time and the second. What is given back by a number is safe, since no number is used twice. Swapping needs no key:
+ * what is out, or in, already is answered with where it is. */
 static enum link_repeat repeat_of(const struct schema_method *method) {
         static const enum link_repeat repeats[METHOD_COUNT] = {
                 [METHOD_broker_hello] = LINK_AGAIN,       [METHOD_broker_ping] = LINK_AGAIN,
@@ -19,7 +20,7 @@ static enum link_repeat repeat_of(const struct schema_method *method) {
                 [METHOD_device_list] = LINK_AGAIN,        [METHOD_device_set_mask] = LINK_AGAIN,
                 [METHOD_device_supported] = LINK_AGAIN,   [METHOD_device_close] = LINK_RELEASE,
                 [METHOD_device_unreserve] = LINK_RELEASE, [METHOD_coherent_free] = LINK_RELEASE,
-                [METHOD_coherent_swap_out] = LINK_AGAIN,  [METHOD_coherent_swap_in] = LINK_AGAIN,
+                [METHOD_coherent_swap_out] = LINK_KEYED,  [METHOD_coherent_swap_in] = LINK_KEYED,
                 [METHOD_coherent_list] = LINK_AGAIN,      [METHOD_coherent_lookup] = LINK_AGAIN,
                 [METHOD_pool_return] = LINK_RELEASE,      [METHOD_pool_destroy] = LINK_RELEASE,
                 [METHOD_pool_trim] = LINK_AGAIN,          [METHOD_pool_list] = LINK_AGAIN,

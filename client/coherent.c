@@ -45,6 +45,7 @@ static struct allocation *allocation_new(struct dmab *dmab) {
 
 static void allocation_spare(struct dmab *dmab, struct allocation *allocation) {
         pthread_mutex_lock(&dmab->lock);
+        allocation->swapped = false;
         allocation->next = dmab->spare_allocations;
         dmab->spare_allocations = allocation;
         pthread_mutex_unlock(&dmab->lock);
@@ -94,7 +95,6 @@ static int list_find(const dmab_device_t *device, const void *vaddr, struct allo
 static void drop(struct dmab *dmab, struct allocation *allocation) {
         if (!allocation->swapped)
                 region_release(dmab, allocation->region);
-        allocation->swapped = false;
         allocation_spare(dmab, allocation);
 }
 
@@ -461,11 +461,25 @@ struct dmab_swapped {
         struct allocation allocation;
 };
 
+static void file_swapped(struct dmab *dmab, struct allocation *allocation) {
+        region_release(dmab, allocation->region);
+        pthread_mutex_lock(&dmab->lock);
+        allocation->swapped = true;
+        list_add(dmab, allocation);
+        pthread_mutex_unlock(&dmab->lock);
+}
+
+/* It is certain that there is nothing of it any more, here or there. */
+static bool is_gone(int r) {
+        return r == -ESTALE || error_is("double_free") || error_is("unknown_handle");
+}
+
 int dmab_swap_out_coherent(dmab_device_t *device, size_t size, void *vaddr, dmab_addr_t dma, dmab_swapped_t **ret) {
         struct dmab *dmab = device->dmab;
         struct link_reply reply = { 0 };
         struct allocation *allocation;
         struct params params;
+        bool lost;
         int r = session_check(dmab);
 
         if (!r)
@@ -475,20 +489,26 @@ int dmab_swap_out_coherent(dmab_device_t *device, size_t size, void *vaddr, dmab
         params_begin(&params);
         params_uint(&params, "alloc", allocation->number);
         params_end(&params);
+        /* It needs no key to be the same the second time. */
         r = link_call(dmab->link,
-                      &(struct link_request){ .method = "coherent.swap_out", .params = params.text, .repeat = LINK_AGAIN },
+                      &(struct link_request){ .method = "coherent.swap_out", .params = params.text, .repeat = LINK_KEYED },
                       &reply);
+        lost = reply.lost;
         link_reply_release(&reply);
-        if (!r) {
-                region_release(dmab, allocation->region);
-                allocation->swapped = true;
-                *ret = (dmab_swapped_t *)allocation;
-        }
-        if (r && is_lost(r))
+        if (r && is_gone(r)) {
                 drop(dmab, allocation);
-        else
+                return r;
+        }
+        if (r && !lost && !link_is_unknown(r)) {
                 put_back(dmab, allocation);
-        return r;
+                return r;
+        }
+        /* Where the contents are if that is not known, swapping in will tell: the address that it had may be another's. */
+        file_swapped(dmab, allocation);
+        *ret = (dmab_swapped_t *)allocation;
+        return r ? error_set_reason(ECONNRESET, "gone", "whether the memory at %p was swapped out is not known: swap it in to go "
+                                    "on with it", vaddr)
+                 : 0;
 }
 
 /* Out of the list of those that are swapped out, if it is there. */
@@ -512,6 +532,12 @@ static int take_swapped(const dmab_device_t *device, dmab_swapped_t *swapped) {
         return r;
 }
 
+static void set_swapped(struct dmab *dmab, struct allocation *allocation, bool swapped) {
+        pthread_mutex_lock(&dmab->lock);
+        allocation->swapped = swapped;
+        pthread_mutex_unlock(&dmab->lock);
+}
+
 static int swap_in(struct dmab *dmab, struct allocation *allocation, unsigned flags) {
         const dmab_device_t *device = allocation->piece.device;
         struct link_reply reply = { 0 };
@@ -525,15 +551,16 @@ static int swap_in(struct dmab *dmab, struct allocation *allocation, unsigned fl
                 params_word(&params, "fd", "true", 0);
         params_end(&params);
         r = link_call(dmab->link,
-                      &(struct link_request){ .method = "coherent.swap_in", .params = params.text, .repeat = LINK_AGAIN },
+                      &(struct link_request){ .method = "coherent.swap_in", .params = params.text, .repeat = LINK_KEYED },
                       &reply);
         if (!r)
                 r = take_answer(reply.result, allocation);
         if (!r) {
-                allocation->swapped = false;
+                set_swapped(dmab, allocation, false);
                 r = settle(dmab, allocation, reply.n_fds ? reply.fds[0] : -1);
-                allocation->swapped = r != 0;
         }
+        if (r)
+                set_swapped(dmab, allocation, true);
         link_reply_release(&reply);
         return r;
 }
@@ -552,9 +579,9 @@ int dmab_swap_in_coherent(dmab_device_t *device, dmab_swapped_t *swapped, unsign
         if (r)
                 return r;
         r = swap_in(device->dmab, allocation, flags);
-        if (r && is_lost(r))
+        if (r && is_gone(r))
                 drop(device->dmab, allocation);
-        else if (r) /* also when it is in, but cannot be mapped: it can be asked for again */
+        else if (r) /* also when it is in, but that is not known here, or it cannot be mapped: it can be asked for again */
                 put_back(device->dmab, allocation);
         if (r)
                 return r;

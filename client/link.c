@@ -524,6 +524,7 @@ int link_call(struct link *link, const struct link_request *request, struct link
                 ret->result = json_object();
                 r = ret->result ? 0 : error_set(ENOMEM, "there is not enough memory");
         }
+        ret->lost = tries.lost > 0;
         if (r == -ESTALE && link_is_over(link))
                 link->over(link->userdata);
         pthread_setcancelstate(old_state, NULL);

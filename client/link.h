@@ -37,6 +37,7 @@ struct link_reply {
         json_t *result;           /* the caller's */
         int fds[CHANNEL_FDS_MAX]; /* the caller's; close-on-exec */
         size_t n_fds;
+        bool lost; /* also on failure: it was sent before, and the answer to that has not come */
 };
 
 /* Called when a call finds that the session is over, and perhaps again, by whoever makes the call: with the locks that are

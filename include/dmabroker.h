@@ -235,18 +235,21 @@ typedef struct dmab_swapped dmab_swapped_t;
  * must not use the memory any more; what is written to it during the call may be lost.
  *
  * Errors as dmab_free_coherent() about size, vaddr and dma; -EBUSY: it is mapped for a device; -ENOMEM: there is no ordinary
- * memory for it; -EDQUOT. Nothing has changed then. As there, it is lost when the daemon has forgotten it. */
+ * memory for it; -EDQUOT; -E2BIG: the daemon can hold no more. Nothing has changed then. -ECONNRESET with the reason gone:
+ * whether it was carried out is not known; *ret is set as if it had been, and the contents are there. As there, it is lost when
+ * the daemon has forgotten it. */
 int dmab_swap_out_coherent(dmab_device_t *device, size_t size, void *vaddr, dmab_addr_t dma, dmab_swapped_t **ret);
 
 /* Move it back to its device's memory, at another address than before, but within the constraints of the device and of the attrs
  * that it was allocated with. swapped is not valid any more. flags: DMAB_WAIT, DMAB_NOWAIT, DMAB_HIGH.
- * Errors as dmab_alloc_coherent(): then it stays swapped out, and can be asked for again; -EFAULT: it was swapped in or freed
- * already; -EXDEV: it is another device's; -ESTALE, and what dmab_free_coherent() says of an allocation that somebody else has
- * freed: it is gone. */
+ * Errors as dmab_alloc_coherent(), and -ECONNRESET with the reason gone: then it stays as it is, and can be asked for again;
+ * -EFAULT: it is none that is swapped out; -EXDEV: it is another device's; -ESTALE, and what dmab_free_coherent() says of an
+ * allocation that somebody else has freed: it is gone. */
 int dmab_swap_in_coherent(dmab_device_t *device, dmab_swapped_t *swapped, unsigned flags, void **ret_vaddr,
                           dmab_addr_t *ret_dma);
 
-/* Free it where it is. Errors as dmab_free_coherent() where it is not known any more, and -EFAULT as above. */
+/* Free it where it is. swapped is not valid any more. Errors as dmab_free_coherent() where it is not known any more, and -EFAULT
+ * and -EXDEV as above. */
 int dmab_free_swapped(dmab_device_t *device, dmab_swapped_t *swapped);
 
 /* Free what dmab_alloc_coherent() gave (the kernel's dma_free_coherent(), with the checks of CONFIG_DMA_API_DEBUG).

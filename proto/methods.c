@@ -1144,16 +1144,17 @@ static const struct schema_method methods[METHOD_COUNT] = {
                  "out, and its device memory is freed. It keeps its handle, its owner, its device and its lifetime, but has no "
                  "dma address, and addressing is none, until coherent.swap_in. What was swapped out already is answered in the "
                  "same way. If it fails, nothing has changed. The device must not write to it, and what is written during the "
-                 "call may be lost. One that is mapped, or a pool's, is the error busy",
+                 "call may be lost. One that is mapped, or a pool's, is the error busy. Without a descriptor in the reply, "
+                 "region.get passes it",
           .params = &coherent_swap_out_params_struct, .results = &coherent_swap_out_result_struct,
-          .errors = ERRORS(REASON_unknown_handle, REASON_double_free, REASON_busy, REASON_quota, REASON_no_memory, REASON_gone,
-                           REASON_source_unavailable),
+          .errors = ERRORS(REASON_unknown_handle, REASON_double_free, REASON_busy, REASON_quota, REASON_no_memory, REASON_limit,
+                           REASON_gone, REASON_source_unavailable),
           .fds_max = 1, .fds_when = offsetof(struct coherent_swap_out_params, fd) },
         METHOD(coherent, swap_in),
           .summary = "move what is in an allocation back to device memory",
           .doc = "At another address than before, within the constraints of its device and those given here: those of the "
-                 "allocating call are not remembered. What is in device memory is answered with where it is. If it fails, it "
-                 "stays swapped out",
+                 "allocating call are not remembered. What is in device memory already, within these constraints, is answered "
+                 "with where it is. If it fails, it stays where it is",
           .params = &coherent_swap_in_params_struct, .results = &coherent_alloc_result_struct,
           .errors = ERRORS(REASON_unknown_handle, REASON_double_free, REASON_busy, REASON_quota, REASON_no_memory,
                            REASON_no_contiguous, REASON_mask, REASON_boundary, REASON_would_block, REASON_timeout, REASON_limit,

@@ -242,6 +242,8 @@ static int attempt_anonymous(struct request *request) {
                 return ATTEMPT_BLOCKED;
         if (r != -ENOSPC)
                 return r;
+        if (supply && supply->returning)
+                return ATTEMPT_BLOCKED;
         failure_set(&request->failure, REASON_no_memory, supply ? "There is no room in ordinary memory for %llu bytes more: %llu "
                     "of at most %llu are used" : "Nothing can be swapped out here", (unsigned long long)request->want.size,
                     supply ? (unsigned long long)supply->held : 0, supply ? (unsigned long long)supply->info.limit : 0);

@@ -66,7 +66,8 @@ int alloc_new(struct request *request, struct alloc **ret) {
         alloc_enter(alloc);
         broker->counters[COUNTER_allocs]++;
         book_note(broker, ROW_ALLOC, alloc->handle);
-        PROBE_ALLOC(request->owner->name, device->name, alloc->handle, alloc->size, alloc->dma_addr);
+        if (!request->swap)
+                PROBE_ALLOC(request->owner->name, device->name, alloc->handle, alloc->size, alloc->dma_addr);
         *ret = alloc;
         return 0;
 }
@@ -75,6 +76,9 @@ int alloc_new(struct request *request, struct alloc **ret) {
 static void alloc_disown(struct alloc *alloc) {
         struct owner *owner = alloc->device->owner;
 
+        if (!alloc->handle)
+                return;
+        PROBE_FREE(owner->name, alloc->device->name, alloc->handle, alloc->size, alloc->dma_addr);
         if (!(alloc->flags & ALLOC_HELD))
                 key_forget(owner, alloc->key);
         handle_release(&owner->broker->handles, alloc->handle, owner->id);
@@ -88,7 +92,6 @@ void alloc_free(struct alloc *alloc) {
         struct broker *broker = owner->broker;
         const uint64_t bytes = device_bytes(alloc);
 
-        PROBE_FREE(owner->name, device->name, alloc->handle, alloc->size, alloc->dma_addr);
         if (bytes)
                 device->translator->unmap(device->translation, alloc->dma_addr, alloc->size);
         DL_DELETE(device->allocs, alloc);

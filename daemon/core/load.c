@@ -212,7 +212,8 @@ static int regions_bar(struct load *load) {
 
         for (owner = broker->owners; owner && r == 0; owner = owner->hh.next)
                 DL_FOREACH(owner->regions, region) {
-                        if (r < 0 || (!broker->book.damaged && !region->suspect))
+                        /* No device writes to what was swapped out. */
+                        if (r < 0 || (!broker->book.damaged && !region->suspect) || region_is_anonymous(region))
                                 continue;
                         r = region_bar(region);
                         bar_save(region);

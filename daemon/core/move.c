@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "daemon/core/objects.h"
+#include "daemon/probes.h"
 
 struct alloc *request_moved(const struct request *request) {
         return handle_find(&request->owner->broker->handles, HANDLE_ALLOC, request->moved);
@@ -24,6 +25,8 @@ static void move_begin(struct request *request, struct alloc *moved) {
 static void take_over(struct broker *broker, struct alloc *alloc, struct alloc *old) {
         const uint64_t handle = alloc->handle;
 
+        PROBE_FREE(old->device->owner->name, old->device->name, old->handle, old->size, old->dma_addr);
+        PROBE_ALLOC(old->device->owner->name, old->device->name, old->handle, alloc->size, alloc->dma_addr);
         handle_exchange(&broker->handles, handle, old->handle);
         alloc->handle = old->handle;
         old->handle = handle;
@@ -32,6 +35,9 @@ static void take_over(struct broker *broker, struct alloc *alloc, struct alloc *
         alloc->maker = old->maker;
         alloc->born_ms = old->born_ms;
         book_note(broker, ROW_ALLOC, alloc->handle);
+        handle_release(&broker->handles, handle, 0); /* of which nobody was told */
+        book_note(broker, ROW_ALLOC, handle);
+        old->handle = 0;
 }
 
 void move_finish(struct request *request, struct alloc *alloc) {
@@ -124,6 +130,13 @@ struct ticket *coherent_swap_out(const struct caller *caller, uint64_t handle, b
         return swap_submit(caller, alloc, &want, true, NULL, done, userdata);
 }
 
+static bool suits(const struct alloc *alloc, const struct arena_request *want) {
+        const uint64_t first = alloc->dma_addr, last = first + (alloc->size - 1);
+
+        return first % want->align == 0 && last <= want->limit && (!want->boundary || (first ^ last) < want->boundary);
+}
+
+/* Also from one place in device memory to another, if it is there but not as it is wanted. */
 struct ticket *coherent_swap_in(const struct caller *caller, const struct swap_in_request *ask, broker_done_fn done,
                                 void *userdata) {
         struct alloc_request as = { .align = ask->align, .boundary = ask->boundary, .mask = ask->mask };
@@ -132,13 +145,13 @@ struct ticket *coherent_swap_in(const struct caller *caller, const struct swap_i
         struct arena_request want;
         int r = moved_find(caller, ask->alloc, &alloc, &failure);
 
-        if (r == 0 && device_bytes(alloc)) {
-                done(userdata, NULL, ask->alloc);
-                return NULL;
-        }
         if (r == 0) {
                 as.size = alloc->size;
                 r = want_make(alloc->device, &as, &want, &failure);
+        }
+        if (r == 0 && device_bytes(alloc) && suits(alloc, &want)) {
+                done(userdata, NULL, ask->alloc);
+                return NULL;
         }
         if (r < 0) {
                 request_refuse(done, userdata, &failure);

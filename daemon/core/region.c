@@ -142,8 +142,12 @@ void region_use(struct region *region, uint64_t size) {
 void region_unuse(struct region *region, uint64_t size) {
         region->used -= size;
         region->supply->used -= size;
-        if (!--region->n_allocs && !region->device)
-                idle_begin(region);
+        if (--region->n_allocs || region->device)
+                return;
+        idle_begin(region);
+        /* Ordinary memory is quickly had again, and others may need it. */
+        if (region_is_anonymous(region))
+                region_restore(region);
 }
 
 /* The usable pieces of an exclusive region become spans of their own, so that nothing crosses what is not usable. */

@@ -85,6 +85,16 @@ static void recall(struct broker *broker, uint64_t bytes) {
                                 holder_recall(lease->holder, bytes);
 }
 
+/* Of device memory: swapping holds up no release. */
+static bool is_settled(const struct broker *broker) {
+        const struct supply *supply;
+
+        LL_FOREACH(broker->supplies, supply)
+                if (supply->pending)
+                        return false;
+        return true;
+}
+
 /* True: something is under way. */
 static bool step(struct release *release) {
         struct broker *broker = release->broker;
@@ -109,7 +119,7 @@ static bool step(struct release *release) {
                 release->recall_ms = later(now_ms(broker), RECALL_AGAIN_MS);
                 recall(broker, release->wanted == UINT64_MAX ? 0 : wanted - bytes);
         }
-        return !broker_settled(broker);
+        return !is_settled(broker);
 }
 
 /* ---- the whole ---- */
@@ -140,7 +150,7 @@ void release_note(struct broker *broker, uint64_t bytes) {
 void releases_serve(struct broker *broker) {
         struct release *release;
 
-        while ((release = broker->releases) && broker_settled(broker)) {
+        while ((release = broker->releases) && is_settled(broker)) {
                 if (step(release))
                         return;
                 /* Those who lease may still bring something. */

@@ -246,6 +246,18 @@ struct ticket *request_submit(struct request *request) {
 
 /* ---- jobs, deadlines, the end ---- */
 
+/* Others of the same owner may have been served while the block was made ready. */
+static int ready(struct request *request, struct alloc **ret) {
+        const struct arena_block *block = &request->block;
+        int r = request->anonymous ? 0 : device_check(request->device, QUOTA_bytes, block->size, &request->failure);
+
+        if (r == 0 && !request->region->device)
+                r = device_check(request->device, QUOTA_low_bytes, low_part(block->addr, block->size), &request->failure);
+        if (r == 0 && !request->swap)
+                r = device_check(request->device, QUOTA_allocs, 1, &request->failure);
+        return r < 0 ? r : alloc_new(request, ret);
+}
+
 /* The old one goes only when the new one is there. */
 static void copied(struct request *request) {
         struct alloc *moved = request_moved(request), *alloc;
@@ -253,7 +265,7 @@ static void copied(struct request *request) {
         if (!moved)
                 failure_set(&request->failure, REASON_gone, "Allocation %llu ended while it was moved",
                             (unsigned long long)request->moved);
-        if (!moved || alloc_new(request, &alloc) < 0) {
+        if (!moved || ready(request, &alloc) < 0) {
                 request_release(request);
                 request_finish(request, true);
                 return;
@@ -266,7 +278,7 @@ static void zeroed(struct request *request) {
         struct alloc *alloc;
 
         request->owner->broker->counters[COUNTER_zeroed_bytes] += request->block.size;
-        if (alloc_new(request, &alloc) < 0) {
+        if (ready(request, &alloc) < 0) {
                 request_release(request);
                 request_finish(request, true);
                 return;

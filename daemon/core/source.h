@@ -48,8 +48,8 @@ enum source_job_kind {
         SOURCE_RECLAIM, /* before any other job where something was kept: the memory of kept regions that nobody has
                          * adopted, zeroed, and stock that was kept: `arrived`. -EBUSY as for SOURCE_RESTORE. A source
                          * whose memory comes back by GROW, or that keeps no stock, tells nothing as arrived */
-        SOURCE_COPY,    /* copy `size` bytes at `from_offset` of `from`, which may be another source's, to `offset` of
-                         * `backing`; both backings live until the job is done */
+        SOURCE_COPY,    /* copy `size` bytes at `from_offset` of `from` to `offset` of `backing`, either of which may be
+                         * another source's; both backings live until the job is done */
         SOURCE_JOB_KINDS
 };
 
@@ -62,7 +62,7 @@ struct source_job {
         uint64_t offset;     /* in: ZERO, COPY */
         int node;            /* in: GROW's preferred NUMA node, or -1 */
         struct source_backing *backing;
-        const struct source_ops *from_ops; /* in: COPY */
+        const struct source_ops *to_ops, *from_ops; /* in: COPY: of either backing */
         struct source_backing *from;
         uint64_t from_offset;
 

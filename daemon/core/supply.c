@@ -483,6 +483,9 @@ static void choice_missed(struct supply *supply, struct supply_job *job) {
         uint64_t until = now_ms(supply->broker) + DRY_MS;
         bool generous = job->region->size > round_up(job->request->want.size, supply->info.grain);
 
+        /* What is too much of ordinary memory for one is not for another, and nobody waits for it. */
+        if (job->request->anonymous)
+                return;
         if (generous)
                 supply->scant_until_ms = until;
         else
@@ -783,6 +786,7 @@ static void copy_done(struct source_job *source_job) {
 }
 
 int supply_copy(struct supply *supply, struct request *request, const struct alloc *moved) {
+        struct supply *worker = region_is_anonymous(moved->region) ? moved->region->supply : supply;
         struct supply_job *job = calloc(1, sizeof(*job));
         struct region *from = moved->region;
 
@@ -794,11 +798,13 @@ int supply_copy(struct supply *supply, struct request *request, const struct all
         job->job.offset = request->block.addr - request->region->addr;
         job->job.size = moved->size;
         job->job.backing = request->region->backing;
+        job->job.to_ops = supply->source->ops;
         job->job.from_ops = from->supply->source->ops;
         job->job.from = from->backing;
         job->job.from_offset = moved->addr - from->addr;
         from->checks++;
-        job_submit(supply, job, copy_done);
+        /* What was swapped out may have to come from a disk: nobody else is to wait for that. */
+        job_submit(worker, job, copy_done);
         return 0;
 }
 

@@ -1,6 +1,7 @@
 /* Where what is swapped out lies: ordinary memory, one sealed memfd for each region. No device can be given it. It serves
  * beside the sources of device memory, unasked, and for nothing else. */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -41,7 +42,8 @@ struct anonymous {
 };
 
 static const struct source_option anonymous_options[] = {
-        { "limit", "most bytes to hold; 0: nothing can be swapped out [a quarter of the host's memory]" },
+        { "limit", "most bytes to hold; 0: nothing can be swapped out. A MemoryMax= of the service must have room for it "
+                   "[a quarter of the host's memory]" },
         { NULL, NULL },
 };
 
@@ -103,6 +105,12 @@ static int anonymous_carve(struct anonymous *anonymous, struct source_job *job) 
                 return r;
         backing = malloc(sizeof(*backing));
         fd = backing ? memfile_make("dmabroker-anonymous", job->size) : -ENOMEM;
+        /* Taken now: whoever comes next is to find it taken. */
+        if (fd >= 0 && fallocate(fd, 0, 0, (off_t)job->size) < 0) {
+                r = -errno;
+                close(fd);
+                fd = r;
+        }
         if (fd < 0) {
                 free(backing);
                 return failure_set_errno(&job->failure, REASON_source_unavailable, -fd,
@@ -127,6 +135,7 @@ static int anonymous_restore(struct anonymous *anonymous, struct source_job *job
         struct source_backing *backing = job->backing;
 
         job->backing = NULL;
+        memfile_empty(backing->fd, backing->size);
         kept_drop(&anonymous->kept, "region", backing->id);
         atomic_fetch_sub(&anonymous->held, backing->size);
         backing_free(backing);
@@ -134,6 +143,11 @@ static int anonymous_restore(struct anonymous *anonymous, struct source_job *job
 }
 
 static int anonymous_reclaim(struct anonymous *anonymous) {
+        size_t i;
+
+        for (i = 0; i < anonymous->kept.n; i++)
+                if (anonymous->kept.regions[i].fd >= 0)
+                        memfile_empty(anonymous->kept.regions[i].fd, anonymous->kept.regions[i].bytes);
         kept_deinit(&anonymous->kept, true);
         atomic_store(&anonymous->kept_bytes, 0);
         return 0;
@@ -197,7 +211,7 @@ static void anonymous_work(struct source *source, struct source_job *job) {
                 job->status = memfile_verify(job->backing->fd, job->backing->size, &job->failure);
                 return;
         case SOURCE_COPY:
-                job->status = source_copy(&source_anonymous_ops, job);
+                job->status = source_copy(job);
                 return;
         case SOURCE_RECLAIM:
                 job->status = anonymous_reclaim(anonymous);

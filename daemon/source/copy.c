@@ -78,7 +78,7 @@ int copy_to_mapping(void *at, const void *buffer, uint64_t size) {
         return r;
 }
 
-static int copy(const struct source_ops *to, const struct source_job *job, void *buffer) {
+static int copy(const struct source_job *job, void *buffer) {
         uint64_t done, size;
         int r = 0;
 
@@ -86,7 +86,7 @@ static int copy(const struct source_ops *to, const struct source_job *job, void 
                 size = job->size - done < PIECE ? job->size - done : PIECE;
                 r = job->from_ops->backing_read(job->from, job->from_offset + done, buffer, size);
                 if (r == 0)
-                        r = to->backing_write(job->backing, job->offset + done, buffer, size);
+                        r = job->to_ops->backing_write(job->backing, job->offset + done, buffer, size);
         }
         return r;
 }
@@ -100,9 +100,9 @@ int source_zero(const struct source_ops *ops, struct source_job *job) {
         return r;
 }
 
-int source_copy(const struct source_ops *to, struct source_job *job) {
+int source_copy(struct source_job *job) {
         void *buffer = malloc(PIECE);
-        int r = buffer ? copy(to, job, buffer) : -ENOMEM;
+        int r = buffer ? copy(job, buffer) : -ENOMEM;
 
         free(buffer);
         if (r < 0)

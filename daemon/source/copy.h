@@ -4,8 +4,8 @@
 
 #include "daemon/core/source.h"
 
-/* A job of the kind SOURCE_COPY, by the worker of the source `to` belongs to. Its status, with a sentence. */
-int source_copy(const struct source_ops *to, struct source_job *job);
+/* A job of the kind SOURCE_COPY, by any worker. Its status, with a sentence. */
+int source_copy(struct source_job *job);
 /* The same of the kind SOURCE_ZERO. */
 int source_zero(const struct source_ops *ops, struct source_job *job);
 

@@ -490,7 +490,7 @@ static void dma_heap_work(struct source *source, struct source_job *job) {
                 job->status = dma_heap_verify(heap, job);
                 return;
         case SOURCE_COPY:
-                job->status = source_copy(&source_dma_heap_ops, job);
+                job->status = source_copy(job);
                 return;
         case SOURCE_ZERO:
                 job->status = dma_heap_backing_zero(job->backing, job->offset, job->size);

@@ -571,7 +571,7 @@ static void hugetlb_work(struct source *source, struct source_job *job) {
                 job->status = backing_verify(job->backing, &job->failure);
                 break;
         case SOURCE_COPY:
-                job->status = source_copy(&source_hugetlb_ops, job);
+                job->status = source_copy(job);
                 break;
         case SOURCE_ZERO:
                 job->status = source_zero(&source_hugetlb_ops, job);

@@ -46,6 +46,11 @@ int memfile_verify(int fd, uint64_t size, struct failure *failure) {
         return 0;
 }
 
+void memfile_empty(int fd, uint64_t size) {
+        while (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)size) < 0 && errno == EINTR)
+                ;
+}
+
 static bool is_within(uint64_t file_size, uint64_t offset, uint64_t size) {
         return offset <= file_size && size <= file_size - offset;
 }

@@ -13,6 +13,10 @@ int memfile_make(const char *name, uint64_t size);
 /* Whether it is such a file, of this size. -EUCLEAN, -errno; with a sentence. */
 int memfile_verify(int fd, uint64_t size, struct failure *failure);
 
+/* Give its pages back, whoever has a descriptor of it; as far as that is possible. What is written there later is memory of the
+ * writer's. */
+void memfile_empty(int fd, uint64_t size);
+
 /* Of a file of file_size bytes. -EINVAL: not within it; -errno. */
 int memfile_zero(int fd, uint64_t file_size, uint64_t offset, uint64_t size);
 int memfile_read(int fd, uint64_t file_size, uint64_t offset, void *buffer, uint64_t size);

@@ -437,7 +437,7 @@ static void sim_work(struct source *source, struct source_job *job) {
                 job->status = backing_verify(job->backing, &job->failure);
                 return;
         case SOURCE_COPY:
-                job->status = source_copy(&source_sim_ops, job);
+                job->status = source_copy(job);
                 return;
         case SOURCE_ZERO:
                 job->status = source_zero(&source_sim_ops, job);

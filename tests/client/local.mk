@@ -18,7 +18,8 @@ client_tests = \
 	tests/client/reconnect-test \
 	tests/client/restart-test \
 	tests/client/streaming-model \
-	tests/client/streaming-test
+	tests/client/streaming-test \
+	tests/client/swap-test
 check_PROGRAMS += $(client_tests)
 TESTS += $(client_tests)
 
@@ -46,6 +47,10 @@ scripted = tests/client/scripted.c tests/client/scripted.h tests/client/task.c t
 tests_client_link_test_SOURCES = tests/client/link-test.c $(scripted)
 tests_client_link_test_CFLAGS = $(client_test_cflags)
 tests_client_link_test_LDADD = $(client_test_libs)
+
+tests_client_swap_test_SOURCES = tests/client/swap-test.c $(scripted)
+tests_client_swap_test_CFLAGS = $(client_test_cflags)
+tests_client_swap_test_LDADD = $(client_test_libs)
 
 tests_client_reconnect_test_SOURCES = tests/client/reconnect-test.c $(scripted)
 tests_client_reconnect_test_CFLAGS = $(client_test_cflags)

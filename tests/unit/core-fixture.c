@@ -37,10 +37,10 @@ void fixture_settle(struct fixture *fixture) {
                 }
 }
 
-void fixture_start_options(struct fixture *fixture, const struct source_option *source_options, size_t n_options,
-                           struct broker_options *options) {
+static void start(struct fixture *fixture, const struct source_option *source_options, size_t n_options,
+                  const char *anonymous_limit, struct broker_options *options) {
         static const struct translator_ops *const translators[] = { &translator_identity_ops, NULL };
-        static const struct source_option limit = { "limit", "8M" };
+        const struct source_option limit = { "limit", anonymous_limit };
         struct broker_options defaults;
         struct failure failure = {};
 
@@ -62,6 +62,15 @@ void fixture_start_options(struct fixture *fixture, const struct source_option *
         broker_listen(fixture->broker, listen, &fixture->events);
         fixture_settle(fixture);
         fixture->caller = fixture_session(fixture, NULL);
+}
+
+void fixture_start_options(struct fixture *fixture, const struct source_option *source_options, size_t n_options,
+                           struct broker_options *options) {
+        start(fixture, source_options, n_options, "8M", options);
+}
+
+void fixture_start_anonymous(struct fixture *fixture, const char *layout, const char *limit, struct broker_options *options) {
+        start(fixture, &(struct source_option){ "layout", layout }, 1, limit, options);
 }
 
 void fixture_start_growing(struct fixture *fixture, const char *layout, const char *reserve,

@@ -39,6 +39,8 @@ void fixture_start_growing(struct fixture *fixture, const char *layout, const ch
 /* The same with any options of the source. */
 void fixture_start_options(struct fixture *fixture, const struct source_option *source_options, size_t n_options,
                            struct broker_options *options);
+/* The same with so much ordinary memory for what is swapped out, instead of 8 MiB. */
+void fixture_start_anonymous(struct fixture *fixture, const char *layout, const char *limit, struct broker_options *options);
 void fixture_start(struct fixture *fixture, const char *layout, struct broker_options *options);
 /* Checks the books, then ends the broker. */
 void fixture_stop(struct fixture *fixture);

@@ -305,7 +305,8 @@ static void test_zeroing_touches_exactly_what_was_asked(void **state) {
 
 static void test_a_copy_is_exact_also_within_pages(void **state) {
         struct books books = open_books(NULL, 0);
-        struct source_job job = { .kind = SOURCE_COPY, .from_ops = ops, .from_offset = 4097, .offset = 77, .size = 1500000 };
+        struct source_job job = { .kind = SOURCE_COPY, .to_ops = ops, .from_ops = ops, .from_offset = 4097,
+                                  .offset = 77, .size = 1500000 };
         struct source_backing *from, *to;
         char *a, *b;
 

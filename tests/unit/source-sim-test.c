@@ -202,7 +202,8 @@ static void test_a_region_is_a_zeroed_file_of_its_own_that_cannot_change_size(vo
 static void test_a_copy_is_exact_also_within_pages(void **state) {
         struct source *source = open_sim(NULL, 0);
         struct source_backing *from = carve(source, 0x800000, 4 * MIB), *to = carve(source, 0x100000000, 4 * MIB);
-        struct source_job job = { .kind = SOURCE_COPY, .from_ops = ops, .from = from, .from_offset = 4097, .backing = to,
+        struct source_job job = { .kind = SOURCE_COPY, .to_ops = ops, .from_ops = ops, .from = from, .from_offset = 4097,
+                                  .backing = to,
                                   .offset = 77, .size = 3 * MIB + 5 };
         char *a, *b, byte;
 

@@ -3,6 +3,8 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 /* after the others: it redefines what they may declare */
 #include <setjmp.h>
 #include <cmocka.h>
@@ -214,8 +216,95 @@ static void test_ordinary_memory_has_limits_of_its_own(void **state) {
         assert_int_equal(failure_number(&to.failure, "asked"), 4 * MIB);
         assert_false(view_of(&s).anonymous);
         assert_int_equal(coherent_free(&s.f.caller, others[1].handle, NULL), 0);
-        fixture_pass(&s.f, 60000);
+        swap_out(&s); /* nothing is kept for later */
+        fixture_stop(&s.f);
+}
+
+static void test_who_asks_for_more_than_the_host_has_keeps_nobody_else_from_swapping(void **state) {
+        struct broker_options options;
+        struct alloc_view huge;
+        struct answer to = {};
+        struct scene s;
+
+        broker_options_default(&options);
+        fixture_start_anonymous(&s.f, "1T@0x10000000000", "1T", &options);
+        s.device = fixture_open(&s.f.caller, &(struct device_options){});
+        s.alloc = fixture_alloc(&s.f, &s.f.caller, &(struct alloc_request){ .device = s.device, .size = 8192 });
+        fixture_fill(&s.f.caller, &s.alloc);
+        huge = fixture_alloc(&s.f, &s.f.caller, &(struct alloc_request){ .device = s.device, .size = 512 * GIB });
+        coherent_swap_out(&s.f.caller, huge.handle, answer, &to);
+        fixture_settle(&s.f);
+        require_refused(&to, REASON_no_memory);
         swap_out(&s);
+        fixture_stop(&s.f);
+}
+
+static void test_whoever_keeps_the_descriptor_keeps_none_of_the_memory(void **state) {
+        struct stat st;
+        struct scene s;
+        int fd;
+
+        begin(&s, MIB);
+        swap_out(&s);
+        assert_int_equal(region_fd(&s.f.caller, view_of(&s).region, &fd, NULL), 0);
+        fd = dup(fd);
+        assert_true(fd >= 0);
+        assert_int_equal(fstat(fd, &st), 0);
+        assert_true((uint64_t)st.st_blocks * 512 >= MIB);
+        swap_in(&s);
+        assert_int_equal(fstat(fd, &st), 0);
+        assert_int_equal(st.st_blocks, 0);
+        close(fd);
+        fixture_stop(&s.f);
+}
+
+static void test_what_is_in_but_not_as_it_is_wanted_is_moved(void **state) {
+        struct alloc_view view;
+        struct answer to;
+        struct scene s;
+
+        begin(&s, MIB);
+        assert_true(s.alloc.dma_addr > MASK32);
+        in(&s, &(struct swap_in_request){ .align = 3 }, &to);
+        require_refused(&to, REASON_bad_param);
+        in(&s, &(struct swap_in_request){ .mask = MASK32 }, &to);
+        fixture_settle(&s.f);
+        assert_int_equal(answer_handle(&to), s.alloc.handle);
+        view = view_of(&s);
+        assert_true(view.dma_addr + view.size - 1 <= MASK32);
+        assert_true(fixture_is_filled(&s.f.caller, &view));
+        assert_int_equal(fixture_usage(&s.f.caller, QUOTA_bytes), MIB);
+        fixture_stop(&s.f);
+}
+
+static void test_the_quota_holds_however_many_come_in_at_once(void **state) {
+        struct alloc_view allocs[8];
+        struct answer answers[8] = {};
+        unsigned n = 0;
+        struct scene s;
+
+        begin(&s, 8 * MIB);
+        for (size_t i = 0; i < 8; i++) {
+                allocs[i] = fixture_alloc(&s.f, &s.f.caller,
+                                          &(struct alloc_request){ .device = s.device, .size = MIB / 2 });
+                coherent_swap_out(&s.f.caller, allocs[i].handle, answer, &answers[i]);
+                fixture_settle(&s.f);
+                answer_handle(&answers[i]);
+                answers[i] = (struct answer){};
+        }
+        assert_int_equal(coherent_free(&s.f.caller, s.alloc.handle, NULL), 0); /* room in a region of the owner's */
+        fixture_limit(&s.f.caller, QUOTA_bytes, MIB / 2);
+        for (size_t i = 0; i < 8; i++)
+                coherent_swap_in(&s.f.caller, &(struct swap_in_request){ .alloc = allocs[i].handle, .high = true }, answer,
+                                 &answers[i]);
+        fixture_settle(&s.f);
+        for (size_t i = 0; i < 8; i++) {
+                n += !answers[i].failure.error;
+                if (answers[i].failure.error)
+                        require_refused(&answers[i], REASON_quota);
+        }
+        assert_int_equal(n, 1);
+        assert_int_equal(fixture_usage(&s.f.caller, QUOTA_bytes), MIB / 2);
         fixture_stop(&s.f);
 }
 
@@ -399,6 +488,10 @@ int main(void) {
                 cmocka_unit_test(test_no_address_leads_to_what_is_swapped_out),
                 cmocka_unit_test(test_it_can_be_swapped_out_when_others_wait_and_quotas_are_reached),
                 cmocka_unit_test(test_ordinary_memory_has_limits_of_its_own),
+                cmocka_unit_test(test_who_asks_for_more_than_the_host_has_keeps_nobody_else_from_swapping),
+                cmocka_unit_test(test_whoever_keeps_the_descriptor_keeps_none_of_the_memory),
+                cmocka_unit_test(test_what_is_in_but_not_as_it_is_wanted_is_moved),
+                cmocka_unit_test(test_the_quota_holds_however_many_come_in_at_once),
                 cmocka_unit_test(test_it_comes_back_within_its_devices_constraints_and_those_given),
                 cmocka_unit_test(test_a_devices_own_reserve_takes_it_back),
                 cmocka_unit_test(test_what_is_mapped_or_moved_is_not_swapped_and_what_is_swapped_out_is_not_mapped),
