@@ -1,6 +1,8 @@
 /* After fork() this calls nothing that needs a lock or the heap: the daemon may have had threads, of which none is here. */
 #include "daemon/source/keeper.h"
 
+#include "config.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -387,6 +389,15 @@ static void __attribute__((noreturn)) keeper_main(int client, int listener, int 
         keeper_run(&keeper);
 }
 
+/* Without what libraries have done in a child: libuv aborts there when it gets no pipe. */
+static pid_t fork_alone(void) {
+#ifdef HAVE__FORK
+        return _Fork();
+#else
+        return fork();
+#endif
+}
+
 /* Twice, so that the keeper is nobody's child that would have to be waited for. */
 static int fork_keeper(int client, int listener, int directory, ino_t inode) {
         sigset_t all, before;
@@ -395,9 +406,9 @@ static int fork_keeper(int client, int listener, int directory, ino_t inode) {
 
         sigfillset(&all);
         sigprocmask(SIG_SETMASK, &all, &before);
-        child = fork();
+        child = fork_alone();
         if (child == 0) {
-                child = fork();
+                child = fork_alone();
                 if (child == 0)
                         keeper_main(client, listener, directory, inode);
                 _exit(child < 0 ? errno : 0);

@@ -50,8 +50,8 @@ ssize_t __wrap_recvmsg(int fd, struct msghdr *message, int flags);
 ssize_t __real_recvmsg(int fd, struct msghdr *message, int flags);
 int __wrap_socketpair(int domain, int type, int protocol, int ends[2]);
 int __real_socketpair(int domain, int type, int protocol, int ends[2]);
-pid_t __wrap_fork(void);
-pid_t __real_fork(void);
+pid_t __wrap__Fork(void);
+pid_t __real__Fork(void);
 int __wrap_pidfd_send_signal(int fd, int number, siginfo_t *info, unsigned flags);
 int __real_pidfd_send_signal(int fd, int number, siginfo_t *info, unsigned flags);
 int __wrap_renameat(int from_fd, const char *from, int to_fd, const char *to);
@@ -79,10 +79,12 @@ int __wrap_socketpair(int domain, int type, int protocol, int ends[2]) {
         return __real_socketpair(domain, type, protocol, ends);
 }
 
-pid_t __wrap_fork(void) {
+#ifdef HAVE__FORK
+pid_t __wrap__Fork(void) {
         come_nearer();
-        return __real_fork();
+        return __real__Fork();
 }
+#endif
 
 int __wrap_pidfd_send_signal(int fd, int number, siginfo_t *info, unsigned flags) {
         come_nearer();
@@ -784,6 +786,30 @@ static void test_a_kill_while_a_keeper_is_replaced_loses_nothing(void **state) {
         assert_true(kill_before > 10);
 }
 
+/* libuv has a handler that aborts in the child when there is no pipe for it. */
+static bool has_hostile_handler;
+
+static void end_the_child(void) {
+        if (has_hostile_handler)
+                abort();
+}
+
+static void test_a_keeper_is_forked_without_the_handlers_of_libraries(void **state) {
+#ifdef HAVE__FORK
+        struct keep *keep;
+
+        assert_int_equal(pthread_atfork(NULL, NULL, end_the_child), 0);
+        has_hostile_handler = true;
+        keep = open_keep(LONG_MS);
+        has_hostile_handler = false;
+        keep_end(keep);
+        assert_nothing_is_left();
+#else
+        (void)end_the_child;
+        skip();
+#endif
+}
+
 /* ---- the service manager's store ---- */
 
 #ifdef HAVE_SYSTEMD
@@ -1021,6 +1047,7 @@ int main(void) {
                 cmocka_unit_test(test_when_no_keeper_can_be_had_it_says_so),
                 cmocka_unit_test(test_a_keeper_that_cannot_be_replaced_at_once_is_replaced_later),
                 cmocka_unit_test(test_a_keeper_that_could_not_be_given_everything_is_ended),
+                cmocka_unit_test(test_a_keeper_is_forked_without_the_handlers_of_libraries),
                 cmocka_unit_test(test_a_kill_while_a_keeper_is_replaced_loses_nothing),
                 cmocka_unit_test(test_the_mark_is_put_last_when_everything_is_put_again),
 #ifdef HAVE_SYSTEMD

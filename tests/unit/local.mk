@@ -13,7 +13,7 @@ tests_unit_keep_test_SOURCES = tests/unit/keep-test.c
 tests_unit_keep_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_keep_test_LDADD = libsource.la libcore.la $(CMOCKA_LIBS)
 tests_unit_keep_test_LDFLAGS = $(AM_LDFLAGS) \
-	-Wl,--wrap=sendmsg,--wrap=recvmsg,--wrap=socketpair,--wrap=fork,--wrap=pidfd_send_signal,--wrap=renameat,--wrap=close
+	-Wl,--wrap=sendmsg,--wrap=recvmsg,--wrap=socketpair,--wrap=_Fork,--wrap=pidfd_send_signal,--wrap=renameat,--wrap=close
 
 keep_fixture = tests/unit/keep-fixture.c tests/unit/keep-fixture.h
 
