@@ -491,8 +491,10 @@ static void end_keeper(struct keep *keep) {
         struct keeper_request request = { .op = KEEPER_END };
         struct keeper_reply reply;
 
-        if (keep->socket >= 0)
-                ask(keep->socket, &request, -1, &reply, NULL);
+        if (keep->socket < 0 || ask(keep->socket, &request, -1, &reply, NULL) == 0)
+                return;
+        unlinkat(keep->directory_fd, KEEPER_SOCKET, 0);
+        keep->pid_fd = make_sure_of_death(keep->pid_fd);
 }
 
 static void end_store(struct keep *keep) {

@@ -786,6 +786,22 @@ static void test_a_kill_while_a_keeper_is_replaced_loses_nothing(void **state) {
         assert_true(kill_before > 10);
 }
 
+static void test_a_keeper_that_cannot_be_told_is_ended_all_the_same(void **state) {
+        struct keep *keep;
+        int connection;
+        pid_t pid;
+
+        assert_int_equal(pipe2(pipe_ends, O_CLOEXEC), 0);
+        keep = open_keep(LONG_MS);
+        assert_int_equal(keep_put(keep, "one", pipe_ends[1]), 0);
+        connection = greet(LONG_MS, &pid);
+        keep_end(keep);
+        assert_nothing_is_left();
+        close(pipe_ends[1]);
+        await_end(pipe_ends[0]); /* nobody has it any more */
+        close(connection);
+}
+
 /* libuv has a handler that aborts in the child when there is no pipe for it. */
 static bool has_hostile_handler;
 
@@ -1047,6 +1063,7 @@ int main(void) {
                 cmocka_unit_test(test_when_no_keeper_can_be_had_it_says_so),
                 cmocka_unit_test(test_a_keeper_that_cannot_be_replaced_at_once_is_replaced_later),
                 cmocka_unit_test(test_a_keeper_that_could_not_be_given_everything_is_ended),
+                cmocka_unit_test(test_a_keeper_that_cannot_be_told_is_ended_all_the_same),
                 cmocka_unit_test(test_a_keeper_is_forked_without_the_handlers_of_libraries),
                 cmocka_unit_test(test_a_kill_while_a_keeper_is_replaced_loses_nothing),
                 cmocka_unit_test(test_the_mark_is_put_last_when_everything_is_put_again),
