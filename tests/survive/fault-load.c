@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -182,7 +183,7 @@ static const struct step steps[] = {
         { 'a', "debug.check", "{}", .flags = READS | CLEAN },
         { 'a', "broker.bye", "{}", .flags = GOES },
 };
-enum { STEPS = sizeof(steps) / sizeof(*steps), NAMES_MAX = 64, BOOKS = 1024 };
+enum { STEPS = sizeof(steps) / sizeof(*steps), NAMES_MAX = 64, BOOKS = 1024, NOTES = 40 };
 
 /* Blocks of the heap that the daemon may keep for later: a piece of a queue, the room for events. What leaks with each fault of
  * a kind is soon more than that. */
@@ -208,8 +209,9 @@ struct load {
         char why[512]; /* the last answer that was not as expected */
         bool grown; /* a pool may have grown otherwise than it did with nothing failing */
         bool restarted;
-        struct load_counts counts;
 };
+
+static struct load_counts came_of;
 
 size_t load_steps(void) {
         return STEPS;
@@ -235,8 +237,33 @@ size_t load_full(void) {
         return i;
 }
 
-const struct load_counts *load_counts(const struct load *load) {
-        return &load->counts;
+const struct load_counts *load_counts(void) {
+        return &came_of;
+}
+
+/* ---- what has failed lately ---- */
+
+static struct {
+        char lines[NOTES][256];
+        unsigned long n;
+} notes;
+
+void load_note(const char *format, ...) {
+        char *line = notes.lines[notes.n++ % NOTES];
+        va_list arguments;
+
+        va_start(arguments, format);
+        vsnprintf(line, sizeof(notes.lines[0]), format, arguments);
+        va_end(arguments);
+        if (getenv("FAULTS_SHOW"))
+                fprintf(stderr, "%s\n", line);
+}
+
+void load_tell(FILE *file) {
+        unsigned long i;
+
+        for (i = notes.n > NOTES ? notes.n - NOTES : 0; i < notes.n; i++)
+                fprintf(file, "%s\n", notes.lines[i % NOTES]);
 }
 
 /* ---- texts ---- */
@@ -603,6 +630,7 @@ static void make_good(struct load *load, size_t index, enum outcome outcome) {
                 give_up("%s loses the connection with nothing failing", load_step_name(index));
         if (outcome != FINE)
                 give_up("%s still fails: %s", load_step_name(index), load->why);
+        came_of.again++;
 }
 
 static void note_session(struct load *load, size_t index) {
@@ -621,13 +649,11 @@ static void settle(struct load *load, size_t index, enum outcome outcome, const 
         if (!what)
                 return;
         load->grown |= steps[index].flags & GROWS;
-        if (getenv("FAULTS_SHOW"))
-                fprintf(stderr, "step %zu (%s): %s: %s\n", index, load_step_name(index), what,
-                        outcome == FINE ? "answered" : outcome == REFUSED ? load->why : "the connection was lost");
-        load->counts.hits++;
-        load->counts.answered += outcome == FINE;
-        load->counts.refused += outcome == REFUSED;
-        load->counts.lost += outcome == LOST;
+        load_note("step %zu (%s): %s: %s", index, load_step_name(index), what,
+                  outcome == FINE ? "answered" : outcome == REFUSED ? load->why : "the connection was lost");
+        came_of.answered += outcome == FINE;
+        came_of.refused += outcome == REFUSED;
+        came_of.lost += outcome == LOST;
 }
 
 bool load_step(struct load *load, size_t index, enum faulty_kind kind, long n, unsigned variant) {
@@ -663,16 +689,26 @@ long load_measure(struct load *load, size_t step, enum faulty_kind kind, unsigne
         return inject_passed(load->inject);
 }
 
+void load_connect(struct load *load) {
+        for (int i = 0; i < 2; i++)
+                if (!load->sides[i].client)
+                        side_connect(load, &load->sides[i]);
+}
+
 void load_resume(struct load *load, size_t step) {
         load->restarted = true;
-        for (int i = 0; i < 2; i++)
-                side_connect(load, &load->sides[i]);
+        load_connect(load);
         expect_books(load, step, load->books[step], "started anew after");
 }
 
 void load_drop(struct load *load) {
         side_drop(&load->sides[0]);
         side_drop(&load->sides[1]);
+}
+
+void load_forget(struct load *load) {
+        load_drop(load);
+        load->sides[0].has_session = load->sides[1].has_session = false;
 }
 
 /* ---- nothing is left ---- */
@@ -722,19 +758,20 @@ static bool is_at_rest(struct load *load, struct side *monitor, const char *want
                 (!*wanted || strcmp(books, wanted) == 0);
 }
 
-/* False: it does not become what was wanted. */
-static bool look(struct load *load, const char *wanted, char *books, long *ret_live, long *ret_fds) {
+/* False: it does not become what was wanted. What is closed or freed a moment later is no leak. */
+static bool look(struct load *load, const char *wanted, bool compares, char *books, long *ret_live, long *ret_fds) {
         int64_t end = now_ms() + test_timeout_ms();
         struct side monitor = { 0 };
-        bool good;
+        bool good, leaks;
 
         load_drop(load);
         side_connect(load, &monitor);
-        do
+        do {
                 good = is_at_rest(load, &monitor, wanted, books);
-        while (!good && now_ms() < end);
-        *ret_live = (long)inject_page(load->inject)->live;
-        *ret_fds = count_fds(load, NULL);
+                *ret_live = (long)inject_page(load->inject)->live;
+                *ret_fds = count_fds(load, NULL);
+                leaks = compares && (*ret_fds > load->base_fds || *ret_live > load->base_live + CACHED_MAX);
+        } while ((!good || leaks) && now_ms() < end);
         side_drop(&monitor);
         return good;
 }
@@ -747,7 +784,7 @@ void load_learn(struct load *load) {
                 if (load->sides->has_session)
                         write_books(load, load->sides, load->books[i], false);
         }
-        if (!look(load, "", load->nothing, &live, &fds))
+        if (!look(load, "", false, load->nothing, &live, &fds))
                 give_up("something is left with nothing failing: %s", load->nothing);
         load->round++;
 }
@@ -755,7 +792,7 @@ void load_learn(struct load *load) {
 void load_set_base(struct load *load) {
         char books[BOOKS];
 
-        look(load, load->nothing, books, &load->base_live, &load->base_fds);
+        look(load, load->nothing, false, books, &load->base_live, &load->base_fds);
 }
 
 void load_expect_nothing(struct load *load, const char *after) {
@@ -764,7 +801,7 @@ void load_expect_nothing(struct load *load, const char *after) {
 
         load->round++;
         load->grown = load->restarted = false;
-        if (!look(load, load->nothing, books, &live, &fds))
+        if (!look(load, load->nothing, true, books, &live, &fds))
                 give_up("%s: something is left: the books are\n  %s\ninstead of\n  %s", after, books, load->nothing);
         if (fds > load->base_fds)
                 count_fds(load, stderr);
@@ -772,6 +809,9 @@ void load_expect_nothing(struct load *load, const char *after) {
                 give_up("%s: the daemon has %ld descriptors open instead of %ld", after, fds, load->base_fds);
         if (live > load->base_live + CACHED_MAX)
                 give_up("%s: the daemon has %ld blocks of the heap more than at first", after, live - load->base_live);
+        came_of.rests++;
+        came_of.fds = fds - load->base_fds > came_of.fds ? fds - load->base_fds : came_of.fds;
+        came_of.blocks = live - load->base_live > came_of.blocks ? live - load->base_live : came_of.blocks;
 }
 
 struct load *load_new(struct test_daemon *daemon, struct inject *inject) {

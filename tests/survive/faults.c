@@ -2,7 +2,7 @@
  * answered or told to ask again, nothing changes for what was refused, nothing is lost, nothing is left behind; and also
  * while the daemon starts and while it ends, with memory that was kept, and without.
  *
- * Without an argument: what can be done in a while, at random; SEED says which. With --all: each. PHASE=load, start, stop,
+ * Without an argument: some, the same each time; SEED says which others. With --all: each. PHASE=load, start, stop,
  * SOURCE=sim, hugetlb and KIND=memory, transfer, close, call: only that. */
 #include <errno.h>
 #include <signal.h>
@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -20,10 +21,10 @@
 #include "tests/survive/fault-load.h"
 #include "tests/survive/inject.h"
 
-enum { HUGE_PAGES = 36, LOG_TAIL = 3000, SOME_ROUNDS = 12, SOME_STARTS = 24, STEPS_MAX = 256 };
+enum { HUGE_PAGES = 36, LOG_TAIL = 3000, SOME_ROUNDS = 12, SOME_STARTS = 24, STEPS_MAX = 256, SOME_SEED = 1 };
 
 #define CONFIG                                                                                                       \
-        "[daemon]\naccess = everyone\ngrace = 3s\nkeep = 60s\n"                                                       \
+        "[daemon]\naccess = everyone\ngrace = 1s\nkeep = 60s\n"                                                       \
         "[memory]\nquarantine = 0\nregion_idle = 100ms\nemergency_permille = 0\n"
 #define CONFIG_REAL CONFIG "[source hugetlb]\nreserve = 64M\nlimit = 64M\n"
 
@@ -51,6 +52,7 @@ static struct run {
         bool all;
         uint64_t random;
         unsigned long rounds, kills, starts, started, refused_starts, stops, library_ends;
+        size_t used_before; /* huge pages */
 } run;
 
 void give_up(const char *format, ...) {
@@ -64,6 +66,7 @@ void give_up(const char *format, ...) {
         test_daemon_end(run.daemon);
         fprintf(stderr, "--- what dmabrokerd wrote last ---\n%s--- end ---\n",
                 text ? text + (length > LOG_TAIL ? length - LOG_TAIL : 0) : "");
+        load_tell(stderr);
         fprintf(stderr, "%s, %s", run.source ? run.source : "", run.phase ? run.phase : "");
         if (run.sweep)
                 fprintf(stderr, ", step %zu (%s), %s %ld/%u (%s)", run.step, load_step_name(run.step), run.sweep->name, run.n,
@@ -95,7 +98,38 @@ static void in_child(void *userdata) {
         inject_begin(run.inject, run.library);
 }
 
+/* Keepers of daemons that are no more are ours to be waited for. */
+static void reap(void) {
+        int status;
+        pid_t pid;
+
+        while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+                if (WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL)
+                        give_up("process %d, which the daemon had forked, ended with signal %d", (int)pid, WTERMSIG(status));
+}
+
+/* Nor is there a process any more that had something of the daemon. */
+static void await_end_of_all(void) {
+        const struct timespec longest = { .tv_sec = test_timeout_ms() / 1000 };
+        sigset_t children, before;
+
+        sigemptyset(&children);
+        sigaddset(&children, SIGCHLD);
+        pthread_sigmask(SIG_BLOCK, &children, &before);
+        for (;;) {
+                reap();
+                if (!inject_watches(run.inject))
+                        break;
+                if (sigtimedwait(&children, NULL, &longest) < 0 && errno == EAGAIN)
+                        give_up("a process is left");
+        }
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        if (strcmp(run.source, "hugetlb") == 0 && test_hugepages_used() > run.used_before)
+                give_up("%zu huge pages are lost", test_hugepages_used() - run.used_before);
+}
+
 static void launch(void) {
+        reap();
         if (inject_expect(run.inject) < 0)
                 give_up("the daemon cannot be watched");
         if (run.daemon && test_daemon_launch(run.daemon) < 0)
@@ -123,30 +157,6 @@ static void start(void) {
         await_ready();
 }
 
-static void make_all(size_t from, size_t to) {
-        for (run.step = from; run.step < to; run.step = load_next(run.step))
-                load_step(run.load, run.step, FAULTY_NONE, 0, 0);
-}
-
-static void begin(void) {
-        inject_arm(run.inject, FAULTY_NONE, 0, 0);
-        start();
-        run.load = load_new(run.daemon, run.inject);
-        load_learn(run.load);
-        make_all(0, load_steps());
-        load_set_base(run.load);
-}
-
-static void end(void) {
-        struct test_daemon *daemon = run.daemon;
-
-        load_free(run.load);
-        run.load = NULL;
-        run.daemon = NULL;
-        if (test_daemon_end(daemon) < 0)
-                give_up("the daemon does not end as it should");
-}
-
 /* What the daemon said last of its keeper. */
 static bool has_no_keeper(void) {
         char *text = test_daemon_log(run.daemon), *at = text, *next;
@@ -165,9 +175,41 @@ static bool has_no_keeper(void) {
 static void await_keeper(void) {
         const time_t end = time(NULL) + test_timeout_ms() / 1000;
 
+        load_connect(run.load);
         do
                 load_step(run.load, load_full(), FAULTY_NONE, 0, 0);
         while (has_no_keeper() && time(NULL) < end);
+}
+
+/* A descriptor of it is one of those that are normal. */
+static void set_base(void) {
+        await_keeper();
+        load_set_base(run.load);
+}
+
+static void make_all(size_t from, size_t to) {
+        for (run.step = from; run.step < to; run.step = load_next(run.step))
+                load_step(run.load, run.step, FAULTY_NONE, 0, 0);
+}
+
+static void begin(void) {
+        inject_arm(run.inject, FAULTY_NONE, 0, 0);
+        start();
+        run.load = load_new(run.daemon, run.inject);
+        load_learn(run.load);
+        make_all(0, load_steps());
+        set_base();
+}
+
+static void end(void) {
+        struct test_daemon *daemon = run.daemon;
+
+        load_free(run.load);
+        run.load = NULL;
+        run.daemon = NULL;
+        if (test_daemon_end(daemon) < 0)
+                give_up("the daemon does not end as it should");
+        await_end_of_all();
 }
 
 /* It dies, and the next one goes on. */
@@ -261,7 +303,7 @@ static void some_calls(unsigned long rounds) {
                                 die();
                 }
                 if (death)
-                        load_set_base(run.load);
+                        set_base();
                 end_round();
         }
 }
@@ -365,108 +407,127 @@ static void stop_well(void) {
         stop(SIGTERM);
 }
 
+static void interrupt_well(void) {
+        stop(SIGINT);
+        load_forget(run.load);
+}
+
+/* With everything held from before. */
+static void start_full(void) {
+        start_well();
+        run.step = load_full();
+        load_resume(run.load, run.step);
+}
+
+/* Made anew. */
+static void start_and_fill(void) {
+        start_well();
+        make_all(0, load_full() + 1);
+}
+
+/* Each call fails once, or some do at random. count(): how many there are. */
+static void sweep_all(long (*count)(void), void (*act)(void)) {
+        unsigned long i, n;
+
+        for (size_t which = 0; which < SWEEPS; which++) {
+                run.sweep = &sweeps[which];
+                if (!is_wanted("KIND", run.sweep->name))
+                        continue;
+                n = (unsigned long)count();
+                inject_disarm(run.inject);
+                for (i = 0; i < (run.all ? n + 2 : SOME_STARTS / SWEEPS); i++) {
+                        run.n = run.all ? (long)i + 1 : (long)random_below(n + 1) + 1;
+                        act();
+                }
+        }
+        run.sweep = NULL;
+}
+
+static long count_empty_start(void) {
+        long n = measure(start_well);
+
+        interrupt_well();
+        return n;
+}
+
+/* Nothing was there before, and nothing may be there after a stop by somebody at a terminal. */
+static void try_empty_start(void) {
+        bool runs = start_failing();
+
+        inject_disarm(run.inject);
+        if (!runs)
+                start_well();
+        interrupt_well();
+}
+
+static long count_start(void) {
+        long n = measure(start_well);
+
+        load_resume(run.load, load_full());
+        stop_well();
+        return n;
+}
+
 static void try_start(void) {
         bool runs = start_failing();
         const char *what = inject_disarm(run.inject);
 
-        if (getenv("FAULTS_SHOW"))
-                fprintf(stderr, "start: %s: %s\n", what ? what : "nothing", runs ? "got ready" : "said why not");
+        load_note("start: %s: %s", what ? what : "nothing", runs ? "got ready" : "said why not");
         if (!runs)
                 start_well();
         run.step = load_full();
         load_resume(run.load, run.step);
         load_step(run.load, run.step, FAULTY_NONE, 0, 0);
-        stop(SIGTERM);
+        stop_well();
+}
+
+static long count_stop(void) {
+        start_full();
+        return measure(stop_well);
 }
 
 static void try_stop(void) {
-        start_well();
-        run.step = load_full();
-        load_resume(run.load, run.step);
+        start_full();
         inject_arm(run.inject, run.sweep->kind, run.n, run.sweep->variant);
-        stop(SIGTERM);
+        stop_well();
         inject_disarm(run.inject);
 }
 
-/* Everything is held, and the daemon that holds it has ended: `act` is tried with each call failing. */
-static void sweep_all(void (*act)(void), void (*clean)(void), bool starts) {
-        unsigned long i;
-
-        for (size_t which = 0; which < SWEEPS; which++) {
-                long n;
-
-                run.sweep = &sweeps[which];
-                if (!is_wanted("KIND", run.sweep->name))
-                        continue;
-                if (!starts) {
-                        start_well();
-                        load_resume(run.load, load_full());
-                }
-                n = measure(clean);
-                inject_disarm(run.inject);
-                if (starts) {
-                        load_resume(run.load, load_full());
-                        stop(SIGTERM);
-                }
-                for (i = 0; i < (run.all ? (unsigned long)n + 2 : SOME_STARTS / SWEEPS); i++) {
-                        run.n = run.all ? (long)i + 1 : (long)random_below((uint64_t)n + 1) + 1;
-                        act();
-                }
-        }
+static long count_interrupt(void) {
+        start_and_fill();
+        return measure(interrupt_well);
 }
 
-/* Nothing was there before, and nothing may be there after a stop by somebody at a terminal. */
-static void try_empty(void) {
-        bool runs = start_failing();
-
+/* Whatever fails then: nothing outlives it. */
+static void try_interrupt(void) {
+        start_and_fill();
+        inject_arm(run.inject, run.sweep->kind, run.n, run.sweep->variant);
+        interrupt_well();
         inject_disarm(run.inject);
-        if (!runs)
-                start_well();
-        stop(SIGINT);
+        await_end_of_all();
 }
 
-static void restarting(bool starts) {
-        run.phase = starts ? "starting" : "ending";
+static void with_nothing_kept(const char *phase, long (*count)(void), void (*act)(void)) {
+        run.phase = phase;
         begin();
-        make_all(0, load_full() + 1);
-        stop(SIGTERM);
-        if (starts)
-                sweep_all(try_start, start_well, true);
-        else
-                sweep_all(try_stop, stop_well, false);
-        run.sweep = NULL;
+        interrupt_well();
+        sweep_all(count, act);
         start_well();
-        run.step = load_full();
-        load_resume(run.load, run.step);
-        make_all(load_full() + 1, load_steps());
-        load_set_base(run.load);
+        make_all(0, load_steps());
+        set_base();
         load_expect_nothing(run.load, "in the end");
         end();
 }
 
-static void first_starts(void) {
-        run.phase = "starting for the first time";
+static void with_everything_kept(const char *phase, long (*count)(void), void (*act)(void)) {
+        run.phase = phase;
         begin();
-        load_drop(run.load);
-        stop(SIGINT);
-        for (size_t which = 0; which < SWEEPS; which++) {
-                long n;
-
-                run.sweep = &sweeps[which];
-                if (!is_wanted("KIND", run.sweep->name))
-                        continue;
-                n = measure(start_well);
-                inject_disarm(run.inject);
-                stop(SIGINT);
-                for (unsigned long i = 0; i < (run.all ? (unsigned long)n + 2 : SOME_STARTS / SWEEPS); i++) {
-                        run.n = run.all ? (long)i + 1 : (long)random_below((uint64_t)n + 1) + 1;
-                        try_empty();
-                }
-        }
-        run.sweep = NULL;
-        start_well();
-        make_all(0, load_steps());
-        load_set_base(run.load);
+        make_all(0, load_full() + 1);
+        stop_well();
+        sweep_all(count, act);
+        start_full();
+        make_all(load_full() + 1, load_steps());
+        set_base();
         load_expect_nothing(run.load, "in the end");
         end();
 }
@@ -477,22 +538,29 @@ static void on_source(const char *source) {
         if (!is_wanted("SOURCE", source))
                 return;
         run.source = source;
+        run.used_before = test_hugepages_used();
         if (is_wanted("PHASE", "load"))
                 serving();
         if (is_wanted("PHASE", "start")) {
-                first_starts();
-                restarting(true);
+                with_nothing_kept("starting for the first time", count_empty_start, try_empty_start);
+                with_everything_kept("starting", count_start, try_start);
         }
-        if (is_wanted("PHASE", "stop"))
-                restarting(false);
+        if (is_wanted("PHASE", "stop")) {
+                with_everything_kept("ending", count_stop, try_stop);
+                with_nothing_kept("giving everything back", count_interrupt, try_interrupt);
+        }
 }
 
 static void report(void) {
+        const struct load_counts *counts = load_counts();
+
         inject_report(run.inject, stdout);
-        printf("%lu faults in all; %lu rounds, %lu deaths; %lu starts with a fault, of which %lu got ready, %lu said why not, "
-               "and %lu were ended by a library; %lu ends\n",
-               inject_total(run.inject), run.rounds, run.kills, run.starts, run.started,
+        printf("%lu calls failed: of requests %lu were answered as always, %lu with an error, %lu not at all, and %lu were asked "
+               "again; %lu starts, of which %lu got ready, %lu said why not, and %lu were ended by a library; %lu ends\n",
+               inject_total(run.inject), counts->answered, counts->refused, counts->lost, counts->again, run.starts, run.started,
                run.refused_starts - run.library_ends, run.library_ends, run.stops);
+        printf("%lu rounds, %lu deaths, %lu looks at what is left: 0 crashes, 0 processes left, %ld descriptors left, %ld blocks "
+               "of the heap, 0 bytes lost\n", run.rounds, run.kills, counts->rests, counts->fds, counts->blocks);
 }
 
 int main(int argc, char **argv) {
@@ -500,10 +568,11 @@ int main(int argc, char **argv) {
         int r;
 
         run.all = argc > 1 && strcmp(argv[1], "--all") == 0;
-        run.random = seed ? strtoull(seed, NULL, 0) : (uint64_t)time(NULL) * 1000003 + (uint64_t)getpid();
+        run.random = seed ? strtoull(seed, NULL, 0) : run.all ? (uint64_t)time(NULL) * 1000003 + (uint64_t)getpid() : SOME_SEED;
         printf("SEED=%llu\n", (unsigned long long)run.random);
         fflush(stdout);
         run.random = run.random * UINT64_C(0x9e3779b97f4a7c15) | 1;
+        prctl(PR_SET_CHILD_SUBREAPER, 1);
         run.library = test_program_path("tests/survive/.libs/faulty.so");
         if (!run.library)
                 return 1;

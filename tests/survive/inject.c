@@ -7,6 +7,7 @@
 #include <linux/seccomp.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -127,6 +128,7 @@ struct inject {
         struct faulty *page;
         int door[2];
         pthread_mutex_t mutex;
+        unsigned n_watches;
         unsigned variant;
         const struct call *hit;
         int hit_error;
@@ -363,13 +365,27 @@ static void *watch_main(void *userdata) {
                 answer_all(watch);
                 close(watch->fd);
         }
+        pthread_mutex_lock(&watch->inject->mutex);
+        watch->inject->n_watches--;
+        pthread_mutex_unlock(&watch->inject->mutex);
+        kill(getpid(), SIGCHLD);
         free(watch);
         return NULL;
+}
+
+bool inject_watches(struct inject *inject) {
+        bool watches;
+
+        pthread_mutex_lock(&inject->mutex);
+        watches = inject->n_watches > 0;
+        pthread_mutex_unlock(&inject->mutex);
+        return watches;
 }
 
 /* A keeper outlives its daemon and stays under the filter of that one: each filter has a thread of its own. */
 int inject_expect(struct inject *inject) {
         struct watch *watch = calloc(1, sizeof(*watch));
+        sigset_t all, before;
         pthread_t thread;
         int r;
 
@@ -377,9 +393,18 @@ int inject_expect(struct inject *inject) {
                 return -ENOMEM;
         watch->inject = inject;
         inject->page->ready = 0;
+        /* Signals are for whoever waits for them. */
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        pthread_mutex_lock(&inject->mutex);
         r = pthread_create(&thread, NULL, watch_main, watch);
+        inject->n_watches += r == 0;
+        pthread_mutex_unlock(&inject->mutex);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
         if (r == 0)
                 pthread_detach(thread);
+        else
+                free(watch);
         return -r;
 }
 

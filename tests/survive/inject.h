@@ -4,6 +4,7 @@
 #ifndef DMAB_TESTS_SURVIVE_INJECT_H
 #define DMAB_TESTS_SURVIVE_INJECT_H
 
+#include <stdbool.h>
 #include <stdio.h>
 
 #include "tests/survive/faulty.h"
@@ -18,6 +19,9 @@ struct faulty *inject_page(const struct inject *inject);
 
 /* Wait for a daemon that will call inject_begin() in a moment. */
 int inject_expect(struct inject *inject);
+/* Whether a process lives that has called inject_begin(), or one that it has forked: a keeper. Whenever that may have
+ * changed, SIGCHLD is sent to this process. */
+bool inject_watches(struct inject *inject);
 /* In the child that becomes the daemon: from here on it is watched. Ends the child with status 125 on failure. library: what
  * is loaded into it. */
 void inject_begin(struct inject *inject, const char *library);
