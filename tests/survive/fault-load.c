@@ -713,8 +713,8 @@ void load_forget(struct load *load) {
 
 /* ---- nothing is left ---- */
 
-/* file: where they are listed, or NULL. */
-static long count_fds(const struct load *load, FILE *file) {
+/* like: only those that are this, or NULL. file: where they are listed, or NULL. */
+static long count_fds(const struct load *load, const char *like, FILE *file) {
         char path[32], target[256];
         struct dirent *entry;
         DIR *directory;
@@ -725,9 +725,10 @@ static long count_fds(const struct load *load, FILE *file) {
         directory = opendir(path);
         while (directory && (entry = readdir(directory))) {
                 length = readlinkat(dirfd(directory), entry->d_name, target, sizeof(target));
-                if (file && length > 0)
+                length = length > 0 ? length : 0;
+                if (file)
                         fprintf(file, "descriptor %s: %.*s\n", entry->d_name, (int)length, target);
-                n++;
+                n += !like || (strlen(like) == (size_t)length && memcmp(target, like, strlen(like)) == 0);
         }
         if (directory)
                 closedir(directory);
@@ -758,20 +759,22 @@ static bool is_at_rest(struct load *load, struct side *monitor, const char *want
                 (!*wanted || strcmp(books, wanted) == 0);
 }
 
-/* False: it does not become what was wanted. What is closed or freed a moment later is no leak. */
+/* False: it does not become what was wanted. What is closed or freed a moment later is no leak, and a keeper that is just
+ * being replaced is missing. */
 static bool look(struct load *load, const char *wanted, bool compares, char *books, long *ret_live, long *ret_fds) {
         int64_t end = now_ms() + test_timeout_ms();
         struct side monitor = { 0 };
-        bool good, leaks;
+        bool good, unsettled;
 
         load_drop(load);
         side_connect(load, &monitor);
         do {
                 good = is_at_rest(load, &monitor, wanted, books);
                 *ret_live = (long)inject_page(load->inject)->live;
-                *ret_fds = count_fds(load, NULL);
-                leaks = compares && (*ret_fds > load->base_fds || *ret_live > load->base_live + CACHED_MAX);
-        } while ((!good || leaks) && now_ms() < end);
+                *ret_fds = count_fds(load, NULL, NULL);
+                unsettled = compares ? *ret_fds > load->base_fds || *ret_live > load->base_live + CACHED_MAX
+                                     : count_fds(load, "anon_inode:[pidfd]", NULL) == 0;
+        } while ((!good || unsettled) && now_ms() < end);
         side_drop(&monitor);
         return good;
 }
@@ -804,7 +807,7 @@ void load_expect_nothing(struct load *load, const char *after) {
         if (!look(load, load->nothing, true, books, &live, &fds))
                 give_up("%s: something is left: the books are\n  %s\ninstead of\n  %s", after, books, load->nothing);
         if (fds > load->base_fds)
-                count_fds(load, stderr);
+                count_fds(load, NULL, stderr);
         if (fds > load->base_fds)
                 give_up("%s: the daemon has %ld descriptors open instead of %ld", after, fds, load->base_fds);
         if (live > load->base_live + CACHED_MAX)
