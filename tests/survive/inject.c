@@ -207,6 +207,7 @@ void inject_begin(struct inject *inject, const char *library) {
         setenv("LD_PRELOAD", library, 1);
         if (dup3(inject->door[1], DOOR_FD, O_CLOEXEC) < 0)
                 _exit(125);
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         fd = install();
         send_filter(fd);
         if (fd < 0)
