@@ -60,20 +60,21 @@ bool broker_settled(const struct broker *broker) {
 }
 
 static void owner_end(struct owner *owner) {
-        struct device *device;
+        struct device *device, *next_device;
         struct region *region, *next;
 
         owner->quota_set = true; /* keeps it until the end */
         while (owner->sessions)
                 session_close(owner->sessions);
         owner_unbar(owner);
-        while ((device = owner->devices)) {
-                while (device->allocs && device->allocs->next)
+        DL_FOREACH_SAFE(owner->devices, device, next_device) {
+                device->n_requests++; /* keeps it while its allocations go */
+                while (device->allocs)
                         alloc_free(device->allocs);
-                if (device->allocs)
-                        alloc_free(device->allocs); /* the last one takes the device along */
-                else
-                        break;
+                while (device->resting)
+                        alloc_free(resting_alloc(device->resting));
+                device->n_requests--;
+                device_forget(device);
         }
         DL_FOREACH_SAFE(owner->regions, region, next)
                 if (!region->n_allocs)

@@ -41,41 +41,46 @@ void check_arena(struct check *check, const char *what, const struct arena *aren
                 check_complain(check, what, 0, "%s", text);
 }
 
-static void check_alloc(struct check *check, const struct alloc *alloc) {
+static void check_alloc(struct check *check, const struct alloc *alloc, struct quota *counted) {
+        const uint64_t handle = alloc->flags & ALLOC_RESTING ? 0 : alloc->handle;
         struct arena_block block;
         bool is_free;
 
         check->checked++;
         if (arena_lookup(region_arena(alloc->region), alloc->addr, &block, &is_free) < 0 || is_free ||
             block.addr != alloc->addr || block.size != alloc->size)
-                check_complain(check, "alloc", alloc->handle, "The allocator does not know of 0x%llx",
+                check_complain(check, "alloc", handle, "The allocator does not know of 0x%llx",
                          (unsigned long long)alloc->addr);
         if (alloc->addr < alloc->region->addr || alloc->addr + alloc->size > alloc->region->addr + alloc->region->size)
-                check_complain(check, "alloc", alloc->handle, "0x%llx lies outside its region", (unsigned long long)alloc->addr);
+                check_complain(check, "alloc", handle, "0x%llx lies outside its region", (unsigned long long)alloc->addr);
         if (region_is_anonymous(alloc->region) != !device_bytes(alloc))
-                check_complain(check, "alloc", alloc->handle, "It is said to be %sswapped out, but lies where it is not",
+                check_complain(check, "alloc", handle, "It is said to be %sswapped out, but lies where it is not",
                                device_bytes(alloc) ? "not " : "");
         if (alloc->region->owner != alloc->device->owner)
-                check_complain(check, "alloc", alloc->handle, "Its region belongs to %s, its device to %s",
+                check_complain(check, "alloc", handle, "Its region belongs to %s, its device to %s",
                          alloc->region->owner->name, alloc->device->owner->name);
         if (alloc->region->device && alloc->region->device != alloc->device)
-                check_complain(check, "alloc", alloc->handle, "Its region is reserved for another device");
+                check_complain(check, "alloc", handle, "Its region is reserved for another device");
+        counted->of[QUOTA_bytes] += device_bytes(alloc);
+        if (!alloc->region->device)
+                counted->of[QUOTA_low_bytes] += low_part(alloc->addr, alloc->size);
+        counted->of[QUOTA_allocs]++;
 }
 
 static void check_device(struct check *check, const struct device *device, struct quota *counted) {
         const struct region *region;
         const struct alloc *alloc;
+        struct resting *resting;
 
         counted->of[QUOTA_devices] += !device->closed;
         if (device->reserve)
                 check_arena(check, "device", device->reserve);
-        DL_FOREACH(device->allocs, alloc) {
-                check_alloc(check, alloc);
-                counted->of[QUOTA_bytes] += device_bytes(alloc);
-                if (!alloc->region->device)
-                        counted->of[QUOTA_low_bytes] += low_part(alloc->addr, alloc->size);
-                counted->of[QUOTA_allocs]++;
-        }
+        DL_FOREACH(device->allocs, alloc)
+                check_alloc(check, alloc, counted);
+        for (resting = device->resting; resting; resting = resting_next(resting))
+                check_alloc(check, resting_alloc(resting), counted);
+        if (device->resting && device->stands.until_ms != device->resting->until_ms)
+                check_complain(check, "device", device->handle, "It does not stand for what rests of it");
         DL_FOREACH(device->owner->regions, region)
                 if (region->device == device)
                         counted->of[QUOTA_low_bytes] += low_part(region->addr, region->size);

@@ -16,7 +16,6 @@ static void alloc_enter(struct alloc *alloc) {
         struct device *device = alloc->device;
         struct broker *broker = device->owner->broker;
 
-        DL_APPEND(device->allocs, alloc);
         device->n_allocs++;
         device->bytes += bytes;
         device_charge(device, QUOTA_bytes, bytes);
@@ -64,6 +63,7 @@ int alloc_new(struct request *request, struct alloc **ret) {
                 request->key = NULL;
         }
         alloc_enter(alloc);
+        DL_APPEND(device->allocs, alloc);
         broker->counters[COUNTER_allocs]++;
         book_note(broker, ROW_ALLOC, alloc->handle);
         if (!request->swap)
@@ -72,18 +72,18 @@ int alloc_new(struct request *request, struct alloc **ret) {
         return 0;
 }
 
-/* Nobody can name it any more. */
+/* Nobody can find it any more. */
 static void alloc_disown(struct alloc *alloc) {
         struct owner *owner = alloc->device->owner;
 
+        DL_DELETE(alloc->device->allocs, alloc);
         if (!alloc->handle)
-                return;
+                return; /* another has taken its place */
         PROBE_FREE(owner->name, alloc->device->name, alloc->handle, alloc->size, alloc->dma_addr);
         if (!(alloc->flags & ALLOC_HELD))
                 key_forget(owner, alloc->key);
         handle_release(&owner->broker->handles, alloc->handle, owner->id);
         book_note(owner->broker, ROW_ALLOC, alloc->handle);
-        alloc->handle = 0;
 }
 
 void alloc_free(struct alloc *alloc) {
@@ -94,7 +94,6 @@ void alloc_free(struct alloc *alloc) {
 
         if (bytes)
                 device->translator->unmap(device->translation, alloc->dma_addr, alloc->size);
-        DL_DELETE(device->allocs, alloc);
         device->n_allocs--;
         device->bytes -= bytes;
         device_discharge(device, QUOTA_bytes, bytes);
@@ -107,7 +106,7 @@ void alloc_free(struct alloc *alloc) {
         arena_release(region_arena(alloc->region), alloc->addr, NULL);
         region_unuse(alloc->region, alloc->size);
         if (alloc->flags & ALLOC_RESTING) {
-                quarantine_leave(broker, &alloc->resting, alloc->size);
+                quarantine_leave_alloc(alloc);
                 book_drop(broker, ROW_RESTING, alloc->addr);
         } else {
                 alloc_disown(alloc);
@@ -119,7 +118,7 @@ void alloc_free(struct alloc *alloc) {
 bool alloc_leaves(const struct alloc *alloc, const struct session *session) {
         const struct device *device = alloc->device;
 
-        if (alloc->flags & (ALLOC_OWNER_LIFETIME | ALLOC_RESTING | ALLOC_HELD))
+        if (alloc->flags & (ALLOC_OWNER_LIFETIME | ALLOC_HELD))
                 return false;
         return device->session ? device->session == session : alloc->maker == session->id;
 }
@@ -130,7 +129,7 @@ static uint64_t writes_on_ms(const struct device *device) {
 }
 
 static uint64_t exposed_ms(const struct alloc *alloc) {
-        return alloc->flags & ALLOC_HELD ? 0 : alloc->exposed_ms;
+        return alloc->exposed_ms == EXPOSED_FOREVER ? UINT64_MAX : alloc->exposed_ms;
 }
 
 static void rest_until(struct alloc *alloc, uint64_t until_ms) {
@@ -145,7 +144,7 @@ static void rest_until(struct alloc *alloc, uint64_t until_ms) {
         alloc_disown(alloc);
         alloc->flags = ALLOC_RESTING | (exposed ? ALLOC_EXPOSED : 0);
         alloc->born_ms = now;
-        quarantine_enter(broker, &alloc->resting, RESTING_ALLOC, until_ms, alloc->size);
+        quarantine_enter_alloc(alloc, until_ms);
         resting_save(broker, alloc);
 }
 
@@ -160,11 +159,10 @@ void alloc_return(struct alloc *alloc) {
         rest_until(alloc, exposed_ms(alloc));
 }
 
-void alloc_close(struct alloc *alloc) {
-        if (!(alloc->flags & ALLOC_RESTING))
-                alloc_return(alloc);
-        else if (!(alloc->flags & ALLOC_EXPOSED))
-                alloc_free(alloc);
+void allocs_close(struct device *device) {
+        quarantine_end_device(device);
+        while (device->allocs)
+                alloc_return(device->allocs);
 }
 
 void alloc_expose(struct alloc *alloc, const struct device *device) {
@@ -173,20 +171,16 @@ void alloc_expose(struct alloc *alloc, const struct device *device) {
 
         if (!ms)
                 return;
-        alloc->exposed_ms = larger(alloc->exposed_ms, later(now_ms(broker), ms));
+        alloc->exposed_ms = smaller(larger(exposed_ms(alloc), later(now_ms(broker), ms)), EXPOSED_FOREVER);
         book_note(broker, ROW_ALLOC, alloc->handle);
 }
 
-static struct alloc *alloc_of(const struct resting *resting) {
-        return (struct alloc *)((char *)resting - offsetof(struct alloc, resting));
-}
-
 static struct owner *resting_owner(const struct resting *resting) {
-        return alloc_of(resting)->device->owner;
+        return resting_alloc(resting)->device->owner;
 }
 
 static void resting_look(const struct resting *resting, struct quarantine_view *ret) {
-        const struct alloc *alloc = alloc_of(resting);
+        const struct alloc *alloc = resting_alloc(resting);
 
         ret->what = QUARANTINE_ALLOC;
         ret->owner = alloc->device->owner->name;
@@ -200,13 +194,13 @@ static void resting_look(const struct resting *resting, struct quarantine_view *
 }
 
 static bool resting_holds(const struct resting *resting, uint64_t machine_addr) {
-        const struct alloc *alloc = alloc_of(resting);
+        const struct alloc *alloc = resting_alloc(resting);
 
         return machine_addr >= alloc->addr && machine_addr - alloc->addr < alloc->size;
 }
 
 static void resting_end(struct resting *resting) {
-        alloc_free(alloc_of(resting));
+        alloc_free(resting_alloc(resting));
 }
 
 const struct resting_ops alloc_resting_ops = {
@@ -277,7 +271,6 @@ static int holder_load(struct load *load, struct alloc *alloc) {
 
 int alloc_load(struct load *load) {
         struct alloc *alloc = calloc(1, sizeof(*alloc));
-        uint64_t exposed;
         int r;
 
         if (!alloc)
@@ -301,7 +294,7 @@ int alloc_load(struct load *load) {
                 return -EBADMSG;
         }
         r = holder_load(load, alloc);
-        exposed = row_read_number(&load->row);
+        alloc->exposed_ms = smaller(row_read_number(&load->row), EXPOSED_FOREVER);
         if (r == 0)
                 r = handle_restore(&load->broker->handles, HANDLE_ALLOC, alloc, load->id);
         if (r < 0) {
@@ -310,12 +303,11 @@ int alloc_load(struct load *load) {
                 return r;
         }
         alloc->handle = load->id;
-        if (!(alloc->flags & ALLOC_HELD)) {
-                alloc->exposed_ms = exposed;
+        if (!(alloc->flags & ALLOC_HELD))
                 alloc->key = load_key(load, alloc->device->owner, HANDLE_ALLOC);
-        }
         region_use(alloc->region, alloc->size);
         alloc_enter(alloc);
+        DL_APPEND(alloc->device->allocs, alloc);
         if (!(alloc->flags & ALLOC_HELD))
                 return 0;
         r = alloc->holder->kind == HOLDER_POOL ? pool_load_slab((struct pool *)alloc->holder, alloc)
@@ -371,7 +363,7 @@ int resting_load(struct load *load) {
         alloc->flags = ALLOC_RESTING | (exposed ? ALLOC_EXPOSED : 0);
         region_use(alloc->region, alloc->size);
         alloc_enter(alloc);
-        quarantine_enter(load->broker, &alloc->resting, RESTING_ALLOC, until_ms, alloc->size);
+        quarantine_enter_alloc(alloc, until_ms);
         resting_save(load->broker, alloc);
         return 0;
 }

@@ -563,22 +563,15 @@ void device_free(struct device *device) {
 
 void device_forget(struct device *device) {
         /* What only rests in it keeps it, but nobody can find it. */
-        if (!device->session && !device->closed && !device->n_requests && device->allocs && !device_holds(device))
+        if (!device->session && !device->closed && !device->n_requests && device->resting && !device_holds(device))
                 device_hide(device);
-        if ((device->closed || !device->session) && !device->allocs && !device->pools && !device->bounces &&
-            !device->mappings && !device->n_requests && !device_is_barred(device))
+        if ((device->closed || !device->session) && !device_holds(device) && !device->resting && !device->n_requests &&
+            !device_is_barred(device))
                 device_free(device);
 }
 
 bool device_holds(const struct device *device) {
-        const struct alloc *alloc;
-
-        if (device->pools || device->bounces || device->mappings)
-                return true;
-        DL_FOREACH(device->allocs, alloc)
-                if (!(alloc->flags & ALLOC_RESTING))
-                        return true;
-        return false;
+        return device->allocs || device->pools || device->bounces || device->mappings;
 }
 
 int device_find(const struct caller *caller, uint64_t handle, struct device **ret, struct failure *failure) {
@@ -625,7 +618,7 @@ static void tell_leaks(const struct caller *caller, const struct device *device,
         const struct alloc *alloc;
 
         DL_FOREACH(device->allocs, alloc)
-                if (!(alloc->flags & (ALLOC_HELD | ALLOC_RESTING)))
+                if (!(alloc->flags & ALLOC_HELD))
                         tell_leak(&leaks, &(struct leak_view){ .alloc = alloc->handle, .size = alloc->size,
                                                                .dma_addr = alloc->dma_addr });
         if (device->pools)
@@ -669,7 +662,7 @@ static int leak_failure(const struct device *device, struct failure *failure) {
         const struct alloc *alloc;
 
         DL_FOREACH(device->allocs, alloc)
-                if (!(alloc->flags & (ALLOC_HELD | ALLOC_RESTING))) {
+                if (!(alloc->flags & ALLOC_HELD)) {
                         allocs++;
                         bytes += alloc->size;
                 }
@@ -688,7 +681,6 @@ static int leak_failure(const struct device *device, struct failure *failure) {
 int device_close(const struct caller *caller, uint64_t handle, bool force, leak_visit_fn visit, void *userdata,
                  struct failure *failure) {
         struct broker *broker = caller->session->owner->broker;
-        struct alloc *alloc, *next;
         struct device *device = NULL;
         struct owner *owner;
         int r;
@@ -707,8 +699,7 @@ int device_close(const struct caller *caller, uint64_t handle, bool force, leak_
         mappings_end(device);
         pools_end(device);
         bounces_end(device);
-        DL_FOREACH_SAFE(device->allocs, alloc, next)
-                alloc_close(alloc);
+        allocs_close(device);
         device_unbar(device);
         device->n_requests--;
         device_forget(device);

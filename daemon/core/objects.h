@@ -52,11 +52,11 @@ enum counter {
         COUNTERS
 };
 
-/* What rests, see quarantine.c: a member of what it is. */
-enum resting_kind { RESTING_ALLOC, RESTING_BLOCKS, RESTING_SLOTS, RESTING_REGION };
+/* What rests, see quarantine.c: a member of what it is. A device stands for its allocations. */
+enum resting_kind { RESTING_ALLOC, RESTING_BLOCKS, RESTING_SLOTS, RESTING_REGION, RESTING_DEVICE };
 
 struct resting {
-        struct resting *child, *next, *prev; /* in broker->quarantine, a heap */
+        struct resting *child, *next, *prev; /* in broker->quarantine or device->resting: heaps */
         uint64_t until_ms;                   /* UINT64_MAX: until an administrator says so */
         uint64_t id : 56, kind : 8;          /* id: not reused while the daemon runs */
 };
@@ -248,7 +248,9 @@ struct device {
         uint64_t coherent_reach; /* the same of coherent masks, which the configuration may restrict further */
         uint64_t mask, coherent_mask, boundary, max_segment, min_align_mask, timeout_ms;
         int node;
-        struct alloc *allocs;
+        struct alloc *allocs;    /* but for those that rest */
+        struct resting *resting; /* those: a heap */
+        struct resting stands;   /* in broker->quarantine for the first of them */
         uint64_t n_allocs, bytes;
         struct pool *pools;
         struct bounce *bounces;
@@ -269,21 +271,26 @@ struct device {
 enum { ALLOC_OWNER_LIFETIME = 1 << 0, ALLOC_SHAREABLE = 1 << 1, ALLOC_HELD = 1 << 2, ALLOC_RESTING = 1 << 3,
        ALLOC_MOVING = 1 << 4, ALLOC_EXPOSED = 1 << 5, ALLOC_ANONYMOUS = 1 << 6 };
 
+/* 40 bits of milliseconds are 34 years. */
+#define EXPOSED_FOREVER ((UINT64_C(1) << 40) - 1)
+
 struct alloc {
-        struct alloc *prev, *next; /* in device->allocs */
-        uint64_t handle;
         struct device *device;
         struct region *region;
         uint64_t addr, size, dma_addr;
-        uint64_t born_ms : 56, flags : 8; /* born_ms: with ALLOC_RESTING, since when it rests */
-        unsigned n_mappings; /* while there are any, it is not freed */
+        uint64_t born_ms : 48, flags : 8; /* born_ms: with ALLOC_RESTING, since when it rests */
         uint32_t maker; /* id of the session that asked for it, or 0 with ALLOC_HELD */
         union {
                 struct {
-                        struct request_key *key;
-                        uint64_t exposed_ms; /* until then devices may write there whose mappings of it have ended; 0: none */
+                        struct alloc *prev, *next; /* in device->allocs */
+                        uint64_t handle;
+                        union {
+                                struct request_key *key;
+                                struct holder *holder; /* with ALLOC_HELD */
+                        };
+                        uint64_t n_mappings : 24; /* while there are any, it is not freed; at most as many as handles */
+                        uint64_t exposed_ms : 40; /* until then devices may write there whose mappings have ended; 0: none */
                 };
-                struct holder *holder; /* with ALLOC_HELD */
                 struct resting resting; /* with ALLOC_RESTING */
         };
 };
@@ -487,6 +494,10 @@ static inline uint64_t smaller(uint64_t a, uint64_t b) {
 
 static inline uint64_t larger(uint64_t a, uint64_t b) {
         return a > b ? a : b;
+}
+
+static inline struct alloc *resting_alloc(const struct resting *resting) {
+        return (struct alloc *)((char *)resting - offsetof(struct alloc, resting));
 }
 
 /* How much of [addr, addr+size) lies below 4 GiB. */
@@ -710,8 +721,8 @@ void alloc_free(struct alloc *alloc);
 void alloc_rest(struct alloc *alloc);
 /* It is given back in order: only those may write there whose mappings of it were ended from under them. */
 void alloc_return(struct alloc *alloc);
-/* The same when its device is closed. What rests for its sake need not rest any more. */
-void alloc_close(struct alloc *alloc);
+/* The same of all that a device has when it is closed. What rests for its sake need not rest any more. */
+void allocs_close(struct device *device);
 /* This device, which is not its own, has lost its mapping of it, and may not know. */
 void alloc_expose(struct alloc *alloc, const struct device *device);
 /* Whether it goes with this session: with its device's, or on a device that has outlived its own, with the one that asked
@@ -798,6 +809,13 @@ uint64_t quarantine_longest(const struct broker *broker);
 void quarantine_enter(struct broker *broker, struct resting *resting, enum resting_kind kind, uint64_t until_ms,
                       uint64_t bytes);
 void quarantine_leave(struct broker *broker, struct resting *resting, uint64_t bytes);
+/* The same of an allocation, which is found by its device too. */
+void quarantine_enter_alloc(struct alloc *alloc, uint64_t until_ms);
+void quarantine_leave_alloc(struct alloc *alloc);
+/* Free what rests for this device's sake. */
+void quarantine_end_device(struct device *device);
+/* All of a heap, from its top, in no order; NULL: that was the last. */
+struct resting *resting_next(struct resting *resting);
 void quarantine_tick(struct broker *broker, uint64_t now);
 uint64_t quarantine_deadline(const struct broker *broker);
 

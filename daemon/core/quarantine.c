@@ -3,7 +3,8 @@
  *
  * Whatever rests has a struct resting of its own from the start, so that no memory is needed when a client vanishes. They hang
  * together as a pairing heap, the one whose time is over first at the top: each may rest as long as its device needs, and what
- * is read from the ledger comes in any order. Their kinds know the rest, by struct resting_ops. */
+ * is read from the ledger comes in any order. The allocations of a device have a heap of their own, so that they are found
+ * with it, and it stands in the heap of all for the first of them. Their kinds know the rest, by struct resting_ops. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,10 @@ static const struct resting_ops *const kinds[] = {
 
 static const struct resting_ops *ops_of(const struct resting *resting) {
         return kinds[resting->kind];
+}
+
+static struct device *device_of_place(struct resting *stands) {
+        return (struct device *)((char *)stands - offsetof(struct device, stands));
 }
 
 /* ---- the heap ---- */
@@ -80,8 +85,8 @@ static void heap_remove(struct resting **heap, struct resting *resting) {
         resting->child = resting->next = resting->prev = NULL;
 }
 
-/* All of them, in no order; NULL: that was the last. There may be too many levels for a recursion. */
-static struct resting *heap_next(struct resting *resting) {
+/* There may be too many levels for a recursion. */
+struct resting *resting_next(struct resting *resting) {
         if (resting->child)
                 return resting->child;
         while (resting && !resting->next) {
@@ -90,6 +95,20 @@ static struct resting *heap_next(struct resting *resting) {
                 resting = resting->prev;
         }
         return resting ? resting->next : NULL;
+}
+
+/* What this is of the heap of all: for a device, the first of its allocations. */
+static struct resting *resting_of(struct resting *place) {
+        return place && place->kind == RESTING_DEVICE ? device_of_place(place)->resting : place;
+}
+
+/* Everything, in no order. after NULL: the first. */
+static struct resting *next_of_all(const struct broker *broker, struct resting *after) {
+        struct resting *next = after ? resting_next(after) : broker->quarantine;
+
+        if (!next && after && after->kind == RESTING_ALLOC)
+                next = resting_next(&resting_alloc(after)->device->stands);
+        return resting_of(next);
 }
 
 /* ---- coming and going ---- */
@@ -123,9 +142,66 @@ void quarantine_leave(struct broker *broker, struct resting *resting, uint64_t b
         broker->resting_bytes -= bytes;
 }
 
+/* Its heap has changed, and was this one before. */
+static void device_stands(struct device *device, const struct resting *before) {
+        struct broker *broker = device->owner->broker;
+
+        if (device->resting == before)
+                return;
+        if (before)
+                heap_remove(&broker->quarantine, &device->stands);
+        if (!device->resting)
+                return;
+        device->stands = (struct resting){ .until_ms = device->resting->until_ms, .kind = RESTING_DEVICE };
+        broker->quarantine = meld(broker->quarantine, &device->stands);
+}
+
+void quarantine_enter_alloc(struct alloc *alloc, uint64_t until_ms) {
+        struct device *device = alloc->device;
+        struct broker *broker = device->owner->broker;
+        struct resting *before = device->resting;
+
+        alloc->resting = (struct resting){ .until_ms = until_ms, .kind = RESTING_ALLOC, .id = ++broker->last_resting_id };
+        device->resting = meld(before, &alloc->resting);
+        device_stands(device, before);
+        broker->resting_bytes += alloc->size;
+}
+
+void quarantine_leave_alloc(struct alloc *alloc) {
+        struct device *device = alloc->device;
+        struct resting *before = device->resting;
+
+        heap_remove(&device->resting, &alloc->resting);
+        device_stands(device, before);
+        device->owner->broker->resting_bytes -= alloc->size;
+}
+
+void quarantine_end_device(struct device *device) {
+        struct resting *resting, *others = NULL;
+
+        while ((resting = device->resting)) {
+                if (!(resting_alloc(resting)->flags & ALLOC_EXPOSED)) {
+                        alloc_free(resting_alloc(resting));
+                        continue;
+                }
+                heap_remove(&device->resting, resting);
+                device_stands(device, resting);
+                resting->next = others;
+                others = resting;
+        }
+        while ((resting = others)) {
+                others = resting->next;
+                resting->next = NULL;
+                device->resting = meld(device->resting, resting);
+        }
+        device_stands(device, NULL);
+}
+
 void quarantine_tick(struct broker *broker, uint64_t now) {
-        while (broker->quarantine && broker->quarantine->until_ms <= now)
-                ops_of(broker->quarantine)->end(broker->quarantine);
+        struct resting *first;
+
+        while ((first = resting_of(broker->quarantine)) && first->until_ms <= now)
+                ops_of(first)->end(first);
 }
 
 uint64_t quarantine_deadline(const struct broker *broker) {
@@ -177,7 +253,7 @@ static int pick_from(const struct selection *selection, const struct broker *bro
         int r = 0;
 
         *ret = (struct pick){};
-        for (resting = broker->quarantine; resting && r == 0; resting = heap_next(resting))
+        for (resting = next_of_all(broker, NULL); resting && r == 0; resting = next_of_all(broker, resting))
                 if (resting->id > selection->after && (selection->all || ops_of(resting)->owner(resting) == selection->owner))
                         r = pick_add(ret, resting);
         if (r < 0)
@@ -228,7 +304,7 @@ static int release_all(struct broker *broker, const struct selection *selection,
 static int release_at(struct broker *broker, const struct selection *selection, uint64_t addr, struct failure *failure) {
         struct resting *resting;
 
-        for (resting = broker->quarantine; resting; resting = heap_next(resting)) {
+        for (resting = next_of_all(broker, NULL); resting; resting = next_of_all(broker, resting)) {
                 if ((!selection->all && ops_of(resting)->owner(resting) != selection->owner) ||
                     !ops_of(resting)->holds(resting, addr))
                         continue;
@@ -270,7 +346,7 @@ void check_quarantine(struct check *check, const struct broker *broker) {
         struct resting *resting;
         uint64_t bytes = 0;
 
-        for (resting = broker->quarantine; resting; resting = heap_next(resting)) {
+        for (resting = next_of_all(broker, NULL); resting; resting = next_of_all(broker, resting)) {
                 look(resting, now_ms(broker), &view);
                 bytes += view.bytes;
                 if (resting->child && resting->child->until_ms < resting->until_ms)

@@ -242,7 +242,7 @@ static void tell_all_without_handle(struct broker *broker) {
         const struct session *session;
         const struct device *device;
         const struct owner *owner;
-        const struct alloc *alloc;
+        struct resting *resting;
 
         tell_broker(broker);
         for (owner = broker->owners; owner; owner = owner->hh.next) {
@@ -250,9 +250,8 @@ static void tell_all_without_handle(struct broker *broker) {
                 DL_FOREACH(owner->sessions, session)
                         tell_session(broker, session);
                 DL_FOREACH(owner->devices, device)
-                        DL_FOREACH(device->allocs, alloc)
-                                if (alloc->flags & ALLOC_RESTING)
-                                        resting_save(broker, alloc);
+                        for (resting = device->resting; resting; resting = resting_next(resting))
+                                resting_save(broker, resting_alloc(resting));
         }
 }
 
