@@ -3,10 +3,9 @@
  * Every block, free or allocated, has a record in an array that is never inside the memory it describes; indexes of
  * 32 bits take the place of pointers, so that a record stays within 40 bytes and the array may move when it grows.
  *
- * Three structures find a block:
+ * An allocated block is known to whoever has it by the index of its record. Two structures find a block:
  * - by what it can hold: free blocks are apart by zone (the bit length of their first address), then by size class (32
  *   classes per power of two, and an own class for every size below 32 granules), and each class is a treap by address;
- * - by its exact address: allocated blocks are in a hash;
  * - by any address in it: all blocks are one list in address order, which is cut into groups of at most GROUP_MAX; a
  *   treap orders the groups. A block joins its neighbour's group, so that treap is touched only when a group is full or
  *   empty.
@@ -34,7 +33,6 @@ enum {
         SUB_BITS = 5,
         N_LEVELS = 60, /* for sizes of 64 bits; a zone has as many as its largest span needs */
         GROUP_MAX = 16,
-        FIRST_BUCKETS = 64,
         /* Blocks looked at before a class that is certain to suit is taken instead: more fit better and cost more. */
         PROBES = 16,
 };
@@ -50,8 +48,8 @@ struct record {
         uint64_t addr, size;
         uint32_t prev, next; /* neighbours by address, whatever their span */
         union {
-                uint32_t links[2];    /* free: in its class */
-                uint32_t bucket_next; /* allocated: in its hash bucket */
+                uint32_t links[2]; /* free: in its class */
+                uint64_t note;     /* allocated: its user's */
         };
         uint32_t span;
         uint32_t group : 31;
@@ -85,8 +83,6 @@ struct arena {
         struct zone *zones[N_ZONES];
         uint32_t straddlers[N_ZONES];
         uint64_t filled, straddled; /* which zones have a block in a class, a straddler */
-        uint32_t *buckets;
-        unsigned bucket_bits;
         struct arena_usage usage; /* but for largest_free */
 };
 
@@ -159,8 +155,11 @@ static inline uint64_t record_last(const struct record *record) {
         return record->addr + (record->size - 1);
 }
 
-static struct arena_block record_block(const struct arena *arena, const struct record *record) {
-        return (struct arena_block){ record->addr, record->size, span_at(arena, record->span)->tag };
+struct arena_block arena_block(const struct arena *arena, uint32_t number) {
+        const struct record *record = record_at(arena, number);
+
+        return (struct arena_block){ record->addr, record->size, record->is_free ? 0 : record->note,
+                                     span_at(arena, record->span)->tag, number };
 }
 
 /* ---- treaps: binary trees ordered by address, and balanced by what a mixer makes of the index ---- */
@@ -330,55 +329,6 @@ static void block_leave(struct arena *arena, uint32_t block) {
         if (record->next != NONE)
                 record_at(arena, record->next)->prev = record->prev;
         slots_put(&arena->records, block);
-}
-
-/* ---- the hash of allocated blocks ---- */
-
-static inline uint32_t *hash_bucket(const struct arena *arena, uint64_t addr) {
-        uint64_t mixed = (addr >> arena->granule_bits) * UINT64_C(0x9e3779b97f4a7c15);
-
-        return &arena->buckets[mixed >> (64 - arena->bucket_bits)];
-}
-
-static void hash_insert(struct arena *arena, uint32_t block) {
-        struct record *record = record_at(arena, block);
-        uint32_t *bucket = hash_bucket(arena, record->addr);
-
-        record->bucket_next = *bucket;
-        *bucket = block;
-}
-
-/* Longer chains are no error: when there is no memory for more buckets, the old ones go on. */
-static void hash_grow(struct arena *arena) {
-        uint32_t *old = arena->buckets, *buckets, block, next;
-        size_t n = (size_t)1 << arena->bucket_bits, i;
-
-        if (arena->usage.n_allocated < n || arena->bucket_bits == 31)
-                return;
-        buckets = malloc(2 * n * sizeof(*buckets));
-        if (!buckets)
-                return;
-        memset(buckets, 0xff, 2 * n * sizeof(*buckets)); /* NONE */
-        arena->buckets = buckets;
-        arena->bucket_bits++;
-        for (i = 0; i < n; i++)
-                for (block = old[i]; block != NONE; block = next) {
-                        next = record_at(arena, block)->bucket_next;
-                        hash_insert(arena, block);
-                }
-        free(old);
-}
-
-/* The allocated block that begins at addr, taken out of the hash, or NONE. */
-static uint32_t hash_take(struct arena *arena, uint64_t addr) {
-        uint32_t *link = hash_bucket(arena, addr), block;
-
-        while (*link != NONE && record_at(arena, *link)->addr != addr)
-                link = &record_at(arena, *link)->bucket_next;
-        block = *link;
-        if (block != NONE)
-                *link = record_at(arena, block)->bucket_next;
-        return block;
 }
 
 /* ---- zones and classes: the index by size ---- */
@@ -692,12 +642,11 @@ static uint32_t block_cut(struct arena *arena, uint32_t block, uint64_t addr, ui
 }
 
 static void block_allocate(struct arena *arena, uint32_t block, uint64_t addr, uint64_t size, struct arena_block *ret) {
-        hash_grow(arena);
         block = block_cut(arena, block, addr, size);
         record_at(arena, block)->is_free = false;
-        hash_insert(arena, block);
+        record_at(arena, block)->note = 0;
         arena->usage.n_allocated++;
-        *ret = record_block(arena, record_at(arena, block));
+        *ret = arena_block(arena, block);
 }
 
 static bool blocks_merge(const struct arena *arena, uint32_t lower, uint32_t upper) {
@@ -715,13 +664,6 @@ int arena_new(uint64_t granule, struct arena **ret) {
         arena = calloc(1, sizeof(*arena));
         if (!arena)
                 return -ENOMEM;
-        arena->buckets = malloc(FIRST_BUCKETS * sizeof(*arena->buckets));
-        if (!arena->buckets) {
-                free(arena);
-                return -ENOMEM;
-        }
-        memset(arena->buckets, 0xff, FIRST_BUCKETS * sizeof(*arena->buckets)); /* NONE */
-        arena->bucket_bits = bit_highest(FIRST_BUCKETS);
         arena->granule = granule;
         arena->granule_bits = bit_highest(granule);
         arena->records.item_size = sizeof(struct record);
@@ -739,7 +681,6 @@ struct arena *arena_free(struct arena *arena) {
                 return NULL;
         for (i = 0; i < N_ZONES; i++)
                 free(arena->zones[i]);
-        free(arena->buckets);
         free(arena->records.items);
         free(arena->groups.items);
         free(arena->spans.items);
@@ -874,7 +815,8 @@ int arena_find(struct arena *arena, const struct arena_request *request, struct 
                 return r;
         if (!arena_search(arena, &want, &place))
                 return -ENOSPC;
-        *ret = (struct arena_block){ place.addr, want.size, span_at(arena, record_at(arena, place.block)->span)->tag };
+        *ret = (struct arena_block){ .addr = place.addr, .size = want.size,
+                                     .tag = span_at(arena, record_at(arena, place.block)->span)->tag };
         return 0;
 }
 
@@ -908,11 +850,13 @@ int arena_alloc_at(struct arena *arena, uint64_t addr, uint64_t size, struct are
         return 0;
 }
 
-int arena_release(struct arena *arena, uint64_t addr, struct arena_block *ret_merged) {
-        uint32_t block = hash_take(arena, addr), other;
+void arena_note(struct arena *arena, uint32_t number, uint64_t note) {
+        record_at(arena, number)->note = note;
+}
 
-        if (block == NONE)
-                return -ENOENT;
+void arena_release(struct arena *arena, uint32_t number, struct arena_block *ret_merged) {
+        uint32_t block = number, other;
+
         arena->usage.n_allocated--;
         record_at(arena, block)->is_free = true;
         other = record_at(arena, block)->next;
@@ -930,7 +874,15 @@ int arena_release(struct arena *arena, uint64_t addr, struct arena_block *ret_me
         }
         class_insert(arena, block);
         if (ret_merged)
-                *ret_merged = record_block(arena, record_at(arena, block));
+                *ret_merged = arena_block(arena, block);
+}
+
+int arena_release_at(struct arena *arena, uint64_t addr, struct arena_block *ret_merged) {
+        uint32_t block = index_lookup(arena, addr);
+
+        if (block == NONE || record_at(arena, block)->is_free || record_at(arena, block)->addr != addr)
+                return -ENOENT;
+        arena_release(arena, block, ret_merged);
         return 0;
 }
 
@@ -939,7 +891,7 @@ int arena_lookup(const struct arena *arena, uint64_t addr, struct arena_block *r
 
         if (block == NONE)
                 return -ENOENT;
-        *ret = record_block(arena, record_at(arena, block));
+        *ret = arena_block(arena, block);
         *ret_free = record_at(arena, block)->is_free;
         return 0;
 }
@@ -951,7 +903,7 @@ int arena_span(const struct arena *arena, uint64_t addr, struct arena_block *ret
         if (block == NONE)
                 return -ENOENT;
         span = span_at(arena, record_at(arena, block)->span);
-        *ret = (struct arena_block){ span->addr, span->size, span->tag };
+        *ret = (struct arena_block){ .addr = span->addr, .size = span->size, .tag = span->tag };
         return 0;
 }
 
@@ -1015,7 +967,7 @@ int arena_visit(const struct arena *arena, arena_visit_fn visit, void *userdata)
         int r = 0;
 
         for (block = arena->first; block != NONE && r == 0; block = record_at(arena, block)->next) {
-                struct arena_block told = record_block(arena, record_at(arena, block));
+                struct arena_block told = arena_block(arena, block);
 
                 r = visit(&told, record_at(arena, block)->is_free, userdata);
         }
@@ -1106,16 +1058,6 @@ static int check_free(struct check *check, uint32_t block) {
         return 0;
 }
 
-static int check_allocated(struct check *check, uint32_t block) {
-        const struct record *record = record_at(check->arena, block);
-        uint32_t at = *hash_bucket(check->arena, record->addr);
-
-        check->seen.n_allocated++;
-        while (at != NONE && at != block)
-                at = record_at(check->arena, at)->bucket_next;
-        return at == block ? 0 : unclean(check, "the allocated block at " ADDR " is not in the hash", ADDR_OF(record));
-}
-
 /* Every node of a class belongs there, is between its ancestors and below them in priority. */
 static int check_treap(struct check *check, uint32_t node, uint32_t parent, unsigned zone_index, struct class class,
                        uint64_t low, uint64_t high) {
@@ -1176,23 +1118,6 @@ static int check_classes(struct check *check) {
         return 0;
 }
 
-static int check_hash(struct check *check) {
-        const struct arena *arena = check->arena;
-        size_t n_hashed = 0, i;
-        uint32_t block;
-
-        for (i = 0; i < (size_t)1 << arena->bucket_bits; i++)
-                for (block = arena->buckets[i]; block != NONE && n_hashed <= check->seen.n_allocated; n_hashed++) {
-                        if (record_at(arena, block)->is_free)
-                                return unclean(check, "the free block at " ADDR " is in the hash",
-                                               ADDR_OF(record_at(arena, block)));
-                        block = record_at(arena, block)->bucket_next;
-                }
-        if (n_hashed != check->seen.n_allocated)
-                return unclean(check, "the hash holds %zu allocated blocks of %zu", n_hashed, check->seen.n_allocated);
-        return 0;
-}
-
 static int check_slots(struct check *check, const struct slots *slots, size_t n_used, const char *what) {
         size_t n = slots->n_touched - slots->n_free;
 
@@ -1231,13 +1156,11 @@ int arena_check(const struct arena *arena, char *text, size_t text_size) {
                 if (r == 0 && record_at(arena, block)->is_free)
                         r = check_free(&check, block);
                 else if (r == 0)
-                        r = check_allocated(&check, block);
+                        check.seen.n_allocated++;
                 check.seen.bytes += record_at(arena, block)->size;
         }
         if (r == 0)
                 r = check_classes(&check);
-        if (r == 0)
-                r = check_hash(&check);
         if (r == 0)
                 r = check_totals(&check);
         return r;

@@ -24,7 +24,9 @@ struct arena_request {
 
 struct arena_block {
         uint64_t addr, size;
-        uint32_t tag; /* of the span the block lies in, as given to arena_add() */
+        uint64_t note;   /* what was said of it with arena_note() since it was allocated, or 0 */
+        uint32_t tag;    /* of the span the block lies in, as given to arena_add() */
+        uint32_t number; /* of an allocated block, by which the arena knows it until it is released */
 };
 
 /* granule: power of two, the unit of every size and address. -EINVAL: it is none; -ENOMEM. */
@@ -52,9 +54,18 @@ int arena_find(struct arena *arena, const struct arena_request *request, struct 
  * -ENOENT: not wholly inside one span; -EBUSY: part of it is allocated; -ENOMEM. */
 int arena_alloc_at(struct arena *arena, uint64_t addr, uint64_t size, struct arena_block *ret);
 
-/* Release the allocated block that starts at addr. -ENOENT: no allocated block starts there. ret_merged, if not NULL,
- * gets the free block that holds it now, so that the caller can see whether a whole span became free. */
-int arena_release(struct arena *arena, uint64_t addr, struct arena_block *ret_merged);
+/* What its user wants to keep with an allocated block. */
+void arena_note(struct arena *arena, uint32_t number, uint64_t note);
+
+/* An allocated block, in constant time. */
+struct arena_block arena_block(const struct arena *arena, uint32_t number);
+
+/* Release an allocated block. ret_merged, if not NULL, gets the free block that holds it now, so that the caller can see
+ * whether a whole span became free. */
+void arena_release(struct arena *arena, uint32_t number, struct arena_block *ret_merged);
+
+/* The same of the allocated block that starts at addr. -ENOENT: no allocated block starts there. */
+int arena_release_at(struct arena *arena, uint64_t addr, struct arena_block *ret_merged);
 
 /* The block, free or allocated, that holds addr. -ENOENT. */
 int arena_lookup(const struct arena *arena, uint64_t addr, struct arena_block *ret, bool *ret_free);

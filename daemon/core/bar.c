@@ -41,19 +41,20 @@ static int piece_note(const struct arena_block *block, bool is_free, void *userd
 /* Takes those from `from` on. */
 static int pieces_take(struct bar *bar, size_t from) {
         struct broker *broker = bar->region->supply->broker;
-        struct arena_block block;
+        struct arena_block *piece;
         size_t i;
         int r;
 
         for (i = from; i < bar->n; i++) {
-                r = arena_alloc_at(region_arena(bar->region), bar->pieces[i].addr, bar->pieces[i].size, &block);
+                piece = &bar->pieces[i];
+                r = arena_alloc_at(region_arena(bar->region), piece->addr, piece->size, piece);
                 if (r < 0) {
                         bar->n = i;
                         return r == -ENOMEM ? r : -EBADMSG;
                 }
-                bar->bytes += block.size;
-                broker->resting_bytes += block.size;
-                broker->book.barred_bytes += block.size;
+                bar->bytes += piece->size;
+                broker->resting_bytes += piece->size;
+                broker->book.barred_bytes += piece->size;
         }
         return 0;
 }
@@ -100,7 +101,7 @@ static void region_unbar(struct region *region) {
         size_t i;
 
         for (i = 0; i < bar->n; i++)
-                arena_release(region_arena(region), bar->pieces[i].addr, NULL);
+                arena_release(region_arena(region), bar->pieces[i].number, NULL);
         broker->book.barred_bytes -= bar->bytes;
         quarantine_leave(broker, &bar->resting, bar->bytes);
         book_drop(broker, ROW_BAR, region->handle);

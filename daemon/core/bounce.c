@@ -153,17 +153,17 @@ static int part_put(struct bounce *bounce, struct alloc *alloc, bool first, stru
         if (part)
                 r = first && bounce->parts && !bounce->parts[0] ? 0 : parts_reserve(bounce, first ? 0 : 1, &index);
         if (r == 0)
-                r = arena_add(bounce->arena, alloc->dma_addr, alloc->size, index);
+                r = arena_add(bounce->arena, alloc_dma_addr(alloc), alloc_size(alloc), index);
         if (r < 0) {
                 free(part);
                 if (r == -ENOMEM)
                         return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
                 return failure_set(failure, REASON_source_unavailable, "The translation of device %s gave an address that "
-                                   "does not suit: 0x%llx", alloc->device->name, (unsigned long long)alloc->dma_addr);
+                                   "does not suit: 0x%llx", alloc->device->name, (unsigned long long)alloc_dma_addr(alloc));
         }
         *part = (struct part){ .bounce = bounce, .alloc = alloc, .index = index };
         bounce->parts[index] = part;
-        bounce->size += alloc->size;
+        bounce->size += alloc_size(alloc);
         bounce->grows += bounce->n_parts > 0;
         bounce->n_parts++;
         part_rest_begin(part);
@@ -182,9 +182,9 @@ static void part_free(struct part *part) {
         part_rest_end(part);
         if (bounce->fetch_came == part)
                 bounce->fetch_came = NULL;
-        arena_remove(bounce->arena, part->alloc->dma_addr, part->alloc->size);
+        arena_remove(bounce->arena, alloc_dma_addr(part->alloc), alloc_size(part->alloc));
         bounce->parts[part->index] = NULL;
-        bounce->size -= part->alloc->size;
+        bounce->size -= alloc_size(part->alloc);
         bounce->n_parts--;
         if (part->rests)
                 alloc_rest(part->alloc);
@@ -261,7 +261,7 @@ static void run_free(struct bounce *bounce, uint64_t dma_addr, uint64_t slots) {
         struct arena_block merged;
         struct part *part;
 
-        if (arena_release(bounce->arena, dma_addr, &merged) < 0)
+        if (arena_release_at(bounce->arena, dma_addr, &merged) < 0)
                 return;
         part = bounce->parts[merged.tag];
         part->taken -= slots;
@@ -276,7 +276,7 @@ static void run_free(struct bounce *bounce, uint64_t dma_addr, uint64_t slots) {
 static uint64_t rest_addr(const struct rest *rest) {
         const struct alloc *alloc = part_at(rest->bounce, rest->dma_addr)->alloc;
 
-        return alloc->addr + (rest->dma_addr - alloc->dma_addr);
+        return alloc_addr_at(alloc, rest->dma_addr);
 }
 
 static void rest_tell(const struct rest *rest) {
@@ -391,7 +391,7 @@ static void lease_ended(struct lease *lease, bool died) {
         struct bounce *bounce = bounce_of(lease->holder);
 
         bounce->leased -= lease->count;
-        run_return(bounce, lease->alloc->dma_addr + (lease->addr - lease->alloc->addr), lease->count, died);
+        run_return(bounce, alloc_dma_at(lease->alloc, lease->addr), lease->count, died);
 }
 
 /* ---- why not ---- */
@@ -528,7 +528,7 @@ static void make_room(struct bounce *bounce, uint64_t needed) {
 
         for (i = 0; i < bounce->parts_capacity; i++)
                 if (part_is_spare(bounce->parts[i]))
-                        spare += bounce->parts[i]->alloc->size;
+                        spare += alloc_size(bounce->parts[i]->alloc);
         if (bounce->size - spare + needed > bounce->max_size)
                 return;
         for (i = 0; i < bounce->parts_capacity && bounce->size + needed > bounce->max_size; i++)
@@ -595,7 +595,7 @@ static int give_mapping(struct bounce *bounce, struct ask *ask, const struct are
                                 .device = bounce->holder.device,
                                 .holder = &bounce->holder,
                                 .alloc = part->alloc,
-                                .addr = part->alloc->addr + (run->addr - part->alloc->dma_addr) + ask->need.offset,
+                                .addr = alloc_addr_at(part->alloc, run->addr) + ask->need.offset,
                                 .dma_addr = run->addr + ask->need.offset,
                                 .size = ask->need.size,
                                 .slots = ask->need.slots,
@@ -617,9 +617,8 @@ static int give_lease(struct bounce *bounce, struct ask *ask, const struct arena
         struct lease *lease;
         int r;
 
-        r = lease_new(ask->waiter.session, &bounce->holder, part->alloc,
-                      part->alloc->addr + (run->addr - part->alloc->dma_addr), ask->need.slots, ask->waiter.key, &lease,
-                      &ask->waiter.failure);
+        r = lease_new(ask->waiter.session, &bounce->holder, part->alloc, alloc_addr_at(part->alloc, run->addr),
+                      ask->need.slots, ask->waiter.key, &lease, &ask->waiter.failure);
         if (r < 0)
                 return r;
         ask->handle = lease->handle;
@@ -960,7 +959,7 @@ int bounce_load_lease(struct lease *lease) {
         struct bounce *bounce = bounce_of(lease->holder);
         int r;
 
-        r = run_restore(bounce, lease->alloc->dma_addr + (lease->addr - lease->alloc->addr), lease->count);
+        r = run_restore(bounce, alloc_dma_at(lease->alloc, lease->addr), lease->count);
         if (r < 0)
                 return r;
         bounce->leased += lease->count;
@@ -1246,9 +1245,9 @@ static void bounce_look(const struct bounce *bounce, struct bounce_view *ret) {
                 .owner = holder->device->owner->name,
                 .device_name = holder->device->name,
                 .region = alloc->region->handle,
-                .offset = alloc->addr - alloc->region->addr,
-                .dma_addr = alloc->dma_addr,
-                .machine_addr = alloc->addr,
+                .offset = alloc_addr(alloc) - alloc->region->addr,
+                .dma_addr = alloc_dma_addr(alloc),
+                .machine_addr = alloc_addr(alloc),
                 .size = bounce->size,
                 .max_size = bounce->max_size,
                 .slot_size = holder->unit,
@@ -1314,7 +1313,7 @@ static void lease_as_mapping(const struct bounce *bounce, const struct lease *le
                              .holder = lease->holder,
                              .alloc = lease->alloc,
                              .addr = lease->addr,
-                             .dma_addr = lease->alloc->dma_addr + (lease->addr - lease->alloc->addr),
+                             .dma_addr = alloc_dma_at(lease->alloc, lease->addr),
                              .size = lease->count * bounce->holder.unit,
                              .slots = lease->count,
                              .direction = DMA_BIDIRECTIONAL,
@@ -1389,7 +1388,7 @@ static void check_parts(struct check *check, const struct bounce *bounce) {
                 if (!part)
                         continue;
                 n++;
-                size += part->alloc->size;
+                size += alloc_size(part->alloc);
                 taken += part->taken;
                 if (!(part->alloc->flags & ALLOC_HELD) || part->alloc->holder != &bounce->holder)
                         check_complain(check, "bounce", bounce->holder.handle, "Allocation %llu is not its own",
@@ -1418,7 +1417,7 @@ static void check_runs(struct check *check, const struct bounce *bounce) {
         check_equal(check, "bounce", handle, "mappings", bounce->n_mappings, n);
         for (n = 0, lease = bounce->holder.leases; lease; lease = lease->holder_next, n++) {
                 leased += lease->count;
-                check_run(check, bounce, lease->alloc->dma_addr + (lease->addr - lease->alloc->addr), lease->count);
+                check_run(check, bounce, alloc_dma_at(lease->alloc, lease->addr), lease->count);
         }
         check_equal(check, "bounce", handle, "leases", bounce->holder.n_leases, n);
         DL_FOREACH(bounce->resting, rest) {

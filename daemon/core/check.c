@@ -43,27 +43,28 @@ void check_arena(struct check *check, const char *what, const struct arena *aren
 
 static void check_alloc(struct check *check, const struct alloc *alloc, struct quota *counted) {
         const uint64_t handle = alloc->flags & ALLOC_RESTING ? 0 : alloc->handle;
+        const uint64_t addr = alloc_addr(alloc), size = alloc_size(alloc);
+        const struct region *region = alloc->region;
         struct arena_block block;
         bool is_free;
 
         check->checked++;
-        if (arena_lookup(region_arena(alloc->region), alloc->addr, &block, &is_free) < 0 || is_free ||
-            block.addr != alloc->addr || block.size != alloc->size)
+        if (arena_lookup(region_arena(region), addr, &block, &is_free) < 0 || is_free || block.number != alloc->block)
                 check_complain(check, "alloc", handle, "The allocator does not know of 0x%llx",
-                         (unsigned long long)alloc->addr);
-        if (alloc->addr < alloc->region->addr || alloc->addr + alloc->size > alloc->region->addr + alloc->region->size)
-                check_complain(check, "alloc", handle, "0x%llx lies outside its region", (unsigned long long)alloc->addr);
-        if (region_is_anonymous(alloc->region) != !device_bytes(alloc))
+                         (unsigned long long)addr);
+        if (addr < region->addr || addr + size > region->addr + region->size)
+                check_complain(check, "alloc", handle, "0x%llx lies outside its region", (unsigned long long)addr);
+        if (region_is_anonymous(region) != alloc_is_anonymous(alloc))
                 check_complain(check, "alloc", handle, "It is said to be %sswapped out, but lies where it is not",
-                               device_bytes(alloc) ? "not " : "");
-        if (alloc->region->owner != alloc->device->owner)
-                check_complain(check, "alloc", handle, "Its region belongs to %s, its device to %s",
-                         alloc->region->owner->name, alloc->device->owner->name);
-        if (alloc->region->device && alloc->region->device != alloc->device)
+                               alloc_is_anonymous(alloc) ? "" : "not ");
+        if (region->owner != alloc->device->owner)
+                check_complain(check, "alloc", handle, "Its region belongs to %s, its device to %s", region->owner->name,
+                               alloc->device->owner->name);
+        if (region->device && region->device != alloc->device)
                 check_complain(check, "alloc", handle, "Its region is reserved for another device");
-        counted->of[QUOTA_bytes] += device_bytes(alloc);
-        if (!alloc->region->device)
-                counted->of[QUOTA_low_bytes] += low_part(alloc->addr, alloc->size);
+        counted->of[QUOTA_bytes] += alloc_is_anonymous(alloc) ? 0 : size;
+        if (!region->device)
+                counted->of[QUOTA_low_bytes] += low_part(addr, size);
         counted->of[QUOTA_allocs]++;
 }
 

@@ -11,17 +11,51 @@
 /* Each usable piece of a reserved region is entered by itself. */
 #define PIECES_MAX 65536
 
+static struct arena_block block_of(const struct alloc *alloc) {
+        return arena_block(region_arena(alloc->region), alloc->block);
+}
+
+uint64_t alloc_addr(const struct alloc *alloc) {
+        return block_of(alloc).addr;
+}
+
+uint64_t alloc_size(const struct alloc *alloc) {
+        return block_of(alloc).size;
+}
+
+uint64_t alloc_dma_addr(const struct alloc *alloc) {
+        return block_of(alloc).note;
+}
+
+uint64_t alloc_dma_at(const struct alloc *alloc, uint64_t addr) {
+        const struct arena_block block = block_of(alloc);
+
+        return block.note + (addr - block.addr);
+}
+
+uint64_t alloc_addr_at(const struct alloc *alloc, uint64_t dma_addr) {
+        const struct arena_block block = block_of(alloc);
+
+        return block.addr + (dma_addr - block.note);
+}
+
+/* What a device has of it. */
+static uint64_t device_part(const struct alloc *alloc, uint64_t size) {
+        return alloc_is_anonymous(alloc) ? 0 : size;
+}
+
 static void alloc_enter(struct alloc *alloc) {
-        const uint64_t bytes = device_bytes(alloc);
         struct device *device = alloc->device;
         struct broker *broker = device->owner->broker;
+        const struct arena_block block = block_of(alloc);
+        const uint64_t bytes = device_part(alloc, block.size);
 
         device->n_allocs++;
         device->bytes += bytes;
         device_charge(device, QUOTA_bytes, bytes);
         /* A reserved region has been charged as a whole. */
         if (!alloc->region->device)
-                device_charge(device, QUOTA_low_bytes, low_part(alloc->addr, alloc->size));
+                device_charge(device, QUOTA_low_bytes, low_part(block.addr, block.size));
         device_charge(device, QUOTA_allocs, 1);
         broker->counts.allocs++;
         broker->bytes += bytes;
@@ -32,6 +66,8 @@ int alloc_new(struct request *request, struct alloc **ret) {
         struct broker *broker = request->owner->broker;
         struct device *device = request->device;
         struct alloc *alloc = calloc(1, sizeof(*alloc));
+        const struct arena_block *block = &request->block;
+        uint64_t dma_addr = 0;
         int r = 0;
 
         if (!alloc)
@@ -42,16 +78,15 @@ int alloc_new(struct request *request, struct alloc **ret) {
         }
         alloc->device = device;
         alloc->region = request->region;
-        alloc->addr = request->block.addr;
-        alloc->size = request->block.size;
+        alloc->block = block->number;
         if (!request->anonymous)
-                r = device->translator->map(device->translation, alloc->addr, alloc->size, &alloc->dma_addr,
-                                            &request->failure);
+                r = device->translator->map(device->translation, block->addr, block->size, &dma_addr, &request->failure);
         if (r < 0) {
                 handle_release(&broker->handles, alloc->handle, 0);
                 free(alloc);
                 return r;
         }
+        arena_note(region_arena(alloc->region), alloc->block, dma_addr);
         alloc->born_ms = now_ms(broker);
         alloc->flags = request->flags | (request->anonymous ? ALLOC_ANONYMOUS : 0);
         alloc->maker = request->maker;
@@ -67,7 +102,7 @@ int alloc_new(struct request *request, struct alloc **ret) {
         broker->counters[COUNTER_allocs]++;
         book_note(broker, ROW_ALLOC, alloc->handle);
         if (!request->swap)
-                PROBE_ALLOC(request->owner->name, device->name, alloc->handle, alloc->size, alloc->dma_addr);
+                PROBE_ALLOC(request->owner->name, device->name, alloc->handle, block->size, dma_addr);
         *ret = alloc;
         return 0;
 }
@@ -79,7 +114,7 @@ static void alloc_disown(struct alloc *alloc) {
         DL_DELETE(alloc->device->allocs, alloc);
         if (!alloc->handle)
                 return; /* another has taken its place */
-        PROBE_FREE(owner->name, alloc->device->name, alloc->handle, alloc->size, alloc->dma_addr);
+        PROBE_FREE(owner->name, alloc->device->name, alloc->handle, alloc_size(alloc), alloc_dma_addr(alloc));
         if (!(alloc->flags & ALLOC_HELD))
                 key_forget(owner, alloc->key);
         handle_release(&owner->broker->handles, alloc->handle, owner->id);
@@ -90,27 +125,28 @@ void alloc_free(struct alloc *alloc) {
         struct device *device = alloc->device;
         struct owner *owner = device->owner;
         struct broker *broker = owner->broker;
-        const uint64_t bytes = device_bytes(alloc);
+        const struct arena_block block = block_of(alloc);
+        const uint64_t bytes = device_part(alloc, block.size);
 
         if (bytes)
-                device->translator->unmap(device->translation, alloc->dma_addr, alloc->size);
+                device->translator->unmap(device->translation, block.note, block.size);
         device->n_allocs--;
         device->bytes -= bytes;
         device_discharge(device, QUOTA_bytes, bytes);
         if (!alloc->region->device)
-                device_discharge(device, QUOTA_low_bytes, low_part(alloc->addr, alloc->size));
+                device_discharge(device, QUOTA_low_bytes, low_part(block.addr, block.size));
         device_discharge(device, QUOTA_allocs, 1);
         broker->counts.allocs--;
         broker->counters[COUNTER_frees]++;
         broker->bytes -= bytes;
-        arena_release(region_arena(alloc->region), alloc->addr, NULL);
-        region_unuse(alloc->region, alloc->size);
         if (alloc->flags & ALLOC_RESTING) {
                 quarantine_leave_alloc(alloc);
-                book_drop(broker, ROW_RESTING, alloc->addr);
+                book_drop(broker, ROW_RESTING, block.addr);
         } else {
                 alloc_disown(alloc);
         }
+        arena_release(region_arena(alloc->region), alloc->block, NULL);
+        region_unuse(alloc->region, block.size);
         free(alloc);
         device_forget(device);
 }
@@ -149,7 +185,7 @@ static void rest_until(struct alloc *alloc, uint64_t until_ms) {
 }
 
 void alloc_rest(struct alloc *alloc) {
-        const uint64_t ms = device_bytes(alloc) ? writes_on_ms(alloc->device) : 0;
+        const uint64_t ms = alloc_is_anonymous(alloc) ? 0 : writes_on_ms(alloc->device);
         const uint64_t now = now_ms(alloc->device->owner->broker);
 
         rest_until(alloc, larger(later(now, ms), exposed_ms(alloc)));
@@ -186,9 +222,9 @@ static void resting_look(const struct resting *resting, struct quarantine_view *
         ret->owner = alloc->device->owner->name;
         ret->device_name = alloc->device->name;
         ret->region = alloc->region->handle;
-        ret->machine_addr = alloc->addr;
+        ret->machine_addr = alloc_addr(alloc);
         ret->count = 1;
-        ret->bytes = alloc->size;
+        ret->bytes = alloc_size(alloc);
         ret->since_ms = alloc->born_ms;
         ret->simulated = alloc->region->supply->info.flags & SOURCE_SIMULATED;
 }
@@ -196,7 +232,7 @@ static void resting_look(const struct resting *resting, struct quarantine_view *
 static bool resting_holds(const struct resting *resting, uint64_t machine_addr) {
         const struct alloc *alloc = resting_alloc(resting);
 
-        return machine_addr >= alloc->addr && machine_addr - alloc->addr < alloc->size;
+        return machine_addr >= alloc_addr(alloc) && machine_addr - alloc_addr(alloc) < alloc_size(alloc);
 }
 
 static void resting_end(struct resting *resting) {
@@ -213,36 +249,38 @@ const struct resting_ops alloc_resting_ops = {
 #define FLAGS_TOLD (ALLOC_OWNER_LIFETIME | ALLOC_SHAREABLE | ALLOC_HELD | ALLOC_ANONYMOUS)
 
 static void place_save(struct row_writer *row, const struct alloc *alloc) {
+        const struct arena_block block = block_of(alloc);
+
         row_number(row, alloc->region->handle);
-        row_number(row, alloc->addr);
-        row_number(row, alloc->size);
-        row_number(row, alloc->dma_addr);
+        row_number(row, block.addr);
+        row_number(row, block.size);
+        row_number(row, block.note);
         row_number(row, alloc->born_ms);
 }
 
 /* It lies where a row says, if that is possible. */
 static int place_load(struct load *load, struct alloc *alloc) {
+        const struct region *region = alloc->region = load_object(load, HANDLE_REGION);
+        const uint64_t addr = row_read_number(&load->row), size = row_read_number(&load->row);
+        const uint64_t dma_addr = row_read_number(&load->row);
         struct arena_block block;
         int r;
 
-        alloc->region = load_object(load, HANDLE_REGION);
-        alloc->addr = row_read_number(&load->row);
-        alloc->size = row_read_number(&load->row);
-        alloc->dma_addr = row_read_number(&load->row);
         alloc->born_ms = row_read_number(&load->row);
-        if (!alloc->region)
+        if (!region)
                 return -ENOENT;
-        if (load->row.failed || alloc->addr < alloc->region->addr || !alloc->size || alloc->size > alloc->region->size ||
-            alloc->addr - alloc->region->addr > alloc->region->size - alloc->size)
+        if (load->row.failed || addr < region->addr || !size || size > region->size || addr - region->addr > region->size - size)
                 return -EBADMSG;
-        r = arena_alloc_at(region_arena(alloc->region), alloc->addr, alloc->size, &block);
-        if (r == -ENOMEM)
-                return r;
-        return r < 0 ? -EBADMSG : 0;
+        r = arena_alloc_at(region_arena(region), addr, size, &block);
+        if (r < 0)
+                return r == -ENOMEM ? r : -EBADMSG;
+        alloc->block = block.number;
+        arena_note(region_arena(region), block.number, dma_addr);
+        return 0;
 }
 
 static void place_undo(struct alloc *alloc) {
-        arena_release(region_arena(alloc->region), alloc->addr, NULL);
+        arena_release(region_arena(alloc->region), alloc->block, NULL);
 }
 
 void alloc_save(struct row_writer *row, const struct alloc *alloc) {
@@ -288,7 +326,7 @@ int alloc_load(struct load *load) {
         alloc->flags = row_read_number(&load->row) & FLAGS_TOLD;
         alloc->maker = (uint32_t)row_read_number(&load->row);
         /* What lies in ordinary memory must not pass for a device's, whatever a row says. */
-        if (region_is_anonymous(alloc->region) != !device_bytes(alloc)) {
+        if (region_is_anonymous(alloc->region) != alloc_is_anonymous(alloc)) {
                 place_undo(alloc);
                 free(alloc);
                 return -EBADMSG;
@@ -305,7 +343,7 @@ int alloc_load(struct load *load) {
         alloc->handle = load->id;
         if (!(alloc->flags & ALLOC_HELD))
                 alloc->key = load_key(load, alloc->device->owner, HANDLE_ALLOC);
-        region_use(alloc->region, alloc->size);
+        region_use(alloc->region, alloc_size(alloc));
         alloc_enter(alloc);
         DL_APPEND(alloc->device->allocs, alloc);
         if (!(alloc->flags & ALLOC_HELD))
@@ -328,7 +366,7 @@ void resting_save(struct broker *broker, const struct alloc *alloc) {
         row_number(row, alloc->resting.until_ms);
         row_number(row, (alloc->flags & ALLOC_EXPOSED) != 0);
         device_save_hidden(row, alloc->device);
-        book_end(broker, ROW_RESTING, alloc->addr);
+        book_end(broker, ROW_RESTING, alloc_addr(alloc));
 }
 
 /* Its own device, or what stands for one that is no more. */
@@ -361,7 +399,7 @@ int resting_load(struct load *load) {
                 return r;
         }
         alloc->flags = ALLOC_RESTING | (exposed ? ALLOC_EXPOSED : 0);
-        region_use(alloc->region, alloc->size);
+        region_use(alloc->region, alloc_size(alloc));
         alloc_enter(alloc);
         quarantine_enter_alloc(alloc, until_ms);
         resting_save(load->broker, alloc);
@@ -634,18 +672,20 @@ int coherent_free(const struct caller *caller, uint64_t handle, struct failure *
 /* ---- looking ---- */
 
 void alloc_look(const struct alloc *alloc, struct alloc_view *ret) {
+        const struct arena_block block = block_of(alloc);
+
         *ret = (struct alloc_view){
                 .handle = alloc->handle,
                 .device = alloc->device->handle,
                 .region = alloc->region->handle,
                 .owner = alloc->device->owner->name,
                 .device_name = alloc->device->name,
-                .offset = alloc->addr - alloc->region->addr,
-                .size = alloc->size,
-                .dma_addr = alloc->dma_addr,
-                .machine_addr = device_bytes(alloc) ? alloc->addr : 0,
+                .offset = block.addr - alloc->region->addr,
+                .size = block.size,
+                .dma_addr = block.note,
+                .machine_addr = alloc_is_anonymous(alloc) ? 0 : block.addr,
                 .simulated = alloc->region->supply->info.flags & SOURCE_SIMULATED,
-                .anonymous = !device_bytes(alloc),
+                .anonymous = alloc_is_anonymous(alloc),
                 .owner_lifetime = alloc->flags & ALLOC_OWNER_LIFETIME,
                 .shareable = alloc->flags & ALLOC_SHAREABLE,
                 .pool = alloc->flags & ALLOC_HELD && alloc->holder->kind == HOLDER_POOL ? alloc->holder->handle : 0,
@@ -671,10 +711,10 @@ struct alloc *alloc_at(struct broker *broker, uint64_t addr, bool machine) {
         if (machine && !region_at(broker, addr))
                 return NULL;
         while ((alloc = handle_next(&broker->handles, HANDLE_ALLOC, handle, &handle))) {
-                if (!device_bytes(alloc))
+                if (alloc_is_anonymous(alloc))
                         continue;
-                start = machine ? alloc->addr : alloc->dma_addr;
-                if (addr >= start && addr - start < alloc->size)
+                start = machine ? alloc_addr(alloc) : alloc_dma_addr(alloc);
+                if (addr >= start && addr - start < alloc_size(alloc))
                         return alloc;
         }
         return NULL;

@@ -619,8 +619,8 @@ static void tell_leaks(const struct caller *caller, const struct device *device,
 
         DL_FOREACH(device->allocs, alloc)
                 if (!(alloc->flags & ALLOC_HELD))
-                        tell_leak(&leaks, &(struct leak_view){ .alloc = alloc->handle, .size = alloc->size,
-                                                               .dma_addr = alloc->dma_addr });
+                        tell_leak(&leaks, &(struct leak_view){ .alloc = alloc->handle, .size = alloc_size(alloc),
+                                                               .dma_addr = alloc_dma_addr(alloc) });
         if (device->pools)
                 pool_visit(caller, device->handle, owner, 0, tell_pool, &leaks, NULL);
         if (device->bounces)
@@ -643,7 +643,7 @@ static void tell_event(const struct device *device, const struct session *sessio
         DL_FOREACH(device->allocs, alloc)
                 if (session ? alloc_leaves(alloc, session) : !(alloc->flags & ALLOC_HELD)) {
                         event.count++;
-                        event.bytes += alloc->size;
+                        event.bytes += alloc_size(alloc);
                 }
         if (event.count)
                 event_tell(device->owner->broker, &event);
@@ -664,7 +664,7 @@ static int leak_failure(const struct device *device, struct failure *failure) {
         DL_FOREACH(device->allocs, alloc)
                 if (!(alloc->flags & ALLOC_HELD)) {
                         allocs++;
-                        bytes += alloc->size;
+                        bytes += alloc_size(alloc);
                 }
         failure_set(failure, REASON_busy,
                     "Device %s still holds %llu allocations with %llu bytes, %u pools, %u bounce pools and %u mappings",

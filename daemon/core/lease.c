@@ -82,7 +82,8 @@ static int lease_read(struct load *load, struct lease *lease) {
         if (!lease->session || !lease->holder || !lease->alloc)
                 return -ENOENT;
         if (load->row.failed || !(lease->alloc->flags & ALLOC_HELD) || lease->alloc->holder != lease->holder ||
-            lease->addr < lease->alloc->addr || lease->addr - lease->alloc->addr >= lease->alloc->size || !lease->count)
+            lease->addr < alloc_addr(lease->alloc) || lease->addr - alloc_addr(lease->alloc) >= alloc_size(lease->alloc) ||
+            !lease->count)
                 return -EBADMSG;
         return handle_restore(&load->broker->handles, HANDLE_LEASE, lease, load->id);
 }
@@ -169,8 +170,8 @@ void holder_recall(struct holder *holder, uint64_t bytes) {
 static bool lease_helps(const struct lease *lease, const struct request *request) {
         const struct alloc *alloc = lease->alloc;
 
-        return alloc->region->device == request_reserve(request) && alloc->addr <= request->want.limit &&
-               alloc->addr + alloc->size > request->want.floor;
+        return alloc->region->device == request_reserve(request) && alloc_addr(alloc) <= request->want.limit &&
+               alloc_addr(alloc) + alloc_size(alloc) > request->want.floor;
 }
 
 void leases_recall(struct broker *broker, const struct request *request) {
@@ -202,7 +203,7 @@ static void lease_look(const struct lease *lease, struct lease_view *ret) {
                 .device_name = holder->device->name,
                 .region = alloc->region->handle,
                 .offset = lease->addr - alloc->region->addr,
-                .dma_addr = alloc->dma_addr + (lease->addr - alloc->addr),
+                .dma_addr = alloc_dma_at(alloc, lease->addr),
                 .machine_addr = lease->addr,
                 .unit = holder->unit,
                 .count = lease->count,

@@ -82,7 +82,7 @@ static int mapping_read(struct load *load, struct mapping *mapping) {
         mapping->born_ms = row_read_number(&load->row);
         if (!mapping->session || !mapping->device || !mapping->alloc || (holder && !mapping->holder))
                 return -ENOENT;
-        if (load->row.failed || !device_bytes(mapping->alloc) ||
+        if (load->row.failed || alloc_is_anonymous(mapping->alloc) ||
             (mapping->holder && mapping->alloc->holder != mapping->holder))
                 return -EBADMSG;
         return handle_restore(&load->broker->handles, HANDLE_MAPPING, mapping, load->id);
@@ -251,11 +251,11 @@ void mappings_end_session(struct session *session, bool died) {
 
 static int refuse_address(const struct alloc *alloc, const struct mapping_request *ask, struct failure *failure) {
         failure_set(failure, REASON_bad_address, "Allocation %llu has %llu bytes: it has no %llu bytes at offset %llu",
-                    (unsigned long long)alloc->handle, (unsigned long long)alloc->size, (unsigned long long)ask->size,
+                    (unsigned long long)alloc->handle, (unsigned long long)alloc_size(alloc), (unsigned long long)ask->size,
                     (unsigned long long)ask->offset);
         failure_add_number(failure, "offset", ask->offset);
         failure_add_number(failure, "asked", ask->size);
-        failure_add_number(failure, "size", alloc->size);
+        failure_add_number(failure, "size", alloc_size(alloc));
         return -reason_errno(REASON_bad_address);
 }
 
@@ -292,12 +292,12 @@ static int request_check(const struct caller *caller, const struct mapping_reque
         if (alloc->flags & ALLOC_MOVING)
                 return failure_set(failure, REASON_busy, "Allocation %llu is being moved",
                                    (unsigned long long)alloc->handle);
-        if (!device_bytes(alloc))
+        if (alloc_is_anonymous(alloc))
                 return failure_set(failure, REASON_busy, "Allocation %llu was swapped out: swap it in first",
                                    (unsigned long long)alloc->handle);
         if (alloc->device != device && !(alloc->flags & ALLOC_SHAREABLE))
                 return refuse_device(alloc, device, failure);
-        if (ask->offset >= alloc->size || ask->size > alloc->size - ask->offset)
+        if (ask->offset >= alloc_size(alloc) || ask->size > alloc_size(alloc) - ask->offset)
                 return refuse_address(alloc, ask, failure);
         if ((unsigned)ask->direction > DMA_BIDIRECTIONAL) {
                 failure_set(failure, REASON_bad_param, "There is no such direction");
@@ -308,8 +308,8 @@ static int request_check(const struct caller *caller, const struct mapping_reque
                 .session = caller->session,
                 .device = device,
                 .alloc = alloc,
-                .addr = alloc->addr + ask->offset,
-                .size = ask->size ? ask->size : alloc->size - ask->offset,
+                .addr = alloc_addr(alloc) + ask->offset,
+                .size = ask->size ? ask->size : alloc_size(alloc) - ask->offset,
                 .direction = ask->direction,
         };
         if (!device->max_segment || ret->size <= device->max_segment)
@@ -565,8 +565,8 @@ void check_mappings(struct check *check, const struct device *device, struct quo
                 n++;
                 if (mapping->session->owner != device->owner)
                         check_complain(check, "mapping", mapping->handle, "Its session belongs to another owner");
-                if (mapping->addr < mapping->alloc->addr ||
-                    mapping->addr - mapping->alloc->addr + mapping->size > mapping->alloc->size)
+                if (mapping->addr < alloc_addr(mapping->alloc) ||
+                    mapping->addr - alloc_addr(mapping->alloc) + mapping->size > alloc_size(mapping->alloc))
                         check_complain(check, "mapping", mapping->handle, "It reaches beyond its allocation");
         }
         check_equal(check, "device", device->handle, "mappings", device->n_mappings, n);

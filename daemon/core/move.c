@@ -25,8 +25,8 @@ static void move_begin(struct request *request, struct alloc *moved) {
 static void take_over(struct broker *broker, struct alloc *alloc, struct alloc *old) {
         const uint64_t handle = alloc->handle;
 
-        PROBE_FREE(old->device->owner->name, old->device->name, old->handle, old->size, old->dma_addr);
-        PROBE_ALLOC(old->device->owner->name, old->device->name, old->handle, alloc->size, alloc->dma_addr);
+        PROBE_FREE(old->device->owner->name, old->device->name, old->handle, alloc_size(old), alloc_dma_addr(old));
+        PROBE_ALLOC(old->device->owner->name, old->device->name, old->handle, alloc_size(alloc), alloc_dma_addr(alloc));
         handle_exchange(&broker->handles, handle, old->handle);
         alloc->handle = old->handle;
         old->handle = handle;
@@ -82,7 +82,7 @@ struct ticket *coherent_move(const struct caller *caller, const struct move_requ
         /* What was moved already is not there any more, and its key is what is asked for. */
         if (!request_is_answered(caller, ask->request_key)) {
                 r = moved_find(caller, ask->alloc, &moved, &failure);
-                as.size = moved ? moved->size : 0;
+                as.size = moved ? alloc_size(moved) : 0;
                 if (r == 0)
                         r = want_make(device, &as, &want, &failure);
         }
@@ -122,16 +122,16 @@ struct ticket *coherent_swap_out(const struct caller *caller, uint64_t handle, b
         struct arena_request want;
         int r = moved_find(caller, handle, &alloc, &failure);
 
-        if (r < 0 || !device_bytes(alloc)) {
+        if (r < 0 || alloc_is_anonymous(alloc)) {
                 done(userdata, r < 0 ? &failure : NULL, r < 0 ? 0 : handle);
                 return NULL;
         }
-        want = (struct arena_request){ .size = alloc->size, .align = PAGE, .limit = UINT64_MAX };
+        want = (struct arena_request){ .size = alloc_size(alloc), .align = PAGE, .limit = UINT64_MAX };
         return swap_submit(caller, alloc, &want, true, NULL, done, userdata);
 }
 
 static bool suits(const struct alloc *alloc, const struct arena_request *want) {
-        const uint64_t first = alloc->dma_addr, last = first + (alloc->size - 1);
+        const uint64_t first = alloc_dma_addr(alloc), last = first + (alloc_size(alloc) - 1);
 
         return first % want->align == 0 && last <= want->limit && (!want->boundary || (first ^ last) < want->boundary);
 }
@@ -146,10 +146,10 @@ struct ticket *coherent_swap_in(const struct caller *caller, const struct swap_i
         int r = moved_find(caller, ask->alloc, &alloc, &failure);
 
         if (r == 0) {
-                as.size = alloc->size;
+                as.size = alloc_size(alloc);
                 r = want_make(alloc->device, &as, &want, &failure);
         }
-        if (r == 0 && device_bytes(alloc) && suits(alloc, &want)) {
+        if (r == 0 && !alloc_is_anonymous(alloc) && suits(alloc, &want)) {
                 done(userdata, NULL, ask->alloc);
                 return NULL;
         }

@@ -277,9 +277,9 @@ enum { ALLOC_OWNER_LIFETIME = 1 << 0, ALLOC_SHAREABLE = 1 << 1, ALLOC_HELD = 1 <
 struct alloc {
         struct device *device;
         struct region *region;
-        uint64_t addr, size, dma_addr;
         uint64_t born_ms : 48, flags : 8; /* born_ms: with ALLOC_RESTING, since when it rests */
         uint32_t maker; /* id of the session that asked for it, or 0 with ALLOC_HELD */
+        uint32_t block; /* number in the region's arena, which keeps its place, its size, and its dma address as a note */
         union {
                 struct {
                         struct alloc *prev, *next; /* in device->allocs */
@@ -728,6 +728,12 @@ void alloc_expose(struct alloc *alloc, const struct device *device);
 /* Whether it goes with this session: with its device's, or on a device that has outlived its own, with the one that asked
  * for it. */
 bool alloc_leaves(const struct alloc *alloc, const struct session *session);
+uint64_t alloc_addr(const struct alloc *alloc);
+uint64_t alloc_size(const struct alloc *alloc);
+uint64_t alloc_dma_addr(const struct alloc *alloc);
+/* One address of the same byte in it for the other. */
+uint64_t alloc_dma_at(const struct alloc *alloc, uint64_t addr);
+uint64_t alloc_addr_at(const struct alloc *alloc, uint64_t dma_addr);
 void alloc_look(const struct alloc *alloc, struct alloc_view *ret);
 /* An allocation by an address inside it, or NULL. Diagnosis: it walks. */
 struct alloc *alloc_at(struct broker *broker, uint64_t addr, bool machine);
@@ -739,9 +745,9 @@ int mask_check(uint64_t mask, struct failure *failure);
 int alloc_find(const struct caller *caller, uint64_t handle, struct alloc **ret, struct failure *failure);
 /* Something holds it; with a sentence. */
 int alloc_check_idle(const struct alloc *alloc, struct failure *failure);
-/* What a device has of it: nothing, if it was swapped out. */
-static inline uint64_t device_bytes(const struct alloc *alloc) {
-        return alloc->flags & ALLOC_ANONYMOUS ? 0 : alloc->size;
+/* It was swapped out. */
+static inline bool alloc_is_anonymous(const struct alloc *alloc) {
+        return alloc->flags & ALLOC_ANONYMOUS;
 }
 /* The device's constraints and the request's, whichever are tighter. */
 int want_make(const struct device *device, const struct alloc_request *ask, struct arena_request *ret,

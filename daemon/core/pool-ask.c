@@ -306,7 +306,7 @@ static struct pool_block *blocks_told(const struct taker *taker) {
 
         for (i = 0; blocks && i < taker->n_told; i++) {
                 slab = slab_at(pool, taker->told[i]);
-                block_look(pool, slab, block_index(pool, slab, taker->told[i] - slab->alloc->dma_addr, &exact), &blocks[i]);
+                block_look(pool, slab, block_index(pool, slab, taker->told[i] - alloc_dma_addr(slab->alloc), &exact), &blocks[i]);
         }
         return blocks;
 }

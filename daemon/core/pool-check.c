@@ -18,7 +18,7 @@ static void check_slab(struct check *check, const struct pool *pool, const struc
                 n_free += block_free(slab, i);
                 if (slab->tags[i] & TAG_MARK || block_free(slab, i) != !slab->tags[i] || (slab->tags[i] && !taker))
                         check_complain(check, "pool", handle, "Block %u of the slab at 0x%llx is neither free nor taken", i,
-                                       (unsigned long long)slab->alloc->dma_addr);
+                                       (unsigned long long)alloc_dma_addr(slab->alloc));
                 if (block_free(slab, i) && i / 64 < slab->hint)
                         check_complain(check, "pool", handle, "Block %u of a slab is free, but never found", i);
                 if (!taker)
@@ -33,7 +33,7 @@ static void check_slab(struct check *check, const struct pool *pool, const struc
         count->blocks += slab->n;
         count->free += n_free;
         count->idle += n_free == slab->n;
-        count->bytes += slab->alloc->size;
+        count->bytes += alloc_size(slab->alloc);
 }
 
 static void check_takers(struct check *check, const struct pool *pool, const uint64_t *counts) {
@@ -90,7 +90,7 @@ static void check_pool(struct check *check, const struct pool *pool) {
         }
         for (j = 0; j < pool->n_slabs; j++) {
                 check_slab(check, pool, pool->slabs[j], &count);
-                if (j && pool->slabs[j]->alloc->dma_addr <= pool->slabs[j - 1]->alloc->dma_addr)
+                if (j && alloc_dma_addr(pool->slabs[j]->alloc) <= alloc_dma_addr(pool->slabs[j - 1]->alloc))
                         check_complain(check, "pool", handle, "Its slabs are out of order");
         }
         check_takers(check, pool, count.by_tag);

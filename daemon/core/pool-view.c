@@ -94,8 +94,8 @@ int pool_block_at(const struct caller *caller, uint64_t addr, bool machine, stru
             (alloc->device->owner != caller->session->owner && !caller->admin))
                 return bad_address(addr, failure);
         pool = (const struct pool *)alloc->holder;
-        slab = slab_at(pool, alloc->dma_addr);
-        index = slab ? block_index(pool, slab, addr - (machine ? alloc->addr : alloc->dma_addr), &exact) : -1;
+        slab = slab_at(pool, alloc_dma_addr(alloc));
+        index = slab ? block_index(pool, slab, addr - (machine ? alloc_addr(alloc) : alloc_dma_addr(alloc)), &exact) : -1;
         if (index < 0)
                 return bad_address(addr, failure);
         taker = block_taker(pool, slab, (uint32_t)index);

@@ -500,7 +500,7 @@ static int block_find(const struct caller *caller, const struct pool *pool, uint
                       uint32_t *ret_index, struct failure *failure) {
         struct slab *slab = slab_at(pool, dma_addr);
         bool exact = false;
-        int64_t index = slab ? block_index(pool, slab, dma_addr - slab->alloc->dma_addr, &exact) : -1;
+        int64_t index = slab ? block_index(pool, slab, dma_addr - alloc_dma_addr(slab->alloc), &exact) : -1;
 
         if (index < 0 || !exact)
                 return fail_address(caller, pool, dma_addr, failure);
@@ -582,8 +582,8 @@ int pool_trim(const struct caller *caller, uint64_t handle, uint64_t *ret_bytes,
 static bool slab_helps(const struct slab *slab, const struct request *request) {
         const struct region *region = slab->alloc->region;
 
-        return region->device == request_reserve(request) && slab->alloc->addr <= request->want.limit &&
-               slab->alloc->addr + slab->alloc->size > request->want.floor;
+        return region->device == request_reserve(request) && alloc_addr(slab->alloc) <= request->want.limit &&
+               alloc_addr(slab->alloc) + alloc_size(slab->alloc) > request->want.floor;
 }
 
 static uint64_t pool_reclaim(struct pool *pool, const struct request *request, uint64_t wanted) {
@@ -595,7 +595,7 @@ static uint64_t pool_reclaim(struct pool *pool, const struct request *request, u
                         break;
                 if (!slab_helps(slab, request))
                         continue;
-                bytes += slab->alloc->size;
+                bytes += alloc_size(slab->alloc);
                 slab_drop(pool, slab);
         }
         if (bytes)

@@ -164,7 +164,7 @@ void quarantine_enter_alloc(struct alloc *alloc, uint64_t until_ms) {
         alloc->resting = (struct resting){ .until_ms = until_ms, .kind = RESTING_ALLOC, .id = ++broker->last_resting_id };
         device->resting = meld(before, &alloc->resting);
         device_stands(device, before);
-        broker->resting_bytes += alloc->size;
+        broker->resting_bytes += alloc_size(alloc);
 }
 
 void quarantine_leave_alloc(struct alloc *alloc) {
@@ -173,7 +173,7 @@ void quarantine_leave_alloc(struct alloc *alloc) {
 
         heap_remove(&device->resting, &alloc->resting);
         device_stands(device, before);
-        device->owner->broker->resting_bytes -= alloc->size;
+        device->owner->broker->resting_bytes -= alloc_size(alloc);
 }
 
 void quarantine_end_device(struct device *device) {

@@ -17,7 +17,7 @@ static size_t slab_index(const struct pool *pool, uint64_t dma_addr) {
 
         while (low < high) {
                 middle = low + (high - low) / 2;
-                if (pool->slabs[middle]->alloc->dma_addr <= dma_addr)
+                if (alloc_dma_addr(pool->slabs[middle]->alloc) <= dma_addr)
                         low = middle + 1;
                 else
                         high = middle;
@@ -29,7 +29,7 @@ struct slab *slab_at(const struct pool *pool, uint64_t dma_addr) {
         size_t index = slab_index(pool, dma_addr);
         struct slab *slab = index ? pool->slabs[index - 1] : NULL;
 
-        return slab && dma_addr - slab->alloc->dma_addr < slab->alloc->size ? slab : NULL;
+        return slab && dma_addr - alloc_dma_addr(slab->alloc) < alloc_size(slab->alloc) ? slab : NULL;
 }
 
 static uint64_t block_offset(const struct pool *pool, uint32_t index) {
@@ -37,7 +37,7 @@ static uint64_t block_offset(const struct pool *pool, uint32_t index) {
 }
 
 uint64_t block_dma(const struct pool *pool, const struct slab *slab, uint32_t index) {
-        return slab->alloc->dma_addr + block_offset(pool, index);
+        return alloc_dma_addr(slab->alloc) + block_offset(pool, index);
 }
 
 int64_t block_index(const struct pool *pool, const struct slab *slab, uint64_t offset, bool *ret_exact) {
@@ -62,10 +62,10 @@ void block_look(const struct pool *pool, const struct slab *slab, uint32_t index
         uint64_t offset = block_offset(pool, index);
 
         *ret = (struct pool_block){
-                .dma_addr = alloc->dma_addr + offset,
-                .machine_addr = alloc->addr + offset,
+                .dma_addr = alloc_dma_addr(alloc) + offset,
+                .machine_addr = alloc_addr(alloc) + offset,
                 .region = alloc->region->handle,
-                .offset = alloc->addr - alloc->region->addr + offset,
+                .offset = alloc_addr(alloc) - alloc->region->addr + offset,
                 .lease = taker && taker->lease ? taker->lease->handle : 0,
         };
 }
@@ -122,7 +122,7 @@ static int slabs_room(struct pool *pool) {
 }
 
 static int slab_new(struct pool *pool, struct alloc *alloc, uint32_t n) {
-        size_t words = (n + 63) / 64, index = slab_index(pool, alloc->dma_addr), i;
+        size_t words = (n + 63) / 64, index = slab_index(pool, alloc_dma_addr(alloc)), i;
         struct slab *slab = calloc(1, sizeof(*slab) + words * sizeof(uint64_t) + n * sizeof(uint32_t));
 
         if (!slab || slabs_room(pool) < 0) {
@@ -139,7 +139,7 @@ static int slab_new(struct pool *pool, struct alloc *alloc, uint32_t n) {
         memmove(&pool->slabs[index + 1], &pool->slabs[index], (pool->n_slabs - index) * sizeof(struct slab *));
         pool->slabs[index] = slab;
         pool->n_slabs++;
-        pool->bytes += alloc->size;
+        pool->bytes += alloc_size(alloc);
         pool->n_blocks += n;
         pool->n_free += n;
         slab_list(pool, slab);
@@ -162,14 +162,14 @@ int slab_add(struct pool *pool, struct alloc *alloc, struct failure *failure) {
 
 /* It has as much memory as its pool says: what is said of blocks must not exceed what there is. */
 int pool_load_slab(struct pool *pool, struct alloc *alloc) {
-        if (alloc->size < pool->slab_size)
+        if (alloc_size(alloc) < pool->slab_size)
                 return -EBADMSG;
         return slab_new(pool, alloc, alloc->handle == pool->small ? pool->small_n : pool->per_slab);
 }
 
 void slab_drop(struct pool *pool, struct slab *slab) {
         slab_unlist(pool, slab);
-        pool->bytes -= slab->alloc->size;
+        pool->bytes -= alloc_size(slab->alloc);
         pool->n_blocks -= slab->n;
         pool->n_free -= slab->n;
         slab->dropped = true;
@@ -219,7 +219,7 @@ uint64_t slabs_drop(struct pool *pool, uint64_t before) {
                         break;
                 if (slab->idle_since_ms > before)
                         continue;
-                bytes += slab->alloc->size;
+                bytes += alloc_size(slab->alloc);
                 slab_drop(pool, slab);
         }
         if (bytes)
@@ -349,7 +349,7 @@ static void block_tell(struct pool *pool, struct slab *slab, uint32_t index) {
         row_number(row, taker->kind == TAKER_QUARANTINE ? 0 : taker->session->id);
         row_number(row, taker->since_ms);
         row_number(row, taker->resting.until_ms);
-        book_end(pool_broker(pool), ROW_BLOCK, slab->alloc->addr + block_offset(pool, index));
+        book_end(pool_broker(pool), ROW_BLOCK, alloc_addr(slab->alloc) + block_offset(pool, index));
 }
 
 /* What is left of an answer is among what was told. Looking through the whole pool for each of many answers would take
@@ -363,7 +363,7 @@ static void visit_told(struct taker *taker, void (*visit)(struct pool *pool, str
 
         for (i = 0; i < taker->n_told; i++) {
                 slab = slab_at(pool, taker->told[i]);
-                index = slab ? block_index(pool, slab, taker->told[i] - slab->alloc->dma_addr, &exact) : -1;
+                index = slab ? block_index(pool, slab, taker->told[i] - alloc_dma_addr(slab->alloc), &exact) : -1;
                 if (index >= 0 && slab->tags[index] == taker->tag)
                         visit(pool, slab, (uint32_t)index);
         }
@@ -426,7 +426,7 @@ static void block_return(struct pool *pool, struct slab *slab, uint32_t index) {
         const struct taker *taker = block_taker(pool, slab, index);
 
         if (taker && taker->kind != TAKER_LEASE)
-                book_drop(pool_broker(pool), ROW_BLOCK, slab->alloc->addr + block_offset(pool, index));
+                book_drop(pool_broker(pool), ROW_BLOCK, alloc_addr(slab->alloc) + block_offset(pool, index));
         slab->free[index / 64] |= UINT64_C(1) << index % 64;
         slab->tags[index] = 0;
         slab->hint = smaller(slab->hint, index / 64);
@@ -493,7 +493,7 @@ void taker_merge(struct taker *answer) {
                 return;
         for (i = 0; i < answer->n_told; i++) {
                 slab = slab_at(pool, answer->told[i]);
-                slab->tags[block_index(pool, slab, answer->told[i] - slab->alloc->dma_addr, &exact)] = taker->tag;
+                slab->tags[block_index(pool, slab, answer->told[i] - alloc_dma_addr(slab->alloc), &exact)] = taker->tag;
         }
         taker->n += answer->n;
         pool->of[TAKER_SESSION] += answer->n;
@@ -588,7 +588,7 @@ int blocks_lease(struct pool *pool, struct session *session, uint64_t most, stru
                 return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
         n = pool_run(pool, most, &taker->slab, &taker->first);
         r = lease_new(session, &pool->holder, taker->slab->alloc,
-                      taker->slab->alloc->addr + block_offset(pool, taker->first), n, key, &taker->lease, failure);
+                      alloc_addr(taker->slab->alloc) + block_offset(pool, taker->first), n, key, &taker->lease, failure);
         if (r < 0) {
                 taker_leave(taker);
                 return r;
@@ -603,9 +603,9 @@ int blocks_lease(struct pool *pool, struct session *session, uint64_t most, stru
 
 void blocks_lease_ended(struct lease *lease, bool died) {
         struct pool *pool = (struct pool *)lease->holder;
-        struct slab *slab = slab_at(pool, lease->alloc->dma_addr);
+        struct slab *slab = slab_at(pool, alloc_dma_addr(lease->alloc));
         bool exact;
-        struct taker *taker = block_taker(pool, slab, block_index(pool, slab, lease->addr - lease->alloc->addr, &exact));
+        struct taker *taker = block_taker(pool, slab, block_index(pool, slab, lease->addr - alloc_addr(lease->alloc), &exact));
 
         if (died)
                 taker_quarantine(taker);
@@ -651,7 +651,7 @@ static void blocks_look(const struct resting *resting, struct quarantine_view *r
         ret->device_name = pool->holder.device->name;
         ret->pool = pool->holder.handle;
         ret->region = alloc->region->handle;
-        ret->machine_addr = alloc->addr + block_offset(pool, index);
+        ret->machine_addr = alloc_addr(alloc) + block_offset(pool, index);
         ret->count = taker->n;
         ret->bytes = taker_bytes(taker);
         ret->since_ms = taker->since_ms;
@@ -668,9 +668,9 @@ static bool blocks_hold(const struct resting *resting, uint64_t machine_addr) {
 
         for (i = 0; i < pool->n_slabs; i++) {
                 alloc = pool->slabs[i]->alloc;
-                if (machine_addr < alloc->addr || machine_addr - alloc->addr >= alloc->size)
+                if (machine_addr < alloc_addr(alloc) || machine_addr - alloc_addr(alloc) >= alloc_size(alloc))
                         continue;
-                index = block_index(pool, pool->slabs[i], machine_addr - alloc->addr, &exact);
+                index = block_index(pool, pool->slabs[i], machine_addr - alloc_addr(alloc), &exact);
                 return index >= 0 && block_taker(pool, pool->slabs[i], (uint32_t)index) == taker;
         }
         return false;
@@ -704,7 +704,7 @@ static int block_restore(struct taker *taker, uint64_t dma_addr) {
         struct pool *pool = taker->pool;
         struct slab *slab = slab_at(pool, dma_addr);
         bool exact = false;
-        int64_t index = slab ? block_index(pool, slab, dma_addr - slab->alloc->dma_addr, &exact) : -1;
+        int64_t index = slab ? block_index(pool, slab, dma_addr - alloc_dma_addr(slab->alloc), &exact) : -1;
 
         if (index < 0 || !exact)
                 return -EBADMSG;
@@ -718,7 +718,7 @@ static int block_restore(struct taker *taker, uint64_t dma_addr) {
 
 int pool_load_lease(struct lease *lease) {
         struct pool *pool = (struct pool *)lease->holder;
-        uint64_t dma_addr = lease->alloc->dma_addr + (lease->addr - lease->alloc->addr), i;
+        uint64_t dma_addr = alloc_dma_at(lease->alloc, lease->addr), i;
         struct taker *taker = taker_new(pool, TAKER_LEASE, 0);
         bool exact;
         int r = 0;
@@ -732,7 +732,7 @@ int pool_load_lease(struct lease *lease) {
                 taker_release(taker);
                 return -EBADMSG;
         }
-        taker->first = (uint32_t)block_index(pool, taker->slab, dma_addr - taker->slab->alloc->dma_addr, &exact);
+        taker->first = (uint32_t)block_index(pool, taker->slab, dma_addr - alloc_dma_addr(taker->slab->alloc), &exact);
         taker->lease = lease;
         return 0;
 }

@@ -796,12 +796,12 @@ int supply_copy(struct supply *supply, struct request *request, const struct all
         job->region = from;
         job->job.kind = SOURCE_COPY;
         job->job.offset = request->block.addr - request->region->addr;
-        job->job.size = moved->size;
+        job->job.size = alloc_size(moved);
         job->job.backing = request->region->backing;
         job->job.to_ops = supply->source->ops;
         job->job.from_ops = from->supply->source->ops;
         job->job.from = from->backing;
-        job->job.from_offset = moved->addr - from->addr;
+        job->job.from_offset = alloc_addr(moved) - from->addr;
         from->checks++;
         /* What was swapped out may have to come from a disk: nobody else is to wait for that. */
         job_submit(worker, job, copy_done);

@@ -26,7 +26,7 @@ enum {
 #define TOTAL ((uint64_t)MIB << 20)
 #define ARENA_BASE (UINT64_C(1) << 33) /* where a machine has its memory above 4 GiB */
 
-/* One who allocates. Handles are addresses; 0 is none. */
+/* One who allocates. 0 is no handle. */
 struct contender {
         uint64_t (*alloc)(void *self, uint64_t size);
         void (*release)(void *self, uint64_t handle);
@@ -129,11 +129,11 @@ static uint64_t arena_contender_alloc(void *self, uint64_t size) {
         struct arena_request request = { .size = size, .limit = UINT64_MAX };
         struct arena_block block;
 
-        return arena_alloc(self, &request, &block) < 0 ? 0 : block.addr;
+        return arena_alloc(self, &request, &block) < 0 ? 0 : (uint64_t)block.number + 1;
 }
 
 static void arena_contender_release(void *self, uint64_t handle) {
-        arena_release(self, handle, NULL);
+        arena_release(self, (uint32_t)(handle - 1), NULL);
 }
 
 static double arena_contender_largest(void *self) {

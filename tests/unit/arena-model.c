@@ -160,6 +160,12 @@ static struct arena_request model_request(struct model *model) {
         return request;
 }
 
+/* Its user keeps something with it. */
+static void model_note(struct model *model, const struct arena_block *block) {
+        REQUIRE(model, block->note == 0);
+        arena_note(model->arena, block->number, block->addr + 1);
+}
+
 static void step_alloc(struct model *model) {
         struct arena_request request = model_request(model);
         struct arena_block found = { 0 }, block = { 0 };
@@ -183,14 +189,15 @@ static void step_alloc(struct model *model) {
         REQUIRE(model, request_allows(&request, block.addr, block.size));
         REQUIRE(model, bit_length(block.addr | 1) == (bits ? bits : 1));
         REQUIRE(model, block.tag == model->cells[first].span);
+        model_note(model, &block);
         model_own(model, first, n, first + 1);
 }
 
 static void step_release(struct model *model) {
         unsigned cell = model_below(model, N_CELLS), tries, first, n = 0;
-        struct arena_block merged;
+        struct arena_block block = { 0 }, merged;
+        bool is_free;
         uint64_t addr;
-        int r;
 
         model->doing = "release";
         for (tries = 0; tries < 8 && !model->cells[cell].owner; tries++)
@@ -199,12 +206,16 @@ static void step_release(struct model *model) {
         first = model->cells[cell].owner - 1;
         if (model->cells[cell].owner && model_below(model, 16))
                 addr = model->cells[first].addr; /* otherwise somewhere within the block, which must be refused */
-        r = arena_release(model->arena, addr, &merged);
         if (!model->cells[cell].owner || addr != model->cells[first].addr) {
-                REQUIRE(model, r == -ENOENT);
+                REQUIRE(model, arena_release_at(model->arena, addr, &merged) == -ENOENT);
                 return;
         }
-        REQUIRE(model, r == 0);
+        REQUIRE(model, arena_lookup(model->arena, addr, &block, &is_free) == 0 && !is_free);
+        REQUIRE(model, block.note == addr + 1 && arena_block(model->arena, block.number).addr == addr);
+        if (model_below(model, 2))
+                REQUIRE(model, arena_release_at(model->arena, addr, &merged) == 0);
+        else
+                arena_release(model->arena, block.number, &merged);
         while (first + n < N_CELLS && model->cells[first + n].owner == first + 1)
                 n++;
         model_own(model, first, n, 0);
@@ -236,6 +247,7 @@ static void step_alloc_at(struct model *model) {
                 return;
         REQUIRE(model, block.addr == addr && block.size == (uint64_t)n * GRANULE);
         REQUIRE(model, block.tag == model->cells[first].span);
+        model_note(model, &block);
         model_own(model, first, n, first + 1);
 }
 

@@ -87,9 +87,15 @@ static void test_a_slab_has_no_more_blocks_than_can_be_counted(void **state) {
 
 static void test_a_slab_needs_the_memory_that_its_pool_says(void **state) {
         struct pool pool = { .slab_size = UINT64_C(1) << 40, .per_slab = UINT32_MAX };
-        struct alloc alloc = { .size = 65536 };
+        struct window window = {};
+        struct region region = { .window = &window };
+        struct arena_block block;
 
-        assert_int_equal(pool_load_slab(&pool, &alloc), -EBADMSG);
+        assert_int_equal(arena_new(PAGE, &window.arena), 0);
+        assert_int_equal(arena_add(window.arena, UINT64_C(1) << 32, 65536, 0), 0);
+        assert_int_equal(arena_alloc_at(window.arena, UINT64_C(1) << 32, 65536, &block), 0);
+        assert_int_equal(pool_load_slab(&pool, &(struct alloc){ .region = &region, .block = block.number }), -EBADMSG);
+        arena_free(window.arena);
 }
 
 static void test_a_handle_far_beyond_all_others_is_a_wrong_one(void **state) {
