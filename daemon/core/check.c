@@ -193,7 +193,7 @@ static void verified(struct supply_job *job) {
         check->checked += job->job.size / job->region->supply->info.grain;
         if (job->job.status < 0)
                 check_complain(check, "memory", job->region->handle, "%s",
-                         job->job.failure.error ? job->job.failure.sentence : strerror(-job->job.status));
+                         job->job.failure->error ? job->job.failure->sentence : strerror(-job->job.status));
         check_put(check);
 }
 

@@ -326,7 +326,7 @@ struct region {
         bool restore_wanted; /* ... once they are over */
         struct source_backing *backing;
         struct request_key *key;
-        struct supply_job job; /* carve or restore: no memory is needed to give memory back */
+        struct supply_job restore; /* no memory is needed to give memory back */
 };
 
 struct stock {

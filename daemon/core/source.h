@@ -67,7 +67,7 @@ struct source_job {
         uint64_t from_offset;
 
         int status; /* out: 0 or -errno; then `failure` says why */
-        struct failure failure;
+        struct failure *failure; /* NULL: nobody wants to know */
         struct source_run *arrived; /* out; source_job_deinit() frees it */
         size_t n_arrived;
         struct source_run one;      /* where `arrived` is while it is one run, which therefore never lacks memory */

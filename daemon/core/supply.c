@@ -156,6 +156,20 @@ static void arrivals_put(struct supply *supply, const struct source_job *job) {
                 stock_put(supply, &job->arrived[i]);
 }
 
+/* A job of which somebody may want to know why it failed; freed with free(). */
+static struct supply_job *job_new(enum source_job_kind kind) {
+        struct {
+                struct supply_job job;
+                struct failure failure;
+        } *both = calloc(1, sizeof(*both));
+
+        if (!both)
+                return NULL;
+        both->job.job.kind = kind;
+        both->job.job.failure = &both->failure;
+        return &both->job;
+}
+
 static bool brings_memory(const struct supply_job *job) {
         return job->job.kind == SOURCE_GROW || job->job.kind == SOURCE_RESTORE || job->job.kind == SOURCE_RECLAIM;
 }
@@ -184,7 +198,7 @@ static void job_ended(struct supply *supply, struct supply_job *job) {
         supply->broker->returned += brings_memory(job);
         job->request = NULL;
         if (request)
-                request_job_done(request, job->job.status, &job->job.failure);
+                request_job_done(request, job->job.status, job->job.failure);
 }
 
 /* ---- growing and shrinking ---- */
@@ -211,11 +225,10 @@ static void grow_done(struct source_job *source_job) {
 }
 
 static int grow_submit(struct supply *supply, struct request *request, uint64_t size, int node) {
-        struct supply_job *job = calloc(1, sizeof(*job));
+        struct supply_job *job = job_new(SOURCE_GROW);
 
         if (!job)
                 return -ENOMEM;
-        job->job.kind = SOURCE_GROW;
         job->job.size = size;
         job->job.node = node;
         job->request = request;
@@ -267,11 +280,10 @@ static void reclaim_done(struct source_job *source_job) {
 }
 
 static int reclaim_submit(struct supply *supply) {
-        struct supply_job *job = calloc(1, sizeof(*job));
+        struct supply_job *job = job_new(SOURCE_RECLAIM);
 
         if (!job)
                 return -ENOMEM;
-        job->job.kind = SOURCE_RECLAIM;
         job->job.node = -1;
         job_submit(supply, job, reclaim_done);
         return 0;
@@ -295,7 +307,7 @@ static void shrink_done(struct source_job *source_job) {
 }
 
 static int shrink_submit(struct supply *supply, struct stock *stock, uint64_t addr, uint64_t size) {
-        struct supply_job *job = calloc(1, sizeof(*job));
+        struct supply_job *job = job_new(SOURCE_SHRINK);
         int r;
 
         if (!job)
@@ -306,7 +318,6 @@ static int shrink_submit(struct supply *supply, struct stock *stock, uint64_t ad
                 return r;
         }
         supply->leaving += size;
-        job->job.kind = SOURCE_SHRINK;
         job->job.addr = addr;
         job->job.size = size;
         job->job.node = stock->node;
@@ -512,20 +523,16 @@ static void choice_take(struct supply *supply, struct supply_job *job) {
 }
 
 static void carve_fail(struct supply *supply, struct supply_job *job) {
-        struct supply_job ended;
-
         supply->broker->counters[COUNTER_carve_failures]++;
         if (!supply_chooses(supply))
                 supply_drop(supply, job->region->addr, job->region->size);
         arrivals_put(supply, &job->job);
-        source_job_deinit(&job->job);
-        /* The region, which holds the job, goes before the request is tried again: it is charged no more. */
-        ended = *job;
-        region_discard(ended.region);
+        /* The region goes before the request is tried again: it is charged no more. */
+        region_discard(job->region);
         /* Another user of the same pages got between: there is other stock to try. */
-        if (ended.job.status == -EAGAIN)
-                ended.job.status = 0;
-        job_ended(supply, &ended);
+        if (job->job.status == -EAGAIN)
+                job->job.status = 0;
+        job_ended(supply, job);
 }
 
 static void carve_done(struct source_job *source_job) {
@@ -542,18 +549,18 @@ static void carve_done(struct source_job *source_job) {
                 carve_fail(supply, job);
         } else {
                 region->backing = source_job->backing;
-                source_job_deinit(source_job);
                 broker->counters[COUNTER_carves]++;
                 if (supply_chooses(supply))
-                        r = choice_judge(supply, region, &job->request->want, &source_job->failure);
+                        r = choice_judge(supply, region, &job->request->want, source_job->failure);
                 if (r == 0)
                         r = region_go_live(region, job->request);
                 source_job->status = r;
                 job_ended(supply, job);
-                /* The request may have sent the region back already: its job may be another one now. */
                 if (r < 0)
                         supply_restore(region);
         }
+        source_job_deinit(source_job);
+        free(job);
         requests_serve(broker);
 }
 
@@ -616,22 +623,40 @@ static uint64_t region_size(const struct request *request, const struct arena_re
         return larger(size, want->size);
 }
 
-static void carve_submit(struct region *region, struct request *request, uint64_t limit) {
-        region->job = (struct supply_job){ .region = region, .request = request };
-        region->job.job.id = region->id = ++region->supply->broker->last_region_id;
-        region->job.job.kind = SOURCE_CARVE;
-        region->job.job.addr = region->addr;
-        region->job.job.size = region->size;
-        region->job.job.limit = limit;
-        region->job.job.node = region->node;
-        job_submit(region->supply, &region->job, carve_done);
+/* A region for the request, and the job that carves it. */
+static int carve_new(struct supply *supply, struct request *request, uint64_t addr, uint64_t size, int node,
+                     struct supply_job **ret, struct failure *failure) {
+        struct region *region;
+        struct supply_job *job;
+        int r;
+
+        r = region_new(supply, request->owner, addr, size, node, &region, failure);
+        if (r < 0)
+                return r;
+        job = job_new(SOURCE_CARVE);
+        if (!job) {
+                region_discard(region);
+                return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
+        }
+        job->region = region;
+        job->request = request;
+        job->job.addr = addr;
+        job->job.size = size;
+        job->job.node = node;
+        *ret = job;
+        return 0;
+}
+
+static void carve_submit(struct supply *supply, struct supply_job *job) {
+        job->job.id = job->region->id = ++supply->broker->last_region_id;
+        job_submit(supply, job, carve_done);
 }
 
 int supply_carve(struct supply *supply, struct request *request, const struct arena_request *want, int node,
                  struct failure *failure) {
         struct stock *stock = stock_of(supply, node);
         struct arena_block block;
-        struct region *region;
+        struct supply_job *job;
         uint64_t size;
         int r;
 
@@ -646,15 +671,16 @@ int supply_carve(struct supply *supply, struct request *request, const struct ar
                 r = run_find(supply, stock, request, want, want->size, &block);
         if (r < 0)
                 return -ENOSPC;
-        r = region_new(supply, request->owner, block.addr, block.size, node, &region, failure);
+        r = carve_new(supply, request, block.addr, block.size, node, &job, failure);
         if (r < 0)
                 return r;
         r = stock_take(supply, stock, block.addr, block.size);
         if (r < 0) {
-                region_discard(region);
+                region_discard(job->region);
+                free(job);
                 return -ENOSPC;
         }
-        carve_submit(region, request, 0);
+        carve_submit(supply, job);
         return 0;
 }
 
@@ -691,7 +717,7 @@ static uint64_t choice_size(const struct supply *supply, const struct request *r
 }
 
 int supply_choose(struct supply *supply, struct request *request, struct failure *failure) {
-        struct region *region;
+        struct supply_job *job;
         uint64_t size;
         int r;
 
@@ -704,10 +730,11 @@ int supply_choose(struct supply *supply, struct request *request, struct failure
         r = request->anonymous ? 0 : device_check(request->device, QUOTA_low_bytes, request->want.size, failure);
         if (r < 0)
                 return request->want.limit <= LOW_LIMIT ? r : -ENOSPC;
-        r = region_new(supply, request->owner, 0, size, -1, &region, failure);
+        r = carve_new(supply, request, 0, size, -1, &job, failure);
         if (r < 0)
                 return r;
-        carve_submit(region, request, request->want.limit);
+        job->job.limit = request->want.limit;
+        carve_submit(supply, job);
         return 0;
 }
 
@@ -739,14 +766,16 @@ static void restore_done(struct source_job *source_job) {
 }
 
 void supply_restore(struct region *region) {
-        region->job = (struct supply_job){ .region = region };
-        region->job.job.kind = SOURCE_RESTORE;
-        region->job.job.addr = region->addr;
-        region->job.job.size = region->size;
-        region->job.job.node = region->node;
-        region->job.job.backing = region->backing;
+        struct source_job *job = &region->restore.job;
+
+        region->restore.region = region;
+        job->kind = SOURCE_RESTORE;
+        job->addr = region->addr;
+        job->size = region->size;
+        job->node = region->node;
+        job->backing = region->backing;
         region->backing = NULL;
-        job_submit(region->supply, &region->job, restore_done);
+        job_submit(region->supply, &region->restore, restore_done);
 }
 
 static void zero_done(struct source_job *source_job) {
@@ -759,12 +788,11 @@ static void zero_done(struct source_job *source_job) {
 }
 
 int supply_zero(struct supply *supply, struct request *request) {
-        struct supply_job *job = calloc(1, sizeof(*job));
+        struct supply_job *job = job_new(SOURCE_ZERO);
 
         if (!job)
                 return -ENOMEM;
         job->request = request;
-        job->job.kind = SOURCE_ZERO;
         job->job.offset = request->block.addr - request->region->addr;
         job->job.size = request->block.size;
         job->job.backing = request->region->backing;
@@ -787,14 +815,13 @@ static void copy_done(struct source_job *source_job) {
 
 int supply_copy(struct supply *supply, struct request *request, const struct alloc *moved) {
         struct supply *worker = region_is_anonymous(moved->region) ? moved->region->supply : supply;
-        struct supply_job *job = calloc(1, sizeof(*job));
+        struct supply_job *job = job_new(SOURCE_COPY);
         struct region *from = moved->region;
 
         if (!job)
                 return -ENOMEM;
         job->request = request;
         job->region = from;
-        job->job.kind = SOURCE_COPY;
         job->job.offset = request->block.addr - request->region->addr;
         job->job.size = alloc_size(moved);
         job->job.backing = request->region->backing;
@@ -821,14 +848,13 @@ static void verify_done(struct source_job *source_job) {
 }
 
 int supply_verify(struct region *region, void (*done)(struct supply_job *job), void *userdata) {
-        struct supply_job *job = calloc(1, sizeof(*job));
+        struct supply_job *job = job_new(SOURCE_VERIFY);
 
         if (!job)
                 return -ENOMEM;
         job->region = region;
         job->verified = done;
         job->userdata = userdata;
-        job->job.kind = SOURCE_VERIFY;
         job->job.addr = region->addr;
         job->job.size = region->size;
         job->job.node = region->node;

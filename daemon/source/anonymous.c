@@ -100,7 +100,7 @@ static int anonymous_carve(struct anonymous *anonymous, struct source_job *job) 
         struct source_backing *backing;
         int fd, r;
 
-        r = room_check(anonymous, job, &job->failure);
+        r = room_check(anonymous, job, job->failure);
         if (r < 0)
                 return r;
         backing = malloc(sizeof(*backing));
@@ -113,14 +113,14 @@ static int anonymous_carve(struct anonymous *anonymous, struct source_job *job) 
         }
         if (fd < 0) {
                 free(backing);
-                return failure_set_errno(&job->failure, REASON_source_unavailable, -fd,
+                return failure_set_errno(job->failure, REASON_source_unavailable, -fd,
                                          "no file for a region of %" PRIu64 " bytes: %s", job->size, strerror(-fd));
         }
         r = kept_put(&anonymous->kept, "region", job->id, fd);
         if (r < 0) {
                 close(fd);
                 free(backing);
-                return kept_fail(r, job->size, &job->failure);
+                return kept_fail(r, job->size, job->failure);
         }
         *backing = (struct source_backing){ .fd = fd, .id = job->id, .size = job->size };
         backing_link(anonymous, backing);
@@ -208,7 +208,7 @@ static void anonymous_work(struct source *source, struct source_job *job) {
                 job->status = anonymous_restore(anonymous, job);
                 return;
         case SOURCE_VERIFY:
-                job->status = memfile_verify(job->backing->fd, job->backing->size, &job->failure);
+                job->status = memfile_verify(job->backing->fd, job->backing->size, job->failure);
                 return;
         case SOURCE_COPY:
                 job->status = source_copy(job);
@@ -222,7 +222,7 @@ static void anonymous_work(struct source *source, struct source_job *job) {
         case SOURCE_JOB_KINDS:
                 break;
         }
-        job->status = failure_set(&job->failure, REASON_unsupported, "source anonymous knows no job of kind %d",
+        job->status = failure_set(job->failure, REASON_unsupported, "source anonymous knows no job of kind %d",
                                   (int)job->kind);
 }
 

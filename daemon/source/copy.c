@@ -95,7 +95,7 @@ int source_zero(const struct source_ops *ops, struct source_job *job) {
         int r = ops->backing_zero(job->backing, job->offset, job->size);
 
         if (r < 0)
-                failure_set_errno(&job->failure, REASON_source_unavailable, -r,
+                failure_set_errno(job->failure, REASON_source_unavailable, -r,
                                   "%" PRIu64 " bytes of a region cannot be zeroed: %s", job->size, strerror(-r));
         return r;
 }
@@ -106,7 +106,7 @@ int source_copy(struct source_job *job) {
 
         free(buffer);
         if (r < 0)
-                failure_set_errno(&job->failure, REASON_source_unavailable, -r,
+                failure_set_errno(job->failure, REASON_source_unavailable, -r,
                                   "%" PRIu64 " bytes cannot be copied from one region to another: %s", job->size, strerror(-r));
         return r;
 }

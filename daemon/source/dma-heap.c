@@ -263,21 +263,21 @@ static int fail_alloc(const struct dma_heap *heap, struct source_job *job, int r
         uint64_t total = 0, unused = 0;
 
         if (r != -ENOMEM)
-                return failure_set_errno(&job->failure, REASON_source_unavailable, -r,
+                return failure_set_errno(job->failure, REASON_source_unavailable, -r,
                                          "heap %s makes no buffer of %" PRIu64 " bytes: %s", heap->options.heap, job->size,
                                          strerror(-r));
         cma_bytes(&total, &unused);
         if (unused < job->size)
-                failure_set(&job->failure, REASON_no_memory,
+                failure_set(job->failure, REASON_no_memory,
                             "heap %s has no %" PRIu64 " bytes: %" PRIu64 " of the %" PRIu64 " bytes of CMA are free",
                             heap->options.heap, job->size, unused, total);
         else
-                failure_set(&job->failure, REASON_no_contiguous,
+                failure_set(job->failure, REASON_no_contiguous,
                             "heap %s has no %" PRIu64 " bytes in one piece: %" PRIu64 " of the %" PRIu64 " bytes of CMA are "
                             "free, but what lies between them is in use and cannot be moved",
                             heap->options.heap, job->size, unused, total);
-        failure_add_number(&job->failure, "asked", job->size);
-        failure_add_number(&job->failure, "free", unused);
+        failure_add_number(job->failure, "asked", job->size);
+        failure_add_number(job->failure, "free", unused);
         return -ENOMEM;
 }
 
@@ -286,20 +286,20 @@ static int dma_heap_carve(struct dma_heap *heap, struct source_job *job) {
         int r;
 
         if (job->size == 0 || job->size % heap->page_size)
-                return failure_set(&job->failure, REASON_bad_param, "%" PRIu64 " bytes are not whole pages", job->size);
+                return failure_set(job->failure, REASON_bad_param, "%" PRIu64 " bytes are not whole pages", job->size);
         if (job->size > room(heap))
-                return failure_set(&job->failure, REASON_no_memory,
+                return failure_set(job->failure, REASON_no_memory,
                                    "source dma-heap holds %" PRIu64 " bytes, and its limit is %" PRIu64,
                                    atomic_load(&heap->held), heap->options.limit);
         r = backing_new(heap, job->size, &backing);
         if (r < 0)
                 return fail_alloc(heap, job, r);
         backing->id = job->id;
-        r = locate(heap, backing, job->limit, &job->failure);
+        r = locate(heap, backing, job->limit, job->failure);
         if (r == 0) {
                 r = kept_put(&heap->kept, "region", backing->id, backing->fd);
                 if (r < 0)
-                        kept_fail(r, job->size, &job->failure);
+                        kept_fail(r, job->size, job->failure);
         }
         if (r < 0) {
                 backing_free(heap, backing);
@@ -339,7 +339,7 @@ static int dma_heap_restore(struct dma_heap *heap, struct source_job *job) {
         /* First, since whoever keeps it is a holder too. */
         kept_drop(&heap->kept, "region", backing->id);
         if (holders(backing->fd) > 0)
-                r = failure_set(&job->failure, REASON_busy,
+                r = failure_set(job->failure, REASON_busy,
                                 "the %" PRIu64 " bytes at 0x%" PRIx64 " go back to CMA when their holder closes them",
                                 backing->size, backing->addr);
         backing_free(heap, backing);
@@ -369,10 +369,10 @@ static int dma_heap_verify(const struct dma_heap *heap, struct source_job *job) 
         struct physmem *physmem;
         int r;
 
-        r = physmem_open(&physmem, &job->failure);
+        r = physmem_open(&physmem, job->failure);
         if (r < 0)
                 return r;
-        r = compare(heap, job->backing, physmem, &job->failure);
+        r = compare(heap, job->backing, physmem, job->failure);
         physmem_close(physmem);
         return r;
 }
@@ -503,7 +503,7 @@ static void dma_heap_work(struct source *source, struct source_job *job) {
         case SOURCE_JOB_KINDS:
                 break;
         }
-        job->status = failure_set(&job->failure, REASON_unsupported, "source dma-heap knows no job of kind %d",
+        job->status = failure_set(job->failure, REASON_unsupported, "source dma-heap knows no job of kind %d",
                                   (int)job->kind);
 }
 

@@ -111,10 +111,10 @@ static int hugetlb_grow(struct hugetlb *hugetlb, struct source_job *job) {
         if (job->n_arrived > 0)
                 return 0;
         if (wanted == 0)
-                return failure_set(&job->failure, REASON_no_memory,
+                return failure_set(job->failure, REASON_no_memory,
                                    "source hugetlb holds its limit of %" PRIu64 " bytes",
                                    hugetlb->options.limit);
-        return failure_set_errno(&job->failure, REASON_no_memory, r < 0 && r != -ENOSPC ? -r : ENOMEM,
+        return failure_set_errno(job->failure, REASON_no_memory, r < 0 && r != -ENOSPC ? -r : ENOMEM,
                                  "no huge page is free%s%s", r < 0 && r != -ENOSPC ? ": " : "",
                                  r < 0 && r != -ENOSPC ? strerror(-r) : "");
 }
@@ -316,11 +316,11 @@ static int carve_fail(struct hugetlb *hugetlb, struct source_job *job, struct so
                 stash_untell(hugetlb->stash, job->addr + offset);
         tell(hugetlb, job);
         if (r == -ESTALE || r == -ENOSPC || r == -ENOENT)
-                return failure_set_errno(&job->failure, REASON_source_unavailable, EAGAIN,
+                return failure_set_errno(job->failure, REASON_source_unavailable, EAGAIN,
                                          "the run at 0x%" PRIx64 " broke apart: another user of huge pages took a page of it, "
                                          "or the kernel moved one", job->addr);
-        if (!job->failure.error)
-                failure_set_errno(&job->failure, REASON_source_unavailable, -r,
+        if (!job->failure || !job->failure->error)
+                failure_set_errno(job->failure, REASON_source_unavailable, -r,
                                   "no region can be made of the %" PRIu64 " bytes at 0x%" PRIx64 ": %s", job->size, job->addr,
                                   strerror(-r));
         return r;
@@ -332,9 +332,9 @@ static int hugetlb_carve(struct hugetlb *hugetlb, struct source_job *job) {
 
         r = check_run(hugetlb, job);
         if (r == 0)
-                r = backing_new(hugetlb, job, &backing, &job->failure);
+                r = backing_new(hugetlb, job, &backing, job->failure);
         if (r == 0)
-                r = fill_backing(hugetlb, backing, &job->failure);
+                r = fill_backing(hugetlb, backing, job->failure);
         if (r < 0)
                 return carve_fail(hugetlb, job, backing, r);
         backing_link(hugetlb, backing);
@@ -371,7 +371,7 @@ static int hugetlb_restore(struct hugetlb *hugetlb, struct source_job *job) {
         missing = rob(hugetlb, backing->fd, backing->size, missing);
         tell(hugetlb, job);
         if (missing > 0)
-                failure_set(&job->failure, REASON_busy,
+                failure_set(job->failure, REASON_busy,
                             "%" PRIu64 " of the %" PRIu64 " pages of the region at 0x%" PRIx64 " did not come back: somebody "
                             "still holds them", missing, n_pages, backing->addr);
         kept_drop(&hugetlb->kept, "region", backing->id);
@@ -391,7 +391,7 @@ static int hugetlb_shrink(struct hugetlb *hugetlb, struct source_job *job) {
                         continue;
                 }
                 stash_untell(hugetlb->stash, job->addr + offset);
-                r = failure_set_errno(&job->failure, REASON_source_unavailable, -error,
+                r = failure_set_errno(job->failure, REASON_source_unavailable, -error,
                                       "the page at 0x%" PRIx64 " cannot be given back: %s", job->addr + offset,
                                       strerror(-error));
         }
@@ -471,7 +471,7 @@ static int hugetlb_reclaim(struct hugetlb *hugetlb, struct source_job *job) {
         atomic_store(&hugetlb->kept_bytes, 0);
         tell(hugetlb, job);
         if (missing > 0)
-                return failure_set(&job->failure, REASON_busy,
+                return failure_set(job->failure, REASON_busy,
                                    "%" PRIu64 " huge pages of regions that an earlier daemon had left did not come back: "
                                    "somebody still holds them", missing);
         return 0;
@@ -568,7 +568,7 @@ static void hugetlb_work(struct source *source, struct source_job *job) {
                 job->status = hugetlb_shrink(hugetlb, job);
                 break;
         case SOURCE_VERIFY:
-                job->status = backing_verify(job->backing, &job->failure);
+                job->status = backing_verify(job->backing, job->failure);
                 break;
         case SOURCE_COPY:
                 job->status = source_copy(job);
@@ -581,7 +581,7 @@ static void hugetlb_work(struct source *source, struct source_job *job) {
                 break;
         case SOURCE_JOB_KINDS:
         default:
-                job->status = failure_set(&job->failure, REASON_unsupported, "source hugetlb knows no job of kind %d",
+                job->status = failure_set(job->failure, REASON_unsupported, "source hugetlb knows no job of kind %d",
                                           (int)job->kind);
         }
         settle(hugetlb);

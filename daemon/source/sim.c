@@ -251,7 +251,7 @@ static int sim_grow(struct sim *sim, struct source_job *job) {
         }
         atomic_fetch_add(&sim->held, got);
         if (got == 0)
-                return failure_set(&job->failure, REASON_no_memory,
+                return failure_set(job->failure, REASON_no_memory,
                                    "the simulated memory of %" PRIu64 " bytes is used up: raise layout or limit of source sim",
                                    sim->limit);
         return 0;
@@ -275,7 +275,7 @@ static int sim_shrink(struct sim *sim, struct source_job *job) {
                 part.size = end - part.addr;
                 if (pieces_insert(&sim->undelivered, &part) < 0) {
                         source_job_arrive(job, part.addr, part.size, -1);
-                        r = failure_set(&job->failure, REASON_no_memory,
+                        r = failure_set(job->failure, REASON_no_memory,
                                         "there is no memory for the books of source sim");
                         continue;
                 }
@@ -317,14 +317,14 @@ static int sim_carve(struct sim *sim, struct source_job *job) {
 
         sim_delay(sim);
         if (job->size == 0 || job->size % LAYOUT_GRAIN || job->addr % LAYOUT_GRAIN) {
-                r = failure_set(&job->failure, REASON_bad_param, "a region is made of whole grains of 4096 bytes");
+                r = failure_set(job->failure, REASON_bad_param, "a region is made of whole grains of 4096 bytes");
                 goto fail;
         }
         backing = malloc(sizeof(*backing));
         fd = backing ? memfile_make("dmabroker-sim", job->size) : -ENOMEM;
         if (fd < 0) {
                 free(backing);
-                r = failure_set_errno(&job->failure, REASON_source_unavailable, -fd,
+                r = failure_set_errno(job->failure, REASON_source_unavailable, -fd,
                                       "no file for a region of %" PRIu64 " bytes: %s", job->size, strerror(-fd));
                 goto fail;
         }
@@ -332,7 +332,7 @@ static int sim_carve(struct sim *sim, struct source_job *job) {
         if (r < 0) {
                 close(fd);
                 free(backing);
-                kept_fail(r, job->size, &job->failure);
+                kept_fail(r, job->size, job->failure);
                 goto fail;
         }
         *backing = (struct source_backing){ .fd = fd, .id = job->id, .addr = job->addr, .size = job->size };
@@ -434,7 +434,7 @@ static void sim_work(struct source *source, struct source_job *job) {
                 job->status = sim_shrink(sim, job);
                 return;
         case SOURCE_VERIFY:
-                job->status = backing_verify(job->backing, &job->failure);
+                job->status = backing_verify(job->backing, job->failure);
                 return;
         case SOURCE_COPY:
                 job->status = source_copy(job);
@@ -448,7 +448,7 @@ static void sim_work(struct source *source, struct source_job *job) {
         case SOURCE_JOB_KINDS:
                 break;
         }
-        job->status = failure_set(&job->failure, REASON_unsupported, "source sim knows no job of kind %d",
+        job->status = failure_set(job->failure, REASON_unsupported, "source sim knows no job of kind %d",
                                   (int)job->kind);
 }
 

@@ -71,8 +71,10 @@ static void note_done(struct source_job *job) {
 }
 
 static int source_run_job(struct source *source, struct source_job *job) {
+        struct failure failure = {};
         bool is_done = false;
 
+        job->failure = &failure;
         job->done = note_done;
         job->userdata = &is_done;
         source->ops->submit(source, job);
@@ -81,7 +83,7 @@ static int source_run_job(struct source *source, struct source_job *job) {
                 source->ops->dispatch(source);
         }
         if (job->status < 0)
-                fprintf(stderr, "%s\n", job->failure.sentence);
+                fprintf(stderr, "%s\n", failure.sentence);
         return job->status;
 }
 

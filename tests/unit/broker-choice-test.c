@@ -44,7 +44,7 @@ static void chooser_carve(struct chooser *chooser, struct source_job *job) {
         if (job->status == 0 && (job->size > chooser->room || job->size > chooser->room_in_one_piece))
                 job->status = -ENOMEM;
         if (job->status < 0) {
-                failure_set_errno(&job->failure, REASON_no_contiguous, -job->status, "the chooser has no such piece");
+                failure_set_errno(job->failure, REASON_no_contiguous, -job->status, "the chooser has no such piece");
                 return;
         }
         backing = calloc(1, sizeof(*backing));

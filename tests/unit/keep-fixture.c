@@ -104,10 +104,11 @@ uint64_t life_gain(struct life *life, enum source_job_kind kind, uint64_t size) 
 }
 
 struct source_backing *life_carve(struct life *life, uint64_t id, uint64_t addr, uint64_t size) {
-        struct source_job job = { .kind = SOURCE_CARVE, .id = id, .addr = addr, .size = size };
+        struct failure failure;
+        struct source_job job = { .kind = SOURCE_CARVE, .id = id, .addr = addr, .size = size, .failure = &failure };
 
         if (life_run(life, &job) < 0)
-                fprintf(stderr, "%s\n", job.failure.sentence);
+                fprintf(stderr, "%s\n", failure.sentence);
         insist(job.status == 0);
         return job.backing;
 }

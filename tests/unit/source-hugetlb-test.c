@@ -163,10 +163,11 @@ static struct source_run books_grow(struct books *books, size_t n) {
 }
 
 static struct source_backing *books_carve(struct books *books, uint64_t addr, uint64_t size) {
-        struct source_job job = { .kind = SOURCE_CARVE, .addr = addr, .size = size };
+        struct failure failure;
+        struct source_job job = { .kind = SOURCE_CARVE, .addr = addr, .size = size, .failure = &failure };
 
         if (books_run(books, &job) < 0)
-                fail_msg("%s", job.failure.sentence);
+                fail_msg("%s", failure.sentence);
         assert_int_equal(job.n_arrived, 0);
         return job.backing;
 }
@@ -354,7 +355,8 @@ static void test_what_is_not_in_stock_cannot_be_carved(void **state) {
 static void test_a_hole_made_by_a_holder_is_found_and_never_a_signal(void **state) {
         struct books books = open_books(NULL, 0);
         struct source_job all = { .kind = SOURCE_GROW, .size = UINT64_MAX, .node = -1 };
-        struct source_job verify = { .kind = SOURCE_VERIFY };
+        struct failure failure = {};
+        struct source_job verify = { .kind = SOURCE_VERIFY, .failure = &failure };
         struct source_backing *backing;
         struct source_info info;
         char byte = 1;
@@ -372,7 +374,7 @@ static void test_a_hole_made_by_a_holder_is_found_and_never_a_signal(void **stat
         assert_int_equal(test_hugepages_free(), info.flags & SOURCE_PINS ? 0 : 1);
 
         assert_int_equal(books_run(&books, &verify), -EUCLEAN);
-        assert_non_null(strstr(verify.failure.sentence, "hole"));
+        assert_non_null(strstr(failure.sentence, "hole"));
         if (info.flags & SOURCE_PINS) {
                 assert_int_equal(ops->backing_zero(backing, 0, PAGE), -EFAULT); /* nothing can fill the hole */
                 assert_int_equal(ops->backing_write(backing, 0, "a", 1), -EFAULT);

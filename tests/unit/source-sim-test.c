@@ -96,7 +96,8 @@ static void test_grow_goes_through_the_layout_in_the_order_of_the_text(void **st
         static const struct source_option options[] = { { "layout", "1M@0x100000000, 8K@0x4000" }, { "reserve", "0" } };
         struct source *source = open_sim(options, 2);
         struct source_job first = { .kind = SOURCE_GROW, .size = MIB / 2 }, second = { .kind = SOURCE_GROW, .size = MIB };
-        struct source_job third = { .kind = SOURCE_GROW, .size = 4096 };
+        struct failure failure = {};
+        struct source_job third = { .kind = SOURCE_GROW, .size = 4096, .failure = &failure };
 
         assert_int_equal(run(source, &first), 0);
         assert_run(&first, 0, 0x100000000, MIB / 2);
@@ -106,7 +107,7 @@ static void test_grow_goes_through_the_layout_in_the_order_of_the_text(void **st
         assert_run(&second, 1, 0x4000, 8192);
 
         assert_int_equal(run(source, &third), -ENOMEM);
-        assert_int_equal(third.failure.reason, REASON_no_memory);
+        assert_int_equal(failure.reason, REASON_no_memory);
         assert_int_equal(third.n_arrived, 0);
         source_job_deinit(&first);
         source_job_deinit(&second);
