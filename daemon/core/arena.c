@@ -1,14 +1,14 @@
 /* How the arena is kept.
  *
  * Every block, free or allocated, has a record in an array that is never inside the memory it describes; indexes of
- * 32 bits take the place of pointers, so that a record stays within 40 bytes and the array may move when it grows.
+ * 32 bits take the place of pointers, so that a record stays within 32 bytes and the array may move when it grows.
  *
  * An allocated block is known to whoever has it by the index of its record. Two structures find a block:
  * - by what it can hold: free blocks are apart by zone (the bit length of their first address), then by size class (32
  *   classes per power of two, and an own class for every size below 32 granules), and each class is a treap by address;
- * - by any address in it: all blocks are one list in address order, which is cut into groups of at most GROUP_MAX; a
- *   treap orders the groups. A block joins its neighbour's group, so that treap is touched only when a group is full or
- *   empty.
+ * - by any address in it: all blocks are one list in address order, which is cut into groups of at most GROUP_MAX blocks of
+ *   one span; a treap orders the groups. A block joins its neighbour's group, so that treap is touched only when a group is
+ *   full or empty.
  *
  * A request looks into the highest zone that can serve it and goes down from there. The classes of a zone hold the
  * blocks that begin in it; the one block that may reach into a zone from below is that zone's straddler, and is looked
@@ -26,13 +26,15 @@
 #include <string.h>
 
 #define NONE UINT32_MAX
+/* Granules: so many a record can count. */
+#define SPAN_MAX (UINT64_C(1) << 32)
 
 enum {
         N_ZONES = 64,
         N_SUB = 32,    /* classes per power of two */
         SUB_BITS = 5,
         N_LEVELS = 60, /* for sizes of 64 bits; a zone has as many as its largest span needs */
-        GROUP_MAX = 16,
+        GROUP_MAX = 32,
         /* Blocks looked at before a class that is certain to suit is taken instead: more fit better and cost more. */
         PROBES = 16,
 };
@@ -45,21 +47,22 @@ struct slots {
 };
 
 struct record {
-        uint64_t addr, size;
+        uint64_t addr;
+        uint32_t more;       /* granules after the first */
         uint32_t prev, next; /* neighbours by address, whatever their span */
+        uint32_t group : 31;
+        uint32_t is_free : 1;
         union {
                 uint32_t links[2]; /* free: in its class */
                 uint64_t note;     /* allocated: its user's */
         };
-        uint32_t span;
-        uint32_t group : 31;
-        uint32_t is_free : 1;
 };
 
 struct group {
         uint64_t addr; /* of its first block, kept here because every look-up compares it */
         uint32_t first, n_blocks;
         uint32_t links[2];
+        uint32_t span;
 };
 
 struct span {
@@ -150,16 +153,28 @@ static inline struct span *span_at(const struct arena *arena, uint32_t index) {
         return (struct span *)arena->spans.items + index;
 }
 
+static inline uint64_t record_size(const struct arena *arena, const struct record *record) {
+        return ((uint64_t)record->more + 1) << arena->granule_bits;
+}
+
+static inline void record_set_size(const struct arena *arena, struct record *record, uint64_t size) {
+        record->more = (uint32_t)((size >> arena->granule_bits) - 1);
+}
+
 /* Ends are told by the last byte, because the end of the address space has no address. */
-static inline uint64_t record_last(const struct record *record) {
-        return record->addr + (record->size - 1);
+static inline uint64_t record_last(const struct arena *arena, const struct record *record) {
+        return record->addr + (record_size(arena, record) - 1);
+}
+
+static inline uint32_t record_span(const struct arena *arena, const struct record *record) {
+        return group_at(arena, record->group)->span;
 }
 
 struct arena_block arena_block(const struct arena *arena, uint32_t number) {
         const struct record *record = record_at(arena, number);
 
-        return (struct arena_block){ record->addr, record->size, record->is_free ? 0 : record->note,
-                                     span_at(arena, record->span)->tag, number };
+        return (struct arena_block){ record->addr, record_size(arena, record), record->is_free ? 0 : record->note,
+                                     span_at(arena, record_span(arena, record))->tag, number };
 }
 
 /* ---- treaps: binary trees ordered by address, and balanced by what a mixer makes of the index ---- */
@@ -263,49 +278,56 @@ static uint32_t index_floor(const struct arena *arena, uint64_t addr) {
 static uint32_t index_lookup(const struct arena *arena, uint64_t addr) {
         uint32_t block = index_floor(arena, addr);
 
-        return block != NONE && addr <= record_last(record_at(arena, block)) ? block : NONE;
+        return block != NONE && addr <= record_last(arena, record_at(arena, block)) ? block : NONE;
 }
 
-static void group_split(struct arena *arena, uint32_t index) {
-        uint32_t upper = slots_take(&arena->groups), keep = GROUP_MAX / 2, block = group_at(arena, index)->first, i;
-        struct group *group = group_at(arena, index);
+/* The blocks of a group from this one on, which is not its first, become a group of their own. */
+static void group_cut(struct arena *arena, uint32_t block) {
+        uint32_t lower = record_at(arena, block)->group, upper = slots_take(&arena->groups), n_lower = 0, at;
+        struct group *group = group_at(arena, lower);
 
-        for (i = 0; i < keep; i++)
-                block = record_at(arena, block)->next;
+        for (at = group->first; at != block; at = record_at(arena, at)->next)
+                n_lower++;
         *group_at(arena, upper) = (struct group){ .addr = record_at(arena, block)->addr, .first = block,
-                                                  .n_blocks = group->n_blocks - keep };
-        for (i = keep; i < group->n_blocks; i++, block = record_at(arena, block)->next)
-                record_at(arena, block)->group = upper;
-        group->n_blocks = keep;
+                                                  .n_blocks = group->n_blocks - n_lower, .span = group->span };
+        for (; n_lower < group->n_blocks; group->n_blocks--, at = record_at(arena, at)->next)
+                record_at(arena, at)->group = upper;
         treap_insert(arena, &group_treap, &arena->root, upper);
 }
 
-/* Both links of the record are set; now its neighbours learn of it. At most one group is taken. */
-static void block_enter(struct arena *arena, uint32_t block) {
-        struct record *record = record_at(arena, block);
-        struct group *group;
+/* Both links of the record are set; now its neighbours learn of it. */
+static void block_link(struct arena *arena, uint32_t block) {
+        const struct record *record = record_at(arena, block);
 
         if (record->next != NONE)
                 record_at(arena, record->next)->prev = block;
-        if (record->prev != NONE) {
+        if (record->prev != NONE)
                 record_at(arena, record->prev)->next = block;
-                record->group = record_at(arena, record->prev)->group;
-        } else {
+        else
                 arena->first = block;
-                if (record->next == NONE) {
-                        record->group = slots_take(&arena->groups);
-                        *group_at(arena, record->group) =
-                                (struct group){ .addr = record->addr, .first = block, .n_blocks = 1 };
-                        treap_insert(arena, &group_treap, &arena->root, record->group);
-                        return;
-                }
-                record->group = record_at(arena, record->next)->group;
-                group_at(arena, record->group)->first = block;
-                group_at(arena, record->group)->addr = record->addr;
-        }
+}
+
+/* The block joins the group of the one below. At most one group is taken. */
+static void group_join(struct arena *arena, uint32_t block) {
+        struct record *record = record_at(arena, block);
+        struct group *group;
+        uint32_t i;
+
+        record->group = record_at(arena, record->prev)->group;
         group = group_at(arena, record->group);
-        if (++group->n_blocks > GROUP_MAX)
-                group_split(arena, record->group);
+        if (++group->n_blocks <= GROUP_MAX)
+                return;
+        for (block = group->first, i = 0; i < GROUP_MAX / 2; i++)
+                block = record_at(arena, block)->next;
+        group_cut(arena, block);
+}
+
+static void group_new(struct arena *arena, uint32_t block, uint32_t span) {
+        struct record *record = record_at(arena, block);
+
+        record->group = slots_take(&arena->groups);
+        *group_at(arena, record->group) = (struct group){ .addr = record->addr, .first = block, .n_blocks = 1, .span = span };
+        treap_insert(arena, &group_treap, &arena->root, record->group);
 }
 
 static void block_leave(struct arena *arena, uint32_t block) {
@@ -428,8 +450,8 @@ static int zones_reserve(struct arena *arena, uint64_t addr, uint64_t size) {
 }
 
 /* Which zones above its own the block reaches into. */
-static inline uint64_t record_straddles(const struct record *record) {
-        return bits_between(zone_of(record->addr) + 1, zone_of(record_last(record)));
+static inline uint64_t record_straddles(const struct arena *arena, const struct record *record) {
+        return bits_between(zone_of(record->addr) + 1, zone_of(record_last(arena, record)));
 }
 
 static void straddlers_set(struct arena *arena, uint64_t zones, uint32_t block) {
@@ -445,32 +467,32 @@ static void class_insert(struct arena *arena, uint32_t block) {
         struct record *record = record_at(arena, block);
         unsigned zone_index = zone_of(record->addr);
         struct zone *zone = arena->zones[zone_index];
-        struct class class = class_of(arena, record->size);
+        struct class class = class_of(arena, record_size(arena, record));
 
         record->is_free = true;
         treap_insert(arena, &class_treap, zone_root(zone, class), block);
         zone->classes[class.level] |= UINT32_C(1) << class.sub;
         zone->levels |= UINT64_C(1) << class.level;
         arena->filled |= UINT64_C(1) << zone_index;
-        straddlers_set(arena, record_straddles(record), block);
+        straddlers_set(arena, record_straddles(arena, record), block);
         arena->usage.n_free++;
-        arena->usage.free_bytes += record->size;
+        arena->usage.free_bytes += record_size(arena, record);
 }
 
 static void class_remove(struct arena *arena, uint32_t block) {
         const struct record *record = record_at(arena, block);
         unsigned zone_index = zone_of(record->addr);
         struct zone *zone = arena->zones[zone_index];
-        struct class class = class_of(arena, record->size);
+        struct class class = class_of(arena, record_size(arena, record));
         uint32_t *root = zone_root(zone, class);
 
         treap_remove(arena, &class_treap, root, block);
         if (*root == NONE && !(zone->classes[class.level] &= ~(UINT32_C(1) << class.sub)) &&
             !(zone->levels &= ~(UINT64_C(1) << class.level)))
                 arena->filled &= ~(UINT64_C(1) << zone_index);
-        straddlers_set(arena, record_straddles(record), NONE);
+        straddlers_set(arena, record_straddles(arena, record), NONE);
         arena->usage.n_free--;
-        arena->usage.free_bytes -= record->size;
+        arena->usage.free_bytes -= record_size(arena, record);
 }
 
 /* ---- the search ---- */
@@ -506,8 +528,9 @@ static int want_init(const struct arena *arena, const struct arena_request *requ
 }
 
 /* The highest suitable address within a free block. */
-static inline bool want_place(const struct want *want, const struct record *record, uint64_t *ret) {
-        uint64_t low = record->addr > want->floor ? record->addr : want->floor, high = record_last(record), addr, last;
+static inline bool want_place(const struct arena *arena, const struct want *want, const struct record *record,
+                              uint64_t *ret) {
+        uint64_t low = record->addr > want->floor ? record->addr : want->floor, high = record_last(arena, record), addr, last;
 
         if (high > want->limit)
                 high = want->limit;
@@ -537,7 +560,7 @@ static bool class_probe(const struct arena *arena, uint32_t node, const struct w
                         if (*n_probes == 0)
                                 return false;
                         --*n_probes;
-                        if (want_place(want, record, &ret->addr)) {
+                        if (want_place(arena, want, record, &ret->addr)) {
                                 ret->block = node;
                                 return true;
                         }
@@ -581,7 +604,7 @@ static bool zone_search_straddler(const struct arena *arena, unsigned zone, cons
         if (above.floor < base)
                 above.floor = base;
         ret->block = arena->straddlers[zone];
-        return want_place(&above, record_at(arena, ret->block), &ret->addr);
+        return want_place(arena, &above, record_at(arena, ret->block), &ret->addr);
 }
 
 static bool arena_search(const struct arena *arena, const struct want *want, struct place *ret) {
@@ -606,7 +629,7 @@ static int arena_reserve(struct arena *arena, uint32_t n_spans) {
         int r = slots_reserve(&arena->records, 2);
 
         if (r >= 0)
-                r = slots_reserve(&arena->groups, 1);
+                r = slots_reserve(&arena->groups, 2);
         if (r >= 0)
                 r = slots_reserve(&arena->spans, n_spans);
         return r;
@@ -616,20 +639,21 @@ static uint32_t block_new_after(struct arena *arena, uint32_t prev, uint64_t add
         uint32_t block = slots_take(&arena->records);
         struct record *record = record_at(arena, block);
 
-        *record = (struct record){ .addr = addr, .size = size, .prev = prev, .next = record_at(arena, prev)->next,
-                                   .span = record_at(arena, prev)->span };
-        block_enter(arena, block);
+        *record = (struct record){ .addr = addr, .prev = prev, .next = record_at(arena, prev)->next };
+        record_set_size(arena, record, size);
+        block_link(arena, block);
+        group_join(arena, block);
         return block;
 }
 
 /* Cut [addr, addr+size) out of a free block: the sides stay free, and the block returned is in no class. */
 static uint32_t block_cut(struct arena *arena, uint32_t block, uint64_t addr, uint64_t size) {
-        uint64_t first = record_at(arena, block)->addr, last = record_last(record_at(arena, block));
+        uint64_t first = record_at(arena, block)->addr, last = record_last(arena, record_at(arena, block));
         uint64_t below = addr - first, above = last - (addr + (size - 1));
         uint32_t upper;
 
         class_remove(arena, block);
-        record_at(arena, block)->size = below ? below : size;
+        record_set_size(arena, record_at(arena, block), below ? below : size);
         if (below) {
                 class_insert(arena, block);
                 block = block_new_after(arena, block, addr, size);
@@ -651,7 +675,7 @@ static void block_allocate(struct arena *arena, uint32_t block, uint64_t addr, u
 
 static bool blocks_merge(const struct arena *arena, uint32_t lower, uint32_t upper) {
         return lower != NONE && upper != NONE && record_at(arena, lower)->is_free && record_at(arena, upper)->is_free &&
-               record_at(arena, lower)->span == record_at(arena, upper)->span;
+               record_span(arena, record_at(arena, lower)) == record_span(arena, record_at(arena, upper));
 }
 
 /* ---- the interface ---- */
@@ -697,10 +721,10 @@ int arena_add(struct arena *arena, uint64_t addr, uint64_t size, uint32_t tag) {
         int r;
 
         /* The byte counters end with the address space as well. */
-        if (!is_in_granules(arena, addr, size) || arena->usage.bytes + size < size)
+        if (!is_in_granules(arena, addr, size) || arena->usage.bytes + size < size || size >> arena->granule_bits > SPAN_MAX)
                 return -EINVAL;
         prev = index_floor(arena, addr + (size - 1));
-        if (prev != NONE && record_last(record_at(arena, prev)) >= addr)
+        if (prev != NONE && record_last(arena, record_at(arena, prev)) >= addr)
                 return -EEXIST;
         r = arena_reserve(arena, 1);
         if (r >= 0)
@@ -712,9 +736,10 @@ int arena_add(struct arena *arena, uint64_t addr, uint64_t size, uint32_t tag) {
         *span_at(arena, span) = (struct span){ addr, size, tag };
         block = slots_take(&arena->records);
         *record_at(arena, block) =
-                (struct record){ .addr = addr, .size = size, .prev = prev, .span = span,
-                                 .next = prev == NONE ? arena->first : record_at(arena, prev)->next };
-        block_enter(arena, block);
+                (struct record){ .addr = addr, .prev = prev, .next = prev == NONE ? arena->first : record_at(arena, prev)->next };
+        record_set_size(arena, record_at(arena, block), size);
+        block_link(arena, block);
+        group_new(arena, block, span);
         class_insert(arena, block);
         arena->usage.bytes += size;
         arena->usage.n_spans++;
@@ -733,10 +758,10 @@ static int find_exactly(const struct arena *arena, uint64_t addr, uint64_t size,
         if (block == NONE)
                 return -ENOENT;
         record = record_at(arena, block);
-        span = span_at(arena, record->span);
+        span = span_at(arena, record_span(arena, record));
         if (span->size - (addr - span->addr) < size)
                 return -ENOENT;
-        if (!record->is_free || record->size - (addr - record->addr) < size)
+        if (!record->is_free || record_size(arena, record) - (addr - record->addr) < size)
                 return -EBUSY;
         *ret = block;
         return 0;
@@ -744,30 +769,32 @@ static int find_exactly(const struct arena *arena, uint64_t addr, uint64_t size,
 
 /* The hole's span becomes two: the side with fewer blocks gets the new one. */
 static void span_split(struct arena *arena, uint32_t lower, uint32_t upper) {
-        uint32_t old = record_at(arena, lower)->span, new = slots_take(&arena->spans), block;
-        uint64_t first = span_at(arena, old)->addr, last = first + (span_at(arena, old)->size - 1);
-        uint64_t lower_end = record_at(arena, lower)->addr + record_at(arena, lower)->size;
-        uint64_t upper_first = record_at(arena, upper)->addr;
-        struct span below = { first, lower_end - first, span_at(arena, old)->tag };
-        struct span above = { upper_first, last - upper_first + 1, span_at(arena, old)->tag };
+        const uint32_t old = record_span(arena, record_at(arena, lower)), new = slots_take(&arena->spans);
+        const uint64_t first = span_at(arena, old)->addr, last = first + (span_at(arena, old)->size - 1);
+        const uint64_t lower_last = record_last(arena, record_at(arena, lower)), upper_first = record_at(arena, upper)->addr;
+        const struct span below = { first, lower_last - first + 1, span_at(arena, old)->tag };
+        const struct span above = { upper_first, last - upper_first + 1, span_at(arena, old)->tag };
+        uint32_t block;
 
-        while (lower != NONE && record_at(arena, lower)->span == old &&
-               upper != NONE && record_at(arena, upper)->span == old) {
+        if (record_at(arena, lower)->group == record_at(arena, upper)->group)
+                group_cut(arena, upper);
+        while (lower != NONE && record_span(arena, record_at(arena, lower)) == old &&
+               upper != NONE && record_span(arena, record_at(arena, upper)) == old) {
                 lower = record_at(arena, lower)->prev;
                 upper = record_at(arena, upper)->next;
         }
-        if (lower == NONE || record_at(arena, lower)->span != old) {
+        if (lower == NONE || record_span(arena, record_at(arena, lower)) != old) {
                 *span_at(arena, new) = below;
                 *span_at(arena, old) = above;
                 block = lower == NONE ? arena->first : record_at(arena, lower)->next;
-                for (; record_at(arena, block)->addr < lower_end; block = record_at(arena, block)->next)
-                        record_at(arena, block)->span = new;
+                for (; record_at(arena, block)->addr <= lower_last; block = record_at(arena, block)->next)
+                        group_at(arena, record_at(arena, block)->group)->span = new;
         } else {
                 *span_at(arena, new) = above;
                 *span_at(arena, old) = below;
                 block = upper == NONE ? index_floor(arena, last) : record_at(arena, upper)->prev;
                 for (; record_at(arena, block)->addr >= upper_first; block = record_at(arena, block)->prev)
-                        record_at(arena, block)->span = new;
+                        group_at(arena, record_at(arena, block)->group)->span = new;
         }
         arena->usage.n_spans++;
 }
@@ -787,7 +814,7 @@ int arena_remove(struct arena *arena, uint64_t addr, uint64_t size) {
         block = block_cut(arena, block, addr, size);
         prev = record_at(arena, block)->prev;
         next = record_at(arena, block)->next;
-        index = record_at(arena, block)->span;
+        index = record_span(arena, record_at(arena, block));
         span = span_at(arena, index);
         has_lower = addr != span->addr;
         has_upper = addr + (size - 1) != span->addr + (span->size - 1);
@@ -816,7 +843,7 @@ int arena_find(struct arena *arena, const struct arena_request *request, struct 
         if (!arena_search(arena, &want, &place))
                 return -ENOSPC;
         *ret = (struct arena_block){ .addr = place.addr, .size = want.size,
-                                     .tag = span_at(arena, record_at(arena, place.block)->span)->tag };
+                                     .tag = span_at(arena, record_span(arena, record_at(arena, place.block)))->tag };
         return 0;
 }
 
@@ -862,13 +889,13 @@ void arena_release(struct arena *arena, uint32_t number, struct arena_block *ret
         other = record_at(arena, block)->next;
         if (blocks_merge(arena, block, other)) {
                 class_remove(arena, other);
-                record_at(arena, block)->size += record_at(arena, other)->size;
+                record_at(arena, block)->more += record_at(arena, other)->more + 1;
                 block_leave(arena, other);
         }
         other = record_at(arena, block)->prev;
         if (blocks_merge(arena, other, block)) {
                 class_remove(arena, other);
-                record_at(arena, other)->size += record_at(arena, block)->size;
+                record_at(arena, other)->more += record_at(arena, block)->more + 1;
                 block_leave(arena, block);
                 block = other;
         }
@@ -902,7 +929,7 @@ int arena_span(const struct arena *arena, uint64_t addr, struct arena_block *ret
 
         if (block == NONE)
                 return -ENOENT;
-        span = span_at(arena, record_at(arena, block)->span);
+        span = span_at(arena, record_span(arena, record_at(arena, block)));
         *ret = (struct arena_block){ .addr = span->addr, .size = span->size, .tag = span->tag };
         return 0;
 }
@@ -914,8 +941,8 @@ static uint64_t class_largest(const struct arena *arena, uint32_t node) {
                 other = class_largest(arena, record_at(arena, node)->links[LEFT]);
                 if (other > largest)
                         largest = other;
-                if (record_at(arena, node)->size > largest)
-                        largest = record_at(arena, node)->size;
+                if (record_size(arena, record_at(arena, node)) > largest)
+                        largest = record_size(arena, record_at(arena, node));
         }
         return largest;
 }
@@ -949,7 +976,7 @@ void arena_usage_within(const struct arena *arena, uint64_t floor, uint64_t limi
                 const struct record *record = record_at(arena, block);
 
                 first = record->addr > floor ? record->addr : floor;
-                last = record_last(record) < limit ? record_last(record) : limit;
+                last = record_last(arena, record) < limit ? record_last(arena, record) : limit;
                 if (record->addr > limit)
                         break;
                 if (!record->is_free || first > last)
@@ -1002,21 +1029,21 @@ __attribute__((format(printf, 2, 3))) static int unclean(struct check *check, co
 static int check_coverage(struct check *check, uint32_t block, uint32_t prev) {
         const struct arena *arena = check->arena;
         const struct record *record = record_at(arena, block), *before = prev == NONE ? NULL : record_at(arena, prev);
-        const struct span *span = span_at(arena, record->span);
-        bool is_first = !before || before->span != record->span;
+        const uint32_t index = record_span(arena, record), index_before = before ? record_span(arena, before) : NONE;
+        const struct span *span = span_at(arena, index), *below = before ? span_at(arena, index_before) : NULL;
+        bool is_first = index != index_before;
 
         if (record->prev != prev)
                 return unclean(check, "the block at " ADDR " does not point back to the one below", ADDR_OF(record));
-        if (!is_in_granules(arena, record->addr, record->size))
+        if (!is_in_granules(arena, record->addr, record_size(arena, record)))
                 return unclean(check, "the block at " ADDR " is not in granules", ADDR_OF(record));
-        if (before && record_last(before) >= record->addr)
+        if (before && record_last(arena, before) >= record->addr)
                 return unclean(check, "the block at " ADDR " overlaps the one below", ADDR_OF(record));
-        if (is_first ? record->addr != span->addr : record_last(before) + 1 != record->addr)
+        if (is_first ? record->addr != span->addr : record_last(arena, before) + 1 != record->addr)
                 return unclean(check, "the block at " ADDR " leaves a gap below", ADDR_OF(record));
-        if (is_first && before &&
-            record_last(before) != span_at(arena, before->span)->addr + (span_at(arena, before->span)->size - 1))
+        if (is_first && before && record_last(arena, before) != below->addr + (below->size - 1))
                 return unclean(check, "the span below " ADDR " ends without a block", ADDR_OF(record));
-        if (record->next == NONE && record_last(record) != span->addr + (span->size - 1))
+        if (record->next == NONE && record_last(arena, record) != span->addr + (span->size - 1))
                 return unclean(check, "the span at " ADDR " ends without a block", ADDR_OF(span));
         if (!is_first && before->is_free && record->is_free)
                 return unclean(check, "the free block at " ADDR " is not merged with the one below", ADDR_OF(record));
@@ -1047,10 +1074,10 @@ static int check_group(struct check *check, uint32_t block, uint32_t prev) {
 static int check_free(struct check *check, uint32_t block) {
         const struct arena *arena = check->arena;
         const struct record *record = record_at(arena, block);
-        uint64_t straddles = record_straddles(record), rest;
+        uint64_t straddles = record_straddles(arena, record), rest;
 
         check->seen.n_free++;
-        check->seen.free_bytes += record->size;
+        check->seen.free_bytes += record_size(arena, record);
         check->straddled |= straddles;
         for (rest = straddles; rest; rest &= rest - 1)
                 if (arena->straddlers[__builtin_ctzll(rest)] != block)
@@ -1067,7 +1094,7 @@ static int check_treap(struct check *check, uint32_t node, uint32_t parent, unsi
 
         for (; node != NONE; parent = node, node = record->links[RIGHT]) {
                 record = record_at(check->arena, node);
-                right = class_of(check->arena, record->size);
+                right = class_of(check->arena, record_size(check->arena, record));
                 if (++check->n_classed > check->seen.n_free)
                         return unclean(check, "the classes hold more than the %zu free blocks", check->seen.n_free);
                 if (!record->is_free || zone_of(record->addr) != zone_index || right.level != class.level ||
@@ -1157,7 +1184,7 @@ int arena_check(const struct arena *arena, char *text, size_t text_size) {
                         r = check_free(&check, block);
                 else if (r == 0)
                         check.seen.n_allocated++;
-                check.seen.bytes += record_at(arena, block)->size;
+                check.seen.bytes += record_size(arena, record_at(arena, block));
         }
         if (r == 0)
                 r = check_classes(&check);

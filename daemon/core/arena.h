@@ -33,9 +33,9 @@ struct arena_block {
 int arena_new(uint64_t granule, struct arena **ret);
 struct arena *arena_free(struct arena *arena); /* returns NULL */
 
-/* Add a span, all of it free. -EINVAL: not in granules, empty, past the end of the address space, or the piece
- * that would make the address space complete, whose size no counter holds; -EEXIST: overlaps a span that is there;
- * -ENOMEM. tag is the caller's own. */
+/* Add a span, all of it free. -EINVAL: not in granules, empty, more than 2^32 granules, past the end of the address
+ * space, or the piece that would make the address space complete, whose size no counter holds; -EEXIST: overlaps a span
+ * that is there; -ENOMEM. tag is the caller's own. */
 int arena_add(struct arena *arena, uint64_t addr, uint64_t size, uint32_t tag);
 
 /* Take [addr, addr+size), all of it free, out of the arena: what is left of the span becomes one or two spans with the

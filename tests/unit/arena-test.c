@@ -103,6 +103,25 @@ static void test_a_span_must_be_in_granules_and_within_the_address_space(void **
         assert_int_equal(usage_of(arena).n_spans, 0);
 }
 
+static void test_a_span_has_as_many_granules_as_32_bits_count(void **state) {
+        const uint64_t most = UINT64_C(4096) << 32;
+        struct arena *arena = *state;
+        struct arena_request request = pages(UINT64_C(1) << 32);
+        struct arena_block block, rest;
+
+        assert_int_equal(arena_add(arena, GIB, most, 1), 0);
+        assert_int_equal(arena_add(arena, UINT64_C(1) << 60, most + PAGE, 2), -EINVAL);
+        assert_int_equal(arena_alloc(arena, &request, &block), 0);
+        assert_int_equal(block.addr, GIB);
+        assert_int_equal(block.size, most);
+        assert_int_equal(usage_of(arena).free_bytes, 0);
+        arena_release(arena, block.number, NULL);
+        assert_int_equal(arena_alloc_at(arena, GIB + PAGE, PAGE, &block), 0);
+        arena_release(arena, block.number, &rest);
+        assert_int_equal(rest.addr, GIB);
+        assert_int_equal(rest.size, most);
+}
+
 static void test_spans_that_overlap_are_refused(void **state) {
         struct arena *arena = *state;
 
@@ -128,11 +147,14 @@ static void test_the_last_page_of_the_address_space_can_be_used(void **state) {
 }
 
 static void test_the_address_space_cannot_be_completed(void **state) {
-        struct arena *arena = *state;
+        const uint64_t granule = UINT64_C(1) << 32;
+        struct arena *arena = arena_free(*state);
 
+        assert_int_equal(arena_new(granule, &arena), 0);
+        *state = arena;
         assert_int_equal(arena_add(arena, 0, UINT64_C(1) << 63, 1), 0);
         assert_int_equal(arena_add(arena, UINT64_C(1) << 63, UINT64_C(1) << 63, 2), -EINVAL);
-        assert_int_equal(arena_add(arena, UINT64_C(1) << 63, (UINT64_C(1) << 63) - PAGE, 2), 0);
+        assert_int_equal(arena_add(arena, UINT64_C(1) << 63, (UINT64_C(1) << 63) - granule, 2), 0);
 }
 
 static void test_a_malformed_request_is_told_apart_from_no_space(void **state) {
@@ -550,6 +572,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 TEST(test_a_granule_that_is_no_power_of_two_is_refused),
                 TEST(test_a_span_must_be_in_granules_and_within_the_address_space),
+                TEST(test_a_span_has_as_many_granules_as_32_bits_count),
                 TEST(test_spans_that_overlap_are_refused),
                 TEST(test_the_last_page_of_the_address_space_can_be_used),
                 TEST(test_the_address_space_cannot_be_completed),
