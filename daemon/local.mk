@@ -35,6 +35,7 @@ libcore_la_SOURCES = \
 	daemon/core/source.c daemon/core/source.h \
 	daemon/core/supply.c \
 	daemon/core/translator.h \
+	daemon/core/tray.c \
 	daemon/core/wait.c
 
 # What is measured, over HTTP.

@@ -104,6 +104,7 @@ static void broker_delete(struct broker *broker) {
         row_deinit(&broker->book.row);
         free(broker->book.notes);
         handle_table_deinit(&broker->handles);
+        free(broker->trays); /* the one that is left, with nothing in it */
         free(broker);
 }
 

@@ -65,7 +65,7 @@ static void alloc_enter(struct alloc *alloc) {
 int alloc_new(struct request *request, struct alloc **ret) {
         struct broker *broker = request->owner->broker;
         struct device *device = request->device;
-        struct alloc *alloc = calloc(1, sizeof(*alloc));
+        struct alloc *alloc = tray_take(broker);
         const struct arena_block *block = &request->block;
         uint64_t dma_addr = 0;
         int r = 0;
@@ -73,7 +73,7 @@ int alloc_new(struct request *request, struct alloc **ret) {
         if (!alloc)
                 return failure_set(&request->failure, REASON_no_memory, "The daemon itself is out of memory");
         if (handle_new(&broker->handles, HANDLE_ALLOC, alloc, &alloc->handle) < 0) {
-                free(alloc);
+                tray_put(broker, alloc);
                 return failure_set(&request->failure, REASON_no_memory, "The daemon has no handles left");
         }
         alloc->device = device;
@@ -83,7 +83,7 @@ int alloc_new(struct request *request, struct alloc **ret) {
                 r = device->translator->map(device->translation, block->addr, block->size, &dma_addr, &request->failure);
         if (r < 0) {
                 handle_release(&broker->handles, alloc->handle, 0);
-                free(alloc);
+                tray_put(broker, alloc);
                 return r;
         }
         arena_note(region_arena(alloc->region), alloc->block, dma_addr);
@@ -147,7 +147,7 @@ void alloc_free(struct alloc *alloc) {
         }
         arena_release(region_arena(alloc->region), alloc->block, NULL);
         region_unuse(alloc->region, block.size);
-        free(alloc);
+        tray_put(broker, alloc);
         device_forget(device);
 }
 
@@ -308,19 +308,19 @@ static int holder_load(struct load *load, struct alloc *alloc) {
 }
 
 int alloc_load(struct load *load) {
-        struct alloc *alloc = calloc(1, sizeof(*alloc));
+        struct alloc *alloc = tray_take(load->broker);
         int r;
 
         if (!alloc)
                 return -ENOMEM;
         alloc->device = load_object(load, HANDLE_DEVICE);
         if (!alloc->device) {
-                free(alloc);
+                tray_put(load->broker, alloc);
                 return -ENOENT;
         }
         r = place_load(load, alloc);
         if (r < 0) {
-                free(alloc);
+                tray_put(load->broker, alloc);
                 return r;
         }
         alloc->flags = row_read_number(&load->row) & FLAGS_TOLD;
@@ -337,7 +337,7 @@ int alloc_load(struct load *load) {
                 r = handle_restore(&load->broker->handles, HANDLE_ALLOC, alloc, load->id);
         if (r < 0) {
                 place_undo(alloc);
-                free(alloc);
+                tray_put(load->broker, alloc);
                 return r;
         }
         alloc->handle = load->id;
@@ -384,7 +384,7 @@ static int resting_device(struct load *load, struct alloc *alloc, struct owner *
 int resting_load(struct load *load) {
         struct owner *owner = load_owner(load);
         struct device *device = load_object(load, HANDLE_DEVICE);
-        struct alloc *alloc = calloc(1, sizeof(*alloc));
+        struct alloc *alloc = tray_take(load->broker);
         int r = !alloc ? -ENOMEM : !owner ? -ENOENT : place_load(load, alloc);
         uint64_t until_ms = row_read_number(&load->row);
         bool exposed = row_read_number(&load->row);
@@ -395,7 +395,8 @@ int resting_load(struct load *load) {
                         place_undo(alloc);
         }
         if (r < 0) {
-                free(alloc);
+                if (alloc)
+                        tray_put(load->broker, alloc);
                 return r;
         }
         alloc->flags = ALLOC_RESTING | (exposed ? ALLOC_EXPOSED : 0);

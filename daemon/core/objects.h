@@ -278,6 +278,7 @@ struct alloc {
         struct device *device;
         struct region *region;
         uint64_t born_ms : 48, flags : 8; /* born_ms: with ALLOC_RESTING, since when it rests */
+        uint64_t place : 8; /* in its tray */
         uint32_t maker; /* id of the session that asked for it, or 0 with ALLOC_HELD */
         uint32_t block; /* number in the region's arena, which keeps its place, its size, and its dma address as a note */
         union {
@@ -457,6 +458,7 @@ struct broker {
         struct release *releases; /* the first is served first */
         uint64_t pressed_ms; /* when */
         struct pool *spare;  /* pools that have slabs to give back, longest first */
+        struct tray *trays; /* in which allocations lie: those with room */
         struct resting *quarantine; /* what rests: the one whose time is over first */
         uint64_t resting_bytes, last_resting_id;
 };
@@ -706,6 +708,11 @@ void device_hide(struct device *device);
 /* Something of it is left that is not just resting. */
 bool device_holds(const struct device *device);
 void template_free(struct template *template);
+
+/* tray.c */
+/* All zero, to be given back with tray_put(). NULL: no memory. */
+struct alloc *tray_take(struct broker *broker);
+void tray_put(struct broker *broker, struct alloc *alloc);
 
 /* coherent.c */
 void alloc_save(struct row_writer *row, const struct alloc *alloc);
