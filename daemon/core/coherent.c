@@ -325,14 +325,11 @@ int alloc_load(struct load *load) {
         }
         alloc->flags = row_read_number(&load->row) & FLAGS_TOLD;
         alloc->maker = (uint32_t)row_read_number(&load->row);
-        /* What lies in ordinary memory must not pass for a device's, whatever a row says. */
-        if (region_is_anonymous(alloc->region) != alloc_is_anonymous(alloc)) {
-                place_undo(alloc);
-                free(alloc);
-                return -EBADMSG;
-        }
         r = holder_load(load, alloc);
         alloc->exposed_ms = smaller(row_read_number(&load->row), EXPOSED_FOREVER);
+        /* What lies in ordinary memory must not pass for a device's, whatever a row says. */
+        if (r == 0 && region_is_anonymous(alloc->region) != alloc_is_anonymous(alloc))
+                r = -EBADMSG;
         if (r == 0)
                 r = handle_restore(&load->broker->handles, HANDLE_ALLOC, alloc, load->id);
         if (r < 0) {
