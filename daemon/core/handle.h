@@ -20,17 +20,12 @@ enum handle_kind {
         HANDLE_BLOCKS, /* that were given under one request_key; nobody is told of it */
 };
 
+/* 12 bytes, because there are as many as there ever were objects: hence no pointer in it. */
 struct handle_slot {
-        union {
-                void *object;
-                struct {
-                        uint32_t owner;     /* of the object that was here */
-                        uint32_t next_free; /* index, or UINT32_MAX */
-                } released;
-        };
-        uint32_t generation;
-        uint8_t kind; /* also of the object that was here */
-        bool live;
+        uint32_t low, high;       /* the object's address, which is even; released: twice the next free index and one, and
+                                   * the owner of the object that was here */
+        uint32_t generation : 29;
+        uint32_t kind : 3;        /* less one; also of the object that was here */
 };
 
 struct handle_table {

@@ -114,11 +114,35 @@ static void test_a_handle_far_beyond_all_others_is_a_wrong_one(void **state) {
         handle_table_deinit(&table);
 }
 
+static void test_handles_come_to_an_end_rather_than_again(void **state) {
+        const uint32_t generation_max = (UINT32_C(1) << 29) - 1;
+        struct handle_table table;
+        uint64_t handle;
+        int object;
+
+        handle_table_init(&table);
+        handle_table_restored(&table, generation_max - 1);
+        for (uint64_t i = 0; i < 100; i++) {
+                assert_int_equal(handle_new(&table, HANDLE_BLOCKS, &object, &handle), 0);
+                assert_int_equal(handle, (uint64_t)generation_max << 24 | i);
+                assert_ptr_equal(handle_find(&table, HANDLE_BLOCKS, handle), &object);
+                handle_release(&table, handle, UINT32_MAX);
+                assert_null(handle_find(&table, HANDLE_BLOCKS, handle));
+                assert_true(handle_was(&table, HANDLE_BLOCKS, handle, UINT32_MAX));
+                assert_false(handle_was(&table, HANDLE_DEVICE, handle, UINT32_MAX));
+                assert_false(handle_was(&table, HANDLE_BLOCKS, handle, 1));
+        }
+        handle_table_restored(&table, UINT32_MAX);
+        assert_int_equal(handle_new(&table, HANDLE_DEVICE, &object, &handle), -ENOMEM);
+        handle_table_deinit(&table);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_limits_that_are_not_there_are_not_read),
                 cmocka_unit_test(test_a_slab_has_no_more_blocks_than_can_be_counted),
                 cmocka_unit_test(test_a_slab_needs_the_memory_that_its_pool_says),
+                cmocka_unit_test(test_handles_come_to_an_end_rather_than_again),
                 cmocka_unit_test(test_a_handle_far_beyond_all_others_is_a_wrong_one),
         };
 
