@@ -491,6 +491,7 @@ static void end_keeper(struct keep *keep) {
         struct keeper_request request = { .op = KEEPER_END };
         struct keeper_reply reply;
 
+        unlinkat(keep->directory_fd, KEEPER_SOCKET_NEXT, 0);
         if (keep->socket < 0 || ask(keep->socket, &request, -1, &reply, NULL) == 0)
                 return;
         unlinkat(keep->directory_fd, KEEPER_SOCKET, 0);

@@ -125,20 +125,15 @@ static void list(struct keeper *keeper, uint32_t from, struct keeper_reply *repl
         reply->slot = i < keeper->n ? i : NO_SLOT;
 }
 
-/* It may be that of another keeper by now. */
-static void remove_name(const struct keeper *keeper, const char *name) {
-        struct stat status;
-
-        if (fstatat(keeper->directory, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_ino == keeper->inode)
-                unlinkat(keeper->directory, name, 0);
-}
-
-/* The name goes first: whoever finds no listener any more finds no socket either, and makes another one. */
+/* The name goes first: whoever finds no listener any more finds no socket either, and makes another one. It may be that of
+ * another keeper by now, if this one was given up before it had anything. The name of the next one is not ours to remove:
+ * between a look and the removal it may have become another one's, which starts while we end. */
 static void __attribute__((noreturn)) end(struct keeper *keeper) {
+        struct stat status;
         uint32_t i;
 
-        remove_name(keeper, KEEPER_SOCKET);
-        remove_name(keeper, KEEPER_SOCKET_NEXT);
+        if (fstatat(keeper->directory, KEEPER_SOCKET, &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_ino == keeper->inode)
+                unlinkat(keeper->directory, KEEPER_SOCKET, 0);
         for (i = 0; i < keeper->n; i++)
                 if (keeper->slots[i].fd >= 0)
                         close(keeper->slots[i].fd);
