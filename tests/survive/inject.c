@@ -384,7 +384,8 @@ static void answer_all(struct watch *watch) {
         for (;;) {
                 if (poll(&poll_for, 1, -1) < 0 && errno != EINTR)
                         return;
-                if (!(poll_for.revents & POLLIN) && (poll_for.revents & (POLLHUP | POLLERR)))
+                /* POLLERR only says that the kernel was interrupted while it looked. */
+                if (!(poll_for.revents & POLLIN) && (poll_for.revents & POLLHUP))
                         return;
                 memset(&request, 0, sizeof(request));
                 if (ioctl(watch->fd, SECCOMP_IOCTL_NOTIF_RECV, &request) < 0)
@@ -394,8 +395,9 @@ static void answer_all(struct watch *watch) {
                 answer.error = -decide(watch, &request);
                 if (!answer.error)
                         answer.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
-                /* Fails when whoever asked has been killed. */
-                ioctl(watch->fd, SECCOMP_IOCTL_NOTIF_SEND, &answer);
+                /* Fails when whoever asked has been killed. One that is not answered waits for ever. */
+                while (ioctl(watch->fd, SECCOMP_IOCTL_NOTIF_SEND, &answer) < 0 && errno == EINTR)
+                        ;
         }
 }
 
