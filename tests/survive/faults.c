@@ -21,7 +21,7 @@
 #include "tests/survive/fault-load.h"
 #include "tests/survive/inject.h"
 
-enum { HUGE_PAGES = 36, LOG_TAIL = 3000, SOME_ROUNDS = 12, SOME_STARTS = 24, STEPS_MAX = 256, SOME_SEED = 1 };
+enum { HUGE_PAGES = 36, LOG_TAIL = 3000, SOME_ROUNDS = 8, ALL_ROUNDS = 120, SOME_STARTS = 24, STEPS_MAX = 256, SOME_SEED = 1 };
 
 #define CONFIG                                                                                                       \
         "[daemon]\naccess = everyone\ngrace = 1s\nkeep = 60s\n"                                                       \
@@ -313,7 +313,7 @@ static void serving(void) {
         begin();
         if (run.all)
                 every_call();
-        some_calls(run.all ? 10 * SOME_ROUNDS : SOME_ROUNDS);
+        some_calls(run.all ? ALL_ROUNDS : SOME_ROUNDS);
         run.sweep = NULL;
         end();
 }
