@@ -137,10 +137,9 @@ int server_new(uv_loop_t *loop, struct broker *broker, const struct server_setti
                 r = session_restore_all(server);
         if (r < 0) {
                 session_forget_all(server);
-                events_free(server->events);
-                rpc_service_free(server->service);
-                free(server->buffer);
-                free(server);
+                /* The core goes on, with whatever its sources are still busy with. */
+                broker_listen(broker, NULL, NULL);
+                server_free(server);
                 return r;
         }
         rpc_service_observe(server->service, on_call, on_answer, server);
