@@ -8,6 +8,9 @@
 #define SLOT_MASK ((UINT64_C(1) << SLOT_BITS) - 1)
 #define GENERATION_MAX ((UINT32_C(1) << 29) - 1)
 #define NO_SLOT (UINT32_MAX >> 1)
+/* So many released slots rest before one is used again: a program that takes and gives back without end uses up generations
+ * so much more slowly, which also the next daemon counts on from the highest. At a million a second they last for years. */
+#define SLOTS_RESTING (UINT32_C(1) << 16)
 /* A handle this far beyond all others is a wrong one rather than a right one for which there is no memory. */
 #define SLOTS_FAR (UINT32_C(1) << 20)
 
@@ -59,20 +62,26 @@ static int slots_reserve(struct handle_table *table, uint32_t n) {
         return 0;
 }
 
-static int slot_take(struct handle_table *table, uint32_t *ret_index) {
-        uint32_t index = table->first_free;
-
-        if (index != NO_SLOT) {
-                table->first_free = slot_next_free(&table->slots[index]);
-                if (table->first_free == NO_SLOT)
-                        table->last_free = NO_SLOT;
-                *ret_index = index;
-                return 0;
-        }
+static int slot_fresh(struct handle_table *table, uint32_t *ret_index) {
         if (table->n_slots > SLOT_MASK || table->base >= GENERATION_MAX || slots_reserve(table, table->n_slots + 1) < 0)
                 return -ENOMEM;
         table->slots[table->n_slots].generation = table->base;
         *ret_index = table->n_slots++;
+        return 0;
+}
+
+static int slot_take(struct handle_table *table, uint32_t *ret_index) {
+        uint32_t index = table->first_free;
+
+        if (table->n_free < SLOTS_RESTING && slot_fresh(table, ret_index) == 0)
+                return 0;
+        if (index == NO_SLOT)
+                return -ENOMEM;
+        table->first_free = slot_next_free(&table->slots[index]);
+        if (table->first_free == NO_SLOT)
+                table->last_free = NO_SLOT;
+        table->n_free--;
+        *ret_index = index;
         return 0;
 }
 
@@ -128,6 +137,7 @@ static void slot_release(struct handle_table *table, uint32_t index, uint32_t ow
         else
                 slot_set_next_free(&table->slots[table->last_free], index);
         table->last_free = index;
+        table->n_free++;
 }
 
 void handle_release(struct handle_table *table, uint64_t handle, uint32_t owner) {

@@ -32,6 +32,7 @@ struct handle_table {
         struct handle_slot *slots;
         uint32_t n_slots, capacity;
         uint32_t first_free, last_free; /* first in, first out: a slot rests as long as can be */
+        uint32_t n_free;
         uint32_t base;    /* generation from which slots count that were never used */
         uint32_t highest; /* generation that was ever given */
 };

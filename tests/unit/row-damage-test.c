@@ -114,6 +114,27 @@ static void test_a_handle_far_beyond_all_others_is_a_wrong_one(void **state) {
         handle_table_deinit(&table);
 }
 
+static void test_taking_and_giving_back_uses_generations_up_slowly(void **state) {
+        struct handle_table table;
+        uint64_t handle;
+        int object;
+
+        handle_table_init(&table);
+        for (unsigned i = 0; i < 300000; i++) {
+                assert_int_equal(handle_new(&table, HANDLE_ALLOC, &object, &handle), 0);
+                handle_release(&table, handle, 1);
+        }
+        assert_true(table.highest <= 5);
+        assert_true(table.n_slots <= 70000);
+        /* The next daemon, which knows of none of them. */
+        handle_table_deinit(&table);
+        handle_table_init(&table);
+        handle_table_restored(&table, 5);
+        assert_int_equal(handle_new(&table, HANDLE_ALLOC, &object, &handle), 0);
+        assert_int_equal(handle >> 24, 6);
+        handle_table_deinit(&table);
+}
+
 static void test_handles_come_to_an_end_rather_than_again(void **state) {
         const uint32_t generation_max = (UINT32_C(1) << 29) - 1;
         struct handle_table table;
@@ -142,6 +163,7 @@ int main(void) {
                 cmocka_unit_test(test_limits_that_are_not_there_are_not_read),
                 cmocka_unit_test(test_a_slab_has_no_more_blocks_than_can_be_counted),
                 cmocka_unit_test(test_a_slab_needs_the_memory_that_its_pool_says),
+                cmocka_unit_test(test_taking_and_giving_back_uses_generations_up_slowly),
                 cmocka_unit_test(test_handles_come_to_an_end_rather_than_again),
                 cmocka_unit_test(test_a_handle_far_beyond_all_others_is_a_wrong_one),
         };
