@@ -17,7 +17,8 @@ static enum link_repeat repeat_of(const struct schema_method *method) {
         static const enum link_repeat repeats[METHOD_COUNT] = {
                 [METHOD_broker_hello] = LINK_AGAIN,       [METHOD_broker_ping] = LINK_AGAIN,
                 [METHOD_broker_status] = LINK_AGAIN,      [METHOD_rpc_discover] = LINK_AGAIN,
-                [METHOD_device_list] = LINK_AGAIN,        [METHOD_device_set_mask] = LINK_AGAIN,
+                [METHOD_device_list] = LINK_AGAIN,        [METHOD_device_get] = LINK_AGAIN,
+                [METHOD_device_set_mask] = LINK_AGAIN,
                 [METHOD_device_supported] = LINK_AGAIN,   [METHOD_device_close] = LINK_RELEASE,
                 [METHOD_device_unreserve] = LINK_RELEASE, [METHOD_coherent_free] = LINK_RELEASE,
                 [METHOD_coherent_swap_out] = LINK_KEYED,  [METHOD_coherent_swap_in] = LINK_KEYED,

@@ -340,6 +340,28 @@ int dmab_device_unreserve(dmab_device_t *device, uint64_t region) {
         return r;
 }
 
+int dmab_device_fd(dmab_device_t *device, int *ret_fd) {
+        struct link_reply reply = { 0 };
+        struct params params;
+        int r = session_check(device->dmab);
+
+        if (r)
+                return r;
+        params_begin(&params);
+        params_uint(&params, "device", device->handle);
+        params_end(&params);
+        r = link_call(device->dmab->link,
+                      &(struct link_request){ .method = "device.get", .params = params.text, .repeat = LINK_AGAIN }, &reply);
+        if (!r && !reply.n_fds)
+                r = error_set(EOPNOTSUPP, "%s is no device that the daemon can pass: it is not bound to vfio-pci", device->name);
+        if (!r) {
+                *ret_fd = reply.fds[0];
+                reply.n_fds = 0;
+        }
+        link_reply_release(&reply);
+        return r;
+}
+
 /* ---- properties ---- */
 
 const char *dmab_device_name(const dmab_device_t *device) {

@@ -146,6 +146,7 @@ struct config *config_free(struct config *config) {
         for (size_t i = 0; i < config->n_devices; i++) {
                 free(config->devices[i].name);
                 free(config->devices[i].parent);
+                free(config->devices[i].allow);
         }
         for (size_t i = 0; config->sources && i < config->n_sources; i++) {
                 for (size_t j = 0; j < config->sources[i].n_options; j++) {

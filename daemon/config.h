@@ -66,7 +66,7 @@ struct config_quota {
 };
 
 struct config_device {
-        char *name, *parent;
+        char *name, *parent, *allow;
         uint64_t dma, mask, coherent_mask, boundary, max_segment, min_align_mask, quarantine_ms;
         struct quota limits; /* of QUOTA_OF_DEVICES */
 };

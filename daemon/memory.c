@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 
 #include "daemon/iommu/none.h"
+#include "daemon/iommu/vfio.h"
 #include "daemon/ledger.h"
 #include "daemon/log.h"
 #include "daemon/loop.h"
@@ -317,7 +318,7 @@ static int define(struct memory *memory, const struct config *old, const struct 
                         .quarantine_ms = device->quarantine_ms,
                 };
 
-                r = broker_define_device(memory->broker, &options, device->dma);
+                r = broker_define_device(memory->broker, &options, device->dma, device->allow);
                 if (r == 0)
                         r = broker_limit_device(memory->broker, device->name, &device->limits);
         }
@@ -352,10 +353,11 @@ void memory_reconfigure(struct memory *memory, const struct config *old, const s
 /* ---- beginning and end ---- */
 
 static int broker_make(struct memory *memory, const struct config *config, struct failure *failure) {
-        static const struct translator_ops *const translators[] = { &translator_identity_ops, NULL };
+        static const struct translator_ops *const translators[] = { &translator_vfio_ops, &translator_identity_ops, NULL };
         struct broker_options options;
         int r;
 
+        vfio_begin(memory->past.keep);
         fill_options(memory, config, &options);
         options.now_ms = now_ms;
         options.userdata = memory->loop;
@@ -450,6 +452,8 @@ void memory_close_handles(struct memory *memory) {
 struct memory *memory_free(struct memory *memory, bool leave) {
         if (!memory)
                 return NULL;
+        if (leave)
+                vfio_leave();
         if (leave)
                 broker_leave(memory->broker);
         else

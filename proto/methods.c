@@ -258,6 +258,8 @@ DEFINE(device_list_result,
               .doc = "in the order of their handles"),
         FIELD(device_list_result, more, BOOL, NEEDED, .doc = DOC_MORE));
 
+DEFINE(device_get_params, FIELD(device_get_params, device, UINT, NEEDED, HANDLE, .doc = "the device"));
+
 DEFINE(device_open_params,
         FIELD(device_open_params, name, STRING, NEEDED, NAME,
               .doc = "a PCI address such as 0000:03:00.0, or any other name"),
@@ -1077,6 +1079,14 @@ static const struct schema_method methods[METHOD_COUNT] = {
           .summary = "list open devices",
           .params = &device_list_params_struct, .results = &device_list_result_struct,
           .errors = ERRORS(REASON_not_permitted) },
+        METHOD(device, get),
+          .summary = "describe one device and pass it, if it is one that can be driven",
+          .doc = "Where the translation is iommu, the reply carries the descriptor of VFIO's for the device, by which its owner "
+                 "drives it: registers, interrupts, reset. What it reaches is for the daemon alone to say. On local sockets, to "
+                 "its owner",
+          .params = &device_get_params_struct, .results = &device_info_struct,
+          .errors = ERRORS(REASON_unknown_device, REASON_unknown_handle),
+          .fds_max = 1, .fds_when = SCHEMA_FDS_ALWAYS },
         METHOD(device, open),
           .summary = "open a device",
           .doc = "A device without DMA of its own uses the nearest ancestor that has it, which is found once, now. The "

@@ -14,6 +14,7 @@ enum method {
         METHOD_broker_status,
         METHOD_rpc_discover,
         METHOD_device_list,
+        METHOD_device_get,
         METHOD_device_open,
         METHOD_device_set_mask,
         METHOD_device_supported,
@@ -289,6 +290,11 @@ struct device_list_result {
         uint64_t present;
         SCHEMA_LIST(struct device_info) devices;
         bool more SCHEMA_SLOT;
+};
+
+struct device_get_params {
+        uint64_t present;
+        uint64_t device;
 };
 
 struct device_open_params {

@@ -102,7 +102,8 @@ static int block_taken(struct request *request, struct region *region) {
         r = alloc_new(request, &alloc);
         if (r < 0) {
                 request_release(request);
-                return r;
+                /* That an IOMMU has no room is the answer: elsewhere it would have none either. */
+                return r == -ENOSPC ? -EIO : r;
         }
         request->handle = alloc->handle;
         return 0;

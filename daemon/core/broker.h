@@ -222,7 +222,15 @@ struct device_view {
 };
 
 /* What the configuration says of a device by name: `dma` false means that it delegates to its parent. */
-int broker_define_device(struct broker *broker, const struct device_options *options, bool dma);
+/* allow: owners that may have it as a whole, between blanks, where that makes them masters of a real device; or NULL. */
+int broker_define_device(struct broker *broker, const struct device_options *options, bool dma, const char *allow);
+
+/* The device itself, where its owner may drive it: borrowed; -1: there is none. The owner's own only. */
+int device_fd(const struct caller *caller, uint64_t device, int *ret_fd, struct failure *failure);
+
+typedef int (*translator_visit_fn)(const char *name, uint64_t devices, void *userdata);
+/* Those that there are, with how many open devices each serves. */
+int broker_visit_translators(const struct broker *broker, translator_visit_fn visit, void *userdata);
 
 /* What each owner may have of it, unless an administrator said otherwise; NULL: no limits. -ENOENT: it is not defined. */
 int broker_limit_device(struct broker *broker, const char *name, const struct quota *limits);

@@ -10,6 +10,7 @@
 #define SIZE_LIMIT (UINT64_C(1) << HANDLE_BITS)
 /* Each usable piece of a reserved region is entered by itself. */
 #define PIECES_MAX 65536
+#define LARGE_PAGE (UINT64_C(2) << 20)
 
 static struct arena_block block_of(const struct alloc *alloc) {
         return arena_block(region_arena(alloc->region), alloc->block);
@@ -80,7 +81,7 @@ int alloc_new(struct request *request, struct alloc **ret) {
         alloc->region = request->region;
         alloc->block = block->number;
         if (!request->anonymous)
-                r = device->translator->map(device->translation, block->addr, block->size, &dma_addr, &request->failure);
+                r = device_map(device, request->region, block->addr, block->size, &request->reach, &dma_addr, &request->failure);
         if (r < 0) {
                 handle_release(&broker->handles, alloc->handle, 0);
                 tray_put(broker, alloc);
@@ -129,7 +130,7 @@ void alloc_free(struct alloc *alloc) {
         const uint64_t bytes = device_part(alloc, block.size);
 
         if (bytes)
-                device->translator->unmap(device->translation, block.note, block.size);
+                device_unmap(device, block.note, block.size);
         device->n_allocs--;
         device->bytes -= bytes;
         device_discharge(device, QUOTA_bytes, bytes);
@@ -283,6 +284,12 @@ static void place_undo(struct alloc *alloc) {
         arena_release(region_arena(alloc->region), alloc->block, NULL);
 }
 
+static int remap(struct load *load, const struct alloc *alloc) {
+        const struct arena_block block = block_of(alloc);
+
+        return device_remap(alloc->device, alloc->region, block.addr, block.size, block.note, load->failure);
+}
+
 void alloc_save(struct row_writer *row, const struct alloc *alloc) {
         const bool held = alloc->flags & ALLOC_HELD;
 
@@ -333,6 +340,13 @@ int alloc_load(struct load *load) {
         if (r == 0)
                 r = handle_restore(&load->broker->handles, HANDLE_ALLOC, alloc, load->id);
         if (r < 0) {
+                place_undo(alloc);
+                tray_put(load->broker, alloc);
+                return r;
+        }
+        r = alloc_is_anonymous(alloc) ? 0 : remap(load, alloc);
+        if (r < 0) {
+                handle_release(&load->broker->handles, load->id, 0);
                 place_undo(alloc);
                 tray_put(load->broker, alloc);
                 return r;
@@ -388,6 +402,8 @@ int resting_load(struct load *load) {
 
         if (r == 0) {
                 r = resting_device(load, alloc, owner, device);
+                if (r == 0)
+                        r = remap(load, alloc);
                 if (r < 0)
                         place_undo(alloc);
         }
@@ -526,6 +542,15 @@ struct request *request_admit(struct device *device, enum request_kind kind, con
         return request;
 }
 
+void request_want(struct request *request, const struct arena_request *reach) {
+        request->want = request->reach = *reach;
+        /* Where it lies is of no concern, but that an IOMMU can use large pages for it. */
+        if (translator_translates(request->device->translator))
+                request->want = (struct arena_request){
+                        .size = reach->size, .align = reach->size < LARGE_PAGE ? PAGE : LARGE_PAGE, .limit = UINT64_MAX,
+                };
+}
+
 struct ticket *coherent_alloc(const struct caller *caller, const struct alloc_request *ask, broker_done_fn done,
                               void *userdata) {
         struct failure failure = {};
@@ -540,7 +565,7 @@ struct ticket *coherent_alloc(const struct caller *caller, const struct alloc_re
         if (!request)
                 return NULL;
         request->maker = caller->session->id;
-        request->want = want;
+        request_want(request, &want);
         request->high = ask->high;
         request->zero = ask->zero;
         request->flags = (ask->owner_lifetime ? ALLOC_OWNER_LIFETIME : 0) | (ask->shareable ? ALLOC_SHAREABLE : 0);
@@ -564,7 +589,7 @@ struct ticket *alloc_for_holder(struct holder *holder, const struct arena_reques
         request->device = holder->device;
         request->done = done;
         request->userdata = userdata;
-        request->want = *want;
+        request_want(request, want);
         request->holder = holder;
         request->high = high;
         request->wait_ms = wait_ms;
@@ -611,6 +636,12 @@ struct ticket *device_reserve(const struct caller *caller, const struct reserve_
         int r;
 
         device = device_of(caller, ask->device, &failure);
+        if (device && translator_translates(device->translator)) {
+                failure_set(&failure, REASON_unsupported, "Device %s is behind an IOMMU, through which any memory serves it: "
+                            "there is nothing to reserve", device->name);
+                request_refuse(done, userdata, &failure);
+                return NULL;
+        }
         r = device ? reserve_want(device, ask, &want, &failure) : -ENOENT;
         request = request_admit(device, REQUEST_RESERVE, ask->request_key, ask->request_digest, r, &failure, done, userdata);
         if (!request)

@@ -21,20 +21,25 @@ static struct template *template_find(struct broker *broker, const char *name) {
 
 void template_free(struct template *template) {
         free((char *)template->options.parent);
+        free(template->allow);
         free(template);
 }
 
-int broker_define_device(struct broker *broker, const struct device_options *options, bool dma) {
+int broker_define_device(struct broker *broker, const struct device_options *options, bool dma, const char *allow) {
         struct template *template = template_find(broker, options->name);
         size_t length = strlen(options->name) + 1;
-        char *parent = options->parent ? strdup(options->parent) : NULL;
+        char *parent = options->parent ? strdup(options->parent) : NULL, *allowed = allow ? strdup(allow) : NULL;
 
-        if (options->parent && !parent)
+        if ((options->parent && !parent) || (allow && !allowed)) {
+                free(parent);
+                free(allowed);
                 return -ENOMEM;
+        }
         if (!template) {
                 template = calloc(1, sizeof(*template) + length);
                 if (!template) {
                         free(parent);
+                        free(allowed);
                         return -ENOMEM;
                 }
                 memcpy(template->name, options->name, length);
@@ -43,11 +48,14 @@ int broker_define_device(struct broker *broker, const struct device_options *opt
                 HASH_ADD_STR(broker->templates, name, template);
                 if (!template->hh.tbl) {
                         free(parent);
+                        free(allowed);
                         free(template);
                         return -ENOMEM;
                 }
         }
         free((char *)template->options.parent);
+        free(template->allow);
+        template->allow = allowed;
         template->options = *options;
         template->options.name = template->name;
         template->options.parent = parent;
@@ -108,12 +116,28 @@ struct resolved {
         const struct template *template; /* what the configuration says of the device, or NULL */
 };
 
-static int resolved_attach(struct broker *broker, const char *name, struct resolved *resolved, struct failure *failure) {
+/* Whether the configuration lets them have the device for themselves; an administrator needs no leave. */
+static bool is_allowed(const struct caller *caller, const char *name) {
+        const struct owner *owner = caller->session->owner;
+        const struct template *template = template_find(owner->broker, name);
+        const char *at = template ? template->allow : NULL;
+        const size_t length = strlen(owner->name);
+
+        for (; at && (at = strstr(at, owner->name)); at += length)
+                if ((at == template->allow || at[-1] == ' ') && (!at[length] || at[length] == ' '))
+                        return true;
+        return caller->admin;
+}
+
+static int resolved_attach(const struct caller *caller, const char *name, struct resolved *resolved, struct failure *failure) {
+        const bool permitted = is_allowed(caller, name);
+        const struct broker *broker = caller->session->owner->broker;
         const struct translator_ops *const *translator;
         int r;
 
         for (translator = broker->options.translators; *translator; translator++) {
-                r = (*translator)->attach(name, &resolved->translation, &resolved->facts, failure);
+                r = (*translator)->attach(name, caller->session->owner->name, permitted, &resolved->translation, &resolved->facts,
+                                          failure);
                 if (r == -ENODEV)
                         continue;
                 if (r < 0)
@@ -156,13 +180,13 @@ static void template_restrict(const struct template *template, struct resolved *
                 resolved->coherent_reach = smaller(resolved->coherent_reach, template->options.coherent_mask);
 }
 
-static int resolve(struct owner *owner, const struct device_options *options, struct resolved *ret,
+static int resolve(const struct caller *caller, const struct device_options *options, struct resolved *ret,
                    struct failure *failure);
 
 /* The configuration knows the device that was attached, by its canonical name only. */
-static int resolve_canonical(struct owner *owner, const struct device_options *options, const char *name,
+static int resolve_canonical(const struct caller *caller, const struct device_options *options, const char *name,
                              struct resolved *ret, struct failure *failure) {
-        const struct template *template = template_find(owner->broker, ret->facts.name);
+        const struct template *template = template_find(caller->session->owner->broker, ret->facts.name);
         struct device_options again = *options;
 
         if (name == options->name)
@@ -174,12 +198,13 @@ static int resolve_canonical(struct owner *owner, const struct device_options *o
                 return 0;
         }
         resolved_detach(ret);
-        return resolve(owner, &again, ret, failure);
+        return resolve(caller, &again, ret, failure);
 }
 
 /* Walk from a device that has no DMA of its own to the nearest ancestor that has it. */
-static int resolve(struct owner *owner, const struct device_options *options, struct resolved *ret,
+static int resolve(const struct caller *caller, const struct device_options *options, struct resolved *ret,
                    struct failure *failure) {
+        struct owner *owner = caller->session->owner;
         struct template *template = template_find(owner->broker, options->name);
         const char *name = options->name, *parent = options->parent;
         struct device *open;
@@ -199,15 +224,15 @@ static int resolve(struct owner *owner, const struct device_options *options, st
                 template = template_find(owner->broker, name);
                 if (open) {
                         ret->reach = smaller(ret->reach, smaller(open->reach, open->coherent_mask));
-                        return resolved_attach(owner->broker, open->via, ret, failure);
+                        return resolved_attach(caller, open->via, ret, failure);
                 }
                 dma = !template || template->dma;
                 parent = template ? template->options.parent : NULL;
         }
         template_restrict(template, ret);
-        r = resolved_attach(owner->broker, name, ret, failure);
+        r = resolved_attach(caller, name, ret, failure);
         if (r == 0 && !template && template_find(owner->broker, ret->facts.name))
-                return resolve_canonical(owner, options, name, ret, failure);
+                return resolve_canonical(caller, options, name, ret, failure);
         if (r == 0 && name != options->name && !template && !ret->facts.present) {
                 resolved_detach(ret);
                 return unknown_parent(options->name, name, failure);
@@ -234,11 +259,19 @@ static bool mask_has_memory(const struct broker *broker, uint64_t mask, uint64_t
         return any;
 }
 
-static int mask_serve(const struct broker *broker, uint64_t mask, struct failure *failure) {
+static int mask_serve(const struct broker *broker, const struct translator_ops *translator,
+                      const struct translation *translation, uint64_t mask, struct failure *failure) {
         uint64_t lowest;
         int r;
 
         r = mask_check(mask, failure);
+        if (r == 0 && translator_translates(translator)) {
+                if (translator->serves(translation, mask))
+                        return 0;
+                failure_set(failure, REASON_mask, "The IOMMU takes no address at or below 0x%llx", (unsigned long long)mask);
+                failure_add_hex(failure, "asked", mask);
+                return -reason_errno(REASON_mask);
+        }
         if (r < 0 || mask_has_memory(broker, mask, &lowest))
                 return r;
         failure_set(failure, REASON_mask, "No source has memory at or below 0x%llx", (unsigned long long)mask);
@@ -298,7 +331,7 @@ static int device_new(const struct caller *caller, const struct device_options *
         if (!device->name || (parent && !device->parent) || !device->via)
                 goto fail;
         limits_set(device, options, template, resolved);
-        r = mask_serve(broker, device->coherent_mask, failure);
+        r = mask_serve(broker, resolved->translator, resolved->translation, device->coherent_mask, failure);
         if (r < 0)
                 goto fail;
         r = budget_get(owner, counted, template ? &template->limits : NULL, &device->budget);
@@ -347,7 +380,7 @@ int device_open(const struct caller *caller, const struct device_options *option
         }
         r = owner_check(owner, QUOTA_devices, 1, failure);
         if (r == 0)
-                r = resolve(owner, options, &resolved, failure);
+                r = resolve(caller, options, &resolved, failure);
         if (r == 0) {
                 r = device_new(caller, options, &resolved, key, ret_handle, failure);
                 if (r < 0)
@@ -356,6 +389,64 @@ int device_open(const struct caller *caller, const struct device_options *option
         if (r < 0)
                 key_forget(owner, key);
         return r;
+}
+
+/* ---- reaching memory ---- */
+
+static struct translator_run run_of(const struct region *region, uint64_t addr, uint64_t size) {
+        const struct source_ops *ops = region->supply->source->ops;
+        char *memory = ops->backing_map ? ops->backing_map(region->backing) : NULL;
+
+        return (struct translator_run){ .addr = addr, .size = size, .memory = memory ? memory + (addr - region->addr) : NULL };
+}
+
+int device_map(const struct device *device, const struct region *region, uint64_t addr, uint64_t size,
+               const struct arena_request *reach, uint64_t *ret_dma, struct failure *failure) {
+        struct translator_run run = run_of(region, addr, size);
+
+        run.align = reach->align;
+        run.boundary = reach->boundary;
+        run.limit = reach->limit;
+        return device->translator->map(device->translation, &run, ret_dma, failure);
+}
+
+void device_unmap(const struct device *device, uint64_t dma_addr, uint64_t size) {
+        device->translator->unmap(device->translation, dma_addr, size);
+}
+
+int device_remap(const struct device *device, const struct region *region, uint64_t addr, uint64_t size, uint64_t dma_addr,
+                 struct failure *failure) {
+        struct translator_run run = run_of(region, addr, size);
+
+        if (!translator_translates(device->translator))
+                return 0;
+        return device->translator->restore(device->translation, &run, dma_addr, failure) < 0 ? -EIO : 0;
+}
+
+int broker_visit_translators(const struct broker *broker, translator_visit_fn visit, void *userdata) {
+        const struct translator_ops *const *translator;
+        const struct device *device;
+        const struct owner *owner;
+        uint64_t n;
+        int r = 0;
+
+        for (translator = broker->options.translators; *translator && r == 0; translator++) {
+                n = 0;
+                for (owner = broker->owners; owner; owner = owner->hh.next)
+                        DL_FOREACH(owner->devices, device)
+                                n += !device->closed && device->translator == *translator;
+                r = visit((*translator)->name, n, userdata);
+        }
+        return r;
+}
+
+int device_fd(const struct caller *caller, uint64_t handle, int *ret_fd, struct failure *failure) {
+        struct device *device = device_of(caller, handle, failure);
+
+        if (!device)
+                return -ENOENT;
+        *ret_fd = translator_translates(device->translator) ? device->translator->device_fd(device->translation) : -1;
+        return 0;
 }
 
 /* ---- the ledger ---- */
@@ -392,12 +483,15 @@ static char *read_copy(struct load *load, bool *failed) {
 static int reattach(struct load *load, struct device *device, const char *name) {
         const struct translator_ops *const *translator;
         struct translator_facts facts;
+        int r;
 
         for (translator = load->broker->options.translators; *translator; translator++) {
                 if (!name || strcmp((*translator)->name, name) != 0)
                         continue;
                 device->translator = *translator;
-                return (*translator)->attach(device->via, &device->translation, &facts, load->failure);
+                r = (*translator)->attach(device->via, device->owner->name, true, &device->translation, &facts, load->failure);
+                /* It was taken away meanwhile, and reaches nothing any more. */
+                return r == -ENODEV ? -ENOENT : r;
         }
         return failure_set(load->failure, REASON_unsupported, "the ledger knows of device %s with the translation `%s`, which "
                            "this daemon does not have", device->name, name ? name : "?");
@@ -740,7 +834,8 @@ int device_set_mask(const struct caller *caller, uint64_t handle, uint64_t mask,
 
         r = device_find(caller, handle, &device, failure);
         if (r == 0)
-                r = mask_serve(device->owner->broker, smaller(mask, device->coherent_reach), failure);
+                r = mask_serve(device->owner->broker, device->translator, device->translation,
+                               smaller(mask, device->coherent_reach), failure);
         if (r == 0)
                 r = mask_check(mask, failure);
         if (r < 0)
@@ -760,7 +855,8 @@ int device_supported(const struct caller *caller, uint64_t handle, uint64_t mask
         r = device_find(caller, handle, &device, failure);
         if (r < 0)
                 return r;
-        *ret = mask_check(mask, NULL) == 0 && mask_serve(device->owner->broker, smaller(mask, device->coherent_reach), NULL) == 0;
+        *ret = mask_check(mask, NULL) == 0 && mask_serve(device->owner->broker, device->translator, device->translation,
+                                                         smaller(mask, device->coherent_reach), NULL) == 0;
         return 0;
 }
 

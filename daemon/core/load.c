@@ -284,6 +284,7 @@ static bool anything_is_kept(struct broker *broker) {
 
 int broker_load(struct broker *broker, struct ledger *ledger, struct failure *failure) {
         struct load load = { .broker = broker, .failure = failure };
+        const struct translator_ops *const *translator;
         struct supply *supply;
         int r;
 
@@ -302,6 +303,9 @@ int broker_load(struct broker *broker, struct ledger *ledger, struct failure *fa
         handle_table_restored(&broker->handles, broker->book.generation);
         finish(&load);
         broker->book.incomplete |= broker->book.damaged || ledger->ops->is_blank(ledger);
+        for (translator = broker->options.translators; *translator; translator++)
+                if (translator_translates(*translator))
+                        (*translator)->restored();
         LL_FOREACH(every_supply(broker), supply)
                 if (supply_begin(supply) < 0)
                         return failure_set(failure, REASON_no_memory, "there is no memory to start");

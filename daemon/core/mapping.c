@@ -88,6 +88,18 @@ static int mapping_read(struct load *load, struct mapping *mapping) {
         return handle_restore(&load->broker->handles, HANDLE_MAPPING, mapping, load->id);
 }
 
+/* A translator maps whole pages. */
+static uint64_t page_offset(uint64_t addr) {
+        return addr & (PAGE - 1);
+}
+
+static int remap(struct load *load, const struct mapping *mapping) {
+        const uint64_t offset = page_offset(mapping->addr);
+
+        return device_remap(mapping->device, mapping->alloc->region, mapping->addr - offset,
+                            round_up(offset + mapping->size, PAGE), mapping->dma_addr - offset, load->failure);
+}
+
 int mapping_load(struct load *load) {
         struct mapping *mapping = calloc(1, sizeof(*mapping));
         int r;
@@ -97,7 +109,7 @@ int mapping_load(struct load *load) {
         r = mapping_read(load, mapping);
         if (r == 0) {
                 mapping->handle = load->id;
-                r = mapping->holder ? bounce_load_mapping(mapping) : 0;
+                r = mapping->holder ? bounce_load_mapping(mapping) : remap(load, mapping);
                 if (r < 0)
                         handle_release(&load->broker->handles, load->id, 0);
         }
@@ -112,13 +124,8 @@ int mapping_load(struct load *load) {
 
 /* ---- ending ---- */
 
-/* A translator maps whole pages. */
-static uint64_t page_offset(uint64_t addr) {
-        return addr & (PAGE - 1);
-}
-
 static void translation_end(const struct device *device, uint64_t addr, uint64_t dma_addr, uint64_t size) {
-        device->translator->unmap(device->translation, dma_addr - page_offset(addr), round_up(page_offset(addr) + size, PAGE));
+        device_unmap(device, dma_addr - page_offset(addr), round_up(page_offset(addr) + size, PAGE));
 }
 
 void mapping_end(struct mapping *mapping, bool died) {
@@ -354,11 +361,12 @@ static int dma_check(const struct mapping *mapping, uint64_t iova, struct failur
 
 static int map(struct mapping *like, uint64_t iova, struct mapping **ret, struct failure *failure) {
         const struct device *device = like->device;
+        const struct arena_request reach = { .align = PAGE, .boundary = device->boundary, .limit = device->mask };
         uint64_t offset = page_offset(like->addr);
         int r;
 
-        r = device->translator->map(device->translation, like->addr - offset, round_up(offset + like->size, PAGE),
-                                    &like->dma_addr, failure);
+        r = device_map(device, like->alloc->region, like->addr - offset, round_up(offset + like->size, PAGE), &reach,
+                       &like->dma_addr, failure);
         if (r < 0)
                 return r;
         like->dma_addr += offset;

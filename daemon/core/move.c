@@ -91,7 +91,7 @@ struct ticket *coherent_move(const struct caller *caller, const struct move_requ
                 return NULL;
         move_begin(request, moved);
         request->maker = caller->session->id;
-        request->want = want;
+        request_want(request, &want);
         request->high = ask->high;
         request->wait_ms = ask->wait_ms;
         return request_submit(request);
@@ -111,6 +111,8 @@ static struct ticket *swap_submit(const struct caller *caller, struct alloc *all
         request->anonymous = out;
         request->maker = caller->session->id;
         request->want = *want;
+        if (!out)
+                request_want(request, want);
         request->high = ask && ask->high;
         request->wait_ms = ask ? ask->wait_ms : 0;
         return request_submit(request);

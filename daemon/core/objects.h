@@ -225,6 +225,7 @@ struct template {
         UT_hash_handle hh; /* in broker->templates by name */
         struct device_options options; /* its strings are owned */
         bool dma;
+        char *allow; /* owners that may have it as a whole, between blanks; or NULL */
         struct quota limits; /* of each owner's devices of that name */
         char name[];
 };
@@ -375,6 +376,7 @@ struct request {
         struct owner *owner;
         struct device *device;
         struct arena_request want;
+        struct arena_request reach; /* what its dma address must be like, where that is another one than the memory's */
         bool high, zero;
         bool cancelled; /* nobody wants an answer */
         bool ended;     /* the answer is `failure`, as soon as its jobs are over */
@@ -708,6 +710,13 @@ void device_hide(struct device *device);
 /* Something of it is left that is not just resting. */
 bool device_holds(const struct device *device);
 void template_free(struct template *template);
+/* Have a device reach [addr, addr+size) of a region, by a dma address like `reach`. -errno with a sentence. */
+int device_map(const struct device *device, const struct region *region, uint64_t addr, uint64_t size,
+               const struct arena_request *reach, uint64_t *ret_dma, struct failure *failure);
+void device_unmap(const struct device *device, uint64_t dma_addr, uint64_t size);
+/* After a restart: it reaches it there as before. -EIO with a sentence; else as device_map(). */
+int device_remap(const struct device *device, const struct region *region, uint64_t addr, uint64_t size, uint64_t dma_addr,
+                 struct failure *failure);
 
 /* tray.c */
 /* All zero, to be given back with tray_put(). NULL: no memory. */
@@ -759,6 +768,8 @@ static inline bool alloc_is_anonymous(const struct alloc *alloc) {
 /* The device's constraints and the request's, whichever are tighter. */
 int want_make(const struct device *device, const struct alloc_request *ask, struct arena_request *ret,
               struct failure *failure);
+/* What memory is wanted for a request that is to have such dma addresses. */
+void request_want(struct request *request, const struct arena_request *reach);
 /* A new request, charged to nobody yet; or NULL, and it has been answered: refused for the reason in `failure` if r says
  * so, or told again what its key stands for. */
 struct request *request_admit(struct device *device, enum request_kind kind, const char *key_text, uint64_t digest, int r,

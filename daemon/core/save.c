@@ -359,18 +359,31 @@ bool broker_is_dirty(const struct broker *broker) {
                                 book->ledger->ops->is_dirty(book->ledger));
 }
 
+static void translators_committed(const struct broker *broker) {
+        const struct translator_ops *const *translator;
+
+        for (translator = broker->options.translators; *translator; translator++)
+                if (translator_translates(*translator))
+                        (*translator)->committed();
+}
+
 int broker_commit(struct broker *broker) {
         struct book *book = &broker->book;
         int r = 0;
 
-        if (!broker_is_dirty(broker))
+        if (!broker_is_dirty(broker)) {
+                /* Also where nothing survives. */
+                translators_committed(broker);
                 return 0;
+        }
         if (!book->incomplete)
                 r = notes_tell(broker);
         if (book->incomplete)
                 r = rewrite_all(broker);
         if (r == 0)
                 r = book->ledger->ops->commit(book->ledger);
+        if (r == 0)
+                translators_committed(broker);
         if (r == 0 && !broker->leaving)
                 book_release(broker);
         return r;

@@ -159,6 +159,9 @@ struct source_ops {
          * they never are a signal. */
         int (*backing_read)(struct source_backing *backing, uint64_t offset, void *buffer, uint64_t size);
         int (*backing_write)(struct source_backing *backing, uint64_t offset, const void *buffer, uint64_t size);
+        /* Where all of it is mapped in this process, for whoever gives it to an IOMMU: not to be read or written, since its
+         * holder can make loads and stores there a signal. NULL, or a NULL function: nowhere. */
+        void *(*backing_map)(struct source_backing *backing);
 };
 
 enum { SOURCE_OPS_VERSION = 2 };

@@ -18,8 +18,16 @@ struct translation; /* one attached device, as the translator keeps it; opaque t
 struct translator_facts {
         bool present;       /* the host knows the device; any name may be opened, but only a present one be a parent */
         int node;           /* NUMA node, or -1 */
-        uint64_t mask;      /* the machine addresses that it can be given, all ones below; UINT64_MAX: no limit */
+        uint64_t mask;      /* the dma addresses that it can be given, all ones below; UINT64_MAX: no limit */
         char name[64];      /* the device's canonical name, e.g. with the PCI domain filled in */
+};
+
+/* A machine-contiguous run of whole pages that a device is to reach. */
+struct translator_run {
+        uint64_t addr, size;
+        void *memory; /* where the daemon has it mapped, or NULL */
+        /* What the dma address must be like; of no concern to who hands out machine addresses. As in struct arena_request. */
+        uint64_t align, boundary, limit;
 };
 
 struct translator_ops {
@@ -27,28 +35,50 @@ struct translator_ops {
         unsigned version;   /* TRANSLATOR_OPS_VERSION */
         const char *name;   /* what device.open tells as `translation` */
 
-        /* Take a device by name. -ENODEV: not mine, ask the next. Any other error is final, with a sentence. */
-        int (*attach)(const char *name, struct translation **ret, struct translator_facts *ret_facts,
-                      struct failure *failure);
+        /* Take a device by name. owner: for whom. permitted: whether that owner may have a device for itself. -ENODEV: not
+         * mine, ask the next. Any other error is final, with a sentence. */
+        int (*attach)(const char *name, const char *owner, bool permitted, struct translation **ret,
+                      struct translator_facts *ret_facts, struct failure *failure);
         /* Undo attach(); all its mappings have been undone. */
         void (*detach)(struct translation *translation);
-        /* Make a machine-contiguous run reachable; *ret_dma is what the device must be given. */
-        int (*map)(struct translation *translation, uint64_t addr, uint64_t size, uint64_t *ret_dma,
+        /* Make a run reachable; *ret_dma is what the device must be given. */
+        int (*map)(struct translation *translation, const struct translator_run *run, uint64_t *ret_dma,
                    struct failure *failure);
         void (*unmap)(struct translation *translation, uint64_t dma_addr, uint64_t size);
         unsigned flags; /* TRANSLATOR_* */
+
+        /* The following are NULL without TRANSLATOR_TRANSLATES. */
+
+        /* Whether anything can be mapped at or below mask. */
+        bool (*serves)(const struct translation *translation, uint64_t mask);
+        /* After a restart: what was mapped at dma_addr is, or is again. With a sentence. */
+        int (*restore)(struct translation *translation, const struct translator_run *run, uint64_t dma_addr,
+                       struct failure *failure);
+        /* Everything was restored: what else is mapped still, by a daemon that died, is not any more. */
+        void (*restored)(void);
+        /* What was unmapped until now is so for good: its dma addresses may be used again. Until then they are not, because
+         * after a death the next daemon finds them in use. */
+        void (*committed)(void);
+        /* The device itself, for the one who has opened it: borrowed; -1: there is none. */
+        int (*device_fd)(const struct translation *translation);
 };
 
-enum { TRANSLATOR_OPS_VERSION = 1 };
+enum { TRANSLATOR_OPS_VERSION = 2 };
 
 enum {
         /* Once unmap() has returned, the device cannot write there any more, whatever it was told before. Where this is not so,
          * memory of a client that vanished rests before it is used again. */
         TRANSLATOR_PROTECTS = 1 << 0,
+        /* dma addresses are the device's own: its mask, alignment and boundary are theirs, and memory may lie anywhere. */
+        TRANSLATOR_TRANSLATES = 1 << 1,
 };
 
 static inline bool translator_protects(const struct translator_ops *ops) {
         return ops->struct_size > offsetof(struct translator_ops, flags) && ops->flags & TRANSLATOR_PROTECTS;
+}
+
+static inline bool translator_translates(const struct translator_ops *ops) {
+        return ops->struct_size > offsetof(struct translator_ops, flags) && ops->flags & TRANSLATOR_TRANSLATES;
 }
 
 #endif

@@ -1,4 +1,6 @@
 noinst_LTLIBRARIES += libiommu.la
 libiommu_la_SOURCES = \
+	daemon/iommu/iova.c daemon/iommu/iova.h \
 	daemon/iommu/none.c daemon/iommu/none.h \
-	daemon/iommu/pci.c daemon/iommu/pci.h
+	daemon/iommu/pci.c daemon/iommu/pci.h \
+	daemon/iommu/vfio.c daemon/iommu/vfio.h

@@ -12,8 +12,8 @@ struct translation {
 
 static struct translation identity;
 
-static int identity_attach(const char *name, struct translation **ret, struct translator_facts *ret_facts,
-                           struct failure *failure) {
+static int identity_attach(const char *name, const char *owner, bool permitted, struct translation **ret,
+                           struct translator_facts *ret_facts, struct failure *failure) {
         struct translator_facts facts = { .node = -1, .mask = UINT64_MAX };
         char pci[PCI_NAME_MAX];
 
@@ -24,6 +24,10 @@ static int identity_attach(const char *name, struct translation **ret, struct tr
                 snprintf(facts.name, sizeof(facts.name), "%s", pci);
                 facts.present = pci_is_present(pci);
                 facts.node = pci_node(pci);
+                if (pci_is_translated(pci))
+                        return failure_set(failure, REASON_unsupported, "device %s is behind an IOMMU, which does not let it "
+                                           "have machine addresses: bind it to the driver vfio-pci, so that the broker can map "
+                                           "memory for it", pci);
         } else
                 snprintf(facts.name, sizeof(facts.name), "%s", name);
         *ret_facts = facts;
@@ -34,9 +38,9 @@ static int identity_attach(const char *name, struct translation **ret, struct tr
 static void identity_detach(struct translation *translation) {
 }
 
-static int identity_map(struct translation *translation, uint64_t addr, uint64_t size, uint64_t *ret_dma,
+static int identity_map(struct translation *translation, const struct translator_run *run, uint64_t *ret_dma,
                         struct failure *failure) {
-        *ret_dma = addr;
+        *ret_dma = run->addr;
         return 0;
 }
 

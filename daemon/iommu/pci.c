@@ -1,7 +1,10 @@
 #include "daemon/iommu/pci.h"
 
 #include <ctype.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 static bool parse_part(const char **text, unsigned digits, unsigned long max, char end, unsigned long *ret) {
@@ -60,4 +63,45 @@ int pci_node(const char *name) {
                 node = -1;
         fclose(file);
         return node;
+}
+
+/* The last part of what a link of the device points to, or "". */
+static const char *link_end(const char *name, const char *link, char target[PATH_MAX]) {
+        char path[128];
+        ssize_t n;
+
+        snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", name, link);
+        n = readlink(path, target, PATH_MAX - 1);
+        target[n < 0 ? 0 : n] = '\0';
+        return strrchr(target, '/') ? strrchr(target, '/') + 1 : "";
+}
+
+int pci_group(const char *name) {
+        char target[PATH_MAX];
+        const char *end = link_end(name, "iommu_group", target);
+
+        return *end ? atoi(end) : -1;
+}
+
+bool pci_has_driver(const char *name, const char *driver) {
+        char target[PATH_MAX];
+
+        return strcmp(link_end(name, "driver", target), driver) == 0;
+}
+
+bool pci_is_translated(const char *name) {
+        char path[128], type[32] = "";
+        int group = pci_group(name);
+        FILE *file;
+
+        if (group < 0)
+                return false;
+        snprintf(path, sizeof(path), "/sys/kernel/iommu_groups/%d/type", group);
+        file = fopen(path, "re");
+        if (!file)
+                return false;
+        if (fscanf(file, "%31s", type) != 1)
+                type[0] = '\0';
+        fclose(file);
+        return *type && strcmp(type, "identity") != 0;
 }

@@ -13,5 +13,11 @@ bool pci_name_parse(const char *text, char ret_name[PCI_NAME_MAX]);
 bool pci_is_present(const char *name);
 /* The NUMA node of a device: -1 when it has none, or is not there. */
 int pci_node(const char *name);
+/* The number of its IOMMU group; -1: no IOMMU. */
+int pci_group(const char *name);
+/* Whether it is bound to this driver. */
+bool pci_has_driver(const char *name, const char *driver);
+/* Whether an IOMMU translates for it, so that it cannot be given machine addresses. */
+bool pci_is_translated(const char *name);
 
 #endif

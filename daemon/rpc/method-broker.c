@@ -80,7 +80,7 @@ void method_broker_bye(struct rpc_call *call, const void *params) {
 struct status {
         const struct server *server;
         uint64_t runs;
-        struct method_list sources; /* struct status_source */
+        struct method_list sources, backends; /* struct status_source */
         struct method_list *free_runs; /* struct memory_run, one list per source */
 };
 
@@ -184,12 +184,22 @@ static void status_free(struct status *status) {
                 free(status->free_runs[i].items);
         free(status->free_runs);
         free(status->sources.items);
+        free(status->backends.items);
+}
+
+static int add_backend(const char *name, uint64_t devices, void *userdata) {
+        struct status *status = userdata;
+        struct status_backend *backend = method_list_add(&status->backends);
+
+        if (!backend)
+                return 1;
+        *backend = (struct status_backend){ .name = name, .translation = method_translation(name), .devices = devices };
+        return 0;
 }
 
 static void answer_status(struct rpc_call *call, const struct status *status) {
         const struct server *server = status->server;
         const struct status_source *sources = status->sources.items;
-        struct status_backend backend = { .name = "identity", .translation = PROTOCOL_IDENTITY };
         struct broker_status_result result = { .server = SERVER_NAME, .version = PACKAGE_VERSION };
         struct broker_counts counts;
         struct source_view anonymous;
@@ -197,7 +207,6 @@ static void answer_status(struct rpc_call *call, const struct status *status) {
 
         broker_counts(server->broker, &counts);
         broker_promises(server->broker, &promises);
-        backend.devices = counts.devices;
         result.uptime_ms = uv_now(server->loop) - server->started_ms;
         result.uptime = result.uptime_ms / 1000;
         result.addressing = PROTOCOL_MACHINE;
@@ -206,8 +215,8 @@ static void answer_status(struct rpc_call *call, const struct status *status) {
                         result.addressing = PROTOCOL_SIMULATED;
         result.sources.items = sources;
         result.sources.count = status->sources.count;
-        result.backends.items = &backend;
-        result.backends.count = 1;
+        result.backends.items = status->backends.items;
+        result.backends.count = status->backends.count;
         result.counts = (struct status_counts){
                 .connections = server->n_connections, .sessions = counts.sessions, .owners = counts.owners,
                 .devices = counts.devices, .regions = counts.regions, .allocs = counts.allocs, .pools = counts.pools,
@@ -233,12 +242,16 @@ void method_broker_status(struct rpc_call *call, const void *given) {
         struct status status = {
                 .server = method_connection(call)->server,
                 .sources = { .size = sizeof(struct status_source), .limit = SIZE_MAX },
+                .backends = { .size = sizeof(struct status_backend), .limit = SIZE_MAX },
         };
 
         broker_visit_sources(status.server->broker, add_source, &status);
         add_unavailable(&status);
-        if (method_list_failed(&status.sources, call))
+        broker_visit_translators(status.server->broker, add_backend, &status);
+        if (method_list_failed(&status.sources, call) || method_list_failed(&status.backends, call)) {
+                status_free(&status);
                 return;
+        }
         if (schema_has(params, runs) && method_tells_machine(call)) {
                 status.runs = params->runs;
                 if (!add_runs(&status)) {

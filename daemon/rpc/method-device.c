@@ -1,16 +1,10 @@
-/* device.list, device.open, device.set_mask, device.supported, device.close, device.reserve, device.unreserve */
+/* device.list, device.get, device.open, device.set_mask, device.supported, device.close, device.reserve, device.unreserve */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "daemon/rpc/error.h"
 #include "daemon/rpc/pending.h"
-
-static enum protocol_translation translation_of(const char *name) {
-        return strcmp(name, "identity") == 0 ? PROTOCOL_IDENTITY
-               : strcmp(name, "grant") == 0  ? PROTOCOL_GRANT
-               : strcmp(name, "guest") == 0  ? PROTOCOL_GUEST_ADDRESS
-                                             : PROTOCOL_IOMMU;
-}
 
 /* The members that struct device_info and struct device_open_result have in common. */
 #define DESCRIBE(ret, view)                                                             \
@@ -18,7 +12,7 @@ static enum protocol_translation translation_of(const char *name) {
                 (ret)->device = (view)->handle;                                         \
                 (ret)->name = (view)->name;                                             \
                 (ret)->via = (view)->via;                                               \
-                (ret)->translation = translation_of((view)->translation);               \
+                (ret)->translation = method_translation((view)->translation);            \
                 (ret)->mask = (view)->mask;                                             \
                 (ret)->coherent_mask = (view)->coherent_mask;                           \
                 if ((view)->parent)                                                     \
@@ -37,18 +31,22 @@ static enum protocol_translation translation_of(const char *name) {
 
 /* ---- list ---- */
 
-static int add_device(const struct device_view *view, void *userdata) {
-        struct method_list *list = userdata;
-        struct device_info *info = method_list_add(list);
-
-        if (!info)
-                return 1;
+static void describe(const struct device_view *view, struct device_info *info) {
         DESCRIBE(info, view);
         info->owner = view->owner;
         info->allocs = view->allocs;
         info->bytes = view->bytes;
         info->reserved_bytes = view->reserved_bytes;
         info->session_bound = view->session_bound;
+}
+
+static int add_device(const struct device_view *view, void *userdata) {
+        struct method_list *list = userdata;
+        struct device_info *info = method_list_add(list);
+
+        if (!info)
+                return 1;
+        describe(view, info);
         return 0;
 }
 
@@ -90,6 +88,32 @@ void method_device_list(struct rpc_call *call, const void *given) {
         else
                 answer_page(call, params, &list);
         free(list.items);
+}
+
+/* ---- get ---- */
+
+void method_device_get(struct rpc_call *call, const void *given) {
+        const struct device_get_params *params = given;
+        struct device_info result = { 0 };
+        struct failure failure = { 0 };
+        struct device_view view;
+        struct caller caller;
+        int fd = -1;
+
+        if (!method_caller(call, &caller))
+                return;
+        if (device_get(&caller, params->device, &view, &failure) < 0) {
+                error_answer(call, &failure);
+                return;
+        }
+        describe(&view, &result);
+        if (!rpc_call_is_notification(call) && rpc_call_peer(call)->takes_fds &&
+            device_fd(&caller, params->device, &fd, NULL) == 0 && fd >= 0)
+                fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        if (fd < 0)
+                rpc_call_reply(call, &result);
+        else
+                rpc_call_reply_consume_fds(call, &result, &fd, 1);
 }
 
 /* ---- open ---- */

@@ -18,8 +18,8 @@ _Static_assert(FAILURE_VALUES_MAX + 2 <= RPC_ERROR_VALUES_MAX, "an error cannot 
 const rpc_handler_fn method_handlers[METHOD_COUNT] = {
         HANDLER(broker, hello),     HANDLER(broker, ping),      HANDLER(broker, bye),       HANDLER(broker, status),
         [METHOD_rpc_discover] = rpc_discover,
-        HANDLER(device, list),      HANDLER(device, open),      HANDLER(device, set_mask),  HANDLER(device, supported),
-        HANDLER(device, close),     HANDLER(device, reserve),   HANDLER(device, unreserve),
+        HANDLER(device, list),      HANDLER(device, get),       HANDLER(device, open),      HANDLER(device, set_mask),
+        HANDLER(device, supported), HANDLER(device, close),     HANDLER(device, reserve),   HANDLER(device, unreserve),
         HANDLER(coherent, alloc),   HANDLER(coherent, free),    HANDLER(coherent, move),    HANDLER(coherent, swap_out),
         HANDLER(coherent, swap_in), HANDLER(coherent, list),    HANDLER(coherent, lookup),
         HANDLER(pool, create),      HANDLER(pool, alloc),       HANDLER(pool, free),        HANDLER(pool, lease),

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "daemon/core/broker.h"
 #include "daemon/rpc/connection.h"
@@ -19,6 +20,7 @@ METHOD_HANDLER(broker, ping);
 METHOD_HANDLER(broker, bye);
 METHOD_HANDLER(broker, status);
 METHOD_HANDLER(device, list);
+METHOD_HANDLER(device, get);
 METHOD_HANDLER(device, open);
 METHOD_HANDLER(device, set_mask);
 METHOD_HANDLER(device, supported);
@@ -101,6 +103,14 @@ void method_note_mapping(const struct caller *caller, uint64_t mapping, struct m
 void method_return_lease(struct rpc_call *call, const struct lease_return_params *params, enum lease_kind kind);
 /* A descriptor of the region's memory, the caller's to close. -errno with a sentence. */
 int method_dup_region(const struct caller *caller, uint64_t region, int *ret_fd, struct failure *failure);
+
+/* By a translator's name. */
+static inline enum protocol_translation method_translation(const char *name) {
+        return strcmp(name, "identity") == 0 ? PROTOCOL_IDENTITY
+               : strcmp(name, "grant") == 0  ? PROTOCOL_GRANT
+               : strcmp(name, "guest") == 0  ? PROTOCOL_GUEST_ADDRESS
+                                             : PROTOCOL_IOMMU;
+}
 
 /* The same of what may have been swapped out. */
 static inline enum protocol_addressing method_addressing_of(bool anonymous, bool simulated) {

@@ -400,6 +400,10 @@ static int hugetlb_shrink(struct hugetlb *hugetlb, struct source_job *job) {
         return r;
 }
 
+static void *hugetlb_backing_map(struct source_backing *backing) {
+        return backing->map;
+}
+
 static int hugetlb_backing_fd(struct source_backing *backing) {
         return backing->fd;
 }
@@ -891,6 +895,7 @@ const struct source_ops source_hugetlb_ops = {
         .dispatch = hugetlb_dispatch,
         .wait = hugetlb_wait,
         .backing_fd = hugetlb_backing_fd,
+        .backing_map = hugetlb_backing_map,
         .backing_zero = hugetlb_backing_zero,
         .adopt = hugetlb_adopt,
         .leave = hugetlb_leave,

@@ -924,9 +924,9 @@ static void test_the_configuration_says_which_devices_delegate(void **state) {
         uint64_t device;
 
         start(&f, "16M@0x40000000", NULL);
-        assert_int_equal(broker_define_device(f.broker, &host, true), 0);
-        assert_int_equal(broker_define_device(f.broker, &hub, false), 0);
-        assert_int_equal(broker_define_device(f.broker, &loop, false), 0);
+        assert_int_equal(broker_define_device(f.broker, &host, true, NULL), 0);
+        assert_int_equal(broker_define_device(f.broker, &hub, false, NULL), 0);
+        assert_int_equal(broker_define_device(f.broker, &loop, false, NULL), 0);
         assert_int_equal(device_open(&f.caller, &ask_hub, &device, NULL), 0);
         assert_int_equal(device_get(&f.caller, device, &view, NULL), 0);
         assert_string_equal(view.via, "host-bridge");
@@ -945,8 +945,8 @@ static void test_no_coherent_mask_goes_beyond_the_one_in_the_configuration(void 
         uint64_t device;
 
         start(&f, "16M@0x40000000,16M@0x140000000", NULL);
-        assert_int_equal(broker_define_device(f.broker, &says, true), 0);
-        assert_int_equal(broker_define_device(f.broker, &hub, false), 0);
+        assert_int_equal(broker_define_device(f.broker, &says, true, NULL), 0);
+        assert_int_equal(broker_define_device(f.broker, &hub, false, NULL), 0);
         assert_int_equal(device_open(&f.caller, &child, &device, NULL), 0);
         assert_in_range(take(&f, device, 4096).dma_addr, 0, MASK32);
         assert_int_equal(device_open(&f.caller, &wide, &device, NULL), 0);
@@ -968,8 +968,8 @@ static void test_another_spelling_of_a_pci_address_is_the_same_device(void **sta
         uint64_t device;
 
         start(&f, "16M@0x40000000,16M@0x140000000", NULL);
-        assert_int_equal(broker_define_device(f.broker, &says, true), 0);
-        assert_int_equal(broker_define_device(f.broker, &bridge, false), 0);
+        assert_int_equal(broker_define_device(f.broker, &says, true, NULL), 0);
+        assert_int_equal(broker_define_device(f.broker, &bridge, false, NULL), 0);
         assert_int_equal(device_open(&f.caller, &options, &device, NULL), 0);
         assert_int_equal(device_get(&f.caller, device, &view, NULL), 0);
         assert_int_equal(view.mask, MASK32);

@@ -162,12 +162,12 @@ static void test_identity_gives_machine_addresses_to_any_device(void **state) {
         struct translator_facts facts;
         uint64_t dma;
 
-        assert_int_equal(ops->attach("a device", &translation, &facts, NULL), 0);
+        assert_int_equal(ops->attach("a device", "user:1000", false, &translation, &facts, NULL), 0);
         assert_string_equal(facts.name, "a device");
         assert_int_equal(facts.node, -1);
         assert_false(facts.present);
         assert_int_equal(facts.mask, UINT64_MAX);
-        assert_int_equal(ops->map(translation, 0x12345000, 4096, &dma, NULL), 0);
+        assert_int_equal(ops->map(translation, &(struct translator_run){ .addr = 0x12345000, .size = 4096 }, &dma, NULL), 0);
         assert_int_equal(dma, 0x12345000);
         ops->unmap(translation, dma, 4096);
         ops->detach(translation);
@@ -180,7 +180,7 @@ static void test_a_name_that_is_too_long_is_refused(void **state) {
 
         memset(name, 'x', 128);
         name[128] = '\0';
-        assert_int_equal(translator_identity_ops.attach(name, &translation, &facts, NULL), -EINVAL);
+        assert_int_equal(translator_identity_ops.attach(name, "user:1000", false, &translation, &facts, NULL), -EINVAL);
 }
 
 /* ---- latencies ---- */

@@ -147,6 +147,18 @@ tests_unit_swap_test_SOURCES = tests/unit/swap-test.c $(core_fixture)
 tests_unit_swap_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_swap_test_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
 
+check_PROGRAMS += tests/unit/iova-test
+TESTS += tests/unit/iova-test
+tests_unit_iova_test_SOURCES = tests/unit/iova-test.c
+tests_unit_iova_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_iova_test_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
+
+check_PROGRAMS += tests/unit/translate-test
+TESTS += tests/unit/translate-test
+tests_unit_translate_test_SOURCES = tests/unit/translate-test.c $(core_fixture)
+tests_unit_translate_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_translate_test_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
+
 check_PROGRAMS += tests/unit/mapping-test
 TESTS += tests/unit/mapping-test
 tests_unit_mapping_test_SOURCES = tests/unit/mapping-test.c $(core_fixture)

@@ -549,8 +549,8 @@ static struct translation {
         char nothing;
 } shifted;
 
-static int shift_attach(const char *name, struct translation **ret, struct translator_facts *ret_facts,
-                        struct failure *failure) {
+static int shift_attach(const char *name, const char *owner, bool permitted, struct translation **ret,
+                        struct translator_facts *ret_facts, struct failure *failure) {
         *ret = &shifted;
         *ret_facts = (struct translator_facts){ .node = -1, .mask = UINT64_MAX };
         return 0;
@@ -559,12 +559,12 @@ static int shift_attach(const char *name, struct translation **ret, struct trans
 static void shift_detach(struct translation *translation) {
 }
 
-static int shift_map(struct translation *translation, uint64_t addr, uint64_t size, uint64_t *ret_dma,
+static int shift_map(struct translation *translation, const struct translator_run *run, uint64_t *ret_dma,
                      struct failure *failure) {
-        assert_int_equal(addr % 4096 + size % 4096, 0);
+        assert_int_equal(run->addr % 4096 + run->size % 4096, 0);
         shifter.maps++;
-        shifter.bytes += size;
-        *ret_dma = addr - shifter.shift;
+        shifter.bytes += run->size;
+        *ret_dma = run->addr - shifter.shift;
         return 0;
 }
 

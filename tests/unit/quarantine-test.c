@@ -54,7 +54,7 @@ static struct alloc_view take(struct fixture *f, const struct caller *caller, co
 static void say(struct fixture *f, const char *device, uint64_t ms) {
         const struct device_options options = { .name = device, .quarantine_ms = ms, .node = -1 };
 
-        assert_int_equal(broker_define_device(f->broker, &options, true), 0);
+        assert_int_equal(broker_define_device(f->broker, &options, true, NULL), 0);
 }
 
 static struct lease_view lease_blocks(struct fixture *f, const struct caller *caller, uint64_t pool, uint64_t count) {
@@ -371,9 +371,11 @@ static void test_whatever_the_order_each_rests_for_its_own_time(void **state) {
         fixture_stop(&f);
 }
 
-static int attach_safe(const char *name, struct translation **ret, struct translator_facts *ret_facts,
-                       struct failure *failure) {
-        return strncmp(name, "safe", 4) == 0 ? translator_identity_ops.attach(name, ret, ret_facts, failure) : -ENODEV;
+static int attach_safe(const char *name, const char *owner, bool permitted, struct translation **ret,
+                       struct translator_facts *ret_facts, struct failure *failure) {
+        if (strncmp(name, "safe", 4) != 0)
+                return -ENODEV;
+        return translator_identity_ops.attach(name, owner, permitted, ret, ret_facts, failure);
 }
 
 /* Devices whose names begin with `safe` are behind an IOMMU. */

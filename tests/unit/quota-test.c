@@ -120,7 +120,7 @@ static void test_each_owner_has_the_limits_of_a_device_for_itself(void **state) 
         fixture_start(&f, LAYOUT, NULL);
         memset(&limits, 0xff, sizeof(limits));
         limits.of[QUOTA_allocs] = 1;
-        assert_int_equal(broker_define_device(f.broker, &(struct device_options){ .name = "nic", .node = -1 }, true), 0);
+        assert_int_equal(broker_define_device(f.broker, &(struct device_options){ .name = "nic", .node = -1 }, true, NULL), 0);
         assert_int_equal(broker_limit_device(f.broker, "nic", &limits), 0);
         other = fixture_session(&f, "user:1001");
         mine = open_named(&f.caller, "nic");

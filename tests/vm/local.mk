@@ -12,3 +12,9 @@ tests_vm_systemd_guest_LDADD = libdmabroker.la
 dist_check_SCRIPTS += tests/vm/systemd.sh
 TESTS += tests/vm/systemd.sh
 EXTRA_DIST += tests/vm/fetch-kernel.sh tests/vm/systemd-guest.sh
+
+check_PROGRAMS += tests/vm/iommu-guest
+tests_vm_iommu_guest_SOURCES = tests/vm/iommu-guest.c
+tests_vm_iommu_guest_LDADD = libtest.la libdmabroker.la $(JANSSON_LIBS)
+dist_check_SCRIPTS += tests/vm/iommu.sh
+TESTS += tests/vm/iommu.sh

@@ -1,0 +1,531 @@
+#include "daemon/iommu/vfio.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/pci_regs.h>
+#include <linux/vfio.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+#include <utlist.h>
+
+#include "daemon/iommu/iova.h"
+#include "daemon/iommu/pci.h"
+#include "daemon/source/keep.h"
+
+/* One device, for as many as have it open. */
+struct translation {
+        struct translation *prev, *next; /* in group->devices */
+        struct group *group;
+        int fd;
+        unsigned n_users;
+        char name[PCI_NAME_MAX];
+};
+
+struct group {
+        struct group *prev, *next; /* in vfio.groups */
+        int number, fd, container_fd;
+        bool broken; /* the kernel did not unmap */
+        bool found; /* it was held by the keep: what is mapped is mapped still */
+        struct iova *iova;
+        struct translation *devices;
+        char owner[];
+};
+
+static struct {
+        struct keep *keep;
+        struct group *groups;
+        bool leaving; /* everything stays as it is, for the next daemon */
+} vfio;
+
+/* ---- what outlives the daemon ---- */
+
+static void container_name(int number, char name[static KEEP_NAME_MAX + 1]) {
+        snprintf(name, KEEP_NAME_MAX + 1, "vfio-container-%d", number);
+}
+
+static void group_name(int number, char name[static KEEP_NAME_MAX + 1]) {
+        snprintf(name, KEEP_NAME_MAX + 1, "vfio-group-%d", number);
+}
+
+static void device_name(const char *pci, char name[static KEEP_NAME_MAX + 1]) {
+        char *at;
+
+        snprintf(name, KEEP_NAME_MAX + 1, "vfio-device-%s", pci);
+        for (at = name; *at; at++)
+                if (*at == ':' || *at == '.')
+                        *at = '-';
+}
+
+static int hold(const char *name, int fd, struct failure *failure) {
+        int r = keep_put(vfio.keep, name, fd);
+
+        return r >= 0 ? 0 : failure_set_errno(failure, REASON_source_unavailable, -r, "the IOMMU's descriptors cannot be kept "
+                                              "for the next daemon: %s", strerror(-r));
+}
+
+static void let_go(const char *name, int fd) {
+        if (!vfio.leaving)
+                keep_drop(vfio.keep, name);
+        close(fd);
+}
+
+/* ---- groups ---- */
+
+/* The device of the group that keeps it from being used, for a sentence. */
+static int refuse_unviable(int number, struct failure *failure) {
+        return failure_set(failure, REASON_busy, "IOMMU group %d has devices with other drivers than vfio-pci: all of them must "
+                           "be bound to it (see /sys/kernel/iommu_groups/%d/devices), because they reach each other", number,
+                           number);
+}
+
+static int container_open(int *ret, struct failure *failure) {
+        int fd = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
+
+        if (fd < 0)
+                return failure_set_errno(failure, REASON_unsupported, errno, "/dev/vfio/vfio cannot be opened: %s. Is the module "
+                                         "vfio loaded, and may the daemon use it?", strerror(errno));
+        if (ioctl(fd, VFIO_GET_API_VERSION) != VFIO_API_VERSION ||
+            ioctl(fd, VFIO_CHECK_EXTENSION, VFIO_TYPE1v2_IOMMU) <= 0) {
+                close(fd);
+                return failure_set(failure, REASON_unsupported, "the kernel has no VFIO with an IOMMU of type 1: load the module "
+                                   "vfio_iommu_type1");
+        }
+        *ret = fd;
+        return 0;
+}
+
+static int group_fd_open(int number, int *ret, struct failure *failure) {
+        struct vfio_group_status status = { .argsz = sizeof(status) };
+        char path[64];
+        int fd;
+
+        snprintf(path, sizeof(path), "/dev/vfio/%d", number);
+        fd = open(path, O_RDWR | O_CLOEXEC);
+        if (fd < 0 && errno == EBUSY)
+                return failure_set(failure, REASON_busy, "%s is in use by another process", path);
+        if (fd < 0)
+                return failure_set_errno(failure, REASON_unsupported, errno, "%s cannot be opened: %s", path, strerror(errno));
+        if (ioctl(fd, VFIO_GROUP_GET_STATUS, &status) < 0 || !(status.flags & VFIO_GROUP_FLAGS_VIABLE)) {
+                close(fd);
+                return refuse_unviable(number, failure);
+        }
+        *ret = fd;
+        return 0;
+}
+
+/* Which addresses the IOMMU takes, as its capabilities tell. */
+static int ranges_read(const struct group *group, const struct vfio_iommu_type1_info *info) {
+        const struct vfio_iommu_type1_info_cap_iova_range *ranges;
+        const struct vfio_info_cap_header *header;
+        const char *bytes = (const char *)info;
+        uint32_t offset, i;
+        int r = -ENOENT;
+
+        for (offset = info->flags & VFIO_IOMMU_INFO_CAPS ? info->cap_offset : 0; offset; offset = header->next) {
+                if (offset > info->argsz - sizeof(*header))
+                        return -EPROTO;
+                header = (const struct vfio_info_cap_header *)(bytes + offset);
+                if (header->id != VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE)
+                        continue;
+                ranges = (const struct vfio_iommu_type1_info_cap_iova_range *)header;
+                for (i = 0; i < ranges->nr_iovas; i++) {
+                        r = iova_add(group->iova, ranges->iova_ranges[i].start, ranges->iova_ranges[i].end);
+                        if (r < 0 && r != -EINVAL)
+                                return r;
+                }
+        }
+        return r == -EINVAL ? 0 : r;
+}
+
+static int ranges_get(const struct group *group, struct failure *failure) {
+        struct vfio_iommu_type1_info *info = calloc(1, sizeof(*info)), *larger;
+        uint32_t size = sizeof(*info);
+        int r = -ENOMEM;
+
+        while (info) {
+                info->argsz = size;
+                r = ioctl(group->container_fd, VFIO_IOMMU_GET_INFO, info) < 0 ? -errno : 0;
+                if (r < 0 || info->argsz <= size)
+                        break;
+                size = info->argsz;
+                larger = realloc(info, size);
+                if (!larger) {
+                        r = -ENOMEM;
+                        break;
+                }
+                info = larger;
+                memset(info, 0, size);
+        }
+        if (r == 0) {
+                info->argsz = size;
+                r = ranges_read(group, info);
+        }
+        free(info);
+        if (r < 0)
+                return failure_set_errno(failure, REASON_unsupported, -r, "the kernel does not tell which addresses the IOMMU of "
+                                         "group %d takes: %s", group->number, strerror(-r));
+        return 0;
+}
+
+static int group_begin(struct group *group, struct failure *failure) {
+        char container[KEEP_NAME_MAX + 1], name[KEEP_NAME_MAX + 1];
+        int r;
+
+        r = container_open(&group->container_fd, failure);
+        if (r < 0)
+                return r;
+        r = group_fd_open(group->number, &group->fd, failure);
+        if (r < 0)
+                return r;
+        if (ioctl(group->fd, VFIO_GROUP_SET_CONTAINER, &group->container_fd) < 0 ||
+            ioctl(group->container_fd, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU) < 0)
+                return failure_set_errno(failure, REASON_unsupported, errno, "IOMMU group %d cannot be used: %s%s", group->number,
+                                         strerror(errno), errno == EPERM ? ". Without interrupt remapping the parameter "
+                                         "allow_unsafe_interrupts of vfio_iommu_type1 must be set" : "");
+        container_name(group->number, container);
+        r = hold(container, group->container_fd, failure);
+        if (r < 0)
+                return r;
+        group_name(group->number, name);
+        r = hold(name, group->fd, failure);
+        if (r < 0)
+                keep_drop(vfio.keep, container);
+        return r;
+}
+
+/* What an earlier daemon has left: both or neither. */
+static bool group_find(struct group *group) {
+        char name[KEEP_NAME_MAX + 1];
+
+        container_name(group->number, name);
+        if (keep_take(vfio.keep, name, &group->container_fd) < 0)
+                return false;
+        group_name(group->number, name);
+        if (keep_take(vfio.keep, name, &group->fd) == 0)
+                return true;
+        container_name(group->number, name);
+        let_go(name, group->container_fd);
+        group->container_fd = -1;
+        return false;
+}
+
+static void group_end(struct group *group) {
+        char name[KEEP_NAME_MAX + 1];
+
+        group_name(group->number, name);
+        if (group->fd >= 0)
+                let_go(name, group->fd);
+        container_name(group->number, name);
+        if (group->container_fd >= 0)
+                let_go(name, group->container_fd);
+        iova_free(group->iova);
+        free(group);
+}
+
+static int group_open(int number, const char *owner, struct group **ret, struct failure *failure) {
+        struct group *group = calloc(1, sizeof(*group) + strlen(owner) + 1);
+        int r;
+
+        if (!group)
+                return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
+        group->number = number;
+        group->fd = group->container_fd = -1;
+        strcpy(group->owner, owner);
+        r = iova_new(&group->iova);
+        if (r < 0) {
+                free(group);
+                return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
+        }
+        group->found = group_find(group);
+        if (!group->found)
+                r = group_begin(group, failure);
+        if (r == 0)
+                r = ranges_get(group, failure);
+        if (r < 0) {
+                group_end(group);
+                return r;
+        }
+        DL_APPEND(vfio.groups, group);
+        *ret = group;
+        return 0;
+}
+
+static void group_put(struct group *group) {
+        if (group->devices)
+                return;
+        DL_DELETE(vfio.groups, group);
+        group_end(group);
+}
+
+static int group_get(int number, const char *owner, struct group **ret, struct failure *failure) {
+        struct group *group;
+
+        DL_FOREACH(vfio.groups, group)
+                if (group->number == number)
+                        break;
+        if (!group)
+                return group_open(number, owner, ret, failure);
+        if (strcmp(group->owner, owner) != 0)
+                return failure_set(failure, REASON_busy, "IOMMU group %d is in use by another owner, and its devices reach each "
+                                   "other", number);
+        *ret = group;
+        return 0;
+}
+
+/* ---- devices ---- */
+
+static int device_open(struct group *group, const char *pci, struct translation **ret, struct failure *failure) {
+        struct translation *device = calloc(1, sizeof(*device));
+        char name[KEEP_NAME_MAX + 1];
+        int r = 0;
+
+        if (!device)
+                return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
+        device_name(pci, name);
+        device->group = group;
+        device->n_users = 1;
+        snprintf(device->name, sizeof(device->name), "%s", pci);
+        if (keep_take(vfio.keep, name, &device->fd) < 0) {
+                device->fd = ioctl(group->fd, VFIO_GROUP_GET_DEVICE_FD, pci);
+                r = device->fd < 0 ? failure_set_errno(failure, REASON_unsupported, errno, "device %s cannot be opened: %s", pci,
+                                                       strerror(errno))
+                                   : hold(name, device->fd, failure);
+        }
+        if (r < 0) {
+                if (device->fd >= 0)
+                        close(device->fd);
+                free(device);
+                return r;
+        }
+        DL_APPEND(group->devices, device);
+        *ret = device;
+        return 0;
+}
+
+static int device_get(struct group *group, const char *pci, struct translation **ret, struct failure *failure) {
+        struct translation *device;
+
+        DL_FOREACH(group->devices, device)
+                if (strcmp(device->name, pci) == 0) {
+                        device->n_users++;
+                        *ret = device;
+                        return 0;
+                }
+        return device_open(group, pci, ret, failure);
+}
+
+static int vfio_attach(const char *name, const char *owner, bool permitted, struct translation **ret,
+                       struct translator_facts *ret_facts, struct failure *failure) {
+        struct translator_facts facts = { .present = true, .mask = UINT64_MAX };
+        struct group *group = NULL;
+        char pci[PCI_NAME_MAX];
+        int r, number;
+
+        if (!pci_name_parse(name, pci) || !pci_has_driver(pci, "vfio-pci"))
+                return -ENODEV;
+        number = pci_group(pci);
+        if (number < 0)
+                return -ENODEV;
+        if (!permitted)
+                return failure_set(failure, REASON_not_permitted, "Device %s can be had as a whole, which the configuration does "
+                                   "not allow %s: see `allow` in [device %s]", pci, owner, pci);
+        r = group_get(number, owner, &group, failure);
+        if (r < 0)
+                return r;
+        r = device_get(group, pci, ret, failure);
+        if (r < 0) {
+                group_put(group);
+                return r;
+        }
+        facts.node = pci_node(pci);
+        snprintf(facts.name, sizeof(facts.name), "%s", pci);
+        *ret_facts = facts;
+        return 0;
+}
+
+static void vfio_detach(struct translation *device) {
+        char name[KEEP_NAME_MAX + 1];
+        struct group *group = device->group;
+
+        if (--device->n_users)
+                return;
+        DL_DELETE(group->devices, device);
+        device_name(device->name, name);
+        let_go(name, device->fd);
+        free(device);
+        group_put(group);
+}
+
+/* ---- mapping ---- */
+
+static int map_at(const struct group *group, const struct translator_run *run, uint64_t dma_addr) {
+        struct vfio_iommu_type1_dma_map map = {
+                .argsz = sizeof(map), .flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE,
+                .vaddr = (uintptr_t)run->memory, .iova = dma_addr, .size = run->size,
+        };
+
+        if (!run->memory)
+                return -EFAULT;
+        if (group->broken)
+                return -EIO;
+        return ioctl(group->container_fd, VFIO_IOMMU_MAP_DMA, &map) < 0 ? -errno : 0;
+}
+
+static int map_fail(const struct group *group, const struct translator_run *run, int r, struct failure *failure) {
+        switch (r) {
+        case -ENOSPC:
+                return failure_set(failure, REASON_mapping_limit, "The IOMMU of group %d takes no more mappings (dma_entry_limit "
+                                   "of vfio_iommu_type1)", group->number);
+        case -ENOMEM:
+                return failure_set(failure, REASON_no_memory, "The daemon may not lock %" PRIu64 " bytes more for a device "
+                                   "(RLIMIT_MEMLOCK, or CAP_IPC_LOCK)", run->size);
+        case -EFAULT:
+                return failure_set(failure, REASON_source_unavailable, "The memory at 0x%" PRIx64 " is of a source that an IOMMU "
+                                   "cannot be given", run->addr);
+        default:
+                return failure_set_errno(failure, REASON_source_unavailable, -r, "The IOMMU of group %d does not map %" PRIu64
+                                         " bytes: %s", group->number, run->size, strerror(-r));
+        }
+}
+
+static int vfio_map(struct translation *device, const struct translator_run *run, uint64_t *ret_dma, struct failure *failure) {
+        struct group *group = device->group;
+        struct iova_usage usage;
+        int r;
+
+        r = iova_take(group->iova, run, ret_dma);
+        if (r == -ENOSPC) {
+                iova_usage(group->iova, &usage);
+                r = failure_set(failure, iova_reaches(group->iova, run->limit) ? REASON_iova_exhausted : REASON_mask,
+                                "Device %s has no free addresses for %" PRIu64 " bytes at or below 0x%" PRIx64, device->name,
+                                run->size, run->limit);
+                failure_add_number(failure, "asked", run->size);
+                failure_add_hex(failure, "mask", run->limit);
+                failure_add_number(failure, "free", usage.free_bytes);
+                failure_add_number(failure, "mappings", usage.n_used);
+                return r;
+        }
+        if (r < 0)
+                return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
+        r = map_at(group, run, *ret_dma);
+        if (r == 0)
+                return 0;
+        iova_give_back(group->iova, *ret_dma);
+        return map_fail(group, run, r, failure);
+}
+
+static int unmap_at(const struct group *group, uint64_t dma_addr, uint64_t size) {
+        struct vfio_iommu_type1_dma_unmap unmap = { .argsz = sizeof(unmap), .iova = dma_addr, .size = size };
+
+        if (ioctl(group->container_fd, VFIO_IOMMU_UNMAP_DMA, &unmap) < 0)
+                return -errno;
+        return unmap.size == size ? 0 : -ENOENT;
+}
+
+/* The kernel did not do as it was told: nothing of the group writes anywhere any more, and nothing more is mapped for it. */
+static void silence(struct group *group) {
+        struct vfio_region_info config = { .argsz = sizeof(config), .index = VFIO_PCI_CONFIG_REGION_INDEX };
+        struct translation *device;
+        uint16_t command;
+
+        group->broken = true;
+        DL_FOREACH(group->devices, device) {
+                if (ioctl(device->fd, VFIO_DEVICE_GET_REGION_INFO, &config) == 0 &&
+                    pread(device->fd, &command, sizeof(command), (off_t)config.offset + PCI_COMMAND) == sizeof(command)) {
+                        command &= (uint16_t)~PCI_COMMAND_MASTER;
+                        (void)!pwrite(device->fd, &command, sizeof(command), (off_t)config.offset + PCI_COMMAND);
+                }
+                ioctl(device->fd, VFIO_DEVICE_RESET);
+        }
+}
+
+static void vfio_unmap(struct translation *device, uint64_t dma_addr, uint64_t size) {
+        struct group *group = device->group;
+
+        if (!vfio.leaving && unmap_at(group, dma_addr, size) < 0)
+                silence(group);
+        else
+                iova_retire(group->iova, dma_addr);
+}
+
+static bool vfio_serves(const struct translation *device, uint64_t mask) {
+        return iova_reaches(device->group->iova, mask);
+}
+
+/* What is mapped there is the same: an address is used again only when the ledger knows that it is free. */
+static int vfio_restore(struct translation *device, const struct translator_run *run, uint64_t dma_addr,
+                        struct failure *failure) {
+        struct group *group = device->group;
+        int r = iova_take_at(group->iova, dma_addr, run->size);
+
+        if (r < 0)
+                return failure_set_errno(failure, REASON_source_unavailable, -r, "device %s had the address 0x%" PRIx64 ", and "
+                                         "cannot have it any more: %s", device->name, dma_addr, strerror(-r));
+        r = map_at(group, run, dma_addr);
+        if (r == 0 || r == -EEXIST)
+                return 0;
+        iova_give_back(group->iova, dma_addr);
+        return map_fail(group, run, r, failure);
+}
+
+static void unmap_free(void *userdata, uint64_t addr, uint64_t size) {
+        unmap_at(userdata, addr, size);
+}
+
+static int give_up(void *userdata, const char *name) {
+        int fd;
+
+        if (keep_take(vfio.keep, name, &fd) == 0)
+                let_go(name, fd);
+        return 0;
+}
+
+static void vfio_restored(void) {
+        struct group *group;
+
+        DL_FOREACH(vfio.groups, group)
+                if (group->found)
+                        iova_visit_free(group->iova, unmap_free, group);
+        /* Groups that nobody has any more. */
+        keep_visit(vfio.keep, "vfio-", give_up, NULL);
+}
+
+static void vfio_committed(void) {
+        struct group *group;
+
+        DL_FOREACH(vfio.groups, group)
+                iova_settle(group->iova);
+}
+
+static int vfio_device_fd(const struct translation *device) {
+        return device->fd;
+}
+
+const struct translator_ops translator_vfio_ops = {
+        .struct_size = sizeof(struct translator_ops),
+        .version = TRANSLATOR_OPS_VERSION,
+        .name = "iommu",
+        .attach = vfio_attach,
+        .detach = vfio_detach,
+        .map = vfio_map,
+        .unmap = vfio_unmap,
+        .flags = TRANSLATOR_PROTECTS | TRANSLATOR_TRANSLATES,
+        .serves = vfio_serves,
+        .restore = vfio_restore,
+        .restored = vfio_restored,
+        .committed = vfio_committed,
+        .device_fd = vfio_device_fd,
+};
+
+void vfio_begin(struct keep *keep) {
+        vfio.keep = keep;
+        vfio.leaving = false;
+}
+
+void vfio_leave(void) {
+        vfio.leaving = true;
+}

@@ -1,0 +1,356 @@
+/* The first process of the virtual machine of iommu.sh: two `edu` devices behind an IOMMU do DMA to memory of a real daemon, at
+ * the dma addresses that it hands out, and reach nothing else. What a device is told to read or write, it reads and
+ * writes by itself, through the IOMMU: the bytes prove it. */
+#include <dmabroker.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/pci_regs.h>
+#include <linux/vfio.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "tests/lib/daemon.h"
+
+enum {
+        CHUNK = 2048, /* more at a time ends QEMU 7.2 */
+        PAGE = 4096,
+        HUGE_PAGES = 24,
+};
+#define MIB ((size_t)1 << 20)
+#define EDU_BUFFER UINT64_C(0x40000)
+#define EDU_MASK UINT64_C(0xfffffff) /* 28 bits */
+
+static void check(bool right, const char *what) {
+        if (right) {
+                printf("ok: %s\n", what);
+                return;
+        }
+        printf("FAILED: %s (errno %d: %s; %s)\n", what, errno, strerror(errno), dmab_last_error());
+        printf("VM-TEST-FAILED\n");
+        fflush(stdout);
+        reboot(RB_POWER_OFF);
+}
+
+/* ---- the machine ---- */
+
+static void write_file(const char *path, const char *text) {
+        int fd = open(path, O_WRONLY);
+
+        if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text)) {
+                printf("%s: %s\n", path, strerror(errno));
+                check(false, "a file of the kernel is written");
+        }
+        close(fd);
+}
+
+static void load_modules(void) {
+        char path[256], name[128];
+        FILE *order = fopen("/modules/order", "re");
+        int fd;
+
+        while (order && fscanf(order, "%127s", name) == 1) {
+                snprintf(path, sizeof(path), "/modules/%s", name);
+                fd = open(path, O_RDONLY | O_CLOEXEC);
+                if (fd < 0 || syscall(SYS_finit_module, fd, "allow_unsafe_interrupts=1", 0) < 0)
+                        printf("%s: %s\n", name, strerror(errno));
+                close(fd);
+        }
+        if (order)
+                fclose(order);
+}
+
+static void machine_begin(void) {
+        char number[16];
+
+        mkdir("/proc", 0755);
+        mount("proc", "/proc", "proc", 0, NULL);
+        mount("sysfs", "/sys", "sysfs", 0, NULL);
+        mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
+        mount("tmpfs", "/tmp", "tmpfs", 0, NULL);
+        setenv("TOP_BUILDDIR", "/bin", 1);
+        setenv("TEST_TIMEOUT_MS", "60000", 1);
+        load_modules();
+        snprintf(number, sizeof(number), "%d", HUGE_PAGES);
+        write_file("/proc/sys/vm/nr_hugepages", number);
+        write_file("/sys/bus/pci/drivers/vfio-pci/new_id", "1234 11e8");
+}
+
+/* ---- the device ---- */
+
+struct edu {
+        dmab_t *dmab;
+        dmab_device_t *device;
+        int fd;
+        volatile uint8_t *registers;
+};
+
+static void edu_put(const struct edu *edu, unsigned at, uint64_t value) {
+        *(volatile uint64_t *)(edu->registers + at) = value;
+}
+
+/* It is polled: the device has an interrupt for the end as well, which is not what is tested here. */
+static void edu_run(const struct edu *edu, uint64_t from, uint64_t to, uint64_t command) {
+        edu_put(edu, 0x80, from);
+        edu_put(edu, 0x88, to);
+        edu_put(edu, 0x90, CHUNK);
+        edu_put(edu, 0x98, command);
+        while (*(volatile uint64_t *)(edu->registers + 0x98) & 1)
+                ;
+}
+
+static void edu_read(const struct edu *edu, dmab_addr_t from) {
+        edu_run(edu, from, EDU_BUFFER, 1);
+}
+
+static void edu_write(const struct edu *edu, dmab_addr_t to) {
+        edu_run(edu, EDU_BUFFER, to, 3);
+}
+
+static void edu_open(dmab_t *dmab, const char *name, struct edu *ret) {
+        struct vfio_region_info bar = { .argsz = sizeof(bar), .index = VFIO_PCI_BAR0_REGION_INDEX };
+        struct vfio_region_info config = { .argsz = sizeof(config), .index = VFIO_PCI_CONFIG_REGION_INDEX };
+        struct dmab_device_options options = DMAB_DEVICE_OPTIONS_INIT;
+        uint16_t command = 0;
+
+        ret->dmab = dmab;
+        options.mask = EDU_MASK;
+        check(dmab_device_open(dmab, name, &options, &ret->device) == 0, "the device is opened");
+        check(strcmp(dmab_device_translation(ret->device), "iommu") == 0, "its translation is iommu");
+        check(dmab_device_fd(ret->device, &ret->fd) == 0, "the broker passes the device");
+        check(ioctl(ret->fd, VFIO_DEVICE_GET_REGION_INFO, &bar) == 0, "it has registers");
+        ret->registers = mmap(NULL, bar.size, PROT_READ | PROT_WRITE, MAP_SHARED, ret->fd, (off_t)bar.offset);
+        check(ret->registers != MAP_FAILED && (*(volatile uint32_t *)ret->registers & 0xffff) == 0xed, "they are those of edu");
+        check(ioctl(ret->fd, VFIO_DEVICE_GET_REGION_INFO, &config) == 0 &&
+              pread(ret->fd, &command, sizeof(command), (off_t)config.offset + PCI_COMMAND) == sizeof(command),
+              "it has a command");
+        command |= PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER;
+        check(pwrite(ret->fd, &command, sizeof(command), (off_t)config.offset + PCI_COMMAND) == sizeof(command), "it may do DMA");
+}
+
+static void edu_close(struct edu *edu) {
+        close(edu->fd);
+        check(dmab_device_close_force(edu->device) == 0, "the device is closed");
+}
+
+/* ---- bytes ---- */
+
+static unsigned char pattern(uint64_t seed, size_t at) {
+        return (unsigned char)((seed + at) * UINT64_C(0x9e3779b97f4a7c15) >> 56);
+}
+
+static void fill(void *memory, uint64_t seed) {
+        for (size_t at = 0; at < CHUNK; at++)
+                ((unsigned char *)memory)[at] = pattern(seed, at);
+}
+
+static bool has(const void *memory, uint64_t seed) {
+        for (size_t at = 0; at < CHUNK; at++)
+                if (((const unsigned char *)memory)[at] != pattern(seed, at))
+                        return false;
+        return true;
+}
+
+/* The device copies from one place to another: both are reached, at the addresses that were told. */
+static void copy(const struct edu *edu, void *from, dmab_addr_t from_dma, void *to, dmab_addr_t to_dma, uint64_t seed,
+                 const char *what) {
+        fill(from, seed);
+        memset(to, 0, CHUNK);
+        edu_read(edu, from_dma);
+        edu_write(edu, to_dma);
+        printf("0x%" PRIx64 " -> device -> 0x%" PRIx64 ": %d bytes compared\n", from_dma, to_dma, CHUNK);
+        check(has(to, seed), what);
+}
+
+/* ---- what is tested ---- */
+
+static void test_coherent(const struct edu *edu) {
+        struct dmab_coherent_info info = DMAB_COHERENT_INFO_INIT;
+        dmab_addr_t dma, large_dma;
+        void *memory, *large;
+
+        check(dmab_alloc_coherent(edu->device, 2 * PAGE, DMAB_ZERO, &memory, &dma) == 0, "8 KiB are allocated");
+        check(dmab_coherent_info(edu->device, memory, &info) == 0, "they are described");
+        printf("machine address 0x%" PRIx64 ", dma address 0x%" PRIx64 "\n", info.machine_addr, dma);
+        check(dma + 2 * PAGE - 1 <= EDU_MASK, "the dma address is within the mask");
+        check(info.machine_addr != dma, "it is not the machine address");
+        copy(edu, memory, dma, (char *)memory + PAGE, dma + PAGE, 1, "the device reads and writes coherent memory");
+        check(dmab_alloc_coherent(edu->device, 5 * MIB, DMAB_WAIT, &large, &large_dma) == 0, "5 MiB are allocated");
+        check(large_dma % (2 * MIB) == 0, "their dma address is lined up for large pages");
+        copy(edu, large, large_dma, (char *)large + 5 * MIB - CHUNK, large_dma + 5 * MIB - CHUNK, 2,
+             "the device reaches both ends of a large allocation");
+        check(dmab_free_coherent(edu->device, 5 * MIB, large, large_dma) == 0, "they are freed");
+        check(dmab_free_coherent(edu->device, 2 * PAGE, memory, dma) == 0, "the 8 KiB too");
+}
+
+static void test_pool_and_bounce(const struct edu *edu) {
+        static char buffer[CHUNK];
+        dmab_addr_t one_dma, other_dma, dma;
+        dmab_pool_t *pool;
+        void *one, *other;
+
+        check(dmab_pool_create("ring", edu->device, CHUNK, 0, 0, NULL, &pool) == 0, "a pool is made");
+        check(dmab_pool_alloc(pool, DMAB_WAIT, &one, &one_dma) == 0 &&
+              dmab_pool_alloc(pool, DMAB_WAIT, &other, &other_dma) == 0, "two blocks are taken");
+        copy(edu, one, one_dma, other, other_dma, 3, "the device reads and writes blocks of a pool");
+
+        fill(buffer, 4);
+        check(dmab_map_single(edu->device, buffer, sizeof(buffer), DMAB_TO_DEVICE, &dma) == 0,
+              "a buffer is mapped to the device");
+        edu_read(edu, dma);
+        check(dmab_unmap_single(edu->device, dma, sizeof(buffer), DMAB_TO_DEVICE) == 0, "it is unmapped");
+        edu_write(edu, other_dma);
+        check(has(other, 4), "the device has read the bounced buffer");
+        memset(buffer, 0, sizeof(buffer));
+        check(dmab_map_single(edu->device, buffer, sizeof(buffer), DMAB_FROM_DEVICE, &dma) == 0, "it is mapped from the device");
+        edu_write(edu, dma);
+        check(dmab_unmap_single(edu->device, dma, sizeof(buffer), DMAB_FROM_DEVICE) == 0, "it is unmapped");
+        check(has(buffer, 4), "the device has written the bounced buffer");
+        check(dmab_pool_free(pool, one, one_dma) == 0 && dmab_pool_free(pool, other, other_dma) == 0 &&
+              dmab_pool_destroy(pool) == 0, "all is given back");
+}
+
+/* What lies beside it keeps the region mapped here, so that its bytes can still be seen. */
+static void test_stale(const struct edu *edu) {
+        dmab_addr_t dma, beside_dma;
+        void *memory, *beside;
+
+        check(dmab_alloc_coherent(edu->device, PAGE, 0, &memory, &dma) == 0 &&
+              dmab_alloc_coherent(edu->device, PAGE, 0, &beside, &beside_dma) == 0, "two pages are allocated");
+        fill(beside, 5);
+        edu_read(edu, beside_dma);
+        fill(memory, 6);
+        check(dmab_free_coherent(edu->device, PAGE, memory, dma) == 0, "one of them is freed");
+        edu_write(edu, dma);
+        check(has(memory, 6), "a write to the address that it had has changed nothing");
+        edu_write(edu, beside_dma + CHUNK);
+        check(has((char *)beside + CHUNK, 5), "the other one is still reached");
+        check(dmab_free_coherent(edu->device, PAGE, beside, beside_dma) == 0, "it is freed");
+}
+
+static uint64_t number_of(const char *text, const char *name) {
+        char key[64];
+        const char *at;
+
+        snprintf(key, sizeof(key), "\"%s\":", name);
+        at = text ? strstr(text, key) : NULL;
+        check(at != NULL, "the answer has the number");
+        at += strlen(key);
+        return strtoull(at + (*at == '"'), NULL, 0);
+}
+
+/* A second device reaches what is mapped for it, at an address of its own, until it is unmapped. */
+static void test_sharing(const struct edu *edu, const struct edu *second) {
+        struct dmab_coherent_info info = DMAB_COHERENT_INFO_INIT;
+        char params[160], *result = NULL;
+        dmab_addr_t dma, iova;
+        uint64_t mapping;
+        void *memory;
+
+        check(dmab_alloc_coherent(edu->device, PAGE, DMAB_SHAREABLE, &memory, &dma) == 0, "a page is allocated to be shared");
+        check(dmab_coherent_info(edu->device, memory, &info) == 0, "it is described");
+        fill(memory, 7);
+        edu_read(second, dma);
+        edu_write(edu, dma); /* has another content */
+        fill(memory, 7);
+        snprintf(params, sizeof(params), "{\"device\":%" PRIu64 ",\"alloc\":%" PRIu64 ",\"direction\":\"bidirectional\"}",
+                 dmab_device_handle(second->device), info.alloc);
+        check(dmab_call(edu->dmab, "mapping.map", params, &result) == 0, "it is mapped for the second device");
+        mapping = number_of(result, "mapping");
+        iova = number_of(result, "iova");
+        free(result);
+        edu_read(second, iova);
+        memset(memory, 0, CHUNK);
+        edu_write(second, iova + CHUNK);
+        check(has((char *)memory + CHUNK, 7), "which reads and writes it");
+        fill(memory, 8);
+        snprintf(params, sizeof(params), "{\"mapping\":%" PRIu64 "}", mapping);
+        check(dmab_call(edu->dmab, "mapping.unmap", params, &result) == 0, "it is unmapped");
+        free(result);
+        edu_write(second, iova);
+        check(has(memory, 8), "which ends what it can do");
+        check(dmab_free_coherent(edu->device, PAGE, memory, dma) == 0, "the page is freed");
+}
+
+/* The device goes on while there is no daemon, and with the next one. */
+static void test_survival(struct test_daemon *daemon, const struct edu *edu) {
+        dmab_addr_t dma, new_dma;
+        void *memory, *new;
+
+        check(dmab_alloc_coherent(edu->device, 2 * PAGE, 0, &memory, &dma) == 0, "8 KiB are allocated");
+        check(test_daemon_kill(daemon) == 0, "the daemon is killed");
+        copy(edu, memory, dma, (char *)memory + PAGE, dma + PAGE, 9, "the device does DMA while there is no daemon");
+        check(test_daemon_start_again(daemon) == 0, "another one starts");
+        copy(edu, memory, dma, (char *)memory + PAGE, dma + PAGE, 10, "the device does DMA with the next daemon");
+        check(dmab_alloc_coherent(edu->device, 2 * PAGE, 0, &new, &new_dma) == 0, "that one allocates");
+        check(new_dma != dma, "at another address");
+        copy(edu, new, new_dma, (char *)new + PAGE, new_dma + PAGE, 11, "where the device does DMA as well");
+        fill(memory, 12);
+        check(dmab_free_coherent(edu->device, 2 * PAGE, memory, dma) == 0, "what the first one gave is freed");
+        edu_write(edu, dma);
+        check(has(memory, 12), "a write to the address that it had has changed nothing");
+        check(dmab_free_coherent(edu->device, 2 * PAGE, new, new_dma) == 0, "the rest too");
+}
+
+static void test_refusals(const char *uri, struct edu *edu) {
+        struct dmab_device_options options = DMAB_DEVICE_OPTIONS_INIT;
+        dmab_device_t *other;
+        dmab_addr_t dma;
+        uint64_t region;
+        dmab_t *dmab;
+        void *memory;
+
+        check(dmab_device_reserve(edu->device, MIB, 0, &region) == -EOPNOTSUPP, "nothing is reserved behind an IOMMU");
+        check(dmab_alloc_coherent(edu->device, 512 * MIB, 0, &memory, &dma) == -ENOMEM, "there is no more memory than there is");
+        check(dmab_supported(edu->device, 0xffff) == 0, "16 bits are too few for the IOMMU");
+        check(seteuid(1000) == 0 && dmab_connect(uri, &dmab) == 0, "another user connects");
+        options.mask = EDU_MASK;
+        check(dmab_device_open(dmab, "0000:00:02.0", &options, &other) == -EPERM, "who may not have the device as a whole");
+        printf("%s\n", dmab_last_error());
+        dmab_disconnect(dmab);
+        check(seteuid(0) == 0, "root is back");
+}
+
+int main(void) {
+        struct test_daemon_options options = {
+                .source = "hugetlb", .config = "[daemon]\naccess = everyone\n", .survives = true, .open_directory = true,
+        };
+        struct edu edu, second;
+        struct test_daemon *daemon;
+        char uri[256], *result = NULL;
+        dmab_t *dmab;
+
+        setvbuf(stdout, NULL, _IOLBF, 0);
+        machine_begin();
+        check(test_daemon_start(&options, &daemon) == 0, "a daemon serves huge pages");
+        snprintf(uri, sizeof(uri), "unix:%s", test_daemon_socket(daemon));
+        check(dmab_connect(uri, &dmab) == 0, "a client connects");
+        edu_open(dmab, "0000:00:02.0", &edu);
+        edu_open(dmab, "0000:00:03.0", &second);
+        test_coherent(&edu);
+        test_pool_and_bounce(&edu);
+        test_stale(&edu);
+        test_sharing(&edu, &second);
+        test_survival(daemon, &edu);
+        test_refusals(uri, &edu);
+        check(dmab_call(dmab, "debug.check", NULL, &result) == 0 && strstr(result, "\"clean\":true"), "the books are clean");
+        free(result);
+        edu_close(&second);
+        edu_close(&edu);
+        dmab_disconnect(dmab);
+        check(test_daemon_end(daemon) == 0, "the daemon ends well");
+        printf("VM-TEST-PASSED\n");
+        reboot(RB_POWER_OFF);
+        return 0;
+}
