@@ -806,7 +806,8 @@ int arena_remove(struct arena *arena, uint64_t addr, uint64_t size) {
         int r;
 
         r = find_exactly(arena, addr, size, &block);
-        if (r >= 0)
+        /* A whole block goes without leaving anything to describe: what gives memory back needs none. */
+        if (r >= 0 && (record_at(arena, block)->addr != addr || record_size(arena, record_at(arena, block)) != size))
                 r = arena_reserve(arena, 1);
         if (r < 0)
                 return r;

@@ -110,6 +110,7 @@ static int block_taken(struct request *request, struct region *region) {
 }
 
 static int arena_try(struct request *request, struct arena *arena, const struct arena_request *want) {
+        struct region *region;
         int r;
 
         if (!arena)
@@ -119,7 +120,12 @@ static int arena_try(struct request *request, struct arena *arena, const struct 
                 return failure_set(&request->failure, REASON_no_memory, "The daemon itself is out of memory");
         if (r < 0)
                 return -ENOSPC;
-        return block_taken(request, region_at(request->owner->broker, request->block.addr));
+        region = region_at(request->owner->broker, request->block.addr);
+        /* If the books are wrong, nobody gets what may be another's. */
+        if (!region || region->owner != request->owner)
+                return failure_set(&request->failure, REASON_source_unavailable, "The daemon's books are damaged: 0x%llx is in "
+                                   "no region of %s", (unsigned long long)request->block.addr, request->owner->name);
+        return block_taken(request, region);
 }
 
 /* Whether regions of the owner are on their way back: then its quota is not used up for good. */

@@ -99,6 +99,30 @@ static void check_charges(struct check *check, const char *what, const struct qu
                 check_equal(check, what, 0, quota_name(kinds[i]), said->of[kinds[i]], counted->of[kinds[i]]);
 }
 
+struct window_check {
+        struct check *check;
+        const struct window *window;
+        struct broker *broker;
+};
+
+static int check_block(const struct arena_block *block, bool is_free, void *userdata) {
+        const struct window_check *of = userdata;
+        const struct region *region = region_at(of->broker, block->addr);
+
+        of->check->checked++;
+        if (!region || region->window != of->window || block->addr - region->addr > region->size - block->size)
+                check_complain(of->check, "owner", 0, "0x%llx is in the owner's window, but in no region of it",
+                               (unsigned long long)block->addr);
+        return 0;
+}
+
+static void check_window(struct check *check, const struct owner *owner, const struct window *window) {
+        struct window_check of = { .check = check, .window = window, .broker = owner->broker };
+
+        check_arena(check, "owner", window->arena);
+        arena_visit(window->arena, check_block, &of);
+}
+
 static void check_owner(struct check *check, const struct owner *owner) {
         struct quota counted = {}, of_budget, usage;
         uint64_t held = 0, held_low = 0, anonymous = 0;
@@ -121,7 +145,7 @@ static void check_owner(struct check *check, const struct owner *owner) {
                         counted.of[kind] += of_budget.of[kind];
         }
         LL_FOREACH(owner->windows, window)
-                check_arena(check, "owner", window->arena);
+                check_window(check, owner, window);
         DL_FOREACH(owner->regions, region) {
                 check->checked++;
                 if (region_is_anonymous(region))

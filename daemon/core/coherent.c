@@ -337,6 +337,8 @@ int alloc_load(struct load *load) {
         /* What lies in ordinary memory must not pass for a device's, whatever a row says. */
         if (r == 0 && region_is_anonymous(alloc->region) != alloc_is_anonymous(alloc))
                 r = -EBADMSG;
+        if (alloc_is_anonymous(alloc))
+                alloc->exposed_ms = 0;
         if (r == 0)
                 r = handle_restore(&load->broker->handles, HANDLE_ALLOC, alloc, load->id);
         if (r < 0) {
@@ -401,7 +403,7 @@ int resting_load(struct load *load) {
         bool exposed = row_read_number(&load->row);
 
         if (r == 0) {
-                r = resting_device(load, alloc, owner, device);
+                r = region_is_anonymous(alloc->region) ? -EBADMSG : resting_device(load, alloc, owner, device);
                 if (r == 0)
                         r = remap(load, alloc);
                 if (r < 0)

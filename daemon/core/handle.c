@@ -169,9 +169,14 @@ int handle_restore(struct handle_table *table, enum handle_kind kind, void *obje
 void handle_table_restored(struct handle_table *table, uint32_t highest) {
         uint32_t i;
 
+        if (highest < table->highest)
+                highest = table->highest;
         if (highest > GENERATION_MAX)
                 highest = GENERATION_MAX;
         table->base = table->highest = highest;
+        /* Some may have been released since they were restored. */
+        table->first_free = table->last_free = NO_SLOT;
+        table->n_free = 0;
         for (i = 0; i < table->n_slots; i++) {
                 if (slot_object(&table->slots[i]))
                         continue;

@@ -98,7 +98,8 @@ static void numbers_raise(struct broker *broker) {
         broker->last_owner_id += NUMBERS_LOST;
         broker->last_session_id += NUMBERS_LOST;
         broker->last_region_id += NUMBERS_LOST;
-        broker->book.generation = (uint32_t)larger(broker->book.generation, broker->handles.highest) + NUMBERS_LOST;
+        broker->book.generation = (uint32_t)smaller(larger(broker->book.generation, broker->handles.highest) + NUMBERS_LOST,
+                                                    UINT32_MAX);
 }
 
 static int load_owner_row(struct load *load) {

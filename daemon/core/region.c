@@ -287,7 +287,9 @@ static void region_read(struct load *load, struct region *ret) {
         ret->usable = row_read_number(&load->row);
         if (!ret->device)
                 ret->stride = ret->usable = 0;
-        load->row.failed |= !ret->size || ret->addr + ret->size < ret->addr;
+        load->row.failed |= !ret->size || ret->addr + ret->size < ret->addr || (ret->addr | ret->size) % PAGE ||
+                            !ret->stride != !ret->usable || (ret->stride | ret->usable) % PAGE || ret->usable > ret->stride ||
+                            ret->size / PAGE > UINT32_MAX;
 }
 
 /* -ENOENT: the memory is gone. */
@@ -330,10 +332,18 @@ int region_load(struct load *load) {
                 goto fail;
         r = handle_restore(&load->broker->handles, HANDLE_REGION, region, load->id);
         region->handle = load->id;
-        if (r == 0)
+        if (r == 0) {
                 r = region_join(region);
-        if (r < 0)
-                goto fail; /* the start fails, and the memory stays where it is */
+                if (r < 0)
+                        handle_release(&load->broker->handles, load->id, 0);
+        }
+        /* It is a source's already, and in no books: the start fails, and the memory stays where it is. */
+        if (r < 0) {
+                failure_set_errno(load->failure, REASON_source_unavailable, -r, "the ledger tells of region %llu, which cannot "
+                                  "be: %s", (unsigned long long)load->id, strerror(-r));
+                r = -EIO;
+                goto fail;
+        }
         charge(region);
         region->supply->held += region->size;
         region->supply->held_low += low_part(region->addr, region->size);

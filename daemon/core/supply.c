@@ -804,11 +804,13 @@ int supply_zero(struct supply *supply, struct request *request) {
 static void copy_done(struct source_job *source_job) {
         struct supply_job *job = (struct supply_job *)source_job;
         struct supply *supply = source_job->userdata;
-        struct region *from = job->region;
+        struct region *from = job->region, *to = job->userdata; /* of which the request may have lost sight */
 
         if (--from->checks == 0 && from->restore_wanted)
                 supply_restore(from);
         job_ended(supply, job);
+        if (--to->checks == 0 && to->restore_wanted)
+                supply_restore(to);
         free(job);
         requests_serve(supply->broker);
 }
@@ -829,7 +831,9 @@ int supply_copy(struct supply *supply, struct request *request, const struct all
         job->job.from_ops = from->supply->source->ops;
         job->job.from = from->backing;
         job->job.from_offset = alloc_addr(moved) - from->addr;
+        job->userdata = request->region;
         from->checks++;
+        request->region->checks++;
         /* What was swapped out may have to come from a disk: nobody else is to wait for that. */
         job_submit(worker, job, copy_done);
         return 0;

@@ -567,9 +567,22 @@ static void test_an_arena_needs_memory(void **state) {
         n_until_failure = -1;
 }
 
+static void test_a_whole_span_goes_without_any_memory(void **state) {
+        struct arena *arena = *state;
+
+        for (uint64_t n = 1; n <= 100; n++) {
+                assert_int_equal(arena_add(arena, n * 4 * PAGE, 2 * PAGE, 0), 0);
+                n_until_failure = 0;
+                assert_int_equal(arena_remove(arena, n * 4 * PAGE, 2 * PAGE), 0);
+                n_until_failure = -1;
+                assert_int_equal(arena_add(arena, n * 4 * PAGE, 2 * PAGE, 0), 0);
+        }
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
         const struct CMUnitTest tests[] = {
+                TEST(test_a_whole_span_goes_without_any_memory),
                 TEST(test_a_granule_that_is_no_power_of_two_is_refused),
                 TEST(test_a_span_must_be_in_granules_and_within_the_address_space),
                 TEST(test_a_span_has_as_many_granules_as_32_bits_count),

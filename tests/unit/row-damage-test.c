@@ -114,6 +114,26 @@ static void test_a_handle_far_beyond_all_others_is_a_wrong_one(void **state) {
         handle_table_deinit(&table);
 }
 
+static void test_what_is_released_while_rows_are_read_can_be_had_again(void **state) {
+        int objects[4];
+        struct handle_table table;
+        uint64_t handles[8];
+
+        handle_table_init(&table);
+        for (unsigned i = 0; i < 3; i++)
+                assert_int_equal(handle_restore(&table, HANDLE_ALLOC, &objects[i], UINT64_C(1) << 24 | i), 0);
+        handle_release(&table, UINT64_C(1) << 24 | 2, 0);
+        assert_int_equal(handle_restore(&table, HANDLE_LEASE, &objects[3], UINT64_C(1) << 24 | 2), 0);
+        handle_table_restored(&table, 70);
+        for (unsigned i = 0; i < 8; i++) {
+                assert_int_equal(handle_new(&table, HANDLE_ALLOC, &objects[1], &handles[i]), 0);
+                for (unsigned j = 0; j < i; j++)
+                        assert_int_not_equal(handles[i], handles[j]);
+        }
+        assert_ptr_equal(handle_find(&table, HANDLE_LEASE, UINT64_C(1) << 24 | 2), &objects[3]);
+        handle_table_deinit(&table);
+}
+
 static void test_taking_and_giving_back_uses_generations_up_slowly(void **state) {
         struct handle_table table;
         uint64_t handle;
@@ -163,6 +183,7 @@ int main(void) {
                 cmocka_unit_test(test_limits_that_are_not_there_are_not_read),
                 cmocka_unit_test(test_a_slab_has_no_more_blocks_than_can_be_counted),
                 cmocka_unit_test(test_a_slab_needs_the_memory_that_its_pool_says),
+                cmocka_unit_test(test_what_is_released_while_rows_are_read_can_be_had_again),
                 cmocka_unit_test(test_taking_and_giving_back_uses_generations_up_slowly),
                 cmocka_unit_test(test_handles_come_to_an_end_rather_than_again),
                 cmocka_unit_test(test_a_handle_far_beyond_all_others_is_a_wrong_one),

@@ -480,6 +480,34 @@ static void test_what_is_cancelled_or_ends_on_the_way_leaves_nothing_behind(void
         fixture_stop(&s.f);
 }
 
+static void test_a_copy_outlives_the_end_of_what_it_is_for(void **state) {
+        struct answer to = {};
+        struct ticket *ticket;
+        struct caller other;
+        struct scene s;
+
+        fixture_start(&s.f, LAYOUT, NULL);
+        other = fixture_session(&s.f, "user:2000");
+        s.device = fixture_open(&s.f.caller, &(struct device_options){});
+        device_reserve(&s.f.caller, &(struct reserve_request){ .device = s.device, .size = MIB }, answer, &to);
+        fixture_settle(&s.f);
+        answer_handle(&to);
+        s.alloc = fixture_alloc(&s.f, &s.f.caller, &(struct alloc_request){ .device = s.device, .size = MIB / 2 });
+        swap_out(&s);
+        ticket = in(&s, &(struct swap_in_request){}, &to);
+        assert_non_null(ticket);
+        ticket_cancel(ticket);
+        session_close(s.f.caller.session);
+        /* The source of the reserve is faster than the worker of ordinary memory. */
+        s.f.source->ops->wait(s.f.source);
+        s.f.source->ops->dispatch(s.f.source);
+        s.f.anonymous->ops->wait(s.f.anonymous);
+        s.f.anonymous->ops->dispatch(s.f.anonymous);
+        fixture_settle(&s.f);
+        s.f.caller = other;
+        fixture_stop(&s.f);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_contents_go_out_and_come_back_under_the_same_handle),
@@ -499,6 +527,7 @@ int main(void) {
                 cmocka_unit_test(test_what_is_swapped_out_is_freed_and_moved_like_any_other),
                 cmocka_unit_test(test_what_a_vanished_client_had_swapped_out_need_not_rest),
                 cmocka_unit_test(test_what_is_cancelled_or_ends_on_the_way_leaves_nothing_behind),
+                cmocka_unit_test(test_a_copy_outlives_the_end_of_what_it_is_for),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
