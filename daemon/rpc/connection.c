@@ -30,7 +30,7 @@ enum {
         FD_CHARGE = 4096,
         /* So many may wait for one user in all of its connections, beyond one in each. */
         USER_FDS_MAX = 256,
-        TURN_REQUESTS = 8,
+        TURN_REQUESTS = 2,
         /* Whoever has asked for something so lately is about to ask for more. */
         OTHERS_MS = 20,
 };
