@@ -254,7 +254,7 @@ static uint64_t files_possible(const struct config *config) {
 
 /* The keep has the same two to hold, and few others. */
 static uint64_t regions_possible(const struct config *config, const struct keep *keep) {
-        const uint64_t room = keep_room(keep), kept = room == UINT64_MAX ? UINT64_MAX : room > 16 ? (room - 16) / 2 : 0;
+        const uint64_t room = keep_room(keep), kept = room == UINT64_MAX ? UINT64_MAX : room > 64 ? (room - 64) / 2 : 0;
         uint64_t possible = files_possible(config);
 
         return possible < kept ? possible : kept;
@@ -344,7 +344,7 @@ void memory_reconfigure(struct memory *memory, const struct config *old, const s
                         broker_unset_quota(memory->broker, old->quotas[i].owner);
         for (size_t i = 0; i < old->n_devices; i++)
                 if (!find_device(new, old->devices[i].name))
-                        broker_limit_device(memory->broker, old->devices[i].name, NULL);
+                        broker_forget_device(memory->broker, old->devices[i].name);
         if (define(memory, old, new) < 0)
                 log_error("there is no memory for all of the new configuration");
         warn_of_promises(memory);
@@ -357,7 +357,7 @@ static int broker_make(struct memory *memory, const struct config *config, struc
         struct broker_options options;
         int r;
 
-        vfio_begin(memory->past.keep);
+        vfio_begin(memory->past.keep, memory->past.ledger);
         fill_options(memory, config, &options);
         options.now_ms = now_ms;
         options.userdata = memory->loop;
@@ -388,6 +388,9 @@ static int load(struct memory *memory, struct failure *failure) {
         if (loaded.lost_bytes)
                 log_error("%llu bytes that had been handed out are gone: nobody has kept them",
                           (unsigned long long)loaded.lost_bytes);
+        if (loaded.lost_devices)
+                log_error("%u devices were taken away from the broker; what they have had is not used again while it runs: %s",
+                          loaded.lost_devices, loaded.lost_why);
         if (loaded.withheld && !loaded.damaged)
                 log_warning("what an earlier daemon has left and the damaged ledger did not know is still kept: when "
                             "nobody uses it any more, say so (dmabrokerctl quarantine release) and restart the daemon");

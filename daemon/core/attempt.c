@@ -148,7 +148,7 @@ static int tier_try(struct request *request, struct supply *supply, int tier) {
         size_t i;
         int r, node;
 
-        if (!tier_want(request, tier, &want))
+        if (!supply_suits(supply, request) || !tier_want(request, tier, &want))
                 return -ENOSPC;
         if (want.floor <= LOW_LIMIT) {
                 r = device_check(request->device, QUOTA_low_bytes, want.size, &request->failure);

@@ -107,6 +107,8 @@ struct broker_loaded {
                                 * says that it is nobody's, see quarantine_release() */
         uint64_t lost_bytes;   /* of regions whose memory is not there any more */
         uint64_t barred_bytes; /* of memory that may be somebody's: it rests, see quarantine_visit() */
+        unsigned lost_devices; /* that nobody can map memory for any more; what they have had is not used again */
+        const char *lost_why;  /* a sentence about the last one */
 };
 void broker_loaded(const struct broker *broker, struct broker_loaded *ret);
 /* End, and leave everything as it is for the next daemon, which finds it by the ledger. */
@@ -231,6 +233,9 @@ int device_fd(const struct caller *caller, uint64_t device, int *ret_fd, struct 
 typedef int (*translator_visit_fn)(const char *name, uint64_t devices, void *userdata);
 /* Those that there are, with how many open devices each serves. */
 int broker_visit_translators(const struct broker *broker, translator_visit_fn visit, void *userdata);
+
+/* The configuration says nothing of it any more: no limits, and nobody may have it as a whole. */
+void broker_forget_device(struct broker *broker, const char *name);
 
 /* What each owner may have of it, unless an administrator said otherwise; NULL: no limits. -ENOENT: it is not defined. */
 int broker_limit_device(struct broker *broker, const char *name, const struct quota *limits);

@@ -122,15 +122,24 @@ static void alloc_disown(struct alloc *alloc) {
         book_note(owner->broker, ROW_ALLOC, alloc->handle);
 }
 
+static void alloc_abandon(struct alloc *alloc) {
+        struct broker *broker = alloc->device->owner->broker;
+
+        alloc->region->supply->lost += alloc_size(alloc);
+        alloc->flags = ALLOC_RESTING;
+        alloc->born_ms = now_ms(broker);
+        alloc->resting.until_ms = UINT64_MAX;
+        resting_save(broker, alloc);
+}
+
 void alloc_free(struct alloc *alloc) {
         struct device *device = alloc->device;
         struct owner *owner = device->owner;
         struct broker *broker = owner->broker;
         const struct arena_block block = block_of(alloc);
         const uint64_t bytes = device_part(alloc, block.size);
+        const bool reached = bytes && device_unmap(device, block.note, block.size) < 0;
 
-        if (bytes)
-                device_unmap(device, block.note, block.size);
         device->n_allocs--;
         device->bytes -= bytes;
         device_discharge(device, QUOTA_bytes, bytes);
@@ -140,14 +149,19 @@ void alloc_free(struct alloc *alloc) {
         broker->counts.allocs--;
         broker->counters[COUNTER_frees]++;
         broker->bytes -= bytes;
-        if (alloc->flags & ALLOC_RESTING) {
+        if (alloc->flags & ALLOC_RESTING)
                 quarantine_leave_alloc(alloc);
-                book_drop(broker, ROW_RESTING, block.addr);
-        } else {
+        else
                 alloc_disown(alloc);
+        if (reached) {
+                /* It stays taken as long as this daemon runs; and the next one has it at rest. */
+                alloc_abandon(alloc);
+        } else {
+                if (alloc->flags & ALLOC_RESTING)
+                        book_drop(broker, ROW_RESTING, block.addr);
+                arena_release(region_arena(alloc->region), alloc->block, NULL);
+                region_unuse(alloc->region, block.size);
         }
-        arena_release(region_arena(alloc->region), alloc->block, NULL);
-        region_unuse(alloc->region, block.size);
         tray_put(broker, alloc);
         device_forget(device);
 }
@@ -162,6 +176,8 @@ bool alloc_leaves(const struct alloc *alloc, const struct session *session) {
 
 /* How long a device may go on writing to memory that has been unmapped. */
 static uint64_t writes_on_ms(const struct device *device) {
+        if (device_is_lost(device))
+                return UINT64_MAX;
         return device->closed || translator_protects(device->translator) ? 0 : quarantine_ms(device);
 }
 
@@ -202,9 +218,9 @@ void allocs_close(struct device *device) {
                 alloc_return(device->allocs);
 }
 
-void alloc_expose(struct alloc *alloc, const struct device *device) {
+void alloc_expose(struct alloc *alloc, const struct device *device, bool reached) {
         struct broker *broker = device->owner->broker;
-        const uint64_t ms = writes_on_ms(device);
+        const uint64_t ms = reached ? UINT64_MAX : writes_on_ms(device);
 
         if (!ms)
                 return;
@@ -284,10 +300,10 @@ static void place_undo(struct alloc *alloc) {
         arena_release(region_arena(alloc->region), alloc->block, NULL);
 }
 
-static int remap(struct load *load, const struct alloc *alloc) {
+static void remap(const struct alloc *alloc) {
         const struct arena_block block = block_of(alloc);
 
-        return device_remap(alloc->device, alloc->region, block.addr, block.size, block.note, load->failure);
+        device_remap(alloc->device, alloc->region, block.addr, block.size, block.note);
 }
 
 void alloc_save(struct row_writer *row, const struct alloc *alloc) {
@@ -346,13 +362,8 @@ int alloc_load(struct load *load) {
                 tray_put(load->broker, alloc);
                 return r;
         }
-        r = alloc_is_anonymous(alloc) ? 0 : remap(load, alloc);
-        if (r < 0) {
-                handle_release(&load->broker->handles, load->id, 0);
-                place_undo(alloc);
-                tray_put(load->broker, alloc);
-                return r;
-        }
+        if (!alloc_is_anonymous(alloc))
+                remap(alloc);
         alloc->handle = load->id;
         if (!(alloc->flags & ALLOC_HELD))
                 alloc->key = load_key(load, alloc->device->owner, HANDLE_ALLOC);
@@ -405,7 +416,7 @@ int resting_load(struct load *load) {
         if (r == 0) {
                 r = region_is_anonymous(alloc->region) ? -EBADMSG : resting_device(load, alloc, owner, device);
                 if (r == 0)
-                        r = remap(load, alloc);
+                        remap(alloc);
                 if (r < 0)
                         place_undo(alloc);
         }
@@ -735,14 +746,14 @@ int coherent_get(const struct caller *caller, uint64_t handle, struct alloc_view
         return r;
 }
 
-struct alloc *alloc_at(struct broker *broker, uint64_t addr, bool machine) {
+struct alloc *alloc_at(struct broker *broker, const struct owner *owner, uint64_t addr, bool machine) {
         struct alloc *alloc;
         uint64_t handle = 0, start;
 
         if (machine && !region_at(broker, addr))
                 return NULL;
         while ((alloc = handle_next(&broker->handles, HANDLE_ALLOC, handle, &handle))) {
-                if (alloc_is_anonymous(alloc))
+                if (alloc_is_anonymous(alloc) || (owner && alloc->device->owner != owner))
                         continue;
                 start = machine ? alloc_addr(alloc) : alloc_dma_addr(alloc);
                 if (addr >= start && addr - start < alloc_size(alloc))
@@ -759,9 +770,12 @@ int bad_address(uint64_t addr, struct failure *failure) {
 
 int coherent_lookup(const struct caller *caller, uint64_t addr, bool machine, struct alloc_view *ret,
                     struct failure *failure) {
-        struct alloc *alloc = alloc_at(caller->session->owner->broker, addr, machine);
+        struct owner *owner = caller->session->owner;
+        struct alloc *alloc = alloc_at(owner->broker, owner, addr, machine);
 
-        if (!alloc || (alloc->device->owner != caller->session->owner && !caller->admin))
+        if (!alloc && caller->admin)
+                alloc = alloc_at(owner->broker, NULL, addr, machine);
+        if (!alloc)
                 return bad_address(addr, failure);
         alloc_look(alloc, ret);
         return 0;

@@ -63,6 +63,16 @@ int broker_define_device(struct broker *broker, const struct device_options *opt
         return 0;
 }
 
+void broker_forget_device(struct broker *broker, const char *name) {
+        struct template *template = template_find(broker, name);
+
+        broker_limit_device(broker, name, NULL);
+        if (!template)
+                return;
+        free(template->allow);
+        template->allow = NULL;
+}
+
 /* ---- checks ---- */
 
 static int name_check(const char *name, const char *param, struct failure *failure) {
@@ -142,6 +152,12 @@ static int resolved_attach(const struct caller *caller, const char *name, struct
                         continue;
                 if (r < 0)
                         return r;
+                if (resolved->facts.blocked) {
+                        (*translator)->detach(resolved->translation);
+                        return failure_set(failure, REASON_unsupported, "Device %s is behind an IOMMU, which does not let it "
+                                           "have machine addresses: bind it to the driver vfio-pci, so that memory can be "
+                                           "mapped for it", name);
+                }
                 resolved->translator = *translator;
                 resolved->reach = smaller(resolved->reach, resolved->facts.mask);
                 memcpy(resolved->via_buffer, resolved->facts.name, sizeof(resolved->via_buffer));
@@ -410,18 +426,52 @@ int device_map(const struct device *device, const struct region *region, uint64_
         return device->translator->map(device->translation, &run, ret_dma, failure);
 }
 
-void device_unmap(const struct device *device, uint64_t dma_addr, uint64_t size) {
-        device->translator->unmap(device->translation, dma_addr, size);
+int device_unmap(const struct device *device, uint64_t dma_addr, uint64_t size) {
+        return device->translator->unmap(device->translation, dma_addr, size);
 }
 
-int device_remap(const struct device *device, const struct region *region, uint64_t addr, uint64_t size, uint64_t dma_addr,
-                 struct failure *failure) {
-        struct translator_run run = run_of(region, addr, size);
+/* ---- devices that their translator does not have any more ---- */
 
-        if (!translator_translates(device->translator))
-                return 0;
-        return device->translator->restore(device->translation, &run, dma_addr, failure) < 0 ? -EIO : 0;
+/* Since an earlier daemon: unbound, unplugged, in somebody else's hands. What it could reach it may reach still, so none of that
+ * is used again, and it gets nothing more. */
+static int lost_map(struct translation *translation, const struct translator_run *run, uint64_t *ret_dma,
+                    struct failure *failure) {
+        return failure_set(failure, REASON_gone, "The device was taken away from the broker: close it, and open it again");
 }
+
+static int lost_unmap(struct translation *translation, uint64_t dma_addr, uint64_t size) {
+        return -ENODEV;
+}
+
+static void lost_detach(struct translation *translation) {
+}
+
+static bool lost_serves(const struct translation *translation, uint64_t mask) {
+        return false;
+}
+
+static int lost_restore(struct translation *translation, const struct translator_run *run, uint64_t dma_addr,
+                        struct failure *failure) {
+        return 0;
+}
+
+static int lost_device_fd(const struct translation *translation) {
+        return -1;
+}
+
+/* By the name of the one that has lost it, which the next daemon tries again. */
+static const struct translator_ops lost_ops = {
+        .struct_size = sizeof(struct translator_ops),
+        .version = TRANSLATOR_OPS_VERSION,
+        .name = "iommu",
+        .detach = lost_detach,
+        .map = lost_map,
+        .unmap = lost_unmap,
+        .flags = TRANSLATOR_TRANSLATES,
+        .serves = lost_serves,
+        .restore = lost_restore,
+        .device_fd = lost_device_fd,
+};
 
 int broker_visit_translators(const struct broker *broker, translator_visit_fn visit, void *userdata) {
         const struct translator_ops *const *translator;
@@ -438,6 +488,28 @@ int broker_visit_translators(const struct broker *broker, translator_visit_fn vi
                 r = visit((*translator)->name, n, userdata);
         }
         return r;
+}
+
+static void device_lose(struct device *device, const struct failure *why) {
+        struct book *book = &device->owner->broker->book;
+
+        device->translator = &lost_ops;
+        book->lost_devices++;
+        book->lost_why = *why;
+}
+
+void device_remap(struct device *device, const struct region *region, uint64_t addr, uint64_t size, uint64_t dma_addr) {
+        struct translator_run run = run_of(region, addr, size);
+        struct failure why = {};
+
+        /* What is mapped for it already stays so. */
+        if (translator_translates(device->translator) &&
+            device->translator->restore(device->translation, &run, dma_addr, &why) < 0)
+                device_lose(device, &why);
+}
+
+bool device_is_lost(const struct device *device) {
+        return device->translator == &lost_ops;
 }
 
 int device_fd(const struct caller *caller, uint64_t handle, int *ret_fd, struct failure *failure) {
@@ -483,15 +555,21 @@ static char *read_copy(struct load *load, bool *failed) {
 static int reattach(struct load *load, struct device *device, const char *name) {
         const struct translator_ops *const *translator;
         struct translator_facts facts;
+        struct failure why = {};
         int r;
 
         for (translator = load->broker->options.translators; *translator; translator++) {
                 if (!name || strcmp((*translator)->name, name) != 0)
                         continue;
                 device->translator = *translator;
-                r = (*translator)->attach(device->via, device->owner->name, true, &device->translation, &facts, load->failure);
-                /* It was taken away meanwhile, and reaches nothing any more. */
-                return r == -ENODEV ? -ENOENT : r;
+                r = (*translator)->attach(device->via, device->owner->name, true, &device->translation, &facts, &why);
+                if (r < 0 && r != -ENOMEM && translator_translates(*translator)) {
+                        device_lose(device, &why);
+                        r = 0;
+                }
+                if (r < 0)
+                        *load->failure = why;
+                return r;
         }
         return failure_set(load->failure, REASON_unsupported, "the ledger knows of device %s with the translation `%s`, which "
                            "this daemon does not have", device->name, name ? name : "?");

@@ -302,11 +302,11 @@ int broker_load(struct broker *broker, struct ledger *ledger, struct failure *fa
         numbers_raise(broker);
         broker->book.withheld = broker->book.damaged || (broker->book.withheld && anything_is_kept(broker));
         handle_table_restored(&broker->handles, broker->book.generation);
-        finish(&load);
-        broker->book.incomplete |= broker->book.damaged || ledger->ops->is_blank(ledger);
         for (translator = broker->options.translators; *translator; translator++)
                 if (translator_translates(*translator))
                         (*translator)->restored();
+        finish(&load);
+        broker->book.incomplete |= broker->book.damaged || ledger->ops->is_blank(ledger);
         LL_FOREACH(every_supply(broker), supply)
                 if (supply_begin(supply) < 0)
                         return failure_set(failure, REASON_no_memory, "there is no memory to start");
@@ -319,5 +319,7 @@ void broker_loaded(const struct broker *broker, struct broker_loaded *ret) {
                 .withheld = broker->book.withheld,
                 .lost_bytes = broker->book.lost_bytes,
                 .barred_bytes = broker->book.barred_bytes,
+                .lost_devices = broker->book.lost_devices,
+                .lost_why = broker->book.lost_why.sentence,
         };
 }

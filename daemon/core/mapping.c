@@ -93,11 +93,11 @@ static uint64_t page_offset(uint64_t addr) {
         return addr & (PAGE - 1);
 }
 
-static int remap(struct load *load, const struct mapping *mapping) {
+static void remap(const struct mapping *mapping) {
         const uint64_t offset = page_offset(mapping->addr);
 
-        return device_remap(mapping->device, mapping->alloc->region, mapping->addr - offset,
-                            round_up(offset + mapping->size, PAGE), mapping->dma_addr - offset, load->failure);
+        device_remap(mapping->device, mapping->alloc->region, mapping->addr - offset, round_up(offset + mapping->size, PAGE),
+                     mapping->dma_addr - offset);
 }
 
 int mapping_load(struct load *load) {
@@ -109,7 +109,10 @@ int mapping_load(struct load *load) {
         r = mapping_read(load, mapping);
         if (r == 0) {
                 mapping->handle = load->id;
-                r = mapping->holder ? bounce_load_mapping(mapping) : remap(load, mapping);
+                if (mapping->holder)
+                        r = bounce_load_mapping(mapping);
+                else
+                        remap(mapping);
                 if (r < 0)
                         handle_release(&load->broker->handles, load->id, 0);
         }
@@ -124,21 +127,22 @@ int mapping_load(struct load *load) {
 
 /* ---- ending ---- */
 
-static void translation_end(const struct device *device, uint64_t addr, uint64_t dma_addr, uint64_t size) {
-        device_unmap(device, dma_addr - page_offset(addr), round_up(page_offset(addr) + size, PAGE));
+static int translation_end(const struct device *device, uint64_t addr, uint64_t dma_addr, uint64_t size) {
+        return device_unmap(device, dma_addr - page_offset(addr), round_up(page_offset(addr) + size, PAGE));
 }
 
 void mapping_end(struct mapping *mapping, bool died) {
         struct owner *owner = mapping->session->owner;
         struct device *device = mapping->device;
+        bool reached;
 
         if (mapping->holder) {
                 bounce_unmapped(mapping, died);
         } else {
-                translation_end(device, mapping->addr, mapping->dma_addr, mapping->size);
+                reached = translation_end(device, mapping->addr, mapping->dma_addr, mapping->size) < 0;
                 mapping->alloc->n_mappings--;
-                if (died)
-                        alloc_expose(mapping->alloc, device);
+                if (died || reached)
+                        alloc_expose(mapping->alloc, device, reached);
         }
         DL_DELETE(mapping->session->mappings, mapping);
         DL_DELETE2(device->mappings, mapping, device_prev, device_next);

@@ -422,6 +422,8 @@ struct book {
         uint64_t region_id;
         struct source_job *held, **held_tail; /* that begin after the commit of what they follow from */
         uint64_t lost_bytes, barred_bytes;
+        unsigned lost_devices;
+        struct failure lost_why; /* of the last one */
 };
 
 struct broker {
@@ -468,6 +470,11 @@ struct broker {
 /* The device in whose reserve this request is served, or NULL: in what is everybody's. */
 static inline struct device *request_reserve(const struct request *request) {
         return request->kind == REQUEST_ALLOC && request->device->reserve && !request->anonymous ? request->device : NULL;
+}
+
+/* Whether its memory can be a device's that is behind an IOMMU, where that is asked for. */
+static inline bool supply_suits(const struct supply *supply, const struct request *request) {
+        return !(supply->info.flags & SOURCE_APART) || request->anonymous || !translator_translates(request->device->translator);
 }
 
 /* The first of all. */
@@ -713,10 +720,12 @@ void template_free(struct template *template);
 /* Have a device reach [addr, addr+size) of a region, by a dma address like `reach`. -errno with a sentence. */
 int device_map(const struct device *device, const struct region *region, uint64_t addr, uint64_t size,
                const struct arena_request *reach, uint64_t *ret_dma, struct failure *failure);
-void device_unmap(const struct device *device, uint64_t dma_addr, uint64_t size);
-/* After a restart: it reaches it there as before. -EIO with a sentence; else as device_map(). */
-int device_remap(const struct device *device, const struct region *region, uint64_t addr, uint64_t size, uint64_t dma_addr,
-                 struct failure *failure);
+/* Its translator does not have it any more: what it reaches nobody knows. */
+bool device_is_lost(const struct device *device);
+/* 0, or -errno: it may reach it still. */
+int device_unmap(const struct device *device, uint64_t dma_addr, uint64_t size);
+/* After a restart: it reaches it there as before. Where that cannot be had, the device is lost. */
+void device_remap(struct device *device, const struct region *region, uint64_t addr, uint64_t size, uint64_t dma_addr);
 
 /* tray.c */
 /* All zero, to be given back with tray_put(). NULL: no memory. */
@@ -739,8 +748,8 @@ void alloc_rest(struct alloc *alloc);
 void alloc_return(struct alloc *alloc);
 /* The same of all that a device has when it is closed. What rests for its sake need not rest any more. */
 void allocs_close(struct device *device);
-/* This device, which is not its own, has lost its mapping of it, and may not know. */
-void alloc_expose(struct alloc *alloc, const struct device *device);
+/* This device, which is not its own, has lost its mapping of it, and may not know. reached: nobody can say that it has. */
+void alloc_expose(struct alloc *alloc, const struct device *device, bool reached);
 /* Whether it goes with this session: with its device's, or on a device that has outlived its own, with the one that asked
  * for it. */
 bool alloc_leaves(const struct alloc *alloc, const struct session *session);
@@ -751,8 +760,9 @@ uint64_t alloc_dma_addr(const struct alloc *alloc);
 uint64_t alloc_dma_at(const struct alloc *alloc, uint64_t addr);
 uint64_t alloc_addr_at(const struct alloc *alloc, uint64_t dma_addr);
 void alloc_look(const struct alloc *alloc, struct alloc_view *ret);
-/* An allocation by an address inside it, or NULL. Diagnosis: it walks. */
-struct alloc *alloc_at(struct broker *broker, uint64_t addr, bool machine);
+/* An allocation by an address inside it, or NULL. Behind IOMMUs the same dma address may be several owners'. owner NULL:
+ * anybody's. Diagnosis: it walks. */
+struct alloc *alloc_at(struct broker *broker, const struct owner *owner, uint64_t addr, bool machine);
 int bad_address(uint64_t addr, struct failure *failure);
 /* 2^n-1 and at least a page. */
 int mask_check(uint64_t mask, struct failure *failure);

@@ -83,7 +83,8 @@ int pool_block_at(const struct caller *caller, uint64_t addr, bool machine, stru
                 [TAKER_LEASE] = POOL_BLOCK_LEASED,
                 [TAKER_QUARANTINE] = POOL_BLOCK_QUARANTINED,
         };
-        const struct alloc *alloc = alloc_at(caller->session->owner->broker, addr, machine);
+        const struct owner *owner = caller->session->owner;
+        const struct alloc *alloc = alloc_at(owner->broker, caller->admin ? NULL : owner, addr, machine);
         const struct taker *taker;
         const struct pool *pool;
         const struct slab *slab;

@@ -459,7 +459,7 @@ int pool_destroy(const struct caller *caller, uint64_t handle, bool force, pool_
 
 /* Nothing starts here in this pool. Where it does lie helps whoever has mixed something up, if it is theirs. */
 static int fail_address(const struct caller *caller, const struct pool *pool, uint64_t dma_addr, struct failure *failure) {
-        const struct alloc *alloc = alloc_at(pool_broker(pool), dma_addr, false);
+        const struct alloc *alloc = alloc_at(pool_broker(pool), pool->holder.device->owner, dma_addr, false);
         const char *where = "nothing has been handed out there";
         char text[120];
 

@@ -84,6 +84,7 @@ enum {
         SOURCE_CHOOSES = 1 << 1,   /* keeps no stock, and is told neither to grow nor to shrink: the system picks the
                                     * address at carve, and gets the memory back at restore */
         SOURCE_PINS = 1 << 2,      /* the memory cannot move while a region lives */
+        SOURCE_APART = 1 << 4,     /* an IOMMU cannot be given its memory */
         SOURCE_ANONYMOUS = 1 << 3, /* with SOURCE_CHOOSES: ordinary memory for what is swapped out. What it tells as addresses
                                     * only tells its regions apart: no device gets them, and no layer shows them */
 };

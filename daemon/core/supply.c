@@ -721,7 +721,7 @@ int supply_choose(struct supply *supply, struct request *request, struct failure
         uint64_t size;
         int r;
 
-        if (!supply_chooses(supply) || now_ms(supply->broker) < supply->dry_until_ms)
+        if (!supply_chooses(supply) || !supply_suits(supply, request) || now_ms(supply->broker) < supply->dry_until_ms)
                 return -ENOSPC;
         supply->source->ops->describe(supply->source, &supply->info);
         size = choice_size(supply, request);

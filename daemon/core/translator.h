@@ -18,6 +18,7 @@ struct translation; /* one attached device, as the translator keeps it; opaque t
 struct translator_facts {
         bool present;       /* the host knows the device; any name may be opened, but only a present one be a parent */
         int node;           /* NUMA node, or -1 */
+        bool blocked;       /* addresses of this translator are none to it: somebody else translates for it */
         uint64_t mask;      /* the dma addresses that it can be given, all ones below; UINT64_MAX: no limit */
         char name[64];      /* the device's canonical name, e.g. with the PCI domain filled in */
 };
@@ -44,7 +45,8 @@ struct translator_ops {
         /* Make a run reachable; *ret_dma is what the device must be given. */
         int (*map)(struct translation *translation, const struct translator_run *run, uint64_t *ret_dma,
                    struct failure *failure);
-        void (*unmap)(struct translation *translation, uint64_t dma_addr, uint64_t size);
+        /* 0, or -errno: the device may reach it still, and it must not be used again. */
+        int (*unmap)(struct translation *translation, uint64_t dma_addr, uint64_t size);
         unsigned flags; /* TRANSLATOR_* */
 
         /* The following are NULL without TRANSLATOR_TRANSLATES. */
@@ -66,7 +68,7 @@ struct translator_ops {
 enum { TRANSLATOR_OPS_VERSION = 2 };
 
 enum {
-        /* Once unmap() has returned, the device cannot write there any more, whatever it was told before. Where this is not so,
+        /* Once unmap() has returned 0, the device cannot write there any more, whatever it was told before. Where this is not so,
          * memory of a client that vanished rests before it is used again. */
         TRANSLATOR_PROTECTS = 1 << 0,
         /* dma addresses are the device's own: its mask, alignment and boundary are theirs, and memory may lie anywhere. */

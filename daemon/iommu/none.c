@@ -24,10 +24,7 @@ static int identity_attach(const char *name, const char *owner, bool permitted, 
                 snprintf(facts.name, sizeof(facts.name), "%s", pci);
                 facts.present = pci_is_present(pci);
                 facts.node = pci_node(pci);
-                if (pci_is_translated(pci))
-                        return failure_set(failure, REASON_unsupported, "device %s is behind an IOMMU, which does not let it "
-                                           "have machine addresses: bind it to the driver vfio-pci, so that the broker can map "
-                                           "memory for it", pci);
+                facts.blocked = pci_is_translated(pci);
         } else
                 snprintf(facts.name, sizeof(facts.name), "%s", name);
         *ret_facts = facts;
@@ -44,7 +41,8 @@ static int identity_map(struct translation *translation, const struct translator
         return 0;
 }
 
-static void identity_unmap(struct translation *translation, uint64_t dma_addr, uint64_t size) {
+static int identity_unmap(struct translation *translation, uint64_t dma_addr, uint64_t size) {
+        return 0;
 }
 
 const struct translator_ops translator_identity_ops = {

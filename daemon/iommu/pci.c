@@ -79,8 +79,19 @@ static const char *link_end(const char *name, const char *link, char target[PATH
 int pci_group(const char *name) {
         char target[PATH_MAX];
         const char *end = link_end(name, "iommu_group", target);
+        char path[128], kind[32] = "";
+        FILE *file;
 
-        return *end ? atoi(end) : -1;
+        if (!*end)
+                return -1;
+        /* VFIO without an IOMMU makes groups, too. */
+        snprintf(path, sizeof(path), "/sys/kernel/iommu_groups/%d/name", atoi(end));
+        file = fopen(path, "re");
+        if (file && fscanf(file, "%31s", kind) != 1)
+                kind[0] = '\0';
+        if (file)
+                fclose(file);
+        return strcmp(kind, "vfio-noiommu") == 0 ? -1 : atoi(end);
 }
 
 bool pci_has_driver(const char *name, const char *driver) {
@@ -103,5 +114,6 @@ bool pci_is_translated(const char *name) {
         if (fscanf(file, "%31s", type) != 1)
                 type[0] = '\0';
         fclose(file);
-        return *type && strcmp(type, "identity") != 0;
+        /* What the kernel's drivers have, what is shut, and what VFIO has. */
+        return strncmp(type, "DMA", 3) == 0 || strcmp(type, "blocked") == 0 || strcmp(type, "unmanaged") == 0;
 }

@@ -38,7 +38,7 @@ struct group {
 static struct {
         struct keep *keep;
         struct group *groups;
-        bool leaving; /* everything stays as it is, for the next daemon */
+        bool leaving; /* everything stays as it is, for the next daemon; also while this one is not sure yet that it can start */
 } vfio;
 
 /* ---- what outlives the daemon ---- */
@@ -106,7 +106,8 @@ static int group_fd_open(int number, int *ret, struct failure *failure) {
         snprintf(path, sizeof(path), "/dev/vfio/%d", number);
         fd = open(path, O_RDWR | O_CLOEXEC);
         if (fd < 0 && errno == EBUSY)
-                return failure_set(failure, REASON_busy, "%s is in use by another process", path);
+                return failure_set(failure, REASON_busy, "%s is in use: another program has the IOMMU group, or somebody who had a "
+                                   "device of it has not closed its descriptor", path);
         if (fd < 0)
                 return failure_set_errno(failure, REASON_unsupported, errno, "%s cannot be opened: %s", path, strerror(errno));
         if (ioctl(fd, VFIO_GROUP_GET_STATUS, &status) < 0 || !(status.flags & VFIO_GROUP_FLAGS_VIABLE)) {
@@ -213,8 +214,20 @@ static bool group_find(struct group *group) {
         return false;
 }
 
+/* Also where somebody else has a descriptor that keeps the container alive: nothing is reached any more. */
+static void unmap_all(int container_fd) {
+        struct vfio_iommu_type1_dma_unmap all = { .argsz = sizeof(all), .flags = VFIO_DMA_UNMAP_FLAG_ALL };
+        struct vfio_iommu_type1_dma_unmap range = { .argsz = sizeof(range), .size = UINT64_C(1) << 63 };
+
+        if (ioctl(container_fd, VFIO_IOMMU_UNMAP_DMA, &all) < 0)
+                ioctl(container_fd, VFIO_IOMMU_UNMAP_DMA, &range);
+}
+
 static void group_end(struct group *group) {
         char name[KEEP_NAME_MAX + 1];
+
+        if (group->container_fd >= 0 && !vfio.leaving)
+                unmap_all(group->container_fd);
 
         group_name(group->number, name);
         if (group->fd >= 0)
@@ -414,7 +427,9 @@ static int vfio_map(struct translation *device, const struct translator_run *run
         r = map_at(group, run, *ret_dma);
         if (r == 0)
                 return 0;
-        iova_give_back(group->iova, *ret_dma);
+        /* Whatever is there, it is not to be offered again. */
+        if (r != -EEXIST)
+                iova_give_back(group->iova, *ret_dma);
         return map_fail(group, run, r, failure);
 }
 
@@ -426,7 +441,7 @@ static int unmap_at(const struct group *group, uint64_t dma_addr, uint64_t size)
         return unmap.size == size ? 0 : -ENOENT;
 }
 
-/* The kernel did not do as it was told: nothing of the group writes anywhere any more, and nothing more is mapped for it. */
+/* The kernel did not do as it was told: the group is stopped as far as can be, and nothing more is mapped for it. */
 static void silence(struct group *group) {
         struct vfio_region_info config = { .argsz = sizeof(config), .index = VFIO_PCI_CONFIG_REGION_INDEX };
         struct translation *device;
@@ -443,13 +458,15 @@ static void silence(struct group *group) {
         }
 }
 
-static void vfio_unmap(struct translation *device, uint64_t dma_addr, uint64_t size) {
+static int vfio_unmap(struct translation *device, uint64_t dma_addr, uint64_t size) {
         struct group *group = device->group;
+        int r = vfio.leaving ? 0 : unmap_at(group, dma_addr, size);
 
-        if (!vfio.leaving && unmap_at(group, dma_addr, size) < 0)
+        if (r < 0)
                 silence(group);
         else
                 iova_retire(group->iova, dma_addr);
+        return r;
 }
 
 static bool vfio_serves(const struct translation *device, uint64_t mask) {
@@ -479,14 +496,18 @@ static void unmap_free(void *userdata, uint64_t addr, uint64_t size) {
 static int give_up(void *userdata, const char *name) {
         int fd;
 
-        if (keep_take(vfio.keep, name, &fd) == 0)
-                let_go(name, fd);
+        if (keep_take(vfio.keep, name, &fd) < 0)
+                return 0;
+        if (strncmp(name, "vfio-container-", strlen("vfio-container-")) == 0)
+                unmap_all(fd);
+        let_go(name, fd);
         return 0;
 }
 
 static void vfio_restored(void) {
         struct group *group;
 
+        vfio.leaving = false;
         DL_FOREACH(vfio.groups, group)
                 if (group->found)
                         iova_visit_free(group->iova, unmap_free, group);
@@ -521,9 +542,9 @@ const struct translator_ops translator_vfio_ops = {
         .device_fd = vfio_device_fd,
 };
 
-void vfio_begin(struct keep *keep) {
+void vfio_begin(struct keep *keep, bool restores) {
         vfio.keep = keep;
-        vfio.leaving = false;
+        vfio.leaving = restores;
 }
 
 void vfio_leave(void) {

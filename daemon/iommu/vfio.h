@@ -13,8 +13,9 @@ struct keep;
 
 extern const struct translator_ops translator_vfio_ops;
 
-/* Before the first attach(): where descriptors outlive the daemon; borrowed until the last detach(). NULL: nowhere. */
-void vfio_begin(struct keep *keep);
+/* Before the first attach(): where descriptors outlive the daemon; borrowed until the last detach(). NULL: nowhere.
+ * restores: restored() follows, and until then nothing is taken from any device. */
+void vfio_begin(struct keep *keep, bool restores);
 /* From here on devices and mappings are only forgotten: for them nothing changes, and the next daemon goes on with them. */
 void vfio_leave(void);
 

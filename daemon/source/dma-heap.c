@@ -650,7 +650,7 @@ static void dma_heap_describe(struct source *source, struct source_info *ret) {
         *ret = (struct source_info){
                 .name = "dma-heap",
                 .about = heap->about,
-                .flags = SOURCE_CHOOSES | SOURCE_PINS,
+                .flags = SOURCE_CHOOSES | SOURCE_PINS | SOURCE_APART,
                 .grain = heap->page_size,
                 .limit = heap->options.limit,
                 .available = room(heap),

@@ -568,10 +568,11 @@ static int shift_map(struct translation *translation, const struct translator_ru
         return 0;
 }
 
-static void shift_unmap(struct translation *translation, uint64_t dma_addr, uint64_t size) {
+static int shift_unmap(struct translation *translation, uint64_t dma_addr, uint64_t size) {
         assert_int_equal((dma_addr + shifter.shift) % 4096 + size % 4096, 0);
         shifter.unmaps++;
         shifter.bytes -= size;
+        return 0;
 }
 
 static const struct translator_ops shift_ops = {

@@ -23,6 +23,7 @@ static struct translation {
         } maps[MAPS_MAX];
         size_t n;
         unsigned n_attached;
+        bool stuck; /* it says that it cannot unmap */
         size_t most; /* mappings that it takes */
 } own;
 
@@ -58,7 +59,7 @@ static int own_map(struct translation *translation, const struct translator_run 
         return 0;
 }
 
-static void own_unmap(struct translation *translation, uint64_t dma_addr, uint64_t size) {
+static int own_unmap(struct translation *translation, uint64_t dma_addr, uint64_t size) {
         size_t i = 0;
 
         while (i < own.n && own.maps[i].dma != dma_addr)
@@ -67,6 +68,7 @@ static void own_unmap(struct translation *translation, uint64_t dma_addr, uint64
         assert_int_equal(own.maps[i].size, size);
         own.maps[i] = own.maps[--own.n];
         iova_retire(own.iova, dma_addr);
+        return own.stuck ? -EIO : 0;
 }
 
 static bool own_serves(const struct translation *translation, uint64_t mask) {
@@ -152,6 +154,10 @@ static void test_memory_may_lie_anywhere_and_addresses_keep_what_was_asked_for(v
         end(&s);
 }
 
+static int ignore_leak(const struct leak_view *leak, void *userdata) {
+        return 0;
+}
+
 static void test_what_is_freed_is_out_of_reach_and_its_address_rests_until_the_commit(void **state) {
         struct alloc_view view, next;
         struct scene s;
@@ -182,6 +188,27 @@ static void test_a_vanished_clients_memory_need_not_rest(void **state) {
         assert_int_equal(reached(view.dma_addr), 0);
         assert_int_equal(fixture_usage(&s.f.caller, QUOTA_bytes), 0);
         end(&s);
+}
+
+static void test_what_cannot_be_unmapped_is_never_used_again(void **state) {
+        struct alloc_view stuck, view;
+        struct scene s;
+
+        begin(&s, &(struct device_options){});
+        stuck = fixture_alloc(&s.f, &s.f.caller, &(struct alloc_request){ .device = s.device, .size = MIB });
+        own.stuck = true;
+        assert_int_equal(coherent_free(&s.f.caller, stuck.handle, NULL), 0);
+        own.stuck = false;
+        for (int i = 0; i < 63; i++) {
+                view = fixture_alloc(&s.f, &s.f.caller, &(struct alloc_request){ .device = s.device, .size = MIB, .high = true });
+                assert_true(view.machine_addr >= stuck.machine_addr + MIB || view.machine_addr + MIB <= stuck.machine_addr);
+        }
+        assert_int_equal(device_close(&s.f.caller, s.device, true, ignore_leak, NULL, NULL), 0);
+        fixture_pass(&s.f, 60000);
+        assert_int_equal(fixture_source(&s.f).lost, MIB);
+        assert_int_equal(own.n, 0);
+        broker_free(s.f.broker);
+        iova_free(own.iova);
 }
 
 static void test_the_iommus_limits_are_answers(void **state) {
@@ -265,6 +292,7 @@ int main(void) {
                 cmocka_unit_test(test_memory_may_lie_anywhere_and_addresses_keep_what_was_asked_for),
                 cmocka_unit_test(test_what_is_freed_is_out_of_reach_and_its_address_rests_until_the_commit),
                 cmocka_unit_test(test_a_vanished_clients_memory_need_not_rest),
+                cmocka_unit_test(test_what_cannot_be_unmapped_is_never_used_again),
                 cmocka_unit_test(test_the_iommus_limits_are_answers),
                 cmocka_unit_test(test_pools_swaps_and_moves_have_addresses_of_the_devices),
                 cmocka_unit_test(test_a_device_as_a_whole_is_for_those_who_may),

@@ -254,16 +254,23 @@ static uint64_t number_of(const char *text, const char *name) {
 static void test_sharing(const struct edu *edu, const struct edu *second) {
         struct dmab_coherent_info info = DMAB_COHERENT_INFO_INIT;
         char params[160], *result = NULL;
-        dmab_addr_t dma, iova;
+        dmab_addr_t dma, iova, theirs_dma;
         uint64_t mapping;
-        void *memory;
+        void *memory, *theirs;
 
         check(dmab_alloc_coherent(edu->device, PAGE, DMAB_SHAREABLE, &memory, &dma) == 0, "a page is allocated to be shared");
         check(dmab_coherent_info(edu->device, memory, &info) == 0, "it is described");
+        check(dmab_alloc_coherent(second->device, PAGE, 0, &theirs, &theirs_dma) == 0, "so has the second device one of its own");
+        fill(theirs, 20);
+        edu_read(second, theirs_dma);
         fill(memory, 7);
+        /* The same address may be both devices'. */
         edu_read(second, dma);
-        edu_write(edu, dma); /* has another content */
-        fill(memory, 7);
+        edu_write(second, theirs_dma + CHUNK);
+        check(!has((char *)theirs + CHUNK, 7), "it does not read what is the first one's");
+        edu_write(second, dma);
+        check(has(memory, 7), "nor does it write there");
+        check(dmab_free_coherent(second->device, PAGE, theirs, theirs_dma) == 0, "its page is freed");
         snprintf(params, sizeof(params), "{\"device\":%" PRIu64 ",\"alloc\":%" PRIu64 ",\"direction\":\"bidirectional\"}",
                  dmab_device_handle(second->device), info.alloc);
         check(dmab_call(edu->dmab, "mapping.map", params, &result) == 0, "it is mapped for the second device");
