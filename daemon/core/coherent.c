@@ -81,7 +81,8 @@ int alloc_new(struct request *request, struct alloc **ret) {
         alloc->region = request->region;
         alloc->block = block->number;
         if (!request->anonymous)
-                r = device_map(device, request->region, block->addr, block->size, &request->reach, &dma_addr, &request->failure);
+                r = device_map(device, request->region, block->addr, block->size, DMA_BIDIRECTIONAL, &request->reach, &dma_addr,
+                               &request->failure);
         if (r < 0) {
                 handle_release(&broker->handles, alloc->handle, 0);
                 tray_put(broker, alloc);
@@ -303,7 +304,7 @@ static void place_undo(struct alloc *alloc) {
 static void remap(const struct alloc *alloc) {
         const struct arena_block block = block_of(alloc);
 
-        device_remap(alloc->device, alloc->region, block.addr, block.size, block.note);
+        device_remap(alloc->device, alloc->region, block.addr, block.size, DMA_BIDIRECTIONAL, block.note);
 }
 
 void alloc_save(struct row_writer *row, const struct alloc *alloc) {

@@ -409,16 +409,19 @@ int device_open(const struct caller *caller, const struct device_options *option
 
 /* ---- reaching memory ---- */
 
-static struct translator_run run_of(const struct region *region, uint64_t addr, uint64_t size) {
+static struct translator_run run_of(const struct region *region, uint64_t addr, uint64_t size, enum dma_direction direction) {
         const struct source_ops *ops = region->supply->source->ops;
         char *memory = ops->backing_map ? ops->backing_map(region->backing) : NULL;
 
-        return (struct translator_run){ .addr = addr, .size = size, .memory = memory ? memory + (addr - region->addr) : NULL };
+        return (struct translator_run){
+                .addr = addr, .size = size, .memory = memory ? memory + (addr - region->addr) : NULL,
+                .reads_only = direction == DMA_TO_DEVICE, .writes_only = direction == DMA_FROM_DEVICE,
+        };
 }
 
 int device_map(const struct device *device, const struct region *region, uint64_t addr, uint64_t size,
-               const struct arena_request *reach, uint64_t *ret_dma, struct failure *failure) {
-        struct translator_run run = run_of(region, addr, size);
+               enum dma_direction direction, const struct arena_request *reach, uint64_t *ret_dma, struct failure *failure) {
+        struct translator_run run = run_of(region, addr, size, direction);
 
         run.align = reach->align;
         run.boundary = reach->boundary;
@@ -498,8 +501,9 @@ static void device_lose(struct device *device, const struct failure *why) {
         book->lost_why = *why;
 }
 
-void device_remap(struct device *device, const struct region *region, uint64_t addr, uint64_t size, uint64_t dma_addr) {
-        struct translator_run run = run_of(region, addr, size);
+void device_remap(struct device *device, const struct region *region, uint64_t addr, uint64_t size,
+                  enum dma_direction direction, uint64_t dma_addr) {
+        struct translator_run run = run_of(region, addr, size, direction);
         struct failure why = {};
 
         /* What is mapped for it already stays so. */

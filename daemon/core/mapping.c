@@ -97,7 +97,7 @@ static void remap(const struct mapping *mapping) {
         const uint64_t offset = page_offset(mapping->addr);
 
         device_remap(mapping->device, mapping->alloc->region, mapping->addr - offset, round_up(offset + mapping->size, PAGE),
-                     mapping->dma_addr - offset);
+                     mapping->direction, mapping->dma_addr - offset);
 }
 
 int mapping_load(struct load *load) {
@@ -369,8 +369,8 @@ static int map(struct mapping *like, uint64_t iova, struct mapping **ret, struct
         uint64_t offset = page_offset(like->addr);
         int r;
 
-        r = device_map(device, like->alloc->region, like->addr - offset, round_up(offset + like->size, PAGE), &reach,
-                       &like->dma_addr, failure);
+        r = device_map(device, like->alloc->region, like->addr - offset, round_up(offset + like->size, PAGE),
+                       like->direction, &reach, &like->dma_addr, failure);
         if (r < 0)
                 return r;
         like->dma_addr += offset;

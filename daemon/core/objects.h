@@ -719,13 +719,14 @@ bool device_holds(const struct device *device);
 void template_free(struct template *template);
 /* Have a device reach [addr, addr+size) of a region, by a dma address like `reach`. -errno with a sentence. */
 int device_map(const struct device *device, const struct region *region, uint64_t addr, uint64_t size,
-               const struct arena_request *reach, uint64_t *ret_dma, struct failure *failure);
+               enum dma_direction direction, const struct arena_request *reach, uint64_t *ret_dma, struct failure *failure);
 /* Its translator does not have it any more: what it reaches nobody knows. */
 bool device_is_lost(const struct device *device);
 /* 0, or -errno: it may reach it still. */
 int device_unmap(const struct device *device, uint64_t dma_addr, uint64_t size);
 /* After a restart: it reaches it there as before. Where that cannot be had, the device is lost. */
-void device_remap(struct device *device, const struct region *region, uint64_t addr, uint64_t size, uint64_t dma_addr);
+void device_remap(struct device *device, const struct region *region, uint64_t addr, uint64_t size,
+                  enum dma_direction direction, uint64_t dma_addr);
 
 /* tray.c */
 /* All zero, to be given back with tray_put(). NULL: no memory. */

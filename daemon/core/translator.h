@@ -27,6 +27,7 @@ struct translator_facts {
 struct translator_run {
         uint64_t addr, size;
         void *memory; /* where the daemon has it mapped, or NULL */
+        bool reads_only, writes_only; /* the device */
         /* What the dma address must be like; of no concern to who hands out machine addresses. As in struct arena_request. */
         uint64_t align, boundary, limit;
 };

@@ -106,8 +106,8 @@ static int group_fd_open(int number, int *ret, struct failure *failure) {
         snprintf(path, sizeof(path), "/dev/vfio/%d", number);
         fd = open(path, O_RDWR | O_CLOEXEC);
         if (fd < 0 && errno == EBUSY)
-                return failure_set(failure, REASON_busy, "%s is in use: another program has the IOMMU group, or somebody who had a "
-                                   "device of it has not closed its descriptor", path);
+                return failure_set(failure, REASON_busy, "%s is in use: another program has the IOMMU group, or somebody who had "
+                                   "a device of it has not closed its descriptor", path);
         if (fd < 0)
                 return failure_set_errno(failure, REASON_unsupported, errno, "%s cannot be opened: %s", path, strerror(errno));
         if (ioctl(fd, VFIO_GROUP_GET_STATUS, &status) < 0 || !(status.flags & VFIO_GROUP_FLAGS_VIABLE)) {
@@ -377,7 +377,8 @@ static void vfio_detach(struct translation *device) {
 
 static int map_at(const struct group *group, const struct translator_run *run, uint64_t dma_addr) {
         struct vfio_iommu_type1_dma_map map = {
-                .argsz = sizeof(map), .flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE,
+                .argsz = sizeof(map),
+                .flags = (run->writes_only ? 0 : VFIO_DMA_MAP_FLAG_READ) | (run->reads_only ? 0 : VFIO_DMA_MAP_FLAG_WRITE),
                 .vaddr = (uintptr_t)run->memory, .iova = dma_addr, .size = run->size,
         };
 

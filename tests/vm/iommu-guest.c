@@ -287,6 +287,20 @@ static void test_sharing(const struct edu *edu, const struct edu *second) {
         free(result);
         edu_write(second, iova);
         check(has(memory, 8), "which ends what it can do");
+
+        snprintf(params, sizeof(params), "{\"device\":%" PRIu64 ",\"alloc\":%" PRIu64 ",\"direction\":\"to_device\"}",
+                 dmab_device_handle(second->device), info.alloc);
+        check(dmab_call(edu->dmab, "mapping.map", params, &result) == 0, "it is mapped for the second device to read");
+        mapping = number_of(result, "mapping");
+        iova = number_of(result, "iova");
+        free(result);
+        edu_read(second, iova);
+        fill(memory, 21);
+        edu_write(second, iova);
+        check(has(memory, 21), "which does not write there");
+        snprintf(params, sizeof(params), "{\"mapping\":%" PRIu64 "}", mapping);
+        check(dmab_call(edu->dmab, "mapping.unmap", params, &result) == 0, "it is unmapped");
+        free(result);
         check(dmab_free_coherent(edu->device, PAGE, memory, dma) == 0, "the page is freed");
 }
 
