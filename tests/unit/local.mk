@@ -159,6 +159,13 @@ tests_unit_translate_test_SOURCES = tests/unit/translate-test.c $(core_fixture)
 tests_unit_translate_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_translate_test_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
 
+check_PROGRAMS += tests/unit/translate-keep-test
+TESTS += tests/unit/translate-keep-test
+tests_unit_translate_keep_test_SOURCES = tests/unit/translate-keep-test.c tests/unit/ledger-fixture.c \
+	tests/unit/ledger-fixture.h $(keep_fixture)
+tests_unit_translate_keep_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_translate_keep_test_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
+
 check_PROGRAMS += tests/unit/mapping-test
 TESTS += tests/unit/mapping-test
 tests_unit_mapping_test_SOURCES = tests/unit/mapping-test.c $(core_fixture)
