@@ -127,8 +127,8 @@ const struct config_key config_keys[] = {
         GUARANTEE("guaranteed_low", low_bytes, "beside these, bytes of regions below 4 GiB, likewise"),
 
         DEVICE("parent", TEXT, IN_DEVICE(parent), .doc = "the device that it is attached to"),
-        DEVICE("allow", TEXT, IN_DEVICE(allow), .doc = "owners such as user:1000, between blanks, that may have it as a whole, "
-               "where it is bound to vfio-pci"),
+        DEVICE("allow", TEXT, IN_DEVICE(allow), .doc = "owners such as user:1000, separated by blanks, that may have it as a "
+               "whole, where it is bound to vfio-pci"),
         DEVICE("dma", BOOL, IN_DEVICE(dma), .fallback = "yes",
                .doc = "whether it does DMA by itself; no: its nearest ancestor that can does it"),
         DEVICE("mask", MASK, IN_DEVICE(mask), .min = 0xfff, .doc = "addresses that it can put on the bus"),

@@ -1085,7 +1085,7 @@ static const struct schema_method methods[METHOD_COUNT] = {
                  "drives it: registers, interrupts, reset. What it reaches is for the daemon alone to say. On local sockets, to "
                  "its owner",
           .params = &device_get_params_struct, .results = &device_info_struct,
-          .errors = ERRORS(REASON_unknown_device, REASON_unknown_handle),
+          .errors = ERRORS(REASON_unknown_device, REASON_unknown_handle, REASON_no_memory),
           .fds_max = 1, .fds_when = SCHEMA_FDS_ALWAYS },
         METHOD(device, open),
           .summary = "open a device",

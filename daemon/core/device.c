@@ -128,14 +128,17 @@ struct resolved {
 
 /* Whether the configuration lets them have the device for themselves; an administrator needs no leave. */
 static bool is_allowed(const struct caller *caller, const char *name) {
+        static const char between[] = " \t,";
         const struct owner *owner = caller->session->owner;
         const struct template *template = template_find(owner->broker, name);
-        const char *at = template ? template->allow : NULL;
-        const size_t length = strlen(owner->name);
+        const char *at = template && template->allow ? template->allow : "";
+        size_t length;
 
-        for (; at && (at = strstr(at, owner->name)); at += length)
-                if ((at == template->allow || at[-1] == ' ') && (!at[length] || at[length] == ' '))
+        for (at += strspn(at, between); *at; at += length, at += strspn(at, between)) {
+                length = strcspn(at, between);
+                if (strlen(owner->name) == length && memcmp(at, owner->name, length) == 0)
                         return true;
+        }
         return caller->admin;
 }
 

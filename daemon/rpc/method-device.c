@@ -107,11 +107,14 @@ void method_device_get(struct rpc_call *call, const void *given) {
                 return;
         }
         describe(&view, &result);
-        if (!rpc_call_is_notification(call) && rpc_call_peer(call)->takes_fds &&
-            device_fd(&caller, params->device, &fd, NULL) == 0 && fd >= 0)
-                fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-        if (fd < 0)
+        if (rpc_call_is_notification(call) || !rpc_call_peer(call)->takes_fds ||
+            device_fd(&caller, params->device, &fd, NULL) < 0 || fd < 0) {
                 rpc_call_reply(call, &result);
+                return;
+        }
+        fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        if (fd < 0)
+                rpc_call_fail_format(call, REASON_no_memory, "The daemon has no descriptors left");
         else
                 rpc_call_reply_consume_fds(call, &result, &fd, 1);
 }

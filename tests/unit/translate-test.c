@@ -279,7 +279,7 @@ static void test_a_device_as_a_whole_is_for_those_who_may(void **state) {
         assert_true(device_open(&other, &(struct device_options){ .name = "own", .node = -1 }, &device, &failure) < 0);
         require_failure(&failure, REASON_not_permitted);
         assert_int_equal(broker_define_device(s.f.broker, &(struct device_options){ .name = "own", .node = -1 }, true,
-                                              "user:1000 user:100"), 0);
+                                              "user:1000, user:100\tuser:1"), 0);
         assert_true(device_open(&other, &(struct device_options){ .name = "own", .node = -1 }, &device, &failure) < 0);
         assert_int_equal(broker_define_device(s.f.broker, &(struct device_options){ .name = "own", .node = -1 }, true,
                                               "user:1000 user:10"), 0);
