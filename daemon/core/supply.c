@@ -957,6 +957,9 @@ void supply_free(struct supply *supply) {
         for (i = 0; i < supply->n_stocks; i++)
                 arena_free(supply->stocks[i].arena);
         free(supply->stocks);
+        /* Those that are left hold what could not be taken from a device. */
+        for (i = 0; i < supply->n_regions; i++)
+                free(supply->regions[i]);
         free(supply->regions);
         free(supply);
 }

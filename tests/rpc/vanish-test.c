@@ -12,7 +12,7 @@
 
 #include "tests/rpc/ask.h"
 
-enum { CLIENTS = 1000, REQUESTS_MAX = 12, BLOCKS = 64, SLOTS = 64 };
+enum { CLIENTS = 1000, REQUESTS_MAX = 12, BLOCKS = 64, FEW = 16, SLOTS = 64 };
 
 static const char config[] = "[daemon]\naccess = everyone\ngrace = 0\n[memory]\nregion_idle = 0\nquarantine = 0\n"
                              "[source sim]\nlayout = 16M@0x100000000\n";
@@ -96,9 +96,12 @@ static uint64_t pool_stat(struct ask_fixture *fixture, const struct shared *shar
 
 static void vanish(struct ask_fixture *fixture, unsigned seed) {
         struct shared shared;
+        uint64_t scarce; /* so that any client may have to wait, even if the one before it has gone unheard */
         char *before;
 
         share(fixture, &shared);
+        scarce = ask_number(fixture->client, "lease", "pool.lease", "{'pool':%" PRIu64 ",'count':%d}", shared.pool,
+                            BLOCKS - FEW);
         before = ask_books(fixture->client);
         for (int i = 0; i < CLIENTS; i++) {
                 live_and_vanish(fixture, &shared, &seed);
@@ -111,6 +114,7 @@ static void vanish(struct ask_fixture *fixture, unsigned seed) {
         /* They did get something, and did wait. */
         assert_true(pool_stat(fixture, &shared, "allocs") > CLIENTS);
         assert_true(pool_stat(fixture, &shared, "waits") > 0);
+        json_decref(ask(fixture->client, "pool.return", "{'lease':%" PRIu64 "}", scarce));
         /* All of it, at once. */
         assert_int_equal(pool_stat(fixture, &shared, "free"), BLOCKS);
         json_decref(ask(fixture->client, "pool.alloc", "{'pool':%" PRIu64 ",'count':%d}", shared.pool, BLOCKS));

@@ -201,8 +201,8 @@ static void test_pool_and_bounce(const struct edu *edu) {
         void *one, *other;
 
         check(dmab_pool_create("ring", edu->device, CHUNK, 0, 0, NULL, &pool) == 0, "a pool is made");
-        check(dmab_pool_alloc(pool, DMAB_WAIT, &one, &one_dma) == 0 &&
-              dmab_pool_alloc(pool, DMAB_WAIT, &other, &other_dma) == 0, "two blocks are taken");
+        check(dmab_pool_alloc(pool, DMAB_WAIT, &one, &one_dma) == 0, "a block is taken");
+        check(dmab_pool_alloc(pool, DMAB_WAIT, &other, &other_dma) == 0, "another block is taken");
         copy(edu, one, one_dma, other, other_dma, 3, "the device reads and writes blocks of a pool");
 
         fill(buffer, 4);
@@ -226,8 +226,8 @@ static void test_stale(const struct edu *edu) {
         dmab_addr_t dma, beside_dma;
         void *memory, *beside;
 
-        check(dmab_alloc_coherent(edu->device, PAGE, 0, &memory, &dma) == 0 &&
-              dmab_alloc_coherent(edu->device, PAGE, 0, &beside, &beside_dma) == 0, "two pages are allocated");
+        check(dmab_alloc_coherent(edu->device, PAGE, 0, &memory, &dma) == 0, "a page is allocated");
+        check(dmab_alloc_coherent(edu->device, PAGE, 0, &beside, &beside_dma) == 0, "another page is allocated");
         fill(beside, 5);
         edu_read(edu, beside_dma);
         fill(memory, 6);
@@ -335,7 +335,8 @@ static void test_refusals(const char *uri, struct edu *edu) {
         check(dmab_device_reserve(edu->device, MIB, 0, &region) == -EOPNOTSUPP, "nothing is reserved behind an IOMMU");
         check(dmab_alloc_coherent(edu->device, 512 * MIB, 0, &memory, &dma) == -ENOMEM, "there is no more memory than there is");
         check(dmab_supported(edu->device, 0xffff) == 0, "16 bits are too few for the IOMMU");
-        check(seteuid(1000) == 0 && dmab_connect(uri, &dmab) == 0, "another user connects");
+        check(seteuid(1000) == 0, "root becomes another user");
+        check(dmab_connect(uri, &dmab) == 0, "who connects");
         options.mask = EDU_MASK;
         check(dmab_device_open(dmab, "0000:00:02.0", &options, &other) == -EPERM, "who may not have the device as a whole");
         printf("%s\n", dmab_last_error());
