@@ -55,8 +55,7 @@ static bool is_told(const struct scene *scene) {
 }
 
 /* The daemon has it where it was. */
-static void come_in(struct scene *scene) {
-        task_start(&scene->task, swap_in);
+static void answer_swap_in(struct scene *scene) {
         scripted_expect(scene->scripted, "coherent.swap_in");
         scripted_result(scene->scripted, ALLOC_RESULT);
         scripted_expect(scene->scripted, "region.get");
@@ -64,6 +63,18 @@ static void come_in(struct scene *scene) {
         assert_int_equal(task_end(&scene->task), 0);
         assert_int_equal(scene->task.dma, 0x1000);
         assert_true(is_told(scene));
+}
+
+static void come_in(struct scene *scene) {
+        task_start(&scene->task, swap_in);
+        answer_swap_in(scene);
+}
+
+/* After a loss of the connection, so that the session is welcomed anew. */
+static void come_in_again(struct scene *scene) {
+        task_start(&scene->task, swap_in);
+        scripted_welcome(scene->scripted);
+        answer_swap_in(scene);
 }
 
 static void test_a_lost_answer_is_asked_for_again_however_often_that_is_refused(void **state) {
@@ -114,14 +125,7 @@ static void test_no_address_is_told_of_what_may_have_been_swapped_out(void **sta
         /* It was not, as it turns out. */
         dmab_set_reconnect_timeout(scene.task.dmab, 60000);
         scripted_return(scene.scripted);
-        task_start(&scene.task, swap_in);
-        scripted_welcome(scene.scripted);
-        scripted_expect(scene.scripted, "coherent.swap_in");
-        scripted_result(scene.scripted, ALLOC_RESULT);
-        scripted_expect(scene.scripted, "region.get");
-        task_give_region(scene.scripted, task_memory_file(8192));
-        assert_int_equal(task_end(&scene.task), 0);
-        assert_true(is_told(&scene));
+        come_in_again(&scene);
         end(&scene);
 }
 
@@ -145,13 +149,7 @@ static void test_nor_when_the_answer_of_another_call_ends_the_connection(void **
         assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
         close(fd);
         assert_false(is_told(&scene));
-        task_start(&scene.task, swap_in);
-        scripted_welcome(scene.scripted);
-        scripted_expect(scene.scripted, "coherent.swap_in");
-        scripted_result(scene.scripted, ALLOC_RESULT);
-        scripted_expect(scene.scripted, "region.get");
-        task_give_region(scene.scripted, task_memory_file(8192));
-        assert_int_equal(task_end(&scene.task), 0);
+        come_in_again(&scene);
         end(&scene);
 }
 
@@ -175,13 +173,7 @@ static void test_what_could_not_be_swapped_in_can_be_asked_for_again(void **stat
         assert_int_equal(task_end(&scene.task), -ECONNRESET);
         dmab_set_reconnect_timeout(scene.task.dmab, 60000);
         scripted_return(scene.scripted);
-        task_start(&scene.task, swap_in);
-        scripted_welcome(scene.scripted);
-        scripted_expect(scene.scripted, "coherent.swap_in");
-        scripted_result(scene.scripted, ALLOC_RESULT);
-        scripted_expect(scene.scripted, "region.get");
-        task_give_region(scene.scripted, task_memory_file(8192));
-        assert_int_equal(task_end(&scene.task), 0);
+        come_in_again(&scene);
         assert_int_equal(dmab_free_swapped(scene.task.device, scene.swapped), -EFAULT);
         end(&scene);
 }
