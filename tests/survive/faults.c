@@ -303,8 +303,11 @@ static void some_calls(unsigned long rounds) {
                         if (death && run.step == death)
                                 die();
                 }
-                if (death)
+                /* What a daemon keeps for later it has not got together in the rest of a round. */
+                if (death) {
+                        make_all(0, load_steps());
                         set_base();
+                }
                 end_round();
         }
 }
