@@ -222,6 +222,7 @@ void service_refuse(struct rpc_peer *peer, struct rpc_batch *batch, const char *
                     const struct rpc_error *error) {
         struct outgoing out;
 
+        peer->n_errors++;
         if (peer->dropped)
                 return;
         outgoing_begin(&out, peer, batch);
@@ -357,6 +358,7 @@ static void answer(struct rpc_call *call, const void *result, const struct rpc_e
                 *call->state = HANDLER_ANSWERED;
         if (service->observe)
                 service->observe(service->observe_userdata, call->method, now_nanoseconds() - call->started, code);
+        call->peer->n_errors += error != NULL;
         if (call->notification || call->peer->dropped) {
                 close_fds(fds, n_fds);
                 call_free(call);

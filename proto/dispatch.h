@@ -121,6 +121,7 @@ struct rpc_peer {
         struct rpc_call *calls; /* in flight */
         size_t n_calls;
         size_t batch_bytes, batch_fds; /* in its replies to batches that are not finished */
+        uint64_t n_errors; /* what it asked and was answered with an error, or would have been */
         bool dropped;
 };
 

@@ -278,6 +278,8 @@ static const struct family families[] = {
         SERVER(fds_sent, "rpc_sent_file_descriptors", "File descriptors that went with answers."),
         SERVER(calls, "rpc_calls", "Calls that were answered."),
         SERVER(throttled, "rpc_throttled", "Calls that were refused because their owner makes too many in a second."),
+        SERVER(held_back, "connections_held_back",
+               "How often a connection was not heard for a while, since it gets errors only."),
         SERVER(errors, "rpc_errors", "Calls that were answered with an error."),
         { PREFIX "rpc_duration_seconds", "histogram",
           "How long calls took until they were answered, waiting for memory included.", write_latencies },

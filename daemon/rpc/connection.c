@@ -156,7 +156,7 @@ static void watch(struct connection *connection) {
 
         if (!connection->eof && !connection->last_words && !is_paused(connection))
                 events |= UV_READABLE;
-        if ((connection->queued || connection->rest) && !connection->server->unsettled)
+        if ((connection->queued || (connection->rest && connection->wait != WAIT_HELD)) && !connection->server->unsettled)
                 events |= UV_WRITABLE;
         if (events == connection->polled)
                 return;
@@ -275,30 +275,47 @@ static bool must_pause(struct connection *connection) {
         return !connection->closing && is_full(connection);
 }
 
-/* A connection that sends many requests at once has some of them answered, and then the others have their turn. It has all
- * the daemon's time while nobody else asks for anything. */
-static bool turn_is_over(const struct connection *connection, unsigned done) {
-        const struct server *server = connection->server;
-
-        return done >= TURN_REQUESTS && uv_now(server->loop) - server->others_ms < OTHERS_MS;
+static bool others_ask(const struct server *server) {
+        return uv_now(server->loop) - server->others_ms < OTHERS_MS;
 }
 
-static void set_turn(struct connection *connection, bool has_turn) {
+/* A connection that sends many requests at once has some of them answered, and then the others have their turn. It has all
+ * the daemon's time while nobody else asks for anything. */
+static bool turn_is_over(const struct server *server, unsigned done) {
+        return done >= TURN_REQUESTS && others_ask(server);
+}
+
+/* Nor does it get errors without end while others ask. */
+static bool is_held_back(const struct connection *connection) {
+        return !connection->closing && others_ask(connection->server) &&
+               principal_is_held_back(connection->server, connection->principal);
+}
+
+static void set_wait(struct connection *connection, enum connection_wait wait) {
         struct server *server = connection->server;
 
-        if (has_turn && !connection->has_turn) {
-                DL_APPEND2(server->turns, connection, turns_prev, turns_next);
+        if (wait == connection->wait)
+                return;
+        if (connection->wait == WAIT_TURN)
+                DL_DELETE2(server->turns, connection, wait_prev, wait_next);
+        if (connection->wait == WAIT_HELD)
+                DL_DELETE2(server->held, connection, wait_prev, wait_next);
+        connection->wait = wait;
+        if (wait == WAIT_TURN) {
+                DL_APPEND2(server->turns, connection, wait_prev, wait_next);
                 server_take_turns(server);
-        } else if (!has_turn && connection->has_turn) {
-                DL_DELETE2(server->turns, connection, turns_prev, turns_next);
         }
-        connection->has_turn = has_turn;
+        if (wait == WAIT_HELD) {
+                DL_APPEND2(server->held, connection, wait_prev, wait_next);
+                server->counters.held_back++;
+                server_hold_back(server);
+        }
 }
 
 static void note_reader(struct connection *connection) {
         struct server *server = connection->server;
 
-        if (server->reader != connection)
+        if (server->reader && server->reader != connection)
                 server->others_ms = uv_now(server->loop);
         server->reader = connection;
 }
@@ -306,17 +323,20 @@ static void note_reader(struct connection *connection) {
 /* is_rest: piece lies in connection->rest. */
 static void dispatch(struct connection *connection, const char *piece, size_t size, bool is_rest) {
         enum frame_event event;
+        uint64_t errors;
         unsigned done = 0;
         const char *text;
         size_t length;
 
         note_reader(connection);
         do {
-                if (size && (must_pause(connection) || turn_is_over(connection, done++))) {
+                if (size && (must_pause(connection) || is_held_back(connection) || turn_is_over(connection->server, done++))) {
                         keep_rest(connection, piece, size, is_rest);
-                        set_turn(connection, !is_full(connection));
+                        if (!connection->closing && !is_full(connection))
+                                set_wait(connection, is_held_back(connection) ? WAIT_HELD : WAIT_TURN);
                         return;
                 }
+                errors = connection->peer.n_errors;
                 event = connection->closing ? FRAME_MORE
                                             : frame_reader_next(&connection->reader, &piece, &size, &text, &length);
                 if (event == FRAME_TEXT)
@@ -325,6 +345,8 @@ static void dispatch(struct connection *connection, const char *piece, size_t si
                         rpc_peer_complain_oversize(&connection->peer);
                 else if (event == FRAME_NO_MEMORY)
                         on_no_memory(connection);
+                if (!connection->closing)
+                        principal_add_errors(connection->server, connection->principal, connection->peer.n_errors - errors);
         } while (event != FRAME_MORE);
         if (is_rest)
                 forget_rest(connection);
@@ -341,8 +363,12 @@ static size_t without_refused_line(struct connection *connection, const char *by
         return kept;
 }
 
+void connection_let_go(struct connection *connection) {
+        set_wait(connection, WAIT_TURN);
+}
+
 void connection_take_turn(struct connection *connection) {
-        set_turn(connection, false);
+        set_wait(connection, WAIT_NONE);
         if (connection->rest && !is_full(connection))
                 dispatch(connection, connection->rest + connection->rest_used, connection->rest_size - connection->rest_used,
                          true);
@@ -386,8 +412,8 @@ static void on_event(uv_poll_t *handle, int status, int events) {
         }
         if (events & UV_WRITABLE)
                 connection_flush(connection);
-        if (connection->rest && connection->queued < connection->server->settings.queue_pause_bytes / 2 &&
-            !is_full(connection))
+        if (connection->rest && connection->wait != WAIT_HELD &&
+            connection->queued < connection->server->settings.queue_pause_bytes / 2 && !is_full(connection))
                 dispatch(connection, connection->rest + connection->rest_used,
                          connection->rest_size - connection->rest_used, true);
         if (!connection->closing && (events & UV_READABLE))
@@ -440,7 +466,7 @@ void connection_close(struct connection *connection) {
                 chunk_drop(connection);
         principal_unref(server, connection->principal);
         set_stalled(connection, false);
-        set_turn(connection, false);
+        set_wait(connection, WAIT_NONE);
         if (connection->is_dirty)
                 DL_DELETE2(server->dirty, connection, dirty_prev, dirty_next);
         connection->is_dirty = false;
@@ -449,7 +475,7 @@ void connection_close(struct connection *connection) {
 
 void connection_finish(struct connection *connection) {
         connection->last_words = true;
-        set_turn(connection, false);
+        set_wait(connection, WAIT_NONE);
         forget_rest(connection);
         connection_flush(connection);
 }

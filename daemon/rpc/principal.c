@@ -11,6 +11,9 @@
 #include "daemon/rpc/connection.h"
 #include "daemon/rpc/rate.h"
 
+/* So many errors in PRINCIPAL_HOLD_MS are told to whoever asks for them, and no more while others ask for something. */
+enum { ERRORS_MAX = 32 };
+
 struct principal {
         UT_hash_handle hh; /* in server->principals by uid */
         uid_t uid;
@@ -18,6 +21,7 @@ struct principal {
         size_t n_fds;
         struct rate rate;
         uint64_t rate_as_of; /* quota_changes() when its limit was asked for */
+        uint64_t errors, errors_since_ms; /* in the PRINCIPAL_HOLD_MS that began then */
         char owner[32];
 };
 
@@ -151,6 +155,22 @@ bool principal_admits(struct rpc_peer *peer, const struct schema_method *method,
                 return true;
         refuse(server, principal, ret_error);
         return false;
+}
+
+void principal_add_errors(struct server *server, struct principal *principal, uint64_t n) {
+        uint64_t now = uv_now(server->loop);
+
+        if (!n)
+                return;
+        if (now - principal->errors_since_ms >= PRINCIPAL_HOLD_MS) {
+                principal->errors_since_ms = now;
+                principal->errors = 0;
+        }
+        principal->errors += n;
+}
+
+bool principal_is_held_back(struct server *server, struct principal *principal) {
+        return principal->errors >= ERRORS_MAX && uv_now(server->loop) - principal->errors_since_ms < PRINCIPAL_HOLD_MS;
 }
 
 uint64_t principal_calls(struct server *server, const char *owner) {

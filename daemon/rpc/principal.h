@@ -9,6 +9,8 @@
 
 #include "daemon/rpc/server.h"
 
+enum { PRINCIPAL_HOLD_MS = 100 };
+
 /* The user's entry with a reference, or NULL without memory. */
 struct principal *principal_get(struct server *server, uid_t uid);
 void principal_ref(struct principal *principal);
@@ -23,6 +25,10 @@ size_t principal_fds(const struct principal *principal);
 
 /* An rpc_admit_fn: whether the peer's user may call once more in this second. */
 bool principal_admits(struct rpc_peer *peer, const struct schema_method *method, struct rpc_error *ret_error);
+/* The user was answered with an error. */
+void principal_add_errors(struct server *server, struct principal *principal, uint64_t n);
+/* Whether that was so often that it is not heard for a while; PRINCIPAL_HOLD_MS at most. */
+bool principal_is_held_back(struct server *server, struct principal *principal);
 /* Of the last second, as far as there is a limit. owner: user:UID. */
 uint64_t principal_calls(struct server *server, const char *owner);
 /* Forget every entry. */

@@ -76,7 +76,7 @@ bool server_settle(struct server *server) {
 /* Once in each round of the loop. */
 static void on_turn(uv_idle_t *idle) {
         struct server *server = idle->data;
-        struct connection *last = server->turns ? server->turns->turns_prev : NULL, *connection;
+        struct connection *last = server->turns ? server->turns->wait_prev : NULL, *connection;
 
         while ((connection = server->turns)) {
                 connection_take_turn(connection);
@@ -90,6 +90,18 @@ static void on_turn(uv_idle_t *idle) {
 void server_take_turns(struct server *server) {
         if (!server->stopping)
                 uv_idle_start(&server->turner, on_turn);
+}
+
+static void on_hold_timer(uv_timer_t *timer) {
+        struct server *server = timer->data;
+
+        while (server->held)
+                connection_let_go(server->held);
+}
+
+void server_hold_back(struct server *server) {
+        if (!server->stopping && !uv_is_active((uv_handle_t *)&server->hold_timer))
+                uv_timer_start(&server->hold_timer, on_hold_timer, PRINCIPAL_HOLD_MS, 0);
 }
 
 /* ---- peers that do not read ---- */
@@ -149,10 +161,11 @@ int server_new(uv_loop_t *loop, struct broker *broker, const struct server_setti
         uv_timer_init(loop, &server->grace_timer);
         uv_timer_init(loop, &server->stop_timer);
         uv_timer_init(loop, &server->settle_timer);
+        uv_timer_init(loop, &server->hold_timer);
         uv_idle_init(loop, &server->turner);
-        server->n_handles = 6;
+        server->n_handles = 7;
         server->flusher.data = server->stall_timer.data = server->grace_timer.data = server->stop_timer.data = server;
-        server->settle_timer.data = server->turner.data = server;
+        server->settle_timer.data = server->hold_timer.data = server->turner.data = server;
         uv_prepare_start(&server->flusher, on_prepare);
         *ret = server;
         return 0;
@@ -201,6 +214,7 @@ void server_connection_gone(struct server *server) {
         uv_close((uv_handle_t *)&server->grace_timer, on_handle_closed);
         uv_close((uv_handle_t *)&server->stop_timer, on_handle_closed);
         uv_close((uv_handle_t *)&server->settle_timer, on_handle_closed);
+        uv_close((uv_handle_t *)&server->hold_timer, on_handle_closed);
         uv_close((uv_handle_t *)&server->turner, on_handle_closed);
 }
 

@@ -44,6 +44,7 @@ struct server_settings {
         COUNTER(errors)              \
         COUNTER(fds_sent)            \
         COUNTER(refused)             \
+        COUNTER(held_back)           \
         COUNTER(throttled)
 
 struct server_counters {
@@ -75,7 +76,7 @@ struct server {
         uint64_t started_ms;
 
         uv_prepare_t flusher; /* writes what was answered outside of a read */
-        uv_timer_t stall_timer, grace_timer, stop_timer, settle_timer;
+        uv_timer_t stall_timer, grace_timer, stop_timer, settle_timer, hold_timer;
         uv_idle_t turner; /* while somebody waits for its next turn */
         unsigned n_handles; /* of these, not closed yet */
         struct listener *listener;
@@ -86,6 +87,7 @@ struct server {
         void *stopped_userdata;
 
         struct connection *connections, *dirty, *stalled, *turns;
+        struct connection *held;    /* have their turn again when hold_timer runs out */
         const struct connection *reader; /* from which requests came last; only to be compared */
         uint64_t others_ms;              /* when that was another one than before */
         size_t n_connections;
@@ -125,6 +127,8 @@ bool server_settle(struct server *server);
 void server_watch_stalled(struct server *server);
 /* Some connection has requests left for its next turn. */
 void server_take_turns(struct server *server);
+/* Some connection is not heard for PRINCIPAL_HOLD_MS. */
+void server_hold_back(struct server *server);
 /* A connection is gone: perhaps that was what server_stop() waits for. */
 void server_connection_gone(struct server *server);
 

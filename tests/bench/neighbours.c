@@ -1,5 +1,6 @@
 /* Two owners that are at their quotas and go on working, beside a third that floods the daemon: what an allocation takes for
- * the first two, before and during the flood. Once with a limit on how often the third may call in a second, once without. */
+ * the first two, before and during the flood. The third is refused, since it is at its quota too; with a limit on how often
+ * it may call in a second, and without. And once it only pings, which nobody refuses. */
 #include <err.h>
 #include <inttypes.h>
 #include <math.h>
@@ -53,7 +54,7 @@ static void work(struct caller callers[2], uint64_t allocs[2][QUOTA], double *re
 }
 
 /* In a child: as many calls as the daemon takes, and what they answer is not looked at. */
-static void flood(void) {
+static void flood(bool pings) {
         static char burst[BURST * 128];
         struct caller caller;
         size_t used = 0;
@@ -62,8 +63,10 @@ static void flood(void) {
         caller_pin(1);
         caller_open(&caller, test_daemon_socket(broker), UID + 2);
         for (int i = 0; i < BURST; i++)
-                used += (size_t)snprintf(burst + used, sizeof(burst) - used,
-                                         CALLER_CALL("coherent.alloc", "{\"device\":%" PRIu64 ",\"size\":4096}"), caller.device);
+                used += (size_t)(pings ? snprintf(burst + used, sizeof(burst) - used, CALLER_CALL("broker.ping", "{}"))
+                                       : snprintf(burst + used, sizeof(burst) - used,
+                                                  CALLER_CALL("coherent.alloc", "{\"device\":%" PRIu64 ",\"size\":4096}"),
+                                                  caller.device));
         for (;;) {
                 caller_say(&caller, burst);
                 for (int i = 0; i < BURST; i++)
@@ -71,7 +74,7 @@ static void flood(void) {
         }
 }
 
-static void compare(const char *limit, const char *what) {
+static void compare(const char *limit, bool pings, const char *what) {
         struct test_daemon_options options = { .open_directory = true };
         double median, p99, flooded_median, flooded_p99;
         struct caller callers[2];
@@ -93,7 +96,7 @@ static void compare(const char *limit, const char *what) {
         if (pid < 0)
                 err(1, "fork");
         if (!pid)
-                flood();
+                flood(pings);
         work(callers, allocs, &flooded_median, &flooded_p99);
         kill(pid, SIGKILL);
         waitpid(pid, NULL, 0);
@@ -114,7 +117,8 @@ int main(void) {
                 return 77;
         }
         caller_pin(0);
-        compare("calls_per_second = 1000\n", "floods at its limit of calls");
-        compare("", "floods without a limit");
+        compare("calls_per_second = 1000\n", false, "floods at its limit of calls");
+        compare("", false, "floods without a limit");
+        compare("", true, "floods with pings");
         return 0;
 }

@@ -14,6 +14,11 @@ tests_rpc_hostile_test_SOURCES = tests/rpc/hostile-test.c
 tests_rpc_hostile_test_CFLAGS = $(libask_la_CFLAGS) -pthread
 tests_rpc_hostile_test_LDADD = libask.la
 
+rpc_tests += tests/rpc/flood-test
+tests_rpc_flood_test_SOURCES = tests/rpc/flood-test.c
+tests_rpc_flood_test_CFLAGS = $(libask_la_CFLAGS)
+tests_rpc_flood_test_LDADD = libask.la
+
 rpc_tests += tests/rpc/hugetlb-test
 tests_rpc_hugetlb_test_SOURCES = tests/rpc/hugetlb-test.c
 tests_rpc_hugetlb_test_CFLAGS = $(libask_la_CFLAGS)
