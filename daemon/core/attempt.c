@@ -342,15 +342,18 @@ static void explain(struct request *request, enum reason reason, const struct pr
 
 /* Says why it cannot be served now; -errno when that will never change. */
 static int request_explain(struct request *request) {
+        const struct device *lender = request_reserve(request);
         struct broker *broker = request->owner->broker;
         struct prospect prospect = {};
         struct supply *supply;
 
-        if (request_reserve(request)) {
-                arena_usage_within(request->device->reserve, 0, request->want.limit, &prospect.free, &prospect.largest);
-                prospect.reachable = request->device->reserved_bytes;
+        if (lender) {
+                if (lender->reserve)
+                        arena_usage_within(lender->reserve, 0, request->want.limit, &prospect.free, &prospect.largest);
+                prospect.reachable = lender->reserved_bytes;
                 explain(request, prospect.free < request->want.size ? REASON_no_memory : REASON_no_contiguous, &prospect,
-                        "The device's reserved regions have no such piece");
+                        lender->is_commons ? "The windows of this guest have no such piece"
+                                           : "The device's reserved regions have no such piece");
                 return request->want.size > prospect.reachable ? -request->failure.error : 0;
         }
         LL_FOREACH(broker->supplies, supply)
@@ -409,7 +412,7 @@ static int attempt_all(struct request *request) {
 }
 
 static int attempt_reserve(struct request *request) {
-        return arena_try(request, request->device->reserve, &request->want);
+        return arena_try(request, request_reserve(request)->reserve, &request->want);
 }
 
 /* What pools give back is in the owner's windows at once, or its region becomes one that can be reclaimed. */
@@ -447,17 +450,18 @@ int request_attempt(struct request *request) {
                 r = device_check(request->device, QUOTA_allocs, 1, &request->failure);
         if (r < 0)
                 return r;
-        return attempt_until(request, request->device->reserve ? attempt_reserve : attempt_all);
+        return attempt_until(request, request_reserve(request) ? attempt_reserve : attempt_all);
 }
 
 bool request_possible(struct request *request) {
+        const struct device *lender = request_reserve(request);
         struct arena_block block;
         struct supply *supply;
         struct window *window;
         uint64_t free_bytes, largest;
 
-        if (request_reserve(request)) {
-                if (arena_find(request->device->reserve, &request->want, &block) == 0)
+        if (lender) {
+                if (lender->reserve && arena_find(lender->reserve, &request->want, &block) == 0)
                         return true;
                 request_explain(request);
                 return false;

@@ -209,6 +209,8 @@ struct device_options {
         int node;                /* NUMA node, or -1 */
         uint64_t timeout_ms;
         uint64_t quarantine_ms;  /* only of the configuration: instead of the broker's; QUARANTINE_ENDLESS */
+        bool commons;            /* what is reserved for it serves all devices of its owner, which get nothing else; never a
+                                  * client's to say. One for each owner. It stays as long as anything lies in its reserve. */
         const char *request_key; /* or NULL */
         uint64_t request_digest; /* of the request's parameters, to tell a repeated request from another */
 };
@@ -267,7 +269,8 @@ int device_visit(const struct caller *caller, const char *owner, device_visit_fn
 struct reserve_request {
         uint64_t device, size;
         uint64_t mask;           /* 0: the device's coherent mask */
-        uint64_t stride, usable; /* only the first `usable` bytes of every `stride` are used; both powers of two, or 0 */
+        uint64_t stride, usable; /* only the first `usable` bytes of every `stride` are used, a power of two; both or neither.
+                                  * Of a commons `usable` alone: those at its beginning */
         const char *request_key;
         uint64_t request_digest;
 };

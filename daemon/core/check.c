@@ -60,7 +60,7 @@ static void check_alloc(struct check *check, const struct alloc *alloc, struct q
         if (region->owner != alloc->device->owner)
                 check_complain(check, "alloc", handle, "Its region belongs to %s, its device to %s", region->owner->name,
                                alloc->device->owner->name);
-        if (region->device && region->device != alloc->device)
+        if (region->device && !device_lends(region->device, alloc->device))
                 check_complain(check, "alloc", handle, "Its region is reserved for another device");
         counted->of[QUOTA_bytes] += alloc_is_anonymous(alloc) ? 0 : size;
         if (!region->device)

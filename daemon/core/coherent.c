@@ -403,7 +403,7 @@ static int resting_device(struct load *load, struct alloc *alloc, struct owner *
         alloc->device = device;
         if (!device)
                 r = device_load_hidden(load, owner, &alloc->device);
-        return r == 0 && alloc->region->device && alloc->region->device != alloc->device ? -EBADMSG : r;
+        return r == 0 && alloc->region->device && !device_lends(alloc->region->device, alloc->device) ? -EBADMSG : r;
 }
 
 int resting_load(struct load *load) {
@@ -559,7 +559,9 @@ struct request *request_admit(struct device *device, enum request_kind kind, con
 void request_want(struct request *request, const struct arena_request *reach) {
         request->want = request->reach = *reach;
         /* Where it lies is of no concern, but that an IOMMU can use large pages for it. */
-        if (translator_translates(request->device->translator))
+        if (translator_follows(request->device->translator))
+                request->want.limit = UINT64_MAX;
+        else if (translator_translates(request->device->translator))
                 request->want = (struct arena_request){
                         .size = reach->size, .align = reach->size < LARGE_PAGE ? PAGE : LARGE_PAGE, .limit = UINT64_MAX,
                 };
@@ -614,6 +616,8 @@ static int reserve_want(const struct device *device, const struct reserve_reques
                         struct failure *failure) {
         int r;
 
+        const bool one_piece = device->is_commons && !ask->stride && ask->usable <= ask->size && ask->usable % PAGE == 0;
+
         r = check_size(ask->size, failure);
         if (r == 0 && ask->mask)
                 r = mask_check(ask->mask, failure);
@@ -621,7 +625,9 @@ static int reserve_want(const struct device *device, const struct reserve_reques
                 r = power_check(ask->stride, "stride", REASON_bad_param, failure);
         if (r < 0)
                 return r;
-        if (!!ask->stride != !!ask->usable || ask->usable % PAGE || ask->usable > ask->stride) {
+        if (one_piece)
+                ; /* what is behind it is for other purposes than allocations */
+        else if (!!ask->stride != !!ask->usable || ask->usable % PAGE || ask->usable > ask->stride) {
                 failure_set(failure, REASON_bad_param,
                             "stride and usable go together: usable is in whole pages and no larger than stride");
                 failure_add_text(failure, "param", "usable");
@@ -650,7 +656,13 @@ struct ticket *device_reserve(const struct caller *caller, const struct reserve_
         int r;
 
         device = device_of(caller, ask->device, &failure);
-        if (device && translator_translates(device->translator)) {
+        if (device && device->owner->commons && !device->is_commons) {
+                failure_set(&failure, REASON_unsupported, "Device %s is a guest's, which has memory in its windows only: there "
+                            "is nothing to reserve", device->name);
+                request_refuse(done, userdata, &failure);
+                return NULL;
+        }
+        if (device && translator_translates(device->translator) && !device->is_commons) {
                 failure_set(&failure, REASON_unsupported, "Device %s is behind an IOMMU, through which any memory serves it: "
                             "there is nothing to reserve", device->name);
                 request_refuse(done, userdata, &failure);
@@ -662,8 +674,8 @@ struct ticket *device_reserve(const struct caller *caller, const struct reserve_
                 return NULL;
         request->maker = caller->session->id;
         request->want = want;
-        request->stride = ask->stride;
         request->usable = ask->usable;
+        request->stride = ask->stride ? ask->stride : ask->usable ? want.size : 0;
         return request_submit(request);
 }
 

@@ -365,6 +365,9 @@ static int device_new(const struct caller *caller, const struct device_options *
         device->key = key;
         if (key)
                 key->handle = device->handle;
+        device->is_commons = options->commons;
+        if (device->is_commons)
+                owner->commons = device;
         device_enter(device);
         *ret_handle = device->handle;
         return 0;
@@ -398,6 +401,8 @@ int device_open(const struct caller *caller, const struct device_options *option
                 return 0;
         }
         r = owner_check(owner, QUOTA_devices, 1, failure);
+        if (r == 0 && options->commons && owner->commons)
+                r = failure_set(failure, REASON_busy, "%s has its windows already", owner->name);
         if (r == 0)
                 r = resolve(caller, options, &resolved, failure);
         if (r == 0) {
@@ -548,6 +553,7 @@ void device_save(struct row_writer *row, const struct device *device) {
         row_number(row, (uint64_t)(device->node + 1));
         row_text(row, device->budget->name);
         row_key(row, device->key);
+        row_number(row, device->is_commons);
 }
 
 static char *read_copy(struct load *load, bool *failed) {
@@ -647,6 +653,9 @@ int device_load(struct load *load) {
         }
         device->handle = load->id;
         device->key = load_key(load, device->owner, HANDLE_DEVICE);
+        device->is_commons = row_read_number(&load->row);
+        if (device->is_commons)
+                device->owner->commons = device;
         device->n_requests = 1; /* until all is read */
         device_enter(device);
         return 0;
@@ -727,6 +736,8 @@ void device_free(struct device *device) {
                         region_restore(region);
         device->translator->detach(device->translation);
         DL_DELETE(owner->devices, device);
+        if (owner->commons == device)
+                owner->commons = NULL;
         if (!device->closed)
                 device_hide(device);
         budget_put(owner, device->budget);
@@ -750,7 +761,7 @@ void device_forget(struct device *device) {
 }
 
 bool device_holds(const struct device *device) {
-        return device->allocs || device->pools || device->bounces || device->mappings;
+        return device->allocs || device->pools || device->bounces || device->mappings || device->n_lent;
 }
 
 int device_find(const struct caller *caller, uint64_t handle, struct device **ret, struct failure *failure) {
@@ -847,7 +858,7 @@ static int leak_failure(const struct device *device, struct failure *failure) {
                 }
         failure_set(failure, REASON_busy,
                     "Device %s still holds %llu allocations with %llu bytes, %u pools, %u bounce pools and %u mappings",
-                    device->name, (unsigned long long)allocs, (unsigned long long)bytes, device->n_pools,
+                    device->name, (unsigned long long)(allocs + device->n_lent), (unsigned long long)bytes, device->n_pools,
                     device->n_bounces, device->n_mappings);
         failure_add_number(failure, "allocs", allocs);
         failure_add_number(failure, "bytes", bytes);

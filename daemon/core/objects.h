@@ -112,6 +112,7 @@ struct owner {
         uint64_t n_answers; /* with blocks of pools that can be given again for their keys: as many as leases, at most */
         struct session *sessions;
         struct device *devices;
+        struct device *commons; /* from whose reserve all devices are served, or NULL */
         struct budget *budgets;
         struct region *regions;
         struct window *windows;
@@ -257,7 +258,9 @@ struct device {
         struct bounce *bounces;
         struct mapping *mappings;
         unsigned n_pools, n_bounces, n_mappings;
-        struct arena *reserve; /* NULL: served from the owner's windows */
+        struct arena *reserve; /* NULL: served from the owner's windows, or from its commons */
+        bool is_commons;
+        uint64_t n_lent; /* allocations of other devices in its reserve */
         uint64_t reserved_bytes;
         struct lane lane;
         unsigned n_requests; /* requests that use it, answered but not yet delivered ones included */
@@ -467,9 +470,18 @@ struct broker {
         uint64_t resting_bytes, last_resting_id;
 };
 
-/* The device in whose reserve this request is served, or NULL: in what is everybody's. */
+/* From whose reserve this device is served, or NULL: from what is everybody's. */
+static inline struct device *device_lender(struct device *device) {
+        return device->owner->commons ? device->owner->commons : device->reserve ? device : NULL;
+}
+
 static inline struct device *request_reserve(const struct request *request) {
-        return request->kind == REQUEST_ALLOC && request->device->reserve && !request->anonymous ? request->device : NULL;
+        return request->kind == REQUEST_ALLOC && !request->anonymous ? device_lender(request->device) : NULL;
+}
+
+/* Whether what is reserved for the one serves the other. */
+static inline bool device_lends(const struct device *lender, const struct device *device) {
+        return lender == device || (lender->is_commons && lender->owner == device->owner);
 }
 
 /* Whether its memory can be a device's that is behind an IOMMU, where that is asked for. */

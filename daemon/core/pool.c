@@ -624,7 +624,7 @@ bool pools_trim(struct broker *broker, uint64_t most) {
 
         for (pool = broker->spare; pool && bytes < most; pool = next) {
                 next = pool->spare_next;
-                if (!pool->holder.waiters && !pool->holder.device->reserve)
+                if (!pool->holder.waiters && !device_lender(pool->holder.device))
                         bytes += slabs_drop(pool, UINT64_MAX);
         }
         return bytes > 0;

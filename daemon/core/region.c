@@ -137,12 +137,19 @@ void region_use(struct region *region, uint64_t size) {
                 DL_DELETE2(region->supply->idle, region, idle_prev, idle_next);
         region->used += size;
         region->supply->used += size;
+        if (region->device && region->device->is_commons)
+                region->device->n_lent++;
 }
 
 void region_unuse(struct region *region, uint64_t size) {
+        struct device *device = region->device;
+
         region->used -= size;
         region->supply->used -= size;
-        if (--region->n_allocs || region->device)
+        region->n_allocs--;
+        if (device && device->is_commons && !--device->n_lent)
+                device_forget(device);
+        if (device || region->n_allocs)
                 return;
         idle_begin(region);
         /* Ordinary memory is quickly had again, and others may need it. */
@@ -363,7 +370,9 @@ void region_restore(struct region *region) {
 
         if (region->device)
                 reserve_remove(region);
-        else {
+        if (region->device && region->device->is_commons)
+                region->device->n_lent -= region->n_allocs;
+        if (!region->device) {
                 arena_remove(region->window->arena, region->addr, region->size);
                 DL_DELETE2(supply->idle, region, idle_prev, idle_next);
         }

@@ -124,10 +124,12 @@ static bool request_try(struct request *request) {
 }
 
 static struct lane *lane_of(const struct request *request, struct lane *shared) {
-        struct lane *lane = &request->device->lane;
+        struct device *lender = request_reserve(request);
+        struct lane *lane;
 
-        if (!request_reserve(request))
+        if (!lender)
                 return shared;
+        lane = &lender->lane;
         if (lane->round != shared->round)
                 *lane = (struct lane){ .round = shared->round };
         return lane;

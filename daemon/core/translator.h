@@ -74,6 +74,9 @@ enum {
         TRANSLATOR_PROTECTS = 1 << 0,
         /* dma addresses are the device's own: its mask, alignment and boundary are theirs, and memory may lie anywhere. */
         TRANSLATOR_TRANSLATES = 1 << 1,
+        /* ... but they follow from where the memory lies: as far apart as that, and aligned as it is up to the grain of its
+         * source. So its place is looked for with the alignment and the boundary that they must have. */
+        TRANSLATOR_FOLLOWS = 1 << 2,
 };
 
 static inline bool translator_protects(const struct translator_ops *ops) {
@@ -82,6 +85,10 @@ static inline bool translator_protects(const struct translator_ops *ops) {
 
 static inline bool translator_translates(const struct translator_ops *ops) {
         return ops->struct_size > offsetof(struct translator_ops, flags) && ops->flags & TRANSLATOR_TRANSLATES;
+}
+
+static inline bool translator_follows(const struct translator_ops *ops) {
+        return ops->struct_size > offsetof(struct translator_ops, flags) && ops->flags & TRANSLATOR_FOLLOWS;
 }
 
 #endif

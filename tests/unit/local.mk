@@ -159,6 +159,12 @@ tests_unit_translate_test_SOURCES = tests/unit/translate-test.c $(core_fixture)
 tests_unit_translate_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_translate_test_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
 
+check_PROGRAMS += tests/unit/guest-memory-test
+TESTS += tests/unit/guest-memory-test
+tests_unit_guest_memory_test_SOURCES = tests/unit/guest-memory-test.c $(core_fixture)
+tests_unit_guest_memory_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_guest_memory_test_LDADD = libguest.la libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
+
 check_PROGRAMS += tests/unit/translate-keep-test
 TESTS += tests/unit/translate-keep-test
 tests_unit_translate_keep_test_SOURCES = tests/unit/translate-keep-test.c tests/unit/ledger-fixture.c \

@@ -1,0 +1,267 @@
+/* What guests have: memory in windows of their own and nowhere else, by the addresses at which they see it. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+/* after the others: it redefines what they may declare */
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include "daemon/guest/place.h"
+#include "daemon/iommu/none.h"
+#include "tests/unit/core-fixture.h"
+
+#define GUEST "kvm:1b4e28ba-2fa1-11d2-883f-0016d3cca427"
+#define SEEN UINT64_C(0x800000000)
+
+enum { WINDOW = 1 << 20, COOKIE = 4096 };
+
+struct scene {
+        struct fixture f;
+        struct caller tracker, guest; /* two sessions of the guest's */
+        uint64_t commons, device, window, addr;
+};
+
+static uint64_t reserve(struct scene *s, uint64_t size) {
+        const struct reserve_request request = { .device = s->commons, .size = size, .usable = size - COOKIE };
+        struct answer reserved = {};
+
+        device_reserve(&s->tracker, &request, answer, &reserved);
+        fixture_settle(&s->f);
+        return answer_handle(&reserved);
+}
+
+static uint64_t add_window(struct scene *s, uint64_t size) {
+        uint64_t window = reserve(s, size);
+        struct region_view view;
+
+        assert_int_equal(region_get(&s->tracker, window, &view, NULL), 0);
+        assert_int_equal(place_add(view.machine_addr, view.size), 0);
+        s->addr = view.machine_addr;
+        return window;
+}
+
+static void begin(struct scene *s) {
+        static const struct translator_ops *const translators[] = { &translator_guest_ops, &translator_identity_ops, NULL };
+        struct broker_options options;
+
+        broker_options_default(&options);
+        options.translators = translators;
+        fixture_start(&s->f, "64M@0x200000000", &options);
+        s->tracker = fixture_session(&s->f, GUEST);
+        s->guest = fixture_session(&s->f, GUEST);
+        s->commons = fixture_open(&s->tracker, &(struct device_options){ .name = "windows", .node = -1, .commons = true });
+        s->device = fixture_open(&s->guest, &(struct device_options){ .name = "card", .node = -1 });
+}
+
+static void begin_with_window(struct scene *s) {
+        begin(s);
+        s->window = add_window(s, WINDOW);
+        place_bind(s->addr, SEEN);
+}
+
+static void end(struct scene *s) {
+        struct failure failure = {};
+
+        session_close(s->guest.session);
+        if (s->window)
+                assert_int_equal(device_unreserve(&s->tracker, s->commons, s->window, &failure), 0);
+        place_remove(s->addr);
+        session_close(s->tracker.session);
+        fixture_stop(&s->f);
+}
+
+static void test_a_device_of_a_guest_gets_memory_of_its_window_by_the_guests_addresses(void **state) {
+        struct alloc_view view;
+        struct device_view device;
+        struct scene s = {};
+
+        begin_with_window(&s);
+        view = fixture_alloc(&s.f, &s.guest, &(struct alloc_request){ .device = s.device, .size = 64 * KIB });
+        assert_int_equal(view.region, s.window);
+        assert_int_equal(view.dma_addr, SEEN + view.offset);
+        assert_int_equal(view.machine_addr, s.addr + view.offset);
+        assert_int_equal(device_get(&s.guest, s.device, &device, NULL), 0);
+        assert_string_equal(device.translation, "guest");
+        end(&s);
+}
+
+static void test_a_guest_without_a_window_gets_nothing_of_the_host(void **state) {
+        struct answer got = {};
+        struct scene s = {};
+
+        begin(&s);
+        coherent_alloc(&s.guest, &(struct alloc_request){ .device = s.device, .size = 4096 }, answer, &got);
+        fixture_settle(&s.f);
+        require_refused(&got, REASON_no_memory);
+        assert_int_equal(fixture_usage(&s.guest, QUOTA_held_bytes), 0);
+        end(&s);
+}
+
+static void test_a_guest_gets_no_more_than_its_windows_and_not_their_last_page(void **state) {
+        const struct alloc_request most = { .size = WINDOW - COOKIE }, more = { .size = WINDOW };
+        struct alloc_request request;
+        struct answer got = {};
+        struct scene s = {};
+
+        begin_with_window(&s);
+        request = more;
+        request.device = s.device;
+        coherent_alloc(&s.guest, &request, answer, &got);
+        fixture_settle(&s.f);
+        assert_true(got.given && got.failure.error);
+        request = most;
+        request.device = s.device;
+        fixture_alloc(&s.f, &s.guest, &request);
+        got = (struct answer){};
+        coherent_alloc(&s.guest, &(struct alloc_request){ .device = s.device, .size = 4096 }, answer, &got);
+        fixture_settle(&s.f);
+        require_refused(&got, REASON_no_memory);
+        end(&s);
+}
+
+static void test_what_waits_is_served_when_another_window_comes(void **state) {
+        struct failure failure = {};
+        struct answer got = {};
+        struct scene s = {};
+        uint64_t other, first;
+
+        begin_with_window(&s);
+        first = s.addr;
+        coherent_alloc(&s.guest, &(struct alloc_request){ .device = s.device, .size = 2 * MIB, .wait_ms = 1000 }, answer, &got);
+        fixture_settle(&s.f);
+        /* Larger than everything it has: it is told at once. */
+        require_refused(&got, REASON_no_memory);
+        fixture_alloc(&s.f, &s.guest, &(struct alloc_request){ .device = s.device, .size = WINDOW / 2 });
+        got = (struct answer){};
+        coherent_alloc(&s.guest, &(struct alloc_request){ .device = s.device, .size = WINDOW / 2, .wait_ms = 1000 }, answer,
+                       &got);
+        fixture_settle(&s.f);
+        assert_false(got.given);
+        other = reserve(&s, WINDOW);
+        fixture_settle(&s.f);
+        /* There it is not seen yet. */
+        require_refused(&got, REASON_source_unavailable);
+        assert_int_equal(device_unreserve(&s.tracker, s.commons, other, &failure), 0);
+        s.addr = first;
+        end(&s);
+}
+
+static void test_a_window_that_is_not_bound_says_so(void **state) {
+        struct answer got = {};
+        struct scene s = {};
+
+        begin_with_window(&s);
+        place_unbind(s.addr);
+        coherent_alloc(&s.guest, &(struct alloc_request){ .device = s.device, .size = 4096 }, answer, &got);
+        fixture_settle(&s.f);
+        require_refused(&got, REASON_source_unavailable);
+        assert_int_equal(failure_number(&got.failure, "unbound"), 1);
+        place_bind(s.addr, SEEN);
+        fixture_alloc(&s.f, &s.guest, &(struct alloc_request){ .device = s.device, .size = 4096 });
+        end(&s);
+}
+
+static void test_a_mask_is_that_of_the_guests_addresses(void **state) {
+        struct answer got = {};
+        struct scene s = {};
+
+        begin_with_window(&s);
+        coherent_alloc(&s.guest, &(struct alloc_request){ .device = s.device, .size = 4096, .mask = MASK32 }, answer, &got);
+        fixture_settle(&s.f);
+        require_refused(&got, REASON_mask);
+        place_bind(s.addr, UINT64_C(0xc0000000));
+        assert_int_equal(fixture_alloc(&s.f, &s.guest, &(struct alloc_request){ .device = s.device, .size = 4096,
+                                                                               .mask = MASK32 }).dma_addr >> 20, 0xc00);
+        end(&s);
+}
+
+static void test_a_guest_reserves_nothing_of_the_host(void **state) {
+        struct answer got = {};
+        struct scene s = {};
+
+        begin_with_window(&s);
+        device_reserve(&s.guest, &(struct reserve_request){ .device = s.device, .size = MIB }, answer, &got);
+        fixture_settle(&s.f);
+        require_refused(&got, REASON_unsupported);
+        end(&s);
+}
+
+static void test_a_window_with_allocations_stays(void **state) {
+        struct failure failure = {};
+        struct scene s = {};
+        struct alloc_view view;
+
+        begin_with_window(&s);
+        view = fixture_alloc(&s.f, &s.guest, &(struct alloc_request){ .device = s.device, .size = 4096 });
+        assert_true(device_unreserve(&s.tracker, s.commons, s.window, &failure) < 0);
+        require_failure(&failure, REASON_busy);
+        assert_true(device_close(&s.tracker, s.commons, false, NULL, NULL, &failure) < 0);
+        require_failure(&failure, REASON_busy);
+        assert_int_equal(coherent_free(&s.guest, view.handle, &failure), 0);
+        end(&s);
+}
+
+static void test_windows_that_are_closed_by_force_are_there_until_they_are_empty(void **state) {
+        struct failure failure = {};
+        struct scene s = {};
+        struct alloc_view view;
+
+        begin_with_window(&s);
+        view = fixture_alloc(&s.f, &s.guest, &(struct alloc_request){ .device = s.device, .size = 4096 });
+        session_close(s.tracker.session);
+        fixture_settle(&s.f);
+        assert_int_equal(fixture_source(&s.f).in_regions, WINDOW);
+        assert_int_equal(coherent_free(&s.guest, view.handle, &failure), 0);
+        fixture_settle(&s.f);
+        assert_int_equal(fixture_source(&s.f).in_regions, 0);
+        s.tracker = fixture_session(&s.f, GUEST);
+        s.window = 0;
+        end(&s);
+}
+
+static void test_pools_and_bounce_pools_lie_in_windows(void **state) {
+        struct answer pool = {}, bounce = {};
+        struct scene s = {};
+
+        begin_with_window(&s);
+        pool_create(&s.guest, &(struct pool_options){ .name = "ring", .device = s.device, .size = 64, .reserve = 100 }, answer,
+                    &pool);
+        bounce_create(&s.guest, &(struct bounce_options){ .device = s.device, .size = 128 * KIB }, answer, &bounce);
+        fixture_settle(&s.f);
+        answer_handle(&pool);
+        answer_handle(&bounce);
+        assert_int_equal(fixture_source(&s.f).in_regions, WINDOW);
+        end(&s);
+}
+
+static void test_others_get_nothing_of_a_window(void **state) {
+        struct scene s = {};
+        struct alloc_view view;
+        uint64_t device;
+
+        begin_with_window(&s);
+        device = fixture_open(&s.f.caller, &(struct device_options){ .name = "card", .node = -1 });
+        view = fixture_alloc(&s.f, &s.f.caller, &(struct alloc_request){ .device = device, .size = 4096 });
+        assert_int_not_equal(view.region, s.window);
+        assert_int_equal(view.dma_addr, view.machine_addr);
+        end(&s);
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_a_device_of_a_guest_gets_memory_of_its_window_by_the_guests_addresses),
+                cmocka_unit_test(test_a_guest_without_a_window_gets_nothing_of_the_host),
+                cmocka_unit_test(test_a_guest_gets_no_more_than_its_windows_and_not_their_last_page),
+                cmocka_unit_test(test_what_waits_is_served_when_another_window_comes),
+                cmocka_unit_test(test_a_window_that_is_not_bound_says_so),
+                cmocka_unit_test(test_a_mask_is_that_of_the_guests_addresses),
+                cmocka_unit_test(test_a_guest_reserves_nothing_of_the_host),
+                cmocka_unit_test(test_a_window_with_allocations_stays),
+                cmocka_unit_test(test_windows_that_are_closed_by_force_are_there_until_they_are_empty),
+                cmocka_unit_test(test_pools_and_bounce_pools_lie_in_windows),
+                cmocka_unit_test(test_others_get_nothing_of_a_window),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
