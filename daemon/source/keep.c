@@ -25,6 +25,7 @@
 
 enum {
         ANSWER_SECONDS = 10,
+        REVIVALS = 3, /* for one request */
         /* Between attempts to have a keeper again: twice as long each time. */
         RETRY_SECONDS = 1,
         RETRY_SECONDS_MAX = 64,
@@ -330,6 +331,16 @@ static void try_later(struct keep *keep) {
                 keep->retry_seconds *= 2;
 }
 
+/* What the old one has is not everything any more from here on: nobody may find it. */
+static void go_without(struct keep *keep, const char *why) {
+        unlinkat(keep->directory_fd, KEEPER_SOCKET, 0);
+        keep->pid_fd = make_sure_of_death(keep->pid_fd);
+        failure_set(&keep->failure, REASON_source_unavailable,
+                    "the process that keeps the memory when the daemon ends has died, and no other can be made (%s): no memory "
+                    "outlives the daemon until one can, in %d s perhaps", why, keep->retry_seconds);
+        try_later(keep);
+}
+
 /* There is no keeper: another one gets everything. 0, or -errno, after which it is tried again in a while. */
 static int replace(struct keep *keep) {
         int r = start(keep);
@@ -339,14 +350,7 @@ static int replace(struct keep *keep) {
                 r = start(keep);
         keep->attended = r < 0 ? r : 1;
         if (r < 0) {
-                /* What the old one has is not everything any more from here on: nobody may find it. */
-                unlinkat(keep->directory_fd, KEEPER_SOCKET, 0);
-                keep->pid_fd = make_sure_of_death(keep->pid_fd);
-                failure_set_errno(&keep->failure, REASON_source_unavailable, -r,
-                                  "the process that keeps the memory when the daemon ends has died, and no other can be "
-                                  "made (%s): no memory outlives the daemon until one can, in %d s perhaps", strerror(-r),
-                                  keep->retry_seconds);
-                try_later(keep);
+                go_without(keep, strerror(-r));
         } else {
                 failure_set(&keep->failure, REASON_source_unavailable,
                             "the process that keeps the memory when the daemon ends had died: another one has all %u "
@@ -363,29 +367,41 @@ static int revive(struct keep *keep) {
         return replace(keep);
 }
 
-/* Another keeper is made once if this one is dead; it then has what the books say. 1: there is none at present; the next one
- * will have it. */
-static int request_keeper(struct keep *keep, enum keeper_op op, struct held *held) {
-        struct keeper_request request = { .op = op, .slot = held->slot };
-        struct keeper_reply reply;
-        int r;
+/* Whether the keeper and the books may disagree from here on. What it was not told to drop it would hold for ever; and that it
+ * does not know what it has is an answer to something else. */
+static bool is_out_of_step(enum keeper_op op, int error) {
+        return is_lost(error) || error == -ENOENT || (op == KEEPER_DROP && error < 0);
+}
 
-        if (keep->socket < 0)
-                return 1;
+/* Another keeper is made if this one is dead; it then has what the books say. 1: there is none at present; the next one will
+ * have it. */
+static int request_keeper(struct keep *keep, enum keeper_op op, struct held *held) {
+        struct keeper_request request = { .op = op };
+        struct keeper_reply reply;
+        int r, tries;
+
         set_name(&request, held->name);
-        r = ask(keep->socket, &request, op == KEEPER_PUT ? held->fd : -1, &reply, NULL);
-        /* What it was not told to drop it would hold for ever; another one is not given it. */
-        if (is_lost(r) || (r < 0 && op == KEEPER_DROP && r != -ENOENT)) {
+        for (tries = 0; tries < REVIVALS; tries++) {
+                if (keep->socket < 0)
+                        return 1;
+                request.slot = held->slot;
+                r = ask(keep->socket, &request, op == KEEPER_PUT ? held->fd : -1, &reply, NULL);
+                if (!is_out_of_step(op, r)) {
+                        if (r == 0 && op == KEEPER_PUT)
+                                held->slot = reply.slot;
+                        return r;
+                }
                 if (revive(keep) < 0)
                         return 1;
                 if (op == KEEPER_PUT)
                         return 0;
-                request.slot = held->slot;
-                return ask(keep->socket, &request, -1, &reply, NULL);
         }
-        if (r == 0 && op == KEEPER_PUT)
-                held->slot = reply.slot;
-        return r;
+        close(keep->socket);
+        keep->socket = -1;
+        keep->attended = -EPIPE;
+        go_without(keep, "none answers");
+        raise_event(keep);
+        return 1;
 }
 
 /* ---- opening ---- */
