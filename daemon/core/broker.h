@@ -17,7 +17,11 @@
 
 struct broker;
 struct session;
-struct ticket; /* a request that is not answered yet */
+
+/* A request that is not answered yet: the first member of whatever waits. */
+struct ticket {
+        void (*cancel)(struct ticket *ticket);
+};
 struct ledger; /* see daemon/core/ledger.h */
 
 /* What an owner may hold. The order is the order in which they are told. */

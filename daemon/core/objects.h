@@ -70,11 +70,6 @@ struct resting_ops {
         void (*end)(struct resting *resting);
 };
 
-/* What is not answered yet: the first member of whatever waits. */
-struct ticket {
-        void (*cancel)(struct ticket *ticket);
-};
-
 struct request_key {
         UT_hash_handle hh; /* in owner->keys by text */
         enum handle_kind kind;

@@ -279,6 +279,29 @@ static bool others_ask(const struct server *server) {
         return uv_now(server->loop) - server->others_ms < OTHERS_MS;
 }
 
+static void peer_begin(struct connection *connection) {
+        const struct identity *identity = &connection->identity;
+
+        rpc_peer_init(&connection->peer, connection->server->service,
+                      identity->admin ? SCHEMA_ROLE_ADMIN : identity->guest ? SCHEMA_ROLE_ANY : SCHEMA_ROLE_LOCAL,
+                      !identity->guest, on_send, connection);
+}
+
+/* Somebody else may have opened the guest's end, who neither asked what is not answered yet nor has the session. It is told
+ * where the answers to its own requests begin, since the last one to the other may have been sent in part. */
+static void begin_anew(struct connection *connection) {
+        static const char reset = (char)0xff;
+
+        events_subscribe(connection, 0);
+        rpc_peer_drop(&connection->peer);
+        session_detach(connection);
+        connection->session_ended = false;
+        peer_begin(connection);
+        if (queue_append(connection, &reset, 1, NULL, 0) < 0)
+                connection->cut = "there is no memory for its answers";
+        set_dirty(connection);
+}
+
 /* A connection that sends many requests at once has some of them answered, and then the others have their turn. It has all
  * the daemon's time while nobody else asks for anything. */
 static bool turn_is_over(const struct server *server, unsigned done) {
@@ -345,6 +368,8 @@ static void dispatch(struct connection *connection, const char *piece, size_t si
                         rpc_peer_complain_oversize(&connection->peer);
                 else if (event == FRAME_NO_MEMORY)
                         on_no_memory(connection);
+                else if (event == FRAME_RESET)
+                        begin_anew(connection);
                 if (!connection->closing)
                         principal_add_errors(connection->server, connection->principal, connection->peer.n_errors - errors);
         } while (event != FRAME_MORE);
@@ -500,9 +525,8 @@ int connection_new(struct server *server, int fd, const struct identity *identit
         }
         connection->principal = principal;
         principal_ref(principal);
-        frame_reader_init(&connection->reader, server->settings.limits.message_bytes, false);
-        rpc_peer_init(&connection->peer, server->service, identity->admin ? SCHEMA_ROLE_ADMIN : SCHEMA_ROLE_LOCAL, true,
-                      on_send, connection);
+        frame_reader_init(&connection->reader, server->settings.limits.message_bytes, identity->guest);
+        peer_begin(connection);
         DL_APPEND(server->connections, connection);
         server->n_connections++;
         server->counters.accepted++;

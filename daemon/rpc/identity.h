@@ -1,4 +1,5 @@
-/* Who is at the other end of a UNIX socket, as the kernel says: nothing that a peer sends can change it. */
+/* Who is at the other end: of a UNIX socket, as the kernel says; of a guest's channel, the guest that it was made for. Nothing that
+ * a peer sends can change it. */
 #ifndef DMAB_RPC_IDENTITY_H
 #define DMAB_RPC_IDENTITY_H
 
@@ -19,8 +20,8 @@ struct identity {
         pid_t pid;
         uid_t uid;
         gid_t gid;
-        bool admin;
-        char owner[24]; /* user:UID */
+        bool admin, guest;
+        char owner[64]; /* user:UID, or the guest's */
 };
 
 /* Looks the groups up, which may ask a name service and thus block: for the start and a reload. */

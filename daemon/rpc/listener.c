@@ -167,7 +167,7 @@ static void admit(struct server *server, int fd) {
 
         r = identity_of_socket(fd, &server->settings.rules, &identity, &failure);
         if (r == 0) {
-                principal = principal_get(server, identity.uid);
+                principal = principal_get(server, identity.owner);
                 r = principal ? check_room(server, &identity, principal, &failure)
                               : failure_set(&failure, REASON_no_memory, "The daemon itself is out of memory");
         }

@@ -1,7 +1,7 @@
 # Peers on sockets: who they are, what they ask, what they are answered.
 noinst_LTLIBRARIES += librpc.la
 librpc_la_SOURCES = \
-	daemon/rpc/alive.c daemon/rpc/alive.h \
+	daemon/alive.c daemon/alive.h \
 	daemon/rpc/connection.c daemon/rpc/connection.h \
 	daemon/rpc/error.c daemon/rpc/error.h \
 	daemon/rpc/events.c daemon/rpc/events.h \

@@ -54,10 +54,12 @@ void method_broker_hello(struct rpc_call *call, const void *given) {
         result.protocol = PROTOCOL_VERSION;
         result.session = session_token(connection);
         result.owner = connection->identity.owner;
-        result.role = connection->identity.admin ? PROTOCOL_ADMIN : PROTOCOL_LOCAL;
+        result.role = connection->identity.admin ? PROTOCOL_ADMIN : connection->identity.guest ? PROTOCOL_GUEST : PROTOCOL_LOCAL;
         result.capabilities.items = capabilities;
         result.capabilities.count = sizeof(capabilities) / sizeof(*capabilities);
         fill_limits(connection->server, &result.limits);
+        if (connection->identity.guest)
+                result.limits.fds_per_reply = 0;
         rpc_call_reply(call, &result);
 }
 

@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define HASH_NONFATAL_OOM 1
 #include <uthash.h>
@@ -15,20 +16,19 @@
 enum { ERRORS_MAX = 32 };
 
 struct principal {
-        UT_hash_handle hh; /* in server->principals by uid */
-        uid_t uid;
+        UT_hash_handle hh; /* in server->principals by owner */
         uint64_t references;
         size_t n_fds;
         struct rate rate;
         uint64_t rate_as_of; /* quota_changes() when its limit was asked for */
         uint64_t errors, errors_since_ms; /* in the PRINCIPAL_HOLD_MS that began then */
-        char owner[32];
+        char owner[];
 };
 
-static struct principal *principal_find(const struct server *server, uid_t uid) {
+static struct principal *principal_find(const struct server *server, const char *owner) {
         struct principal *principal;
 
-        HASH_FIND(hh, server->principals, &uid, sizeof(uid), principal);
+        HASH_FIND_STR(server->principals, owner, principal);
         return principal;
 }
 
@@ -59,28 +59,27 @@ static void refresh_rate(struct server *server, struct principal *principal) {
                        uv_now(server->loop));
 }
 
-static struct principal *principal_new(struct server *server, uid_t uid) {
-        struct principal *principal = calloc(1, sizeof(*principal));
+static struct principal *principal_new(struct server *server, const char *owner) {
+        struct principal *principal = calloc(1, sizeof(*principal) + strlen(owner) + 1);
 
         if (!principal)
                 return NULL;
-        principal->uid = uid;
-        snprintf(principal->owner, sizeof(principal->owner), "user:%lu", (unsigned long)uid);
+        strcpy(principal->owner, owner);
         rate_init(&principal->rate, RATE_UNLIMITED, uv_now(server->loop));
-        HASH_ADD(hh, server->principals, uid, sizeof(uid), principal);
+        HASH_ADD_STR(server->principals, owner, principal);
         if (principal->hh.tbl)
                 return principal;
         free(principal);
         return NULL;
 }
 
-struct principal *principal_get(struct server *server, uid_t uid) {
-        struct principal *principal = principal_find(server, uid);
+struct principal *principal_get(struct server *server, const char *owner) {
+        struct principal *principal = principal_find(server, owner);
 
         if (!principal) {
                 if (server->n_resting)
                         forget_rested(server);
-                principal = principal_new(server, uid);
+                principal = principal_new(server, owner);
                 if (!principal)
                         return NULL;
         } else if (!principal->references)
@@ -174,11 +173,8 @@ bool principal_is_held_back(struct server *server, struct principal *principal) 
 }
 
 uint64_t principal_calls(struct server *server, const char *owner) {
-        struct principal *principal = NULL;
-        unsigned long uid;
+        struct principal *principal = principal_find(server, owner);
 
-        if (sscanf(owner, "user:%lu", &uid) == 1)
-                principal = principal_find(server, (uid_t)uid);
         if (!principal)
                 return 0;
         refresh_rate(server, principal);

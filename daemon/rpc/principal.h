@@ -1,18 +1,17 @@
-/* How many connections each local user has, how many descriptors wait in them, and how often it calls. */
+/* How many connections each user or guest has, how many descriptors wait in them, and how often it calls. */
 #ifndef DMAB_RPC_PRINCIPAL_H
 #define DMAB_RPC_PRINCIPAL_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/types.h>
 
 #include "daemon/rpc/server.h"
 
 enum { PRINCIPAL_HOLD_MS = 100 };
 
-/* The user's entry with a reference, or NULL without memory. */
-struct principal *principal_get(struct server *server, uid_t uid);
+/* The owner's entry with a reference, or NULL without memory. */
+struct principal *principal_get(struct server *server, const char *owner);
 void principal_ref(struct principal *principal);
 void principal_unref(struct server *server, struct principal *principal); /* NULL is fine */
 uint64_t principal_connections(const struct principal *principal); /* references, that of principal_get() included */
@@ -29,7 +28,7 @@ bool principal_admits(struct rpc_peer *peer, const struct schema_method *method,
 void principal_add_errors(struct server *server, struct principal *principal, uint64_t n);
 /* Whether that was so often that it is not heard for a while; PRINCIPAL_HOLD_MS at most. */
 bool principal_is_held_back(struct server *server, struct principal *principal);
-/* Of the last second, as far as there is a limit. owner: user:UID. */
+/* Of the last second, as far as there is a limit. */
 uint64_t principal_calls(struct server *server, const char *owner);
 /* Forget every entry. */
 void principal_free_all(struct server *server);

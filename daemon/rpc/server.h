@@ -91,7 +91,7 @@ struct server {
         const struct connection *reader; /* from which requests came last; only to be compared */
         uint64_t others_ms;              /* when that was another one than before */
         size_t n_connections;
-        struct principal *principals; /* by uid */
+        struct principal *principals; /* by owner */
         size_t n_resting;             /* of them, without a connection */
         struct rpc_session *sessions; /* by token */
         struct rpc_session *lingering; /* without a connection, the first to end first */

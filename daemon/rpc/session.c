@@ -11,7 +11,7 @@
 #include <uthash.h>
 
 #include "daemon/log.h"
-#include "daemon/rpc/alive.h"
+#include "daemon/alive.h"
 
 enum { TOKEN_BYTES = 16, TOKEN_TEXT = 2 * TOKEN_BYTES + 1, PROGRAMS_MAX = 8, PROGRAM_TEXT = 48,
        NOTE_SIZE = TOKEN_TEXT + 24 + PROGRAMS_MAX * PROGRAM_TEXT };
@@ -301,7 +301,7 @@ int session_resume(struct connection *connection, const char *token, struct fail
         struct rpc_session *session = NULL;
 
         HASH_FIND_STR(connection->server->sessions, token, session);
-        if (!session || session->uid != connection->identity.uid)
+        if (!session || strcmp(session_owner(session->core), connection->identity.owner) != 0)
                 return failure_set(failure, REASON_unknown_handle,
                                    "There is no such session; say broker.hello without one to open a new one");
         if (session == connection->session)

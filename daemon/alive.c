@@ -1,4 +1,4 @@
-#include "daemon/rpc/alive.h"
+#include "daemon/alive.h"
 
 #include <errno.h>
 #include <fcntl.h>

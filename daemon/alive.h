@@ -1,7 +1,7 @@
-/* Whether a process lives that a session belonged to before the daemon was restarted. Such a program may have nothing to say
- * for hours, and what it holds is in use even so. */
-#ifndef DMAB_RPC_ALIVE_H
-#define DMAB_RPC_ALIVE_H
+/* Whether a process lives: a program that a session belonged to before the daemon was restarted, which may have nothing to say
+ * for hours while what it holds is in use even so; or a guest's QEMU. */
+#ifndef DMAB_ALIVE_H
+#define DMAB_ALIVE_H
 
 #include <stdint.h>
 #include <sys/types.h>
