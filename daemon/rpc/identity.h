@@ -1,5 +1,5 @@
-/* Who is at the other end: of a UNIX socket, as the kernel says; of a guest's channel, the guest that it was made for. Nothing that
- * a peer sends can change it. */
+/* Who is at the other end: of a UNIX socket, as the kernel says; of a guest's channel, the guest that it was made for. Nothing
+ * that a peer sends can change it. */
 #ifndef DMAB_RPC_IDENTITY_H
 #define DMAB_RPC_IDENTITY_H
 

@@ -774,18 +774,13 @@ static bool look(struct load *load, const char *wanted, bool compares, char *boo
 
         load_drop(load);
         side_connect(load, &monitor);
-        for (;;) {
+        do {
                 good = is_at_rest(load, &monitor, wanted, books);
                 *ret_live = (long)inject_page(load->inject)->live;
                 *ret_fds = count_fds(load, NULL, NULL);
                 unsettled = compares ? *ret_fds > load->base_fds || *ret_live > load->base_live + CACHED_MAX
                                      : count_fds(load, "anon_inode:[pidfd]", NULL) == 0;
-                if ((good && !unsettled) || now_ms() >= end)
-                        break;
-                /* Of several calls that wait for the filter, the kernel hands out the newest one: if we asked without a pause,
-                 * neither the daemon's threads nor its keeper would ever get any further. */
-                nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
-        }
+        } while ((!good || unsettled) && now_ms() < end);
         side_drop(&monitor);
         return good;
 }

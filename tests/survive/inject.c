@@ -28,6 +28,9 @@
 /* Where the child sends the filter's descriptor through: the one call that is not asked for. */
 enum { DOOR_FD = 1000 };
 
+/* The loop, the threads of two sources, the keeper and the one that follows it. */
+enum { ANSWERERS = 5 };
+
 /* What is told of the call's descriptor: some errors are those of some files only. */
 enum about { ANY, READING, WRITING, SOCKET, ADDING, DUPLICATING };
 
@@ -376,17 +379,18 @@ static int decide(struct watch *watch, const struct seccomp_notif *request) {
         return error;
 }
 
-static void answer_all(struct watch *watch) {
+static void *answer_all(void *userdata) {
+        struct watch *watch = userdata;
         struct pollfd poll_for = { .fd = watch->fd, .events = POLLIN };
         struct seccomp_notif request;
         struct seccomp_notif_resp answer;
 
         for (;;) {
                 if (poll(&poll_for, 1, -1) < 0 && errno != EINTR)
-                        return;
+                        return NULL;
                 /* POLLERR only says that the kernel was interrupted while it looked. */
                 if (!(poll_for.revents & POLLIN) && (poll_for.revents & POLLHUP))
-                        return;
+                        return NULL;
                 memset(&request, 0, sizeof(request));
                 if (ioctl(watch->fd, SECCOMP_IOCTL_NOTIF_RECV, &request) < 0)
                         continue;
@@ -401,12 +405,25 @@ static void answer_all(struct watch *watch) {
         }
 }
 
+/* Of several calls that wait, the kernel hands out the newest one. One of us alone would hear the loop of a busy daemon for
+ * ever, and never its other threads, nor its keeper: as many can wait as there are of us. */
+static void answer_in_turn(struct watch *watch) {
+        pthread_t others[ANSWERERS - 1];
+        size_t n = 0;
+
+        while (n < ANSWERERS - 1 && pthread_create(&others[n], NULL, answer_all, watch) == 0)
+                n++;
+        answer_all(watch);
+        while (n)
+                pthread_join(others[--n], NULL);
+}
+
 static void *watch_main(void *userdata) {
         struct watch *watch = userdata;
 
         watch->fd = receive_filter(watch->inject->door[0]);
         if (watch->fd >= 0) {
-                answer_all(watch);
+                answer_in_turn(watch);
                 close(watch->fd);
         }
         pthread_mutex_lock(&watch->inject->mutex);
