@@ -267,6 +267,16 @@ tests_unit_ledger_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_ledger_test_LDADD = libdaemon.la $(CMOCKA_LIBS)
 endif
 
+# Guests.
+if HAVE_CMOCKA
+check_PROGRAMS += tests/unit/ivshmem-test
+TESTS += tests/unit/ivshmem-test
+tests_unit_ivshmem_test_SOURCES = tests/unit/ivshmem-test.c
+tests_unit_ivshmem_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS)
+tests_unit_ivshmem_test_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=sendmsg
+tests_unit_ivshmem_test_LDADD = libdaemon.la $(CMOCKA_LIBS) $(UV_LIBS)
+endif
+
 # The library's own parts.
 if HAVE_CMOCKA
 check_PROGRAMS += tests/unit/slots-test tests/unit/slots-model
