@@ -65,7 +65,7 @@ libdaemon_la_SOURCES = \
 	daemon/probes.h \
 	daemon/state.c daemon/state.h
 libdaemon_la_CFLAGS = $(AM_CFLAGS) $(INIH_CFLAGS) $(SYSTEMD_CFLAGS) $(UV_CFLAGS)
-libdaemon_la_LIBADD = libmetrics.la librpc.la libiommu.la libsource.la libcore.la $(INIH_LIBS) $(SYSTEMD_LIBS)
+libdaemon_la_LIBADD = libmetrics.la libguest.la librpc.la libiommu.la libsource.la libcore.la $(INIH_LIBS) $(SYSTEMD_LIBS)
 
 sbin_PROGRAMS += dmabrokerd
 dmabrokerd_SOURCES = daemon/main.c

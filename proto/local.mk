@@ -12,6 +12,7 @@ libproto_la_SOURCES = \
 	proto/methods.c proto/methods.h \
 	proto/reason.h \
 	proto/receive.c \
+	proto/qmp-message.c proto/qmp-message.h \
 	proto/quick.c proto/quick.h \
 	proto/scan.c proto/scan.h \
 	proto/schema.c proto/schema.h \

@@ -222,6 +222,7 @@ proto_tests = \
 	tests/unit/proto-frame \
 	tests/unit/proto-json \
 	tests/unit/proto-memory \
+	tests/unit/proto-qmp \
 	tests/unit/proto-quick \
 	tests/unit/proto-spec
 check_PROGRAMS += $(proto_tests)
@@ -238,6 +239,9 @@ tests_unit_proto_dispatch_LDADD = $(proto_test_libs)
 tests_unit_proto_fdpass_SOURCES = tests/unit/proto-fdpass.c
 tests_unit_proto_fdpass_CFLAGS = $(proto_test_cflags)
 tests_unit_proto_fdpass_LDADD = $(proto_test_libs)
+tests_unit_proto_qmp_SOURCES = tests/unit/proto-qmp.c
+tests_unit_proto_qmp_CFLAGS = $(proto_test_cflags)
+tests_unit_proto_qmp_LDADD = $(proto_test_libs)
 tests_unit_proto_quick_SOURCES = tests/unit/proto-quick.c $(proto_test_peer)
 tests_unit_proto_quick_CFLAGS = $(proto_test_cflags)
 tests_unit_proto_quick_LDADD = $(proto_test_libs)
@@ -271,6 +275,22 @@ TESTS += tests/unit/ledger-test
 tests_unit_ledger_test_SOURCES = tests/unit/ledger-test.c
 tests_unit_ledger_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_ledger_test_LDADD = libdaemon.la $(CMOCKA_LIBS)
+endif
+
+# Guests.
+if HAVE_CMOCKA
+check_PROGRAMS += tests/unit/ivshmem-test
+TESTS += tests/unit/ivshmem-test
+tests_unit_ivshmem_test_SOURCES = tests/unit/ivshmem-test.c
+tests_unit_ivshmem_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS)
+tests_unit_ivshmem_test_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=sendmsg
+tests_unit_ivshmem_test_LDADD = libdaemon.la $(CMOCKA_LIBS) $(UV_LIBS)
+
+check_PROGRAMS += tests/unit/qmp-test
+TESTS += tests/unit/qmp-test
+tests_unit_qmp_test_SOURCES = tests/unit/qmp-test.c tests/unit/fake-qemu.c tests/unit/fake-qemu.h
+tests_unit_qmp_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS)
+tests_unit_qmp_test_LDADD = libdaemon.la $(CMOCKA_LIBS) $(UV_LIBS)
 endif
 
 # The library's own parts.
