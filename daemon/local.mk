@@ -72,6 +72,7 @@ dmabrokerd_SOURCES = daemon/main.c
 dmabrokerd_CFLAGS = $(AM_CFLAGS) $(UV_CFLAGS)
 dmabrokerd_LDADD = libdaemon.la
 
+include daemon/guest/local.mk
 include daemon/iommu/local.mk
 include daemon/source/local.mk
 include daemon/rpc/local.mk
