@@ -167,11 +167,9 @@ int libvirt_events_begin(struct libvirt *libvirt) {
         };
 
         libvirt->n_event_ids = 0;
-        /* Not every driver has it. */
-        libvirt_ref(libvirt);
-        if (libvirt->library->virConnectRegisterCloseCallback(libvirt->connection, on_connection_closed, libvirt,
-                                                              free_userdata) < 0)
-                libvirt_unref(libvirt);
+        /* A driver that has none of it neither fails nor frees the userdata. It needs no reference of its own: the thread, which
+         * has one, takes the callback back before it ends, and then libvirt is not in it. */
+        libvirt->library->virConnectRegisterCloseCallback(libvirt->connection, on_connection_closed, libvirt, NULL);
         for (size_t i = 0; i < sizeof(events) / sizeof(*events); i++)
                 if (register_event(libvirt, events[i].event, events[i].callback) < 0 && i == 0)
                         return -1;

@@ -71,7 +71,7 @@ struct request {
 };
 
 struct libvirt {
-        /* One for the loop, one for the thread, one for every callback that libvirt has. */
+        /* One for the loop, one for the thread, one for every event that libvirt tells. */
         atomic_uint n_refs;
         const struct libvirt_library *library;
         char *uri; /* or NULL */

@@ -48,7 +48,8 @@ extern const char *const libvirt_stop_names[]; /* in this order */
 
 /* Any of these may be NULL. Between connected() and listed() every guest there is is seen; whoever was known from before and
  * was not seen is gone, which is told in no other way. Events during that time come after listed(): one may say again what
- * was seen already, and hence a guest may be told to have started that is known. */
+ * was seen already, and hence a guest may be told to have started that is known. libvirt may tell that a guest was resumed
+ * before it tells that it has started. */
 struct libvirt_listener {
         void (*connected)(void *userdata);
         /* The connection is lost, or could not be made, which is said again only when it has another reason. Nothing is known
@@ -59,7 +60,7 @@ struct libvirt_listener {
 
         void (*guest_started)(void *userdata, const struct libvirt_guest *guest);
         void (*guest_stopped)(void *userdata, const char *uuid, enum libvirt_stop reason);
-        void (*guest_rebooted)(void *userdata, const char *uuid); /* perhaps twice for one reboot */
+        void (*guest_rebooted)(void *userdata, const char *uuid); /* perhaps several times for one reboot */
         void (*guest_suspended)(void *userdata, const char *uuid); /* or panicked, or asleep: it does not run */
         void (*guest_resumed)(void *userdata, const char *uuid);
         void (*device_removed)(void *userdata, const char *uuid, const char *alias);

@@ -17,6 +17,16 @@
 
 #include "daemon/guest/libvirt-loop.h"
 
+/* ThreadSanitizer takes one that the loop still takes away, and one that has its number, for the same. */
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define TAKES_NUMBERS_FOR_DESCRIPTORS true
+#endif
+#endif
+#ifndef TAKES_NUMBERS_FOR_DESCRIPTORS
+#define TAKES_NUMBERS_FOR_DESCRIPTORS false
+#endif
+
 static const struct libvirt_loop_table *loop = &libvirt_loop_table;
 
 /* Where the thread and the test meet: everything here under the mutex. */
@@ -24,20 +34,16 @@ static struct {
         pthread_mutex_t mutex;
         pthread_cond_t changed;
         unsigned n_called, n_freed, n_wrong;
-        int last_events;
+        unsigned told; /* VIR_EVENT_HANDLE_*: all that came */
 } seen = { .mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
 
 static _Thread_local bool removing;
 
 static void begin(void) {
-        seen.n_called = seen.n_freed = seen.n_wrong = 0;
-        seen.last_events = 0;
+        pthread_mutex_lock(&seen.mutex);
+        seen.n_called = seen.n_freed = seen.n_wrong = seen.told = 0;
+        pthread_mutex_unlock(&seen.mutex);
         assert_int_equal(libvirt_loop_ref(), 0);
-}
-
-static void end(void) {
-        libvirt_loop_unref();
-        assert_int_equal(seen.n_wrong, 0);
 }
 
 static void count(unsigned *what) {
@@ -63,6 +69,11 @@ static unsigned now(const unsigned *what) {
         return n;
 }
 
+static void end(void) {
+        libvirt_loop_unref();
+        assert_int_equal(now(&seen.n_wrong), 0);
+}
+
 static void on_free(void *userdata) {
         if (removing)
                 count(&seen.n_wrong);
@@ -86,7 +97,7 @@ static void on_watch(int id, int fd, int events, void *userdata) {
         if (userdata && read(fd, &byte, 1) != 1 && !(events & (VIR_EVENT_HANDLE_ERROR | VIR_EVENT_HANDLE_HANGUP)))
                 count(&seen.n_wrong);
         pthread_mutex_lock(&seen.mutex);
-        seen.last_events |= events;
+        seen.told |= (unsigned)events;
         pthread_mutex_unlock(&seen.mutex);
         count(&seen.n_called);
 }
@@ -133,7 +144,7 @@ static void test_a_callback_may_remove_itself_and_nothing_need_be_freed(void **s
         wait_for(&seen.n_freed, 1);
         wait_for(&seen.n_called, 2);
         end();
-        assert_int_equal(seen.n_called, 2);
+        assert_int_equal(now(&seen.n_called), 2);
 }
 
 static void test_kinds_of_ids_are_not_confused(void **state) {
@@ -153,8 +164,8 @@ static void test_kinds_of_ids_are_not_confused(void **state) {
         take_away(loop->remove_handle, watch);
         take_away(loop->remove_timeout, timeout);
         end();
-        assert_int_equal(seen.n_called, 0);
-        assert_int_equal(seen.n_freed, 2);
+        assert_int_equal(now(&seen.n_called), 0);
+        assert_int_equal(now(&seen.n_freed), 2);
         close_pair(pair);
 }
 
@@ -169,7 +180,7 @@ static void test_watches_share_a_descriptor(void **state) {
                 readers[i] = loop->add_handle(pair[0], i < 2 ? VIR_EVENT_HANDLE_READABLE : 0, on_watch, NULL, on_free);
         assert_int_equal(write(pair[1], "a", 1), 1);
         wait_for(&seen.n_called, 4);
-        assert_int_equal(seen.last_events, VIR_EVENT_HANDLE_READABLE);
+        assert_int_equal(now(&seen.told), VIR_EVENT_HANDLE_READABLE);
 
         /* One goes, the others stay; the one that waited for nothing waits for something else. */
         take_away(loop->remove_handle, readers[0]);
@@ -186,7 +197,7 @@ static void test_watches_share_a_descriptor(void **state) {
         wait_for(&seen.n_called, now(&seen.n_called) + 1);
         take_away(loop->remove_handle, writer);
         end();
-        assert_int_equal(seen.n_freed, 4);
+        assert_int_equal(now(&seen.n_freed), 4);
         close_pair(pair);
 }
 
@@ -203,10 +214,12 @@ static void test_a_descriptors_number_may_be_used_again_at_once(void **state) {
                 assert_int_equal(write(pair[1], "a", 1), 1);
                 wait_for(&seen.n_called, i + 1);
                 take_away(loop->remove_handle, watch);
+                if (TAKES_NUMBERS_FOR_DESCRIPTORS)
+                        wait_for(&seen.n_freed, i + 1);
                 close_pair(pair);
         }
         end();
-        assert_int_equal(seen.n_freed, 100);
+        assert_int_equal(now(&seen.n_freed), 100);
 }
 
 static void test_the_far_end_that_closes_is_a_hangup(void **state) {
@@ -217,7 +230,7 @@ static void test_the_far_end_that_closes_is_a_hangup(void **state) {
         watch = loop->add_handle(pair[0], VIR_EVENT_HANDLE_HANGUP, on_watch, NULL, on_free);
         close(pair[1]);
         wait_for(&seen.n_called, 1);
-        assert_true(seen.last_events & VIR_EVENT_HANDLE_HANGUP);
+        assert_true(now(&seen.told) & VIR_EVENT_HANDLE_HANGUP);
         take_away(loop->remove_handle, watch);
         end();
         close(pair[0]);
@@ -232,11 +245,11 @@ static void test_an_error_is_told_unasked_and_again(void **state) {
         begin();
         watch = loop->add_handle(ends[1], VIR_EVENT_HANDLE_WRITABLE, on_watch, NULL, on_free);
         wait_for(&seen.n_called, 3);
-        assert_true(seen.last_events & VIR_EVENT_HANDLE_ERROR);
+        assert_true(now(&seen.told) & VIR_EVENT_HANDLE_ERROR);
         loop->update_handle(watch, 0);
         take_away(loop->remove_handle, watch);
         end();
-        assert_int_equal(seen.n_freed, 1);
+        assert_int_equal(now(&seen.n_freed), 1);
         close(ends[1]);
 }
 
@@ -248,15 +261,15 @@ static void test_what_cannot_be_watched_is_told_as_an_error_once(void **state) {
         assert_int_equal(loop->add_handle(-1, VIR_EVENT_HANDLE_READABLE, on_watch, NULL, on_free), -1);
         watch = loop->add_handle(file, VIR_EVENT_HANDLE_READABLE, on_watch, NULL, on_free);
         wait_for(&seen.n_called, 1);
-        assert_int_equal(seen.last_events, VIR_EVENT_HANDLE_ERROR);
+        assert_int_equal(now(&seen.told), VIR_EVENT_HANDLE_ERROR);
         loop->update_handle(watch, VIR_EVENT_HANDLE_WRITABLE);
         timeout = loop->add_timeout(0, on_timeout_that_ends_itself, NULL, NULL);
         assert_true(timeout > 0);
         wait_for(&seen.n_called, 2);
         take_away(loop->remove_handle, watch);
         end();
-        assert_int_equal(seen.n_called, 2);
-        assert_int_equal(seen.n_freed, 1);
+        assert_int_equal(now(&seen.n_called), 2);
+        assert_int_equal(now(&seen.n_freed), 1);
         close(file);
 }
 
@@ -284,7 +297,7 @@ static void test_what_nobody_removed_keeps_the_thread(void **state) {
         wait_for(&seen.n_called, now(&seen.n_called) + 2);
         take_away(loop->remove_timeout, id);
         end();
-        assert_int_equal(seen.n_freed, 1);
+        assert_int_equal(now(&seen.n_freed), 1);
 }
 
 /* ---- many threads ---- */
@@ -372,7 +385,7 @@ static void test_threads_add_and_remove_at_once(void **state) {
                 pthread_join(threads[i], NULL);
         wait_for(&seen.n_freed, THREADS * ROUNDS * 3);
         end();
-        assert_int_equal(seen.n_freed, THREADS * ROUNDS * 3);
+        assert_int_equal(now(&seen.n_freed), THREADS * ROUNDS * 3);
 }
 
 int main(void) {
