@@ -59,8 +59,8 @@ static struct {
         struct item *queue, **queue_end;
         pthread_cond_t emptied; /* `items` is */
         int last_id;
-        bool runs;   /* `async` may be sent to */
-        bool ending; /* under the mutex, too */
+        bool runs; /* `async` may be sent to */
+        bool ending;
 
         pthread_mutex_t users_mutex; /* held while the thread starts or ends */
         unsigned n_users;
@@ -389,20 +389,23 @@ static void make_so(struct item *item, bool removed, int wanted) {
         }
 }
 
-/* Under this there is no frame of libvirt's. */
-static void look_at_queue(void) {
+/* Under this there is no frame of libvirt's. Whether there was anything. */
+static bool look_at_queue(void) {
         struct item *item;
+        bool any = false;
 
         pthread_mutex_lock(&events.mutex);
         while ((item = dequeue())) {
                 bool removed = item->removed;
                 int wanted = item->wanted;
 
+                any = true;
                 pthread_mutex_unlock(&events.mutex);
                 make_so(item, removed, wanted);
                 pthread_mutex_lock(&events.mutex);
         }
         pthread_mutex_unlock(&events.mutex);
+        return any;
 }
 
 /* ---- the thread ---- */
@@ -415,18 +418,22 @@ static void on_async(uv_async_t *async) {
         pthread_mutex_unlock(&events.mutex);
 }
 
+static void set_running(bool runs) {
+        pthread_mutex_lock(&events.mutex);
+        events.runs = runs;
+        events.ending = false;
+        pthread_mutex_unlock(&events.mutex);
+}
+
 /* When it shall end, nothing is left but what was removed. */
 static void *thread_main(void *userdata) {
         uv_run(&events.loop, UV_RUN_DEFAULT);
-        pthread_mutex_lock(&events.mutex);
-        events.runs = false;
-        pthread_mutex_unlock(&events.mutex);
+        set_running(false);
         uv_close((uv_handle_t *)&events.async, NULL);
         /* What is freed may remove more. */
-        do {
-                look_at_queue();
+        while (look_at_queue())
                 uv_run(&events.loop, UV_RUN_DEFAULT);
-        } while (events.queue);
+        uv_run(&events.loop, UV_RUN_DEFAULT);
         return NULL;
 }
 
@@ -441,17 +448,16 @@ static int thread_begin(void) {
         r = loop_prepare(&events.loop);
         if (r < 0)
                 goto fail_async;
-        events.ending = false;
-        events.runs = true;
+        set_running(true);
         r = guest_thread_start(&events.thread, "libvirt-events", thread_main, NULL);
         if (r < 0)
-                goto fail_runs;
+                goto fail_running;
         /* For what was added while it did not run. */
         uv_async_send(&events.async);
         return 0;
 
-fail_runs:
-        events.runs = false;
+fail_running:
+        set_running(false);
 fail_async:
         uv_close((uv_handle_t *)&events.async, NULL);
         uv_run(&events.loop, UV_RUN_DEFAULT);

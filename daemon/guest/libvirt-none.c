@@ -3,6 +3,9 @@
 
 #include "daemon/guest/libvirt.h"
 
+/* No guest stops. */
+const char *const libvirt_stop_names[LIBVIRT_STOP_OTHER + 1];
+
 const char *libvirt_unavailable(void) {
         return "this build follows no guests of libvirt: it was made without it";
 }

@@ -24,16 +24,6 @@
 #define TEST_UUID "6695eb01-f6a4-8304-79aa-97f2502e193f" /* of the guest "test" that the driver has */
 #define NO_UUID "00000000-0000-0000-0000-000000000001"
 
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-/* It does not see how libvirt counts its references. */
-const char *__tsan_default_suppressions(void);
-const char *__tsan_default_suppressions(void) {
-        return "race:pthread_mutex_destroy\ndeadlock:libvirt.so.0\n";
-}
-#endif
-#endif
-
 struct host {
         uv_loop_t loop;
         struct libvirt *libvirt;
