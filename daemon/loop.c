@@ -8,9 +8,9 @@
 
 /* ---- memory for the table of descriptors ---- */
 
-/* Set aside for the next realloc(). The loop has one thread, and so has this. */
-static void *spare;
-static size_t spare_size;
+/* Set aside for the next realloc(). Each loop has a thread of its own, and so has this. */
+static _Thread_local void *spare;
+static _Thread_local size_t spare_size;
 
 static void *spare_realloc(void *old, size_t size) {
         void *block = realloc(old, size);
@@ -41,11 +41,17 @@ static void spare_free(void) {
         spare = NULL;
 }
 
-int loop_init(uv_loop_t *loop) {
-        int r = uv_replace_allocator(malloc, spare_realloc, calloc, free);
+static void replace_allocator(void) {
+        uv_replace_allocator(malloc, spare_realloc, calloc, free);
+}
 
-        if (r == 0)
-                r = spare_make(61);
+int loop_init(uv_loop_t *loop) {
+        /* Not again while another thread's loop allocates. */
+        static uv_once_t once = UV_ONCE_INIT;
+        int r;
+
+        uv_once(&once, replace_allocator);
+        r = spare_make(61);
         if (r < 0)
                 return r;
         r = uv_loop_init(loop);
@@ -65,7 +71,7 @@ static int epoll_add(const uv_loop_t *loop, int fd) {
 }
 
 int loop_prepare(uv_loop_t *loop) {
-        int r = epoll_add(loop, loop->signal_pipefd[0]);
+        int r = loop->signal_pipefd[0] < 0 ? 0 : epoll_add(loop, loop->signal_pipefd[0]);
 
         return r < 0 ? r : epoll_add(loop, loop->async_io_watcher.fd);
 }

@@ -7,3 +7,24 @@ libguest_la_SOURCES = \
 	daemon/guest/qmp-window.c daemon/guest/qmp-window.h
 libguest_la_CFLAGS = $(AM_CFLAGS) $(UV_CFLAGS)
 libguest_la_LIBADD = $(UV_LIBS)
+
+# Who the guests are. Needs libdaemon.la for its loop; the library of libvirt is opened at run time.
+noinst_LTLIBRARIES += libguest-libvirt.la
+libguest_libvirt_la_SOURCES = \
+	daemon/guest/guest-port.c daemon/guest/guest-port.h \
+	daemon/guest/guest-xml.c daemon/guest/guest-xml.h \
+	daemon/guest/libvirt.h \
+	daemon/guest/xml-scan.c daemon/guest/xml-scan.h
+if HAVE_LIBVIRT
+libguest_libvirt_la_SOURCES += \
+	daemon/guest/libvirt.c \
+	daemon/guest/libvirt-events.c \
+	daemon/guest/libvirt-library.c daemon/guest/libvirt-library.h \
+	daemon/guest/libvirt-loop.c daemon/guest/libvirt-loop.h \
+	daemon/guest/libvirt-shared.h \
+	daemon/guest/libvirt-worker.c \
+	daemon/guest/thread.c daemon/guest/thread.h
+else
+libguest_libvirt_la_SOURCES += daemon/guest/libvirt-none.c
+endif
+libguest_libvirt_la_CFLAGS = $(AM_CFLAGS) $(LIBVIRT_CFLAGS) $(UV_CFLAGS) -pthread

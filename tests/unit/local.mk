@@ -304,3 +304,36 @@ tests_unit_slots_model_SOURCES = tests/unit/slots-model.c client/slots.c client/
 tests_unit_slots_model_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_slots_model_LDADD = $(CMOCKA_LIBS)
 endif
+
+# Guests. Those of libvirt use the library's own test driver.
+if HAVE_CMOCKA
+check_PROGRAMS += tests/unit/guest-xml-test
+TESTS += tests/unit/guest-xml-test
+tests_unit_guest_xml_test_SOURCES = tests/unit/guest-xml-test.c
+tests_unit_guest_xml_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_guest_xml_test_LDADD = libguest-libvirt.la $(CMOCKA_LIBS)
+
+if HAVE_LIBVIRT
+libvirt_tests = \
+	tests/unit/libvirt-absent-test \
+	tests/unit/libvirt-loop-test \
+	tests/unit/libvirt-memory-test \
+	tests/unit/libvirt-test
+check_PROGRAMS += $(libvirt_tests)
+TESTS += $(libvirt_tests)
+tests_unit_libvirt_absent_test_SOURCES = tests/unit/libvirt-absent-test.c
+tests_unit_libvirt_absent_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS)
+tests_unit_libvirt_absent_test_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=dlopen,--wrap=dlerror
+tests_unit_libvirt_absent_test_LDADD = libguest-libvirt.la libdaemon.la $(CMOCKA_LIBS)
+tests_unit_libvirt_memory_test_SOURCES = tests/unit/libvirt-memory-test.c tests/unit/libvirt-races.c
+tests_unit_libvirt_memory_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(LIBVIRT_CFLAGS) $(UV_CFLAGS) -pthread
+tests_unit_libvirt_memory_test_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=malloc,--wrap=calloc,--wrap=strdup
+tests_unit_libvirt_memory_test_LDADD = libguest-libvirt.la libdaemon.la $(CMOCKA_LIBS) $(LIBVIRT_LIBS)
+tests_unit_libvirt_loop_test_SOURCES = tests/unit/libvirt-loop-test.c
+tests_unit_libvirt_loop_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(LIBVIRT_CFLAGS) -pthread
+tests_unit_libvirt_loop_test_LDADD = libguest-libvirt.la libdaemon.la $(CMOCKA_LIBS)
+tests_unit_libvirt_test_SOURCES = tests/unit/libvirt-test.c tests/unit/libvirt-races.c
+tests_unit_libvirt_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(LIBVIRT_CFLAGS) $(UV_CFLAGS) -pthread
+tests_unit_libvirt_test_LDADD = libguest-libvirt.la libdaemon.la $(CMOCKA_LIBS) $(LIBVIRT_LIBS)
+endif
+endif

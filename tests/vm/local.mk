@@ -18,3 +18,12 @@ tests_vm_iommu_guest_SOURCES = tests/vm/iommu-guest.c
 tests_vm_iommu_guest_LDADD = libtest.la libdmabroker.la $(JANSSON_LIBS)
 dist_check_SCRIPTS += tests/vm/iommu.sh
 TESTS += tests/vm/iommu.sh
+
+if HAVE_LIBVIRT
+check_PROGRAMS += tests/vm/libvirt-host
+tests_vm_libvirt_host_SOURCES = tests/vm/libvirt-host.c
+tests_vm_libvirt_host_CFLAGS = $(AM_CFLAGS) $(LIBVIRT_CFLAGS) $(UV_CFLAGS) -pthread
+tests_vm_libvirt_host_LDADD = libguest-libvirt.la libdaemon.la $(LIBVIRT_LIBS)
+endif
+dist_check_SCRIPTS += tests/vm/libvirt.sh
+TESTS += tests/vm/libvirt.sh
