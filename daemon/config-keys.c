@@ -8,6 +8,7 @@ static const char *const pressure_names[] = { "off", "psi", NULL };
 static const char *const log_target_names[] = { "auto", "journal", "stderr", NULL };
 
 #define IN_CONFIG(member) .offset = offsetof(struct config, member)
+#define IN_GUEST(member) .offset = offsetof(struct config_guest, member)
 #define IN_DEVICE(member) .offset = offsetof(struct config_device, member)
 #define RELOAD .reloadable = true
 
@@ -15,6 +16,8 @@ static const char *const log_target_names[] = { "auto", "journal", "stderr", NUL
 #define MEMORY(name, type_, ...) { .section = "memory", .key = name, .type = CONFIG_##type_, RELOAD, __VA_ARGS__ }
 #define LIMIT(name, type_, ...) { .section = "limits", .key = name, .type = CONFIG_##type_, RELOAD, __VA_ARGS__ }
 #define METRICS(name, type_, ...) { .section = "metrics", .key = name, .type = CONFIG_##type_, __VA_ARGS__ }
+#define GUESTS(name, type_, ...) { .section = "guests", .key = name, .type = CONFIG_##type_, __VA_ARGS__ }
+#define GUEST(name, type_, ...) { .section = "guest", .key = name, .type = CONFIG_##type_, __VA_ARGS__ }
 #define DEVICE(name, type_, ...) { .section = "device", .key = name, .type = CONFIG_##type_, RELOAD, __VA_ARGS__ }
 #define DEVICE_LIMIT(kind, type_, doc_)                                                                       \
         { .section = "device", .key = #kind, .type = CONFIG_##type_, RELOAD, .endless = "unlimited",         \
@@ -108,6 +111,24 @@ const struct config_key config_keys[] = {
                        "nowhere"),
         METRICS("owners", COUNT, IN_CONFIG(metrics_owners), RELOAD, .fallback = "100", .max = 100000,
                 .doc = "of how many owners usage and limits are told, those first that hold most"),
+
+        GUESTS("directory", TEXT, IN_CONFIG(guests_directory), .fallback = "/run/dmabroker/guests",
+               .doc = "directory for the sockets that QEMU connects to; made if it is missing"),
+        GUESTS("libvirt", TEXT, IN_CONFIG(guests_libvirt),
+               .doc = "the libvirt connection through which guests are followed, such as qemu:///system; libvirt's own choice "
+                      "unless given"),
+        GUESTS("user", TEXT, IN_CONFIG(guests_user),
+               .doc = "the user that QEMU runs as, such as libvirt-qemu; root or the daemon's own user unless given"),
+        GUESTS("unplug_timeout", TIME, IN_CONFIG(guests_unplug_ms), .fallback = "10s", .min = 100, .max = 600000,
+               .doc = "how long a guest may take to let go of a window"),
+
+        GUEST("uuid", TEXT, IN_GUEST(uuid), .doc = "the guest's UUID, by which it is known whatever its name"),
+        GUEST("qmp", TEXT, IN_GUEST(qmp),
+              .doc = "the socket of a monitor (QMP) of its QEMU, for hosts without libvirt"),
+        GUEST("ports", TEXT, IN_GUEST(ports),
+              .doc = "with qmp: the ids of its free PCIe root ports, separated by blanks; where QEMU likes unless given"),
+        GUEST("window", SIZE, IN_GUEST(window_bytes), .fallback = "0",
+              .doc = "bytes of the window that it gets whenever it starts, a power of two of at least 1M; 0: none"),
 
         QUOTA(bytes, SIZE, "unlimited", "bytes of coherent allocations"),
         QUOTA(held_bytes, SIZE, "unlimited", "bytes of regions, the unused parts of them included"),

@@ -13,7 +13,8 @@
 #include "daemon/iommu/pci.h"
 #include "daemon/source/sources.h"
 
-enum section_kind { SECTION_NONE, SECTION_PLAIN, SECTION_QUOTA, SECTION_DEVICE, SECTION_SOURCE, SECTION_UNKNOWN };
+enum section_kind { SECTION_NONE, SECTION_PLAIN, SECTION_QUOTA, SECTION_DEVICE, SECTION_GUEST, SECTION_SOURCE,
+                    SECTION_UNKNOWN };
 
 struct seen {
         char *text; /* "[section]", or "section.key" */
@@ -97,9 +98,16 @@ static void *key_target(struct config *config, const struct config_key *key, enu
                 return (char *)(index ? &config->quotas[index - 1] : &config->everybody) + key->offset;
         case SECTION_DEVICE:
                 return (char *)&config->devices[index] + key->offset;
+        case SECTION_GUEST:
+                return (char *)&config->guests[index] + key->offset;
         default:
                 return NULL;
         }
+}
+
+/* Whether its sections have a name as well. */
+static bool is_named(const char *section) {
+        return !strcmp(section, "quota") || !strcmp(section, "device") || !strcmp(section, "guest");
 }
 
 static int fill_fallbacks(struct config *config, const char *section, enum section_kind kind, size_t index) {
@@ -107,7 +115,7 @@ static int fill_fallbacks(struct config *config, const char *section, enum secti
 
         for (const struct config_key *key = config_keys; key->section; key++) {
                 if (section ? strcmp(key->section, section) != 0
-                            : !strcmp(key->section, "quota") || !strcmp(key->section, "device"))
+                            : is_named(key->section))
                         continue;
                 /* Where the socket and the state are depends on who runs the daemon, unless it is said. */
                 if (!key->fallback || !strcmp(key->key, "socket") || !strcmp(key->key, "state_dir"))
@@ -139,7 +147,7 @@ struct config *config_free(struct config *config) {
         if (!config)
                 return NULL;
         for (const struct config_key *key = config_keys; key->section; key++)
-                if (key->type == CONFIG_TEXT && strcmp(key->section, "device") != 0)
+                if (key->type == CONFIG_TEXT && !is_named(key->section))
                         free(*(char **)((char *)config + key->offset));
         for (size_t i = 0; i < config->n_quotas; i++)
                 free(config->quotas[i].owner);
@@ -147,6 +155,12 @@ struct config *config_free(struct config *config) {
                 free(config->devices[i].name);
                 free(config->devices[i].parent);
                 free(config->devices[i].allow);
+        }
+        for (size_t i = 0; i < config->n_guests; i++) {
+                free(config->guests[i].name);
+                free(config->guests[i].uuid);
+                free(config->guests[i].qmp);
+                free(config->guests[i].ports);
         }
         for (size_t i = 0; config->sources && i < config->n_sources; i++) {
                 for (size_t j = 0; j < config->sources[i].n_options; j++) {
@@ -157,6 +171,7 @@ struct config *config_free(struct config *config) {
         }
         free(config->quotas);
         free(config->devices);
+        free(config->guests);
         free(config->sources);
         free(config);
         return NULL;
@@ -164,22 +179,44 @@ struct config *config_free(struct config *config) {
 
 /* ---- sections ---- */
 
+static bool is_guest_name(const char *name) {
+        size_t n = 0;
+
+        while (isalnum((unsigned char)name[n]) || (name[n] && strchr("._-", name[n])))
+                n++;
+        return n && !name[n] && n <= 63;
+}
+
+static bool is_uuid(const char *text) {
+        size_t i;
+
+        for (i = 0; text[i]; i++)
+                if (i == 8 || i == 13 || i == 18 || i == 23 ? text[i] != '-' : !strchr("0123456789abcdef", text[i]))
+                        return false;
+        return i == 36;
+}
+
+static bool is_user(const char *owner) {
+        char canonical[32], *end;
+        unsigned long uid;
+
+        errno = 0;
+        uid = strncmp(owner, "user:", 5) == 0 && isdigit((unsigned char)owner[5]) ? strtoul(owner + 5, &end, 10) : 0;
+        snprintf(canonical, sizeof(canonical), "user:%lu", uid);
+        return !errno && uid < UINT32_MAX && strcmp(owner, canonical) == 0;
+}
+
 static enum section_kind begin_quota(struct parser *parser, const char *owner) {
         struct config *config = parser->config;
         struct config_quota *quotas;
-        unsigned long uid;
-        char *end, canonical[32];
 
         if (strcmp(owner, "default") == 0) {
                 parser->index = 0;
                 return SECTION_QUOTA;
         }
-        errno = 0;
-        uid = strncmp(owner, "user:", 5) == 0 && isdigit((unsigned char)owner[5]) ? strtoul(owner + 5, &end, 10) : 0;
-        snprintf(canonical, sizeof(canonical), "user:%lu", uid);
-        if (errno || uid >= UINT32_MAX || strcmp(owner, canonical) != 0) {
-                complain(parser, parser->line, "[%s]: write [quota default], or [quota user:UID] with the user's number",
-                         parser->section);
+        if (!is_user(owner) && (strncmp(owner, "kvm:", 4) != 0 || !is_uuid(owner + 4))) {
+                complain(parser, parser->line, "[%s]: write [quota default], [quota user:UID] with the user's number, or "
+                         "[quota kvm:UUID] with the guest's, in small letters", parser->section);
                 return SECTION_UNKNOWN;
         }
         quotas = grow(parser, config->quotas, config->n_quotas, sizeof(*quotas));
@@ -214,6 +251,28 @@ static enum section_kind begin_device(struct parser *parser, const char *name) {
         return fill_fallbacks(config, "device", SECTION_DEVICE, parser->index) < 0 ? SECTION_UNKNOWN : SECTION_DEVICE;
 }
 
+static enum section_kind begin_guest(struct parser *parser, const char *name) {
+        struct config *config = parser->config;
+        struct config_guest *guests;
+
+        if (!is_guest_name(name)) {
+                complain(parser, parser->line, "[%s]: a guest's name has 1 to 63 letters, digits or any of . _ -",
+                         parser->section);
+                return SECTION_UNKNOWN;
+        }
+        guests = grow(parser, config->guests, config->n_guests, sizeof(*guests));
+        if (!guests)
+                return SECTION_UNKNOWN;
+        config->guests = guests;
+        parser->index = config->n_guests;
+        guests[parser->index].line = parser->line;
+        guests[parser->index].name = strdup(name);
+        if (!guests[parser->index].name)
+                return SECTION_UNKNOWN;
+        config->n_guests++;
+        return fill_fallbacks(config, "guest", SECTION_GUEST, parser->index) < 0 ? SECTION_UNKNOWN : SECTION_GUEST;
+}
+
 static enum section_kind begin_source(struct parser *parser, const char *name) {
         struct config *config = parser->config;
 
@@ -230,7 +289,7 @@ static enum section_kind begin_source(struct parser *parser, const char *name) {
 static bool is_plain(const char *word) {
         for (const struct config_key *key = config_keys; key->section; key++)
                 if (strcmp(key->section, word) == 0)
-                        return strcmp(word, "quota") != 0 && strcmp(word, "device") != 0;
+                        return !is_named(word);
         return false;
 }
 
@@ -258,11 +317,13 @@ static void begin_section(struct parser *parser, const char *text, size_t length
                 parser->kind = begin_quota(parser, argument + 1);
         else if (argument && !strcmp(parser->plain, "device"))
                 parser->kind = begin_device(parser, argument + 1);
+        else if (argument && !strcmp(parser->plain, "guest"))
+                parser->kind = begin_guest(parser, argument + 1);
         else if (argument && !strcmp(parser->plain, "source"))
                 parser->kind = begin_source(parser, argument + 1);
         else
                 complain(parser, parser->line, "there is no section %s; there are [daemon], [memory], [limits], "
-                         "[metrics], [source NAME], [quota OWNER] and [device NAME]", bracketed);
+                         "[metrics], [guests], [source NAME], [quota OWNER], [device NAME] and [guest NAME]", bracketed);
 }
 
 /* ---- keys ---- */
@@ -398,6 +459,25 @@ static void judge_guarantees(struct parser *parser) {
                                  "memory cannot be guaranteed to everybody: write it in [quota user:UID]");
 }
 
+static void judge_guests(struct parser *parser) {
+        struct config *config = parser->config;
+
+        for (size_t i = 0; i < config->n_guests; i++) {
+                struct config_guest *guest = &config->guests[i];
+
+                for (char *at = guest->uuid; at && *at; at++)
+                        *at = (char)tolower((unsigned char)*at);
+                if (!guest->uuid || !is_uuid(guest->uuid))
+                        complain(parser, guest->line, "[guest %s] needs its uuid, as 36 characters", guest->name);
+                if (guest->window_bytes && (guest->window_bytes < (1 << 20) || guest->window_bytes & (guest->window_bytes - 1)))
+                        complain(parser, guest->line, "[guest %s]: a window has a power of two of bytes, at least 1M", guest->name);
+                for (size_t j = 0; guest->uuid && j < i; j++)
+                        if (config->guests[j].uuid && strcmp(config->guests[j].uuid, guest->uuid) == 0)
+                                complain(parser, guest->line, "[guest %s] has the uuid of [guest %s]", guest->name,
+                                         config->guests[j].name);
+        }
+}
+
 static void finish(struct parser *parser) {
         struct config *config = parser->config;
         const struct config_source *picked[CONFIG_SOURCES_MAX];
@@ -410,6 +490,7 @@ static void finish(struct parser *parser) {
                         if (config->quotas[i].quota.of[j] == UINT64_MAX - 1)
                                 config->quotas[i].quota.of[j] = config->everybody.quota.of[j];
         judge_guarantees(parser);
+        judge_guests(parser);
         if (config->pressure_stall_ms > config->pressure_window_ms)
                 complain(parser, line_of(parser, "pressure_stall in [memory]"),
                          "pressure_stall is %llu ms, longer than pressure_window, which is %llu ms",
@@ -535,11 +616,16 @@ static bool same_text(const char *one, const char *other) {
         return one == other || (one && other && strcmp(one, other) == 0);
 }
 
+static bool same_guest(const struct config_guest *one, const struct config_guest *other) {
+        return same_text(one->name, other->name) && same_text(one->uuid, other->uuid) && same_text(one->qmp, other->qmp) &&
+               same_text(one->ports, other->ports) && one->window_bytes == other->window_bytes;
+}
+
 bool config_needs_restart(const struct config *old, const struct config *new, char *text, size_t text_size) {
         for (const struct config_key *key = config_keys; key->section; key++) {
                 const void *a = (const char *)old + key->offset, *b = (const char *)new + key->offset;
 
-                if (key->reloadable)
+                if (key->reloadable || is_named(key->section))
                         continue;
                 if (key->type == CONFIG_TEXT ? same_text(*(char *const *)a, *(char *const *)b)
                                              : *(const uint64_t *)a == *(const uint64_t *)b)
@@ -547,6 +633,11 @@ bool config_needs_restart(const struct config *old, const struct config *new, ch
                 snprintf(text, text_size, "%s in [%s]", key->key, key->section);
                 return true;
         }
+        for (size_t i = 0; i < old->n_guests || i < new->n_guests; i++)
+                if (i >= old->n_guests || i >= new->n_guests || !same_guest(&old->guests[i], &new->guests[i])) {
+                        snprintf(text, text_size, "[guest %s]", i < new->n_guests ? new->guests[i].name : old->guests[i].name);
+                        return true;
+                }
         for (size_t i = 0; i < new->n_sources; i++) {
                 const struct config_source *a = &old->sources[i], *b = &new->sources[i];
                 bool same = a->n_options == b->n_options && !a->line == !b->line;

@@ -26,12 +26,12 @@ enum config_type {
 };
 
 struct config_key {
-        const char *section; /* daemon, memory, limits, metrics; quota and device, whose sections have a name as well */
+        const char *section; /* daemon, memory, limits, metrics, guests; quota, device and guest, which have a name as well */
         const char *key;
         enum config_type type;
         bool reloadable;      /* SIGHUP changes it */
         const char *endless;  /* this word is a value too: UINT64_MAX; or NULL */
-        size_t offset;        /* in struct config, struct config_quota or struct config_device */
+        size_t offset;        /* in struct config, config_quota, config_device or config_guest */
         const char *fallback; /* as one would write it; NULL: nothing said */
         uint64_t min, max;    /* of numbers; max 0: none */
         const char *const *choices; /* ends with NULL */
@@ -60,7 +60,7 @@ struct config_source {
 };
 
 struct config_quota {
-        char *owner; /* user:UID; NULL: of everybody */
+        char *owner; /* user:UID or kvm:UUID; NULL: of everybody */
         struct quota quota;
         struct guarantee guaranteed;
 };
@@ -69,6 +69,12 @@ struct config_device {
         char *name, *parent, *allow;
         uint64_t dma, mask, coherent_mask, boundary, max_segment, min_align_mask, quarantine_ms;
         struct quota limits; /* of QUOTA_OF_DEVICES */
+};
+
+struct config_guest {
+        char *name, *uuid, *qmp, *ports;
+        uint64_t window_bytes;
+        unsigned line; /* of its section */
 };
 
 struct config {
@@ -90,6 +96,10 @@ struct config {
         size_t n_quotas;
         struct config_device *devices;
         size_t n_devices;
+        char *guests_directory, *guests_libvirt, *guests_user; /* NULL unless said, but for the directory */
+        uint64_t guests_unplug_ms;
+        struct config_guest *guests;
+        size_t n_guests;
         struct config_source *sources; /* every source that this build has */
         size_t n_sources;
 };

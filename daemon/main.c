@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@
 #include <uv.h>
 
 #include "daemon/config.h"
+#include "daemon/guest/guests.h"
 #include "daemon/ledger.h"
 #include "daemon/log.h"
 #include "daemon/loop.h"
@@ -36,6 +38,7 @@ struct daemon {
         uv_timer_t watchdog;
         struct memory *memory;
         struct server *server;
+        struct guests *guests;
         struct metrics *metrics; /* or NULL */
         struct keep *keep;
         struct ledger *ledger;
@@ -150,14 +153,19 @@ static void fill_settings(struct daemon *daemon, struct server_settings *ret) {
 
 static void on_settled(void *userdata) {
         struct daemon *daemon = userdata;
+        struct failure failure = { 0 };
         int fd = daemon->listen_fd, r;
 
         if (daemon->stopping)
                 return;
         daemon->listen_fd = -1;
         r = server_listen(daemon->server, fd);
+        if (r < 0)
+                failure_set_errno(&failure, REASON_source_unavailable, -r, "cannot accept connections: %s", uv_strerror(r));
+        else
+                r = guests_begin(daemon->guests, &failure);
         if (r < 0) {
-                log_error("cannot accept connections: %s", uv_strerror(r));
+                log_error("%s", failure.sentence);
                 daemon->status = 1;
                 raise(SIGTERM);
                 return;
@@ -215,6 +223,12 @@ static void on_stopped(void *userdata) {
         close_handles(userdata);
 }
 
+static void on_guests_closed(void *userdata) {
+        struct daemon *daemon = userdata;
+
+        server_stop(daemon->server, daemon->leaves, on_stopped, daemon);
+}
+
 /* Whether anybody has anything that would be missed. */
 static bool is_in_use(const struct daemon *daemon) {
         struct broker_counts counts;
@@ -238,7 +252,7 @@ static void on_term(uv_signal_t *handle, int number) {
         notify("STOPPING=1");
         if (daemon->socket)
                 listener_unlink(daemon->socket, daemon->socket_inode);
-        server_stop(daemon->server, daemon->leaves, on_stopped, daemon);
+        guests_close(daemon->guests, daemon->leaves, on_guests_closed, daemon);
 }
 
 /* ---- set up ---- */
@@ -410,6 +424,35 @@ static void watch_keeper(struct daemon *daemon) {
                             uv_strerror(r));
 }
 
+/* They are followed, and may come, when the sources have settled. */
+static int define_guests(struct daemon *daemon, struct failure *failure) {
+        const struct config *config = daemon->config;
+        const struct passwd *user = config->guests_user ? getpwnam(config->guests_user) : NULL;
+        struct guests_settings settings = {
+                .directory = config->guests_directory, .libvirt_uri = config->guests_libvirt,
+                .has_user = user, .unplug_ms = config->guests_unplug_ms,
+        };
+        int r;
+
+        if (config->guests_user && !user)
+                return failure_set(failure, REASON_bad_param, "there is no user %s, which user in [guests] names",
+                                   config->guests_user);
+        if (user) {
+                settings.uid = user->pw_uid;
+                settings.gid = user->pw_gid;
+        }
+        r = guests_new(&daemon->loop, memory_broker(daemon->memory), &settings, &server_guests_listener, daemon->server,
+                       &daemon->guests);
+        for (size_t i = 0; r == 0 && i < config->n_guests; i++)
+                r = guests_define(daemon->guests, &(struct guest_definition){
+                                  .name = config->guests[i].name, .uuid = config->guests[i].uuid, .qmp = config->guests[i].qmp,
+                                  .ports = config->guests[i].ports, .window_bytes = config->guests[i].window_bytes });
+        if (r < 0)
+                return failure_set_errno(failure, REASON_no_memory, -r, "the guests cannot be served: %s", strerror(-r));
+        server_set_guests(daemon->server, daemon->guests);
+        return 0;
+}
+
 /* What fails here leaves the rest to tear_down(). */
 static int set_up(struct daemon *daemon, struct failure *failure) {
         const char *state = daemon->options.state_dir ? daemon->options.state_dir : daemon->config->state_dir;
@@ -440,6 +483,9 @@ static int set_up(struct daemon *daemon, struct failure *failure) {
                        &daemon->server);
         if (r < 0)
                 return failure_set_errno(failure, REASON_no_memory, -r, "the daemon cannot start: %s", strerror(-r));
+        r = define_guests(daemon, failure);
+        if (r < 0)
+                return r;
         start_handles(daemon);
         watch_keeper(daemon);
         start_metrics(daemon);
@@ -455,6 +501,7 @@ static void tear_down(struct daemon *daemon) {
         uv_run(&daemon->loop, UV_RUN_DEFAULT);
         /* What an earlier daemon left is not lost because this one could not start. */
         daemon->leaves |= !daemon->started && daemon->found;
+        guests_free(daemon->guests);
         memory_free(daemon->memory, daemon->leaves);
         server_free(daemon->server);
         ledger_close(daemon->ledger);

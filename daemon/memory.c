@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "daemon/guest/place.h"
 #include "daemon/iommu/none.h"
 #include "daemon/iommu/vfio.h"
 #include "daemon/ledger.h"
@@ -353,7 +354,8 @@ void memory_reconfigure(struct memory *memory, const struct config *old, const s
 /* ---- beginning and end ---- */
 
 static int broker_make(struct memory *memory, const struct config *config, struct failure *failure) {
-        static const struct translator_ops *const translators[] = { &translator_vfio_ops, &translator_identity_ops, NULL };
+        static const struct translator_ops *const translators[] = { &translator_guest_ops, &translator_vfio_ops,
+                                                                      &translator_identity_ops, NULL };
         struct broker_options options;
         int r;
 

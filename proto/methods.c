@@ -35,7 +35,11 @@ static const char *const resting_names[] = { "alloc", "blocks", "slots", "region
 static const char *const rests_names[] = { "vanished", "damaged", NULL };
 static const char *const direction_names[] = { "to_device", "from_device", "bidirectional", NULL };
 static const char *const sync_names[] = { "cpu", "device", NULL };
-static const char *const topic_names[] = { "recall", "pressure", "leak", NULL };
+static const char *const topic_names[] = { "recall", "pressure", "leak", "guest", NULL };
+static const char *const guest_state_names[] = { "unknown", "off", "running", "paused", NULL };
+static const char *const guest_change_names[] = { "started", "stopped", "rebooted", "attached", "detached", "connected", NULL };
+static const char *const guest_via_names[] = { "libvirt", "qmp", NULL };
+static const char *const window_state_names[] = { "reserving", "plugging", "plugged", "leaving", NULL };
 static const char *const pressure_names[] = { "requests", "host", NULL };
 static const char *const source_state_names[] = { "ready", "unavailable", NULL };
 static const char *const stats_group_names[] = { "rpc", "memory", "owners", NULL };
@@ -976,6 +980,72 @@ DEFINE(stats_get_result,
 
 #define DOC_TOPICS "what is subscribed now"
 
+/* ---- guests ---- */
+
+#define DOC_GUEST "the guest's name in the configuration"
+#define GUEST_ROW(structure) FIELD(structure, guest, STRING, NEEDED, NAME, .doc = "the guest, by its name or its UUID")
+
+DEFINE(guest_info,
+        FIELD(guest_info, guest, STRING, NEEDED, .doc = DOC_GUEST),
+        FIELD(guest_info, uuid, STRING, NEEDED, .doc = "its UUID"),
+        FIELD(guest_info, owner, STRING, NEEDED, .doc = DOC_CHARGED),
+        FIELD(guest_info, state, ENUM, NEEDED, .names = guest_state_names, .doc = "whether it runs"),
+        FIELD(guest_info, via, ENUM, NEEDED, .names = guest_via_names, .doc = "who is asked about it"),
+        FIELD(guest_info, why, STRING, .doc = "why nothing is known of it"),
+        FIELD(guest_info, channel, STRING, NEEDED, .doc = "the socket that its QEMU connects to"),
+        FIELD(guest_info, connected, BOOL, NEEDED, .doc = "whether it is connected there"),
+        FIELD(guest_info, windows, UINT, NEEDED, .doc = "its windows"),
+        FIELD(guest_info, window_bytes, UINT, NEEDED, .doc = "their bytes"));
+
+DEFINE(guest_list_result,
+        FIELD(guest_list_result, items, OBJECT, NEEDED, .array = true, .sub = &guest_info_struct, .doc = "the guests"),
+        FIELD(guest_list_result, more, BOOL, NEEDED, .doc = DOC_MORE));
+
+DEFINE(guest_params, GUEST_ROW(guest_params));
+
+DEFINE(guest_attach_params,
+        GUEST_ROW(guest_attach_params),
+        FIELD(guest_attach_params, size, UINT, NEEDED, POSITIVE,
+              .doc = "bytes of the window, a power of two of at least 1 MiB; its last 4096 are not allocated"),
+        FIELD(guest_attach_params, dry_run, BOOL, .doc = "do nothing, and tell what the domain needs for it"));
+
+DEFINE(guest_attach_result,
+        FIELD(guest_attach_result, window, UINT, HANDLE, .doc = "its handle, which is that of its region"),
+        FIELD(guest_attach_result, size, UINT, NEEDED, .doc = "its bytes"),
+        FIELD(guest_attach_result, channel, STRING, NEEDED, .doc = "the socket of the guest's channel"),
+        FIELD(guest_attach_result, advice, STRING, .doc = "of a dry run: what an administrator adds to the domain"));
+
+DEFINE(guest_detach_params,
+        FIELD(guest_detach_params, window, UINT, NEEDED, HANDLE, .doc = "the window"),
+        FIELD(guest_detach_params, force, BOOL, .doc = "end the guest's sessions if something is allocated in it"));
+
+DEFINE(guest_set_quota_params,
+        GUEST_ROW(guest_set_quota_params),
+        FIELD(guest_set_quota_params, guaranteed, OBJECT, .sub = &guarantee_values_struct, .doc = "as of quota.set"),
+        FIELD(guest_set_quota_params, limits, OBJECT, .sub = &quota_values_struct, .doc = "as of quota.set"),
+        FIELD(guest_set_quota_params, unlimited, ENUM, .array = true, .max_items = 64, .names = quota_names,
+              .doc = "as of quota.set"));
+
+DEFINE(window_info,
+        FIELD(window_info, window, UINT, NEEDED, HANDLE, .doc = "its handle"),
+        FIELD(window_info, region, UINT, NEEDED, HANDLE, .doc = "the region that it is, by the same number"),
+        FIELD(window_info, guest, STRING, NEEDED, .doc = DOC_GUEST),
+        FIELD(window_info, size, UINT, NEEDED, .doc = "its bytes"),
+        FIELD(window_info, cookie, STRING, NEEDED, .doc = "32 hexadecimal digits: what is in its last page"),
+        FIELD(window_info, state, ENUM, NEEDED, .names = window_state_names, .doc = "how far it is"),
+        FIELD(window_info, guest_addr, HEX, .doc = "where the guest sees it, if it has told"));
+
+DEFINE(window_list_params,
+        FIELD(window_list_params, guest, STRING, NAME, .doc = "only this guest's; for administrators"));
+
+DEFINE(window_list_result,
+        FIELD(window_list_result, items, OBJECT, NEEDED, .array = true, .sub = &window_info_struct, .doc = "the windows"),
+        FIELD(window_list_result, more, BOOL, NEEDED, .doc = DOC_MORE));
+
+DEFINE(window_bind_params,
+        FIELD(window_bind_params, window, UINT, NEEDED, HANDLE, .doc = "the window"),
+        FIELD(window_bind_params, guest_addr, HEX, NEEDED, .doc = "the guest physical address of its first byte"));
+
 DEFINE(events_subscribe_params,
         FIELD(events_subscribe_params, topics, ENUM, NEEDED, .array = true, .max_items = 64, .names = topic_names,
               .doc = "what to be told of, in addition to what already is subscribed"),
@@ -1002,6 +1072,8 @@ static const struct schema_field event_info_rows[] = {
         FIELD(event_info, count, UINT, .doc = "how many were left behind"),
         FIELD(event_info, over, BOOL, .doc = "of pressure: whether it has ended"),
         FIELD(event_info, level, ENUM, .names = pressure_names, .doc = DOC_LEVEL),
+        FIELD(event_info, change, ENUM, .names = guest_change_names,
+              .doc = "of guest: what has become of it, or of its windows; name is the guest's"),
 };
 const struct schema_struct event_info_struct = STRUCT(event_info, event_info_rows);
 
@@ -1334,6 +1406,55 @@ static const struct schema_method methods[METHOD_COUNT] = {
           .params = &quarantine_release_params_struct, .results = &quarantine_release_result_struct,
           .errors = ERRORS(REASON_bad_address),
           .role = SCHEMA_ROLE_ADMIN },
+        METHOD(guest, list),
+          .summary = "list the guests of the configuration",
+          .results = &guest_list_result_struct,
+          .role = SCHEMA_ROLE_ADMIN },
+        METHOD(guest, get),
+          .summary = "tell of one guest",
+          .params = &guest_params_struct, .results = &guest_info_struct,
+          .errors = ERRORS(REASON_unknown_guest),
+          .role = SCHEMA_ROLE_ADMIN },
+        METHOD(guest, attach),
+          .summary = "give a guest a window: memory that it sees as a PCI device",
+          .doc = "Memory of this size is reserved for the guest, plugged into its QEMU while it runs, and answered when the guest can "
+                 "find it. What the guest allocates from then on lies there. The window stays when the guest boots anew, and "
+                 "goes with it when it ends. With dry_run nothing is done: advice is what an administrator adds to the domain",
+          .params = &guest_attach_params_struct, .results = &guest_attach_result_struct,
+          .errors = ERRORS(REASON_unknown_guest, REASON_bad_param, REASON_limit, REASON_quota, REASON_unsupported, MEMORY_REASONS),
+          .role = SCHEMA_ROLE_ADMIN },
+        METHOD(guest, detach),
+          .summary = "take a window back from its guest",
+          .doc = "Answered when the guest has let go of it; its memory is zeroed before anybody else gets it. A window in which "
+                 "something is allocated is the error busy, unless force ends the guest's sessions first. A guest that does not "
+                 "let go in time is the error timeout: then the window goes back whenever it does",
+          .params = &guest_detach_params_struct, .results = &ok_result_struct,
+          .errors = ERRORS(REASON_unknown_handle, REASON_busy, REASON_timeout, REASON_gone, REASON_source_unavailable,
+                           REASON_no_memory),
+          .role = SCHEMA_ROLE_ADMIN },
+        METHOD(guest, set_quota),
+          .summary = "set a guest's limits, as quota.set sets an owner's",
+          .params = &guest_set_quota_params_struct, .results = &quota_result_struct,
+          .errors = ERRORS(REASON_unknown_guest, REASON_no_memory),
+          .role = SCHEMA_ROLE_ADMIN },
+        METHOD(guest, evict),
+          .summary = "free everything that a guest has, but for its windows",
+          .doc = "Its sessions end",
+          .params = &guest_params_struct, .results = &ok_result_struct,
+          .errors = ERRORS(REASON_unknown_guest),
+          .role = SCHEMA_ROLE_ADMIN },
+        METHOD(window, list),
+          .summary = "list the windows of the guest that asks",
+          .doc = "Everybody's for an administrator. The guest knows a window by the cookie in its last 4096 bytes, which follows the "
+                 "16 letters dmabroker-window, and tells where it sees it with window.bind",
+          .params = &window_list_params_struct, .results = &window_list_result_struct,
+          .errors = ERRORS(REASON_unknown_guest) },
+        METHOD(window, bind),
+          .summary = "tell at which address of its own the guest sees a window",
+          .doc = "The dma addresses of what lies in it are the guest's own from then on. A window in which something lies cannot "
+                 "be bound elsewhere, which is the error busy. By the guest itself only; a wrong address harms nobody else",
+          .params = &window_bind_params_struct, .results = &ok_result_struct,
+          .errors = ERRORS(REASON_unknown_handle, REASON_bad_param, REASON_busy) },
         METHOD(quota, get),
           .summary = "say what an owner may have and what it has",
           .params = &quota_get_params_struct, .results = &quota_result_struct,

@@ -55,6 +55,14 @@ enum method {
         METHOD_memory_release,
         METHOD_quarantine_list,
         METHOD_quarantine_release,
+        METHOD_guest_list,
+        METHOD_guest_get,
+        METHOD_guest_attach,
+        METHOD_guest_detach,
+        METHOD_guest_set_quota,
+        METHOD_guest_evict,
+        METHOD_window_list,
+        METHOD_window_bind,
         METHOD_quota_get,
         METHOD_quota_set,
         METHOD_stats_get,
@@ -92,7 +100,28 @@ enum protocol_resting {
 };
 enum protocol_rests { PROTOCOL_RESTS_VANISHED, PROTOCOL_RESTS_DAMAGED };
 enum protocol_sync { PROTOCOL_FOR_CPU, PROTOCOL_FOR_DEVICE };
-enum protocol_topic { PROTOCOL_RECALL, PROTOCOL_PRESSURE, PROTOCOL_LEAK, PROTOCOL_TOPICS };
+enum protocol_topic { PROTOCOL_RECALL, PROTOCOL_PRESSURE, PROTOCOL_LEAK, PROTOCOL_GUESTS, PROTOCOL_TOPICS };
+enum protocol_guest_state {
+        PROTOCOL_GUEST_UNKNOWN,
+        PROTOCOL_GUEST_OFF,
+        PROTOCOL_GUEST_RUNNING,
+        PROTOCOL_GUEST_PAUSED
+};
+enum protocol_guest_change {
+        PROTOCOL_GUEST_STARTED,
+        PROTOCOL_GUEST_STOPPED,
+        PROTOCOL_GUEST_REBOOTED,
+        PROTOCOL_GUEST_ATTACHED,
+        PROTOCOL_GUEST_DETACHED,
+        PROTOCOL_GUEST_CONNECTED
+};
+enum protocol_guest_via { PROTOCOL_VIA_LIBVIRT, PROTOCOL_VIA_QMP };
+enum protocol_window_state {
+        PROTOCOL_WINDOW_RESERVING,
+        PROTOCOL_WINDOW_PLUGGING,
+        PROTOCOL_WINDOW_PLUGGED,
+        PROTOCOL_WINDOW_LEAVING
+};
 enum protocol_pressure { PROTOCOL_PRESSURE_REQUESTS, PROTOCOL_PRESSURE_HOST };
 enum protocol_source_state { PROTOCOL_SOURCE_READY, PROTOCOL_SOURCE_UNAVAILABLE };
 enum protocol_stats_group { PROTOCOL_STATS_RPC, PROTOCOL_STATS_MEMORY, PROTOCOL_STATS_OWNERS };
@@ -1048,6 +1077,82 @@ struct quarantine_release_result {
         uint64_t resting;
 };
 
+/* ---- guests ---- */
+
+struct guest_info {
+        uint64_t present;
+        const char *guest;
+        const char *uuid;
+        const char *owner;
+        enum protocol_guest_state state SCHEMA_SLOT;
+        enum protocol_guest_via via SCHEMA_SLOT;
+        const char *why; /* optional */
+        const char *channel;
+        bool connected SCHEMA_SLOT;
+        uint64_t windows;
+        uint64_t window_bytes;
+};
+
+struct guest_list_result {
+        uint64_t present;
+        SCHEMA_LIST(struct guest_info) items;
+        bool more SCHEMA_SLOT;
+};
+
+struct guest_params {
+        uint64_t present;
+        const char *guest;
+};
+
+struct guest_attach_params {
+        uint64_t present;
+        const char *guest;
+        uint64_t size;
+        bool dry_run SCHEMA_SLOT;
+};
+
+struct guest_attach_result {
+        uint64_t present;
+        uint64_t window; /* optional: not of a dry run */
+        uint64_t size;
+        const char *channel;
+        const char *advice; /* optional: of a dry run */
+};
+
+struct guest_detach_params {
+        uint64_t present;
+        uint64_t window;
+        bool force SCHEMA_SLOT;
+};
+
+struct window_info {
+        uint64_t present;
+        uint64_t window;
+        uint64_t region;
+        const char *guest;
+        uint64_t size;
+        const char *cookie;
+        enum protocol_window_state state SCHEMA_SLOT;
+        uint64_t guest_addr; /* optional */
+};
+
+struct window_list_params {
+        uint64_t present;
+        const char *guest;
+};
+
+struct window_list_result {
+        uint64_t present;
+        SCHEMA_LIST(struct window_info) items;
+        bool more SCHEMA_SLOT;
+};
+
+struct window_bind_params {
+        uint64_t present;
+        uint64_t window;
+        uint64_t guest_addr;
+};
+
 /* ---- quota ---- */
 
 struct quota_get_params {
@@ -1084,6 +1189,15 @@ struct quota_set_params {
         uint64_t present;
         const char *owner;
         uint64_t device;
+        struct guarantee_values guaranteed;
+        struct quota_values limits;
+        SCHEMA_LIST(enum protocol_quota_name) unlimited;
+};
+
+/* With quota_set_params as far as they are alike. */
+struct guest_set_quota_params {
+        uint64_t present;
+        const char *guest;
         struct guarantee_values guaranteed;
         struct quota_values limits;
         SCHEMA_LIST(enum protocol_quota_name) unlimited;
@@ -1169,6 +1283,7 @@ struct event_info {
         uint64_t count;    /* optional */
         bool over SCHEMA_SLOT; /* optional */
         enum protocol_pressure level SCHEMA_SLOT; /* optional */
+        enum protocol_guest_change change SCHEMA_SLOT; /* optional */
 };
 extern const struct schema_struct event_info_struct;
 #define PROTOCOL_EVENT "event"

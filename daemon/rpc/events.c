@@ -109,6 +109,24 @@ static void on_event(void *userdata, const struct event *event) {
                         tell(connection, remembered);
 }
 
+void events_tell_guest(struct server *server, const char *owner, const char *name, enum protocol_guest_change change) {
+        struct events *events = server->events;
+        struct remembered *remembered = slot_of(events, ++events->last);
+        struct connection *connection;
+
+        memset(remembered, 0, sizeof(*remembered));
+        remembered->info.topic = PROTOCOL_GUESTS;
+        remembered->info.event = events->last;
+        snprintf(remembered->owner, sizeof(remembered->owner), "%s", owner);
+        schema_put(&remembered->info, owner, remembered->owner);
+        snprintf(remembered->name, sizeof(remembered->name), "%s", name);
+        schema_put(&remembered->info, name, remembered->name);
+        schema_put(&remembered->info, change, change);
+        DL_FOREACH2(events->subscribers, connection, events_next)
+                if (is_for(remembered, connection))
+                        tell(connection, remembered);
+}
+
 int events_new(struct server *server, struct events **ret) {
         struct events *events = calloc(1, sizeof(*events));
 

@@ -13,6 +13,9 @@ int events_new(struct server *server, struct events **ret);
 /* After the broker has ended: until then it may have something to tell. NULL is fine. */
 struct events *events_free(struct events *events);
 
+/* Of a guest, which the core does not know as such. */
+void events_tell_guest(struct server *server, const char *owner, const char *name, enum protocol_guest_change change);
+
 /* topics: bits by enum protocol_topic, the new whole of them. */
 void events_subscribe(struct connection *connection, unsigned topics);
 

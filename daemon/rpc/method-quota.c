@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "daemon/guest/guests.h"
 #include "daemon/rpc/error.h"
 #include "daemon/rpc/method.h"
 #include "daemon/rpc/principal.h"
@@ -106,18 +107,21 @@ static unsigned read_limits(const struct quota_set_params *params, struct quota 
         return mask;
 }
 
-static bool is_owner(const char *text) {
+static bool is_owner(const struct rpc_call *call, const char *text) {
+        struct guest_view view;
         unsigned long uid;
         char canonical[32];
 
+        if (strncmp(text, "kvm:", 4) == 0)
+                return guests_get(method_connection(call)->server->guests, text + 4, &view, NULL) == 0 &&
+                       strcmp(view.owner, text) == 0;
         if (sscanf(text, "user:%lu", &uid) != 1)
                 return false;
         snprintf(canonical, sizeof(canonical), "user:%lu", uid);
         return strcmp(text, canonical) == 0 && uid < UINT32_MAX;
 }
 
-void method_quota_set(struct rpc_call *call, const void *given) {
-        const struct quota_set_params *params = given;
+static void set(struct rpc_call *call, const struct quota_set_params *params) {
         const char *owner = schema_has(params, owner) ? params->owner : NULL;
         uint64_t device = schema_has(params, device) ? params->device : 0;
         struct quota limits = { 0 };
@@ -130,10 +134,6 @@ void method_quota_set(struct rpc_call *call, const void *given) {
 
         if (!method_caller(call, &caller))
                 return;
-        if (owner ? !is_owner(owner) : !device) {
-                rpc_call_fail_format(call, REASON_bad_param, "owner must be user:UID, with the user's number");
-                return;
-        }
         if (device && schema_has(params, guaranteed)) {
                 rpc_call_fail_format(call, REASON_bad_param, "Memory is guaranteed to an owner, not to a device");
                 return;
@@ -155,4 +155,36 @@ void method_quota_set(struct rpc_call *call, const void *given) {
         }
         method_log_admin(call, view.name, device ? "the limits of device" : "the limits", device);
         answer(call, &view);
+}
+
+void method_quota_set(struct rpc_call *call, const void *given) {
+        const struct quota_set_params *params = given;
+
+        if (schema_has(params, owner) ? !is_owner(call, params->owner) : !schema_has(params, device))
+                rpc_call_fail_format(call, REASON_bad_param, "owner must be user:UID, with the user's number, or kvm:UUID of a guest "
+                                     "of the configuration");
+        else
+                set(call, params);
+}
+
+void method_guest_set_quota(struct rpc_call *call, const void *given) {
+        const struct guest_set_quota_params *params = given;
+        struct quota_set_params all = { .present = 0 };
+        struct failure failure = { 0 };
+        struct guest_view view;
+
+        if (guests_get(method_connection(call)->server->guests, params->guest, &view, &failure) < 0) {
+                error_answer(call, &failure);
+                return;
+        }
+        schema_put(&all, owner, view.owner);
+        if (schema_has(params, limits))
+                schema_put(&all, limits, params->limits);
+        if (schema_has(params, guaranteed))
+                schema_put(&all, guaranteed, params->guaranteed);
+        if (schema_has(params, unlimited)) {
+                schema_put(&all, unlimited.items, params->unlimited.items);
+                all.unlimited.count = params->unlimited.count;
+        }
+        set(call, &all);
 }

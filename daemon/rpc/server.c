@@ -3,8 +3,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <utlist.h>
 
+#include "daemon/guest/guests.h"
 #include "daemon/log.h"
 #include "daemon/probes.h"
 #include "daemon/rpc/connection.h"
@@ -184,6 +186,54 @@ void server_set_settings(struct server *server, const struct server_settings *se
         DL_FOREACH(server->connections, connection)
                 frame_reader_set_limit(&connection->reader, settings->limits.message_bytes);
 }
+
+/* ---- guests ---- */
+
+void server_set_guests(struct server *server, struct guests *guests) {
+        server->guests = guests;
+}
+
+/* What it was connected by before is closed. */
+static void on_channel(void *userdata, const char *owner, int fd, pid_t pid, uid_t uid) {
+        struct server *server = userdata;
+        struct identity identity = { .pid = pid, .uid = uid, .guest = true };
+        struct connection *connection, *next;
+        struct principal *principal;
+        int r = -ENOMEM;
+
+        DL_FOREACH_SAFE(server->connections, connection, next)
+                if (connection->identity.guest && strcmp(connection->identity.owner, owner) == 0)
+                        connection_close(connection);
+        snprintf(identity.owner, sizeof(identity.owner), "%s", owner);
+        principal = server->stopping ? NULL : principal_get(server, owner);
+        if (principal)
+                r = connection_new(server, fd, &identity, principal);
+        else
+                close(fd);
+        if (r < 0 && !server->stopping)
+                log_error("the channel of %s cannot be served: %s", owner, strerror(-r));
+        principal_unref(server, principal);
+}
+
+static void on_ended(void *userdata, const char *owner) {
+        session_end_owner(userdata, owner);
+}
+
+static void on_changed(void *userdata, const struct guest_view *view, enum guest_change change) {
+        static const enum protocol_guest_change words[] = {
+                [GUEST_STARTED] = PROTOCOL_GUEST_STARTED,   [GUEST_STOPPED] = PROTOCOL_GUEST_STOPPED,
+                [GUEST_REBOOTED] = PROTOCOL_GUEST_REBOOTED, [GUEST_ATTACHED] = PROTOCOL_GUEST_ATTACHED,
+                [GUEST_DETACHED] = PROTOCOL_GUEST_DETACHED, [GUEST_CONNECTED] = PROTOCOL_GUEST_CONNECTED,
+        };
+
+        events_tell_guest(userdata, view->owner, view->name, words[change]);
+}
+
+const struct guests_listener server_guests_listener = {
+        .channel = on_channel,
+        .ended = on_ended,
+        .changed = on_changed,
+};
 
 /* ---- end ---- */
 

@@ -20,6 +20,7 @@
 struct check;
 struct connection;
 struct events;
+struct guests;
 struct listener;
 struct principal;
 struct rpc_session;
@@ -97,6 +98,7 @@ struct server {
         struct rpc_session *lingering; /* without a connection, the first to end first */
         struct check *checks;
         struct events *events;
+        struct guests *guests; /* borrowed */
         struct chunk *spare;
         char *buffer; /* for one read */
 
@@ -110,6 +112,10 @@ enum { SERVER_BUFFER_SIZE = 16384 };
 int server_new(uv_loop_t *loop, struct broker *broker, const struct server_settings *settings,
                const struct server_facts *facts, struct server **ret);
 void server_set_settings(struct server *server, const struct server_settings *settings);
+/* Borrowed until server_free(). */
+void server_set_guests(struct server *server, struct guests *guests);
+/* What becomes of guests, for guests_new(); userdata is the server. */
+extern const struct guests_listener server_guests_listener;
 /* Consumes the listening socket; connections are accepted from now on. */
 int server_listen(struct server *server, int fd);
 /* Accept no more, refuse what waits, give the last answers some time to be read, close every handle. stopped() is called when

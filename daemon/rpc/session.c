@@ -10,8 +10,9 @@
 #define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
-#include "daemon/log.h"
 #include "daemon/alive.h"
+#include "daemon/guest/guests.h"
+#include "daemon/log.h"
 
 enum { TOKEN_BYTES = 16, TOKEN_TEXT = 2 * TOKEN_BYTES + 1, PROGRAMS_MAX = 8, PROGRAM_TEXT = 48,
        NOTE_SIZE = TOKEN_TEXT + 24 + PROGRAMS_MAX * PROGRAM_TEXT };
@@ -199,8 +200,9 @@ static void note_programs(struct rpc_session *session) {
                 program_free(session, program);
                 changed = true;
         }
+        /* A guest's are known to nobody but itself. */
         DL_FOREACH2(session->connections, connection, session_next)
-                if (n < PROGRAMS_MAX && !program_find(session, connection->identity.pid) &&
+                if (n < PROGRAMS_MAX && !connection->identity.guest && !program_find(session, connection->identity.pid) &&
                     program_add(session, connection->identity.pid, alive_since(connection->identity.pid))) {
                         n++;
                         changed = true;
@@ -360,6 +362,14 @@ void session_end(struct rpc_session *session) {
         session_finish(session, false);
 }
 
+void session_end_owner(struct server *server, const char *owner) {
+        struct rpc_session *session, *next;
+
+        HASH_ITER(hh, server->sessions, session, next)
+                if (strcmp(session_owner(session->core), owner) == 0)
+                        session_end(session);
+}
+
 void session_end_all(struct server *server) {
         struct rpc_session *session, *next;
 
@@ -393,10 +403,13 @@ static void read_programs(struct rpc_session *session, const char *note) {
 static int restore(struct session *core, void *userdata) {
         struct server *server = userdata;
         const char *note = session_note(core);
-        struct rpc_session *session = calloc(1, sizeof(*session));
+        struct rpc_session *session;
         unsigned long uid;
         int n = 0;
 
+        if (guests_owns_session(note))
+                return 0;
+        session = calloc(1, sizeof(*session));
         if (!session)
                 return -ENOMEM;
         if (!note || sscanf(note, "%32[0-9a-f] %lu%n", session->token, &uid, &n) != 2) {

@@ -1,0 +1,140 @@
+#include "daemon/guest/channel.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/log.h"
+#include "daemon/loop.h"
+#include "daemon/rpc/listener.h"
+
+enum { ACCEPTS_AT_ONCE = 8, PAUSE_MS = 500 };
+
+struct channel {
+        uv_loop_t *loop;
+        struct channel_options options;
+        char *path;
+        ino_t inode;
+        int fd;
+        uv_poll_t poll;
+        uv_timer_t pause;
+        unsigned n_handles;
+        void (*closed)(void *userdata);
+};
+
+static void on_readable(uv_poll_t *handle, int status, int events);
+
+static void on_pause_over(uv_timer_t *timer);
+
+static void pause_accepting(struct channel *channel) {
+        uv_poll_stop(&channel->poll);
+        uv_timer_start(&channel->pause, on_pause_over, PAUSE_MS, 0);
+}
+
+static void resume_accepting(struct channel *channel) {
+        if (loop_watch(&channel->poll, UV_READABLE, on_readable) < 0)
+                pause_accepting(channel);
+}
+
+static void on_pause_over(uv_timer_t *timer) {
+        resume_accepting(timer->data);
+}
+
+/* Consumes fd. */
+static void admit(struct channel *channel, int fd) {
+        struct ucred who;
+        socklen_t length = sizeof(who);
+
+        if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &length) < 0 ||
+            (channel->options.admits && !channel->options.admits(channel->options.userdata, &who))) {
+                log_warning("a process that is not the guest's QEMU was hung up on at %s", channel->path);
+                close(fd);
+                return;
+        }
+        channel->options.connected(channel->options.userdata, fd, &who);
+}
+
+static void on_readable(uv_poll_t *handle, int status, int events) {
+        struct channel *channel = handle->data;
+        int fd;
+
+        for (int i = 0; i < ACCEPTS_AT_ONCE; i++) {
+                fd = accept4(channel->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+                if (fd >= 0)
+                        admit(channel, fd);
+                else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+                        pause_accepting(channel);
+                        return;
+                } else if (errno != ECONNABORTED && errno != EINTR)
+                        return;
+        }
+}
+
+static void on_closed(uv_handle_t *handle) {
+        struct channel *channel = handle->data;
+
+        if (--channel->n_handles)
+                return;
+        close(channel->fd);
+        if (channel->closed)
+                channel->closed(channel->options.userdata);
+        free(channel->path);
+        free(channel);
+}
+
+void channel_close(struct channel *channel, void (*closed)(void *userdata)) {
+        channel->closed = closed;
+        listener_unlink(channel->path, channel->inode);
+        uv_close((uv_handle_t *)&channel->poll, on_closed);
+        uv_close((uv_handle_t *)&channel->pause, on_closed);
+}
+
+const char *channel_path(const struct channel *channel) {
+        return channel->path;
+}
+
+/* Nobody has connected yet: the mode is that of the socket alone. */
+static int let_in(const struct channel *channel, struct failure *failure) {
+        if (!channel->options.has_owner || chown(channel->path, channel->options.uid, channel->options.gid) == 0)
+                return 0;
+        return failure_set_errno(failure, REASON_not_permitted, errno, "%s cannot be given to QEMU's user: %s", channel->path,
+                                 strerror(errno));
+}
+
+int channel_new(uv_loop_t *loop, const char *path, const struct channel_options *options, struct channel **ret,
+                struct failure *failure) {
+        struct channel *channel = calloc(1, sizeof(*channel));
+        int r;
+
+        if (!channel)
+                return failure_set(failure, REASON_no_memory, "there is no memory for a channel");
+        *channel = (struct channel){ .loop = loop, .options = *options, .fd = -1, .n_handles = 2 };
+        channel->path = strdup(path);
+        r = channel->path ? listener_bind(path, 0600, "directory in [guests]", &channel->fd, &channel->inode, failure)
+                          : failure_set(failure, REASON_no_memory, "there is no memory for a channel");
+        if (r < 0)
+                goto fail;
+        r = let_in(channel, failure);
+        if (r == 0) {
+                r = uv_poll_init(loop, &channel->poll, channel->fd);
+                if (r < 0)
+                        failure_set_errno(failure, REASON_source_unavailable, -r, "%s cannot be watched: %s", path,
+                                          uv_strerror(r));
+        }
+        if (r < 0)
+                goto fail_bound;
+        uv_timer_init(loop, &channel->pause);
+        channel->poll.data = channel->pause.data = channel;
+        resume_accepting(channel);
+        *ret = channel;
+        return 0;
+
+fail_bound:
+        listener_unlink(path, channel->inode);
+        close(channel->fd);
+fail:
+        free(channel->path);
+        free(channel);
+        return r;
+}

@@ -1,0 +1,312 @@
+/* What becomes of guests: they start, boot anew and end, as QEMU or libvirt tells. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "daemon/guest/guest.h"
+#include "daemon/log.h"
+
+/* ---- what a guest has ---- */
+
+int guest_open_session(struct guest *guest, struct failure *failure) {
+        const struct device_options options = { .name = "windows", .node = -1, .commons = true };
+        int r;
+
+        r = session_open(guest->guests->broker, guest->owner, &guest->caller.session, failure);
+        if (r == 0)
+                r = device_open(&guest->caller, &options, &guest->commons, failure);
+        if (r == 0)
+                r = guest_save(guest);
+        return r;
+}
+
+struct devices {
+        const struct guest *guest;
+        uint64_t handle; /* one that is not the commons, or 0 */
+};
+
+static int find_other(const struct device_view *view, void *userdata) {
+        struct devices *devices = userdata;
+
+        if (view->handle == devices->guest->commons)
+                return 0;
+        devices->handle = view->handle;
+        return 1;
+}
+
+void guest_release(struct guest *guest) {
+        struct failure failure = { 0 };
+        struct devices devices;
+
+        guest->guests->listener->ended(guest->guests->userdata, guest->owner);
+        /* What outlives its session does not outlive its guest. */
+        for (;;) {
+                devices = (struct devices){ .guest = guest };
+                if (device_visit(&guest->caller, guest->owner, find_other, &devices, NULL) < 0 || !devices.handle)
+                        return;
+                if (device_close(&guest->caller, devices.handle, true, NULL, NULL, &failure) < 0) {
+                        log_error("the guest %s keeps a device: %s", guest->name, failure.sentence);
+                        return;
+                }
+        }
+}
+
+void guest_end(struct guest *guest) {
+        struct window *window, *next;
+        bool had = guest->windows;
+
+        guest_release(guest);
+        DL_FOREACH_SAFE(guest->windows, window, next)
+                window_end(window);
+        guest->alive = alive_forget(guest->alive);
+        guest->pid = 0;
+        guest->wants_own = false;
+        if (had)
+                log_info("the guest %s has ended: what it had is the host's again", guest->name);
+        guest_save(guest);
+}
+
+static void set_state(struct guest *guest, enum guest_state state) {
+        enum guest_state before = guest->state;
+        bool ran = before == GUEST_RUNNING || before == GUEST_PAUSED, runs = state == GUEST_RUNNING || state == GUEST_PAUSED;
+
+        guest->state = state;
+        if (runs && !ran) {
+                guest->wants_own = guest->window_bytes;
+                guest_tell(guest, GUEST_STARTED);
+                guests_wake(guest->guests, 0);
+        } else if (state == GUEST_OFF && before != GUEST_OFF) {
+                guest_end(guest);
+                guest_tell(guest, GUEST_STOPPED);
+        }
+}
+
+static void reboot(struct guest *guest) {
+        struct window *window;
+
+        log_info("the guest %s boots anew: what it had is freed, but for its windows", guest->name);
+        guest_release(guest);
+        DL_FOREACH(guest->windows, window)
+                window_reset(window);
+        guest_save(guest);
+        guest_tell(guest, GUEST_REBOOTED);
+}
+
+/* Windows that an earlier daemon has left are there still, or are not. */
+static void verify(struct guest *guest) {
+        struct window *window, *next;
+
+        DL_FOREACH_SAFE(guest->windows, window, next)
+                if (window->is_inherited)
+                        window_verify(window);
+}
+
+bool guest_is_reachable(const struct guest *guest, struct failure *failure) {
+        const char *why = guest->state == GUEST_OFF ? "it does not run"
+                          : guest->state == GUEST_UNKNOWN
+                                  ? guest->qmp_path ? guest->qmp ? qmp_why_away(guest->qmp) : "" : guest->guests->libvirt_why
+                                  : NULL;
+
+        if (!why)
+                return true;
+        failure_set(failure, REASON_source_unavailable, "The guest %s cannot be reached: %s", guest->name,
+                    *why ? why : "it is not known yet whether it runs");
+        failure_add_text(failure, "guest", guest->name);
+        return false;
+}
+
+/* ---- QEMU's monitor ---- */
+
+static void on_process_ended(void *userdata) {
+        struct guest *guest = userdata;
+
+        guest->alive = alive_forget(guest->alive);
+        set_state(guest, GUEST_OFF);
+        /* Also where nobody had said that it ran. */
+        if (guest->pid)
+                guest_end(guest);
+}
+
+/* The process that has our memory, or will have it; whatever another one had is not there any more. */
+static void follow_process(struct guest *guest, pid_t pid) {
+        uint64_t since = pid > 0 ? alive_since(pid) : 0;
+
+        if (guest->pid && (guest->pid != pid || guest->pid_since != since))
+                guest_end(guest);
+        if (pid <= 0 || guest->alive)
+                return;
+        guest->pid = pid;
+        guest->pid_since = since;
+        guest->alive = alive_watch(guest->guests->loop, pid, since, on_process_ended, guest);
+        guest_save(guest);
+        if (!guest->alive)
+                on_process_ended(guest);
+}
+
+static void on_status(void *userdata, const struct qmp_answer *answer, const struct qmp_status *status) {
+        struct guest *guest = userdata;
+
+        if (answer->error || guest->guests->closing)
+                return;
+        set_state(guest, status->running ? GUEST_RUNNING : GUEST_PAUSED);
+}
+
+static void on_qmp_connected(void *userdata) {
+        struct guest *guest = userdata;
+
+        follow_process(guest, qmp_pid(guest->qmp));
+        verify(guest);
+        qmp_query_status(guest->qmp, on_status, guest);
+}
+
+static void on_qmp_lost(void *userdata, const char *why) {
+        struct guest *guest = userdata;
+
+        /* It may be that only its monitor is away: whether it has ended is told by the process. */
+        if (guest->state != GUEST_OFF)
+                guest->state = GUEST_UNKNOWN;
+}
+
+static void on_qmp_event(void *userdata, const struct qmp_event *event) {
+        struct guest *guest = userdata;
+
+        switch (event->kind) {
+        case QMP_EVENT_SHUTDOWN:
+                guest_release(guest);
+                break;
+        case QMP_EVENT_RESET:
+                reboot(guest);
+                break;
+        case QMP_EVENT_STOP:
+                set_state(guest, GUEST_PAUSED);
+                break;
+        case QMP_EVENT_RESUME:
+                set_state(guest, GUEST_RUNNING);
+                break;
+        case QMP_EVENT_DEVICE_DELETED:
+                if (event->device)
+                        window_removed(guest, event->device);
+                break;
+        case QMP_EVENT_UNPLUG_REFUSED:
+        case QMP_EVENT_GUEST_PANICKED:
+                break;
+        }
+}
+
+static const struct qmp_listener qmp_listener = {
+        .connected = on_qmp_connected,
+        .lost = on_qmp_lost,
+        .event = on_qmp_event,
+};
+
+int guest_begin_qmp(struct guest *guest) {
+        /* What an earlier daemon knew of may have ended meanwhile. */
+        if (guest->pid) {
+                guest->alive = alive_watch(guest->guests->loop, guest->pid, guest->pid_since, on_process_ended, guest);
+                if (!guest->alive)
+                        on_process_ended(guest);
+        }
+        return qmp_new(guest->guests->loop, guest->qmp_path, NULL, &qmp_listener, guest, &guest->qmp);
+}
+
+/* ---- libvirt ---- */
+
+static struct guest *ours(void *userdata, const char *uuid) {
+        struct guest *guest = guest_find_uuid(userdata, uuid);
+
+        return guest && !guest->qmp_path ? guest : NULL;
+}
+
+static void on_connected(void *userdata) {
+        struct guests *guests = userdata;
+        struct guest *guest;
+
+        guests->libvirt_connected = true;
+        DL_FOREACH(guests->all, guest)
+                guest->was_seen = false;
+}
+
+static void on_lost(void *userdata, const char *why) {
+        struct guests *guests = userdata;
+        struct guest *guest;
+
+        guests->libvirt_connected = false;
+        snprintf(guests->libvirt_why, sizeof(guests->libvirt_why), "%s", why);
+        log_warning("guests cannot be followed through libvirt at present: %s", why);
+        DL_FOREACH(guests->all, guest)
+                if (!guest->qmp_path)
+                        guest->state = GUEST_UNKNOWN;
+}
+
+static void on_seen(void *userdata, const struct libvirt_guest *seen) {
+        struct guest *guest = ours(userdata, seen->uuid);
+
+        if (!guest)
+                return;
+        guest->was_seen = true;
+        set_state(guest, seen->paused ? GUEST_PAUSED : GUEST_RUNNING);
+        verify(guest);
+}
+
+/* Who is not there has ended, perhaps while nobody was looking. */
+static void on_listed(void *userdata) {
+        struct guests *guests = userdata;
+        struct guest *guest;
+
+        DL_FOREACH(guests->all, guest)
+                if (!guest->qmp_path && !guest->was_seen)
+                        set_state(guest, GUEST_OFF);
+}
+
+static void on_started(void *userdata, const struct libvirt_guest *started) {
+        on_seen(userdata, started);
+}
+
+static void on_stopped(void *userdata, const char *uuid, enum libvirt_stop reason) {
+        struct guest *guest = ours(userdata, uuid);
+
+        if (guest)
+                set_state(guest, GUEST_OFF);
+}
+
+static void on_rebooted(void *userdata, const char *uuid) {
+        struct guest *guest = ours(userdata, uuid);
+
+        if (guest)
+                reboot(guest);
+}
+
+static void on_suspended(void *userdata, const char *uuid) {
+        struct guest *guest = ours(userdata, uuid);
+
+        if (guest)
+                set_state(guest, GUEST_PAUSED);
+}
+
+static void on_resumed(void *userdata, const char *uuid) {
+        struct guest *guest = ours(userdata, uuid);
+
+        if (guest)
+                set_state(guest, GUEST_RUNNING);
+}
+
+static void on_removed(void *userdata, const char *uuid, const char *alias) {
+        struct guest *guest = ours(userdata, uuid);
+
+        if (guest)
+                window_removed(guest, alias);
+}
+
+const struct libvirt_listener guest_libvirt_listener = {
+        .connected = on_connected,
+        .lost = on_lost,
+        .guest_seen = on_seen,
+        .listed = on_listed,
+        .guest_started = on_started,
+        .guest_stopped = on_stopped,
+        .guest_rebooted = on_rebooted,
+        .guest_suspended = on_suspended,
+        .guest_resumed = on_resumed,
+        .device_removed = on_removed,
+};

@@ -1,0 +1,94 @@
+/* What the next daemon must know of a guest, in the note of its session: a line about the guest, and one for each window.
+ *
+ *      guest UUID PID SINCE
+ *      window HANDLE NUMBER COOKIE GUEST_ADDR|- PORT|- */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "daemon/guest/guest.h"
+#include "daemon/log.h"
+
+enum { LINE_SIZE = 160 };
+
+int guest_save(struct guest *guest) {
+        char note[(WINDOWS_MAX + 1) * LINE_SIZE];
+        const struct window *window;
+        size_t used;
+
+        if (!guest->caller.session)
+                return 0;
+        used = (size_t)snprintf(note, sizeof(note), "guest %s %ld %" PRIu64 "\n", guest->uuid, (long)guest->pid,
+                                guest->pid_since);
+        DL_FOREACH(guest->windows, window)
+                if (window->region && sizeof(note) - used > LINE_SIZE)
+                        used += (size_t)window_note(window, note + used, LINE_SIZE);
+        return session_set_note(guest->caller.session, note);
+}
+
+static int find_commons(const struct device_view *view, void *userdata) {
+        struct guest *guest = userdata;
+
+        /* The session has no other. */
+        if (strcmp(view->name, "windows") != 0 || strcmp(view->owner, guest->owner) != 0)
+                return 0;
+        guest->commons = view->handle;
+        return 1;
+}
+
+static int restore(struct guest *guest, const char *note, struct failure *failure) {
+        long pid = 0;
+        int r = 0;
+
+        sscanf(note, "guest %*s %ld %" SCNu64, &pid, &guest->pid_since);
+        guest->pid = (pid_t)pid;
+        device_visit(&guest->caller, guest->owner, find_commons, guest, NULL);
+        if (!guest->commons)
+                return -ENOENT;
+        for (const char *line = strchr(note, '\n'); line && line[1] && r == 0; line = strchr(line + 1, '\n'))
+                r = window_inherit(guest, line + 1, failure);
+        return r;
+}
+
+struct restoring {
+        struct guests *guests;
+        struct failure *failure;
+        int r;
+};
+
+/* Of a guest that is not in the configuration any more everything ends: it cannot be followed. */
+static int visit(struct session *session, void *userdata) {
+        struct restoring *restoring = userdata;
+        const char *note = session_note(session);
+        char uuid[GUEST_UUID_LENGTH + 1] = "";
+        struct guest *guest;
+
+        if (!guests_owns_session(note))
+                return 0;
+        sscanf(note, "guest %36s", uuid);
+        guest = guest_find_uuid(restoring->guests, uuid);
+        if (!guest || guest->caller.session) {
+                log_warning("the guest %s, which an earlier daemon knew, is not in the configuration: what it has is freed when "
+                            "it ends", uuid);
+                session_abandon(session);
+                return 0;
+        }
+        guest->caller.session = session;
+        restoring->r = restore(guest, note, restoring->failure);
+        if (restoring->r == -ENOENT) {
+                /* It never came to having windows. */
+                guest->caller.session = session_close(session);
+                restoring->r = 0;
+        }
+        return restoring->r;
+}
+
+int guests_restore(struct guests *guests, struct failure *failure) {
+        struct restoring restoring = { .guests = guests, .failure = failure };
+
+        broker_visit_sessions(guests->broker, visit, &restoring);
+        return restoring.r;
+}

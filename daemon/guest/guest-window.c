@@ -1,0 +1,724 @@
+/* Windows: reserved, given to QEMU, bound by the guest, and back. */
+#include <ctype.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <utlist.h>
+
+#include "daemon/guest/guest-port.h"
+#include "daemon/guest/guest-xml.h"
+#include "daemon/guest/guest.h"
+#include "daemon/guest/place.h"
+#include "daemon/log.h"
+
+#define GUEST_ADDR_MAX (UINT64_C(1) << 52)
+
+/* ---- who waits ---- */
+
+static void on_ask_cancelled(struct ticket *ticket) {
+        ((struct guest_ask *)ticket)->done = NULL;
+}
+
+static struct guest_ask *ask_new(broker_done_fn done, void *userdata) {
+        struct guest_ask *ask = calloc(1, sizeof(*ask));
+
+        if (ask)
+                *ask = (struct guest_ask){ .ticket.cancel = on_ask_cancelled, .done = done, .userdata = userdata };
+        return ask;
+}
+
+/* failure: NULL is success. */
+static void answer(struct window *window, const struct failure *failure) {
+        struct guest_ask *ask = window->ask;
+
+        window->ask = NULL;
+        if (ask && ask->done)
+                ask->done(ask->userdata, failure, window->region);
+        else if (failure)
+                log_warning("a window of the guest %s: %s", window->guest->name, failure->sentence);
+        free(ask);
+}
+
+static struct ticket *refuse(broker_done_fn done, void *userdata, const struct failure *failure) {
+        done(userdata, failure, 0);
+        return NULL;
+}
+
+/* ---- names ---- */
+
+static void device_id(const struct window *window, char id[WINDOW_ID_SIZE]) {
+        snprintf(id, WINDOW_ID_SIZE, "%s%u", window->guest->qmp_path ? "dmabroker-" : GUEST_ALIAS_PREFIX, window->number);
+}
+
+static void socket_path(const struct window *window, char path[WINDOW_PATH_SIZE]) {
+        snprintf(path, WINDOW_PATH_SIZE, "%s/%s.%u", window->guest->guests->settings.directory, window->guest->uuid,
+                 window->number);
+}
+
+/* ---- the cookie ---- */
+
+static int make_cookie(char cookie[COOKIE_TEXT]) {
+        unsigned char bytes[COOKIE_BYTES];
+
+        if (getrandom(bytes, sizeof(bytes), 0) != sizeof(bytes))
+                return -EIO;
+        for (size_t i = 0; i < sizeof(bytes); i++)
+                snprintf(cookie + 2 * i, 3, "%02x", bytes[i]);
+        return 0;
+}
+
+/* Huge pages can only be mapped whole, and the last one is in the mapping of all. */
+static int write_cookie(const struct window *window) {
+        char *memory;
+        int fd, r;
+
+        r = region_fd(&window->guest->caller, window->region, &fd, NULL);
+        if (r < 0)
+                return r;
+        memory = mmap(NULL, window->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (memory == MAP_FAILED)
+                return -errno;
+        memcpy(memory + window->size - WINDOW_TAIL, WINDOW_MAGIC, strlen(WINDOW_MAGIC));
+        for (size_t i = 0; i < COOKIE_BYTES; i++) {
+                unsigned byte = 0;
+
+                sscanf(window->cookie + 2 * i, "%2x", &byte);
+                memory[window->size - WINDOW_TAIL + strlen(WINDOW_MAGIC) + i] = (char)byte;
+        }
+        munmap(memory, window->size);
+        return 0;
+}
+
+/* ---- its end ---- */
+
+static void free_if_over(struct window *window) {
+        if (!window->ended || window->n_begun)
+                return;
+        free(window);
+}
+
+/* What was begun for it has ended. true: and so has the window. */
+static bool is_over(struct window *window) {
+        bool ended = window->ended;
+
+        window->n_begun--;
+        free_if_over(window);
+        return ended;
+}
+
+static void on_server_closed(void *userdata) {
+        is_over(userdata);
+}
+
+static void close_server(struct window *window, void (*closed)(void *userdata)) {
+        if (!window->server)
+                return;
+        window->n_begun++;
+        ivshmem_close(window->server, closed);
+        window->server = NULL;
+}
+
+static void give_back(struct window *window) {
+        struct guest *guest = window->guest;
+        struct failure failure = { 0 };
+        int r;
+
+        r = device_unreserve(&guest->caller, guest->commons, window->region, &failure);
+        if (r == -reason_errno(REASON_busy)) {
+                /* It is gone whether or not something lies in it. */
+                guest_release(guest);
+                r = device_unreserve(&guest->caller, guest->commons, window->region, &failure);
+        }
+        if (r < 0)
+                log_error("a window of the guest %s stays reserved: %s", guest->name, failure.sentence);
+}
+
+void window_end(struct window *window) {
+        struct guest *guest = window->guest;
+
+        if (window->ended)
+                return;
+        window->ended = true;
+        if (window->ticket)
+                ticket_cancel(window->ticket);
+        window->ticket = NULL;
+        close_server(window, on_server_closed);
+        if (window->region)
+                give_back(window);
+        if (window->is_placed)
+                place_remove(window->addr);
+        DL_DELETE(guest->windows, window);
+        guest->n_windows--;
+        guest_save(guest);
+        if (window->is_shown)
+                guest_tell(guest, GUEST_DETACHED);
+        if (window->ask) {
+                struct failure gone = { 0 };
+
+                failure_set(&gone, REASON_gone, "The guest %s has ended, and its window with it", guest->name);
+                answer(window, window->state == WINDOW_LEAVING ? NULL : &gone);
+        }
+        free_if_over(window);
+}
+
+static void fail(struct window *window, const struct failure *failure) {
+        answer(window, failure);
+        window_end(window);
+}
+
+/* ---- into the guest ---- */
+
+static bool is_port_used(const struct guest *guest, const char *port, size_t length) {
+        const struct window *window;
+
+        DL_FOREACH(guest->windows, window)
+                if (strlen(window->port) == length && memcmp(window->port, port, length) == 0)
+                        return true;
+        return false;
+}
+
+/* The first of the configuration's that has no window; "" if nothing is said of ports. -ENOSPC: each has one. */
+static int choose_port(struct window *window) {
+        const char *at = window->guest->ports;
+        size_t length;
+
+        for (; at && *at; at += length) {
+                at += strspn(at, ", \t");
+                length = strcspn(at, ", \t");
+                if (length && length < sizeof(window->port) && !is_port_used(window->guest, at, length)) {
+                        memcpy(window->port, at, length);
+                        return 0;
+                }
+        }
+        return window->guest->ports ? -ENOSPC : 0;
+}
+
+static void on_plugged(struct window *window, int error, const char *sentence) {
+        struct failure failure = { 0 };
+        struct guest *guest = window->guest;
+
+        if (is_over(window) || guest->guests->closing)
+                return;
+        if (error) {
+                failure_set(&failure, error == -ECONNRESET ? REASON_gone : error == -ETIMEDOUT ? REASON_timeout
+                                                                                              : REASON_source_unavailable,
+                            "The guest %s does not get the window: %s", guest->name, sentence ? sentence : strerror(-error));
+                failure_add_text(&failure, "guest", guest->name);
+                fail(window, &failure);
+                return;
+        }
+        if (window->state != WINDOW_PLUGGING)
+                return;
+        window->state = WINDOW_PLUGGED;
+        log_info("the guest %s has a window of %" PRIu64 " bytes", guest->name, window->size);
+        guest_save(guest);
+        answer(window, NULL);
+        guest_tell(guest, GUEST_ATTACHED);
+}
+
+static void on_qmp_plugged(void *userdata, const struct qmp_answer *told) {
+        on_plugged(userdata, told->error, told->sentence);
+}
+
+static void on_libvirt_plugged(void *userdata, int status, const char *text) {
+        on_plugged(userdata, status, text);
+}
+
+static int plug_by_qmp(struct window *window) {
+        char id[WINDOW_ID_SIZE], path[WINDOW_PATH_SIZE];
+        const struct qmp_window plugged = { .id = id, .socket = path, .bus = *window->port ? window->port : NULL };
+
+        device_id(window, id);
+        socket_path(window, path);
+        return qmp_attach_window(window->guest->qmp, &plugged, on_qmp_plugged, window);
+}
+
+static int plug_by_libvirt(struct window *window, const struct guest_pci_address *address) {
+        char path[WINDOW_PATH_SIZE], number[16], name[32], *xml;
+        const struct guest_shmem shmem = { .name = name, .alias = number, .server_path = path, .address = address };
+        int r;
+
+        snprintf(number, sizeof(number), "%u", window->number);
+        snprintf(name, sizeof(name), "dmabroker-%u", window->number);
+        socket_path(window, path);
+        r = guest_xml_shmem(&shmem, &xml);
+        if (r < 0)
+                return r;
+        r = libvirt_attach(window->guest->guests->libvirt, window->guest->uuid, xml, false, on_libvirt_plugged, window);
+        free(xml);
+        return r;
+}
+
+/* In which port there is room is told by the domain as it runs. */
+static void on_domain(void *userdata, int status, const char *text) {
+        struct window *window = userdata;
+        struct guest_pci_address address;
+        int r = status;
+
+        if (r == 0)
+                r = guest_port_choose(text, window->size, &address);
+        if (window->ended || r < 0 || window->guest->guests->closing) {
+                on_plugged(window, r < 0 ? r : -ECANCELED,
+                           r == -ENOSPC  ? "no PCIe root port of it is free: add some to the domain (attach --dry-run shows how)"
+                           : r == -EFBIG ? "no free PCIe root port of it has room for so much: attach --dry-run shows how"
+                                         : text);
+                return;
+        }
+        r = plug_by_libvirt(window, r == 0 ? &address : NULL);
+        if (r < 0)
+                on_plugged(window, r, NULL);
+}
+
+static void plug(struct window *window) {
+        struct guest *guest = window->guest;
+        int r = choose_port(window);
+
+        window->state = WINDOW_PLUGGING;
+        window->n_begun++;
+        if (r < 0) {
+                on_plugged(window, r, "every port that the configuration names has a window");
+                return;
+        }
+        window->is_shown = true;
+        if (guest->qmp_path)
+                r = plug_by_qmp(window);
+        else
+                r = guest->guests->libvirt ? libvirt_get_xml(guest->guests->libvirt, guest->uuid, on_domain, window)
+                                           : -ENOTCONN;
+        if (r < 0)
+                on_plugged(window, r, NULL);
+}
+
+/* ---- reserved ---- */
+
+/* By whoever may be the guest's QEMU; the socket's mode lets nobody else in but root. */
+static bool admits(void *userdata, const struct ucred *who) {
+        const struct window *window = userdata;
+
+        return !window->guest->pid || who->pid == window->guest->pid;
+}
+
+static int serve(struct window *window, struct failure *failure) {
+        const struct guests_settings *settings = &window->guest->guests->settings;
+        const struct ivshmem_options options = {
+                .has_owner = settings->has_user, .uid = settings->uid, .gid = settings->gid, .admits = admits, .userdata = window,
+        };
+        char path[WINDOW_PATH_SIZE];
+        int fd, r;
+
+        socket_path(window, path);
+        r = region_fd(&window->guest->caller, window->region, &fd, failure);
+        return r < 0 ? r : ivshmem_new(window->guest->guests->loop, path, fd, &options, &window->server, failure);
+}
+
+static int take_place(struct window *window, struct failure *failure) {
+        struct region_view view;
+        int r = region_get(&window->guest->caller, window->region, &view, failure);
+
+        if (r < 0)
+                return r;
+        window->addr = view.machine_addr;
+        window->size = view.size;
+        if (place_add(view.machine_addr, view.size) < 0)
+                return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
+        window->is_placed = true;
+        return 0;
+}
+
+static int prepare(struct window *window, struct failure *failure) {
+        int r;
+
+        r = take_place(window, failure);
+        if (r == 0 && make_cookie(window->cookie) < 0)
+                r = failure_set(failure, REASON_source_unavailable, "The kernel gave no random numbers");
+        if (r == 0) {
+                r = write_cookie(window);
+                if (r < 0)
+                        failure_set_errno(failure, REASON_source_unavailable, -r, "The window cannot be written to: %s",
+                                          strerror(-r));
+        }
+        return r == 0 ? serve(window, failure) : r;
+}
+
+/* It is plugged in when the ledger knows of it. */
+static void on_reserved(void *userdata, const struct failure *why, uint64_t handle) {
+        struct window *window = userdata;
+        struct failure failure = { 0 };
+
+        window->ticket = NULL;
+        if (why) {
+                fail(window, why);
+                return;
+        }
+        window->region = handle;
+        if (prepare(window, &failure) < 0)
+                fail(window, &failure);
+        else
+                guests_wake(window->guest->guests, 0);
+}
+
+static struct window *window_new(struct guest *guest) {
+        struct window *window = calloc(1, sizeof(*window));
+
+        if (!window)
+                return NULL;
+        window->guest = guest;
+        window->number = ++guest->last_number;
+        DL_APPEND(guest->windows, window);
+        guest->n_windows++;
+        return window;
+}
+
+static struct ticket *attach(struct guest *guest, uint64_t size, broker_done_fn done, void *userdata) {
+        const struct reserve_request request = { .device = guest->commons, .size = size, .usable = size - WINDOW_TAIL };
+        struct guest_ask *ask = ask_new(done, userdata);
+        struct window *window = ask ? window_new(guest) : NULL;
+        struct failure failure = { 0 };
+        struct ticket *ticket;
+
+        if (!window) {
+                free(ask);
+                failure_set(&failure, REASON_no_memory, "The daemon itself is out of memory");
+                return refuse(done, userdata, &failure);
+        }
+        window->ask = ask;
+        window->n_begun++; /* it may end before device_reserve() returns */
+        ticket = device_reserve(&guest->caller, &request, on_reserved, window);
+        if (!window->ended && !window->region)
+                window->ticket = ticket;
+        ask = window->ask;
+        is_over(window);
+        return ask ? &ask->ticket : NULL;
+}
+
+struct ticket *guests_attach(struct guests *guests, const char *name, uint64_t size, broker_done_fn done, void *userdata) {
+        struct failure failure = { 0 };
+        struct guest *guest = guests_find(guests, name, &failure);
+
+        if (!guest || !guest_is_reachable(guest, &failure))
+                return refuse(done, userdata, &failure);
+        if (size < WINDOW_SIZE_MIN || size > WINDOW_SIZE_MAX || size & (size - 1)) {
+                failure_set(&failure, REASON_bad_param, "A window has a power of two of bytes, at least %llu: it becomes the "
+                            "memory of a PCI device", (unsigned long long)WINDOW_SIZE_MIN);
+                failure_add_text(&failure, "param", "size");
+                return refuse(done, userdata, &failure);
+        }
+        if (guest->n_windows >= WINDOWS_MAX) {
+                failure_set(&failure, REASON_limit, "The guest %s has %u windows already", guest->name, guest->n_windows);
+                failure_add_number(&failure, "limit", WINDOWS_MAX);
+                return refuse(done, userdata, &failure);
+        }
+        return attach(guest, size, done, userdata);
+}
+
+static void on_own_attached(void *userdata, const struct failure *failure, uint64_t handle) {
+        const struct guest *guest = userdata;
+
+        if (failure)
+                log_error("the guest %s does not get the window that the configuration gives it: %s", guest->name,
+                          failure->sentence);
+}
+
+void guest_attach_own(struct guest *guest) {
+        guest->wants_own = false;
+        if (!guest->windows)
+                attach(guest, guest->window_bytes, on_own_attached, guest);
+}
+
+/* ---- out of the guest ---- */
+
+static void on_leaving(struct window *window, int error, const char *sentence, bool is_gone) {
+        struct guest *guest = window->guest;
+        struct failure failure = { 0 };
+
+        if (is_over(window) || guest->guests->closing)
+                return;
+        if (is_gone) {
+                window_end(window);
+                return;
+        }
+        if (!error)
+                return;
+        if (error == -ETIMEDOUT)
+                failure_set(&failure, REASON_timeout, "The guest %s does not let go of the window: it goes back when it does",
+                            guest->name);
+        else {
+                failure_set(&failure, REASON_source_unavailable, "The guest %s keeps the window: %s", guest->name,
+                            sentence ? sentence : strerror(-error));
+                window->state = WINDOW_PLUGGED;
+        }
+        failure_add_text(&failure, "guest", guest->name);
+        answer(window, &failure);
+}
+
+void window_work(struct window *window) {
+        struct guests *guests = window->guest->guests;
+        uint64_t now = uv_now(guests->loop);
+
+        if (window->state == WINDOW_RESERVING && window->server)
+                plug(window);
+        if (window->state != WINDOW_LEAVING || !window->leave_until_ms)
+                return;
+        if (now < window->leave_until_ms) {
+                guests_wake(guests, window->leave_until_ms - now);
+                return;
+        }
+        window->leave_until_ms = 0;
+        window->n_begun++;
+        on_leaving(window, -ETIMEDOUT, NULL, false);
+}
+
+static void on_qmp_left(void *userdata, const struct qmp_answer *told) {
+        on_leaving(userdata, told->error, told->sentence, !told->error);
+}
+
+/* libvirt only says that the guest was asked. */
+static void on_libvirt_left(void *userdata, int status, const char *text) {
+        on_leaving(userdata, status, text, false);
+}
+
+static int leave(struct window *window) {
+        const struct guests *guests = window->guest->guests;
+        char id[WINDOW_ID_SIZE];
+
+        device_id(window, id);
+        if (window->guest->qmp_path)
+                return qmp_detach_window(window->guest->qmp, id, guests->settings.unplug_ms, on_qmp_left, window);
+        if (!guests->libvirt)
+                return -ENOTCONN;
+        return libvirt_detach_alias(guests->libvirt, window->guest->uuid, id, false, on_libvirt_left, window);
+}
+
+static struct window *find_window(const struct guests *guests, const char *owner, uint64_t handle, struct failure *failure) {
+        const struct guest *guest;
+        struct window *window;
+
+        DL_FOREACH(guests->all, guest) {
+                if (owner && strcmp(guest->owner, owner) != 0)
+                        continue;
+                DL_FOREACH(guest->windows, window)
+                        if (window->region == handle)
+                                return window;
+        }
+        failure_set(failure, REASON_unknown_handle, "There is no window %" PRIu64, handle);
+        failure_add_number(failure, "window", handle);
+        return NULL;
+}
+
+static int check_empty(struct window *window, struct failure *failure) {
+        struct region_view view;
+        int r = region_get(&window->guest->caller, window->region, &view, failure);
+
+        if (r < 0 || !view.allocs)
+                return r;
+        failure_set(failure, REASON_busy, "The window holds %" PRIu64 " allocations of the guest %s: free them, or use force",
+                    view.allocs, window->guest->name);
+        failure_add_number(failure, "allocs", view.allocs);
+        return -failure->error;
+}
+
+struct ticket *guests_detach(struct guests *guests, uint64_t handle, bool force, broker_done_fn done, void *userdata) {
+        struct failure failure = { 0 };
+        struct window *window = find_window(guests, NULL, handle, &failure);
+        int r = window ? 0 : -ENOENT;
+
+        if (r == 0 && (window->ask || window->state != WINDOW_PLUGGED))
+                r = failure_set(&failure, REASON_busy, "The window is being plugged in or taken out already");
+        if (r == 0 && !guest_is_reachable(window->guest, &failure))
+                r = -failure.error;
+        if (r == 0 && force)
+                guest_release(window->guest);
+        if (r == 0)
+                r = check_empty(window, &failure);
+        if (r == 0) {
+                window->ask = ask_new(done, userdata);
+                if (!window->ask)
+                        r = failure_set(&failure, REASON_no_memory, "The daemon itself is out of memory");
+        }
+        if (r < 0)
+                return refuse(done, userdata, &failure);
+        window->state = WINDOW_LEAVING;
+        window->n_begun++;
+        r = leave(window);
+        if (r < 0)
+                on_leaving(window, r, NULL, false);
+        else if (!window->guest->qmp_path)
+                window->leave_until_ms = uv_now(guests->loop) + guests->settings.unplug_ms;
+        guests_wake(guests, 0);
+        return window->ask ? &window->ask->ticket : NULL;
+}
+
+static struct window *by_id(const struct guest *guest, const char *id) {
+        char own[WINDOW_ID_SIZE];
+        struct window *window;
+
+        DL_FOREACH(guest->windows, window) {
+                device_id(window, own);
+                if (strcmp(own, id) == 0)
+                        return window;
+        }
+        return NULL;
+}
+
+void window_removed(struct guest *guest, const char *id) {
+        struct window *window = by_id(guest, id);
+
+        /* Over QMP the command that asked for it ends by this, too. */
+        if (!window || (guest->qmp_path && window->state == WINDOW_LEAVING && window->ask))
+                return;
+        log_info("the guest %s has let go of a window of %" PRIu64 " bytes", guest->name, window->size);
+        window_end(window);
+}
+
+/* ---- the guest's own word ---- */
+
+int guests_bind(struct guests *guests, const char *owner, uint64_t handle, uint64_t guest_addr, struct failure *failure) {
+        struct window *window = find_window(guests, owner, handle, failure);
+        int r;
+
+        if (!window)
+                return -reason_errno(REASON_unknown_handle);
+        if (!guest_addr || guest_addr % WINDOW_TAIL || guest_addr > GUEST_ADDR_MAX - window->size) {
+                failure_set(failure, REASON_bad_param, "No guest can see a window at 0x%" PRIx64, guest_addr);
+                failure_add_text(failure, "param", "guest_addr");
+                return -failure->error;
+        }
+        if (window->is_bound && window->guest_addr == guest_addr)
+                return 0;
+        r = check_empty(window, failure);
+        if (r < 0)
+                return r;
+        window->is_bound = true;
+        window->guest_addr = guest_addr;
+        place_bind(window->addr, guest_addr);
+        return guest_save(window->guest);
+}
+
+void window_reset(struct window *window) {
+        window->is_bound = false;
+        if (!window->is_placed)
+                return;
+        place_unbind(window->addr);
+        if (write_cookie(window) < 0)
+                log_warning("a window of the guest %s could not be marked again", window->guest->name);
+}
+
+/* ---- from one daemon to the next ---- */
+
+int window_note(const struct window *window, char *text, size_t size) {
+        char at[24] = "-";
+
+        if (window->is_bound)
+                snprintf(at, sizeof(at), "%" PRIx64, window->guest_addr);
+        return snprintf(text, size, "window %" PRIu64 " %u %s %s %s\n", window->region, window->number, window->cookie, at,
+                        *window->port ? window->port : "-");
+}
+
+static int read_line(struct window *window, const char *line) {
+        char at[24], port[sizeof(window->port)];
+
+        if (sscanf(line, "window %" SCNu64 " %u %32[0-9a-f] %23s %31s", &window->region, &window->number, window->cookie, at,
+                   port) != 5 || strlen(window->cookie) != COOKIE_TEXT - 1)
+                return -EINVAL;
+        window->is_bound = strcmp(at, "-") != 0;
+        if (window->is_bound)
+                window->guest_addr = strtoull(at, NULL, 16);
+        if (strcmp(port, "-") != 0)
+                strcpy(window->port, port);
+        return 0;
+}
+
+int window_inherit(struct guest *guest, const char *line, struct failure *failure) {
+        struct window *window = window_new(guest);
+        unsigned last = guest->last_number;
+        int r;
+
+        if (!window)
+                return failure_set(failure, REASON_no_memory, "there is no memory to start");
+        window->state = WINDOW_PLUGGED;
+        window->is_inherited = window->is_shown = true;
+        r = read_line(window, line);
+        if (r == 0)
+                r = take_place(window, failure);
+        if (r < 0) {
+                /* Its memory is gone, or was never known. */
+                window->region = 0;
+                window_end(window);
+                return failure->reason == REASON_no_memory ? r : 0;
+        }
+        guest->last_number = window->number > last - 1 ? window->number : last - 1;
+        if (window->is_bound)
+                place_bind(window->addr, window->guest_addr);
+        return 0;
+}
+
+static void on_verified(struct window *window, bool known, bool is_there) {
+        if (is_over(window) || !known)
+                return;
+        window->is_inherited = false;
+        if (is_there)
+                return;
+        log_info("the guest %s has no more a window that an earlier daemon has given it", window->guest->name);
+        window_end(window);
+}
+
+static void on_qmp_verified(void *userdata, const struct qmp_answer *told) {
+        on_verified(userdata, told->answered && (!told->error || told->error == -ENODEV), !told->error);
+}
+
+static void on_libvirt_verified(void *userdata, int status, const char *text) {
+        struct window *window = userdata;
+        char id[WINDOW_ID_SIZE], quoted[WINDOW_ID_SIZE + 8];
+
+        device_id(window, id);
+        snprintf(quoted, sizeof(quoted), "'%s'", id);
+        on_verified(window, status == 0, status == 0 && strstr(text, quoted));
+}
+
+void window_verify(struct window *window) {
+        char id[WINDOW_ID_SIZE], arguments[96];
+        int r;
+
+        device_id(window, id);
+        window->n_begun++;
+        if (window->guest->qmp_path) {
+                snprintf(arguments, sizeof(arguments), "{\"path\":\"/machine/peripheral/%s\"}", id);
+                r = qmp_execute(window->guest->qmp, "qom-list", arguments, on_qmp_verified, window);
+        } else
+                r = libvirt_get_xml(window->guest->guests->libvirt, window->guest->uuid, on_libvirt_verified, window);
+        if (r < 0)
+                on_verified(window, false, false);
+}
+
+static void on_server_closed_for_good(void *userdata) {
+        struct window *window = userdata;
+        struct guests *guests = window->guest->guests;
+
+        is_over(window);
+        guests_handle_closed(guests);
+}
+
+void window_close(struct window *window) {
+        struct guest *guest = window->guest;
+        struct failure failure = { 0 };
+
+        if (window->ticket)
+                ticket_cancel(window->ticket);
+        window->ticket = NULL;
+        failure_set(&failure, REASON_gone, "The daemon is ending");
+        if (window->ask)
+                answer(window, &failure);
+        if (window->server) {
+                guest->guests->n_handles++;
+                close_server(window, on_server_closed_for_good);
+        }
+        if (window->is_placed)
+                place_remove(window->addr);
+        DL_DELETE(guest->windows, window);
+        window->ended = true;
+        free_if_over(window);
+}

@@ -1,0 +1,130 @@
+/* One guest and its windows. Private to daemon/guest: guests.h is the outside's. */
+#ifndef DMAB_GUEST_GUEST_H
+#define DMAB_GUEST_GUEST_H
+
+#include "daemon/alive.h"
+#include "daemon/guest/channel.h"
+#include "daemon/guest/guests.h"
+#include "daemon/guest/ivshmem.h"
+#include "daemon/guest/libvirt.h"
+#include "daemon/guest/qmp-window.h"
+#include "daemon/guest/qmp.h"
+
+enum { COOKIE_BYTES = 16, COOKIE_TEXT = 2 * COOKIE_BYTES + 1, WINDOW_ID_SIZE = 32, WINDOW_PATH_SIZE = 108 };
+
+/* Who waits for the end of an attachment or a detachment. */
+struct guest_ask {
+        struct ticket ticket;
+        broker_done_fn done; /* NULL: nobody waits any more */
+        void *userdata;
+};
+
+/* Freed when the last thing that was begun for it has ended. */
+struct window {
+        struct window *prev, *next; /* in guest->windows */
+        struct guest *guest;
+        unsigned number; /* of the guest's windows since it is known; its device and its socket are called by it */
+        enum window_state state;
+        uint64_t region, addr, size;
+        char cookie[COOKIE_TEXT];
+        bool is_bound;
+        uint64_t guest_addr;
+        char port[32]; /* that it was plugged into, or "" */
+        struct ticket *ticket; /* while it is being reserved */
+        struct ivshmem *server;
+        struct guest_ask *ask; /* or NULL */
+        bool is_placed;   /* its addresses are known to the translator */
+        bool is_shown;    /* QEMU may have its memory */
+        bool is_inherited; /* from an earlier daemon: whether QEMU still has it is not known yet */
+        uint64_t leave_until_ms; /* how long it is waited for, where QEMU does not do that; or 0 */
+        bool ended;       /* it is in no list any more */
+        unsigned n_begun; /* commands and handles that know it */
+};
+
+struct guest {
+        struct guest *prev, *next; /* in guests->all */
+        struct guests *guests;
+        char name[GUEST_NAME_MAX + 1], uuid[GUEST_UUID_LENGTH + 1], owner[GUEST_UUID_LENGTH + 8];
+        char *qmp_path, *ports;
+        uint64_t window_bytes;
+        enum guest_state state;
+        struct caller caller; /* of our session; no session: it has ended with the guest */
+        uint64_t commons;
+        struct channel *channel;
+        bool is_connected;
+        struct qmp *qmp;
+        pid_t pid;           /* of the QEMU that has our memory, where it is known, or 0; and since when */
+        uint64_t pid_since;
+        struct alive *alive; /* it lives */
+        bool was_seen; /* since libvirt began to list */
+        bool wants_own; /* it gets the window of the configuration as soon as that can be */
+        unsigned last_number;
+        struct window *windows;
+        unsigned n_windows;
+};
+
+struct guests {
+        uv_loop_t *loop;
+        struct broker *broker;
+        struct guests_settings settings; /* its strings are owned */
+        const struct guests_listener *listener;
+        void *userdata;
+        struct guest *all;
+        size_t n;
+        struct libvirt *libvirt;
+        bool libvirt_connected;
+        char libvirt_why[160];
+        uv_timer_t work; /* what cannot be done where it is found out */
+        bool begun, closing, leave;
+        unsigned n_handles; /* that must be closed before closed() is called */
+        void (*closed)(void *userdata);
+        void *closed_userdata;
+};
+
+/* ---- guests.c ---- */
+struct guest *guest_find_uuid(const struct guests *guests, const char *uuid);
+struct guest *guests_find(const struct guests *guests, const char *name, struct failure *failure);
+void guest_look(const struct guest *guest, struct guest_view *ret);
+void guest_tell(const struct guest *guest, enum guest_change change);
+/* guests_work() runs in a moment, outside of whatever happens now. */
+void guests_wake(struct guests *guests, uint64_t ms);
+/* A handle has been closed for guests_close(). */
+void guests_handle_closed(struct guests *guests);
+
+/* ---- guest-life.c ---- */
+extern const struct libvirt_listener guest_libvirt_listener;
+int guest_begin_qmp(struct guest *guest);
+/* Its session, and the commons in it. 0 or -errno with a sentence. */
+int guest_open_session(struct guest *guest, struct failure *failure);
+/* Everything it has goes, its windows as well. */
+void guest_end(struct guest *guest);
+/* What was its own but the windows goes. */
+void guest_release(struct guest *guest);
+bool guest_is_reachable(const struct guest *guest, struct failure *failure);
+
+/* ---- guest-window.c ---- */
+/* A window that an earlier daemon has left, in guest->windows. */
+int window_inherit(struct guest *guest, const char *line, struct failure *failure);
+/* What the next daemon must know of it: a line for the session's note. */
+int window_note(const struct window *window, char *text, size_t size);
+/* What could not be done at once. */
+void window_work(struct window *window);
+/* Look whether QEMU has what an earlier daemon has left. */
+void window_verify(struct window *window);
+/* QEMU does not have it any more, or never had: it goes back to the host. */
+void window_end(struct window *window);
+/* The guest boots anew: it must tell again where it sees it. */
+void window_reset(struct window *window);
+/* The guest has let go of a device. */
+void window_removed(struct guest *guest, const char *id);
+/* Its handles, for guests_close(). */
+void window_close(struct window *window);
+void guest_attach_own(struct guest *guest);
+
+/* ---- guest-note.c ---- */
+/* The session's note: what the next daemon must know. */
+int guest_save(struct guest *guest);
+/* Take over what sessions of earlier daemons know. */
+int guests_restore(struct guests *guests, struct failure *failure);
+
+#endif

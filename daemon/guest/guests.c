@@ -1,0 +1,380 @@
+#include "daemon/guest/guest.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "daemon/guest/place.h"
+#include "daemon/log.h"
+
+/* ---- who there is ---- */
+
+struct guest *guest_find_uuid(const struct guests *guests, const char *uuid) {
+        struct guest *guest;
+
+        DL_FOREACH(guests->all, guest)
+                if (strcasecmp(guest->uuid, uuid) == 0)
+                        return guest;
+        return NULL;
+}
+
+static struct guest *find(const struct guests *guests, const char *name, struct failure *failure) {
+        struct guest *guest;
+
+        DL_FOREACH(guests->all, guest)
+                if (strcmp(guest->name, name) == 0)
+                        return guest;
+        guest = guest_find_uuid(guests, name);
+        if (!guest) {
+                failure_set(failure, REASON_unknown_guest, "There is no guest %s in the configuration: add a section [guest %s] "
+                            "with its uuid", name, name);
+                failure_add_text(failure, "guest", name);
+        }
+        return guest;
+}
+
+void guest_look(const struct guest *guest, struct guest_view *ret) {
+        const struct window *window;
+
+        *ret = (struct guest_view){
+                .name = guest->name, .uuid = guest->uuid, .owner = guest->owner,
+                .via = guest->qmp_path ? "qmp" : "libvirt",
+                .channel = guest->channel ? channel_path(guest->channel) : "",
+                .connected = guest->is_connected,
+                .state = guest->state,
+                .why = guest->state != GUEST_UNKNOWN ? "" : guest->qmp_path ? guest->qmp ? qmp_why_away(guest->qmp) : ""
+                                                                             : guest->guests->libvirt_why,
+        };
+        DL_FOREACH(guest->windows, window) {
+                ret->n_windows++;
+                ret->window_bytes += window->size;
+        }
+}
+
+void guest_tell(const struct guest *guest, enum guest_change change) {
+        struct guest_view view;
+
+        if (guest->guests->closing)
+                return;
+        guest_look(guest, &view);
+        guest->guests->listener->changed(guest->guests->userdata, &view, change);
+}
+
+size_t guests_count(const struct guests *guests) {
+        return guests->n;
+}
+
+int guests_visit(const struct guests *guests, guest_visit_fn visit, void *userdata) {
+        const struct guest *guest;
+        struct guest_view view;
+        int r = 0;
+
+        DL_FOREACH(guests->all, guest) {
+                guest_look(guest, &view);
+                r = visit(&view, userdata);
+                if (r)
+                        break;
+        }
+        return r;
+}
+
+int guests_get(const struct guests *guests, const char *name, struct guest_view *ret, struct failure *failure) {
+        const struct guest *guest = find(guests, name, failure);
+
+        if (!guest)
+                return -reason_errno(REASON_unknown_guest);
+        guest_look(guest, ret);
+        return 0;
+}
+
+static void window_look(const struct window *window, struct guest_window_view *ret) {
+        *ret = (struct guest_window_view){
+                .guest = window->guest->name, .owner = window->guest->owner, .window = window->region, .size = window->size,
+                .cookie = window->cookie, .state = window->state, .is_bound = window->is_bound, .guest_addr = window->guest_addr,
+        };
+}
+
+int guests_visit_windows(const struct guests *guests, const char *owner, guest_window_visit_fn visit, void *userdata) {
+        const struct window *window;
+        const struct guest *guest;
+        struct guest_window_view view;
+        int r;
+
+        DL_FOREACH(guests->all, guest) {
+                if (owner && strcmp(owner, guest->owner) != 0)
+                        continue;
+                DL_FOREACH(guest->windows, window) {
+                        if (!window->region)
+                                continue;
+                        window_look(window, &view);
+                        r = visit(&view, userdata);
+                        if (r)
+                                return r;
+                }
+        }
+        return 0;
+}
+
+bool guests_owns_session(const char *note) {
+        return note && strncmp(note, "guest ", 6) == 0;
+}
+
+int guests_evict(struct guests *guests, const char *name, struct failure *failure) {
+        struct guest *guest = find(guests, name, failure);
+
+        if (!guest)
+                return -reason_errno(REASON_unknown_guest);
+        guest_release(guest);
+        return 0;
+}
+
+struct guest *guests_find(const struct guests *guests, const char *name, struct failure *failure) {
+        return find(guests, name, failure);
+}
+
+/* ---- beginning ---- */
+
+static char *copy_or_null(const char *text, bool *failed) {
+        char *copy = text ? strdup(text) : NULL;
+
+        *failed |= text && !copy;
+        return copy;
+}
+
+static void on_work(uv_timer_t *timer) {
+        struct guests *guests = timer->data;
+        struct window *window, *next;
+        struct guest *guest;
+
+        /* Nobody gets memory of which the ledger does not know yet whose it is. */
+        if (broker_commit(guests->broker) < 0) {
+                guests_wake(guests, 100);
+                return;
+        }
+        DL_FOREACH(guests->all, guest) {
+                if (guest->wants_own)
+                        guest_attach_own(guest);
+                DL_FOREACH_SAFE(guest->windows, window, next)
+                        window_work(window);
+        }
+}
+
+void guests_wake(struct guests *guests, uint64_t ms) {
+        uv_timer_t *timer = &guests->work;
+
+        if (guests->closing || (uv_is_active((uv_handle_t *)timer) && uv_timer_get_due_in(timer) <= ms))
+                return;
+        uv_timer_start(timer, on_work, ms, 0);
+}
+
+int guests_new(uv_loop_t *loop, struct broker *broker, const struct guests_settings *settings,
+               const struct guests_listener *listener, void *userdata, struct guests **ret) {
+        struct guests *guests = calloc(1, sizeof(*guests));
+        bool failed = false;
+
+        if (!guests)
+                return -ENOMEM;
+        guests->loop = loop;
+        guests->broker = broker;
+        guests->settings = *settings;
+        guests->settings.directory = copy_or_null(settings->directory, &failed);
+        guests->settings.libvirt_uri = copy_or_null(settings->libvirt_uri, &failed);
+        guests->listener = listener;
+        guests->userdata = userdata;
+        if (failed) {
+                guests_free(guests);
+                return -ENOMEM;
+        }
+        *ret = guests;
+        return 0;
+}
+
+static bool is_uuid(const char *text) {
+        size_t i;
+
+        for (i = 0; text[i]; i++)
+                if (i == 8 || i == 13 || i == 18 || i == 23 ? text[i] != '-' : !strchr("0123456789abcdefABCDEF", text[i]))
+                        return false;
+        return i == GUEST_UUID_LENGTH;
+}
+
+int guests_define(struct guests *guests, const struct guest_definition *definition) {
+        struct guest *guest;
+        bool failed = false;
+
+        if (!definition->uuid || !is_uuid(definition->uuid) || !*definition->name || strlen(definition->name) > GUEST_NAME_MAX)
+                return -EINVAL;
+        if (find(guests, definition->name, NULL) || guest_find_uuid(guests, definition->uuid))
+                return -EEXIST;
+        guest = calloc(1, sizeof(*guest));
+        if (!guest)
+                return -ENOMEM;
+        guest->guests = guests;
+        strcpy(guest->name, definition->name);
+        for (size_t i = 0; definition->uuid[i]; i++)
+                guest->uuid[i] = definition->uuid[i] >= 'A' && definition->uuid[i] <= 'F' ? (char)(definition->uuid[i] + 32)
+                                                                                          : definition->uuid[i];
+        snprintf(guest->owner, sizeof(guest->owner), "kvm:%s", guest->uuid);
+        guest->qmp_path = copy_or_null(definition->qmp, &failed);
+        guest->ports = copy_or_null(definition->ports, &failed);
+        guest->window_bytes = definition->window_bytes;
+        DL_APPEND(guests->all, guest);
+        guests->n++;
+        return failed ? -ENOMEM : 0;
+}
+
+static bool admits(void *userdata, const struct ucred *who) {
+        const struct guest *guest = userdata;
+        const struct guests_settings *settings = &guest->guests->settings;
+
+        if (guest->pid)
+                return who->pid == guest->pid;
+        return who->uid == 0 || who->uid == geteuid() || (settings->has_user && who->uid == settings->uid);
+}
+
+static void on_channel(void *userdata, int fd, const struct ucred *who) {
+        struct guest *guest = userdata;
+
+        guest->is_connected = true;
+        guest->guests->listener->channel(guest->guests->userdata, guest->owner, fd, who->pid, who->uid);
+        guest_tell(guest, GUEST_CONNECTED);
+}
+
+static int open_channel(struct guest *guest, struct failure *failure) {
+        const struct guests_settings *settings = &guest->guests->settings;
+        const struct channel_options options = {
+                .has_owner = settings->has_user, .uid = settings->uid, .gid = settings->gid,
+                .admits = admits, .connected = on_channel, .userdata = guest,
+        };
+        char path[512];
+
+        snprintf(path, sizeof(path), "%s/%s.channel", settings->directory, guest->uuid);
+        return channel_new(guest->guests->loop, path, &options, &guest->channel, failure);
+}
+
+static void begin_libvirt(struct guests *guests) {
+        const struct libvirt_options options = { .uri = guests->settings.libvirt_uri };
+        const char *why = libvirt_unavailable();
+        int r;
+
+        if (!why) {
+                r = libvirt_new(guests->loop, &options, &guest_libvirt_listener, guests, &guests->libvirt);
+                why = r < 0 ? strerror(-r) : NULL;
+        }
+        if (!why)
+                return;
+        snprintf(guests->libvirt_why, sizeof(guests->libvirt_why), "%s", why);
+        log_warning("guests cannot be followed through libvirt: %s", why);
+}
+
+int guests_begin(struct guests *guests, struct failure *failure) {
+        bool wants_libvirt = false;
+        struct guest *guest;
+        int r;
+
+        if (!guests->n)
+                return 0;
+        guests->begun = true;
+        uv_timer_init(guests->loop, &guests->work);
+        guests->work.data = guests;
+        r = guests_restore(guests, failure);
+        DL_FOREACH(guests->all, guest) {
+                if (r == 0 && !guest->caller.session)
+                        r = guest_open_session(guest, failure);
+                if (r == 0)
+                        r = open_channel(guest, failure);
+                if (r == 0 && guest->qmp_path)
+                        r = guest_begin_qmp(guest);
+                wants_libvirt |= !guest->qmp_path;
+                if (r < 0)
+                        return failure && failure->error ? r : failure_set_errno(failure, REASON_no_memory, -r, "the guest %s "
+                                                                                 "cannot be served: %s", guest->name,
+                                                                                 strerror(-r));
+        }
+        if (wants_libvirt)
+                begin_libvirt(guests);
+        guests_wake(guests, 0);
+        return 0;
+}
+
+/* ---- end ---- */
+
+void guests_handle_closed(struct guests *guests) {
+        if (--guests->n_handles == 0)
+                guests->closed(guests->closed_userdata);
+}
+
+static void on_guest_part_closed(void *userdata) {
+        const struct guest *guest = userdata;
+
+        guests_handle_closed(guest->guests);
+}
+
+static void on_libvirt_closed(void *userdata) {
+        guests_handle_closed(userdata);
+}
+
+static void on_work_closed(uv_handle_t *handle) {
+        guests_handle_closed(handle->data);
+}
+
+static void close_guest(struct guest *guest) {
+        struct guests *guests = guest->guests;
+        struct window *window, *next;
+
+        if (!guests->leave && guest->caller.session)
+                guest_end(guest);
+        DL_FOREACH_SAFE(guest->windows, window, next)
+                window_close(window);
+        guest->alive = alive_forget(guest->alive);
+        if (guest->channel) {
+                guests->n_handles++;
+                channel_close(guest->channel, on_guest_part_closed);
+                guest->channel = NULL;
+        }
+        if (guest->qmp) {
+                guests->n_handles++;
+                qmp_close(guest->qmp, on_guest_part_closed);
+                guest->qmp = NULL;
+        }
+}
+
+void guests_close(struct guests *guests, bool leave, void (*closed)(void *userdata), void *userdata) {
+        struct guest *guest;
+
+        guests->closed = closed;
+        guests->closed_userdata = userdata;
+        guests->leave = leave;
+        guests->n_handles = 1; /* until this returns */
+        if (guests->begun) {
+                guests->n_handles++;
+                DL_FOREACH(guests->all, guest)
+                        close_guest(guest);
+                guests->closing = true;
+                if (guests->libvirt) {
+                        guests->n_handles++;
+                        libvirt_close(guests->libvirt, on_libvirt_closed);
+                        guests->libvirt = NULL;
+                }
+                uv_close((uv_handle_t *)&guests->work, on_work_closed);
+        }
+        guests_handle_closed(guests);
+}
+
+struct guests *guests_free(struct guests *guests) {
+        struct guest *guest, *next;
+
+        if (!guests)
+                return NULL;
+        DL_FOREACH_SAFE(guests->all, guest, next) {
+                free(guest->qmp_path);
+                free(guest->ports);
+                free(guest);
+        }
+        free((char *)guests->settings.directory);
+        free((char *)guests->settings.libvirt_uri);
+        free(guests);
+        return NULL;
+}

@@ -1,0 +1,130 @@
+/* The guests that may have memory: who they are, whether they run, and what they see of it.
+ *
+ * Each guest of the configuration is an owner, kvm:UUID. It has a channel, at which its QEMU connects, and windows: each is one
+ * region that is reserved for it, which our own ivshmem server gives to QEMU as a PCI device. They are plugged in through
+ * libvirt, or through QEMU's monitor (QMP) where the configuration names one. The guest finds a window by the cookie in its
+ * last page, which the daemon writes and never reads, and says where it sees it (guests_bind).
+ *
+ * What can go wrong: the guest does not run, or nobody can be asked about it: then nothing is plugged in. It ends, however:
+ * everything it has is released. It boots anew: its sessions end and its windows stay, to be bound again. It does not let go of a
+ * window: that stays until it does. The daemon ends: the windows stay where they are, and the next daemon looks which of them
+ * QEMU still has.
+ *
+ * All functions belong to the loop's thread. */
+#ifndef DMAB_GUEST_GUESTS_H
+#define DMAB_GUEST_GUESTS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <uv.h>
+
+#include "daemon/core/broker.h"
+
+enum {
+        GUEST_NAME_MAX = 63,
+        GUEST_UUID_LENGTH = 36,
+        /* At the end of each window: the cookie's. */
+        WINDOW_TAIL = 4096,
+        WINDOWS_MAX = 16, /* of one guest */
+};
+#define WINDOW_SIZE_MIN (UINT64_C(1) << 20)
+#define WINDOW_SIZE_MAX (UINT64_C(1) << 40)
+
+/* What the last page of a window begins with; the 16 bytes of the cookie follow. */
+#define WINDOW_MAGIC "dmabroker-window"
+
+struct guests;
+
+enum guest_state { GUEST_UNKNOWN, GUEST_OFF, GUEST_RUNNING, GUEST_PAUSED };
+enum guest_change { GUEST_STARTED, GUEST_STOPPED, GUEST_REBOOTED, GUEST_ATTACHED, GUEST_DETACHED, GUEST_CONNECTED };
+/* Plugging: QEMU has been asked to take it in; leaving: the guest, to let go of it. */
+enum window_state { WINDOW_RESERVING, WINDOW_PLUGGING, WINDOW_PLUGGED, WINDOW_LEAVING };
+
+struct guest_view {
+        const char *name, *uuid, *owner;
+        const char *via; /* "libvirt" or "qmp" */
+        const char *channel; /* the path that QEMU connects to */
+        bool connected; /* it has */
+        enum guest_state state;
+        const char *why; /* nobody can be asked about it: a sentence, or "" */
+        uint64_t n_windows, window_bytes;
+};
+
+struct guest_window_view {
+        const char *guest, *owner;
+        uint64_t window, size; /* the handle of its region, and its bytes with the tail */
+        const char *cookie;    /* 32 hexadecimal digits */
+        const char *socket;    /* of its ivshmem server; NULL: QEMU has it from an earlier daemon */
+        enum window_state state;
+        bool is_bound;
+        uint64_t guest_addr;
+};
+
+/* What the configuration says of one guest; strings are copied. */
+struct guest_definition {
+        const char *name, *uuid;
+        const char *qmp;       /* the monitor's socket, or NULL: libvirt is asked */
+        const char *ports;     /* with qmp: free PCIe root ports by their ids, between commas; or NULL: QEMU chooses a slot */
+        uint64_t window_bytes; /* that it gets whenever it starts, or 0 */
+};
+
+struct guests_settings {
+        const char *directory;   /* for sockets; is made */
+        const char *libvirt_uri; /* or NULL: libvirt's own choice */
+        bool has_user;           /* QEMU runs as this user; else as root, or as the daemon's own */
+        uid_t uid;
+        gid_t gid;
+        uint64_t unplug_ms; /* how long a guest may take to let go of a window */
+};
+
+struct guests_listener {
+        /* The guest's QEMU has connected; the descriptor is the callee's. */
+        void (*channel)(void *userdata, const char *owner, int fd, pid_t pid, uid_t uid);
+        /* It has ended, or begun anew: the owner's sessions end now. */
+        void (*ended)(void *userdata, const char *owner);
+        void (*changed)(void *userdata, const struct guest_view *view, enum guest_change change);
+};
+
+/* The strings of settings are copied; listener outlives it. */
+int guests_new(uv_loop_t *loop, struct broker *broker, const struct guests_settings *settings,
+               const struct guests_listener *listener, void *userdata, struct guests **ret);
+/* Before guests_begin(). -EEXIST: its name or UUID is another's; -EINVAL: it has none; -ENOMEM. */
+int guests_define(struct guests *guests, const struct guest_definition *definition);
+/* What an earlier daemon has left is as it was, and everybody may come. After broker_load(). */
+int guests_begin(struct guests *guests, struct failure *failure);
+/* leave: the next daemon goes on with what there is. Calls closed() when its handles are closed; then guests_free(). What is
+ * under way is refused. */
+void guests_close(struct guests *guests, bool leave, void (*closed)(void *userdata), void *userdata);
+struct guests *guests_free(struct guests *guests); /* NULL is fine; also when guests_begin() was never called */
+
+/* Whether this session is one of ours, by its note: it is nobody's to resume, and ends with its guest. */
+bool guests_owns_session(const char *note);
+
+size_t guests_count(const struct guests *guests);
+typedef int (*guest_visit_fn)(const struct guest_view *view, void *userdata);
+int guests_visit(const struct guests *guests, guest_visit_fn visit, void *userdata);
+/* By name or UUID. unknown_guest. */
+int guests_get(const struct guests *guests, const char *guest, struct guest_view *ret, struct failure *failure);
+typedef int (*guest_window_visit_fn)(const struct guest_window_view *view, void *userdata);
+/* owner: only this one's, or NULL. */
+int guests_visit_windows(const struct guests *guests, const char *owner, guest_window_visit_fn visit, void *userdata);
+
+/* done gets the window's handle, or why there is none; the ticket is as one of the core's, but cancelled it only means that
+ * nobody waits: what was begun goes on. Reasons: unknown_guest, bad_param, limit, source_unavailable (it does not run, or QEMU
+ * refuses), gone, timeout, and those of device_reserve(). */
+struct ticket *guests_attach(struct guests *guests, const char *guest, uint64_t size, broker_done_fn done, void *userdata);
+/* Likewise, with the same handle. force: what lies in it is freed, with the sessions that have it. Reasons: unknown_handle, busy,
+ * timeout (the guest does not let go of it; the window is given back when it does), source_unavailable. */
+struct ticket *guests_detach(struct guests *guests, uint64_t window, bool force, broker_done_fn done, void *userdata);
+
+/* By the guest itself. Reasons: unknown_handle, bad_param, busy (things lie in it, by other addresses). */
+int guests_bind(struct guests *guests, const char *owner, uint64_t window, uint64_t guest_addr, struct failure *failure);
+/* Everything that the guest has is freed; its windows stay. unknown_guest. */
+int guests_evict(struct guests *guests, const char *guest, struct failure *failure);
+
+/* What an administrator adds to the domain, as text with line ends, to be freed. -errno with a sentence. */
+int guests_advise(const struct guests *guests, const char *guest, uint64_t size, char **ret, struct failure *failure);
+
+#endif

@@ -1,0 +1,227 @@
+/* guest.list, guest.get, guest.attach, guest.detach, guest.evict, window.list, window.bind */
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/guest/guests.h"
+#include "daemon/rpc/error.h"
+#include "daemon/rpc/method.h"
+#include "daemon/rpc/pending.h"
+
+static struct guests *guests_of(const struct rpc_call *call) {
+        return method_connection(call)->server->guests;
+}
+
+/* ---- looking ---- */
+
+static enum protocol_guest_state state_of(enum guest_state state) {
+        switch (state) {
+        case GUEST_OFF:
+                return PROTOCOL_GUEST_OFF;
+        case GUEST_RUNNING:
+                return PROTOCOL_GUEST_RUNNING;
+        case GUEST_PAUSED:
+                return PROTOCOL_GUEST_PAUSED;
+        default:
+                return PROTOCOL_GUEST_UNKNOWN;
+        }
+}
+
+static enum protocol_window_state window_state_of(enum window_state state) {
+        switch (state) {
+        case WINDOW_RESERVING:
+                return PROTOCOL_WINDOW_RESERVING;
+        case WINDOW_PLUGGING:
+                return PROTOCOL_WINDOW_PLUGGING;
+        case WINDOW_LEAVING:
+                return PROTOCOL_WINDOW_LEAVING;
+        default:
+                return PROTOCOL_WINDOW_PLUGGED;
+        }
+}
+
+static void fill(struct guest_info *info, const struct guest_view *view) {
+        *info = (struct guest_info){
+                .guest = view->name, .uuid = view->uuid, .owner = view->owner,
+                .state = state_of(view->state),
+                .via = strcmp(view->via, "qmp") == 0 ? PROTOCOL_VIA_QMP : PROTOCOL_VIA_LIBVIRT,
+                .channel = view->channel, .connected = view->connected,
+                .windows = view->n_windows, .window_bytes = view->window_bytes,
+        };
+        if (*view->why)
+                schema_put(info, why, view->why);
+}
+
+static int add_guest(const struct guest_view *view, void *userdata) {
+        struct guest_info *info = method_list_add(userdata);
+
+        if (!info)
+                return 1;
+        fill(info, view);
+        return 0;
+}
+
+void method_guest_list(struct rpc_call *call, const void *given) {
+        struct guest_list_result result = { 0 };
+        struct method_list list = { .size = sizeof(struct guest_info), .limit = PROTOCOL_LIST_MAX };
+
+        guests_visit(guests_of(call), add_guest, &list);
+        if (method_list_failed(&list, call))
+                return;
+        result.items.items = list.items;
+        result.items.count = list.count;
+        result.more = list.more;
+        rpc_call_reply(call, &result);
+        free(list.items);
+}
+
+void method_guest_get(struct rpc_call *call, const void *given) {
+        const struct guest_params *params = given;
+        struct failure failure = { 0 };
+        struct guest_info info;
+        struct guest_view view;
+
+        if (guests_get(guests_of(call), params->guest, &view, &failure) < 0) {
+                error_answer(call, &failure);
+                return;
+        }
+        fill(&info, &view);
+        rpc_call_reply(call, &info);
+}
+
+/* The lists end with the answer, the cookies and names with the windows. */
+static int add_window(const struct guest_window_view *view, void *userdata) {
+        struct window_info *info = method_list_add(userdata);
+
+        if (!info)
+                return 1;
+        *info = (struct window_info){
+                .window = view->window, .region = view->window, .guest = view->guest, .size = view->size, .cookie = view->cookie,
+                .state = window_state_of(view->state),
+        };
+        if (view->is_bound)
+                schema_put(info, guest_addr, view->guest_addr);
+        return 0;
+}
+
+void method_window_list(struct rpc_call *call, const void *given) {
+        const struct window_list_params *params = given;
+        const struct connection *connection = method_connection(call);
+        const char *owner = connection->identity.admin ? NULL : connection->identity.owner;
+        struct window_list_result result = { 0 };
+        struct method_list list = { .size = sizeof(struct window_info), .limit = PROTOCOL_LIST_MAX };
+        struct failure failure = { 0 };
+        struct guest_view view;
+
+        if (schema_has(params, guest)) {
+                if (guests_get(guests_of(call), params->guest, &view, &failure) < 0 ||
+                    (owner && strcmp(owner, view.owner) != 0)) {
+                        failure_set(&failure, REASON_unknown_guest, "There is no guest %s", params->guest);
+                        error_answer(call, &failure);
+                        return;
+                }
+                owner = view.owner;
+        }
+        guests_visit_windows(guests_of(call), owner, add_window, &list);
+        if (method_list_failed(&list, call))
+                return;
+        result.items.items = list.items;
+        result.items.count = list.count;
+        result.more = list.more;
+        rpc_call_reply(call, &result);
+        free(list.items);
+}
+
+/* ---- the administrator ---- */
+
+struct attaching {
+        struct pending pending;
+        uint64_t size;
+        char guest[GUEST_NAME_MAX + 1];
+};
+
+static void answer_attached(struct pending *pending, uint64_t handle) {
+        struct attaching *attaching = (struct attaching *)pending;
+        struct guest_attach_result result = { .size = attaching->size };
+        struct guest_view view;
+
+        schema_put(&result, window, handle);
+        result.channel = guests_get(guests_of(pending->call), attaching->guest, &view, NULL) == 0 ? view.channel : "";
+        rpc_call_reply(pending->call, &result);
+}
+
+static void advise(struct rpc_call *call, const struct guest_attach_params *params) {
+        struct guest_attach_result result = { .size = params->size };
+        struct failure failure = { 0 };
+        struct guest_view view;
+        char *advice;
+
+        if (guests_get(guests_of(call), params->guest, &view, &failure) < 0 ||
+            guests_advise(guests_of(call), params->guest, params->size, &advice, &failure) < 0) {
+                error_answer(call, &failure);
+                return;
+        }
+        result.channel = view.channel;
+        schema_put(&result, advice, advice);
+        rpc_call_reply(call, &result);
+        free(advice);
+}
+
+void method_guest_attach(struct rpc_call *call, const void *given) {
+        const struct guest_attach_params *params = given;
+        struct failure failure = { 0 };
+        struct attaching *attaching;
+        struct guest_view view;
+
+        if (params->dry_run) {
+                advise(call, params);
+                return;
+        }
+        if (guests_get(guests_of(call), params->guest, &view, &failure) < 0) {
+                error_answer(call, &failure);
+                return;
+        }
+        attaching = (struct attaching *)pending_new(call, sizeof(*attaching), answer_attached);
+        if (!attaching)
+                return;
+        attaching->size = params->size;
+        strcpy(attaching->guest, view.name);
+        method_log_admin(call, view.owner, "a window", 0);
+        pending_wait(&attaching->pending, guests_attach(guests_of(call), view.name, params->size, pending_done, attaching));
+}
+
+static void answer_detached(struct pending *pending, uint64_t handle) {
+        rpc_call_reply(pending->call, &(struct ok_result){ .ok = true });
+}
+
+void method_guest_detach(struct rpc_call *call, const void *given) {
+        const struct guest_detach_params *params = given;
+        struct pending *pending = pending_new(call, sizeof(*pending), answer_detached);
+
+        if (pending)
+                pending_wait(pending, guests_detach(guests_of(call), params->window, params->force, pending_done, pending));
+}
+
+void method_guest_evict(struct rpc_call *call, const void *given) {
+        const struct guest_params *params = given;
+        struct failure failure = { 0 };
+
+        if (guests_evict(guests_of(call), params->guest, &failure) < 0) {
+                error_answer(call, &failure);
+                return;
+        }
+        method_log_admin(call, params->guest, "everything", 0);
+        rpc_call_reply(call, &(struct ok_result){ .ok = true });
+}
+
+/* ---- the guest ---- */
+
+void method_window_bind(struct rpc_call *call, const void *given) {
+        const struct window_bind_params *params = given;
+        struct failure failure = { 0 };
+
+        if (guests_bind(guests_of(call), method_connection(call)->identity.owner, params->window, params->guest_addr,
+                        &failure) < 0)
+                error_answer(call, &failure);
+        else
+                rpc_call_reply(call, &(struct ok_result){ .ok = true });
+}
