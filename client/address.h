@@ -2,7 +2,14 @@
 #ifndef DMAB_CLIENT_ADDRESS_H
 #define DMAB_CLIENT_ADDRESS_H
 
-/* The socket's path, in a string of the caller's. -EINVAL, -EOPNOTSUPP, -ENAMETOOLONG or -ENOMEM and a sentence. */
-int address_parse(const char *uri, char **ret_path);
+#include <stdbool.h>
+
+struct address {
+        bool port;  /* path is a virtio port in a guest, else a socket */
+        char *path; /* the caller's to free */
+};
+
+/* -EINVAL, -EOPNOTSUPP, -ENAMETOOLONG, -ENOMEM, or -ENOENT (auto: and there is nothing to try) and a sentence. */
+int address_parse(const char *uri, struct address *ret);
 
 #endif

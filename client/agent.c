@@ -13,8 +13,9 @@
 #include "client/error.h"
 #include "client/pool.h"
 #include "client/session.h"
+#include "client/window.h"
 
-enum { BACKOFF_FIRST_MS = 1, BACKOFF_LAST_MS = 200, BUSY_PAUSE_MS = 5, ID_SUBSCRIBE = 1, ID_FIRST = 2 };
+enum { BACKOFF_FIRST_MS = 1, BACKOFF_LAST_MS = 200, BUSY_PAUSE_MS = 5, ID_SUBSCRIBE = 1, ID_SUBSCRIBE_GUEST, ID_FIRST };
 
 TAILQ_HEAD(watch_list, watch);
 TAILQ_HEAD(agent_call_list, agent_call);
@@ -123,6 +124,13 @@ static void take_recall(struct agent *agent, json_t *params) {
         }
 }
 
+/* One was plugged in, and memory waits in it until the daemon knows where it is. With the lock held. */
+static void take_windows(struct agent *agent) {
+        callback_begin(agent, agent);
+        windows_look(agent->dmab); /* who needs one that is of no use is told why */
+        callback_end(agent);
+}
+
 /* With the lock held. What the daemon forgot over a restart begins to count anew. */
 static void take_event(struct agent *agent, json_t *params) {
         const char *topic = json_string_value(json_object_get(params, "topic"));
@@ -132,6 +140,8 @@ static void take_event(struct agent *agent, json_t *params) {
                 agent->last_event = (uint64_t)json_integer_value(number);
         if (topic && !strcmp(topic, "recall"))
                 take_recall(agent, params);
+        else if (topic && !strcmp(topic, "guest") && !link_takes_fds(agent->dmab->link))
+                take_windows(agent);
 }
 
 /* What happened while nobody listened. With the lock held. */
@@ -201,13 +211,18 @@ static bool await(struct agent *agent, int timeout_ms) {
 
 static int subscribe(struct agent *agent) {
         char params[96];
+        int r;
 
         if (agent->last_event)
                 snprintf(params, sizeof(params), "{\"topics\":[\"recall\"],\"since\":%llu}",
                          (unsigned long long)agent->last_event);
         else
                 snprintf(params, sizeof(params), "{\"topics\":[\"recall\"]}");
-        return link_send(agent->channel, ID_SUBSCRIBE, "events.subscribe", params);
+        r = link_send(agent->channel, ID_SUBSCRIBE, "events.subscribe", params);
+        /* By itself: a daemon that knows no such topic refuses it, and windows are found when they are missed. */
+        if (!r && !link_takes_fds(agent->dmab->link))
+                r = link_send(agent->channel, ID_SUBSCRIBE_GUEST, "events.subscribe", "{\"topics\":[\"guest\"]}");
+        return r;
 }
 
 /* -ESTALE: there is nothing to connect to any more. */

@@ -336,7 +336,8 @@ static int lease_area(struct bounce *bounce, size_t n, size_t run) {
         params_uint(&params, "bounce", bounce->number);
         params_uint(&params, "slots", n);
         params_uint(&params, "wait_ms", 0);
-        params_word(&params, "fd", "true", 0);
+        if (link_takes_fds(dmab->link))
+                params_word(&params, "fd", "true", 0);
         params_word(&params, "request_key", key, '"');
         params_end(&params);
         r = link_call(dmab->link,

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "client/error.h"
+#include "client/port.h"
 #include "proto/fdpass.h"
 #include "proto/frame.h"
 
@@ -23,6 +24,7 @@ enum {
 struct channel {
         int refs; /* atomic */
         int fd;
+        char prefix[PORT_PREFIX_SIZE]; /* of its ids; "": none */
         pthread_mutex_t send_lock; /* keeps messages whole */
 
         /* The receiver's: */
@@ -43,7 +45,8 @@ static int connect_error(const char *path, int error) {
                 return error_set(error, "nobody listens at %s: dmabrokerd has ended, or this is not a socket; start it",
                                  path);
         case ENOTSOCK:
-                return error_set(error, "%s is not a socket; give the path of the socket of dmabrokerd", path);
+                return error_set(error, "%s is not a socket; give the path of the socket of dmabrokerd, or virtio:PATH for a "
+                                 "virtio port", path);
         case EACCES:
         case EPERM:
                 return error_set(error,
@@ -83,31 +86,37 @@ static int connect_socket(int fd, const char *path) {
         return 0;
 }
 
-int channel_connect(const char *path, struct channel **ret) {
+int channel_adopt(int fd, const char *prefix, struct channel **ret) {
         struct channel *channel = calloc(1, sizeof(*channel));
-        int r;
 
-        if (!channel)
+        if (!channel) {
+                close(fd);
                 return error_set(ENOMEM, "there is not enough memory");
-        channel->refs = 1;
-        frame_reader_init(&channel->reader, CHANNEL_MESSAGE_MAX, false);
-        channel->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        if (channel->fd < 0) {
-                r = error_set(errno, "cannot make a socket: %s", strerrordesc_np(errno));
-                goto free_channel;
         }
-        r = connect_socket(channel->fd, path);
-        if (r)
-                goto close_fd;
+        channel->refs = 1;
+        channel->fd = fd;
+        snprintf(channel->prefix, sizeof(channel->prefix), "%s", prefix);
+        frame_reader_init(&channel->reader, CHANNEL_MESSAGE_MAX, false);
         pthread_mutex_init(&channel->send_lock, NULL);
         *ret = channel;
         return 0;
+}
 
-close_fd:
-        close(channel->fd);
-free_channel:
-        free(channel);
-        return r;
+int channel_connect(const char *path, struct channel **ret) {
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), r;
+
+        if (fd < 0)
+                return error_set(errno, "cannot make a socket: %s", strerrordesc_np(errno));
+        r = connect_socket(fd, path);
+        if (r) {
+                close(fd);
+                return r;
+        }
+        return channel_adopt(fd, "", ret);
+}
+
+const char *channel_prefix(const struct channel *channel) {
+        return channel->prefix;
 }
 
 struct channel *channel_ref(struct channel *channel) {
@@ -188,6 +197,15 @@ static int receive_bytes(struct channel *channel, size_t *ret_n) {
         return 0;
 }
 
+/* The number that was sent behind the prefix, in its place. */
+static void strip_prefix(const struct channel *channel, json_t *message) {
+        const char *id = json_string_value(json_object_get(message, "id"));
+        size_t length = strlen(channel->prefix);
+
+        if (length && id && !strncmp(id, channel->prefix, length))
+                json_object_set_new(message, "id", json_integer((json_int_t)strtoull(id + length, NULL, 10)));
+}
+
 /* One line, without its LF. Its descriptors came with its bytes at the latest, so they are the first in the queue. */
 static int deliver(struct channel *channel, const char *line, size_t length, channel_message_fn fn, void *userdata) {
         json_t *message = json_loadb(line, length, JSON_REJECT_DUPLICATES, NULL), *count;
@@ -196,6 +214,7 @@ static int deliver(struct channel *channel, const char *line, size_t length, cha
 
         if (!message)
                 return -EPROTO;
+        strip_prefix(channel, message);
         count = json_object_get(json_object_get(message, "result"), "fds");
         if (json_is_integer(count)) {
                 json_int_t n = json_integer_value(count);

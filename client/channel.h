@@ -23,6 +23,13 @@ struct channel;
 /* Connect to the socket at path. *ret has one reference. Errors as dmab_connect(), with a sentence. */
 int channel_connect(const char *path, struct channel **ret);
 
+/* The same with a connection that is there: fd, a stream socket, on which no descriptors come. The ids of its requests are
+ * strings that begin with prefix (port.h). Consumes fd, also on failure. -ENOMEM with a sentence. */
+int channel_adopt(int fd, const char *prefix, struct channel **ret);
+
+/* What the ids of its requests begin with; "": nothing, they are numbers. Whoever receives sees numbers in any case. */
+const char *channel_prefix(const struct channel *channel);
+
 struct channel *channel_ref(struct channel *channel);
 /* Returns NULL; NULL is fine. */
 struct channel *channel_unref(struct channel *channel);

@@ -345,6 +345,10 @@ int dmab_device_fd(dmab_device_t *device, int *ret_fd) {
         struct params params;
         int r = session_check(device->dmab);
 
+        if (!r && !link_takes_fds(device->dmab->link))
+                r = error_set_reason(EOPNOTSUPP, "unsupported",
+                                     "no descriptor of %s can come from the host into this guest: give the device to the guest, "
+                                     "and drive it there", device->name);
         if (r)
                 return r;
         params_begin(&params);

@@ -134,6 +134,15 @@ bool error_is(const char *reason) {
         return last && !strcmp(last, reason);
 }
 
+bool error_has(const char *member) {
+        const char *text = dmab_last_error_json();
+        json_t *error = text ? json_loads(text, 0, NULL) : NULL;
+        bool has = json_object_get(json_object_get(error, "data"), member);
+
+        json_decref(error);
+        return has;
+}
+
 unsigned error_retry_ms(void) {
         const char *text = error_is("quota") ? dmab_last_error_json() : NULL;
         json_t *error = text ? json_loads(text, 0, NULL) : NULL;

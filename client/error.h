@@ -21,6 +21,9 @@ void error_reword(const char *format, ...) __attribute__((format(printf, 1, 2)))
 /* Does the last error have this reason? */
 bool error_is(const char *reason);
 
+/* Does the daemon's error object of it have this member in its data? */
+bool error_has(const char *member);
+
 /* After how many milliseconds the daemon wants to be asked again, since there were too many calls; 0: that was not why. */
 unsigned error_retry_ms(void);
 

@@ -10,8 +10,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "client/address.h"
 #include "client/clock.h"
 #include "client/error.h"
+#include "client/port.h"
 #include "include/dmabroker.h"
 
 enum {
@@ -38,6 +40,7 @@ TAILQ_HEAD(call_list, call);
 
 struct link {
         char *path;
+        struct port *port;       /* NULL: path is a socket */
         pthread_mutex_t lock;    /* guards all below */
         pthread_cond_t changed;  /* the channel, a place for one more call */
         struct channel *channel; /* NULL: lost, or never there */
@@ -57,7 +60,7 @@ struct link {
         size_t n_calls;
         uint64_t next_id, next_key, random;
 
-        link_over_fn over;
+        const struct link_events *events;
         void *userdata;
         char *session, *owner, *role, *version;
         struct link_limits limits;
@@ -141,9 +144,10 @@ int link_judge(json_t *message, const int *fds, size_t n_fds, struct link_reply 
 }
 
 int link_send(struct channel *channel, uint64_t id, const char *method, const char *params) {
+        const char *prefix = channel_prefix(channel), *quote = *prefix ? "\"" : "";
         char head[192];
-        int length = snprintf(head, sizeof(head), "{\"jsonrpc\":\"2.0\",\"id\":%llu,\"method\":\"%s\"%s",
-                              (unsigned long long)id, method, params ? ",\"params\":" : "");
+        int length = snprintf(head, sizeof(head), "{\"jsonrpc\":\"2.0\",\"id\":%s%s%llu%s,\"method\":\"%s\"%s", quote, prefix,
+                              (unsigned long long)id, quote, method, params ? ",\"params\":" : "");
         struct iovec pieces[] = {
                 { .iov_base = head, .iov_len = length },
                 { .iov_base = (char *)(params ? params : ""), .iov_len = params ? strlen(params) : 0 },
@@ -176,20 +180,48 @@ static int check_names(const struct link *link, const struct hello *hello) {
                                 link->path, link->owner, hello->owner);
 }
 
-static int establish_once(struct link *link, uint64_t deadline_ms, struct channel **ret) {
+/* listens: it is the agent's. */
+static int make_channel(struct link *link, bool listens, struct channel **ret) {
+        char prefix[PORT_PREFIX_SIZE];
+        int r, fd = -1;
+
+        if (!link->port)
+                return channel_connect(link->path, ret);
+        r = port_join(link->port, listens, &fd, prefix);
+        return r ? r : channel_adopt(fd, prefix, ret);
+}
+
+/* Its answer may still come, or half of it. */
+static int port_timed_out(struct link *link) {
+        port_distrust(link->port);
+        return error_set(ETIMEDOUT,
+                         "whoever is at the host's end of the virtio port %s does not answer: dmabrokerd is stopped or "
+                         "overloaded, or it is somebody else", link->path);
+}
+
+static void keep_limits(struct link *link, const struct link_limits *limits) {
+        pthread_mutex_lock(&link->lock);
+        link->limits = *limits;
+        /* For the daemon, the agent's calls come over the same connection. */
+        if (link->port)
+                link->limits.calls_in_flight -= limits->calls_in_flight / 4;
+        pthread_mutex_unlock(&link->lock);
+}
+
+static int establish_once(struct link *link, bool listens, uint64_t deadline_ms, struct channel **ret) {
         struct channel *channel;
         struct hello hello;
         int r;
 
-        r = channel_connect(link->path, &channel);
+        r = make_channel(link, listens, &channel);
         if (r)
                 return r;
         r = hello_say(channel, link->path, link->session, deadline_ms, &hello);
+        if (r == -ETIMEDOUT && link->port)
+                r = port_timed_out(link);
         if (!r) {
                 r = link->session ? check_names(link, &hello) : keep_names(link, &hello);
-                pthread_mutex_lock(&link->lock);
-                link->limits = hello.limits;
-                pthread_mutex_unlock(&link->lock);
+                keep_limits(link, &hello.limits);
                 json_decref(hello.result);
         }
         if (r) {
@@ -207,7 +239,7 @@ static void set_dead(struct link *link, int status) {
 }
 
 int link_join(struct link *link, struct channel **ret) {
-        int r = establish_once(link, clock_ms() + HELLO_MS, ret);
+        int r = establish_once(link, true, clock_ms() + HELLO_MS, ret);
 
         if (r == -ESTALE) {
                 pthread_mutex_lock(&link->lock);
@@ -220,7 +252,8 @@ int link_join(struct link *link, struct channel **ret) {
 /* Might another attempt end otherwise? A daemon that restarts is missing, refuses, or hangs up in between; its socket is
  * there for a moment before its group may use it; and for a moment it may still count the connection that was lost. */
 static bool worth_another_attempt(int r) {
-        static const int passing[] = { -ENOENT, -ECONNREFUSED, -ECONNRESET, -EPIPE, -ETIMEDOUT, -EBUSY, -EACCES, -EPERM };
+        static const int passing[] = { -ENOENT, -ECONNREFUSED, -ECONNRESET, -EPIPE, -ETIMEDOUT, -EBUSY, -EACCES, -EPERM,
+                                       -ENODEV, -ENXIO };
 
         for (size_t i = 0; i < sizeof(passing) / sizeof(*passing); i++)
                 if (r == passing[i])
@@ -236,7 +269,7 @@ static int establish(struct link *link, uint64_t deadline_ms, struct channel **r
 
         for (size_t i = 0;; i++) {
                 hello_ms = now + HELLO_MS;
-                r = establish_once(link, now < deadline_ms && deadline_ms < hello_ms ? deadline_ms : hello_ms, ret);
+                r = establish_once(link, false, now < deadline_ms && deadline_ms < hello_ms ? deadline_ms : hello_ms, ret);
                 now = clock_ms();
                 if (!r || !worth_another_attempt(r) || now >= deadline_ms ||
                     __atomic_load_n(&link->hurry, __ATOMIC_RELAXED))
@@ -304,6 +337,8 @@ static void lose_channel(struct link *link, struct channel *channel, int status)
         channel_shutdown(channel);
         if (link->channel != channel)
                 return;
+        if (status == -ETIMEDOUT && link->port)
+                port_distrust(link->port);
         link->channel = channel_unref(channel);
         link->reading = false;
         link->lost_status = status;
@@ -498,7 +533,7 @@ static bool is_ending(struct link *link, const struct link_request *request, con
         return false;
 }
 
-int link_call(struct link *link, const struct link_request *request, struct link_reply *ret) {
+static int call_over_losses(struct link *link, const struct link_request *request, struct link_reply *ret) {
         struct tries tries = { 0 };
         uint64_t deadline_ms = 0, pause_ms = BUSY_PAUSE_MS;
         unsigned retry_ms;
@@ -526,9 +561,23 @@ int link_call(struct link *link, const struct link_request *request, struct link
         }
         ret->lost = tries.lost > 0;
         if (r == -ESTALE && link_is_over(link))
-                link->over(link->userdata);
+                link->events->over(link->userdata);
         pthread_setcancelstate(old_state, NULL);
         return r;
+}
+
+/* Nothing has been given then, also by its key. */
+static bool is_unbound(const struct link *link, int r) {
+        return r && link->port && error_is("source_unavailable") && error_has("unbound");
+}
+
+int link_call(struct link *link, const struct link_request *request, struct link_reply *ret) {
+        int r = call_over_losses(link, request, ret);
+
+        if (!is_unbound(link, r))
+                return r;
+        r = link->events->unbound(link->userdata);
+        return r ? r : call_over_losses(link, request, ret);
 }
 
 bool link_is_unknown(int r) {
@@ -538,6 +587,7 @@ bool link_is_unknown(int r) {
 /* ---- the link ---- */
 
 static void link_free(struct link *link) {
+        port_free(link->port);
         free(link->path);
         free(link->session);
         free(link->owner);
@@ -546,7 +596,8 @@ static void link_free(struct link *link) {
         free(link);
 }
 
-int link_open(const char *path, unsigned timeout_ms, link_over_fn over, void *userdata, struct link **ret) {
+int link_open(const struct address *address, unsigned timeout_ms, const struct link_events *events, void *userdata,
+              struct link **ret) {
         struct link *link = calloc(1, sizeof(*link));
         int r, old_state;
 
@@ -556,19 +607,20 @@ int link_open(const char *path, unsigned timeout_ms, link_over_fn over, void *us
         pthread_cond_init(&link->changed, NULL);
         TAILQ_INIT(&link->calls);
         link->timeout_ms = timeout_ms;
-        link->over = over;
+        link->events = events;
         link->userdata = userdata;
-        link->path = strdup(path);
-        if (!link->path) {
-                r = error_set(ENOMEM, "there is not enough memory");
+        link->path = strdup(address->path);
+        r = link->path ? 0 : error_set(ENOMEM, "there is not enough memory");
+        if (!r && address->port)
+                r = port_new(link->path, &link->port);
+        if (r)
                 goto free_link;
-        }
         if (getrandom(&link->random, sizeof(link->random), 0) != sizeof(link->random)) {
                 r = error_set(EIO, "the kernel gives no random numbers");
                 goto free_link;
         }
         pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old_state);
-        r = establish_once(link, clock_ms() + HELLO_MS, &link->channel);
+        r = establish_once(link, false, clock_ms() + HELLO_MS, &link->channel);
         pthread_setcancelstate(old_state, NULL);
         if (r)
                 goto free_link;
@@ -599,6 +651,9 @@ void link_close(struct link *link) {
 void link_abandon(struct link *link) {
         if (link->channel)
                 channel_abandon(link->channel);
+        if (link->port)
+                port_abandon(link->port);
+        link->port = NULL;
         link_free(link);
 }
 
@@ -608,7 +663,7 @@ void link_end(struct link *link) {
         snprintf(link->connect_sentence, sizeof(link->connect_sentence),
                  "the session was ended by broker.bye; disconnect and connect again");
         pthread_mutex_unlock(&link->lock);
-        link->over(link->userdata);
+        link->events->over(link->userdata);
 }
 
 bool link_is_over(struct link *link) {
@@ -643,6 +698,10 @@ struct link_limits link_limits(struct link *link) {
         limits = link->limits;
         pthread_mutex_unlock(&link->lock);
         return limits;
+}
+
+bool link_takes_fds(const struct link *link) {
+        return !link->port;
 }
 
 const char *link_session(const struct link *link) {

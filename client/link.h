@@ -14,6 +14,7 @@
 #include "client/channel.h"
 #include "client/hello.h"
 
+struct address;
 struct link;
 
 /* What becomes of a call when the connection is lost before the answer to it came. */
@@ -40,13 +41,19 @@ struct link_reply {
         bool lost; /* also on failure: it was sent before, and the answer to that has not come */
 };
 
-/* Called when a call finds that the session is over, and perhaps again, by whoever makes the call: with the locks that are
- * held for calls. */
-typedef void (*link_over_fn)(void *userdata);
+/* Called by whoever makes a call: with the locks that are held for calls. */
+struct link_events {
+        /* A call finds that the session is over; perhaps again. */
+        void (*over)(void *userdata);
+        /* The daemon cannot give memory to this guest because it does not know where the guest sees a window. 0: it has been
+         * told, the call is made again; -errno with a sentence. It may make calls itself. */
+        int (*unbound)(void *userdata);
+};
 
-/* Connect to the socket at path and open a session. Errors as dmab_connect(), with a sentence. timeout_ms: as
- * link_set_timeout(). */
-int link_open(const char *path, unsigned timeout_ms, link_over_fn over, void *userdata, struct link **ret);
+/* Connect to the daemon at address, which is borrowed, as is events, and open a session. Errors as dmab_connect(), with a
+ * sentence. timeout_ms: as link_set_timeout(). */
+int link_open(const struct address *address, unsigned timeout_ms, const struct link_events *events, void *userdata,
+              struct link **ret);
 
 /* End the session (unless it is gone already) and free the link. No call may be under way. */
 void link_close(struct link *link);
@@ -63,8 +70,11 @@ int link_call(struct link *link, const struct link_request *request, struct link
  * somebody else's already. If it is not, it goes back with the session. */
 bool link_is_unknown(int r);
 
-/* One more connection to the link's session, in one attempt: *ret is the caller's. -ESTALE: the daemon no longer knows the
- * session. With a sentence. */
+/* Can descriptors come with answers? Not in a guest, where they must not be asked for: memory lies in windows there. */
+bool link_takes_fds(const struct link *link);
+
+/* One more connection to the link's session, in one attempt: *ret is the caller's, who hears of events by it, and must read it
+ * as long as it lives. -ESTALE: the daemon no longer knows the session. With a sentence. */
 int link_join(struct link *link, struct channel **ret);
 /* For such a connection: send a request, and judge a reply. -errno as channel_send(); with a sentence, and message and
  * descriptors consumed. */

@@ -22,6 +22,7 @@ libdmabroker_la_SOURCES = \
 	client/params.c client/params.h \
 	client/pool.c client/pool.h \
 	client/pool-info.c \
+	client/port.c client/port.h \
 	client/refill.c \
 	client/region.c client/region.h \
 	client/result.c client/result.h \
@@ -29,7 +30,8 @@ libdmabroker_la_SOURCES = \
 	client/shadow.c client/shadow.h \
 	client/slots.c client/slots.h \
 	client/streaming.c client/streaming.h \
-	client/tracking.c client/tracking.h
+	client/tracking.c client/tracking.h \
+	client/window.c client/window.h
 libdmabroker_la_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS) -pthread -fvisibility=hidden
 libdmabroker_la_LDFLAGS = $(AM_LDFLAGS) -pthread -version-info 0:0:0 \
 	-Wl,--version-script=$(top_srcdir)/client/libdmabroker.map

@@ -1,4 +1,5 @@
-/* Regions as this process sees them: each is mapped once, whole, for as long as an allocation in it lives. */
+/* Regions as this process sees them: each is mapped once, whole, for as long as an allocation in it lives. In a guest they are
+ * the broker's windows (window.h), which stay mapped until the session ends. */
 #ifndef DMAB_CLIENT_REGION_H
 #define DMAB_CLIENT_REGION_H
 
@@ -28,8 +29,8 @@ struct region_place {
 int region_read_place(json_t *result, struct region_place *ret);
 
 /* The region of that place, mapped now if it is not yet; *ret has one more user. fd is its memory, borrowed, or -1:
- * it is then asked for if it is needed. *ret_mapped (may be NULL) tells whether it was mapped now. -errno with a
- * sentence. */
+ * it is then asked for, or looked for, if it is needed. *ret_mapped (may be NULL) tells whether it was mapped now, and not found
+ * in a window: the next one's memory had better be asked for at once. -errno with a sentence. */
 int region_use(struct dmab *dmab, const struct region_place *place, int fd, struct region **ret, bool *ret_mapped);
 
 /* Are the addresses of the region that vaddr lies in real? 0: it lies in none. Takes the session's lock. */
@@ -38,6 +39,9 @@ enum dmab_addressing region_addressing(const struct region *region);
 
 /* One user less; the last one unmaps it. */
 void region_release(struct dmab *dmab, struct region *region);
+
+/* Unmap the windows, at the end of the session: nobody uses them any more. */
+void regions_deinit(struct dmab *dmab);
 
 /* The CPU's address of `size` bytes at `offset`, or NULL if they do not lie in the region. */
 void *region_address(const struct region *region, uint64_t offset, uint64_t size);

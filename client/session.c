@@ -10,6 +10,7 @@
 #include "client/error.h"
 #include "client/pool.h"
 #include "client/streaming.h"
+#include "client/window.h"
 #include "config.h"
 
 enum { RECONNECT_MS = 30000 };
@@ -49,6 +50,10 @@ static void link_is_lost(void *userdata) {
         session_lost(userdata);
 }
 
+static int link_wants_windows(void *userdata) {
+        return windows_look(userdata);
+}
+
 int session_copy_struct(void *known, size_t known_size, const void *given, const char *what) {
         const unsigned char *bytes = given;
         size_t size;
@@ -85,26 +90,27 @@ static int parse_reconnect(unsigned *ret_ms) {
 }
 
 int dmab_connect(const char *uri, dmab_t **ret) {
+        static const struct link_events events = { .over = link_is_lost, .unbound = link_wants_windows };
         struct dmab *dmab;
+        struct address address = { 0 };
         unsigned reconnect_ms = 0;
-        char *path;
         int r;
 
         pthread_once(&forks_once, watch_forks);
         r = parse_reconnect(&reconnect_ms);
         if (!r)
-                r = address_parse(uri, &path);
+                r = address_parse(uri, &address);
         if (r)
                 return r;
         dmab = calloc(1, sizeof(*dmab));
         if (dmab) {
                 pthread_mutex_init(&dmab->lock, NULL);
                 pthread_mutex_init(&dmab->pools_lock, NULL);
-                r = link_open(path, reconnect_ms, link_is_lost, dmab, &dmab->link);
+                r = link_open(&address, reconnect_ms, &events, dmab, &dmab->link);
         } else {
                 r = error_set(ENOMEM, "there is not enough memory");
         }
-        free(path);
+        free(address.path);
         if (r) {
                 free(dmab);
                 return r;
@@ -139,6 +145,7 @@ void dmab_disconnect(dmab_t *dmab) {
                 device_forget(dmab->devices);
         coherent_deinit(dmab);
         slabs_deinit(dmab);
+        regions_deinit(dmab);
         memory_deinit(&dmab->memory);
         pthread_mutex_destroy(&dmab->pools_lock);
         pthread_mutex_destroy(&dmab->lock);

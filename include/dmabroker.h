@@ -52,12 +52,21 @@ const char *dmab_version(void);
 
 /* Connect to a daemon and open a session.
  *
- * uri is `unix:PATH` for the socket PATH, or `auto:`, NULL or "" for the socket that the environment variable
- * DMABROKER_SOCKET names, else /run/dmabroker/dmabroker.sock. `virtio:` and `xen:` are for use inside guests and answer
- * -EOPNOTSUPP in this release.
+ * uri is
+ *  - `unix:PATH` for the socket PATH;
+ *  - `virtio:` inside a guest of KVM, for the daemon of its host: by the virtio port
+ *    /dev/virtio-ports/org.dmabroker.0, or `virtio:PATH` by another one. One session of one process at a time can
+ *    have a port. The memory lies in windows, which are PCI devices that the host plugs into the guest (ivshmem); to
+ *    find and map them, the process must be root or have been given their `enable` and `resource2` in
+ *    /sys/bus/pci/devices. dma addresses are those of the guest: what a device in it must be given. No file
+ *    descriptors come from the host;
+ *  - `auto:`, NULL or "" for the socket that the environment variable DMABROKER_SOCKET names, else
+ *    /run/dmabroker/dmabroker.sock if it is there, else the virtio port if that is there.
+ * `xen:` answers -EOPNOTSUPP in this release.
  * The caller ends *ret with dmab_disconnect().
  *
- * -ENOENT, -ECONNREFUSED: no daemon listens there; -EACCES: the socket is not for this user; -ENOTSOCK: the path is
+ * -ENOENT, -ECONNREFUSED: no daemon listens there, or nobody is at the host's end of the port; -EACCES: the socket or port is not
+ * for this user; -EBUSY: another process has the port, or another session of this one; -ENOTSOCK: the path is
  * something else; -EPROTO: whoever listens does not speak this protocol; -ETIMEDOUT: it does not answer;
  * -EINVAL: the URI, or the number in DMABROKER_RECONNECT_MS, is not understood; -ENAMETOOLONG, -ENOMEM, -EMFILE. */
 int dmab_connect(const char *uri, dmab_t **ret);
@@ -169,7 +178,8 @@ uint64_t dmab_device_handle(const dmab_device_t *device); /* its number in the p
 
 /* The device itself, where dmab_device_translation() is "iommu": a descriptor of VFIO's, by which it is driven (registers,
  * interrupts, reset; see linux/vfio.h). The caller's to close, before the device. What the device reaches is what this session
- * has allocated and mapped for it, at the dma addresses that it was told. -EOPNOTSUPP: there is none. */
+ * has allocated and mapped for it, at the dma addresses that it was told. -EOPNOTSUPP: there is none, or the daemon is on the
+ * host of this guest. */
 int dmab_device_fd(dmab_device_t *device, int *ret_fd);
 
 /* Set memory aside that serves this device and nobody else (the kernel's restricted-dma-pool): size bytes below mask
@@ -199,9 +209,10 @@ enum {
  * lies below its coherent mask. Free it with dmab_free_coherent(); it ends with its device and its session otherwise.
  *
  * -ENOMEM: not enough free memory, or none in one piece (dmab_last_reason() tells them apart: no_memory,
- * no_contiguous); -ETIMEDOUT: DMAB_WAIT waited in vain; -EDQUOT: the owner's quota; -EINVAL: size 0, flags that do not
- * go together, or larger than the boundary; -E2BIG: more than this daemon ever gives; -EOPNOTSUPP: a flag that is not
- * possible here; and what dmab_call() answers. */
+ * no_contiguous); -ENODEV, -ENXIO, -EACCES with the reason source_unavailable: the window that it lies in cannot be used in this
+ * guest, and the sentence says what to do; -ETIMEDOUT: DMAB_WAIT waited in vain; -EDQUOT: the owner's quota; -EINVAL:
+ * size 0, flags that do not go together, or larger than the boundary; -E2BIG: more than this daemon ever gives;
+ * -EOPNOTSUPP: a flag that is not possible here; and what dmab_call() answers. */
 int dmab_alloc_coherent(dmab_device_t *device, size_t size, unsigned flags, void **ret_vaddr, dmab_addr_t *ret_dma);
 
 /* What an allocation may ask for beyond what its device says. 0 leaves it to the device. */

@@ -319,6 +319,11 @@ static enum ctl_status check_topics(const struct ctl *ctl) {
         return CTL_OK;
 }
 
+/* The port was opened by the library, which passes no events on. */
+static bool is_in_guest(const struct ctl *ctl) {
+        return (ctl->socket && !strncmp(ctl->socket, "virtio:", 7)) || !strcmp(dmab_role(ctl->dmab), "guest");
+}
+
 static enum ctl_status run_watch(struct ctl *ctl) {
         struct watch watch = { .ctl = ctl, .left = UINT64_MAX };
         enum ctl_status status = check_topics(ctl);
@@ -329,6 +334,10 @@ static enum ctl_status run_watch(struct ctl *ctl) {
                 status = ctl_misuse(ctl, "--count must be at least 1");
         if (status == CTL_OK)
                 status = ctl_connect(ctl);
+        if (status == CTL_OK && is_in_guest(ctl)) {
+                fprintf(stderr, "dmabrokerctl: watch needs a socket, and a guest has a virtio port: watch on its host\n");
+                return CTL_FAILURE;
+        }
         if (status != CTL_OK)
                 return status;
         dmab_disconnect(ctl->dmab);

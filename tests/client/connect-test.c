@@ -68,8 +68,11 @@ static void test_the_environment_names_the_socket(void **state) {
         expect_failure("", ENOENT, path);
         expect_failure("auto:", ENOENT, path);
         unsetenv("DMABROKER_SOCKET");
-        expect_failure("auto:", access("/run/dmabroker/dmabroker.sock", F_OK) ? ENOENT : ECONNREFUSED,
-                       "/run/dmabroker/dmabroker.sock");
+        /* On a host or in a guest that has one, there may be a daemon as well. */
+        if (!access("/run/dmabroker/dmabroker.sock", F_OK) || !access("/dev/virtio-ports/org.dmabroker.0", F_OK))
+                return;
+        expect_failure("auto:", ENOENT, "/run/dmabroker/dmabroker.sock");
+        expect_failure("auto:", ENOENT, "/dev/virtio-ports/org.dmabroker.0");
 }
 
 static void test_a_file_that_is_no_socket_is_told_apart_from_a_dead_one(void **state) {
@@ -111,7 +114,9 @@ static void test_addresses_that_are_none_are_refused(void **state) {
 
         expect_failure("tcp:localhost", EINVAL, "unix:PATH");
         expect_failure("unix:", EINVAL, "empty");
-        expect_failure("virtio:", EOPNOTSUPP, "guest");
+        expect_failure("virtio:/nowhere/port", ENOENT, "/nowhere/port");
+        if (access("/dev/virtio-ports/org.dmabroker.0", F_OK))
+                expect_failure("virtio:", ENOENT, "/dev/virtio-ports/org.dmabroker.0");
         expect_failure("xen:0", EOPNOTSUPP, "guest");
         memset(long_path, 'x', sizeof(long_path));
         memcpy(long_path, "unix:/", 6);

@@ -39,7 +39,7 @@ struct worker {
 };
 
 struct load {
-        dmab_t *dmab;
+        dmab_t *dmab, *host; /* host: where the devices are looked through */
         dmab_device_t *device;
         dmab_pool_t *pool, *tight; /* many blocks, and fewer than are wanted */
         pthread_mutex_t lock;
@@ -150,7 +150,7 @@ static int take_mapping(struct load *load, struct held *held, uint64_t after) {
                 free(held->memory);
                 return r;
         }
-        r = device_looks(load->dmab, held, held->direction != DMAB_FROM_DEVICE,
+        r = device_looks(load->host, held, held->direction != DMAB_FROM_DEVICE,
                          held->direction == DMAB_TO_DEVICE ? held->tag : after);
         if (held->direction != DMAB_TO_DEVICE)
                 held->tag = after; /* once it is unmapped */
@@ -255,7 +255,7 @@ static int look(struct worker *worker, const struct held *held) {
                 return 0;
         if (!is_filled(held->memory, held->size, held->tag))
                 return -EILSEQ;
-        return next_random(&worker->random) % 8 ? 0 : device_looks(worker->load->dmab, held, true, held->tag);
+        return next_random(&worker->random) % 8 ? 0 : device_looks(worker->load->host, held, true, held->tag);
 }
 
 /* One thing taken or given, and another one looked at. */
@@ -314,6 +314,10 @@ static void *work(void *userdata) {
 }
 
 struct load *load_start(dmab_t *dmab, unsigned n_threads, uint64_t seed) {
+        return load_start_in_guest(dmab, dmab, n_threads, seed);
+}
+
+struct load *load_start_in_guest(dmab_t *dmab, dmab_t *host, unsigned n_threads, uint64_t seed) {
         struct dmab_device_options device = DMAB_DEVICE_OPTIONS_INIT;
         struct dmab_pool_options pool = DMAB_POOL_OPTIONS_INIT;
         struct load *load = calloc(1, sizeof(*load));
@@ -321,6 +325,7 @@ struct load *load_start(dmab_t *dmab, unsigned n_threads, uint64_t seed) {
         assert_non_null(load);
         assert_true(n_threads <= THREADS_MAX);
         load->dmab = dmab;
+        load->host = host;
         load->n_threads = n_threads;
         pthread_mutex_init(&load->lock, NULL);
         pthread_cond_init(&load->changed, NULL);

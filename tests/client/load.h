@@ -12,6 +12,9 @@ struct load;
 /* Fails the test when it cannot begin. */
 struct load *load_start(dmab_t *dmab, unsigned n_threads, uint64_t seed);
 
+/* The same for a session that gets no descriptors: host is one of the same owner that does. */
+struct load *load_start_in_guest(dmab_t *dmab, dmab_t *host, unsigned n_threads, uint64_t seed);
+
 /* Wait until each thread has made so many steps more. False: one has failed, or does not get on. */
 bool load_wait(struct load *load, uint64_t steps);
 

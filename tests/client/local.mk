@@ -10,6 +10,7 @@ client_tests = \
 	tests/client/connect-test \
 	tests/client/cut-test \
 	tests/client/daemon-test \
+	tests/client/guest-test \
 	tests/client/hugetlb-test \
 	tests/client/kill-test \
 	tests/client/link-test \
@@ -42,6 +43,16 @@ tests_client_restart_test_LDADD = $(client_test_libs)
 tests_client_daemon_test_SOURCES = tests/client/daemon-test.c
 tests_client_daemon_test_CFLAGS = $(client_test_cflags)
 tests_client_daemon_test_LDADD = $(client_test_libs)
+
+# The library's own insides: to tell it where the devices of a guest are that is none.
+check_LTLIBRARIES += libinside.la
+libinside_la_SOURCES = $(libdmabroker_la_SOURCES)
+libinside_la_CFLAGS = $(libdmabroker_la_CFLAGS)
+libinside_la_LIBADD = $(libdmabroker_la_LIBADD)
+
+tests_client_guest_test_SOURCES = tests/client/guest-test.c tests/client/guest-double.c tests/client/guest-double.h $(load)
+tests_client_guest_test_CFLAGS = $(client_test_cflags)
+tests_client_guest_test_LDADD = libtest.la libinside.la libproto.la $(CMOCKA_LIBS) $(JANSSON_LIBS)
 
 scripted = tests/client/scripted.c tests/client/scripted.h tests/client/task.c tests/client/task.h
 tests_client_link_test_SOURCES = tests/client/link-test.c $(scripted)

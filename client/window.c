@@ -1,0 +1,389 @@
+#include "client/window.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "client/error.h"
+#include "client/params.h"
+#include "client/result.h"
+#include "client/session.h"
+
+#define MAGIC "dmabroker-window"
+
+enum { VENDOR = 0x1af4, DEVICE = 0x1110, BAR = 2, COOKIE_SIZE = 16, BARS_MAX = 64, WINDOWS_MAX = 1024 };
+
+/* As the broker tells it. */
+struct window {
+        uint64_t number, region, size, guest_addr;
+        bool bound;
+        unsigned char cookie[COOKIE_SIZE];
+};
+
+/* The BAR of a device. */
+struct bar {
+        char device[64]; /* "0000:05:00.0" */
+        int fd;          /* -1: it cannot be used, and problem says why */
+        int error;
+        uint64_t start, size;
+        unsigned char cookie[COOKIE_SIZE];
+        char problem[200];
+};
+
+struct search {
+        struct window *windows;
+        size_t n_windows;
+        struct bar bars[BARS_MAX];
+        size_t n_bars;
+};
+
+static const char *devices = "/sys/bus/pci/devices";
+
+void window_set_devices(const char *directory) {
+        devices = directory;
+}
+
+/* ---- devices ---- */
+
+static int open_file(const struct bar *bar, const char *name, int flags) {
+        char path[PATH_MAX];
+
+        snprintf(path, sizeof(path), "%s/%s/%s", devices, bar->device, name);
+        return open(path, flags | O_CLOEXEC | O_NOCTTY);
+}
+
+/* A small file of sysfs. false: it cannot be read, and errno says why. */
+static bool read_file(const struct bar *bar, const char *name, char *ret, size_t size) {
+        int fd = open_file(bar, name, O_RDONLY), error;
+        ssize_t n = fd < 0 ? -1 : read(fd, ret, size - 1);
+
+        error = errno;
+        if (fd >= 0)
+                close(fd);
+        ret[n > 0 ? n : 0] = '\0';
+        errno = error;
+        return n > 0;
+}
+
+static bool has_id(const struct bar *bar, const char *name, unsigned long id) {
+        char text[32];
+
+        return read_file(bar, name, text, sizeof(text)) && strtoul(text, NULL, 16) == id;
+}
+
+static int __attribute__((format(printf, 3, 4))) set_problem(struct bar *bar, int error, const char *format, ...) {
+        va_list arguments;
+
+        va_start(arguments, format);
+        vsnprintf(bar->problem, sizeof(bar->problem), format, arguments);
+        va_end(arguments);
+        bar->error = error;
+        return -error;
+}
+
+static int cannot(struct bar *bar, const char *what, int error) {
+        if (error == EACCES || error == EPERM)
+                return set_problem(bar, EACCES,
+                                   "this user may not %s: run as root (a kernel locked down by Secure Boot lets nobody)", what);
+        return set_problem(bar, error, "cannot %s: %s", what, strerrordesc_np(error));
+}
+
+/* The line of `resource` for the BAR: its first and its last byte in the guest's memory, and flags. */
+static int read_place(struct bar *bar) {
+        char text[2048], *line = text;
+        uint64_t last;
+
+        if (!read_file(bar, "resource", text, sizeof(text)))
+                return cannot(bar, "read its resources", errno);
+        for (int i = 0; i < BAR && line; i++) {
+                line = strchr(line, '\n');
+                line = line ? line + 1 : NULL;
+        }
+        if (!line || sscanf(line, "%" SCNx64 " %" SCNx64, &bar->start, &last) != 2)
+                return set_problem(bar, ENXIO, "its resources cannot be read");
+        if (!bar->start || last <= bar->start)
+                return set_problem(bar, ENXIO,
+                                   "it has no address for its memory: give its port more room for prefetchable memory "
+                                   "(pref64-reserve of a pcie-root-port, about twice the window's size)");
+        bar->size = last - bar->start + 1;
+        if (bar->size % WINDOW_MARK_SIZE || bar->size > SIZE_MAX / 2)
+                return set_problem(bar, ENXIO, "its memory has %" PRIu64 " bytes, as no window has", bar->size);
+        return 0;
+}
+
+/* It answers to its addresses only if it is enabled. The kernel counts how often that was done; once is enough. */
+static int enable(struct bar *bar) {
+        char text[32];
+        int fd, error;
+        ssize_t n;
+
+        if (read_file(bar, "enable", text, sizeof(text)) && strtoul(text, NULL, 10))
+                return 0;
+        fd = open_file(bar, "enable", O_WRONLY);
+        n = fd < 0 ? -1 : write(fd, "1", 1);
+        error = errno;
+        if (fd >= 0)
+                close(fd);
+        return n == 1 ? 0 : cannot(bar, "enable it", error);
+}
+
+/* resource2, and not resource2_wc: what is written must be there for a device when it is told so, with no fence of the program's
+ * in between, which nobody expects of coherent memory. It costs nothing where the hypervisor decides what is cached, as KVM
+ * does for a guest without devices of the host's, in which memory is cached either way. */
+static int open_memory(struct bar *bar) {
+        struct stat about;
+
+        bar->fd = open_file(bar, "resource2", O_RDWR);
+        if (bar->fd < 0)
+                return cannot(bar, "open its resource2", errno);
+        if (fstat(bar->fd, &about) || (uint64_t)about.st_size != bar->size)
+                return set_problem(bar, ENXIO, "its resource2 is not as long as its resources say");
+        return 0;
+}
+
+/* Read once: what the host writes there later changes nothing. */
+static int read_mark(struct bar *bar) {
+        const size_t length = strlen(MAGIC);
+        unsigned char mark[sizeof(MAGIC) - 1 + COOKIE_SIZE];
+        void *page = mmap(NULL, WINDOW_MARK_SIZE, PROT_READ, MAP_SHARED, bar->fd, (off_t)(bar->size - WINDOW_MARK_SIZE));
+
+        if (page == MAP_FAILED)
+                return cannot(bar, "map its memory", errno);
+        memcpy(mark, page, sizeof(mark));
+        munmap(page, WINDOW_MARK_SIZE);
+        if (memcmp(mark, MAGIC, length) != 0)
+                return set_problem(bar, ENODEV, "it is no window of dmabroker's, but somebody else's ivshmem device");
+        memcpy(bar->cookie, mark + length, COOKIE_SIZE);
+        return 0;
+}
+
+static void examine(struct bar *bar) {
+        int r = read_place(bar);
+
+        if (!r)
+                r = enable(bar);
+        if (!r)
+                r = open_memory(bar);
+        if (!r)
+                r = read_mark(bar);
+        if (r && bar->fd >= 0) {
+                close(bar->fd);
+                bar->fd = -1;
+        }
+}
+
+static int find_bars(struct search *search) {
+        DIR *directory = opendir(devices);
+        struct dirent *entry;
+
+        if (!directory)
+                return error_set_reason(ENODEV, "source_unavailable",
+                                        "cannot look for PCI devices in %s: %s; is sysfs mounted, and has the kernel PCI?",
+                                        devices, strerrordesc_np(errno));
+        while (search->n_bars < BARS_MAX && (entry = readdir(directory))) {
+                struct bar *bar = &search->bars[search->n_bars];
+
+                *bar = (struct bar){ .fd = -1 };
+                if (*entry->d_name == '.' || strlen(entry->d_name) >= sizeof(bar->device))
+                        continue;
+                strcpy(bar->device, entry->d_name);
+                if (!has_id(bar, "vendor", VENDOR) || !has_id(bar, "device", DEVICE))
+                        continue;
+                examine(bar);
+                search->n_bars++;
+        }
+        closedir(directory);
+        return 0;
+}
+
+/* ---- what the broker says ---- */
+
+static int take_cookie(json_t *item, unsigned char cookie[COOKIE_SIZE]) {
+        const char *text = json_string_value(json_object_get(item, "cookie"));
+
+        if (!text || strlen(text) != 2 * COOKIE_SIZE || strspn(text, "0123456789abcdefABCDEF") != 2 * COOKIE_SIZE)
+                return error_set(EPROTO, "the daemon's answer has a window without a usable \"cookie\"");
+        for (size_t i = 0; i < COOKIE_SIZE; i++)
+                sscanf(text + 2 * i, "%2hhx", &cookie[i]);
+        return 0;
+}
+
+static int take_window(json_t *item, struct window *window) {
+        int r = result_uint(item, "window", &window->number);
+
+        if (!r)
+                r = result_uint(item, "region", &window->region);
+        if (!r)
+                r = result_uint(item, "size", &window->size);
+        if (!r)
+                r = take_cookie(item, window->cookie);
+        window->bound = json_object_get(item, "guest_addr");
+        if (!r && window->bound)
+                r = result_hex(item, "guest_addr", &window->guest_addr);
+        return r;
+}
+
+static int list_windows(struct dmab *dmab, struct search *search) {
+        struct link_request request = { .method = "window.list", .repeat = LINK_AGAIN };
+        struct link_reply reply = { 0 };
+        json_t *items, *item;
+        size_t i, n;
+        int r = link_call(dmab->link, &request, &reply);
+
+        if (r)
+                return r;
+        items = json_object_get(reply.result, "items");
+        n = json_array_size(items) < WINDOWS_MAX ? json_array_size(items) : WINDOWS_MAX;
+        search->windows = calloc(n ? n : 1, sizeof(*search->windows));
+        if (!search->windows)
+                r = error_set(ENOMEM, "there is not enough memory");
+        json_array_foreach(items, i, item) {
+                if (r || i >= n)
+                        break;
+                r = take_window(item, &search->windows[i]);
+                search->n_windows = i + 1;
+        }
+        link_reply_release(&reply);
+        return r;
+}
+
+/* ---- both ---- */
+
+static int search_begin(struct dmab *dmab, struct search **ret) {
+        struct search *search = calloc(1, sizeof(*search));
+        int r = search ? list_windows(dmab, search) : error_set(ENOMEM, "there is not enough memory");
+
+        if (!r)
+                r = find_bars(search);
+        *ret = search;
+        return r;
+}
+
+static void search_end(struct search *search) {
+        for (size_t i = 0; search && i < search->n_bars; i++)
+                if (search->bars[i].fd >= 0)
+                        close(search->bars[i].fd);
+        if (search)
+                free(search->windows);
+        free(search);
+}
+
+/* Any of the devices that have no mark may be the one: what is wrong with the first of them is likely to be why. */
+static int not_found(const struct search *search, const struct window *window) {
+        const struct bar *bad = NULL;
+
+        for (size_t i = 0; i < search->n_bars && !bad; i++)
+                if (search->bars[i].fd < 0)
+                        bad = &search->bars[i];
+        if (bad)
+                return error_set_reason(bad->error, "source_unavailable",
+                                        "window %" PRIu64 " of the broker is not found in this guest. As to its ivshmem device "
+                                        "%s: %s", window->number, bad->device, bad->problem);
+        if (search->n_bars)
+                return error_set_reason(ENODEV, "source_unavailable",
+                                        "none of the %zu ivshmem devices of this guest has the cookie of window %" PRIu64
+                                        " of the broker: they are windows of another broker, or of one that has ended",
+                                        search->n_bars, window->number);
+        return error_set_reason(ENODEV, "source_unavailable",
+                                "this guest has no ivshmem device in %s, in which window %" PRIu64 " of the broker should be: "
+                                "was plugging it in refused, or is PCI hotplug missing in the guest?", devices, window->number);
+}
+
+static int find_bar(struct search *search, const struct window *window, struct bar **ret) {
+        for (size_t i = 0; i < search->n_bars; i++) {
+                struct bar *bar = &search->bars[i];
+
+                if (bar->fd < 0 || memcmp(bar->cookie, window->cookie, COOKIE_SIZE) != 0)
+                        continue;
+                if (bar->size != window->size)
+                        return error_set_reason(EPROTO, "source_unavailable",
+                                                "window %" PRIu64 " of the broker has %" PRIu64 " bytes, and the device %s has "
+                                                "%" PRIu64, window->number, window->size, bar->device, bar->size);
+                *ret = bar;
+                return 0;
+        }
+        return not_found(search, window);
+}
+
+static int bind_window(struct dmab *dmab, const struct window *window, const struct bar *bar) {
+        struct link_reply reply = { 0 };
+        struct params params;
+        int r;
+
+        if (window->bound && window->guest_addr == bar->start)
+                return 0;
+        params_begin(&params);
+        params_uint(&params, "window", window->number);
+        params_hex(&params, "guest_addr", bar->start);
+        params_end(&params);
+        r = link_call(dmab->link,
+                      &(struct link_request){ .method = "window.bind", .params = params.text, .repeat = LINK_AGAIN }, &reply);
+        link_reply_release(&reply);
+        return r;
+}
+
+static int settle(struct dmab *dmab, struct search *search, const struct window *window, struct bar **ret) {
+        struct bar *bar;
+        int r = find_bar(search, window, &bar);
+
+        if (!r)
+                r = bind_window(dmab, window, bar);
+        if (!r)
+                *ret = bar;
+        return r;
+}
+
+int windows_look(struct dmab *dmab) {
+        struct error_state *first = NULL;
+        struct search *search;
+        struct bar *bar;
+        int r = search_begin(dmab, &search), one;
+
+        if (!r && !search->n_windows)
+                r = error_set_reason(ENODEV, "source_unavailable", "the broker has given this guest no window");
+        /* One that is of no use keeps nobody from the others. */
+        for (size_t i = 0; i < (search ? search->n_windows : 0) && (!r || first); i++) {
+                one = settle(dmab, search, &search->windows[i], &bar);
+                if (!one || first)
+                        continue;
+                r = one;
+                first = error_save();
+        }
+        error_restore(first);
+        search_end(search);
+        return r;
+}
+
+int window_open(struct dmab *dmab, uint64_t region, int *ret_fd, size_t *ret_size) {
+        const struct window *window = NULL;
+        struct search *search;
+        struct bar *bar = NULL;
+        int r = search_begin(dmab, &search);
+
+        for (size_t i = 0; !r && i < search->n_windows && !window; i++)
+                if (search->windows[i].region == region)
+                        window = &search->windows[i];
+        if (!r && !window)
+                r = error_set_reason(ENOENT, "source_unavailable",
+                                     "the broker has put memory into region %" PRIu64 ", which is no window of this guest",
+                                     region);
+        if (!r)
+                r = settle(dmab, search, window, &bar);
+        if (!r) {
+                *ret_fd = bar->fd;
+                *ret_size = bar->size;
+                bar->fd = -1;
+        }
+        search_end(search);
+        return r;
+}

@@ -1,0 +1,31 @@
+/* Windows: where a guest sees the broker's memory.
+ *
+ * A window is the memory of an ivshmem device, its BAR 2, which the broker has plugged into the guest. The broker says what
+ * windows there are (window.list), and in the last page of each it has written its magic and the window's cookie: that is how
+ * the device is found which has it, whatever its address is. The broker must be told where the guest sees it (window.bind),
+ * since what a device of the guest must be given is an address of the guest's.
+ *
+ * Nothing is remembered here: windows come and go, and are looked for again whenever something is not known. */
+#ifndef DMAB_CLIENT_WINDOW_H
+#define DMAB_CLIENT_WINDOW_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct dmab;
+
+enum { WINDOW_MARK_SIZE = 4096 }; /* bytes at its end that hold no memory */
+
+/* Find every window of this guest, and tell the broker where it is unless it knows. -errno with a sentence, if there is none or
+ * one of them cannot be used. Makes calls. */
+int windows_look(struct dmab *dmab);
+
+/* The window that is this region: the broker knows where it is now. *ret_fd is the caller's, to map *ret_size bytes of it,
+ * shared. -ENOENT: there is none; -ENODEV: no device has it; -ENXIO: it has no address; -EACCES; with a sentence, and the reason
+ * source_unavailable. Makes calls. */
+int window_open(struct dmab *dmab, uint64_t region, int *ret_fd, size_t *ret_size);
+
+/* Look for devices here instead of in /sys/bus/pci/devices: for tests. The string must live on. */
+void window_set_devices(const char *directory);
+
+#endif
