@@ -27,3 +27,13 @@ tests_vm_libvirt_host_LDADD = libguest-libvirt.la libdaemon.la $(LIBVIRT_LIBS)
 endif
 dist_check_SCRIPTS += tests/vm/libvirt.sh
 TESTS += tests/vm/libvirt.sh
+
+check_PROGRAMS += tests/vm/kvm-guest tests/vm/kvm-host
+tests_vm_kvm_guest_SOURCES = tests/vm/kvm-guest.c
+tests_vm_kvm_guest_LDADD = libdmabroker.la
+tests_vm_kvm_host_SOURCES = tests/vm/kvm-host.c
+tests_vm_kvm_host_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
+tests_vm_kvm_host_LDADD = libtest.la libdmabroker.la $(JANSSON_LIBS)
+dist_check_SCRIPTS += tests/vm/kvm.sh
+TESTS += tests/vm/kvm.sh
+EXTRA_DIST += tests/vm/initrd.sh

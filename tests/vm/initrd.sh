@@ -1,0 +1,41 @@
+# To be sourced: an initrd with a program of ours as the first process, and modules of Debian's kernel in the order given.
+#
+#       make_initrd WORK PROGRAM "MODULE …" [PROGRAM …]
+#
+# makes WORK/initrd; further programs go to /bin. DMAB_VM_DEBIAN_KERNEL says which kernel.
+make_initrd() {
+        initrd_work=$1
+        initrd_root=$1/root
+        initrd_first=$2
+        initrd_modules=$3
+        shift 3
+        mkdir -p "$initrd_root/bin" "$initrd_root/modules" "$initrd_root/lib64" "$initrd_root/sys" "$initrd_root/dev" \
+                "$initrd_root/run" "$initrd_root/tmp" || return 1
+        # libtool's wrappers of programs that are linked with the library become real ones.
+        "$TOP_BUILDDIR/libtool" --silent --mode=install install -m755 "$TOP_BUILDDIR/$initrd_first" "$initrd_root/init" \
+                2>"$initrd_work/log" || { cat "$initrd_work/log"; return 1; }
+        for program; do
+                "$TOP_BUILDDIR/libtool" --silent --mode=install install -m755 "$TOP_BUILDDIR/$program" "$initrd_root/bin" \
+                        2>"$initrd_work/log" || { cat "$initrd_work/log"; return 1; }
+        done
+        for program in "$initrd_root/init" "$initrd_root"/bin/*; do
+                [ -f "$program" ] || continue
+                LD_LIBRARY_PATH=$TOP_BUILDDIR/.libs ldd "$program" | awk '/=> \// { print $3 } /^\t\// { print $1 }'
+        done | grep -v "^$TOP_BUILDDIR" | sort -u >"$initrd_work/libraries"
+        while read -r library; do
+                mkdir -p "$initrd_root$(dirname "$library")" && cp -L "$library" "$initrd_root$library" || return 1
+        done <"$initrd_work/libraries"
+        libc=$(ldd "$initrd_root/init" | sed -n 's/.*libc\.so.*=> \(\/[^ ]*\).*/\1/p')
+        cp "$TOP_BUILDDIR/.libs/libdmabroker.so.0" "$initrd_root$(dirname "$libc")/" || return 1
+        modules=$(dirname "$DMAB_VM_DEBIAN_KERNEL")/../lib/modules
+        for module in $initrd_modules; do
+                file=$(find "$modules" -name "$module.ko*" | head -n 1)
+                [ -n "$file" ] || continue # newer kernels have it elsewhere
+                case $file in
+                *.xz) xz -dc "$file" >"$initrd_root/modules/$module.ko" ;;
+                *) cp "$file" "$initrd_root/modules/$module.ko" ;;
+                esac || return 1
+                echo "$module.ko" >>"$initrd_root/modules/order"
+        done
+        (cd "$initrd_root" && find . | cpio --quiet -o -H newc -R 0:0) >"$initrd_work/initrd"
+}

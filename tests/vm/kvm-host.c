@@ -1,0 +1,456 @@
+/* A real QEMU with a guest in it (kvm-guest.c) beside a real daemon: windows come and go while the guest runs, its programs allocate
+ * in them, a device of its does DMA there, and whatever becomes of the guest or of the daemon, everything is where it belongs.
+ *
+ * kvm-host KERNEL INITRD */
+#include <dmabroker.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "tests/lib/daemon.h"
+#include "tests/lib/hugepages.h"
+
+#define UUID "6f1c6f0e-3a55-4a8a-9d0e-0c6f0b8a2d11"
+#define OWNER "kvm:" UUID
+#define MIB (UINT64_C(1) << 20)
+
+enum { PATIENCE_MS = 60000, PAGE = 4096, WINDOW_MIB = 16, HUGE_PAGES = 48 };
+
+static struct {
+        char directory[64];
+        const char *kernel, *initrd;
+        struct test_daemon *daemon;
+        dmab_t *dmab;
+        pid_t qemu;
+        int serial_listener, serial;
+        char buffer[8192];
+        size_t used;
+} host = { .serial = -1 };
+
+static void give_up(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
+
+static void give_up(const char *format, ...) {
+        char *log = host.daemon ? test_daemon_log(host.daemon) : NULL;
+        va_list arguments;
+
+        if (host.qemu)
+                kill(host.qemu, SIGKILL);
+        printf("--- the daemon ---\n%s--- the guest's last words ---\n%.*s\n---\nFAILED: ", log ? log : "", (int)host.used,
+               host.buffer);
+        va_start(arguments, format);
+        vprintf(format, arguments);
+        va_end(arguments);
+        printf(" (%s)\n", dmab_last_error());
+        test_daemon_end(host.daemon);
+        exit(1);
+}
+
+static void check(bool right, const char *what) {
+        if (!right)
+                give_up("%s", what);
+        printf("ok: %s\n", what);
+}
+
+static int64_t now_ms(void) {
+        struct timespec now;
+
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
+}
+
+/* ---- the guest ---- */
+
+static void qemu_start(void) {
+        static char channel[160], serial[128], qmp[128], root[2][64];
+        const char *arguments[] = {
+                "qemu-system-x86_64", "-accel", "tcg", "-cpu", "qemu64", "-machine", "q35", "-m", "256", "-smp", "1", "-nodefaults",
+                "-display", "none", "-uuid", UUID, "-serial", serial, "-qmp", qmp,
+                "-device", "virtio-serial-pci,addr=4", "-chardev", channel,
+                "-device", "virtserialport,chardev=dmabroker,name=org.dmabroker.0",
+                "-device", "edu,addr=5,dma_mask=0xffffffffffff",
+                "-device", root[0], "-device", root[1],
+                "-kernel", host.kernel, "-initrd", host.initrd,
+                "-append", "console=ttyS0 panic=1 nokaslr mitigations=off loglevel=3", NULL,
+        };
+
+        snprintf(serial, sizeof(serial), "unix:%s/serial", host.directory);
+        snprintf(qmp, sizeof(qmp), "unix:%s/qmp,server=on,wait=off", host.directory);
+        snprintf(channel, sizeof(channel), "socket,id=dmabroker,path=%s/guests/%s.channel,reconnect=1", host.directory, UUID);
+        for (int i = 0; i < 2; i++)
+                snprintf(root[i], sizeof(root[i]), "pcie-root-port,id=rp%d,chassis=%d,slot=%d,pref64-reserve=64M", i, i + 1, i + 1);
+        host.qemu = fork();
+        if (host.qemu < 0)
+                give_up("fork: %s", strerror(errno));
+        if (host.qemu == 0) {
+                prctl(PR_SET_PDEATHSIG, SIGKILL);
+                execvp(arguments[0], (char *const *)arguments);
+                _exit(127);
+        }
+}
+
+static void serial_listen(void) {
+        struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+        snprintf(address.sun_path, sizeof(address.sun_path), "%s/serial", host.directory);
+        unlink(address.sun_path);
+        host.serial_listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (bind(host.serial_listener, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(host.serial_listener, 1) < 0)
+                give_up("%s: %s", address.sun_path, strerror(errno));
+}
+
+static void serial_accept(void) {
+        struct pollfd poll_for = { .fd = host.serial_listener, .events = POLLIN };
+
+        if (poll(&poll_for, 1, PATIENCE_MS) <= 0)
+                give_up("QEMU does not start");
+        close(host.serial);
+        host.serial = accept4(host.serial_listener, NULL, NULL, SOCK_CLOEXEC);
+        host.used = 0;
+}
+
+/* The guest's next answer, without what the kernel says in between. Until the next one. */
+static const char *guest_hear(void) {
+        static char line[sizeof(host.buffer)];
+        struct pollfd poll_for = { .fd = host.serial, .events = POLLIN };
+        int64_t end = now_ms() + PATIENCE_MS;
+        char *break_;
+        ssize_t n;
+
+        for (;;) {
+                while ((break_ = memchr(host.buffer, '\n', host.used))) {
+                        size_t length = (size_t)(break_ - host.buffer);
+
+                        memcpy(line, host.buffer, length);
+                        line[length] = '\0';
+                        memmove(host.buffer, break_ + 1, host.used - length - 1);
+                        host.used -= length + 1;
+                        line[strcspn(line, "\r")] = '\0';
+                        if (strncmp(line, "= ", 2) == 0)
+                                return line + 2;
+                }
+                if (host.used == sizeof(host.buffer))
+                        host.used = 0;
+                if (poll(&poll_for, 1, (int)(end > now_ms() ? end - now_ms() : 0)) <= 0)
+                        give_up("the guest does not answer");
+                n = read(host.serial, host.buffer + host.used, sizeof(host.buffer) - host.used);
+                if (n <= 0)
+                        give_up("the guest is gone");
+                host.used += (size_t)n;
+        }
+}
+
+static void guest_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+static void guest_say(const char *format, ...) {
+        va_list arguments;
+        char line[512];
+        int n;
+
+        va_start(arguments, format);
+        n = vsnprintf(line, sizeof(line) - 1, format, arguments);
+        va_end(arguments);
+        line[n++] = '\n';
+        if (write(host.serial, line, (size_t)n) != n)
+                give_up("the guest does not listen");
+}
+
+#define guest_ask(...) (guest_say(__VA_ARGS__), guest_hear())
+
+static void guest_does(const char *what, const char *line) {
+        const char *answer = guest_ask("%s", line);
+
+        if (strncmp(answer, "ok", 2) != 0)
+                give_up("%s: %s", what, answer);
+        printf("ok: %s%s\n", what, answer + 2);
+}
+
+static void guest_is_refused(const char *what, const char *line, const char *why) {
+        const char *answer = guest_ask("%s", line);
+
+        if (strncmp(answer, "error", 5) != 0 || !strstr(answer, why))
+                give_up("%s: %s", what, answer);
+        printf("ok: %s: %s\n", what, answer);
+}
+
+static void guest_is_ready(void) {
+        if (strcmp(guest_hear(), "ready") != 0)
+                give_up("the guest does not boot");
+}
+
+/* ---- the daemon ---- */
+
+static json_t *ask(const char *method, const char *params) {
+        char *text = NULL;
+        json_t *result;
+        int r = dmab_call(host.dmab, method, params, &text);
+
+        if (r < 0)
+                give_up("%s %s", method, params ? params : "");
+        result = json_loads(text, 0, NULL);
+        free(text);
+        return result;
+}
+
+static int refused(const char *method, const char *params) {
+        int r = dmab_call(host.dmab, method, params, NULL);
+
+        printf("%s is refused: %s\n", method, dmab_last_error());
+        return r;
+}
+
+static json_int_t count(const char *what) {
+        json_t *status = ask("broker.status", NULL);
+        json_int_t n = json_integer_value(json_object_get(json_object_get(status, "counts"), what));
+
+        json_decref(status);
+        return n;
+}
+
+/* Asked again until it is so: what follows from an event of QEMU's is not told to us. */
+static void await(const char *what, bool (*is_so)(void)) {
+        int64_t end = now_ms() + PATIENCE_MS;
+
+        while (!is_so())
+                if (now_ms() > end)
+                        give_up("%s: it does not come to that", what);
+        printf("ok: %s\n", what);
+}
+
+static bool guest_is(const char *state, json_int_t windows) {
+        json_t *guest = ask("guest.get", "{\"guest\":\"vm\"}");
+        bool is = strcmp(json_string_value(json_object_get(guest, "state")), state) == 0 &&
+                  json_integer_value(json_object_get(guest, "windows")) == windows;
+
+        json_decref(guest);
+        return is;
+}
+
+static bool runs_without_windows(void) {
+        return guest_is("running", 0);
+}
+
+static bool runs_with_one_window(void) {
+        return guest_is("running", 1);
+}
+
+static bool is_off(void) {
+        return guest_is("off", 0);
+}
+
+static bool has_nothing(void) {
+        return count("allocs") == 0;
+}
+
+static bool is_all_back(void) {
+        json_t *status = ask("broker.status", NULL), *source;
+        bool back = true;
+        size_t i;
+
+        json_array_foreach(json_object_get(status, "sources"), i, source)
+                back = back && json_integer_value(json_object_get(source, "in_regions")) == 0 &&
+                       json_integer_value(json_object_get(source, "total")) == json_integer_value(json_object_get(source, "free"));
+        json_decref(status);
+        return back;
+}
+
+static json_int_t attach(void) {
+        json_t *result;
+        json_int_t window;
+        char params[96];
+
+        snprintf(params, sizeof(params), "{\"guest\":\"vm\",\"size\":%d}", (int)(WINDOW_MIB * MIB));
+        result = ask("guest.attach", params);
+        window = json_integer_value(json_object_get(result, "window"));
+        printf("ok: a window of %d MiB is plugged in: %lld\n", WINDOW_MIB, (long long)window);
+        json_decref(result);
+        return window;
+}
+
+static void start_daemon(void) {
+        static char config[512];
+        static struct test_daemon_options options = { .survives = true };
+        bool huge = test_hugepages_reserve(HUGE_PAGES) == 0;
+
+        snprintf(config, sizeof(config), "[daemon]\nkeep = 60s\n[memory]\nregion_idle = 0\n%s"
+                 "[guests]\ndirectory = %s/guests\nunplug_timeout = 40s\n"
+                 "[guest vm]\nuuid = " UUID "\nqmp = %s/qmp\nports = rp0 rp1\n",
+                 huge ? "[source hugetlb]\nreserve = 96M\nlimit = 96M\n" : "", host.directory, host.directory);
+        options.source = huge ? "hugetlb" : "sim";
+        options.config = config;
+        if (test_daemon_start(&options, &host.daemon) < 0)
+                give_up("the daemon does not start");
+        printf("memory comes from %s\n", options.source);
+}
+
+static void connect_admin(void) {
+        char uri[256];
+
+        snprintf(uri, sizeof(uri), "unix:%s", test_daemon_socket(host.daemon));
+        if (dmab_connect(uri, &host.dmab) < 0)
+                give_up("nobody lets us in");
+}
+
+/* ---- bytes, as the host has them ---- */
+
+static unsigned char pattern(uint64_t seed, size_t at) {
+        return (unsigned char)((seed + at) * UINT64_C(0x9e3779b97f4a7c15) >> 56);
+}
+
+/* The page of the daemon's memory that begins with these bytes: of whichever of its files that is as long as a window. */
+static unsigned char *find_page(uint64_t seed) {
+        unsigned char first[64];
+        char path[64];
+        struct stat status;
+
+        for (size_t i = 0; i < sizeof(first); i++)
+                first[i] = pattern(seed, i);
+        for (int fd = 3; fd < 256; fd++) {
+                unsigned char *map;
+                int file;
+
+                snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)test_daemon_pid(host.daemon), fd);
+                if (stat(path, &status) < 0 || !S_ISREG(status.st_mode) || status.st_size != (off_t)(WINDOW_MIB * MIB))
+                        continue;
+                file = open(path, O_RDWR | O_CLOEXEC);
+                map = file < 0 ? MAP_FAILED : mmap(NULL, (size_t)status.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+                close(file);
+                for (off_t at = 0; map != MAP_FAILED && at < status.st_size; at += PAGE)
+                        if (memcmp(map + at, first, sizeof(first)) == 0)
+                                return map + at;
+                if (map != MAP_FAILED)
+                        munmap(map, (size_t)status.st_size);
+        }
+        return NULL;
+}
+
+/* ---- what is tested ---- */
+
+static void test_before_a_window(void) {
+        await("the guest runs, as QEMU says", runs_without_windows);
+        guest_does("a program in the guest connects, its device's translation is", "connect");
+        guest_is_refused("without a window it gets nothing", "alloc 8192", "ENOMEM");
+        check(refused("guest.attach", "{\"guest\":\"vm\",\"size\":3000000}") == -EINVAL, "a window of an odd size is refused");
+        check(refused("guest.attach", "{\"guest\":\"nobody\",\"size\":1048576}") == -ENOENT, "so is one of an unknown guest");
+}
+
+static void test_memory(void) {
+        unsigned char *page;
+
+        guest_does("it allocates in the window", "alloc 8192");
+        guest_does("it writes", "fill 1");
+        page = find_page(1);
+        check(page != NULL, "the host sees the bytes");
+        for (size_t at = 0; at < PAGE; at++)
+                page[at] = pattern(2, at);
+        guest_does("and the guest sees the host's", "verify 2");
+        guest_does("the guest's device reads and writes there:", "device 3");
+        guest_does("and in the blocks of a pool", "pool 4");
+        guest_does("and in bounced buffers", "bounce 5");
+        guest_does("all the guest's windows are told:", "call window.list");
+        guest_is_refused("machine addresses are not its business", "call guest.list", "administrators");
+}
+
+static void test_survival(void) {
+        guest_does("it fills its memory again", "fill 6");
+        check(test_daemon_kill(host.daemon) == 0, "the daemon is killed");
+        check(test_daemon_start_again(host.daemon) == 0, "and another one starts");
+        guest_does("the guest has what it had", "verify 6");
+        guest_does("its device reads and writes there:", "device 7");
+        guest_does("it frees what the first daemon gave", "free");
+        guest_does("and allocates", "alloc 16384");
+        guest_does("where its device reads and writes:", "device 8");
+        await("the window is known", runs_with_one_window);
+}
+
+static void test_second_window(void) {
+        json_int_t window = attach();
+        char params[64];
+
+        guest_does("it fills the first", "alloc 12582912");
+        guest_does("it gets memory of the second by itself", "alloc 8388608");
+        guest_does("where its device reads and writes:", "device 9");
+        snprintf(params, sizeof(params), "{\"window\":%lld}", (long long)window);
+        check(refused("guest.detach", params) == -EBUSY, "a window in use is not taken out");
+        guest_does("it frees what it has there", "free");
+        json_decref(ask("guest.detach", params));
+        printf("ok: the guest lets go of the second window\n");
+        await("one is left", runs_with_one_window);
+}
+
+static void test_reboot(void) {
+        guest_say("reboot");
+        guest_is_ready();
+        await("after a reboot nothing of the last boot is left", has_nothing);
+        check(guest_is("running", 1), "but the window");
+        guest_does("a program connects again:", "connect");
+        guest_does("and allocates", "alloc 8192");
+        guest_does("where its device reads and writes:", "device 10");
+}
+
+static void test_crash(void) {
+        guest_say("crash");
+        guest_is_ready();
+        await("a crash is a reboot", has_nothing);
+        guest_does("a program connects again:", "connect");
+        guest_does("and allocates", "alloc 8192");
+}
+
+static void test_end(void) {
+        json_t *result;
+
+        kill(host.qemu, SIGKILL);
+        waitpid(host.qemu, NULL, 0);
+        host.qemu = 0;
+        await("when QEMU is killed, the guest is off and has no window", is_off);
+        await("and all memory is the host's again", is_all_back);
+        check(refused("guest.attach", "{\"guest\":\"vm\",\"size\":1048576}") < 0, "who is off gets no window");
+        result = ask("debug.check", NULL);
+        check(json_is_true(json_object_get(result, "clean")), "the books are clean");
+        json_decref(result);
+}
+
+int main(int argc, char **argv) {
+        setvbuf(stdout, NULL, _IOLBF, 0);
+        signal(SIGPIPE, SIG_IGN);
+        if (argc != 3)
+                return 99;
+        host.kernel = argv[1];
+        host.initrd = argv[2];
+        snprintf(host.directory, sizeof(host.directory), "/tmp/dmab-kvm-XXXXXX");
+        if (!mkdtemp(host.directory))
+                return 99;
+        start_daemon();
+        connect_admin();
+        serial_listen();
+        qemu_start();
+        serial_accept();
+        guest_is_ready();
+        test_before_a_window();
+        attach();
+        test_memory();
+        test_survival();
+        test_second_window();
+        test_reboot();
+        test_crash();
+        test_end();
+        dmab_disconnect(host.dmab);
+        check(test_daemon_end(host.daemon) == 0, "the daemon ends well");
+        printf("KVM-TEST-PASSED\n");
+        return 0;
+}
