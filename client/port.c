@@ -468,8 +468,8 @@ static int open_error(const char *path, int error) {
                                  "load virtio_console (virtio:PATH names another port)", path);
         case EBUSY:
                 return error_set(error,
-                                 "another process has the virtio port %s open, and only one can: end it, or give this guest "
-                                 "one more channel", path);
+                                 "the virtio port %s is in use: another process has it open, or another session of this one, and "
+                                 "only one can; end it, or give this guest one more channel", path);
         case EACCES:
         case EPERM:
                 return error_set(error,
