@@ -338,16 +338,22 @@ static int watch_time(struct port *port) {
 
 /* ---- the thread ---- */
 
+static void close_device(struct port *port) {
+        int fd = port->fd;
+
+        port->fd = -1;
+        if (fd >= 0)
+                close(fd);
+        frame_reader_deinit(&port->reader);
+        bytes_clear(&port->out);
+}
+
 /* Back to where nothing is open. */
 static void lose(struct port *port) {
         for (struct member *member = port->members; member; member = member->next)
                 member->broken = true;
         end_broken(port);
-        if (port->fd >= 0)
-                close(port->fd);
-        port->fd = -1;
-        frame_reader_deinit(&port->reader);
-        bytes_clear(&port->out);
+        close_device(port);
         port->distrusted = false;
         pthread_cond_broadcast(&port->changed);
 }
@@ -462,8 +468,8 @@ static int open_error(const char *path, int error) {
                                  "load virtio_console (virtio:PATH names another port)", path);
         case EBUSY:
                 return error_set(error,
-                                 "another process has the virtio port %s open, and only one can: end it, or give this guest "
-                                 "one more channel", path);
+                                 "the virtio port %s is in use: another process has it open, or another session of this one, and "
+                                 "only one can; end it, or give this guest one more channel", path);
         case EACCES:
         case EPERM:
                 return error_set(error,
@@ -471,7 +477,7 @@ static int open_error(const char *path, int error) {
                                  "a group", path);
         case ENODEV:
         case ENXIO:
-                return error_set(error, "the virtio port %s has been unplugged", path);
+                return error_set(error, "the virtio port %s has been unplugged, or is a console", path);
         default:
                 return error_set(error, "cannot open the virtio port %s: %s", path, strerrordesc_np(error));
         }
@@ -554,11 +560,14 @@ static int join(struct port *port, struct member *member) {
                 pthread_cond_wait(&port->changed, &port->lock);
         if (port->n_members == MEMBERS_MAX)
                 return error_set(EBUSY, "the virtio port %s is about to be closed", port->path);
-        r = start(port);
-        if (!r && port->fd < 0)
-                r = open_device(port);
-        if (r)
+        r = port->fd < 0 ? open_device(port) : 0;
+        if (!r)
+                r = start(port);
+        if (r) {
+                if (!port->running)
+                        close_device(port);
                 return r;
+        }
         member->next = port->members;
         port->members = member;
         port->n_members++;
@@ -619,16 +628,24 @@ int port_new(const char *path, struct port **ret) {
         return 0;
 }
 
+/* Not a cancellation point. */
+static void stop(struct port *port) {
+        int old_state;
+
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old_state);
+        pthread_mutex_lock(&port->lock);
+        port->stop = true;
+        pthread_mutex_unlock(&port->lock);
+        wake_up(port);
+        pthread_join(port->thread, NULL);
+        pthread_setcancelstate(old_state, NULL);
+}
+
 struct port *port_free(struct port *port) {
         if (!port)
                 return NULL;
-        if (port->running) {
-                pthread_mutex_lock(&port->lock);
-                port->stop = true;
-                pthread_mutex_unlock(&port->lock);
-                wake_up(port);
-                pthread_join(port->thread, NULL);
-        }
+        if (port->running)
+                stop(port);
         pthread_cond_destroy(&port->changed);
         pthread_mutex_destroy(&port->lock);
         close(port->wake);
@@ -637,17 +654,12 @@ struct port *port_free(struct port *port) {
         return NULL;
 }
 
+/* The thread may have been at work on members and bytes when it was forked off: nothing of theirs is freed. */
 void port_abandon(struct port *port) {
-        struct member *member;
-
-        while ((member = port->members)) {
-                port->members = member->next;
-                member_free(member);
-        }
+        for (const struct member *member = port->members; member; member = member->next)
+                close(member->fd);
         if (port->fd >= 0)
                 close(port->fd);
-        frame_reader_deinit(&port->reader);
-        bytes_clear(&port->out);
         close(port->wake);
         free(port->path);
         free(port);

@@ -5,7 +5,8 @@
  * restarted behind it. So:
  *
  *  - After every open the library sends 0xFF, which makes the other side forget half a line, and broker.ping with a random id.
- *    Until its answer comes, whatever is received is for somebody else, and dropped.
+ *    Until its answer comes, whatever is received is for somebody else, and dropped. A daemon listens to nothing before the first
+ *    0xFF: what was meant for the one before it must not be done by one that does not know the session.
  *  - When the other end closes, when a 0xFF comes, which a daemon sends that begins anew, when lines cannot be read, when an
  *    answer timed out, or when nothing at all is heard for too long while calls wait, then the port is closed. Whoever has a
  *    connection finds it lost, as on a socket, and everything goes on as it does there: join again, resume the session, send

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -12,8 +13,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "client/clock.h"
 #include "client/error.h"
 #include "client/params.h"
 #include "client/result.h"
@@ -21,7 +24,16 @@
 
 #define MAGIC "dmabroker-window"
 
-enum { VENDOR = 0x1af4, DEVICE = 0x1110, BAR = 2, COOKIE_SIZE = 16, BARS_MAX = 64, WINDOWS_MAX = 1024 };
+enum {
+        VENDOR = 0x1af4,
+        DEVICE = 0x1110,
+        BAR = 2,
+        COOKIE_SIZE = 16,
+        BARS_MAX = 64,
+        WINDOWS_MAX = 1024,
+        APPEAR_MS = 2000, /* for the guest's kernel to notice what was plugged in */
+        APPEAR_PAUSE_MS = 20,
+};
 
 /* As the broker tells it. */
 struct window {
@@ -45,6 +57,7 @@ struct search {
         size_t n_windows;
         struct bar bars[BARS_MAX];
         size_t n_bars;
+        uint64_t deadline_ms; /* until when a device may yet appear */
 };
 
 static const char *devices = "/sys/bus/pci/devices";
@@ -265,16 +278,24 @@ static int search_begin(struct dmab *dmab, struct search **ret) {
 
         if (!r)
                 r = find_bars(search);
+        if (!r)
+                search->deadline_ms = clock_ms() + APPEAR_MS;
         *ret = search;
         return r;
 }
 
-static void search_end(struct search *search) {
-        for (size_t i = 0; search && i < search->n_bars; i++)
+static void forget_bars(struct search *search) {
+        for (size_t i = 0; i < search->n_bars; i++)
                 if (search->bars[i].fd >= 0)
                         close(search->bars[i].fd);
-        if (search)
-                free(search->windows);
+        search->n_bars = 0;
+}
+
+static void search_end(struct search *search) {
+        if (!search)
+                return;
+        forget_bars(search);
+        free(search->windows);
         free(search);
 }
 
@@ -315,6 +336,20 @@ static int find_bar(struct search *search, const struct window *window, struct b
         return not_found(search, window);
 }
 
+/* The broker may speak of a window before the guest's kernel has got to know the device, or has all of its files in place. */
+static int await_bar(struct search *search, const struct window *window, struct bar **ret) {
+        int r = find_bar(search, window, ret), again = 0;
+
+        while ((r == -ENODEV || r == -ENOENT) && !again && !window->bound && clock_ms() < search->deadline_ms) {
+                nanosleep(&(struct timespec){ .tv_nsec = APPEAR_PAUSE_MS * 1000000L }, NULL);
+                forget_bars(search);
+                again = find_bars(search);
+                if (!again)
+                        r = find_bar(search, window, ret);
+        }
+        return again ? again : r;
+}
+
 static int bind_window(struct dmab *dmab, const struct window *window, const struct bar *bar) {
         struct link_reply reply = { 0 };
         struct params params;
@@ -334,7 +369,7 @@ static int bind_window(struct dmab *dmab, const struct window *window, const str
 
 static int settle(struct dmab *dmab, struct search *search, const struct window *window, struct bar **ret) {
         struct bar *bar;
-        int r = find_bar(search, window, &bar);
+        int r = await_bar(search, window, &bar);
 
         if (!r)
                 r = bind_window(dmab, window, bar);
@@ -343,7 +378,7 @@ static int settle(struct dmab *dmab, struct search *search, const struct window 
         return r;
 }
 
-int windows_look(struct dmab *dmab) {
+static int look_for_all(struct dmab *dmab) {
         struct error_state *first = NULL;
         struct search *search;
         struct bar *bar;
@@ -364,7 +399,7 @@ int windows_look(struct dmab *dmab) {
         return r;
 }
 
-int window_open(struct dmab *dmab, uint64_t region, int *ret_fd, size_t *ret_size) {
+static int look_for(struct dmab *dmab, uint64_t region, int *ret_fd, size_t *ret_size) {
         const struct window *window = NULL;
         struct search *search;
         struct bar *bar = NULL;
@@ -385,5 +420,25 @@ int window_open(struct dmab *dmab, uint64_t region, int *ret_fd, size_t *ret_siz
                 bar->fd = -1;
         }
         search_end(search);
+        return r;
+}
+
+/* No function of the library is a cancellation point. */
+
+int windows_look(struct dmab *dmab) {
+        int r, old_state;
+
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old_state);
+        r = look_for_all(dmab);
+        pthread_setcancelstate(old_state, NULL);
+        return r;
+}
+
+int window_open(struct dmab *dmab, uint64_t region, int *ret_fd, size_t *ret_size) {
+        int r, old_state;
+
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old_state);
+        r = look_for(dmab, region, ret_fd, ret_size);
+        pthread_setcancelstate(old_state, NULL);
         return r;
 }
