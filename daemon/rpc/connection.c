@@ -287,19 +287,24 @@ static void peer_begin(struct connection *connection) {
                       !identity->guest, on_send, connection);
 }
 
-/* Somebody else may have opened the guest's end, who neither asked what is not answered yet nor has the session. It is told
- * where the answers to its own requests begin, since the last one to the other may have been sent in part. */
-static void begin_anew(struct connection *connection) {
+/* The guest is told that whatever it has read in part ends here. */
+static void tell_reset(struct connection *connection) {
         static const char reset = (char)0xff;
 
+        if (queue_append(connection, &reset, 1, NULL, 0) < 0)
+                connection->cut = "there is no memory for its answers";
+        set_dirty(connection);
+}
+
+/* Somebody else may have opened the guest's end, who neither asked what is not answered yet nor has the session. */
+static void begin_anew(struct connection *connection) {
+        connection->awaits_reset = false;
         events_subscribe(connection, 0);
         rpc_peer_drop(&connection->peer);
         session_detach(connection);
         connection->session_ended = false;
         peer_begin(connection);
-        if (queue_append(connection, &reset, 1, NULL, 0) < 0)
-                connection->cut = "there is no memory for its answers";
-        set_dirty(connection);
+        tell_reset(connection);
 }
 
 /* A connection that sends many requests at once has some of them answered, and then the others have their turn. It has all
@@ -362,14 +367,16 @@ static void dispatch(struct connection *connection, const char *piece, size_t si
                 errors = connection->peer.n_errors;
                 event = connection->closing ? FRAME_MORE
                                             : frame_reader_next(&connection->reader, &piece, &size, &text, &length);
-                if (event == FRAME_TEXT)
+                if (event == FRAME_RESET)
+                        begin_anew(connection);
+                else if (connection->awaits_reset)
+                        ; /* nobody of now has said it */
+                else if (event == FRAME_TEXT)
                         rpc_peer_receive(&connection->peer, text, length);
                 else if (event == FRAME_OVERSIZE)
                         rpc_peer_complain_oversize(&connection->peer);
                 else if (event == FRAME_NO_MEMORY)
                         on_no_memory(connection);
-                else if (event == FRAME_RESET)
-                        begin_anew(connection);
                 if (!connection->closing)
                         principal_add_errors(connection->server, connection->principal, connection->peer.n_errors - errors);
         } while (event != FRAME_MORE);
@@ -530,6 +537,9 @@ int connection_new(struct server *server, int fd, const struct identity *identit
         DL_APPEND(server->connections, connection);
         server->n_connections++;
         server->counters.accepted++;
+        connection->awaits_reset = identity->guest;
+        if (identity->guest)
+                tell_reset(connection);
         watch(connection);
         return 0;
 }

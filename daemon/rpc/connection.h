@@ -49,6 +49,7 @@ struct connection {
         uint64_t progress_ms;      /* when the peer last read something */
         char *rest;                /* bytes read, but not dispatched: too many answers are queued, or see `wait` */
         size_t rest_used, rest_size;
+        bool awaits_reset; /* a guest's: what comes before is another program's, or half of it */
         bool skip_line; /* its end belongs to a message that came with descriptors */
         const char *cut; /* why an answer had to be thrown away; it is cut off at the next flush */
         bool eof, last_words, closing;
