@@ -4,11 +4,11 @@
  * interrupt the guest, and maps the memory. Nothing more is ever said, and nothing is read but the end of the connection.
  *
  * What can go wrong is above all QEMU's own: it reads these messages without a limit of time, stands still with its guest when
- * none comes, and spins when the connection ends between two of them. So nothing is waited for before they are sent; they are
- * sent all in one go, into a socket that has room for them; and whoever gets no memory is told a version that QEMU does not
- * know, which it takes well, and keeps its connection until it ends it itself. This holds for whoever comes while another has
- * the window, for whoever is not admitted, when there is no memory or no descriptor left, and for those who have connected but
- * were not seen before the server is closed.
+ * none comes, and spins for ever when the connection has ended before it has read them, even if they were sent. So nothing is
+ * waited for before they are sent; they are sent all in one go, into a socket that has room for them; and whoever gets no memory
+ * is told a version that QEMU does not know, which it takes well, and keeps its connection until it ends it itself. This holds for
+ * whoever comes while another has the window, for whoever is not admitted, and when there is no descriptor left. Closing the
+ * server waits up to two seconds for those who have not read yet what they were told.
  *
  * The memory must have a power of two of bytes, for it becomes a PCI BAR of QEMU's, which ends itself over any other size. */
 #ifndef DMAB_GUEST_IVSHMEM_H
@@ -24,7 +24,8 @@
 
 enum {
         IVSHMEM_VECTORS_MAX = 16,
-        IVSHMEM_REFUSED_MAX = 8, /* so many refused ones keep their connections; then the oldest loses its own */
+        IVSHMEM_REFUSED_MAX = 8, /* so many refused ones keep their connections; then one loses its own, if possible one that has
+                                  * read why */
 };
 
 struct ivshmem_options {
@@ -53,8 +54,8 @@ bool ivshmem_is_connected(const struct ivshmem *server);
 /* Interrupt the guest. -ENOTCONN: nobody has the window; -EINVAL: there is no such vector. */
 int ivshmem_interrupt(struct ivshmem *server, unsigned vector);
 
-/* Removes the socket if it is still its own, and ends all connections; a guest that has the memory mapped keeps it. Frees itself
- * when its handles are closed, and then calls closed, unless that is NULL. */
+/* Removes the socket if it is still its own, and ends all connections, each when it can be; a guest that has the memory mapped keeps
+ * it. Frees itself when its handles are closed, and then calls closed, unless that is NULL. */
 void ivshmem_close(struct ivshmem *server, void (*closed)(void *userdata));
 
 #endif

@@ -18,3 +18,10 @@ tests_vm_iommu_guest_SOURCES = tests/vm/iommu-guest.c
 tests_vm_iommu_guest_LDADD = libtest.la libdmabroker.la $(JANSSON_LIBS)
 dist_check_SCRIPTS += tests/vm/iommu.sh
 TESTS += tests/vm/iommu.sh
+
+check_PROGRAMS += tests/vm/ivshmem-host
+tests_vm_ivshmem_host_SOURCES = tests/vm/ivshmem-host.c
+tests_vm_ivshmem_host_CFLAGS = $(AM_CFLAGS) $(UV_CFLAGS) $(JANSSON_CFLAGS)
+tests_vm_ivshmem_host_LDADD = libdaemon.la $(UV_LIBS) $(JANSSON_LIBS)
+dist_check_SCRIPTS += tests/vm/ivshmem.sh
+TESTS += tests/vm/ivshmem.sh
