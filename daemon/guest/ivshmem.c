@@ -79,8 +79,8 @@ static int send_message(int socket, int64_t value, int fd) {
         return n < 0 ? (int)n : 0;
 }
 
-/* Fails only before the memory has gone; then the peer knows that it gets none. Each message is sent by itself, because QEMU
- * looks for the descriptor of a message where the message is. */
+/* Fails only before the memory has gone; then the peer knows that it gets none. Each message is sent by itself, because
+ * QEMU looks for the descriptor of a message where the message is. */
 static int send_window(struct ivshmem *server, const struct peer *peer) {
         int r = send_message(peer->fd, VERSION, -1);
 
@@ -197,8 +197,8 @@ static void tell_refusal(struct ivshmem *server, pid_t who, const char *why) {
                 server->tell_ms = uv_now(server->loop) + TELL_MS;
 }
 
-/* Only so many are kept. One that has read what it was told does not miss its connection; among those that have not, the oldest
- * has had the most time. */
+/* Only so many are kept. One that has read what it was told does not miss its connection; among those that have not,
+ * the oldest has had the most time. */
 static void drop_one_refused(struct ivshmem *server) {
         struct peer *peer;
 
@@ -310,8 +310,8 @@ static int accept_one(struct ivshmem *server, int *ret_fd) {
         return *ret_fd < 0 ? -errno : 0;
 }
 
-/* The spare descriptor is given to one that is refused: without a word QEMU would stand still, and without its connection it would
- * spin for ever. Whoever comes then waits until there is a descriptor. */
+/* The spare descriptor is given to one that is refused: without a word QEMU would stand still, and without its
+ * connection it would spin for ever. Whoever comes then waits until there is a descriptor. */
 static bool use_spare(struct ivshmem *server) {
         if (server->spare < 0)
                 return false;
@@ -403,8 +403,8 @@ static void on_linger(uv_timer_t *timer) {
         uv_close((uv_handle_t *)&server->pause, on_closed);
 }
 
-/* Whoever waits to be let in is let in and refused, and whoever has not read yet what it was told is waited for a little: QEMU spins
- * when it has only connected, loses its connection, and is then given the device. */
+/* Whoever waits to be let in is let in and refused, and whoever has not read yet what it was told is waited for a
+ * little: QEMU spins when it has only connected, loses its connection, and is then given the device. */
 void ivshmem_close(struct ivshmem *server, void (*closed)(void *userdata)) {
         if (server->closing)
                 return;
@@ -477,8 +477,6 @@ static struct ivshmem *ivshmem_make(uv_loop_t *loop, const char *path, const str
                 return NULL;
         server->loop = loop;
         server->options = *options;
-        if (!server->options.vectors)
-                server->options.vectors = 1;
         server->fd = server->memory_fd = server->spare = -1;
         for (unsigned i = 0; i < IVSHMEM_VECTORS_MAX; i++)
                 server->vectors[i] = -1;

@@ -119,7 +119,7 @@ static int begin_without(void **state) {
 
 static int begin(void **state) {
         begin_without(state);
-        return start(0, NULL);
+        return start(1, NULL);
 }
 
 /* Nothing is left: no handle, no descriptor, no file. */
@@ -281,6 +281,19 @@ static void test_a_peer_is_told_all_at_once_in_the_order_of_the_protocol(void **
         assert_int_equal(ivshmem_interrupt(server, 0), -ENOTCONN);
 }
 
+static void test_there_need_be_no_interrupt(void **state) {
+        int qemu;
+
+        assert_int_equal(start(0, NULL), 0);
+        qemu = connect_qemu();
+        expect(qemu, 0, false);
+        expect(qemu, 1, false);
+        close(expect(qemu, -1, true));
+        assert_true(is_silent(qemu));
+        assert_int_equal(ivshmem_interrupt(server, 0), -EINVAL);
+        close(qemu);
+}
+
 static void test_coming_and_leaving_is_told_with_who_it_is(void **state) {
         int qemu = connect_qemu();
 
@@ -343,7 +356,9 @@ static void test_interrupts_of_an_earlier_peer_do_not_reach_the_next_one(void **
 }
 
 static void test_the_socket_is_for_its_owner_only(void **state) {
-        const struct ivshmem_options options = { .has_owner = true, .uid = getuid() ? getuid() : 12345, .gid = getgid() };
+        const struct ivshmem_options options = {
+                .has_owner = true, .uid = getuid() ? getuid() : 12345, .gid = getgid(),
+        };
         struct stat st;
 
         assert_int_equal(ivshmem_new(&loop, path, memory, &options, &server, NULL), 0);
@@ -675,6 +690,7 @@ static void test_closing_from_a_callback_is_fine(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 without_server(test_a_peer_is_told_all_at_once_in_the_order_of_the_protocol),
+                without_server(test_there_need_be_no_interrupt),
                 with_server(test_coming_and_leaving_is_told_with_who_it_is),
                 with_server(test_the_next_one_gets_the_window_when_the_first_has_left),
                 with_server(test_a_window_has_its_own_copy_of_the_descriptor),

@@ -609,8 +609,9 @@ static void attach(void) {
 }
 
 static void expect_clearing(void) {
-        fake_refuse(&fake, fake_expect(&fake, "{\"execute\":\"chardev-remove\",\"arguments\":{\"id\":\"w0-window\"}"), "GenericError",
-                    "Chardev 'w0-window' not found");
+        uint64_t id = fake_expect(&fake, "{\"execute\":\"chardev-remove\",\"arguments\":{\"id\":\"w0-window\"}");
+
+        fake_refuse(&fake, id, "GenericError", "Chardev 'w0-window' not found");
 }
 
 static void test_a_window_is_a_connection_and_a_device(void **state) {

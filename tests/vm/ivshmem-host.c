@@ -1,5 +1,6 @@
-/* Windows into real QEMUs, two of them, without an operating system inside: their BIOS gives a window's memory an address, and what
- * a guest would do is done through QEMU's own test interface (qtest). Started by ivshmem.sh with QEMU's path and a directory. */
+/* Windows into real QEMUs, two of them, without an operating system inside: their BIOS gives a window's memory an
+ * address, and what a guest would do is done through QEMU's own test interface (qtest). Started by ivshmem.sh with
+ * QEMU's path and a directory. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -341,7 +342,9 @@ static void prove_window(struct qemu *qemu, struct window *window) {
         check(attach(qemu, window, "rp1") == 0, "a window is attached to a running QEMU");
         run_until_count(&window->connected, 1);
         check(window->pid == qemu->process.pid, "its server knows which process has it");
-        device = look_for_device(qemu);
+        /* Behind its port it is seen as soon as the BIOS has numbered the buses. */
+        while (!(device = look_for_device(qemu)))
+                ;
         id = json_object_get(device, "id");
         check(json_integer_value(json_object_get(id, "vendor")) == 0x1af4 &&
                       json_integer_value(json_object_get(id, "device")) == 0x1110, "QEMU has the device");
@@ -352,8 +355,7 @@ static void prove_window(struct qemu *qemu, struct window *window) {
         guest_does(qemu, command);
         check(*(volatile uint64_t *)(window->memory + SIZE - 8) == UINT64_C(0x1122334455667788),
               "what the guest writes is in our memory");
-        check(ivshmem_interrupt(window->server, 0) == 0, "the guest can be interrupted");
-        check_alive(qemu, "and goes on");
+        check_alive(qemu, "and QEMU goes on");
 }
 
 static void prove_refusals(struct qemu *other, struct window *taken) {
