@@ -1,5 +1,6 @@
-/* QEMU's machine protocol (QMP), as far as it is JSON: one line in, one line out. Nothing here is kept between two lines, and
- * nothing that comes in is trusted: how deep it may nest is limited, and so is whatever becomes of it by the length of the line. */
+/* QEMU's machine protocol (QMP), as far as it is JSON: one line in, one line out. Nothing here is kept between two
+ * lines, and nothing that comes in is trusted: how deep it may nest is limited, and so is whatever becomes of it by the
+ * length of the line. */
 #ifndef DMAB_PROTO_QMP_MESSAGE_H
 #define DMAB_PROTO_QMP_MESSAGE_H
 
@@ -35,8 +36,8 @@ struct qmp_message {
 int qmp_message_parse(const char *text, size_t length, struct qmp_message *ret);
 void qmp_message_deinit(struct qmp_message *message);
 
-/* Append a command as one line, with its LF. arguments: the text of a JSON object, or NULL. 0; -EINVAL: they are none; -ENOMEM.
- * On failure nothing is appended. */
+/* Append a command as one line, with its LF. arguments: the text of a JSON object, or NULL. 0; -EINVAL: they are none;
+ * -ENOMEM. On failure nothing is appended. */
 int qmp_message_compose(struct json_writer *writer, uint64_t id, const char *command, const char *arguments);
 
 /* What query-status returns. */

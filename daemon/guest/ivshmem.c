@@ -4,10 +4,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <utlist.h>
@@ -20,6 +22,8 @@
 enum {
         ACCEPTS_AT_ONCE = 32,
         PAUSE_MS = 50, /* somebody's guest stands still meanwhile */
+        LINGER_LOOK_MS = 10,
+        LINGER_MAX_MS = 2000,
         TELL_MS = 1000, /* whoever is refused often shall not fill the log */
         SIZE_MIN = 4096,
 };
@@ -48,7 +52,7 @@ struct ivshmem {
         char *path;
         ino_t inode;
         int fd, memory_fd;
-        int spare; /* closed to make room for a connection that could not be refused otherwise */
+        int spare; /* in the place of a connection that could not be refused otherwise */
         uint64_t size;
         uv_poll_t poll;
         uv_timer_t pause;
@@ -60,6 +64,7 @@ struct ivshmem {
         int vectors[IVSHMEM_VECTORS_MAX]; /* of the peer, made for it */
         struct peer *refused;
         unsigned n_refused;
+        uint64_t linger_ms; /* when nobody is waited for any more */
         uint64_t tell_ms; /* when the next refusal is worth a warning */
 };
 
@@ -74,8 +79,8 @@ static int send_message(int socket, int64_t value, int fd) {
         return n < 0 ? (int)n : 0;
 }
 
-/* Fails only before the memory has gone; then the peer knows that it gets none. Each message is sent by itself, because QEMU
- * looks for the descriptor of a message where the message is. */
+/* Fails only before the memory has gone; then the peer knows that it gets none. Each message is sent by itself, because
+ * QEMU looks for the descriptor of a message where the message is. */
 static int send_window(struct ivshmem *server, const struct peer *peer) {
         int r = send_message(peer->fd, VERSION, -1);
 
@@ -94,15 +99,17 @@ static int send_window(struct ivshmem *server, const struct peer *peer) {
         return 0;
 }
 
-/* Consumes fd. For who cannot be kept: what it was told waits for it in its own end. */
-static void send_away(int fd) {
-        send_message(fd, VERSION_REFUSED, -1);
-        close(fd);
+/* Whether it has read all that it was told, or is no more. */
+static bool has_heard(const struct peer *peer) {
+        struct pollfd end = { .fd = peer->fd, .events = POLLRDHUP };
+        int unread = 0;
+
+        return poll(&end, 1, 0) > 0 || (ioctl(peer->fd, SIOCOUTQ, &unread) == 0 && !unread);
 }
 
 /* ---- peers ---- */
 
-static void ivshmem_closed_handle(struct ivshmem *server);
+static void handle_closed(struct ivshmem *server);
 
 static void close_vectors(struct ivshmem *server) {
         for (unsigned i = 0; i < IVSHMEM_VECTORS_MAX; i++) {
@@ -132,7 +139,7 @@ static void on_peer_closed(uv_handle_t *handle) {
 
         close(peer->fd);
         free(peer);
-        ivshmem_closed_handle(server);
+        handle_closed(server);
 }
 
 static void peer_close(struct peer *peer) {
@@ -146,12 +153,12 @@ static void peer_close(struct peer *peer) {
                 DL_DELETE(server->refused, peer);
                 server->n_refused--;
         }
-        if (server->peer != peer)
-                return;
-        server->peer = NULL;
-        close_vectors(server);
-        if (server->options.changed && !server->closing)
-                server->options.changed(server->options.userdata, false, &peer->who);
+        if (server->peer == peer) {
+                server->peer = NULL;
+                close_vectors(server);
+                if (server->options.changed && !server->closing)
+                        server->options.changed(server->options.userdata, false, &peer->who);
+        }
 }
 
 /* It has nothing to say, so that only its end is watched for. */
@@ -159,33 +166,25 @@ static void on_peer_event(uv_poll_t *handle, int status, int events) {
         peer_close(handle->data);
 }
 
-/* Consumes fd, also on failure; then it has been refused. */
-static int peer_new(struct ivshmem *server, int fd, struct peer **ret) {
+/* Consumes fd, if it returns a peer. It is there even when its end can not be watched for, and must be refused then. */
+static struct peer *peer_new(struct ivshmem *server, int fd, int *ret_error) {
         struct peer *peer = calloc(1, sizeof(*peer));
         socklen_t length = sizeof(peer->who);
-        int r = peer ? 0 : -ENOMEM;
 
-        if (r == 0 && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer->who, &length) < 0)
-                r = -errno;
-        if (r == 0)
-                r = uv_poll_init(server->loop, &peer->poll, fd);
-        if (r < 0) {
-                send_away(fd);
+        if (!peer)
+                return NULL;
+        if (uv_poll_init(server->loop, &peer->poll, fd) < 0) {
                 free(peer);
-                return r;
+                return NULL;
         }
         peer->server = server;
         peer->fd = fd;
         peer->poll.data = peer;
         server->n_handles++;
-        r = loop_watch(&peer->poll, UV_DISCONNECT, on_peer_event);
-        if (r < 0) {
-                send_message(fd, VERSION_REFUSED, -1);
-                peer_close(peer);
-                return r;
-        }
-        *ret = peer;
-        return 0;
+        *ret_error = loop_watch(&peer->poll, UV_DISCONNECT, on_peer_event);
+        if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer->who, &length) < 0)
+                *ret_error = -errno;
+        return peer;
 }
 
 /* who: 0 where that is not known. */
@@ -198,6 +197,18 @@ static void tell_refusal(struct ivshmem *server, pid_t who, const char *why) {
                 server->tell_ms = uv_now(server->loop) + TELL_MS;
 }
 
+/* Only so many are kept. One that has read what it was told does not miss its connection; among those that have not,
+ * the oldest has had the most time. */
+static void drop_one_refused(struct ivshmem *server) {
+        struct peer *peer;
+
+        DL_FOREACH(server->refused, peer) {
+                if (has_heard(peer))
+                        break;
+        }
+        peer_close(peer ? peer : server->refused);
+}
+
 /* It is told, unless it was told already. */
 static void refuse(struct peer *peer, bool is_told, const char *why) {
         struct ivshmem *server = peer->server;
@@ -207,10 +218,8 @@ static void refuse(struct peer *peer, bool is_told, const char *why) {
                 send_message(peer->fd, VERSION_REFUSED, -1);
         peer->is_refused = true;
         DL_APPEND(server->refused, peer);
-        server->n_refused++;
-        /* The oldest has had the most time to read it. */
-        if (server->closing || server->n_refused > IVSHMEM_REFUSED_MAX)
-                peer_close(server->closing ? peer : server->refused);
+        if (++server->n_refused > IVSHMEM_REFUSED_MAX && !server->closing)
+                drop_one_refused(server);
 }
 
 /* QEMU ends and is started again faster than the loop goes round. */
@@ -301,54 +310,50 @@ static int accept_one(struct ivshmem *server, int *ret_fd) {
         return *ret_fd < 0 ? -errno : 0;
 }
 
-/* Returns whether somebody could be told. */
-static bool refuse_without_descriptors(struct ivshmem *server) {
-        int fd, r;
-
+/* The spare descriptor is given to one that is refused: without a word QEMU would stand still, and without its
+ * connection it would spin for ever. Whoever comes then waits until there is a descriptor. */
+static bool use_spare(struct ivshmem *server) {
         if (server->spare < 0)
                 return false;
         close(server->spare);
         server->spare = -1;
-        r = accept_one(server, &fd);
-        if (r == 0) {
-                tell_refusal(server, 0, "no descriptor is left");
-                send_away(fd);
+        return true;
+}
+
+/* 0, or -errno when there is nobody, or nobody can be let in. */
+static int let_in(struct ivshmem *server) {
+        struct peer *peer;
+        int fd, r = accept_one(server, &fd), error = 0;
+        bool is_last = false;
+
+        if ((r == -EMFILE || r == -ENFILE) && use_spare(server)) {
+                r = accept_one(server, &fd);
+                is_last = true;
         }
-        keep_spare(server);
-        return r == 0;
+        if (r < 0)
+                return r;
+        peer = peer_new(server, fd, &error);
+        if (!peer) {
+                send_message(fd, VERSION_REFUSED, -1);
+                close(fd);
+                return -ENOMEM;
+        }
+        if (is_last || error < 0)
+                refuse(peer, false, is_last ? "no descriptor is left" : strerror(-error));
+        else
+                answer(server, peer);
+        return 0;
 }
 
 static void on_readable(uv_poll_t *handle, int status, int events) {
         struct ivshmem *server = handle->data;
-        struct peer *peer;
-        int fd, r;
+        int r = 0;
 
-        for (int i = 0; i < ACCEPTS_AT_ONCE && !server->closing; i++) {
-                r = accept_one(server, &fd);
-                if (r == -EAGAIN)
-                        return;
-                if (r == 0) {
-                        r = peer_new(server, fd, &peer);
-                        if (r == 0)
-                                answer(server, peer);
-                        else
-                                tell_refusal(server, 0, strerror(-r));
-                } else if ((r != -EMFILE && r != -ENFILE) || !refuse_without_descriptors(server)) {
-                        pause_accepting(server);
-                        return;
-                }
-        }
-}
-
-/* Whoever is still waiting would see its connection end without a word. */
-static void send_waiting_away(struct ivshmem *server) {
-        int fd;
-
-        if (server->spare >= 0)
-                close(server->spare);
-        server->spare = -1;
-        while (accept_one(server, &fd) == 0)
-                send_away(fd);
+        keep_spare(server);
+        for (int i = 0; i < ACCEPTS_AT_ONCE && r == 0 && !server->closing; i++)
+                r = let_in(server);
+        if (r < 0 && r != -EAGAIN && !server->closing)
+                pause_accepting(server);
 }
 
 /* ---- beginning and end ---- */
@@ -364,7 +369,7 @@ static void ivshmem_free(struct ivshmem *server) {
         free(server);
 }
 
-static void ivshmem_closed_handle(struct ivshmem *server) {
+static void handle_closed(struct ivshmem *server) {
         void (*closed)(void *) = server->closed;
         void *userdata = server->options.userdata;
 
@@ -376,22 +381,44 @@ static void ivshmem_closed_handle(struct ivshmem *server) {
 }
 
 static void on_closed(uv_handle_t *handle) {
-        ivshmem_closed_handle(handle->data);
+        handle_closed(handle->data);
 }
 
+/* ---- the end, which is not at once ---- */
+
+static void on_linger(uv_timer_t *timer) {
+        struct ivshmem *server = timer->data;
+        bool is_over = uv_now(server->loop) >= server->linger_ms;
+        struct peer *peer, *next;
+
+        DL_FOREACH_SAFE(server->refused, peer, next) {
+                if (is_over || has_heard(peer))
+                        peer_close(peer);
+        }
+        if (server->peer && (is_over || has_heard(server->peer)))
+                peer_close(server->peer);
+        if (server->peer || server->refused)
+                return;
+        uv_close((uv_handle_t *)&server->poll, on_closed);
+        uv_close((uv_handle_t *)&server->pause, on_closed);
+}
+
+/* Whoever waits to be let in is let in and refused, and whoever has not read yet what it was told is waited for a
+ * little: QEMU spins when it has only connected, loses its connection, and is then given the device. */
 void ivshmem_close(struct ivshmem *server, void (*closed)(void *userdata)) {
         if (server->closing)
                 return;
         server->closing = true;
         server->closed = closed;
         listener_unlink(server->path, server->inode);
-        send_waiting_away(server);
-        if (server->peer)
-                peer_close(server->peer);
-        while (server->refused)
-                peer_close(server->refused);
-        uv_close((uv_handle_t *)&server->poll, on_closed);
-        uv_close((uv_handle_t *)&server->pause, on_closed);
+        uv_poll_stop(&server->poll);
+        while (let_in(server) == 0)
+                ;
+        if (server->spare >= 0)
+                close(server->spare);
+        server->spare = -1;
+        server->linger_ms = uv_now(server->loop) + LINGER_MAX_MS;
+        uv_timer_start(&server->pause, on_linger, 0, LINGER_LOOK_MS);
 }
 
 static int take_memory(struct ivshmem *server, int memory_fd, struct failure *failure) {
@@ -450,8 +477,6 @@ static struct ivshmem *ivshmem_make(uv_loop_t *loop, const char *path, const str
                 return NULL;
         server->loop = loop;
         server->options = *options;
-        if (!server->options.vectors)
-                server->options.vectors = 1;
         server->fd = server->memory_fd = server->spare = -1;
         for (unsigned i = 0; i < IVSHMEM_VECTORS_MAX; i++)
                 server->vectors[i] = -1;

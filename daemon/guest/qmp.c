@@ -27,8 +27,8 @@ enum {
         SENTENCE_MAX = 256,
 };
 
-/* From one connect() to the end of that connection. What is read into and written from stays until its handle is closed, so that
- * a callback in the middle of a line may end it. */
+/* From one connect() to the end of that connection. What is read into and written from stays until its handle is
+ * closed, so that a callback in the middle of a line may end it. */
 struct link {
         struct qmp *qmp;
         int fd;

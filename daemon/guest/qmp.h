@@ -1,14 +1,16 @@
 /* One QEMU, over its monitor's socket (QMP): what happens to its guest, and commands. For hosts without libvirt.
  *
- * The happy path: the socket is connected to, QEMU greets, is told that we understand it, and from then on answers commands in
- * order and tells of events in between.
+ * The happy path: the socket is connected to, QEMU greets, is told that we understand it, and from then on answers
+ * commands in order and tells of events in between.
  *
- * What can go wrong: QEMU is not there, or serves another monitor, or ends: then it is tried again, after a second at first and
- * after half a minute in the end. It sends what is no QMP, or a line that is too long: it is hung up on, and tried again. It does
- * not answer: each command has its time. It does not read: no more is kept for it than the limits say. Whatever happens, each
- * command that was accepted is done exactly once, never from within the call that accepted it.
+ * What can go wrong: QEMU is not there, or serves another monitor, or ends: then it is tried again, after a second at
+ * first and after half a minute in the end. It sends what is no QMP, or a line that is too long: it is hung up on, and
+ * tried again. It does not answer: each command has its time. It does not read: no more is kept for it than the limits
+ * say. Whatever happens, each command that was accepted is done exactly once, never from within the call that accepted
+ * it.
  *
- * What QEMU says is not trusted any further than its guest is; a sentence of it has no control characters and is short. */
+ * What QEMU says is not trusted any further than its guest is; a sentence of it has no control characters and is short.
+ * */
 #ifndef DMAB_GUEST_QMP_H
 #define DMAB_GUEST_QMP_H
 
@@ -56,8 +58,9 @@ struct qmp_options {
 
 /* Good during the call. */
 struct qmp_answer {
-        /* 0, or as QEMU has answered: -ENODEV: there is no such device; -EOPNOTSUPP: it does not know the command; -EREMOTEIO: it
-         * says why not. Or without its answer: -ETIMEDOUT; -ECONNRESET: it was lost; -ECANCELED: the client was closed. */
+        /* 0, or as QEMU has answered: -ENODEV: there is no such device; -EOPNOTSUPP: it does not know the command;
+         * -EREMOTEIO: it says why not. Or without its answer: -ETIMEDOUT; -ECONNRESET: it was lost; -ECANCELED: the
+         * client was closed. */
         int error;
         bool answered;        /* QEMU has; else the command may have been done all the same */
         const char *value;    /* JSON, when error is 0 */
@@ -68,26 +71,27 @@ typedef void (*qmp_done_fn)(void *userdata, const struct qmp_answer *answer);
 
 struct qmp;
 
-/* listener is borrowed until the client is closed, options are copied and may be NULL. The first attempt is made by the loop. 0,
- * -ENAMETOOLONG, -ENOMEM. */
+/* listener is borrowed until the client is closed, options are copied and may be NULL. The first attempt is made by the
+ * loop. 0, -ENAMETOOLONG, -ENOMEM. */
 int qmp_new(uv_loop_t *loop, const char *path, const struct qmp_options *options, const struct qmp_listener *listener,
             void *userdata, struct qmp **ret);
-/* Hangs up. Commands under way are done with -ECANCELED. Frees itself when its handles are closed, and then calls closed, unless
- * that is NULL. */
+/* Hangs up. Commands under way are done with -ECANCELED. Frees itself when its handles are closed, and then calls
+ * closed, unless that is NULL. */
 void qmp_close(struct qmp *qmp, void (*closed)(void *userdata));
 
 bool qmp_is_ready(const struct qmp *qmp);
-/* The process that has opened the monitor's socket, which is QEMU where nobody has passed it an open one; 0: not connected. */
+/* The process that has opened the monitor's socket, which is QEMU where nobody has passed it an open one; 0: not
+ * connected. */
 pid_t qmp_pid(const struct qmp *qmp);
 /* Why it is not ready; "" if it never was tried. Good until the next callback. */
 const char *qmp_why_away(const struct qmp *qmp);
 
-/* arguments: the text of a JSON object, or NULL. 0: done will be called. Else it will not: -ENOTCONN: not ready; -EBUSY: too many
- * are under way; -ENOBUFS: QEMU does not read them; -EINVAL: arguments are no object; -ENOMEM. */
+/* arguments: the text of a JSON object, or NULL. 0: done will be called. Else it will not: -ENOTCONN: not ready;
+ * -EBUSY: too many are under way; -ENOBUFS: QEMU does not read them; -EINVAL: arguments are no object; -ENOMEM. */
 int qmp_execute(struct qmp *qmp, const char *command, const char *arguments, qmp_done_fn done, void *userdata);
 
-/* As qmp_execute("device_del"), but done with 0 only when the device is gone: its guest has to let go of it. -ETIMEDOUT: it has
- * not done so in timeout_ms; it still may. -EBUSY: it refuses. -ENODEV: there is none. */
+/* As qmp_execute("device_del"), but done with 0 only when the device is gone: its guest has to let go of it.
+ * -ETIMEDOUT: it has not done so in timeout_ms; it still may. -EBUSY: it refuses. -ENODEV: there is none. */
 int qmp_unplug(struct qmp *qmp, const char *device, uint64_t timeout_ms, qmp_done_fn done, void *userdata);
 
 #endif

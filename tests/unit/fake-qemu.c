@@ -144,10 +144,12 @@ void fake_return(struct fake_qemu *fake, uint64_t id) {
 }
 
 void fake_refuse(struct fake_qemu *fake, uint64_t id, const char *class, const char *desc) {
-        fake_say(fake, "{\"id\": %llu, \"error\": {\"class\": \"%s\", \"desc\": \"%s\"}}\r\n", (unsigned long long)id, class, desc);
+        fake_say(fake, "{\"id\": %llu, \"error\": {\"class\": \"%s\", \"desc\": \"%s\"}}\r\n", (unsigned long long)id,
+                 class, desc);
 }
 
 void fake_greet(struct fake_qemu *fake) {
-        fake_say(fake, "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, \"major\": 7}}, \"capabilities\": []}}\r\n");
+        fake_say(fake, "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, \"major\": 7}}, "
+                       "\"capabilities\": []}}\r\n");
         fake_return(fake, fake_expect(fake, "{\"execute\":\"qmp_capabilities\""));
 }

@@ -1,5 +1,5 @@
-/* A QEMU that does what a test says: a monitor's socket in the test's own thread, whose loop runs while something is waited for.
- * It is for what a real QEMU does not do when it is asked to: tests/vm/ivshmem.sh has the real one. */
+/* A QEMU that does what a test says: a monitor's socket in the test's own thread, whose loop runs while something is
+ * waited for. It is for what a real QEMU does not do when it is asked to: tests/vm/ivshmem.sh has the real one. */
 #ifndef DMAB_TESTS_UNIT_FAKE_QEMU_H
 #define DMAB_TESTS_UNIT_FAKE_QEMU_H
 

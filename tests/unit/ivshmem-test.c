@@ -3,6 +3,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -118,7 +119,7 @@ static int begin_without(void **state) {
 
 static int begin(void **state) {
         begin_without(state);
-        return start(0, NULL);
+        return start(1, NULL);
 }
 
 /* Nothing is left: no handle, no descriptor, no file. */
@@ -216,6 +217,15 @@ static bool is_silent(int socket) {
         return recv(socket, &byte, 1, MSG_DONTWAIT | MSG_PEEK) < 0 && errno == EAGAIN;
 }
 
+/* Whether it is there, read or not. */
+static bool is_waiting(int socket) {
+        struct pollfd end = { .fd = socket, .events = POLLRDHUP };
+
+        for (int i = 0; i < 4; i++)
+                uv_run(&loop, UV_RUN_NOWAIT);
+        return poll(&end, 1, 0) == 0;
+}
+
 static bool has_ended(int socket) {
         int64_t value;
         int fd;
@@ -269,6 +279,19 @@ static void test_a_peer_is_told_all_at_once_in_the_order_of_the_protocol(void **
         close(qemu);
         run_until(&seen.gone, 1);
         assert_int_equal(ivshmem_interrupt(server, 0), -ENOTCONN);
+}
+
+static void test_there_need_be_no_interrupt(void **state) {
+        int qemu;
+
+        assert_int_equal(start(0, NULL), 0);
+        qemu = connect_qemu();
+        expect(qemu, 0, false);
+        expect(qemu, 1, false);
+        close(expect(qemu, -1, true));
+        assert_true(is_silent(qemu));
+        assert_int_equal(ivshmem_interrupt(server, 0), -EINVAL);
+        close(qemu);
 }
 
 static void test_coming_and_leaving_is_told_with_who_it_is(void **state) {
@@ -333,7 +356,9 @@ static void test_interrupts_of_an_earlier_peer_do_not_reach_the_next_one(void **
 }
 
 static void test_the_socket_is_for_its_owner_only(void **state) {
-        const struct ivshmem_options options = { .has_owner = true, .uid = getuid() ? getuid() : 12345, .gid = getgid() };
+        const struct ivshmem_options options = {
+                .has_owner = true, .uid = getuid() ? getuid() : 12345, .gid = getgid(),
+        };
         struct stat st;
 
         assert_int_equal(ivshmem_new(&loop, path, memory, &options, &server, NULL), 0);
@@ -475,10 +500,12 @@ static void test_without_descriptors_everybody_is_refused_until_there_are_some(v
                 sockets[i] = new_socket();
         n = fill_descriptors(fillers, 64);
         connect_socket(sockets[0]);
-        expect(sockets[0], 99, false);
+        expect_refusal(sockets[0]);
+        /* There is no other; whoever comes now waits. */
+        connect_socket(sockets[1]);
+        assert_true(is_silent(sockets[1]));
         /* One is enough for the connection, and not for its interrupt. */
         close(fillers[--n]);
-        connect_socket(sockets[1]);
         expect_refusal(sockets[1]);
         assert_int_equal(seen.connected, 0);
         while (n)
@@ -572,13 +599,42 @@ static void test_who_has_connected_and_was_not_seen_is_told_at_the_end(void **st
 
         for (int i = 0; i < 40; i++)
                 crowd[i] = connect_qemu();
-        stop();
+        ivshmem_close(server, on_closed);
         for (int i = 0; i < 40; i++) {
+                assert_true(is_waiting(crowd[39]));
+                assert_int_equal(seen.closed, 0);
                 expect(crowd[i], 99, false);
-                assert_true(has_ended(crowd[i]));
-                close(crowd[i]);
         }
+        run_until(&seen.closed, 1);
+        for (int i = 0; i < 40; i++)
+                close(crowd[i]);
         assert_int_equal(seen.connected, 0);
+}
+
+static void test_the_end_waits_for_who_has_not_read_yet(void **state) {
+        int qemu = connect_qemu(), other;
+
+        run_until(&seen.connected, 1);
+        other = connect_qemu();
+        ivshmem_close(server, on_closed);
+        assert_int_equal(access(path, F_OK), -1);
+        assert_true(is_waiting(other));
+        close(expect_window(qemu));
+        assert_int_equal(seen.closed, 0);
+        expect(other, 99, false);
+        run_until(&seen.closed, 1);
+        assert_true(has_ended(qemu));
+        assert_true(has_ended(other));
+        close(qemu);
+        close(other);
+}
+
+static void test_the_end_does_not_wait_for_ever(void **state) {
+        int qemu = connect_qemu();
+
+        run_until(&seen.connected, 1);
+        stop();
+        close(qemu);
 }
 
 static void test_the_end_closes_all_connections_and_tells_of_nothing_else(void **state) {
@@ -634,6 +690,7 @@ static void test_closing_from_a_callback_is_fine(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 without_server(test_a_peer_is_told_all_at_once_in_the_order_of_the_protocol),
+                without_server(test_there_need_be_no_interrupt),
                 with_server(test_coming_and_leaving_is_told_with_who_it_is),
                 with_server(test_the_next_one_gets_the_window_when_the_first_has_left),
                 with_server(test_a_window_has_its_own_copy_of_the_descriptor),
@@ -654,6 +711,8 @@ int main(void) {
                 without_server(test_a_stale_socket_is_replaced_and_other_things_are_not),
                 without_server(test_a_socket_that_is_not_its_own_is_left_alone),
                 with_server(test_who_has_connected_and_was_not_seen_is_told_at_the_end),
+                with_server(test_the_end_waits_for_who_has_not_read_yet),
+                with_server(test_the_end_does_not_wait_for_ever),
                 with_server(test_the_end_closes_all_connections_and_tells_of_nothing_else),
                 without_server(test_closing_from_a_callback_is_fine),
         };

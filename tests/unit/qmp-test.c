@@ -143,7 +143,8 @@ static void start_connected(void) {
 }
 
 static int end(void **state) {
-        close_now();
+        if (!seen.closed)
+                close_now();
         while (!seen.closed)
                 uv_run(&loop, UV_RUN_ONCE);
         assert_int_equal(seen.closed, 1);
@@ -608,8 +609,9 @@ static void attach(void) {
 }
 
 static void expect_clearing(void) {
-        fake_refuse(&fake, fake_expect(&fake, "{\"execute\":\"chardev-remove\",\"arguments\":{\"id\":\"w0-window\"}"), "GenericError",
-                    "Chardev 'w0-window' not found");
+        uint64_t id = fake_expect(&fake, "{\"execute\":\"chardev-remove\",\"arguments\":{\"id\":\"w0-window\"}");
+
+        fake_refuse(&fake, id, "GenericError", "Chardev 'w0-window' not found");
 }
 
 static void test_a_window_is_a_connection_and_a_device(void **state) {
