@@ -121,10 +121,36 @@ void libvirt_hold(struct libvirt *libvirt) {
         pthread_mutex_unlock(&libvirt->mutex);
 }
 
-void libvirt_hold_no_more(struct libvirt *libvirt) {
+/* The start of the run that was seen, and what came before it, of that guest. */
+static void drop_stale(struct note_queue *queue, const struct seen_run *seen) {
+        struct note_queue kept;
+        struct note *note, *start = NULL;
+
+        for (note = queue->head; note; note = note->next)
+                if (note->kind == NOTE_STARTED && note->id == seen->id && strcmp(note->uuid, seen->uuid) == 0)
+                        start = note;
+        if (!start)
+                return;
+        queue_init(&kept);
+        while ((note = queue_pop(queue))) {
+                if (!start || strcmp(note->uuid, seen->uuid) != 0) {
+                        queue_push(&kept, note);
+                        continue;
+                }
+                if (note == start)
+                        start = NULL;
+                libvirt_note_free(note);
+        }
+        while ((note = queue_pop(&kept)))
+                queue_push(queue, note);
+}
+
+void libvirt_hold_no_more(struct libvirt *libvirt, const struct seen_run *seen, size_t n) {
         struct note *note;
 
         pthread_mutex_lock(&libvirt->mutex);
+        for (size_t i = 0; i < n; i++)
+                drop_stale(&libvirt->held, &seen[i]);
         libvirt->holding = false;
         while ((note = queue_pop(&libvirt->held)))
                 libvirt_tell_locked(libvirt, note);
