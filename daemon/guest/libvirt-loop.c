@@ -321,12 +321,22 @@ static void watched_close(struct watched *watched) {
         uv_close((uv_handle_t *)&watched->poll, on_watched_closed);
 }
 
+/* Making the handle changes the descriptor, whose number is another one's soon after the watch is removed. */
+static int watched_init(struct watched *watched, const struct item *item) {
+        int r;
+
+        pthread_mutex_lock(&events.mutex);
+        r = item->removed ? UV_EBADF : uv_poll_init(&events.loop, &watched->poll, item->fd);
+        pthread_mutex_unlock(&events.mutex);
+        return r;
+}
+
 static void watch_begin(struct item *item) {
         struct watched *watched = watched_find(item->fd);
 
         if (!watched) {
                 watched = item->spare;
-                if (uv_poll_init(&events.loop, &watched->poll, item->fd) < 0) {
+                if (watched_init(watched, item) < 0) {
                         tell_broken(item);
                         return;
                 }
