@@ -302,6 +302,15 @@ static const char *serve(struct libvirt *libvirt) {
 
 /* ---- the connection ---- */
 
+static bool is_ending(struct libvirt *libvirt) {
+        bool ending;
+
+        pthread_mutex_lock(&libvirt->mutex);
+        ending = libvirt->ending;
+        pthread_mutex_unlock(&libvirt->mutex);
+        return ending;
+}
+
 /* Nobody can ask for anything more when the loop hears of the loss; what was asked ends before that. */
 static void give_up(struct libvirt *libvirt, const char *why) {
         struct request *request;
@@ -346,6 +355,11 @@ static int connect_and_list(struct libvirt *libvirt, char *why, size_t size) {
         pthread_mutex_lock(&libvirt->mutex);
         libvirt->connection = connection;
         pthread_mutex_unlock(&libvirt->mutex);
+        /* It may have taken so long that nobody waits any more. */
+        if (is_ending(libvirt)) {
+                snprintf(why, size, "the connection to libvirt is being closed");
+                return -1;
+        }
         /* A connection within this process needs none. */
         library->virConnectSetKeepAlive(connection, (int)libvirt->options.keepalive_seconds,
                                         libvirt->options.keepalive_count);
@@ -369,15 +383,6 @@ static int connect_and_list(struct libvirt *libvirt, char *why, size_t size) {
 }
 
 /* ---- the thread ---- */
-
-static bool is_ending(struct libvirt *libvirt) {
-        bool ending;
-
-        pthread_mutex_lock(&libvirt->mutex);
-        ending = libvirt->ending;
-        pthread_mutex_unlock(&libvirt->mutex);
-        return ending;
-}
 
 static void rest(struct libvirt *libvirt, unsigned ms) {
         struct timespec until;

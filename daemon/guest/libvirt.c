@@ -3,6 +3,7 @@
 #include "daemon/guest/libvirt.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,6 +23,7 @@ enum {
         RETRY_MS = 1000,
         RETRY_MAX_MS = 30000,
         CLOSE_PATIENCE_MS = 2000,
+        NOTES_AT_ONCE = 64, /* until others have their turn on the loop */
 };
 
 const char *const libvirt_stop_names[] = {
@@ -244,8 +246,8 @@ static struct note *next_note(struct libvirt *libvirt, bool *ret_thread_ended) {
         return note;
 }
 
-/* Whether the thread has ended. A callback may close, which frees nothing yet. */
-static bool tell_all(struct libvirt *libvirt) {
+/* At most `max` notes. Whether the thread has ended and all was told. A callback may close, which frees nothing yet. */
+static bool tell_notes(struct libvirt *libvirt, unsigned max) {
         struct note *note;
         bool thread_ended;
 
@@ -256,6 +258,10 @@ static bool tell_all(struct libvirt *libvirt) {
                 else if (!libvirt->closing)
                         listener_call(libvirt->ops, libvirt->userdata, note);
                 libvirt_note_free(note);
+                if (--max == 0) {
+                        uv_async_send(&libvirt->async);
+                        return false;
+                }
         }
         return thread_ended;
 }
@@ -265,7 +271,7 @@ static void finish(struct libvirt *libvirt, bool thread_ended);
 static void on_async(uv_async_t *async) {
         struct libvirt *libvirt = async->data;
 
-        if (tell_all(libvirt) && libvirt->closing)
+        if (tell_notes(libvirt, NOTES_AT_ONCE) && libvirt->closing)
                 finish(libvirt, true);
 }
 
@@ -476,7 +482,7 @@ static void finish(struct libvirt *libvirt, bool thread_ended) {
         else
                 pthread_detach(libvirt->thread);
         cut_off(libvirt, &running_done, &running_userdata);
-        tell_all(libvirt);
+        tell_notes(libvirt, UINT_MAX);
         if (running_done)
                 running_done(running_userdata, -ECANCELED, why);
         while ((request = libvirt->outstanding)) {
@@ -489,7 +495,7 @@ static void finish(struct libvirt *libvirt, bool thread_ended) {
 static void on_impatience(uv_timer_t *timer) {
         struct libvirt *libvirt = timer->data;
 
-        finish(libvirt, tell_all(libvirt));
+        finish(libvirt, tell_notes(libvirt, UINT_MAX));
 }
 
 void libvirt_close(struct libvirt *libvirt, void (*closed)(void *userdata)) {
