@@ -30,8 +30,10 @@ static void domain_event(struct libvirt *libvirt, virConnectPtr connection, virD
         if (libvirt->library->virDomainGetUUIDString(domain, uuid) < 0)
                 return;
         note = libvirt_note_new(kind, uuid, name, NULL);
-        if (note)
+        if (note) {
                 note->detail = detail;
+                note->id = libvirt->library->virDomainGetID(domain);
+        }
         tell_event(libvirt, connection, note);
 }
 

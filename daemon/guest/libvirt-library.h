@@ -23,6 +23,7 @@
         each(virDomainDetachDeviceAlias) \
         each(virDomainDetachDeviceFlags) \
         each(virDomainFree) \
+        each(virDomainGetID) \
         each(virDomainGetMetadata) \
         each(virDomainGetName) \
         each(virDomainGetState) \

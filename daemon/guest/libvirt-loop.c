@@ -321,12 +321,22 @@ static void watched_close(struct watched *watched) {
         uv_close((uv_handle_t *)&watched->poll, on_watched_closed);
 }
 
+/* Making the handle changes the descriptor, whose number is another one's soon after the watch is removed. */
+static int watched_init(struct watched *watched, const struct item *item) {
+        int r;
+
+        pthread_mutex_lock(&events.mutex);
+        r = item->removed ? UV_EBADF : uv_poll_init(&events.loop, &watched->poll, item->fd);
+        pthread_mutex_unlock(&events.mutex);
+        return r;
+}
+
 static void watch_begin(struct item *item) {
         struct watched *watched = watched_find(item->fd);
 
         if (!watched) {
                 watched = item->spare;
-                if (uv_poll_init(&events.loop, &watched->poll, item->fd) < 0) {
+                if (watched_init(watched, item) < 0) {
                         tell_broken(item);
                         return;
                 }
@@ -506,4 +516,38 @@ void libvirt_loop_unref(void) {
         if (--events.n_users == 0 && wait_until_empty())
                 thread_end();
         pthread_mutex_unlock(&events.users_mutex);
+}
+
+struct turn {
+        pthread_mutex_t mutex;
+        pthread_cond_t came;
+        bool is_over;
+};
+
+static void on_turn(int id, void *userdata) {
+        remove_timeout(id);
+}
+
+static void on_turn_over(void *userdata) {
+        struct turn *turn = userdata;
+
+        pthread_mutex_lock(&turn->mutex);
+        turn->is_over = true;
+        pthread_cond_signal(&turn->came);
+        pthread_mutex_unlock(&turn->mutex);
+}
+
+/* Timeouts that are due at the same time come in the order in which they were asked for. */
+int libvirt_loop_wait_turn(void) {
+        struct turn turn = { .mutex = PTHREAD_MUTEX_INITIALIZER, .came = PTHREAD_COND_INITIALIZER };
+
+        if (add_timeout(0, on_turn, &turn, on_turn_over) < 0)
+                return -ENOMEM;
+        pthread_mutex_lock(&turn.mutex);
+        while (!turn.is_over)
+                pthread_cond_wait(&turn.came, &turn.mutex);
+        pthread_mutex_unlock(&turn.mutex);
+        pthread_cond_destroy(&turn.came);
+        pthread_mutex_destroy(&turn.mutex);
+        return 0;
 }

@@ -31,5 +31,9 @@ int libvirt_loop_ref(void);
 /* The last one to go waits until everything that was removed is freed and the thread has ended; hence not from there. */
 void libvirt_loop_unref(void);
 
+/* Wait until the thread has called whatever was due when this was called. Not from there, nor when nobody has a reference. 0 or
+ * -ENOMEM. */
+int libvirt_loop_wait_turn(void);
+
 #endif
 #endif

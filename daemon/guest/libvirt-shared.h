@@ -38,9 +38,16 @@ enum note_kind {
 struct note {
         enum note_kind kind;
         int detail;
+        unsigned id; /* NOTE_STARTED: libvirt's number for this run of the guest */
         char uuid[LIBVIRT_UUID_SIZE];
         char *name, *text; /* or NULL */
         struct note *next;
+};
+
+/* A guest that was seen, in that run of it. */
+struct seen_run {
+        char uuid[LIBVIRT_UUID_SIZE]; /* "": none was */
+        unsigned id;
 };
 
 struct note_queue {
@@ -120,9 +127,10 @@ void libvirt_note_free(struct note *note);
 /* Consumes the note. The second is for when the mutex is held. */
 void libvirt_tell(struct libvirt *libvirt, struct note *note);
 void libvirt_tell_locked(struct libvirt *libvirt, struct note *note);
-/* Events begin to be held; they all come, in order, when that ends. */
+/* Events begin to be held; they come, in order, when that ends. Of a guest that was seen meanwhile, what is from before the run
+ * in which it was seen does not: the end of an earlier run would be taken for this one's. */
 void libvirt_hold(struct libvirt *libvirt);
-void libvirt_hold_no_more(struct libvirt *libvirt);
+void libvirt_hold_no_more(struct libvirt *libvirt, const struct seen_run *seen, size_t n);
 
 /* ---- libvirt-events.c: libvirt's callbacks ---- */
 

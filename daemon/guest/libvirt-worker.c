@@ -103,67 +103,89 @@ static int last_failure(struct libvirt *libvirt, char **ret_why) {
 
 /* ---- seeing guests ---- */
 
-/* NULL: there is no memory. What went wrong with one that went away meanwhile is no failure: *ret_gone. */
-static struct note *look_at_guest(struct libvirt *libvirt, virDomainPtr domain, bool *ret_gone) {
+/* Whether it is certain that the guest has ended since it was listed. Whoever was listed and is not told of loses what is kept
+ * for it, so that any doubt is in its favour. */
+static bool is_gone(struct libvirt *libvirt, virDomainPtr domain, int *ret_state) {
+        virErrorPtr error;
+
+        *ret_state = VIR_DOMAIN_NOSTATE;
+        if (libvirt->library->virDomainGetState(domain, ret_state, NULL, 0) == 0)
+                return *ret_state == VIR_DOMAIN_SHUTOFF;
+        error = libvirt->library->virGetLastError();
+        return error && error->code == VIR_ERR_NO_DOMAIN;
+}
+
+/* 0 or -ENOMEM. *ret_seen is the run that was seen, if any was. */
+static int see_guest(struct libvirt *libvirt, virDomainPtr domain, struct seen_run *ret_seen) {
         const struct libvirt_library *library = libvirt->library;
-        char uuid[LIBVIRT_UUID_SIZE];
         const char *name = library->virDomainGetName(domain);
         struct note *note;
         char *metadata;
-        int state = VIR_DOMAIN_NOSTATE;
+        int state;
 
-        *ret_gone = library->virDomainGetUUIDString(domain, uuid) < 0 ||
-                    library->virDomainGetState(domain, &state, NULL, 0) < 0 || state == VIR_DOMAIN_SHUTOFF;
-        if (*ret_gone)
-                return NULL;
+        if (library->virDomainGetUUIDString(domain, ret_seen->uuid) < 0 || is_gone(libvirt, domain, &state)) {
+                ret_seen->uuid[0] = '\0';
+                return 0;
+        }
         metadata = library->virDomainGetMetadata(domain, VIR_DOMAIN_METADATA_ELEMENT, LIBVIRT_METADATA_URI,
                                                  VIR_DOMAIN_AFFECT_CURRENT);
-        note = libvirt_note_new(NOTE_SEEN, uuid, name ? name : "", metadata);
+        note = libvirt_note_new(NOTE_SEEN, ret_seen->uuid, name ? name : "", metadata);
         free(metadata);
-        if (note)
-                note->detail = state == VIR_DOMAIN_PAUSED || state == VIR_DOMAIN_PMSUSPENDED || state == VIR_DOMAIN_CRASHED;
-        return note;
+        if (!note)
+                return -ENOMEM;
+        note->detail = state == VIR_DOMAIN_PAUSED || state == VIR_DOMAIN_PMSUSPENDED || state == VIR_DOMAIN_CRASHED;
+        libvirt_tell(libvirt, note);
+        ret_seen->id = library->virDomainGetID(domain);
+        return 0;
 }
 
-/* 0, or -errno and a sentence that is to be freed, or NULL. Without a connection there is no end of the list. */
-static int see_guests(struct libvirt *libvirt, char **ret_why) {
-        const struct libvirt_library *library = libvirt->library;
-        virDomainPtr *domains;
+/* Consumes the domains. 0 or -errno. Without a connection there is no end of the list. */
+static int see_guests(struct libvirt *libvirt, virDomainPtr *domains, size_t n, struct seen_run *seen) {
         struct note *note;
-        int n, r = 0;
-        bool gone;
+        int r = 0;
 
-        n = library->virConnectListAllDomains(libvirt->connection, &domains, VIR_CONNECT_LIST_DOMAINS_ACTIVE);
-        if (n < 0)
-                return last_failure(libvirt, ret_why);
-        for (int i = 0; i < n; i++) {
-                note = r == 0 ? look_at_guest(libvirt, domains[i], &gone) : NULL;
-                if (note)
-                        libvirt_tell(libvirt, note);
-                else if (r == 0 && !gone)
-                        r = -ENOMEM;
-                library->virDomainFree(domains[i]);
+        for (size_t i = 0; i < n; i++) {
+                if (r == 0)
+                        r = see_guest(libvirt, domains[i], &seen[i]);
+                libvirt->library->virDomainFree(domains[i]);
         }
         free(domains);
-        if (r == 0 && library->virConnectIsAlive(libvirt->connection) != 1)
-                r = -ECONNRESET;
-        note = r == 0 ? libvirt_note_new(NOTE_LISTED, NULL, NULL, NULL) : NULL;
-        if (note)
-                libvirt_tell(libvirt, note);
-        else
-                r = r < 0 ? r : -ENOMEM;
         if (r < 0)
-                *ret_why = strdup(r == -ENOMEM ? "there is no memory for the list of guests" : "the connection was lost");
-        return r;
+                return r;
+        if (libvirt->library->virConnectIsAlive(libvirt->connection) != 1)
+                return -ECONNRESET;
+        note = libvirt_note_new(NOTE_LISTED, NULL, NULL, NULL);
+        if (!note)
+                return -ENOMEM;
+        libvirt_tell(libvirt, note);
+        /* Whatever libvirtd told before it told of the guests is held now. */
+        return libvirt_loop_wait_turn();
 }
 
-/* The connection tells of events already: they come after what they may contradict. */
+/* The connection tells of events already: they come after what they may contradict. 0, or -errno and a sentence that is to be
+ * freed, or NULL. */
 static int list_guests(struct libvirt *libvirt, char **ret_why) {
-        int r;
+        struct seen_run *seen = NULL;
+        virDomainPtr *domains;
+        int n, r;
 
         libvirt_hold(libvirt);
-        r = see_guests(libvirt, ret_why);
-        libvirt_hold_no_more(libvirt);
+        n = libvirt->library->virConnectListAllDomains(libvirt->connection, &domains, VIR_CONNECT_LIST_DOMAINS_ACTIVE);
+        if (n < 0) {
+                r = last_failure(libvirt, ret_why);
+        } else {
+                seen = calloc((size_t)n + 1, sizeof(*seen));
+                for (int i = 0; !seen && i < n; i++)
+                        libvirt->library->virDomainFree(domains[i]);
+                if (!seen)
+                        free(domains);
+                r = seen ? see_guests(libvirt, domains, (size_t)n, seen) : -ENOMEM;
+                if (r < 0)
+                        *ret_why = strdup(r == -ENOMEM ? "there is no memory for the list of guests"
+                                                       : "the connection was lost");
+        }
+        libvirt_hold_no_more(libvirt, seen, seen ? (size_t)n : 0);
+        free(seen);
         return r;
 }
 
@@ -280,6 +302,15 @@ static const char *serve(struct libvirt *libvirt) {
 
 /* ---- the connection ---- */
 
+static bool is_ending(struct libvirt *libvirt) {
+        bool ending;
+
+        pthread_mutex_lock(&libvirt->mutex);
+        ending = libvirt->ending;
+        pthread_mutex_unlock(&libvirt->mutex);
+        return ending;
+}
+
 /* Nobody can ask for anything more when the loop hears of the loss; what was asked ends before that. */
 static void give_up(struct libvirt *libvirt, const char *why) {
         struct request *request;
@@ -324,6 +355,11 @@ static int connect_and_list(struct libvirt *libvirt, char *why, size_t size) {
         pthread_mutex_lock(&libvirt->mutex);
         libvirt->connection = connection;
         pthread_mutex_unlock(&libvirt->mutex);
+        /* It may have taken so long that nobody waits any more. */
+        if (is_ending(libvirt)) {
+                snprintf(why, size, "the connection to libvirt is being closed");
+                return -1;
+        }
         /* A connection within this process needs none. */
         library->virConnectSetKeepAlive(connection, (int)libvirt->options.keepalive_seconds,
                                         libvirt->options.keepalive_count);
@@ -347,15 +383,6 @@ static int connect_and_list(struct libvirt *libvirt, char *why, size_t size) {
 }
 
 /* ---- the thread ---- */
-
-static bool is_ending(struct libvirt *libvirt) {
-        bool ending;
-
-        pthread_mutex_lock(&libvirt->mutex);
-        ending = libvirt->ending;
-        pthread_mutex_unlock(&libvirt->mutex);
-        return ending;
-}
 
 static void rest(struct libvirt *libvirt, unsigned ms) {
         struct timespec until;

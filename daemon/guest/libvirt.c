@@ -3,6 +3,7 @@
 #include "daemon/guest/libvirt.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,6 +23,7 @@ enum {
         RETRY_MS = 1000,
         RETRY_MAX_MS = 30000,
         CLOSE_PATIENCE_MS = 2000,
+        NOTES_AT_ONCE = 64, /* until others have their turn on the loop */
 };
 
 const char *const libvirt_stop_names[] = {
@@ -121,10 +123,36 @@ void libvirt_hold(struct libvirt *libvirt) {
         pthread_mutex_unlock(&libvirt->mutex);
 }
 
-void libvirt_hold_no_more(struct libvirt *libvirt) {
+/* The start of the run that was seen, and what came before it, of that guest. */
+static void drop_stale(struct note_queue *queue, const struct seen_run *seen) {
+        struct note_queue kept;
+        struct note *note, *start = NULL;
+
+        for (note = queue->head; note; note = note->next)
+                if (note->kind == NOTE_STARTED && note->id == seen->id && strcmp(note->uuid, seen->uuid) == 0)
+                        start = note;
+        if (!start)
+                return;
+        queue_init(&kept);
+        while ((note = queue_pop(queue))) {
+                if (!start || strcmp(note->uuid, seen->uuid) != 0) {
+                        queue_push(&kept, note);
+                        continue;
+                }
+                if (note == start)
+                        start = NULL;
+                libvirt_note_free(note);
+        }
+        while ((note = queue_pop(&kept)))
+                queue_push(queue, note);
+}
+
+void libvirt_hold_no_more(struct libvirt *libvirt, const struct seen_run *seen, size_t n) {
         struct note *note;
 
         pthread_mutex_lock(&libvirt->mutex);
+        for (size_t i = 0; i < n; i++)
+                drop_stale(&libvirt->held, &seen[i]);
         libvirt->holding = false;
         while ((note = queue_pop(&libvirt->held)))
                 libvirt_tell_locked(libvirt, note);
@@ -218,8 +246,8 @@ static struct note *next_note(struct libvirt *libvirt, bool *ret_thread_ended) {
         return note;
 }
 
-/* Whether the thread has ended. A callback may close, which frees nothing yet. */
-static bool tell_all(struct libvirt *libvirt) {
+/* At most `max` notes. Whether the thread has ended and all was told. A callback may close, which frees nothing yet. */
+static bool tell_notes(struct libvirt *libvirt, unsigned max) {
         struct note *note;
         bool thread_ended;
 
@@ -230,6 +258,10 @@ static bool tell_all(struct libvirt *libvirt) {
                 else if (!libvirt->closing)
                         listener_call(libvirt->ops, libvirt->userdata, note);
                 libvirt_note_free(note);
+                if (--max == 0) {
+                        uv_async_send(&libvirt->async);
+                        return false;
+                }
         }
         return thread_ended;
 }
@@ -239,7 +271,7 @@ static void finish(struct libvirt *libvirt, bool thread_ended);
 static void on_async(uv_async_t *async) {
         struct libvirt *libvirt = async->data;
 
-        if (tell_all(libvirt) && libvirt->closing)
+        if (tell_notes(libvirt, NOTES_AT_ONCE) && libvirt->closing)
                 finish(libvirt, true);
 }
 
@@ -450,7 +482,7 @@ static void finish(struct libvirt *libvirt, bool thread_ended) {
         else
                 pthread_detach(libvirt->thread);
         cut_off(libvirt, &running_done, &running_userdata);
-        tell_all(libvirt);
+        tell_notes(libvirt, UINT_MAX);
         if (running_done)
                 running_done(running_userdata, -ECANCELED, why);
         while ((request = libvirt->outstanding)) {
@@ -463,7 +495,7 @@ static void finish(struct libvirt *libvirt, bool thread_ended) {
 static void on_impatience(uv_timer_t *timer) {
         struct libvirt *libvirt = timer->data;
 
-        finish(libvirt, tell_all(libvirt));
+        finish(libvirt, tell_notes(libvirt, UINT_MAX));
 }
 
 void libvirt_close(struct libvirt *libvirt, void (*closed)(void *userdata)) {

@@ -32,7 +32,7 @@ struct libvirt_guest {
         const char *uuid; /* 36 characters, lower case */
         const char *name;
         bool paused;          /* by whomever, for whatever reason */
-        const char *metadata; /* our element; NULL: none, or it just started: see libvirt_get_metadata() */
+        const char *metadata; /* our element; NULL: none can be read, or it just started: see libvirt_get_metadata() */
 };
 
 enum libvirt_stop {

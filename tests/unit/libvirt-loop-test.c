@@ -169,6 +169,16 @@ static void test_kinds_of_ids_are_not_confused(void **state) {
         close_pair(pair);
 }
 
+static void test_a_turn_is_over_when_what_was_due_was_called(void **state) {
+        begin();
+        for (unsigned i = 1; i <= 100; i++) {
+                assert_true(loop->add_timeout(0, on_timeout_that_ends_itself, NULL, on_free) > 0);
+                assert_int_equal(libvirt_loop_wait_turn(), 0);
+                assert_int_equal(now(&seen.n_called), i);
+        }
+        end();
+}
+
 /* ---- watches ---- */
 
 static void test_watches_share_a_descriptor(void **state) {
@@ -393,6 +403,7 @@ int main(void) {
                 cmocka_unit_test(test_a_timeout_of_nothing_comes_until_it_is_taken_back),
                 cmocka_unit_test(test_a_callback_may_remove_itself_and_nothing_need_be_freed),
                 cmocka_unit_test(test_kinds_of_ids_are_not_confused),
+                cmocka_unit_test(test_a_turn_is_over_when_what_was_due_was_called),
                 cmocka_unit_test(test_watches_share_a_descriptor),
                 cmocka_unit_test(test_a_descriptors_number_may_be_used_again_at_once),
                 cmocka_unit_test(test_the_far_end_that_closes_is_a_hangup),

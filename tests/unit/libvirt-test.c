@@ -304,25 +304,63 @@ static void test_what_fails_says_why(void **state) {
         end(&host);
 }
 
+/* When the thread holds none for itself. */
+static void hold(struct host *host) {
+        assert_int_equal(answer(host, libvirt_get_xml(host->libvirt, TEST_UUID, on_done, host)), 0);
+        forget(host);
+        libvirt_hold(host->libvirt);
+}
+
+static unsigned count_held(struct host *host) {
+        unsigned n = 0;
+
+        pthread_mutex_lock(&host->libvirt->mutex);
+        for (struct note *note = host->libvirt->held.head; note; note = note->next)
+                n++;
+        pthread_mutex_unlock(&host->libvirt->mutex);
+        return n;
+}
+
 static void test_events_wait_until_all_guests_were_seen(void **state) {
         struct host host;
 
         begin(&host);
-        forget(&host);
-        libvirt_hold(host.libvirt);
+        hold(&host);
         assert_int_equal(virDomainSuspend(guest), 0);
         assert_int_equal(virDomainResume(guest), 0);
-        /* Until libvirt has told of both. */
-        for (bool both = false; !both; poll(NULL, 0, 1)) {
-                pthread_mutex_lock(&host.libvirt->mutex);
-                both = host.libvirt->held.head && host.libvirt->held.head->next;
-                pthread_mutex_unlock(&host.libvirt->mutex);
-        }
-        libvirt_tell(host.libvirt, libvirt_note_new(NOTE_SEEN, TEST_UUID, "test", NULL));
-        libvirt_tell(host.libvirt, libvirt_note_new(NOTE_LISTED, NULL, NULL, NULL));
-        libvirt_hold_no_more(host.libvirt);
+        while (count_held(&host) < 2)
+                poll(NULL, 0, 1);
+        assert_int_equal(answer(&host, libvirt_list(host.libvirt, on_done, &host)), 0);
         wait_for(&host, "resumed");
         assert_string_equal(host.log, "seen test\nlisted\nsuspended\nresumed\n");
+        end(&host);
+}
+
+static void test_the_end_of_an_earlier_run_is_not_taken_for_this_ones(void **state) {
+        struct host host;
+
+        begin(&host);
+        hold(&host);
+        assert_int_equal(virDomainDestroy(guest), 0);
+        assert_int_equal(virDomainCreate(guest), 0);
+        assert_int_equal(virDomainSuspend(guest), 0);
+        while (count_held(&host) < 3)
+                poll(NULL, 0, 1);
+        assert_int_equal(answer(&host, libvirt_list(host.libvirt, on_done, &host)), 0);
+        wait_for(&host, "suspended");
+        assert_string_equal(host.log, "seen test paused\nlisted\nsuspended\n");
+
+        /* But this one's end is. */
+        hold(&host);
+        assert_int_equal(virDomainDestroy(guest), 0);
+        assert_int_equal(virDomainCreate(guest), 0);
+        assert_int_equal(virDomainDestroy(guest), 0);
+        while (count_held(&host) < 3)
+                poll(NULL, 0, 1);
+        assert_int_equal(answer(&host, libvirt_list(host.libvirt, on_done, &host)), 0);
+        wait_for(&host, "started test\nstopped destroyed\n");
+        assert_string_equal(host.log, "listed\nstopped destroyed\nstarted test\nstopped destroyed\n");
+        assert_int_equal(virDomainCreate(guest), 0);
         end(&host);
 }
 
@@ -537,6 +575,7 @@ int main(void) {
                 cmocka_unit_test(test_metadata_is_set_told_and_removed),
                 cmocka_unit_test(test_what_fails_says_why),
                 cmocka_unit_test(test_events_wait_until_all_guests_were_seen),
+                cmocka_unit_test(test_the_end_of_an_earlier_run_is_not_taken_for_this_ones),
                 cmocka_unit_test(test_connections_are_each_told),
                 cmocka_unit_test(test_what_was_asked_of_a_lost_connection_ends),
                 cmocka_unit_test(test_nothing_is_left_of_connections_that_were_lost),
