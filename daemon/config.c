@@ -470,7 +470,8 @@ static void judge_guests(struct parser *parser) {
                 if (!guest->uuid || !is_uuid(guest->uuid))
                         complain(parser, guest->line, "[guest %s] needs its uuid, as 36 characters", guest->name);
                 if (guest->window_bytes && (guest->window_bytes < (1 << 20) || guest->window_bytes & (guest->window_bytes - 1)))
-                        complain(parser, guest->line, "[guest %s]: a window has a power of two of bytes, at least 1M", guest->name);
+                        complain(parser, guest->line, "[guest %s]: a window has a power of two of bytes, at least 1M",
+                                 guest->name);
                 for (size_t j = 0; guest->uuid && j < i; j++)
                         if (config->guests[j].uuid && strcmp(config->guests[j].uuid, guest->uuid) == 0)
                                 complain(parser, guest->line, "[guest %s] has the uuid of [guest %s]", guest->name,

@@ -1417,11 +1417,12 @@ static const struct schema_method methods[METHOD_COUNT] = {
           .role = SCHEMA_ROLE_ADMIN },
         METHOD(guest, attach),
           .summary = "give a guest a window: memory that it sees as a PCI device",
-          .doc = "Memory of this size is reserved for the guest, plugged into its QEMU while it runs, and answered when the guest can "
-                 "find it. What the guest allocates from then on lies there. The window stays when the guest boots anew, and "
+          .doc = "Memory of this size is reserved for the guest, plugged into its QEMU while it runs, and answered when the guest "
+                 "can find it. What the guest allocates from then on lies there. The window stays when the guest boots anew, and "
                  "goes with it when it ends. With dry_run nothing is done: advice is what an administrator adds to the domain",
           .params = &guest_attach_params_struct, .results = &guest_attach_result_struct,
-          .errors = ERRORS(REASON_unknown_guest, REASON_bad_param, REASON_limit, REASON_quota, REASON_unsupported, MEMORY_REASONS),
+          .errors = ERRORS(REASON_unknown_guest, REASON_bad_param, REASON_limit, REASON_quota, REASON_unsupported,
+                           MEMORY_REASONS),
           .role = SCHEMA_ROLE_ADMIN },
         METHOD(guest, detach),
           .summary = "take a window back from its guest",
@@ -1445,8 +1446,8 @@ static const struct schema_method methods[METHOD_COUNT] = {
           .role = SCHEMA_ROLE_ADMIN },
         METHOD(window, list),
           .summary = "list the windows of the guest that asks",
-          .doc = "Everybody's for an administrator. The guest knows a window by the cookie in its last 4096 bytes, which follows the "
-                 "16 letters dmabroker-window, and tells where it sees it with window.bind",
+          .doc = "Everybody's for an administrator. The guest knows a window by the cookie in its last 4096 bytes, which follows "
+                 "the 16 letters dmabroker-window, and tells where it sees it with window.bind",
           .params = &window_list_params_struct, .results = &window_list_result_struct,
           .errors = ERRORS(REASON_unknown_guest) },
         METHOD(window, bind),

@@ -21,8 +21,8 @@ static int of_libvirt(const struct guest *guest, uint64_t size, FILE *file) {
                 fprintf(file, "<!-- in <devices> of the domain %s: how its programs reach the broker -->\n%s\n", guest->name,
                         channel);
                 if (port)
-                        fprintf(file, "<!-- a port in which a window of %" PRIu64 " bytes finds room (not of a machine \"pc\") -->\n"
-                                "%s\n", size, port);
+                        fprintf(file, "<!-- a port in which a window of %" PRIu64 " bytes finds room (a machine \"pc\" needs "
+                                "none) -->\n%s\n", size, port);
         }
         free(channel);
         free(port);

@@ -161,8 +161,8 @@ void method_quota_set(struct rpc_call *call, const void *given) {
         const struct quota_set_params *params = given;
 
         if (schema_has(params, owner) ? !is_owner(call, params->owner) : !schema_has(params, device))
-                rpc_call_fail_format(call, REASON_bad_param, "owner must be user:UID, with the user's number, or kvm:UUID of a guest "
-                                     "of the configuration");
+                rpc_call_fail_format(call, REASON_bad_param, "owner must be user:UID, with the user's number, or kvm:UUID of a "
+                                     "guest of the configuration");
         else
                 set(call, params);
 }

@@ -5,7 +5,10 @@
 #include <dmabroker.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <inttypes.h>
+#include <linux/netlink.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -15,11 +18,15 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <termios.h>
 #include <unistd.h>
 
 enum { CHUNK = 2048 /* more at a time ends QEMU 7.2 */, PAGE = 4096 };
+#define PORT "org.dmabroker.0"
+#define SYS_PORTS "/sys/class/virtio-ports/"
 #define EDU_BUFFER UINT64_C(0x40000)
 #define EDU "/sys/bus/pci/devices/0000:00:05.0"
 
@@ -75,33 +82,46 @@ static bool write_file(const char *path, const char *text) {
         return good;
 }
 
-/* The ports have names only where udev gives them. */
-static void name_ports(void) {
-        char path[96], name[128] = "", link[192];
+/* Ports have names only where udev gives them. false: there is none of that name yet. */
+static bool name_port(void) {
+        char path[96], name[128];
+        bool found = false;
         FILE *file;
+        glob_t ports;
         size_t n;
 
         mkdir("/dev/virtio-ports", 0755);
-        for (int i = 1; i < 8; i++) {
-                snprintf(path, sizeof(path), "/sys/class/virtio-ports/vport1p%d/name", i);
-                file = fopen(path, "re");
-                if (!file) {
-                        snprintf(path, sizeof(path), "/sys/class/virtio-ports/vport0p%d/name", i);
-                        file = fopen(path, "re");
-                }
-                if (!file)
+        if (glob("/sys/class/virtio-ports/*/name", 0, NULL, &ports) != 0)
+                return false;
+        for (size_t i = 0; i < ports.gl_pathc && !found; i++) {
+                file = fopen(ports.gl_pathv[i], "re");
+                n = file ? fread(name, 1, sizeof(name) - 1, file) : 0;
+                if (file)
+                        fclose(file);
+                name[n] = '\0';
+                if (strncmp(name, PORT, strlen(PORT)) != 0)
                         continue;
-                n = fread(name, 1, sizeof(name) - 1, file);
-                fclose(file);
-                name[n && name[n - 1] == '\n' ? n - 1 : n] = '\0';
-                *strrchr(path, '/') = '\0';
-                snprintf(link, sizeof(link), "/dev/virtio-ports/%s", name);
-                strcpy(path, strrchr(path, '/'));
-                memmove(path + 4, path, strlen(path) + 1);
-                memcpy(path, "/dev", 4);
-                if (symlink(path, link) < 0)
-                        printf("%s: %s\n", link, strerror(errno));
+                snprintf(path, sizeof(path), "/dev/%.*s", (int)(strlen(ports.gl_pathv[i]) - strlen(SYS_PORTS "/name")),
+                         ports.gl_pathv[i] + strlen(SYS_PORTS));
+                found = symlink(path, "/dev/virtio-ports/" PORT) == 0;
         }
+        globfree(&ports);
+        return found;
+}
+
+/* The host tells of ports while the kernel goes on. */
+static void await_port(void) {
+        int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT);
+        struct sockaddr_nl address = { .nl_family = AF_NETLINK, .nl_groups = 1 };
+        struct pollfd poll_for = { .fd = fd, .events = POLLIN };
+        char event[4096];
+
+        if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+                printf("no events of the kernel: %s\n", strerror(errno));
+        while (!name_port() && poll(&poll_for, 1, 10000) > 0)
+                while (recv(fd, event, sizeof(event), MSG_DONTWAIT) > 0)
+                        ;
+        close(fd);
 }
 
 static void machine_begin(void) {
@@ -111,7 +131,7 @@ static void machine_begin(void) {
         mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
         mount("tmpfs", "/tmp", "tmpfs", 0, NULL);
         load_modules();
-        name_ports();
+        await_port();
 }
 
 /* ---- the device ---- */
@@ -213,7 +233,10 @@ static void do_device(uint64_t seed) {
         memset(memory + PAGE, 0, CHUNK);
         edu_run(memory_dma, EDU_BUFFER, 1);
         edu_run(EDU_BUFFER, memory_dma + PAGE, 3);
-        say(has(memory + PAGE, CHUNK, seed) ? "ok %d bytes compared" : "error: not the bytes that the device was given (%d)", CHUNK);
+        if (has(memory + PAGE, CHUNK, seed))
+                say("ok %d bytes compared", CHUNK);
+        else
+                say("error: not the bytes that the device was given");
 }
 
 static void do_pool(uint64_t seed) {
@@ -320,10 +343,15 @@ static void obey(char *line) {
 }
 
 int main(void) {
+        struct termios terminal;
         char line[1024];
 
         setvbuf(stdout, NULL, _IOLBF, 0);
         machine_begin();
+        if (tcgetattr(0, &terminal) == 0) {
+                terminal.c_lflag &= ~(tcflag_t)ECHO;
+                tcsetattr(0, TCSANOW, &terminal);
+        }
         say("ready");
         while (fgets(line, sizeof(line), stdin)) {
                 line[strcspn(line, "\r\n")] = '\0';

@@ -16,7 +16,7 @@ done
 work=$(mktemp -d) || exit 99
 trap 'rm -rf "$work"' EXIT
 . "$(dirname "$0")/initrd.sh"
-make_initrd "$work" tests/vm/kvm-guest "virtio virtio_ring virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_console" ||
+make_initrd "$work" tests/vm/kvm-guest "virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_console" ||
         exit 99
 start=$(date +%s)
 "$TOP_BUILDDIR/tests/vm/kvm-host" "$DMAB_VM_DEBIAN_KERNEL" "$work/initrd"

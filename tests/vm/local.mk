@@ -37,6 +37,7 @@ tests_vm_kvm_host_LDADD = libtest.la libdmabroker.la $(JANSSON_LIBS)
 dist_check_SCRIPTS += tests/vm/kvm.sh
 TESTS += tests/vm/kvm.sh
 EXTRA_DIST += tests/vm/initrd.sh
+
 check_PROGRAMS += tests/vm/ivshmem-host
 tests_vm_ivshmem_host_SOURCES = tests/vm/ivshmem-host.c
 tests_vm_ivshmem_host_CFLAGS = $(AM_CFLAGS) $(UV_CFLAGS) $(JANSSON_CFLAGS)
