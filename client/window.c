@@ -336,11 +336,12 @@ static int find_bar(struct search *search, const struct window *window, struct b
         return not_found(search, window);
 }
 
-/* The broker may speak of a window before the guest's kernel has got to know the device, or has all of its files in place. */
+/* The broker may speak of a window before the guest's kernel has got to know the device, has all of its files in place, or has
+ * given its memory an address: the device is to be seen before it has one. */
 static int await_bar(struct search *search, const struct window *window, struct bar **ret) {
         int r = find_bar(search, window, ret), again = 0;
 
-        while ((r == -ENODEV || r == -ENOENT) && !again && !window->bound && clock_ms() < search->deadline_ms) {
+        while ((r == -ENODEV || r == -ENOENT || r == -ENXIO) && !again && !window->bound && clock_ms() < search->deadline_ms) {
                 nanosleep(&(struct timespec){ .tv_nsec = APPEAR_PAUSE_MS * 1000000L }, NULL);
                 forget_bars(search);
                 again = find_bars(search);
