@@ -31,11 +31,11 @@ TESTS += tests/vm/libvirt.sh
 check_PROGRAMS += tests/vm/kvm-guest tests/vm/kvm-host
 tests_vm_kvm_guest_SOURCES = tests/vm/kvm-guest.c
 tests_vm_kvm_guest_LDADD = libdmabroker.la
-tests_vm_kvm_host_SOURCES = tests/vm/kvm-host.c
-tests_vm_kvm_host_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
-tests_vm_kvm_host_LDADD = libtest.la libdmabroker.la $(JANSSON_LIBS)
-dist_check_SCRIPTS += tests/vm/kvm.sh
-TESTS += tests/vm/kvm.sh
+tests_vm_kvm_host_SOURCES = tests/vm/kvm-bed.h tests/vm/kvm-host.c tests/vm/kvm-libvirt.c tests/vm/kvm-qemu.c
+tests_vm_kvm_host_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS) $(LIBVIRT_CFLAGS)
+tests_vm_kvm_host_LDADD = libtest.la libdmabroker.la $(JANSSON_LIBS) $(LIBVIRT_LIBS)
+dist_check_SCRIPTS += tests/vm/kvm.sh tests/vm/kvm-libvirt.sh
+TESTS += tests/vm/kvm.sh tests/vm/kvm-libvirt.sh
 EXTRA_DIST += tests/vm/initrd.sh
 
 check_PROGRAMS += tests/vm/ivshmem-host
