@@ -1,4 +1,5 @@
-/* What has the guest of kvm-host.c: a QEMU of our own, or libvirtd. */
+/* What has the guest of kvm-host.c: a QEMU of our own, with an emulated device or with one that is passed through; or
+ * libvirtd. */
 #ifndef DMAB_TESTS_VM_KVM_BED_H
 #define DMAB_TESTS_VM_KVM_BED_H
 
@@ -25,9 +26,10 @@ struct kvm_bed {
         /* Its QEMU dies; nothing happens if there is none. */
         void (*kill)(void);
         void (*trouble)(void); /* or NULL */
+        bool is_slow; /* a virtual machine in a virtual machine: only what is different there */
 };
 
-extern const struct kvm_bed kvm_bed_qemu;
+extern const struct kvm_bed kvm_bed_qemu, kvm_bed_passed_through;
 extern const struct kvm_bed *const kvm_bed_libvirt; /* NULL: this build goes without */
 
 void kvm_give_up(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));

@@ -1,4 +1,5 @@
-/* The guest of kvm-host.c in a QEMU of our own. */
+/* The guest of kvm-host.c in a QEMU of our own. Its device is emulated, or passed through: then it is one of this machine's,
+ * bound to vfio-pci, and what it is told to do it does through this machine's IOMMU. */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -17,14 +18,14 @@ static void configure(const struct kvm_place *place, char *text, size_t size) {
 }
 
 /* The channel is as advised; of ports there are two. */
-static void start(const struct kvm_place *place, const char *advice) {
+static void start_with(const struct kvm_place *place, const char *advice, const char *device) {
         static char channel[256], serial[128], qmp[128], root[2][64];
         const char *arguments[] = {
                 "qemu-system-x86_64", "-accel", "tcg", "-cpu", "qemu64", "-machine", "q35", "-m", "256", "-smp", "1",
                 "-nodefaults", "-display", "none", "-uuid", KVM_UUID, "-serial", serial, "-qmp", qmp,
                 "-device", "virtio-serial-pci", "-chardev", channel,
                 "-device", "virtserialport,chardev=dmabroker,name=org.dmabroker.0",
-                "-device", "edu,addr=" KVM_EDU_SLOT ",dma_mask=0xffffffffffff",
+                "-device", device,
                 "-device", root[0], "-device", root[1],
                 "-kernel", place->kernel, "-initrd", place->initrd, "-append", KVM_CMDLINE, NULL,
         };
@@ -49,6 +50,14 @@ static void start(const struct kvm_place *place, const char *advice) {
         }
 }
 
+static void start(const struct kvm_place *place, const char *advice) {
+        start_with(place, advice, "edu,addr=" KVM_EDU_SLOT ",dma_mask=0xffffffffffff");
+}
+
+static void start_passed_through(const struct kvm_place *place, const char *advice) {
+        start_with(place, advice, "vfio-pci,host=0000:00:02.0,addr=" KVM_EDU_SLOT);
+}
+
 static void end(void) {
         if (qemu <= 0)
                 return;
@@ -58,3 +67,6 @@ static void end(void) {
 }
 
 const struct kvm_bed kvm_bed_qemu = { .configure = configure, .start = start, .kill = end };
+const struct kvm_bed kvm_bed_passed_through = {
+        .configure = configure, .start = start_passed_through, .kill = end, .is_slow = true,
+};

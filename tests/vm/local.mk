@@ -34,8 +34,10 @@ tests_vm_kvm_guest_LDADD = libdmabroker.la
 tests_vm_kvm_host_SOURCES = tests/vm/kvm-bed.h tests/vm/kvm-host.c tests/vm/kvm-libvirt.c tests/vm/kvm-qemu.c
 tests_vm_kvm_host_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS) $(LIBVIRT_CFLAGS)
 tests_vm_kvm_host_LDADD = libtest.la libdmabroker.la $(JANSSON_LIBS) $(LIBVIRT_LIBS)
-dist_check_SCRIPTS += tests/vm/kvm.sh tests/vm/kvm-libvirt.sh
-TESTS += tests/vm/kvm.sh tests/vm/kvm-libvirt.sh
+check_PROGRAMS += tests/vm/kvm-l1
+tests_vm_kvm_l1_SOURCES = tests/vm/kvm-l1.c
+dist_check_SCRIPTS += tests/vm/kvm.sh tests/vm/kvm-libvirt.sh tests/vm/kvm-passed-through.sh
+TESTS += tests/vm/kvm.sh tests/vm/kvm-libvirt.sh tests/vm/kvm-passed-through.sh
 EXTRA_DIST += tests/vm/initrd.sh
 
 check_PROGRAMS += tests/vm/ivshmem-host
