@@ -73,7 +73,7 @@ static void set_state(struct guest *guest, enum guest_state state) {
 
         guest->state = state;
         if (runs && !ran) {
-                guest->wants_own = guest->window_bytes;
+                guest->wants_own = guest->own_bytes;
                 guest_tell(guest, GUEST_STARTED);
                 guests_wake(guest->guests, 0);
         } else if (state == GUEST_OFF && before != GUEST_OFF) {
@@ -239,12 +239,30 @@ static void on_lost(void *userdata, const char *why) {
                         guest->state = GUEST_UNKNOWN;
 }
 
+static void on_metadata(void *userdata, int status, const char *text) {
+        struct guest *guest = userdata;
+
+        if (!guest->guests->closing && status == 0)
+                guest_take_metadata(guest, text);
+}
+
+static void on_metadata_changed(void *userdata, const char *uuid, const char *text) {
+        struct guest *guest = ours(userdata, uuid);
+
+        if (guest)
+                guest_take_metadata(guest, text);
+}
+
 static void on_seen(void *userdata, const struct libvirt_guest *seen) {
         struct guest *guest = ours(userdata, seen->uuid);
 
         if (!guest)
                 return;
         guest->was_seen = true;
+        if (seen->metadata)
+                guest_take_metadata(guest, seen->metadata);
+        else
+                libvirt_get_metadata(guest->guests->libvirt, guest->uuid, on_metadata, guest);
         set_state(guest, seen->paused ? GUEST_PAUSED : GUEST_RUNNING);
         verify(guest);
 }
@@ -309,4 +327,5 @@ const struct libvirt_listener guest_libvirt_listener = {
         .guest_suspended = on_suspended,
         .guest_resumed = on_resumed,
         .device_removed = on_removed,
+        .metadata_changed = on_metadata_changed,
 };

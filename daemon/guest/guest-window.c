@@ -419,14 +419,14 @@ static void on_own_attached(void *userdata, const struct failure *failure, uint6
         const struct guest *guest = userdata;
 
         if (failure)
-                log_error("the guest %s does not get the window that the configuration gives it: %s", guest->name,
+                log_error("the guest %s does not get the window that it is to have: %s", guest->name,
                           failure->sentence);
 }
 
 void guest_attach_own(struct guest *guest) {
         guest->wants_own = false;
         if (!guest->windows)
-                attach(guest, guest->window_bytes, on_own_attached, guest);
+                attach(guest, guest->own_bytes, on_own_attached, guest);
 }
 
 /* ---- out of the guest ---- */

@@ -219,7 +219,8 @@ int guests_define(struct guests *guests, const struct guest_definition *definiti
         snprintf(guest->owner, sizeof(guest->owner), "kvm:%s", guest->uuid);
         guest->qmp_path = copy_or_null(definition->qmp, &failed);
         guest->ports = copy_or_null(definition->ports, &failed);
-        guest->window_bytes = definition->window_bytes;
+        guest->window_bytes = guest->own_bytes = definition->window_bytes;
+        guest->has_quota = definition->has_quota;
         DL_APPEND(guests->all, guest);
         guests->n++;
         return failed ? -ENOMEM : 0;

@@ -67,7 +67,8 @@ struct guest_definition {
         const char *name, *uuid;
         const char *qmp;       /* the monitor's socket, or NULL: libvirt is asked */
         const char *ports;     /* with qmp: free PCIe root ports by their ids, between commas; or NULL: QEMU chooses a slot */
-        uint64_t window_bytes; /* that it gets whenever it starts, or 0 */
+        uint64_t window_bytes; /* that it gets whenever it starts, or 0: what the metadata of its domain says */
+        bool has_quota;        /* there are limits for it: not those of its metadata */
 };
 
 struct guests_settings {

@@ -26,6 +26,7 @@ struct kvm_bed {
         /* Its QEMU dies; nothing happens if there is none. */
         void (*kill)(void);
         void (*trouble)(void); /* or NULL */
+        unsigned allocs; /* that the guest may have, as its domain's metadata says; or 0 */
         bool is_slow; /* a virtual machine in a virtual machine: only what is different there */
 };
 

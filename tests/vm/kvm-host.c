@@ -228,6 +228,14 @@ static bool is_off(void) {
         return guest_is("off", 0);
 }
 
+static bool is_limited(void) {
+        json_t *quota = ask("quota.get", "{\"owner\":\"kvm:" KVM_UUID "\"}");
+        bool is = json_integer_value(json_object_get(json_object_get(quota, "limits"), "allocs")) == host.bed->allocs;
+
+        json_decref(quota);
+        return is;
+}
+
 static bool has_nothing(void) {
         return count("allocs") == 0;
 }
@@ -333,6 +341,8 @@ static unsigned char *find_page(uint64_t seed) {
 
 static void test_before_a_window(void) {
         await("the guest runs, as QEMU says", runs_without_windows);
+        if (host.bed->allocs)
+                await("its domain's metadata limits it", is_limited);
         guest_does("a program in the guest connects, its device's translation is", "connect");
         guest_is_refused("without a window it gets nothing", "alloc 8192", "ENOMEM");
         kvm_check(refused("guest.attach", "{\"guest\":\"vm\",\"size\":3000000}") == -EINVAL,

@@ -95,6 +95,7 @@ static void start(const struct kvm_place *given, const char *advice) {
         snprintf(xml, sizeof(xml),
                  "<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>"
                  "<name>vm</name><uuid>" KVM_UUID "</uuid><memory unit='MiB'>256</memory>"
+                 "<metadata><dmab:guest xmlns:dmab='https://dmabroker.org/xmlns/domain/1.0' allocs='1234'/></metadata>"
                  "<os><type arch='x86_64' machine='q35'>hvm</type><kernel>%s</kernel><initrd>%s</initrd>"
                  "<cmdline>" KVM_CMDLINE "</cmdline></os><cpu mode='custom'><model>qemu64</model></cpu>"
                  "<features><acpi/><apic/></features>"
@@ -143,7 +144,8 @@ static void trouble(void) {
         printf("ok: and another one started\n");
 }
 
-static const struct kvm_bed bed = { .configure = configure, .start = start, .kill = end, .trouble = trouble };
+static const struct kvm_bed bed = { .configure = configure, .start = start, .kill = end, .trouble = trouble,
+                                    .allocs = 1234 };
 const struct kvm_bed *const kvm_bed_libvirt = &bed;
 
 #else
