@@ -187,7 +187,8 @@ DEFINE(status_counts,
         FIELD(status_counts, bounces, UINT, NEEDED, .doc = "bounce pools"),
         FIELD(status_counts, leases, UINT, NEEDED, .doc = "leases of either"),
         FIELD(status_counts, mappings, UINT, NEEDED, .doc = "mappings"),
-        FIELD(status_counts, waiters, UINT, NEEDED, .doc = "calls that wait for memory"));
+        FIELD(status_counts, waiters, UINT, NEEDED, .doc = "calls that wait for memory"),
+        FIELD(status_counts, guests, UINT, NEEDED, .doc = "guests of the configuration, whether they run or not"));
 
 DEFINE(status_guarantees,
         FIELD(status_guarantees, bytes, UINT, NEEDED, .doc = "guaranteed to owners, wherever the memory lies"),
