@@ -399,14 +399,17 @@ struct ticket *guests_attach(struct guests *guests, const char *name, uint64_t s
         struct failure failure = { 0 };
         struct guest *guest = guests_find(guests, name, &failure);
 
-        if (!guest || !guest_is_reachable(guest, &failure))
+        if (!guest)
                 return refuse(done, userdata, &failure);
+        /* What can never be is told before what cannot be at present. */
         if (size < WINDOW_SIZE_MIN || size > WINDOW_SIZE_MAX || size & (size - 1)) {
                 failure_set(&failure, REASON_bad_param, "A window has a power of two of bytes, at least %llu: it becomes the "
                             "memory of a PCI device", (unsigned long long)WINDOW_SIZE_MIN);
                 failure_add_text(&failure, "param", "size");
                 return refuse(done, userdata, &failure);
         }
+        if (!guest_is_reachable(guest, &failure))
+                return refuse(done, userdata, &failure);
         if (guest->n_windows >= WINDOWS_MAX) {
                 failure_set(&failure, REASON_limit, "The guest %s has %u windows already", guest->name, guest->n_windows);
                 failure_add_number(&failure, "limit", WINDOWS_MAX);
