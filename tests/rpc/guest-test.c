@@ -1,0 +1,400 @@
+/* KVM guests, beside a real daemon: what hostile and unlucky ones do, and QEMUs that do not answer, or lie, or die. */
+#include <dirent.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "tests/rpc/ask.h"
+#include "tests/rpc/qemu.h"
+
+#define ONE "6f1c6f0e-3a55-4a8a-9d0e-0c6f0b8a2d11"
+#define TWO "6f1c6f0e-3a55-4a8a-9d0e-0c6f0b8a2d22"
+#define MIB (UINT64_C(1) << 20)
+#define AT (UINT64_C(0x380000000))
+
+static const char reset = (char)0xff;
+
+static struct {
+        char directory[64], config[1024], monitor[96];
+        struct test_daemon *daemon;
+        struct test_client *admin;
+        struct qemu *qemu;
+        unsigned fds; /* of the daemon, before anything happened */
+} host;
+
+/* ---- the host ---- */
+
+static unsigned count_fds(void) {
+        char path[64];
+        unsigned n = 0;
+        DIR *dir;
+
+        snprintf(path, sizeof(path), "/proc/%d/fd", (int)test_daemon_pid(host.daemon));
+        dir = opendir(path);
+        assert_non_null(dir);
+        while (readdir(dir))
+                n++;
+        closedir(dir);
+        return n;
+}
+
+__attribute__((unused)) static bool has_logged(const char *text) {
+        char *log = test_daemon_log(host.daemon);
+        bool has = log && strstr(log, text);
+
+        free(log);
+        return has;
+}
+
+static uint64_t in_regions(void) {
+        json_t *status = ask(host.admin, "broker.status", "{}");
+        uint64_t bytes = ask_peek_number(json_array_get(json_object_get(status, "sources"), 0), "in_regions");
+
+        json_decref(status);
+        return bytes;
+}
+
+static json_t *guest(const char *name) {
+        return ask(host.admin, "guest.get", "{'guest':'%s'}", name);
+}
+
+static bool guest_is(const char *name, const char *state) {
+        json_t *info = guest(name);
+        bool is = strcmp(json_string_value(json_object_get(info, "state")), state) == 0;
+
+        json_decref(info);
+        return is;
+}
+
+__attribute__((unused)) static uint64_t n_windows(const char *name) {
+        return ask_take_number(guest(name), "windows");
+}
+
+__attribute__((unused)) static bool is_window(uint64_t window, const char *state) {
+        json_t *list = ask(host.admin, "window.list", "{}"), *item;
+        bool is = false;
+        size_t i;
+
+        json_array_foreach(json_object_get(list, "items"), i, item)
+                is |= ask_peek_number(item, "window") == window &&
+                      strcmp(json_string_value(json_object_get(item, "state")), state) == 0;
+        json_decref(list);
+        return is;
+}
+
+static void start_daemon(const char *more) {
+        static struct test_daemon_options options = { .survives = true, .open_directory = true, .config = host.config };
+
+        snprintf(host.config, sizeof(host.config),
+                 "[daemon]\nkeep = 60s\naccess = everyone\ngrace = 60s\n[memory]\nregion_idle = 0\nquarantine = 0\n"
+                 "[guests]\ndirectory = %s\nunplug_timeout = 300ms\n"
+                 "[guest one]\nuuid = " ONE "\nqmp = %s/one\n[guest two]\nuuid = " TWO "\nqmp = %s/two\n%s",
+                 host.directory, host.directory, host.directory, more);
+        assert_int_equal(test_daemon_start(&options, &host.daemon), 0);
+        host.admin = ask_connect(host.daemon, NULL);
+}
+
+static int begin_with(const char *more) {
+        /* Only an administrator attaches windows. */
+        if (geteuid() != 0)
+                skip();
+        strcpy(host.directory, "/tmp/dmab-guest-XXXXXX");
+        assert_non_null(mkdtemp(host.directory));
+        snprintf(host.monitor, sizeof(host.monitor), "%s/one", host.directory);
+        host.qemu = qemu_start(host.monitor);
+        start_daemon(more);
+        qemu_serve(host.qemu, true);
+        ask_until(guest_is("one", "running"));
+        host.fds = count_fds();
+        return 0;
+}
+
+static int begin(void **state) {
+        return begin_with("");
+}
+
+static bool is_all_back(void) {
+        return in_regions() == 0;
+}
+
+/* Whatever happened, nothing of it is left. */
+static int end(void **state) {
+        int r;
+
+        if (host.qemu) {
+                host.qemu = qemu_kill(host.qemu);
+                ask_until(guest_is("one", "off"));
+        }
+        ask_until(is_all_back());
+        ask_clean(host.admin);
+        test_client_close(host.admin);
+        ask_until(count_fds() <= host.fds);
+        r = test_daemon_end(host.daemon);
+        assert_int_equal(unlink(host.monitor), 0);
+        /* Its sockets are gone. */
+        assert_int_equal(rmdir(host.directory), 0);
+        return r;
+}
+
+__attribute__((unused)) static void comes_back(void) {
+        test_client_close(host.admin);
+        assert_int_equal(test_daemon_start_again(host.daemon), 0);
+        host.admin = ask_connect(host.daemon, NULL);
+}
+
+/* ---- the guest's programs ---- */
+
+/* NULL: the daemon has hung up. */
+static struct test_client *adopt_channel(int fd) {
+        struct pollfd item = { .fd = fd, .events = POLLIN };
+        struct test_client *client;
+        char byte;
+
+        for (int i = 0; i < 2; i++) {
+                assert_int_equal(poll(&item, 1, test_timeout_ms()), 1);
+                if (read(fd, &byte, 1) != 1) {
+                        close(fd);
+                        return NULL;
+                }
+                assert_int_equal(byte, reset);
+                if (i == 0)
+                        assert_int_equal(write(fd, &reset, 1), 1);
+        }
+        assert_int_equal(test_client_adopt(fd, &client), 0);
+        return client;
+}
+
+static void channel_path(char path[108], const char *uuid) {
+        snprintf(path, 108, "%s/%s.channel", host.directory, uuid);
+}
+
+/* By this QEMU, or by the test itself. */
+static struct test_client *open_channel(struct qemu *qemu, const char *uuid) {
+        struct test_client *client;
+        char path[108];
+        int fd;
+
+        channel_path(path, uuid);
+        if (qemu)
+                return adopt_channel(qemu_connect(qemu, path));
+        assert_int_equal(test_client_connect(path, NULL, &client), 0);
+        fd = dup(test_client_fd(client));
+        test_client_close(client);
+        return adopt_channel(fd);
+}
+
+static uint64_t attach(uint64_t size, struct qemu_window *seen) {
+        int id = ask_send(host.admin, "guest.attach", "{'guest':'one','size':%" PRIu64 "}", size);
+
+        qemu_plug(host.qemu, seen);
+        return ask_take_number(ask_result(host.admin, id), "window");
+}
+
+static void bind_at(struct test_client *channel, uint64_t window, uint64_t addr) {
+        json_decref(ask(channel, "window.bind", "{'window':%" PRIu64 ",'guest_addr':'0x%" PRIx64 "'}", window, addr));
+}
+
+/* A guest with a bound window, its channel and a device. */
+struct guest {
+        struct test_client *channel;
+        struct qemu_window seen;
+        uint64_t window, device;
+        char session[40];
+};
+
+static void hello(struct guest *guest) {
+        json_t *result = ask(guest->channel, "broker.hello", "{}");
+
+        snprintf(guest->session, sizeof(guest->session), "%s", json_string_value(json_object_get(result, "session")));
+        json_decref(result);
+}
+
+static void make_guest(struct guest *guest) {
+        guest->channel = open_channel(host.qemu, ONE);
+        assert_non_null(guest->channel);
+        hello(guest);
+        guest->window = attach(2 * MIB, &guest->seen);
+        bind_at(guest->channel, guest->window, AT);
+        guest->device = ask_device(guest->channel, "nic");
+}
+
+static void leave_guest(struct guest *guest) {
+        test_client_close(guest->channel);
+        if (guest->seen.fd > 0)
+                qemu_drop(&guest->seen);
+}
+
+/* ---- into the guest ---- */
+
+static void check_memory(const struct qemu_window *seen, uint64_t window, uint64_t size) {
+        json_t *list = ask(host.admin, "window.list", "{}"), *item;
+        const char *cookie = NULL;
+        struct stat status;
+        char text[33];
+        unsigned char *memory;
+        size_t i;
+
+        assert_int_equal(fstat(seen->memory, &status), 0);
+        assert_int_equal(status.st_size, size);
+        memory = mmap(NULL, size, PROT_READ, MAP_SHARED, seen->memory, 0);
+        assert_ptr_not_equal(memory, MAP_FAILED);
+        assert_memory_equal(memory + size - 4096, "dmabroker-window", 16);
+        for (i = 0; i < 16; i++)
+                snprintf(text + 2 * i, 3, "%02x", memory[size - 4096 + 16 + i]);
+        munmap(memory, size);
+        json_array_foreach(json_object_get(list, "items"), i, item)
+                if (ask_peek_number(item, "window") == window)
+                        cookie = json_string_value(json_object_get(item, "cookie"));
+        assert_non_null(cookie);
+        assert_string_equal(cookie, text);
+        json_decref(list);
+}
+
+static void test_a_guest_gets_a_window_and_its_own_addresses_in_it(void **state) {
+        struct guest guest;
+        uint64_t offset;
+        json_t *result, *item;
+
+        make_guest(&guest);
+        check_memory(&guest.seen, guest.window, 2 * MIB);
+        result = ask(guest.channel, "window.list", "{}");
+        item = json_array_get(json_object_get(result, "items"), 0);
+        assert_int_equal(ask_peek_number(item, "window"), guest.window);
+        assert_int_equal(ask_peek_hex(item, "guest_addr"), AT);
+        json_decref(result);
+        ask_refused(guest.channel, "unsupported", "coherent.alloc", "{'device':%" PRIu64 ",'size':8192,'fd':true}", guest.device);
+        result = ask(guest.channel, "coherent.alloc", "{'device':%" PRIu64 ",'size':8192}", guest.device);
+        offset = ask_peek_number(result, "offset");
+        assert_int_equal(ask_peek_hex(result, "dma_addr"), AT + offset);
+        assert_int_equal(ask_peek_number(result, "region"), guest.window);
+        assert_null(json_object_get(result, "machine_addr"));
+        assert_null(json_object_get(result, "fds"));
+        assert_int_equal(test_client_take_fd(guest.channel), -1);
+        json_decref(result);
+        result = ask(guest.channel, "region.get", "{'region':%" PRIu64 "}", guest.window);
+        assert_null(json_object_get(result, "fds"));
+        assert_null(json_object_get(json_array_get(json_object_get(result, "extents"), 0), "machine_addr"));
+        assert_int_equal(test_client_take_fd(guest.channel), -1);
+        json_decref(result);
+        leave_guest(&guest);
+}
+
+static char *refusal(struct test_client *client, const char *method, uint64_t handle, const char *member) {
+        json_t *error = ask_error(client, ask_send(client, method, "{'%s':%" PRIu64 "%s}", member, handle,
+                                                   strcmp(method, "window.bind") == 0 ? ",'guest_addr':'0x100000'" : ""));
+        char *text = json_dumps(error, JSON_SORT_KEYS), number[24], *at;
+
+        json_decref(error);
+        /* But for the number itself. */
+        snprintf(number, sizeof(number), "%" PRIu64, handle);
+        while ((at = strstr(text, number))) {
+                memmove(at + 1, at + strlen(number), strlen(at + strlen(number)) + 1);
+                *at = '#';
+        }
+        return text;
+}
+
+static void looks_like_nothing(struct test_client *client, const char *method, uint64_t handle, const char *member) {
+        char *is = refusal(client, method, handle, member), *should = refusal(client, method, 4711471147114711, member);
+
+        assert_string_equal(is, should);
+        assert_non_null(strstr(is, "unknown_handle"));
+        free(is);
+        free(should);
+}
+
+static void test_a_guest_knows_nothing_of_another_one(void **state) {
+        struct test_client *other = open_channel(NULL, TWO);
+        struct guest guest;
+        json_t *list;
+        uint64_t alloc;
+
+        make_guest(&guest);
+        alloc = ask_alloc(guest.channel, guest.device, 4096);
+        list = ask(other, "window.list", "{}");
+        assert_int_equal(json_array_size(json_object_get(list, "items")), 0);
+        json_decref(list);
+        list = ask(other, "coherent.list", "{}");
+        assert_int_equal(json_array_size(json_object_get(list, "allocs")), 0);
+        json_decref(list);
+        looks_like_nothing(other, "window.bind", guest.window, "window");
+        looks_like_nothing(other, "coherent.free", alloc, "alloc");
+        looks_like_nothing(other, "device.close", guest.device, "device");
+        looks_like_nothing(other, "region.get", guest.window, "region");
+        ask_refused(other, "unknown_guest", "window.list", "{'guest':'one'}");
+        ask_refused(other, "unknown_guest", "window.list", "{'guest':'nobody'}");
+        ask_refused(other, "unknown_handle", "broker.hello", "{'session':'%s'}", guest.session);
+        test_client_close(other);
+        leave_guest(&guest);
+}
+
+static void test_a_guest_is_no_administrator_and_not_local(void **state) {
+        static const char *const methods[] = {
+                "guest.list", "guest.get", "guest.attach", "guest.detach", "guest.evict", "guest.set_quota", "quota.set",
+                "stats.get", "stats.reset", "debug.check", "quarantine.release", "memory.release",
+        };
+        struct test_client *channel = open_channel(host.qemu, ONE);
+
+        for (size_t i = 0; i < sizeof(methods) / sizeof(*methods); i++) {
+                json_t *error = ask_error(channel, ask_send(channel, methods[i], "{}"));
+                const char *message = json_string_value(json_object_get(error, "message"));
+
+                if (!strstr(message, "administrators"))
+                        fail_msg("%s: %s", methods[i], message);
+                json_decref(error);
+        }
+        test_client_close(channel);
+}
+
+/* What the windows are reserved for is a device in the daemon's books, with a handle that can be guessed. */
+static void test_nobody_gets_hold_of_the_device_that_the_windows_lie_in(void **state) {
+        struct guest guest;
+        json_t *list, *item;
+        uint64_t windows;
+        size_t i;
+
+        make_guest(&guest);
+        list = ask(guest.channel, "device.list", "{}");
+        json_array_foreach(json_object_get(list, "devices"), i, item)
+                assert_string_equal(json_string_value(json_object_get(item, "name")), "nic");
+        assert_int_equal(i, 1);
+        json_decref(list);
+        windows = ask_number(host.admin, "device", "region.get", "{'region':%" PRIu64 "}", guest.window);
+        looks_like_nothing(guest.channel, "device.close", windows, "device");
+        looks_like_nothing(guest.channel, "device.get", windows, "device");
+        looks_like_nothing(host.admin, "device.close", windows, "device");
+        ask_refused(guest.channel, "unknown_handle", "device.reserve", "{'device':%" PRIu64 ",'size':1048576}", windows);
+        ask_refused(guest.channel, "unknown_handle", "coherent.alloc", "{'device':%" PRIu64 ",'size':4096}", windows);
+        ask_refused(guest.channel, "unknown_handle", "device.unreserve", "{'device':%" PRIu64 ",'region':%" PRIu64 "}", windows,
+                    guest.window);
+        ask_refused(guest.channel, "wrong_device", "device.unreserve", "{'device':%" PRIu64 ",'region':%" PRIu64 "}",
+                    guest.device, guest.window);
+        assert_int_equal(in_regions(), 2 * MIB);
+        leave_guest(&guest);
+}
+
+int main(int argc, char **argv) {
+        const struct CMUnitTest tests[] = {
+#define TEST(name) cmocka_unit_test_setup_teardown(test_##name, begin, end)
+                TEST(a_guest_gets_a_window_and_its_own_addresses_in_it),
+                TEST(a_guest_knows_nothing_of_another_one),
+                TEST(a_guest_is_no_administrator_and_not_local),
+                TEST(nobody_gets_hold_of_the_device_that_the_windows_lie_in),
+        };
+
+        if (argc > 1 && *argv[1])
+                cmocka_set_test_filter(argv[1]);
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
