@@ -385,6 +385,311 @@ static void test_nobody_gets_hold_of_the_device_that_the_windows_lie_in(void **s
         leave_guest(&guest);
 }
 
+/* ---- attachments that fail ---- */
+
+static int begin_attach(uint64_t size) {
+        return ask_send(host.admin, "guest.attach", "{'guest':'one','size':%" PRIu64 "}", size);
+}
+
+/* Nothing of it is left, and the next one works. */
+static void next_attach_works(void) {
+        struct qemu_window seen;
+
+        ask_until(is_all_back());
+        assert_int_equal(n_windows("one"), 0);
+        attach(MIB, &seen);
+        assert_int_equal(in_regions(), MIB);
+        qemu_drop(&seen);
+}
+
+static void test_a_window_that_qemu_refuses_goes_back(void **state) {
+        struct qemu_window seen;
+        int id = begin_attach(MIB);
+        uint64_t command = qemu_plug_begin(host.qemu, &seen);
+
+        qemu_refuse(host.qemu, command, "GenericError");
+        qemu_obey(host.qemu, "chardev-remove");
+        ask_take_reason(ask_error(host.admin, id), "source_unavailable");
+        qemu_drop(&seen);
+        id = begin_attach(MIB);
+        qemu_reject(host.qemu, "chardev-remove", "GenericError");
+        qemu_reject(host.qemu, "chardev-add", "GenericError");
+        ask_take_reason(ask_error(host.admin, id), "source_unavailable");
+        next_attach_works();
+}
+
+/* Whether QEMU has taken it in is not known when the connection is lost: it keeps its memory until that is. */
+static void test_a_window_is_kept_until_qemu_has_told_that_it_has_none(void **state) {
+        struct qemu_window seen;
+        int id = begin_attach(MIB);
+
+        qemu_plug_begin(host.qemu, &seen);
+        qemu_hang_up(host.qemu);
+        ask_take_reason(ask_error(host.admin, id), "gone");
+        assert_int_equal(in_regions(), MIB);
+        qemu_greet(host.qemu);
+        qemu_reject(host.qemu, "qom-list", "DeviceNotFound");
+        qemu_obey(host.qemu, "query-status");
+        ask_until(is_all_back());
+        qemu_drop(&seen);
+        qemu_hang_up(host.qemu);
+        qemu_serve(host.qemu, true);
+        ask_until(guest_is("one", "running"));
+        next_attach_works();
+}
+
+static void test_a_window_that_qemu_has_all_the_same_is_taken_out(void **state) {
+        struct qemu_window seen;
+        int id = begin_attach(MIB);
+
+        qemu_plug_begin(host.qemu, &seen);
+        qemu_hang_up(host.qemu);
+        ask_take_reason(ask_error(host.admin, id), "gone");
+        qemu_greet(host.qemu);
+        qemu_obey(host.qemu, "qom-list");
+        qemu_obey(host.qemu, "query-status");
+        qemu_obey(host.qemu, "device_del");
+        assert_int_equal(in_regions(), MIB);
+        qemu_deleted(host.qemu, seen.id);
+        qemu_obey(host.qemu, "chardev-remove");
+        ask_until(is_all_back());
+        qemu_drop(&seen);
+}
+
+static void test_a_qemu_that_does_not_answer_in_time_is_asked_what_it_has_done(void **state) {
+        struct qemu_window seen;
+        int id = begin_attach(MIB);
+        uint64_t command = qemu_plug_begin(host.qemu, &seen);
+
+        ask_take_reason(ask_error(host.admin, id), "timeout");
+        assert_int_equal(in_regions(), MIB);
+        qemu_return(host.qemu, command);
+        qemu_obey(host.qemu, "qom-list");
+        qemu_obey(host.qemu, "device_del");
+        qemu_deleted(host.qemu, seen.id);
+        qemu_obey(host.qemu, "chardev-remove");
+        qemu_drop(&seen);
+        next_attach_works();
+}
+
+static void test_a_qemu_that_dies_in_the_middle_gives_all_back(void **state) {
+        struct qemu_window seen;
+        int id = begin_attach(MIB);
+
+        qemu_plug_begin(host.qemu, &seen);
+        host.qemu = qemu_kill(host.qemu);
+        ask_take_reason(ask_error(host.admin, id), "gone");
+        qemu_drop(&seen);
+        ask_until(guest_is("one", "off"));
+        ask_until(is_all_back());
+        ask_refused(host.admin, "source_unavailable", "guest.attach", "{'guest':'one','size':1048576}");
+}
+
+static void test_a_window_comes_though_its_caller_has_gone(void **state) {
+        struct test_client *other = ask_connect(host.daemon, NULL);
+        struct qemu_window seen;
+        uint64_t command;
+
+        ask_send(other, "guest.attach", "{'guest':'one','size':1048576}");
+        command = qemu_plug_begin(host.qemu, &seen);
+        test_client_close(other);
+        json_decref(ask(host.admin, "broker.ping", "{}"));
+        qemu_return(host.qemu, command);
+        ask_until(n_windows("one") == 1);
+        check_memory(&seen, ask_take_number(json_incref(json_array_get(json_object_get(ask(host.admin, "window.list", "{}"),
+                                                                                       "items"), 0)), "window"), MIB);
+        qemu_drop(&seen);
+}
+
+/* Whatever it is told, until it has so many windows. */
+static void plug_many(struct qemu_window *seen, unsigned n) {
+        struct test_client *monitor = host.qemu->monitor;
+        unsigned added = 0, plugged = 0;
+
+        while (plugged < n) {
+                const char *line, *command;
+                json_t *message, *arguments;
+                uint64_t id;
+                int none;
+
+                assert_int_equal(test_client_read_line(monitor, &line), 0);
+                message = json_loads(line, 0, NULL);
+                command = json_string_value(json_object_get(message, "execute"));
+                arguments = json_object_get(message, "arguments");
+                id = ask_peek_number(message, "id");
+                if (strcmp(command, "chardev-add") == 0) {
+                        json_t *data = json_object_get(json_object_get(arguments, "backend"), "data");
+
+                        data = json_object_get(json_object_get(data, "addr"), "data");
+                        seen[added].fd = qemu_connect(host.qemu, json_string_value(json_object_get(data, "path")));
+                        assert_true(seen[added++].fd >= 0);
+                } else if (strcmp(command, "device_add") == 0) {
+                        assert_int_equal(qemu_hear(&seen[plugged], &none), 0);
+                        qemu_hear(&seen[plugged], &none);
+                        assert_int_equal(qemu_hear(&seen[plugged], &seen[plugged].memory), -1);
+                        plugged++;
+                }
+                qemu_return(host.qemu, id);
+                json_decref(message);
+        }
+}
+
+static void test_windows_come_side_by_side_up_to_the_limit(void **state) {
+        struct qemu_window seen[16];
+        struct test_client *other = ask_connect(host.daemon, NULL);
+
+        for (int i = 0; i < 16; i++)
+                ask_send(other, "guest.attach", "{'guest':'one','size':1048576}");
+        plug_many(seen, 16);
+        for (int i = 0; i < 16; i++)
+                json_decref(ask_read(other));
+        assert_int_equal(in_regions(), 16 * MIB);
+        assert_int_equal(n_windows("one"), 16);
+        ask_refused(other, "limit", "guest.attach", "{'guest':'one','size':1048576}");
+        for (int i = 0; i < 16; i++)
+                qemu_drop(&seen[i]);
+        /* All of them are known to the next daemon. */
+        test_client_close(other);
+        assert_int_equal(test_daemon_kill(host.daemon), 0);
+        comes_back();
+        assert_int_equal(n_windows("one"), 16);
+        assert_int_equal(in_regions(), 16 * MIB);
+}
+
+static void test_what_cannot_be_had_is_refused_and_costs_nothing(void **state) {
+        ask_refused(host.admin, "no_memory", "guest.attach", "{'guest':'one','size':1073741824}");
+        ask_refused(host.admin, "bad_param", "guest.attach", "{'guest':'one','size':3145728}");
+        ask_refused(host.admin, "bad_param", "guest.attach", "{'guest':'one','size':4096}");
+        ask_refused(host.admin, "bad_param", "guest.attach", "{'guest':'one','size':2199023255552}");
+        ask_refused(host.admin, "unknown_guest", "guest.attach", "{'guest':'three','size':1048576}");
+        ask_refused(host.admin, "source_unavailable", "guest.attach", "{'guest':'two','size':1048576}");
+        next_attach_works();
+}
+
+static int begin_with_quota(void **state) {
+        return begin_with("[quota kvm:" ONE "]\nheld_bytes = 3M\nregions = 2\n");
+}
+
+static void test_a_window_counts_against_the_guests_quota(void **state) {
+        struct qemu_window seen[2];
+
+        ask_refused(host.admin, "quota", "guest.attach", "{'guest':'one','size':4194304}");
+        assert_int_equal(in_regions(), 0);
+        attach(MIB, &seen[0]);
+        attach(MIB, &seen[1]);
+        ask_refused(host.admin, "quota", "guest.attach", "{'guest':'one','size':1048576}");
+        json_decref(ask(host.admin, "guest.set_quota", "{'guest':'one','limits':{'regions':3}}"));
+        qemu_drop(&seen[0]);
+        qemu_drop(&seen[1]);
+        attach(MIB, &seen[0]);
+        ask_refused(host.admin, "quota", "guest.attach", "{'guest':'one','size':1048576}");
+        qemu_drop(&seen[0]);
+}
+
+/* ---- out of the guest ---- */
+
+static int begin_detach(uint64_t window, const char *force) {
+        return ask_send(host.admin, "guest.detach", "{'window':%" PRIu64 ",'force':%s}", window, force);
+}
+
+static void test_a_window_in_use_is_not_taken_out_unless_by_force(void **state) {
+        struct guest guest;
+        int id;
+
+        make_guest(&guest);
+        ask_alloc(guest.channel, guest.device, 4096);
+        ask_refused(host.admin, "busy", "guest.detach", "{'window':%" PRIu64 "}", guest.window);
+        id = begin_detach(guest.window, "true");
+        qemu_obey(host.qemu, "device_del");
+        ask_refused(guest.channel, "gone", "coherent.list", "{}");
+        hello(&guest);
+        qemu_deleted(host.qemu, guest.seen.id);
+        qemu_obey(host.qemu, "chardev-remove");
+        json_decref(ask_result(host.admin, id));
+        assert_int_equal(in_regions(), 0);
+        ask_refused(host.admin, "unknown_handle", "guest.detach", "{'window':%" PRIu64 "}", guest.window);
+        leave_guest(&guest);
+}
+
+/* Else its program would lose what it was just given. */
+static void test_nothing_more_is_allocated_in_a_window_that_leaves(void **state) {
+        struct guest guest;
+        int id;
+
+        make_guest(&guest);
+        id = begin_detach(guest.window, "false");
+        qemu_obey(host.qemu, "device_del");
+        ask_refused(guest.channel, "source_unavailable", "coherent.alloc", "{'device':%" PRIu64 ",'size':4096}", guest.device);
+        ask_refused(guest.channel, "busy", "window.bind", "{'window':%" PRIu64 ",'guest_addr':'0x1000000'}", guest.window);
+        ask_take_reason(ask_error(host.admin, id), "timeout");
+        ask_refused(guest.channel, "source_unavailable", "coherent.alloc", "{'device':%" PRIu64 ",'size':4096}", guest.device);
+        leave_guest(&guest);
+}
+
+static void test_a_guest_that_does_not_let_go_may_do_so_later(void **state) {
+        struct guest guest;
+        int id;
+
+        make_guest(&guest);
+        id = begin_detach(guest.window, "false");
+        ask_refused(host.admin, "busy", "guest.detach", "{'window':%" PRIu64 "}", 0 + guest.window);
+        qemu_obey(host.qemu, "device_del");
+        ask_take_reason(ask_error(host.admin, id), "timeout");
+        assert_true(is_window(guest.window, "leaving"));
+        assert_int_equal(in_regions(), 2 * MIB);
+        qemu_deleted(host.qemu, guest.seen.id);
+        ask_until(is_all_back());
+        ask_alloc(host.admin, ask_device(host.admin, "card"), 4096);
+        json_decref(ask(host.admin, "broker.bye", "{}"));
+        leave_guest(&guest);
+}
+
+static void test_a_guest_can_be_asked_again(void **state) {
+        struct guest guest;
+        int id;
+
+        make_guest(&guest);
+        id = begin_detach(guest.window, "false");
+        qemu_obey(host.qemu, "device_del");
+        ask_take_reason(ask_error(host.admin, id), "timeout");
+        id = begin_detach(guest.window, "false");
+        qemu_obey(host.qemu, "device_del");
+        qemu_deleted(host.qemu, guest.seen.id);
+        qemu_obey(host.qemu, "chardev-remove");
+        json_decref(ask_result(host.admin, id));
+        leave_guest(&guest);
+}
+
+static void test_a_window_that_the_guest_keeps_goes_on_as_before(void **state) {
+        struct guest guest;
+        int id;
+
+        make_guest(&guest);
+        id = begin_detach(guest.window, "false");
+        qemu_obey(host.qemu, "device_del");
+        qemu_say(host.qemu, "{'timestamp': {'seconds': 1, 'microseconds': 2}, 'event': 'DEVICE_UNPLUG_GUEST_ERROR', 'data': "
+                 "{'device': '%s', 'path': '/machine/peripheral/%s'}}", guest.seen.id, guest.seen.id);
+        ask_take_reason(ask_error(host.admin, id), "source_unavailable");
+        assert_true(is_window(guest.window, "plugged"));
+        ask_alloc(guest.channel, guest.device, 4096);
+        leave_guest(&guest);
+}
+
+static void test_a_guest_may_let_go_of_what_nobody_asked_for(void **state) {
+        struct guest guest;
+
+        make_guest(&guest);
+        ask_alloc(guest.channel, guest.device, 4096);
+        qemu_deleted(host.qemu, guest.seen.id);
+        ask_until(is_all_back());
+        ask_refused(guest.channel, "gone", "coherent.list", "{}");
+        qemu_deleted(host.qemu, guest.seen.id);
+        qemu_deleted(host.qemu, "dmabroker-4294967295");
+        qemu_deleted(host.qemu, "dmabroker-");
+        leave_guest(&guest);
+        next_attach_works();
+}
+
 int main(int argc, char **argv) {
         const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, begin, end)
@@ -392,6 +697,21 @@ int main(int argc, char **argv) {
                 TEST(a_guest_knows_nothing_of_another_one),
                 TEST(a_guest_is_no_administrator_and_not_local),
                 TEST(nobody_gets_hold_of_the_device_that_the_windows_lie_in),
+                TEST(a_window_that_qemu_refuses_goes_back),
+                TEST(a_window_is_kept_until_qemu_has_told_that_it_has_none),
+                TEST(a_window_that_qemu_has_all_the_same_is_taken_out),
+                TEST(a_qemu_that_does_not_answer_in_time_is_asked_what_it_has_done),
+                TEST(a_qemu_that_dies_in_the_middle_gives_all_back),
+                TEST(a_window_comes_though_its_caller_has_gone),
+                TEST(windows_come_side_by_side_up_to_the_limit),
+                TEST(what_cannot_be_had_is_refused_and_costs_nothing),
+                TEST(a_window_in_use_is_not_taken_out_unless_by_force),
+                TEST(nothing_more_is_allocated_in_a_window_that_leaves),
+                TEST(a_guest_that_does_not_let_go_may_do_so_later),
+                TEST(a_guest_can_be_asked_again),
+                TEST(a_window_that_the_guest_keeps_goes_on_as_before),
+                TEST(a_guest_may_let_go_of_what_nobody_asked_for),
+                cmocka_unit_test_setup_teardown(test_a_window_counts_against_the_guests_quota, begin_with_quota, end),
         };
 
         if (argc > 1 && *argv[1])
