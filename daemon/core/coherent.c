@@ -514,7 +514,7 @@ struct device *device_of(const struct caller *caller, uint64_t handle, struct fa
         struct device *device = handle_find(&caller->session->owner->broker->handles, HANDLE_DEVICE, handle);
 
         /* Also an administrator allocates on devices of its own only: the memory is charged to the device's owner. */
-        if (!device || device->owner != caller->session->owner) {
+        if (!device || device->owner != caller->session->owner || device_is_hidden(device, caller)) {
                 handle_not_found(caller, HANDLE_DEVICE, handle, failure);
                 return NULL;
         }

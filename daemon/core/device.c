@@ -764,10 +764,14 @@ bool device_holds(const struct device *device) {
         return device->allocs || device->pools || device->bounces || device->mappings || device->n_lent;
 }
 
+bool device_is_hidden(const struct device *device, const struct caller *caller) {
+        return device->is_commons && device->session != caller->session;
+}
+
 int device_find(const struct caller *caller, uint64_t handle, struct device **ret, struct failure *failure) {
         struct device *device = handle_find(&caller->session->owner->broker->handles, HANDLE_DEVICE, handle);
 
-        if (!device || (device->owner != caller->session->owner && !caller->admin))
+        if (!device || (device->owner != caller->session->owner && !caller->admin) || device_is_hidden(device, caller))
                 return handle_not_found(caller, HANDLE_DEVICE, handle, failure);
         *ret = device;
         return 0;
@@ -1001,7 +1005,7 @@ int device_visit(const struct caller *caller, const char *name, device_visit_fn 
         if (r < 0)
                 return r;
         while ((device = selection_next(&selection, HANDLE_DEVICE))) {
-                if (!selection_has(&selection, device->owner, device))
+                if (!selection_has(&selection, device->owner, device) || device_is_hidden(device, caller))
                         continue;
                 device_look(device, &view);
                 if (visit(&view, userdata))

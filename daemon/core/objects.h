@@ -713,6 +713,9 @@ int device_load(struct load *load);
 void device_save_hidden(struct row_writer *row, const struct device *device);
 int device_load_hidden(struct load *load, struct owner *owner, struct device **ret);
 /* The caller's own or, for an administrator, anybody's. */
+/* What windows lie in is nobody's but the session's that has opened it: whoever could close it would take away what a guest has
+ * mapped. */
+bool device_is_hidden(const struct device *device, const struct caller *caller);
 int device_find(const struct caller *caller, uint64_t handle, struct device **ret, struct failure *failure);
 void device_free(struct device *device);
 /* The allocations that are left and go with a session. */

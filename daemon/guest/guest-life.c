@@ -53,12 +53,12 @@ void guest_release(struct guest *guest) {
 }
 
 void guest_end(struct guest *guest) {
-        struct window *window, *next;
         bool had = guest->windows;
 
         guest_release(guest);
-        DL_FOREACH_SAFE(guest->windows, window, next)
-                window_end(window);
+        /* Whoever waits for the memory of one may be another. */
+        while (guest->windows)
+                window_end(guest->windows);
         guest->alive = alive_forget(guest->alive);
         guest->pid = 0;
         guest->wants_own = false;
@@ -93,13 +93,20 @@ static void reboot(struct guest *guest) {
         guest_tell(guest, GUEST_REBOOTED);
 }
 
-/* Windows that an earlier daemon has left are there still, or are not. */
+/* Windows that an earlier daemon has left, or that nothing was heard of for a while, are there still, or are not. */
 static void verify(struct guest *guest) {
         struct window *window, *next;
 
         DL_FOREACH_SAFE(guest->windows, window, next)
-                if (window->is_inherited)
-                        window_verify(window);
+                window_verify(window);
+}
+
+static void lose_sight(struct guest *guest) {
+        struct window *window;
+
+        guest->state = GUEST_UNKNOWN;
+        DL_FOREACH(guest->windows, window)
+                window_doubt(window);
 }
 
 bool guest_is_reachable(const struct guest *guest, struct failure *failure) {
@@ -165,7 +172,7 @@ static void on_qmp_lost(void *userdata, const char *why) {
 
         /* It may be that only its monitor is away: whether it has ended is told by the process. */
         if (guest->state != GUEST_OFF)
-                guest->state = GUEST_UNKNOWN;
+                lose_sight(guest);
 }
 
 static void on_qmp_event(void *userdata, const struct qmp_event *event) {
@@ -189,6 +196,9 @@ static void on_qmp_event(void *userdata, const struct qmp_event *event) {
                         window_removed(guest, event->device);
                 break;
         case QMP_EVENT_UNPLUG_REFUSED:
+                if (event->device)
+                        window_kept(guest, event->device);
+                break;
         case QMP_EVENT_GUEST_PANICKED:
                 break;
         }
@@ -236,7 +246,7 @@ static void on_lost(void *userdata, const char *why) {
         log_warning("guests cannot be followed through libvirt at present: %s", why);
         DL_FOREACH(guests->all, guest)
                 if (!guest->qmp_path)
-                        guest->state = GUEST_UNKNOWN;
+                        lose_sight(guest);
 }
 
 static void on_metadata(void *userdata, int status, const char *text) {

@@ -39,17 +39,21 @@ static int find_commons(const struct device_view *view, void *userdata) {
         return 1;
 }
 
-static int restore(struct guest *guest, const char *note, struct failure *failure) {
+static int restore(struct guest *guest, const char *told, struct failure *failure) {
+        char *note = strdup(told); /* a window that cannot be had changes it */
         long pid = 0;
         int r = 0;
 
+        if (!note)
+                return failure_set(failure, REASON_no_memory, "there is no memory to start");
         sscanf(note, "guest %*s %ld %" SCNu64, &pid, &guest->pid_since);
         guest->pid = (pid_t)pid;
         device_visit(&guest->caller, guest->owner, find_commons, guest, NULL);
         if (!guest->commons)
-                return -ENOENT;
+                r = -ENOENT;
         for (const char *line = strchr(note, '\n'); line && line[1] && r == 0; line = strchr(line + 1, '\n'))
                 r = window_inherit(guest, line + 1, failure);
+        free(note);
         return r;
 }
 

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <unistd.h>
 #include <utlist.h>
 
 #include "daemon/guest/guest-port.h"
@@ -16,6 +17,8 @@
 #include "daemon/log.h"
 
 #define GUEST_ADDR_MAX (UINT64_C(1) << 52)
+
+enum { ASK_AGAIN_MS = 1000 };
 
 /* ---- who waits ---- */
 
@@ -154,7 +157,7 @@ void window_end(struct window *window) {
         DL_DELETE(guest->windows, window);
         guest->n_windows--;
         guest_save(guest);
-        if (window->is_shown)
+        if (window->is_told)
                 guest_tell(guest, GUEST_DETACHED);
         if (window->ask) {
                 struct failure gone = { 0 };
@@ -168,6 +171,14 @@ void window_end(struct window *window) {
 static void fail(struct window *window, const struct failure *failure) {
         answer(window, failure);
         window_end(window);
+}
+
+/* Its memory, and its server, stay until it is known what QEMU has done. */
+static void give_up(struct window *window, const struct failure *failure) {
+        window->state = WINDOW_LEAVING;
+        window->in_doubt = window->is_unwanted = true;
+        answer(window, failure);
+        guests_wake(window->guest->guests, 0);
 }
 
 /* ---- into the guest ---- */
@@ -197,7 +208,8 @@ static int choose_port(struct window *window) {
         return window->guest->ports ? -ENOSPC : 0;
 }
 
-static void on_plugged(struct window *window, int error, const char *sentence) {
+/* in_doubt: it may have been plugged in all the same. */
+static void on_plugged(struct window *window, int error, bool in_doubt, const char *sentence) {
         struct failure failure = { 0 };
         struct guest *guest = window->guest;
 
@@ -208,12 +220,16 @@ static void on_plugged(struct window *window, int error, const char *sentence) {
                                                                                               : REASON_source_unavailable,
                             "The guest %s does not get the window: %s", guest->name, sentence ? sentence : strerror(-error));
                 failure_add_text(&failure, "guest", guest->name);
-                fail(window, &failure);
+                if (in_doubt)
+                        give_up(window, &failure);
+                else
+                        fail(window, &failure);
                 return;
         }
         if (window->state != WINDOW_PLUGGING)
                 return;
         window->state = WINDOW_PLUGGED;
+        window->is_told = true;
         log_info("the guest %s has a window of %" PRIu64 " bytes", guest->name, window->size);
         guest_save(guest);
         answer(window, NULL);
@@ -221,11 +237,11 @@ static void on_plugged(struct window *window, int error, const char *sentence) {
 }
 
 static void on_qmp_plugged(void *userdata, const struct qmp_answer *told) {
-        on_plugged(userdata, told->error, told->sentence);
+        on_plugged(userdata, told->error, !told->answered, told->sentence);
 }
 
 static void on_libvirt_plugged(void *userdata, int status, const char *text) {
-        on_plugged(userdata, status, text);
+        on_plugged(userdata, status, status == -ECONNRESET, text);
 }
 
 static int plug_by_qmp(struct window *window) {
@@ -262,7 +278,7 @@ static void on_domain(void *userdata, int status, const char *text) {
         if (r == 0)
                 r = guest_port_choose(text, window->size, &address);
         if (window->ended || r < 0 || window->guest->guests->closing) {
-                on_plugged(window, r < 0 ? r : -ECANCELED,
+                on_plugged(window, r < 0 ? r : -ECANCELED, false,
                            r == -ENOSPC  ? "no PCIe root port of it is free: add some to the domain (attach --dry-run shows how)"
                            : r == -EFBIG ? "no free PCIe root port of it has room for so much: attach --dry-run shows how"
                                          : text);
@@ -270,27 +286,22 @@ static void on_domain(void *userdata, int status, const char *text) {
         }
         r = plug_by_libvirt(window, r == 0 ? &address : NULL);
         if (r < 0)
-                on_plugged(window, r, NULL);
+                on_plugged(window, r, false, NULL);
 }
 
 static void plug(struct window *window) {
         struct guest *guest = window->guest;
-        int r = choose_port(window);
+        int r;
 
         window->state = WINDOW_PLUGGING;
         window->n_begun++;
-        if (r < 0) {
-                on_plugged(window, r, "every port that the configuration names has a window");
-                return;
-        }
-        window->is_shown = true;
         if (guest->qmp_path)
                 r = plug_by_qmp(window);
         else
                 r = guest->guests->libvirt ? libvirt_get_xml(guest->guests->libvirt, guest->uuid, on_domain, window)
                                            : -ENOTCONN;
         if (r < 0)
-                on_plugged(window, r, NULL);
+                on_plugged(window, r, false, NULL);
 }
 
 /* ---- reserved ---- */
@@ -341,10 +352,15 @@ static int prepare(struct window *window, struct failure *failure) {
                         failure_set_errno(failure, REASON_source_unavailable, -r, "The window cannot be written to: %s",
                                           strerror(-r));
         }
+        if (r == 0 && choose_port(window) < 0)
+                r = failure_set(failure, REASON_source_unavailable, "The guest %s does not get the window: every port that the "
+                                "configuration names has one", window->guest->name);
+        if (r == 0 && guest_save(window->guest) < 0)
+                r = failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
         return r == 0 ? serve(window, failure) : r;
 }
 
-/* It is plugged in when the ledger knows of it. */
+/* It is plugged in when the ledger knows of it, and whose it is. */
 static void on_reserved(void *userdata, const struct failure *why, uint64_t handle) {
         struct window *window = userdata;
         struct failure failure = { 0 };
@@ -434,7 +450,8 @@ void guest_attach_own(struct guest *guest) {
 
 /* ---- out of the guest ---- */
 
-static void on_leaving(struct window *window, int error, const char *sentence, bool is_gone) {
+/* in_doubt: it may have let go of it all the same. */
+static void on_leaving(struct window *window, int error, bool in_doubt, const char *sentence, bool is_gone) {
         struct guest *guest = window->guest;
         struct failure failure = { 0 };
 
@@ -453,6 +470,7 @@ static void on_leaving(struct window *window, int error, const char *sentence, b
                 failure_set(&failure, REASON_source_unavailable, "The guest %s keeps the window: %s", guest->name,
                             sentence ? sentence : strerror(-error));
                 window->state = WINDOW_PLUGGED;
+                window->in_doubt |= in_doubt;
         }
         failure_add_text(&failure, "guest", guest->name);
         answer(window, &failure);
@@ -462,8 +480,11 @@ void window_work(struct window *window) {
         struct guests *guests = window->guest->guests;
         uint64_t now = uv_now(guests->loop);
 
-        if (window->state == WINDOW_RESERVING && window->server)
+        if (window->state == WINDOW_RESERVING && window->server) {
                 plug(window);
+                return;
+        }
+        window_verify(window);
         if (window->state != WINDOW_LEAVING || !window->leave_until_ms)
                 return;
         if (now < window->leave_until_ms) {
@@ -472,16 +493,16 @@ void window_work(struct window *window) {
         }
         window->leave_until_ms = 0;
         window->n_begun++;
-        on_leaving(window, -ETIMEDOUT, NULL, false);
+        on_leaving(window, -ETIMEDOUT, false, NULL, false);
 }
 
 static void on_qmp_left(void *userdata, const struct qmp_answer *told) {
-        on_leaving(userdata, told->error, told->sentence, !told->error);
+        on_leaving(userdata, told->error, !told->answered, told->sentence, !told->error);
 }
 
 /* libvirt only says that the guest was asked. */
 static void on_libvirt_left(void *userdata, int status, const char *text) {
-        on_leaving(userdata, status, text, false);
+        on_leaving(userdata, status, status == -ECONNRESET, text, false);
 }
 
 static int leave(struct window *window) {
@@ -494,6 +515,20 @@ static int leave(struct window *window) {
         if (!guests->libvirt)
                 return -ENOTCONN;
         return libvirt_detach_alias(guests->libvirt, window->guest->uuid, id, false, on_libvirt_left, window);
+}
+
+static void take_out(struct window *window) {
+        struct guests *guests = window->guest->guests;
+        int r;
+
+        window->state = WINDOW_LEAVING;
+        window->n_begun++;
+        r = leave(window);
+        if (r < 0)
+                on_leaving(window, r, false, NULL, false);
+        else if (!window->guest->qmp_path)
+                window->leave_until_ms = uv_now(guests->loop) + guests->settings.unplug_ms;
+        guests_wake(guests, 0);
 }
 
 static struct window *find_window(const struct guests *guests, const char *owner, uint64_t handle, struct failure *failure) {
@@ -529,7 +564,8 @@ struct ticket *guests_detach(struct guests *guests, uint64_t handle, bool force,
         struct window *window = find_window(guests, NULL, handle, &failure);
         int r = window ? 0 : -ENOENT;
 
-        if (r == 0 && (window->ask || window->state != WINDOW_PLUGGED))
+        /* A guest that has not let go of it in time may be asked again. */
+        if (r == 0 && (window->ask || window->state < WINDOW_PLUGGED || (window->state == WINDOW_LEAVING && window->n_begun)))
                 r = failure_set(&failure, REASON_busy, "The window is being plugged in or taken out already");
         if (r == 0 && !guest_is_reachable(window->guest, &failure))
                 r = -failure.error;
@@ -544,14 +580,7 @@ struct ticket *guests_detach(struct guests *guests, uint64_t handle, bool force,
         }
         if (r < 0)
                 return refuse(done, userdata, &failure);
-        window->state = WINDOW_LEAVING;
-        window->n_begun++;
-        r = leave(window);
-        if (r < 0)
-                on_leaving(window, r, NULL, false);
-        else if (!window->guest->qmp_path)
-                window->leave_until_ms = uv_now(guests->loop) + guests->settings.unplug_ms;
-        guests_wake(guests, 0);
+        take_out(window);
         return window->ask ? &window->ask->ticket : NULL;
 }
 
@@ -567,14 +596,29 @@ static struct window *by_id(const struct guest *guest, const char *id) {
         return NULL;
 }
 
+static void on_cleared(void *userdata, const struct qmp_answer *told) {
+        is_over(userdata);
+}
+
 void window_removed(struct guest *guest, const char *id) {
         struct window *window = by_id(guest, id);
 
         /* Over QMP the command that asked for it ends by this, too. */
-        if (!window || (guest->qmp_path && window->state == WINDOW_LEAVING && window->ask))
+        if (!window || (guest->qmp_path && window->state == WINDOW_LEAVING && window->n_begun && !window->is_asked))
                 return;
         log_info("the guest %s has let go of a window of %" PRIu64 " bytes", guest->name, window->size);
+        window->n_begun++;
         window_end(window);
+        /* The connection that the device had is left. */
+        if (!guest->qmp_path || qmp_clear_window(guest->qmp, id, on_cleared, window) < 0)
+                is_over(window);
+}
+
+void window_kept(struct guest *guest, const char *id) {
+        struct window *window = by_id(guest, id);
+
+        if (window && window->state == WINDOW_LEAVING && !window->n_begun)
+                window->state = WINDOW_PLUGGED;
 }
 
 /* ---- the guest's own word ---- */
@@ -638,12 +682,13 @@ static int read_line(struct window *window, const char *line) {
 int window_inherit(struct guest *guest, const char *line, struct failure *failure) {
         struct window *window = window_new(guest);
         unsigned last = guest->last_number;
+        char path[WINDOW_PATH_SIZE];
         int r;
 
         if (!window)
                 return failure_set(failure, REASON_no_memory, "there is no memory to start");
         window->state = WINDOW_PLUGGED;
-        window->is_inherited = window->is_shown = true;
+        window->in_doubt = window->is_told = true;
         r = read_line(window, line);
         if (r == 0)
                 r = take_place(window, failure);
@@ -654,19 +699,37 @@ int window_inherit(struct guest *guest, const char *line, struct failure *failur
                 return failure->reason == REASON_no_memory ? r : 0;
         }
         guest->last_number = window->number > last - 1 ? window->number : last - 1;
+        /* Where QEMU found it; nobody answers there any more. */
+        socket_path(window, path);
+        unlink(path);
         if (window->is_bound)
                 place_bind(window->addr, window->guest_addr);
         return 0;
 }
 
 static void on_verified(struct window *window, bool known, bool is_there) {
-        if (is_over(window) || !known)
+        struct guest *guest = window->guest;
+
+        window->is_asked = false;
+        if (is_over(window) || guest->guests->closing)
                 return;
-        window->is_inherited = false;
-        if (is_there)
+        if (!known) {
+                guests_wake(guest->guests, ASK_AGAIN_MS);
                 return;
-        log_info("the guest %s has no more a window that an earlier daemon has given it", window->guest->name);
-        window_end(window);
+        }
+        window->in_doubt = false;
+        if (!is_there) {
+                log_info("the guest %s has no window of %" PRIu64 " bytes any more", guest->name, window->size);
+                window_end(window);
+                return;
+        }
+        /* The guest may have been somewhere else meanwhile. */
+        if (window->is_placed && write_cookie(window) < 0)
+                log_warning("a window of the guest %s could not be marked again", guest->name);
+        if (window->is_unwanted) {
+                window->is_unwanted = false;
+                take_out(window);
+        }
 }
 
 static void on_qmp_verified(void *userdata, const struct qmp_answer *told) {
@@ -682,12 +745,22 @@ static void on_libvirt_verified(void *userdata, int status, const char *text) {
         on_verified(window, status == 0, status == 0 && strstr(text, quoted));
 }
 
+/* When it can be, that is told. */
+static bool can_be_asked(const struct guest *guest) {
+        if (guest->qmp_path)
+                return guest->qmp && qmp_is_ready(guest->qmp);
+        return guest->guests->libvirt_connected && (guest->state == GUEST_RUNNING || guest->state == GUEST_PAUSED);
+}
+
 void window_verify(struct window *window) {
         char id[WINDOW_ID_SIZE], arguments[96];
         int r;
 
+        if (!window->in_doubt || window->is_asked || !can_be_asked(window->guest))
+                return;
         device_id(window, id);
         window->n_begun++;
+        window->is_asked = true;
         if (window->guest->qmp_path) {
                 snprintf(arguments, sizeof(arguments), "{\"path\":\"/machine/peripheral/%s\"}", id);
                 r = qmp_execute(window->guest->qmp, "qom-list", arguments, on_qmp_verified, window);
@@ -695,6 +768,10 @@ void window_verify(struct window *window) {
                 r = libvirt_get_xml(window->guest->guests->libvirt, window->guest->uuid, on_libvirt_verified, window);
         if (r < 0)
                 on_verified(window, false, false);
+}
+
+void window_doubt(struct window *window) {
+        window->in_doubt |= window->state >= WINDOW_PLUGGED;
 }
 
 static void on_server_closed_for_good(void *userdata) {

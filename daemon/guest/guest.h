@@ -34,8 +34,10 @@ struct window {
         struct ivshmem *server;
         struct guest_ask *ask; /* or NULL */
         bool is_placed;   /* its addresses are known to the translator */
-        bool is_shown;    /* QEMU may have its memory */
-        bool is_inherited; /* from an earlier daemon: whether QEMU still has it is not known yet */
+        bool is_told;     /* that the guest has it */
+        bool in_doubt;    /* whether QEMU has it is not known at present: it is asked as soon as that can be */
+        bool is_asked;    /* it is being asked */
+        bool is_unwanted; /* whoever wanted it was told that it was not had: if QEMU has it, the guest is to let go of it */
         uint64_t leave_until_ms; /* how long it is waited for, where QEMU does not do that; or 0 */
         bool ended;       /* it is in no list any more */
         unsigned n_begun; /* commands and handles that know it */
@@ -111,14 +113,18 @@ int window_inherit(struct guest *guest, const char *line, struct failure *failur
 int window_note(const struct window *window, char *text, size_t size);
 /* What could not be done at once. */
 void window_work(struct window *window);
-/* Look whether QEMU has what an earlier daemon has left. */
+/* Look whether QEMU has it, if that is in doubt. */
 void window_verify(struct window *window);
+/* QEMU cannot be heard any more: what the guest lets go of meanwhile is not told. */
+void window_doubt(struct window *window);
 /* QEMU does not have it any more, or never had: it goes back to the host. */
 void window_end(struct window *window);
 /* The guest boots anew: it must tell again where it sees it. */
 void window_reset(struct window *window);
 /* The guest has let go of a device. */
 void window_removed(struct guest *guest, const char *id);
+/* It keeps it, though it was asked. */
+void window_kept(struct guest *guest, const char *id);
 /* Its handles, for guests_close(). */
 void window_close(struct window *window);
 void guest_attach_own(struct guest *guest);

@@ -197,6 +197,18 @@ int qmp_detach_window(struct qmp *qmp, const char *id, uint64_t timeout_ms, qmp_
         return r;
 }
 
+int qmp_clear_window(struct qmp *qmp, const char *id, qmp_done_fn done, void *userdata) {
+        struct task *task = task_new(qmp, id, done, userdata);
+        int r;
+
+        if (!task)
+                return -ENOMEM;
+        r = qmp_execute(qmp, "chardev-remove", task->connection_remove, on_connection_removed, task);
+        if (r < 0)
+                task_free(task);
+        return r;
+}
+
 /* ---- status ---- */
 
 struct question {

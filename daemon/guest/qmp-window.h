@@ -27,8 +27,11 @@ int qmp_attach_window(struct qmp *qmp, const struct qmp_window *window, qmp_done
 
 /* id: the window's. 0 when the device is gone, also if it was before: then the connection is taken away as well. As
  * qmp_unplug(): -ETIMEDOUT: the guest does not let go of it; when it does so later, the listener is told, and detaching
- * again clears the rest away. */
+ * again clears the rest away, as does qmp_clear_window(). */
 int qmp_detach_window(struct qmp *qmp, const char *id, uint64_t timeout_ms, qmp_done_fn done, void *userdata);
+
+/* The device is gone, as the listener was told: its connection is taken away. Done without an error in any case. */
+int qmp_clear_window(struct qmp *qmp, const char *id, qmp_done_fn done, void *userdata);
 
 /* status: NULL unless answer->error is 0. -EBADMSG: QEMU's answer is none. */
 typedef void (*qmp_status_fn)(void *userdata, const struct qmp_answer *answer, const struct qmp_status *status);

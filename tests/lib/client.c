@@ -148,14 +148,9 @@ static int make_room(struct test_client *client) {
         return 0;
 }
 
-int test_client_connect(const char *path, const struct test_identity *as, struct test_client **ret) {
-        struct test_client *client;
-        int fd;
+int test_client_adopt(int fd, struct test_client **ret) {
+        struct test_client *client = calloc(1, sizeof(*client));
 
-        fd = as ? connect_as(path, as) : connect_here(path);
-        if (fd < 0)
-                return fd;
-        client = calloc(1, sizeof(*client));
         if (!client || fcntl(fd, F_SETFL, O_NONBLOCK) < 0) {
                 free(client);
                 close(fd);
@@ -168,6 +163,12 @@ int test_client_connect(const char *path, const struct test_identity *as, struct
         }
         *ret = client;
         return 0;
+}
+
+int test_client_connect(const char *path, const struct test_identity *as, struct test_client **ret) {
+        int fd = as ? connect_as(path, as) : connect_here(path);
+
+        return fd < 0 ? fd : test_client_adopt(fd, ret);
 }
 
 void test_client_close(struct test_client *client) {

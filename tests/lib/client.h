@@ -12,6 +12,8 @@ struct test_client;
 /* as: who connects, NULL for the test itself. Another user needs root: a child becomes that user, connects and hands the
  * connection back, so the daemon's SO_PEERCRED and SO_PEERGROUPS are that user's. Errors of connect() are returned. */
 int test_client_connect(const char *path, const struct test_identity *as, struct test_client **ret);
+/* The same with a connected socket, which is the client's from now on, also on failure. */
+int test_client_adopt(int fd, struct test_client **ret);
 void test_client_close(struct test_client *client); /* closes received descriptors that nobody took; NULL is fine */
 
 /* All of it, or -errno (-EPIPE: the daemon hung up). */

@@ -1,5 +1,6 @@
 #include "tests/lib/daemon.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -423,6 +424,37 @@ int test_daemon_signal(struct test_daemon *daemon, int signal_number) {
 
 pid_t test_daemon_pid(const struct test_daemon *daemon) {
         return daemon->pid;
+}
+
+/* Its third descriptor from 3 on is the state directory. */
+static bool is_keeper(const struct test_daemon *daemon, const char *number) {
+        char path[300], text[32] = "";
+        struct stat one, other;
+        int fd;
+
+        snprintf(path, sizeof(path), "/proc/%s/comm", number);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+                return false;
+        if (read(fd, text, sizeof(text) - 1) <= 0)
+                text[0] = '\0';
+        close(fd);
+        snprintf(path, sizeof(path), "/proc/%s/fd/5", number);
+        return strcmp(text, "dmabroker-keep\n") == 0 && stat(path, &one) == 0 && stat(daemon->state, &other) == 0 &&
+               one.st_ino == other.st_ino;
+}
+
+pid_t test_daemon_find_keeper(const struct test_daemon *daemon) {
+        DIR *dir = opendir("/proc");
+        struct dirent *entry;
+        pid_t pid = 0;
+
+        while (dir && !pid && (entry = readdir(dir)))
+                if (is_keeper(daemon, entry->d_name))
+                        pid = (pid_t)atoi(entry->d_name);
+        if (dir)
+                closedir(dir);
+        return pid;
 }
 
 const char *test_daemon_socket(const struct test_daemon *daemon) {

@@ -58,6 +58,7 @@ int test_daemon_wait_notify(struct test_daemon *daemon, const char *text);
 void test_daemon_set_source(struct test_daemon *daemon, const char *source);
 int test_daemon_signal(struct test_daemon *daemon, int signal_number);
 pid_t test_daemon_pid(const struct test_daemon *daemon);             /* 0 when it does not run */
+pid_t test_daemon_find_keeper(const struct test_daemon *daemon);     /* that holds its memory for the next one; 0: none */
 const char *test_daemon_socket(const struct test_daemon *daemon);    /* path; lives as long as daemon */
 const char *test_daemon_directory(const struct test_daemon *daemon); /* the private directory */
 const char *test_daemon_state(const struct test_daemon *daemon);     /* --state-dir */

@@ -1,6 +1,4 @@
 /* The process that holds the daemon's memory while there is no daemon, beside a real daemon. */
-#include <dirent.h>
-#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -8,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -35,38 +32,6 @@ static int end(void **state) {
         }
         test_daemon_end(running);
         return r < 0 || status ? -1 : 0;
-}
-
-/* Its third descriptor from 3 on is the state directory. */
-static bool is_keeper(const char *number) {
-        char path[300], text[32] = "";
-        struct stat one, other;
-        int fd;
-
-        snprintf(path, sizeof(path), "/proc/%s/comm", number);
-        fd = open(path, O_RDONLY | O_CLOEXEC);
-        if (fd < 0)
-                return false;
-        if (read(fd, text, sizeof(text) - 1) <= 0)
-                text[0] = '\0';
-        close(fd);
-        snprintf(path, sizeof(path), "/proc/%s/fd/5", number);
-        return strcmp(text, "dmabroker-keep\n") == 0 && stat(path, &one) == 0 &&
-               stat(test_daemon_state(running), &other) == 0 && one.st_ino == other.st_ino;
-}
-
-/* 0: there is none. */
-static pid_t find_keeper(void) {
-        DIR *dir = opendir("/proc");
-        struct dirent *entry;
-        pid_t pid = 0;
-
-        assert_non_null(dir);
-        while (!pid && (entry = readdir(dir)))
-                if (is_keeper(entry->d_name))
-                        pid = (pid_t)atoi(entry->d_name);
-        closedir(dir);
-        return pid;
 }
 
 static bool has_logged(const char *text) {
@@ -97,7 +62,7 @@ static uint64_t count_allocs(void) {
 
 static void test_memory_outlives_a_daemon_that_is_killed(void **state) {
         allocate("card");
-        assert_int_not_equal(find_keeper(), 0);
+        assert_int_not_equal(test_daemon_find_keeper(running), 0);
         assert_int_equal(test_daemon_kill(running), 0);
         assert_int_equal(test_daemon_start_again(running), 0);
         assert_int_equal(count_allocs(), 1);
@@ -107,23 +72,23 @@ static void test_memory_outlives_a_keeper_that_is_killed_and_then_the_daemon(voi
         pid_t first, second;
 
         allocate("card");
-        first = find_keeper();
+        first = test_daemon_find_keeper(running);
         assert_int_equal(kill(first, SIGKILL), 0);
         ask_until(has_logged("had died"));
-        second = find_keeper();
+        second = test_daemon_find_keeper(running);
         assert_int_not_equal(second, 0);
         assert_int_not_equal(second, first);
         allocate("other");
         assert_int_equal(test_daemon_kill(running), 0);
         assert_int_equal(test_daemon_start_again(running), 0);
         assert_int_equal(count_allocs(), 2);
-        assert_int_equal(find_keeper(), second);
+        assert_int_equal(test_daemon_find_keeper(running), second);
 }
 
 static void test_the_keeper_ends_with_a_daemon_of_which_nothing_is_left(void **state) {
-        assert_int_not_equal(find_keeper(), 0);
+        assert_int_not_equal(test_daemon_find_keeper(running), 0);
         assert_int_equal(test_daemon_stop(running), 0);
-        ask_until(find_keeper() == 0);
+        ask_until(test_daemon_find_keeper(running) == 0);
 }
 
 static void test_a_service_without_a_store_is_warned(void **state) {

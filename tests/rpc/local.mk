@@ -134,6 +134,11 @@ tests_rpc_journal_test_SOURCES = tests/rpc/journal-test.c
 tests_rpc_journal_test_CFLAGS = $(libask_la_CFLAGS)
 tests_rpc_journal_test_LDADD = libask.la
 
+rpc_tests += tests/rpc/guest-test
+tests_rpc_guest_test_SOURCES = tests/rpc/guest-test.c tests/rpc/qemu.c tests/rpc/qemu.h
+tests_rpc_guest_test_CFLAGS = $(libask_la_CFLAGS)
+tests_rpc_guest_test_LDADD = libask.la libproto.la
+
 rpc_tests += tests/rpc/metrics-test
 tests_rpc_metrics_test_SOURCES = tests/rpc/metrics-test.c
 tests_rpc_metrics_test_CFLAGS = $(libask_la_CFLAGS)

@@ -1,0 +1,1455 @@
+/* KVM guests, beside a real daemon: what hostile and unlucky ones do, and QEMUs that do not answer, or lie, or die. */
+#include <dirent.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "tests/rpc/ask.h"
+#include "tests/rpc/qemu.h"
+
+#define ONE "6f1c6f0e-3a55-4a8a-9d0e-0c6f0b8a2d11"
+#define TWO "6f1c6f0e-3a55-4a8a-9d0e-0c6f0b8a2d22"
+#define MIB (UINT64_C(1) << 20)
+#define AT (UINT64_C(0x380000000))
+
+static const char reset = (char)0xff;
+
+static struct {
+        char directory[64], config[1024], monitor[96];
+        struct test_daemon *daemon;
+        struct test_client *admin;
+        struct qemu *qemu;
+        unsigned fds; /* of the daemon, before anything happened */
+} host;
+
+/* ---- the host ---- */
+
+static unsigned count_fds(void) {
+        char path[64];
+        unsigned n = 0;
+        DIR *dir;
+
+        snprintf(path, sizeof(path), "/proc/%d/fd", (int)test_daemon_pid(host.daemon));
+        dir = opendir(path);
+        assert_non_null(dir);
+        while (readdir(dir))
+                n++;
+        closedir(dir);
+        return n;
+}
+
+static bool has_logged(const char *text) {
+        char *log = test_daemon_log(host.daemon);
+        bool has = log && strstr(log, text);
+
+        free(log);
+        return has;
+}
+
+static uint64_t in_regions(void) {
+        json_t *status = ask(host.admin, "broker.status", "{}");
+        uint64_t bytes = ask_peek_number(json_array_get(json_object_get(status, "sources"), 0), "in_regions");
+
+        json_decref(status);
+        return bytes;
+}
+
+static json_t *guest(const char *name) {
+        return ask(host.admin, "guest.get", "{'guest':'%s'}", name);
+}
+
+static bool guest_is(const char *name, const char *state) {
+        json_t *info = guest(name);
+        bool is = strcmp(json_string_value(json_object_get(info, "state")), state) == 0;
+
+        json_decref(info);
+        return is;
+}
+
+static uint64_t n_windows(const char *name) {
+        return ask_take_number(guest(name), "windows");
+}
+
+static bool is_window(uint64_t window, const char *state) {
+        json_t *list = ask(host.admin, "window.list", "{}"), *item;
+        bool is = false;
+        size_t i;
+
+        json_array_foreach(json_object_get(list, "items"), i, item)
+                is |= ask_peek_number(item, "window") == window &&
+                      strcmp(json_string_value(json_object_get(item, "state")), state) == 0;
+        json_decref(list);
+        return is;
+}
+
+/* The first there is. */
+static uint64_t find_window(void) {
+        json_t *list = ask(host.admin, "window.list", "{}");
+        uint64_t window = ask_peek_number(json_array_get(json_object_get(list, "items"), 0), "window");
+
+        json_decref(list);
+        return window;
+}
+
+static uint64_t count(const char *what) {
+        json_t *status = ask(host.admin, "broker.status", "{}");
+        uint64_t n = ask_peek_number(json_object_get(status, "counts"), what);
+
+        json_decref(status);
+        return n;
+}
+
+static const char *grace = "60s";
+
+static void start_daemon(const char *more) {
+        static struct test_daemon_options options = { .survives = true, .open_directory = true, .config = host.config };
+
+        snprintf(host.config, sizeof(host.config),
+                 "[daemon]\nkeep = 60s\naccess = everyone\ngrace = %s\n[memory]\nregion_idle = 0\nquarantine = 0\n"
+                 "[guests]\ndirectory = %s\nunplug_timeout = 300ms\n"
+                 "[guest one]\nuuid = " ONE "\nqmp = %s/one\n[guest two]\nuuid = " TWO "\nqmp = %s/two\n%s",
+                 grace, host.directory, host.directory, host.directory, more);
+        assert_int_equal(test_daemon_start(&options, &host.daemon), 0);
+        host.admin = ask_connect(host.daemon, NULL);
+}
+
+static int begin_with(const char *more) {
+        /* Only an administrator attaches windows. */
+        if (geteuid() != 0)
+                skip();
+        strcpy(host.directory, "/tmp/dmab-guest-XXXXXX");
+        assert_non_null(mkdtemp(host.directory));
+        snprintf(host.monitor, sizeof(host.monitor), "%s/one", host.directory);
+        host.qemu = qemu_start(host.monitor);
+        start_daemon(more);
+        qemu_serve(host.qemu, true);
+        ask_until(guest_is("one", "running"));
+        host.fds = count_fds();
+        return 0;
+}
+
+static int begin(void **state) {
+        return begin_with("");
+}
+
+static bool is_all_back(void) {
+        return in_regions() == 0;
+}
+
+/* Whatever happened, nothing of it is left. */
+static int end(void **state) {
+        int r;
+
+        if (host.qemu) {
+                host.qemu = qemu_kill(host.qemu);
+                ask_until(guest_is("one", "off"));
+        }
+        ask_until(is_all_back());
+        ask_clean(host.admin);
+        test_client_close(host.admin);
+        ask_until(count_fds() <= host.fds);
+        r = test_daemon_end(host.daemon);
+        assert_int_equal(unlink(host.monitor), 0);
+        /* Its sockets are gone. */
+        assert_int_equal(rmdir(host.directory), 0);
+        return r;
+}
+
+static void comes_back(void) {
+        test_client_close(host.admin);
+        assert_int_equal(test_daemon_start_again(host.daemon), 0);
+        host.admin = ask_connect(host.daemon, NULL);
+}
+
+/* ---- the guest's programs ---- */
+
+/* NULL: the daemon has hung up. */
+static struct test_client *adopt_channel(int fd) {
+        struct pollfd item = { .fd = fd, .events = POLLIN };
+        struct test_client *client;
+        char byte;
+
+        for (int i = 0; i < 2; i++) {
+                assert_int_equal(poll(&item, 1, test_timeout_ms()), 1);
+                if (read(fd, &byte, 1) != 1) {
+                        close(fd);
+                        return NULL;
+                }
+                assert_int_equal(byte, reset);
+                if (i == 0)
+                        assert_int_equal(write(fd, &reset, 1), 1);
+        }
+        assert_int_equal(test_client_adopt(fd, &client), 0);
+        return client;
+}
+
+static void channel_path(char path[108], const char *uuid) {
+        snprintf(path, 108, "%s/%s.channel", host.directory, uuid);
+}
+
+/* By this QEMU, or by the test itself. */
+static struct test_client *open_channel(struct qemu *qemu, const char *uuid) {
+        struct test_client *client;
+        char path[108];
+        int fd;
+
+        channel_path(path, uuid);
+        if (qemu)
+                return adopt_channel(qemu_connect(qemu, path));
+        assert_int_equal(test_client_connect(path, NULL, &client), 0);
+        fd = dup(test_client_fd(client));
+        test_client_close(client);
+        return adopt_channel(fd);
+}
+
+static uint64_t attach(uint64_t size, struct qemu_window *seen) {
+        int id = ask_send(host.admin, "guest.attach", "{'guest':'one','size':%" PRIu64 "}", size);
+
+        qemu_plug(host.qemu, seen);
+        return ask_take_number(ask_result(host.admin, id), "window");
+}
+
+static void bind_at(struct test_client *channel, uint64_t window, uint64_t addr) {
+        json_decref(ask(channel, "window.bind", "{'window':%" PRIu64 ",'guest_addr':'0x%" PRIx64 "'}", window, addr));
+}
+
+/* A guest with a bound window, its channel and a device. */
+struct guest {
+        struct test_client *channel;
+        struct qemu_window seen;
+        uint64_t window, device;
+        char session[40];
+};
+
+static void hello(struct guest *guest) {
+        json_t *result = ask(guest->channel, "broker.hello", "{}");
+
+        snprintf(guest->session, sizeof(guest->session), "%s", json_string_value(json_object_get(result, "session")));
+        json_decref(result);
+}
+
+static void make_guest(struct guest *guest) {
+        guest->channel = open_channel(host.qemu, ONE);
+        assert_non_null(guest->channel);
+        hello(guest);
+        guest->window = attach(2 * MIB, &guest->seen);
+        bind_at(guest->channel, guest->window, AT);
+        guest->device = ask_device(guest->channel, "nic");
+}
+
+static void leave_guest(struct guest *guest) {
+        test_client_close(guest->channel);
+        if (guest->seen.fd > 0)
+                qemu_drop(&guest->seen);
+}
+
+/* ---- into the guest ---- */
+
+static void check_memory(const struct qemu_window *seen, uint64_t window, uint64_t size) {
+        json_t *list = ask(host.admin, "window.list", "{}"), *item;
+        const char *cookie = NULL;
+        struct stat status;
+        char text[33];
+        unsigned char *memory;
+        size_t i;
+
+        assert_int_equal(fstat(seen->memory, &status), 0);
+        assert_int_equal(status.st_size, size);
+        memory = mmap(NULL, size, PROT_READ, MAP_SHARED, seen->memory, 0);
+        assert_ptr_not_equal(memory, MAP_FAILED);
+        assert_memory_equal(memory + size - 4096, "dmabroker-window", 16);
+        for (i = 0; i < 16; i++)
+                snprintf(text + 2 * i, 3, "%02x", memory[size - 4096 + 16 + i]);
+        munmap(memory, size);
+        json_array_foreach(json_object_get(list, "items"), i, item)
+                if (ask_peek_number(item, "window") == window)
+                        cookie = json_string_value(json_object_get(item, "cookie"));
+        assert_non_null(cookie);
+        assert_string_equal(cookie, text);
+        json_decref(list);
+}
+
+static void test_a_guest_gets_a_window_and_its_own_addresses_in_it(void **state) {
+        struct guest guest;
+        uint64_t offset;
+        json_t *result, *item;
+
+        make_guest(&guest);
+        check_memory(&guest.seen, guest.window, 2 * MIB);
+        result = ask(guest.channel, "window.list", "{}");
+        item = json_array_get(json_object_get(result, "items"), 0);
+        assert_int_equal(ask_peek_number(item, "window"), guest.window);
+        assert_int_equal(ask_peek_hex(item, "guest_addr"), AT);
+        json_decref(result);
+        ask_refused(guest.channel, "unsupported", "coherent.alloc", "{'device':%" PRIu64 ",'size':8192,'fd':true}", guest.device);
+        result = ask(guest.channel, "coherent.alloc", "{'device':%" PRIu64 ",'size':8192}", guest.device);
+        offset = ask_peek_number(result, "offset");
+        assert_int_equal(ask_peek_hex(result, "dma_addr"), AT + offset);
+        assert_int_equal(ask_peek_number(result, "region"), guest.window);
+        assert_null(json_object_get(result, "machine_addr"));
+        assert_null(json_object_get(result, "fds"));
+        assert_int_equal(test_client_take_fd(guest.channel), -1);
+        json_decref(result);
+        result = ask(guest.channel, "region.get", "{'region':%" PRIu64 "}", guest.window);
+        assert_null(json_object_get(result, "fds"));
+        assert_null(json_object_get(json_array_get(json_object_get(result, "extents"), 0), "machine_addr"));
+        assert_int_equal(test_client_take_fd(guest.channel), -1);
+        json_decref(result);
+        leave_guest(&guest);
+}
+
+static char *refusal(struct test_client *client, const char *method, uint64_t handle, const char *member) {
+        json_t *error = ask_error(client, ask_send(client, method, "{'%s':%" PRIu64 "%s}", member, handle,
+                                                   strcmp(method, "window.bind") == 0 ? ",'guest_addr':'0x100000'" : ""));
+        char *text = json_dumps(error, JSON_SORT_KEYS), number[24], *at;
+
+        json_decref(error);
+        /* But for the number itself. */
+        snprintf(number, sizeof(number), "%" PRIu64, handle);
+        while ((at = strstr(text, number))) {
+                memmove(at + 1, at + strlen(number), strlen(at + strlen(number)) + 1);
+                *at = '#';
+        }
+        return text;
+}
+
+static void looks_like_nothing(struct test_client *client, const char *method, uint64_t handle, const char *member) {
+        char *is = refusal(client, method, handle, member), *should = refusal(client, method, 4711471147114711, member);
+
+        assert_string_equal(is, should);
+        assert_non_null(strstr(is, "unknown_handle"));
+        free(is);
+        free(should);
+}
+
+static void test_a_guest_knows_nothing_of_another_one(void **state) {
+        struct test_client *other = open_channel(NULL, TWO);
+        struct guest guest;
+        json_t *list;
+        uint64_t alloc;
+
+        make_guest(&guest);
+        alloc = ask_alloc(guest.channel, guest.device, 4096);
+        list = ask(other, "window.list", "{}");
+        assert_int_equal(json_array_size(json_object_get(list, "items")), 0);
+        json_decref(list);
+        list = ask(other, "coherent.list", "{}");
+        assert_int_equal(json_array_size(json_object_get(list, "allocs")), 0);
+        json_decref(list);
+        looks_like_nothing(other, "window.bind", guest.window, "window");
+        looks_like_nothing(other, "coherent.free", alloc, "alloc");
+        looks_like_nothing(other, "device.close", guest.device, "device");
+        looks_like_nothing(other, "region.get", guest.window, "region");
+        ask_refused(other, "unknown_guest", "window.list", "{'guest':'one'}");
+        ask_refused(other, "unknown_guest", "window.list", "{'guest':'nobody'}");
+        ask_refused(other, "unknown_handle", "broker.hello", "{'session':'%s'}", guest.session);
+        test_client_close(other);
+        leave_guest(&guest);
+}
+
+static void test_a_guest_is_no_administrator_and_not_local(void **state) {
+        static const char *const methods[] = {
+                "guest.list", "guest.get", "guest.attach", "guest.detach", "guest.evict", "guest.set_quota", "quota.set",
+                "stats.get", "stats.reset", "debug.check", "quarantine.release", "memory.release",
+        };
+        struct test_client *channel = open_channel(host.qemu, ONE);
+
+        for (size_t i = 0; i < sizeof(methods) / sizeof(*methods); i++) {
+                json_t *error = ask_error(channel, ask_send(channel, methods[i], "{}"));
+                const char *message = json_string_value(json_object_get(error, "message"));
+
+                if (!strstr(message, "administrators"))
+                        fail_msg("%s: %s", methods[i], message);
+                json_decref(error);
+        }
+        test_client_close(channel);
+}
+
+/* What the windows are reserved for is a device in the daemon's books, with a handle that can be guessed. */
+static void test_nobody_gets_hold_of_the_device_that_the_windows_lie_in(void **state) {
+        struct guest guest;
+        json_t *list, *item;
+        uint64_t windows;
+        size_t i;
+
+        make_guest(&guest);
+        list = ask(guest.channel, "device.list", "{}");
+        json_array_foreach(json_object_get(list, "devices"), i, item)
+                assert_string_equal(json_string_value(json_object_get(item, "name")), "nic");
+        assert_int_equal(i, 1);
+        json_decref(list);
+        windows = ask_number(host.admin, "device", "region.get", "{'region':%" PRIu64 "}", guest.window);
+        looks_like_nothing(guest.channel, "device.close", windows, "device");
+        looks_like_nothing(guest.channel, "device.get", windows, "device");
+        looks_like_nothing(host.admin, "device.close", windows, "device");
+        ask_refused(guest.channel, "unknown_handle", "device.reserve", "{'device':%" PRIu64 ",'size':1048576}", windows);
+        ask_refused(guest.channel, "unknown_handle", "coherent.alloc", "{'device':%" PRIu64 ",'size':4096}", windows);
+        ask_refused(guest.channel, "unknown_handle", "device.unreserve", "{'device':%" PRIu64 ",'region':%" PRIu64 "}", windows,
+                    guest.window);
+        ask_refused(guest.channel, "wrong_device", "device.unreserve", "{'device':%" PRIu64 ",'region':%" PRIu64 "}",
+                    guest.device, guest.window);
+        assert_int_equal(in_regions(), 2 * MIB);
+        leave_guest(&guest);
+}
+
+/* ---- attachments that fail ---- */
+
+static int begin_attach(uint64_t size) {
+        return ask_send(host.admin, "guest.attach", "{'guest':'one','size':%" PRIu64 "}", size);
+}
+
+/* Nothing of it is left, and the next one works. */
+static void next_attach_works(void) {
+        struct qemu_window seen;
+
+        ask_until(is_all_back());
+        assert_int_equal(n_windows("one"), 0);
+        attach(MIB, &seen);
+        assert_int_equal(in_regions(), MIB);
+        qemu_drop(&seen);
+}
+
+static void test_a_window_that_qemu_refuses_goes_back(void **state) {
+        struct qemu_window seen;
+        int id = begin_attach(MIB);
+        uint64_t command = qemu_plug_begin(host.qemu, &seen);
+
+        qemu_refuse(host.qemu, command, "GenericError");
+        qemu_obey(host.qemu, "chardev-remove");
+        ask_take_reason(ask_error(host.admin, id), "source_unavailable");
+        qemu_drop(&seen);
+        id = begin_attach(MIB);
+        qemu_reject(host.qemu, "chardev-remove", "GenericError");
+        qemu_reject(host.qemu, "chardev-add", "GenericError");
+        ask_take_reason(ask_error(host.admin, id), "source_unavailable");
+        next_attach_works();
+}
+
+/* Whether QEMU has taken it in is not known when the connection is lost: it keeps its memory until that is. */
+static void test_a_window_is_kept_until_qemu_has_told_that_it_has_none(void **state) {
+        struct qemu_window seen;
+        int id = begin_attach(MIB);
+
+        qemu_plug_begin(host.qemu, &seen);
+        qemu_hang_up(host.qemu);
+        ask_take_reason(ask_error(host.admin, id), "gone");
+        assert_int_equal(in_regions(), MIB);
+        qemu_greet(host.qemu);
+        qemu_reject(host.qemu, "qom-list", "DeviceNotFound");
+        qemu_obey(host.qemu, "query-status");
+        ask_until(is_all_back());
+        qemu_drop(&seen);
+        qemu_hang_up(host.qemu);
+        qemu_serve(host.qemu, true);
+        ask_until(guest_is("one", "running"));
+        next_attach_works();
+}
+
+static void test_a_window_that_qemu_has_all_the_same_is_taken_out(void **state) {
+        struct qemu_window seen;
+        int id = begin_attach(MIB);
+
+        qemu_plug_begin(host.qemu, &seen);
+        qemu_hang_up(host.qemu);
+        ask_take_reason(ask_error(host.admin, id), "gone");
+        qemu_greet(host.qemu);
+        qemu_obey(host.qemu, "qom-list");
+        qemu_obey(host.qemu, "query-status");
+        qemu_obey(host.qemu, "device_del");
+        assert_int_equal(in_regions(), MIB);
+        qemu_deleted(host.qemu, seen.id);
+        qemu_obey(host.qemu, "chardev-remove");
+        ask_until(is_all_back());
+        qemu_drop(&seen);
+}
+
+static void test_a_qemu_that_does_not_answer_in_time_is_asked_what_it_has_done(void **state) {
+        struct qemu_window seen;
+        int id = begin_attach(MIB);
+        uint64_t command = qemu_plug_begin(host.qemu, &seen);
+
+        ask_take_reason(ask_error(host.admin, id), "timeout");
+        assert_int_equal(in_regions(), MIB);
+        qemu_return(host.qemu, command);
+        qemu_obey(host.qemu, "qom-list");
+        qemu_obey(host.qemu, "device_del");
+        qemu_deleted(host.qemu, seen.id);
+        qemu_obey(host.qemu, "chardev-remove");
+        qemu_drop(&seen);
+        next_attach_works();
+}
+
+static void test_a_qemu_that_dies_in_the_middle_gives_all_back(void **state) {
+        struct qemu_window seen;
+        int id = begin_attach(MIB);
+
+        qemu_plug_begin(host.qemu, &seen);
+        host.qemu = qemu_kill(host.qemu);
+        ask_take_reason(ask_error(host.admin, id), "gone");
+        qemu_drop(&seen);
+        ask_until(guest_is("one", "off"));
+        ask_until(is_all_back());
+        ask_refused(host.admin, "source_unavailable", "guest.attach", "{'guest':'one','size':1048576}");
+}
+
+static void test_a_window_comes_though_its_caller_has_gone(void **state) {
+        struct test_client *other = ask_connect(host.daemon, NULL);
+        struct qemu_window seen;
+        uint64_t command;
+
+        ask_send(other, "guest.attach", "{'guest':'one','size':1048576}");
+        command = qemu_plug_begin(host.qemu, &seen);
+        test_client_close(other);
+        json_decref(ask(host.admin, "broker.ping", "{}"));
+        qemu_return(host.qemu, command);
+        ask_until(n_windows("one") == 1);
+        check_memory(&seen, find_window(), MIB);
+        qemu_drop(&seen);
+}
+
+/* Whatever it is told, until it has so many windows. */
+static void plug_many(struct qemu_window *seen, unsigned n) {
+        struct test_client *monitor = host.qemu->monitor;
+        unsigned added = 0, plugged = 0;
+
+        while (plugged < n) {
+                const char *line, *command;
+                json_t *message, *arguments;
+                uint64_t id;
+                int none;
+
+                assert_int_equal(test_client_read_line(monitor, &line), 0);
+                message = json_loads(line, 0, NULL);
+                command = json_string_value(json_object_get(message, "execute"));
+                arguments = json_object_get(message, "arguments");
+                id = ask_peek_number(message, "id");
+                if (strcmp(command, "chardev-add") == 0) {
+                        json_t *data = json_object_get(json_object_get(arguments, "backend"), "data");
+
+                        data = json_object_get(json_object_get(data, "addr"), "data");
+                        seen[added].fd = qemu_connect(host.qemu, json_string_value(json_object_get(data, "path")));
+                        assert_true(seen[added++].fd >= 0);
+                } else if (strcmp(command, "device_add") == 0) {
+                        assert_int_equal(qemu_hear(&seen[plugged], &none), 0);
+                        qemu_hear(&seen[plugged], &none);
+                        assert_int_equal(qemu_hear(&seen[plugged], &seen[plugged].memory), -1);
+                        plugged++;
+                }
+                qemu_return(host.qemu, id);
+                json_decref(message);
+        }
+}
+
+static void test_windows_come_side_by_side_up_to_the_limit(void **state) {
+        struct qemu_window seen[16];
+        struct test_client *other = ask_connect(host.daemon, NULL);
+
+        for (int i = 0; i < 16; i++)
+                ask_send(other, "guest.attach", "{'guest':'one','size':1048576}");
+        plug_many(seen, 16);
+        for (int i = 0; i < 16; i++)
+                json_decref(ask_read(other));
+        assert_int_equal(in_regions(), 16 * MIB);
+        assert_int_equal(n_windows("one"), 16);
+        ask_refused(other, "limit", "guest.attach", "{'guest':'one','size':1048576}");
+        for (int i = 0; i < 16; i++)
+                qemu_drop(&seen[i]);
+        /* All of them are known to the next daemon. */
+        test_client_close(other);
+        assert_int_equal(test_daemon_kill(host.daemon), 0);
+        comes_back();
+        assert_int_equal(n_windows("one"), 16);
+        assert_int_equal(in_regions(), 16 * MIB);
+}
+
+static void test_what_cannot_be_had_is_refused_and_costs_nothing(void **state) {
+        ask_refused(host.admin, "no_memory", "guest.attach", "{'guest':'one','size':1073741824}");
+        ask_refused(host.admin, "bad_param", "guest.attach", "{'guest':'one','size':3145728}");
+        ask_refused(host.admin, "bad_param", "guest.attach", "{'guest':'one','size':4096}");
+        ask_refused(host.admin, "bad_param", "guest.attach", "{'guest':'one','size':2199023255552}");
+        ask_refused(host.admin, "unknown_guest", "guest.attach", "{'guest':'three','size':1048576}");
+        ask_refused(host.admin, "source_unavailable", "guest.attach", "{'guest':'two','size':1048576}");
+        next_attach_works();
+}
+
+static int begin_with_quota(void **state) {
+        return begin_with("[quota kvm:" ONE "]\nheld_bytes = 3M\nregions = 2\n");
+}
+
+static void test_a_window_counts_against_the_guests_quota(void **state) {
+        struct qemu_window seen[2];
+
+        ask_refused(host.admin, "quota", "guest.attach", "{'guest':'one','size':4194304}");
+        assert_int_equal(in_regions(), 0);
+        attach(MIB, &seen[0]);
+        attach(MIB, &seen[1]);
+        ask_refused(host.admin, "quota", "guest.attach", "{'guest':'one','size':1048576}");
+        json_decref(ask(host.admin, "guest.set_quota", "{'guest':'one','limits':{'regions':3}}"));
+        qemu_drop(&seen[0]);
+        qemu_drop(&seen[1]);
+        attach(MIB, &seen[0]);
+        ask_refused(host.admin, "quota", "guest.attach", "{'guest':'one','size':1048576}");
+        qemu_drop(&seen[0]);
+}
+
+/* ---- out of the guest ---- */
+
+static int begin_detach(uint64_t window, const char *force) {
+        return ask_send(host.admin, "guest.detach", "{'window':%" PRIu64 ",'force':%s}", window, force);
+}
+
+static void test_a_window_in_use_is_not_taken_out_unless_by_force(void **state) {
+        struct guest guest;
+        int id;
+
+        make_guest(&guest);
+        ask_alloc(guest.channel, guest.device, 4096);
+        ask_refused(host.admin, "busy", "guest.detach", "{'window':%" PRIu64 "}", guest.window);
+        id = begin_detach(guest.window, "true");
+        qemu_obey(host.qemu, "device_del");
+        ask_refused(guest.channel, "gone", "coherent.list", "{}");
+        hello(&guest);
+        qemu_deleted(host.qemu, guest.seen.id);
+        qemu_obey(host.qemu, "chardev-remove");
+        json_decref(ask_result(host.admin, id));
+        assert_int_equal(in_regions(), 0);
+        ask_refused(host.admin, "unknown_handle", "guest.detach", "{'window':%" PRIu64 "}", guest.window);
+        leave_guest(&guest);
+}
+
+static void test_a_guest_that_does_not_let_go_may_do_so_later(void **state) {
+        struct guest guest;
+        int id;
+
+        make_guest(&guest);
+        id = begin_detach(guest.window, "false");
+        ask_refused(host.admin, "busy", "guest.detach", "{'window':%" PRIu64 "}", 0 + guest.window);
+        qemu_obey(host.qemu, "device_del");
+        ask_take_reason(ask_error(host.admin, id), "timeout");
+        assert_true(is_window(guest.window, "leaving"));
+        assert_int_equal(in_regions(), 2 * MIB);
+        qemu_deleted(host.qemu, guest.seen.id);
+        qemu_obey(host.qemu, "chardev-remove");
+        ask_until(is_all_back());
+        ask_alloc(host.admin, ask_device(host.admin, "card"), 4096);
+        json_decref(ask(host.admin, "broker.bye", "{}"));
+        leave_guest(&guest);
+}
+
+static void test_a_guest_can_be_asked_again(void **state) {
+        struct guest guest;
+        int id;
+
+        make_guest(&guest);
+        id = begin_detach(guest.window, "false");
+        qemu_obey(host.qemu, "device_del");
+        ask_take_reason(ask_error(host.admin, id), "timeout");
+        id = begin_detach(guest.window, "false");
+        qemu_obey(host.qemu, "device_del");
+        qemu_deleted(host.qemu, guest.seen.id);
+        qemu_obey(host.qemu, "chardev-remove");
+        json_decref(ask_result(host.admin, id));
+        leave_guest(&guest);
+}
+
+static void test_a_window_that_the_guest_keeps_goes_on_as_before(void **state) {
+        struct guest guest;
+        int id;
+
+        make_guest(&guest);
+        id = begin_detach(guest.window, "false");
+        qemu_obey(host.qemu, "device_del");
+        qemu_say(host.qemu, "{'timestamp': {'seconds': 1, 'microseconds': 2}, 'event': 'DEVICE_UNPLUG_GUEST_ERROR', 'data': "
+                 "{'device': '%s', 'path': '/machine/peripheral/%s'}}", guest.seen.id, guest.seen.id);
+        ask_take_reason(ask_error(host.admin, id), "source_unavailable");
+        assert_true(is_window(guest.window, "plugged"));
+        ask_alloc(guest.channel, guest.device, 4096);
+        leave_guest(&guest);
+}
+
+static void test_a_guest_may_let_go_of_what_nobody_asked_for(void **state) {
+        struct guest guest;
+
+        make_guest(&guest);
+        ask_alloc(guest.channel, guest.device, 4096);
+        qemu_deleted(host.qemu, guest.seen.id);
+        qemu_obey(host.qemu, "chardev-remove");
+        ask_until(is_all_back());
+        ask_refused(guest.channel, "gone", "coherent.list", "{}");
+        qemu_deleted(host.qemu, guest.seen.id);
+        qemu_deleted(host.qemu, "dmabroker-4294967295");
+        qemu_deleted(host.qemu, "dmabroker-");
+        leave_guest(&guest);
+        next_attach_works();
+}
+
+/* ---- what becomes of the guest ---- */
+
+static uint64_t alloc_at(struct guest *guest, const char *lifetime, uint64_t *ret_dma) {
+        json_t *result = ask(guest->channel, "coherent.alloc", "{'device':%" PRIu64 ",'size':8192,'lifetime':'%s'}",
+                             guest->device, lifetime);
+
+        *ret_dma = ask_peek_hex(result, "dma_addr");
+        return ask_take_number(result, "alloc");
+}
+
+static void scribble(const struct qemu_window *seen, uint64_t size) {
+        char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, seen->memory, 0);
+
+        assert_ptr_not_equal(memory, MAP_FAILED);
+        memset(memory, 0xa5, size);
+        munmap(memory, size);
+}
+
+static bool is_bound(void) {
+        json_t *list = ask(host.admin, "window.list", "{}");
+        bool is = json_object_get(json_array_get(json_object_get(list, "items"), 0), "guest_addr");
+
+        json_decref(list);
+        return is;
+}
+
+static void test_a_reboot_frees_all_but_the_windows(void **state) {
+        struct guest guest;
+        uint64_t dma;
+
+        make_guest(&guest);
+        alloc_at(&guest, "session", &dma);
+        alloc_at(&guest, "owner", &dma);
+        scribble(&guest.seen, 2 * MIB);
+        qemu_event(host.qemu, "RESET");
+        ask_until(count("allocs") == 0);
+        assert_false(is_bound());
+        check_memory(&guest.seen, guest.window, 2 * MIB);
+        ask_refused(guest.channel, "gone", "coherent.list", "{}");
+        hello(&guest);
+        guest.device = ask_device(guest.channel, "nic");
+        ask_refused(guest.channel, "source_unavailable", "coherent.alloc", "{'device':%" PRIu64 ",'size':4096}", guest.device);
+        bind_at(guest.channel, guest.window, 2 * AT);
+        alloc_at(&guest, "owner", &dma);
+        assert_in_range(dma, 2 * AT, 2 * AT + 2 * MIB);
+        for (int i = 0; i < 1000; i++)
+                qemu_event(host.qemu, "RESET");
+        ask_until(count("allocs") == 0);
+        leave_guest(&guest);
+}
+
+static void test_a_guest_that_shuts_down_has_nothing_more(void **state) {
+        struct guest guest;
+        uint64_t dma;
+
+        make_guest(&guest);
+        alloc_at(&guest, "owner", &dma);
+        qemu_event(host.qemu, "STOP");
+        ask_until(guest_is("one", "paused"));
+        assert_int_equal(count("allocs"), 1);
+        qemu_event(host.qemu, "RESUME");
+        ask_until(guest_is("one", "running"));
+        qemu_event(host.qemu, "SHUTDOWN");
+        ask_until(count("allocs") == 0);
+        assert_int_equal(n_windows("one"), 1);
+        leave_guest(&guest);
+}
+
+/* Whatever it is asked, up to its state. */
+static void serve_again(struct qemu *qemu, bool has_windows) {
+        bool done = false;
+
+        qemu_greet(qemu);
+        while (!done) {
+                const char *line, *command;
+                json_t *message;
+                uint64_t id;
+
+                assert_int_equal(test_client_read_line(qemu->monitor, &line), 0);
+                message = json_loads(line, 0, NULL);
+                command = json_string_value(json_object_get(message, "execute"));
+                id = ask_peek_number(message, "id");
+                if (strcmp(command, "qom-list") == 0 && !has_windows)
+                        qemu_refuse(qemu, id, "DeviceNotFound");
+                else if (strcmp(command, "query-status") == 0) {
+                        qemu_say(qemu, "{'return': {'running': true, 'singlestep': false, 'status': 'running'}, 'id': %llu}",
+                                 (unsigned long long)id);
+                        done = true;
+                } else
+                        qemu_return(qemu, id);
+                json_decref(message);
+        }
+        ask_until(guest_is("one", "running"));
+}
+
+static void test_a_monitor_that_is_away_changes_nothing(void **state) {
+        struct guest guest;
+        uint64_t dma, again;
+
+        make_guest(&guest);
+        alloc_at(&guest, "session", &dma);
+        qemu_hang_up(host.qemu);
+        ask_until(guest_is("one", "unknown"));
+        ask_refused(host.admin, "source_unavailable", "guest.attach", "{'guest':'one','size':1048576}");
+        ask_refused(host.admin, "source_unavailable", "guest.detach", "{'window':%" PRIu64 ",'force':true}", guest.window);
+        alloc_at(&guest, "session", &again);
+        serve_again(host.qemu, true);
+        assert_int_equal(count("allocs"), 2);
+        assert_int_equal(n_windows("one"), 1);
+        leave_guest(&guest);
+}
+
+static void test_what_was_let_go_of_while_the_monitor_was_away_is_found_out(void **state) {
+        struct guest guest;
+        uint64_t dma;
+
+        make_guest(&guest);
+        alloc_at(&guest, "owner", &dma);
+        qemu_hang_up(host.qemu);
+        ask_until(guest_is("one", "unknown"));
+        serve_again(host.qemu, false);
+        ask_until(is_all_back());
+        leave_guest(&guest);
+        next_attach_works();
+}
+
+static void test_a_guest_that_is_killed_has_nothing_more_and_comes_again(void **state) {
+        struct guest guest;
+        uint64_t dma;
+
+        make_guest(&guest);
+        alloc_at(&guest, "owner", &dma);
+        host.qemu = qemu_kill(host.qemu);
+        ask_until(guest_is("one", "off"));
+        ask_until(is_all_back());
+        assert_int_equal(count("allocs"), 0);
+        leave_guest(&guest);
+        host.qemu = qemu_start(host.monitor);
+        qemu_serve(host.qemu, true);
+        ask_until(guest_is("one", "running"));
+        make_guest(&guest);
+        alloc_at(&guest, "owner", &dma);
+        leave_guest(&guest);
+}
+
+/* The first one lives, but has not the guest any more, and its memory neither. */
+static void test_another_qemu_with_the_same_guest_takes_its_place(void **state) {
+        struct qemu *other;
+        struct guest guest;
+        uint64_t dma;
+
+        make_guest(&guest);
+        alloc_at(&guest, "owner", &dma);
+        other = qemu_start(host.monitor);
+        qemu_hang_up(host.qemu);
+        qemu_serve(other, true);
+        ask_until(is_all_back());
+        assert_int_equal(test_client_wait_closed(guest.channel), 0);
+        leave_guest(&guest);
+        qemu_kill(host.qemu);
+        host.qemu = other;
+        ask_until(guest_is("one", "running"));
+        make_guest(&guest);
+        leave_guest(&guest);
+}
+
+static bool is_connected(const char *name) {
+        json_t *info = guest(name);
+        bool is = json_is_true(json_object_get(info, "connected"));
+
+        json_decref(info);
+        return is;
+}
+
+static void test_whether_a_channel_is_connected_is_told(void **state) {
+        struct test_client *channel;
+
+        assert_false(is_connected("one"));
+        channel = open_channel(host.qemu, ONE);
+        assert_true(is_connected("one"));
+        assert_false(is_connected("two"));
+        test_client_close(channel);
+        ask_until(!is_connected("one"));
+}
+
+/* ---- without a daemon ---- */
+
+static void test_a_window_and_what_lies_in_it_outlive_a_daemon(void **state) {
+        static const int signals[] = { SIGKILL, SIGTERM };
+        struct guest guest;
+        uint64_t first, second, alloc, dma;
+        json_t *result;
+
+        make_guest(&guest);
+        alloc = alloc_at(&guest, "session", &first);
+        alloc_at(&guest, "owner", &second);
+        for (size_t i = 0; i < sizeof(signals) / sizeof(*signals); i++) {
+                test_client_close(guest.channel);
+                qemu_hang_up(host.qemu);
+                assert_int_equal(signals[i] == SIGKILL ? test_daemon_kill(host.daemon) : test_daemon_stop(host.daemon), 0);
+                comes_back();
+                serve_again(host.qemu, true);
+                guest.channel = open_channel(host.qemu, ONE);
+                json_decref(ask(guest.channel, "broker.hello", "{'session':'%s'}", guest.session));
+                result = ask(guest.channel, "coherent.list", "{}");
+                assert_int_equal(json_array_size(json_object_get(result, "allocs")), 2);
+                assert_int_equal(ask_peek_hex(json_array_get(json_object_get(result, "allocs"), 0), "dma_addr"), first);
+                assert_int_equal(ask_peek_hex(json_array_get(json_object_get(result, "allocs"), 1), "dma_addr"), second);
+                json_decref(result);
+                check_memory(&guest.seen, guest.window, 2 * MIB);
+                ask_clean(host.admin);
+        }
+        json_decref(ask(guest.channel, "coherent.free", "{'alloc':%" PRIu64 "}", alloc));
+        alloc_at(&guest, "session", &dma);
+        assert_int_equal(dma, first);
+        leave_guest(&guest);
+}
+
+static void test_a_window_that_qemu_has_no_more_after_a_daemons_death_goes_back(void **state) {
+        struct guest guest;
+        uint64_t dma;
+
+        make_guest(&guest);
+        alloc_at(&guest, "owner", &dma);
+        qemu_hang_up(host.qemu);
+        assert_int_equal(test_daemon_kill(host.daemon), 0);
+        comes_back();
+        assert_int_equal(n_windows("one"), 1);
+        serve_again(host.qemu, false);
+        ask_until(is_all_back());
+        assert_int_equal(count("allocs"), 0);
+        leave_guest(&guest);
+        next_attach_works();
+}
+
+static void test_a_guest_that_died_without_a_daemon_has_nothing_more(void **state) {
+        struct guest guest;
+        uint64_t dma;
+
+        make_guest(&guest);
+        alloc_at(&guest, "owner", &dma);
+        alloc_at(&guest, "session", &dma);
+        assert_int_equal(test_daemon_kill(host.daemon), 0);
+        host.qemu = qemu_kill(host.qemu);
+        comes_back();
+        ask_until(is_all_back());
+        assert_int_equal(count("allocs"), 0);
+        assert_true(guest_is("one", "off"));
+        leave_guest(&guest);
+}
+
+/* At each step of an attachment: before QEMU has heard of it, and after each of its answers. */
+static void test_a_daemon_killed_in_an_attachment_leaves_no_memory_behind(void **state) {
+        for (int step = 0; step < 4; step++) {
+                struct qemu_window seen = { .fd = -1, .memory = -1 };
+                uint64_t id;
+
+                begin_attach(MIB);
+                if (step == 1)
+                        json_decref(qemu_expect(host.qemu, "chardev-remove", &id));
+                if (step == 2) {
+                        qemu_reject(host.qemu, "chardev-remove", "GenericError");
+                        json_decref(qemu_expect(host.qemu, "chardev-add", &id));
+                }
+                if (step == 3)
+                        qemu_plug_begin(host.qemu, &seen);
+                assert_int_equal(test_daemon_kill(host.daemon), 0);
+                qemu_hang_up(host.qemu);
+                qemu_drop(&seen);
+                comes_back();
+                serve_again(host.qemu, false);
+                ask_until(is_all_back());
+                ask_clean(host.admin);
+        }
+        next_attach_works();
+}
+
+static void test_a_window_that_qemu_got_while_its_daemon_died_is_the_guests(void **state) {
+        struct qemu_window seen;
+
+        begin_attach(MIB);
+        qemu_plug_begin(host.qemu, &seen);
+        assert_int_equal(test_daemon_kill(host.daemon), 0);
+        comes_back();
+        serve_again(host.qemu, true);
+        assert_int_equal(n_windows("one"), 1);
+        check_memory(&seen, find_window(), MIB);
+        qemu_drop(&seen);
+}
+
+static void test_windows_whose_memory_is_gone_are_forgotten(void **state) {
+        struct qemu_window seen[3];
+        struct test_client *other;
+        pid_t keeper;
+
+        for (int i = 0; i < 3; i++)
+                attach(MIB, &seen[i]);
+        keeper = test_daemon_find_keeper(host.daemon);
+        assert_true(keeper > 0);
+        assert_int_equal(kill(test_daemon_pid(host.daemon), SIGSTOP), 0);
+        assert_int_equal(kill(keeper, SIGKILL), 0);
+        assert_int_equal(test_daemon_kill(host.daemon), 0);
+        qemu_hang_up(host.qemu);
+        comes_back();
+        other = ask_connect(host.daemon, NULL);
+        assert_int_equal(n_windows("one"), 0);
+        test_client_close(other);
+        for (int i = 0; i < 3; i++)
+                qemu_drop(&seen[i]);
+        serve_again(host.qemu, false);
+        next_attach_works();
+}
+
+static void test_an_interrupt_leaves_nothing_behind(void **state) {
+        struct guest guest;
+        int status;
+
+        make_guest(&guest);
+        assert_int_equal(test_daemon_signal(host.daemon, SIGINT), 0);
+        assert_int_equal(test_client_wait_closed(guest.channel), 0);
+        qemu_drop(&guest.seen);
+        assert_int_equal(test_daemon_wait(host.daemon, &status), 0);
+        assert_int_equal(status, 0);
+        assert_int_not_equal(access(guest.seen.socket, F_OK), 0);
+        qemu_hang_up(host.qemu);
+        comes_back();
+        assert_int_equal(n_windows("one"), 0);
+        assert_int_equal(in_regions(), 0);
+        serve_again(host.qemu, false);
+        leave_guest(&guest);
+}
+
+static void test_a_changed_guest_is_told_to_want_a_restart(void **state) {
+        FILE *file = fopen(test_daemon_config(host.daemon), "a");
+
+        assert_non_null(file);
+        fprintf(file, "[guest three]\nuuid = 6f1c6f0e-3a55-4a8a-9d0e-0c6f0b8a2d33\n");
+        fclose(file);
+        assert_int_equal(test_daemon_signal(host.daemon, SIGHUP), 0);
+        assert_int_equal(test_daemon_wait_notify(host.daemon, "RELOADING=1"), 0);
+        ask_until(has_logged("[guest three] and the like: restart the daemon"));
+        ask_refused(host.admin, "unknown_guest", "guest.get", "{'guest':'three'}");
+}
+
+/* ---- the channel ---- */
+
+/* Not said to be anybody's yet. */
+static struct test_client *open_raw(const char *uuid) {
+        struct test_client *client;
+        char path[108];
+        int fd;
+
+        channel_path(path, uuid);
+        fd = qemu_connect(host.qemu, path);
+        assert_true(fd >= 0);
+        assert_int_equal(test_client_adopt(fd, &client), 0);
+        return client;
+}
+
+/* The next line, without the resets before it. */
+static json_t *read_anew(struct test_client *client) {
+        const char *line, *at;
+        json_t *value;
+
+        assert_int_equal(test_client_read_line(client, &line), 0);
+        for (at = line; *at == reset; at++)
+                ;
+        value = json_loads(at, 0, NULL);
+        assert_non_null(value);
+        return value;
+}
+
+static void say_ping(struct test_client *client, int id) {
+        char text[96];
+
+        snprintf(text, sizeof(text), "{\"jsonrpc\":\"2.0\",\"id\":%d,\"method\":\"broker.ping\"}\n", id);
+        assert_int_equal(test_client_send_text(client, text), 0);
+}
+
+static void hears_pong(struct test_client *client, int id) {
+        json_t *answer = read_anew(client);
+
+        assert_int_equal(json_integer_value(json_object_get(answer, "id")), id);
+        assert_non_null(json_object_get(answer, "result"));
+        json_decref(answer);
+}
+
+static void test_what_comes_before_a_reset_was_not_said(void **state) {
+        struct test_client *client = open_raw(ONE);
+
+        assert_int_equal(test_client_send_text(client, "garbage\n{}{}{}\n"), 0);
+        say_ping(client, 1);
+        assert_int_equal(test_client_send_text(client, "{\"jsonrpc\":\"2.0\",\"id\":2,"), 0);
+        assert_int_equal(test_client_send(client, &reset, 1), 0);
+        say_ping(client, 3);
+        hears_pong(client, 3);
+        assert_int_equal(test_client_send_text(client, "{\"jsonrpc\":\"2.0\",\"id\":4,"), 0);
+        assert_int_equal(test_client_send(client, &reset, 1), 0);
+        say_ping(client, 5);
+        hears_pong(client, 5);
+        ask_invalid(client, -32602, "window.bind", "{'window':0,'guest_addr':'0x1000'}");
+        assert_int_equal(test_client_send_text(client, "garbage\n"), 0);
+        ask_take_code(json_incref(json_object_get(read_anew(client), "error")), -32700);
+        test_client_close(client);
+}
+
+static void test_a_line_that_is_too_long_is_skipped(void **state) {
+        struct test_client *client = open_raw(ONE);
+        char *long_one = malloc(3 * MIB);
+        json_t *answer;
+
+        assert_int_equal(test_client_send(client, &reset, 1), 0);
+        memset(long_one, 'x', 3 * MIB);
+        long_one[3 * MIB - 1] = '\n';
+        assert_int_equal(test_client_send(client, long_one, 3 * MIB), 0);
+        free(long_one);
+        answer = read_anew(client);
+        assert_int_equal(json_integer_value(json_object_get(json_object_get(answer, "error"), "code")), -32600);
+        json_decref(answer);
+        say_ping(client, 1);
+        hears_pong(client, 1);
+        test_client_close(client);
+}
+
+/* Each may be another program, which opens a session and is gone. */
+static void test_a_storm_of_resets_leaves_nothing_behind(void **state) {
+        static const char open[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"broker.hello\"}\n\xff{\xff\xff";
+        struct test_client *client = open_raw(ONE), *other;
+        char all[4096];
+        uint64_t before = count("sessions");
+
+        memset(all, 0xff, sizeof(all));
+        for (int i = 0; i < 64; i++)
+                assert_int_equal(test_client_send(client, all, sizeof(all)), 0);
+        for (int i = 0; i < 3000; i++) {
+                assert_int_equal(test_client_send(client, open, sizeof(open) - 1), 0);
+                if (i % 100 == 0)
+                        json_decref(ask(host.admin, "broker.ping", "{}"));
+        }
+        say_ping(client, 7);
+        for (json_t *answer = read_anew(client); json_integer_value(json_object_get(answer, "id")) != 7;) {
+                json_decref(answer);
+                answer = read_anew(client);
+        }
+        assert_in_range(count("sessions"), before, before + 64);
+        test_client_close(client);
+        other = open_channel(host.qemu, ONE);
+        json_decref(ask(other, "broker.hello", "{}"));
+        test_client_close(other);
+}
+
+static void test_a_guest_that_reads_no_answers_holds_up_nobody(void **state) {
+        static const char call[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"rpc.discover\"}\ngarbage\n";
+        struct test_client *client = open_channel(host.qemu, ONE);
+        size_t sent = 1;
+        unsigned full = 0;
+
+        /* Until nothing is taken any more. */
+        while (full < 200) {
+                assert_int_equal(test_client_send_some(client, call, sizeof(call) - 1, &sent), 0);
+                full = sent ? 0 : full + 1;
+                if (!sent)
+                        json_decref(ask(host.admin, "broker.ping", "{}"));
+        }
+        json_decref(ask(host.admin, "guest.list", "{}"));
+        test_client_close(client);
+        client = open_channel(host.qemu, ONE);
+        json_decref(ask(client, "broker.ping", "{}"));
+        test_client_close(client);
+}
+
+static void test_a_second_connection_takes_the_place_of_the_first(void **state) {
+        struct test_client *first = open_channel(host.qemu, ONE), *second;
+        json_t *result = ask(first, "broker.hello", "{}");
+        char token[40];
+
+        snprintf(token, sizeof(token), "%s", json_string_value(json_object_get(result, "session")));
+        json_decref(result);
+        second = open_channel(host.qemu, ONE);
+        assert_int_equal(test_client_wait_closed(first), 0);
+        json_decref(ask(second, "broker.hello", "{'session':'%s'}", token));
+        ask_refused(host.admin, "unknown_handle", "broker.hello", "{'session':'%s'}", token);
+        test_client_close(first);
+        result = ask(host.admin, "broker.hello", "{}");
+        ask_refused(second, "unknown_handle", "broker.hello", "{'session':'%s'}",
+                    json_string_value(json_object_get(result, "session")));
+        json_decref(result);
+        json_decref(ask(host.admin, "broker.bye", "{}"));
+        test_client_close(second);
+}
+
+static void test_who_is_not_qemu_is_hung_up_on(void **state) {
+        struct test_client *stranger, *channel = open_channel(host.qemu, ONE);
+        char path[108];
+
+        channel_path(path, ONE);
+        assert_int_equal(test_client_connect(path, NULL, &stranger), 0);
+        assert_int_equal(test_client_wait_closed(stranger), 0);
+        test_client_close(stranger);
+        json_decref(ask(channel, "broker.ping", "{}"));
+        test_client_close(channel);
+}
+
+/* Nothing was known of its QEMU then. */
+static void test_who_was_let_in_and_is_not_qemu_is_hung_up_on_when_that_is_known(void **state) {
+        struct test_client *stranger = open_channel(NULL, TWO), *channel;
+        struct qemu *qemu;
+        char path[108];
+
+        json_decref(ask(stranger, "broker.hello", "{}"));
+        snprintf(path, sizeof(path), "%s/two", host.directory);
+        qemu = qemu_start(path);
+        channel_path(path, TWO);
+        channel = open_channel(qemu, TWO);
+        assert_int_equal(test_client_wait_closed(stranger), 0);
+        test_client_close(stranger);
+        test_client_close(channel);
+        stranger = open_channel(NULL, TWO);
+        qemu_serve(qemu, true);
+        assert_int_equal(test_client_wait_closed(stranger), 0);
+        test_client_close(stranger);
+        channel = open_channel(qemu, TWO);
+        json_decref(ask(channel, "broker.hello", "{}"));
+        test_client_close(channel);
+        qemu_kill(qemu);
+        ask_until(guest_is("two", "off"));
+        snprintf(path, sizeof(path), "%s/two", host.directory);
+        unlink(path);
+}
+
+static int begin_with_short_grace(void **state) {
+        int r;
+
+        grace = "200ms";
+        r = begin_with("");
+        grace = "60s";
+        return r;
+}
+
+static void test_what_a_guests_program_had_is_freed_after_the_grace_time(void **state) {
+        struct guest guest;
+        uint64_t dma;
+
+        make_guest(&guest);
+        alloc_at(&guest, "session", &dma);
+        alloc_at(&guest, "owner", &dma);
+        test_client_close(guest.channel);
+        ask_until(count("allocs") == 1);
+        guest.channel = open_channel(host.qemu, ONE);
+        ask_refused(guest.channel, "unknown_handle", "broker.hello", "{'session':'%s'}", guest.session);
+        leave_guest(&guest);
+}
+
+static int begin_without_connections(void **state) {
+        return begin_with("[quota kvm:" TWO "]\nconnections = 0\n");
+}
+
+static void test_a_guest_without_connections_has_no_channel(void **state) {
+        assert_null(open_channel(NULL, TWO));
+        assert_false(is_connected("two"));
+}
+
+/* ---- where a window is seen ---- */
+
+static void refuses_to_bind(struct guest *guest, uint64_t window, const char *addr, const char *reason) {
+        ask_refused(guest->channel, reason, "window.bind", "{'window':%" PRIu64 ",'guest_addr':'%s'}", window, addr);
+}
+
+static void test_a_window_is_bound_where_it_can_be_and_nowhere_else(void **state) {
+        struct guest guest;
+        uint64_t alloc, dma;
+
+        make_guest(&guest);
+        refuses_to_bind(&guest, guest.window, "0x0", "bad_param");
+        refuses_to_bind(&guest, guest.window, "0x380000001", "bad_param");
+        refuses_to_bind(&guest, guest.window, "0xfffffffffffff000", "bad_param");
+        refuses_to_bind(&guest, guest.window, "0xfffffffff0000", "bad_param");
+        ask_refused(host.admin, "unknown_handle", "window.bind", "{'window':%" PRIu64 ",'guest_addr':'0x1000'}", guest.window);
+        alloc = alloc_at(&guest, "session", &dma);
+        bind_at(guest.channel, guest.window, AT);
+        refuses_to_bind(&guest, guest.window, "0x400000000", "busy");
+        json_decref(ask(guest.channel, "coherent.free", "{'alloc':%" PRIu64 "}", alloc));
+        bind_at(guest.channel, guest.window, UINT64_C(0x400000000));
+        alloc_at(&guest, "session", &dma);
+        assert_in_range(dma, UINT64_C(0x400000000), UINT64_C(0x400000000) + 2 * MIB);
+        leave_guest(&guest);
+}
+
+static void test_two_windows_are_not_seen_in_one_place(void **state) {
+        struct qemu_window seen;
+        struct guest guest;
+        uint64_t other, alloc, dma;
+
+        make_guest(&guest);
+        alloc = alloc_at(&guest, "session", &dma);
+        other = attach(MIB, &seen);
+        refuses_to_bind(&guest, other, "0x380000000", "bad_param");
+        refuses_to_bind(&guest, other, "0x3801ff000", "bad_param");
+        refuses_to_bind(&guest, other, "0x37ff01000", "bad_param");
+        bind_at(guest.channel, other, AT + 2 * MIB);
+        /* What was said before is not so any more. */
+        json_decref(ask(guest.channel, "coherent.free", "{'alloc':%" PRIu64 "}", alloc));
+        bind_at(guest.channel, other, AT + MIB);
+        assert_false(is_bound());
+        bind_at(guest.channel, guest.window, AT + 2 * MIB);
+        assert_true(is_bound());
+        qemu_drop(&seen);
+        leave_guest(&guest);
+}
+
+/* The guest may be faster than QEMU's answer. */
+static void test_a_guest_binds_a_window_before_qemu_has_answered(void **state) {
+        struct test_client *channel = open_channel(host.qemu, ONE);
+        struct qemu_window seen;
+        int id = begin_attach(MIB);
+        uint64_t command = qemu_plug_begin(host.qemu, &seen), device = ask_device(channel, "nic");
+
+        bind_at(channel, find_window(), AT);
+        ask_alloc(channel, device, 4096);
+        qemu_refuse(host.qemu, command, "GenericError");
+        qemu_obey(host.qemu, "chardev-remove");
+        ask_take_reason(ask_error(host.admin, id), "source_unavailable");
+        ask_until(is_all_back());
+        ask_refused(channel, "gone", "coherent.list", "{}");
+        qemu_drop(&seen);
+        test_client_close(channel);
+}
+
+/* ---- the administrator ---- */
+
+static void test_what_an_evicted_guest_has_is_freed(void **state) {
+        struct guest guest;
+        uint64_t dma;
+
+        make_guest(&guest);
+        alloc_at(&guest, "owner", &dma);
+        ask_refused(host.admin, "unknown_guest", "guest.evict", "{'guest':'three'}");
+        json_decref(ask(host.admin, "guest.evict", "{'guest':'one'}"));
+        assert_int_equal(count("allocs"), 0);
+        assert_int_equal(n_windows("one"), 1);
+        ask_refused(guest.channel, "gone", "coherent.list", "{}");
+        hello(&guest);
+        guest.device = ask_device(guest.channel, "nic");
+        alloc_at(&guest, "session", &dma);
+        leave_guest(&guest);
+}
+
+static void test_a_guest_allocates_up_to_its_quota(void **state) {
+        struct guest guest;
+        uint64_t dma;
+
+        make_guest(&guest);
+        json_decref(ask(host.admin, "guest.set_quota", "{'guest':'" ONE "','limits':{'bytes':8192}}"));
+        alloc_at(&guest, "session", &dma);
+        ask_refused(guest.channel, "quota", "coherent.alloc", "{'device':%" PRIu64 ",'size':4096}", guest.device);
+        ask_refused(host.admin, "unknown_guest", "guest.set_quota", "{'guest':'three','limits':{'bytes':8192}}");
+        leave_guest(&guest);
+}
+
+static void hears(struct test_client *client, const char *change) {
+        json_t *message = read_anew(client), *params = json_object_get(message, "params");
+        const char *said = json_string_value(json_object_get(params, "change"));
+
+        if (!said || strcmp(said, change) != 0)
+                fail_msg("wanted %s, got %s", change, json_dumps(message, 0));
+        assert_string_equal(json_string_value(json_object_get(params, "name")), "one");
+        json_decref(message);
+}
+
+static void test_what_becomes_of_a_guest_is_told(void **state) {
+        struct test_client *watcher = ask_connect(host.daemon, NULL), *other = open_channel(NULL, TWO);
+        struct guest guest;
+        int id;
+
+        json_decref(ask(watcher, "events.subscribe", "{'topics':['guest']}"));
+        json_decref(ask(other, "events.subscribe", "{'topics':['guest']}"));
+        make_guest(&guest);
+        hears(watcher, "connected");
+        hears(watcher, "attached");
+        json_decref(ask(guest.channel, "events.subscribe", "{'topics':['guest']}"));
+        qemu_event(host.qemu, "RESET");
+        hears(watcher, "rebooted");
+        hears(guest.channel, "rebooted");
+        id = begin_detach(guest.window, "false");
+        qemu_obey(host.qemu, "device_del");
+        qemu_deleted(host.qemu, guest.seen.id);
+        qemu_obey(host.qemu, "chardev-remove");
+        json_decref(ask_result(host.admin, id));
+        hears(watcher, "detached");
+        /* Away for a moment is not ended. */
+        qemu_hang_up(host.qemu);
+        qemu_serve(host.qemu, true);
+        ask_until(guest_is("one", "running"));
+        host.qemu = qemu_kill(host.qemu);
+        hears(watcher, "stopped");
+        json_decref(ask(other, "broker.ping", "{}"));
+        test_client_close(watcher);
+        test_client_close(other);
+        leave_guest(&guest);
+}
+
+int main(int argc, char **argv) {
+        const struct CMUnitTest tests[] = {
+#define TEST(name) cmocka_unit_test_setup_teardown(test_##name, begin, end)
+                TEST(a_guest_gets_a_window_and_its_own_addresses_in_it),
+                TEST(a_guest_knows_nothing_of_another_one),
+                TEST(a_guest_is_no_administrator_and_not_local),
+                TEST(nobody_gets_hold_of_the_device_that_the_windows_lie_in),
+                TEST(a_window_that_qemu_refuses_goes_back),
+                TEST(a_window_is_kept_until_qemu_has_told_that_it_has_none),
+                TEST(a_window_that_qemu_has_all_the_same_is_taken_out),
+                TEST(a_qemu_that_does_not_answer_in_time_is_asked_what_it_has_done),
+                TEST(a_qemu_that_dies_in_the_middle_gives_all_back),
+                TEST(a_window_comes_though_its_caller_has_gone),
+                TEST(windows_come_side_by_side_up_to_the_limit),
+                TEST(what_cannot_be_had_is_refused_and_costs_nothing),
+                TEST(a_window_in_use_is_not_taken_out_unless_by_force),
+                TEST(a_guest_that_does_not_let_go_may_do_so_later),
+                TEST(a_guest_can_be_asked_again),
+                TEST(a_window_that_the_guest_keeps_goes_on_as_before),
+                TEST(a_guest_may_let_go_of_what_nobody_asked_for),
+                cmocka_unit_test_setup_teardown(test_a_window_counts_against_the_guests_quota, begin_with_quota, end),
+                TEST(a_reboot_frees_all_but_the_windows),
+                TEST(a_guest_that_shuts_down_has_nothing_more),
+                TEST(a_monitor_that_is_away_changes_nothing),
+                TEST(what_was_let_go_of_while_the_monitor_was_away_is_found_out),
+                TEST(a_guest_that_is_killed_has_nothing_more_and_comes_again),
+                TEST(another_qemu_with_the_same_guest_takes_its_place),
+                TEST(whether_a_channel_is_connected_is_told),
+                TEST(a_window_and_what_lies_in_it_outlive_a_daemon),
+                TEST(a_window_that_qemu_has_no_more_after_a_daemons_death_goes_back),
+                TEST(a_guest_that_died_without_a_daemon_has_nothing_more),
+                TEST(a_daemon_killed_in_an_attachment_leaves_no_memory_behind),
+                TEST(a_window_that_qemu_got_while_its_daemon_died_is_the_guests),
+                TEST(windows_whose_memory_is_gone_are_forgotten),
+                TEST(an_interrupt_leaves_nothing_behind),
+                TEST(a_changed_guest_is_told_to_want_a_restart),
+                TEST(what_comes_before_a_reset_was_not_said),
+                TEST(a_line_that_is_too_long_is_skipped),
+                TEST(a_storm_of_resets_leaves_nothing_behind),
+                TEST(a_guest_that_reads_no_answers_holds_up_nobody),
+                TEST(a_second_connection_takes_the_place_of_the_first),
+                TEST(who_is_not_qemu_is_hung_up_on),
+                TEST(who_was_let_in_and_is_not_qemu_is_hung_up_on_when_that_is_known),
+                cmocka_unit_test_setup_teardown(test_what_a_guests_program_had_is_freed_after_the_grace_time, begin_with_short_grace, end),
+                cmocka_unit_test_setup_teardown(test_a_guest_without_connections_has_no_channel, begin_without_connections, end),
+                TEST(a_window_is_bound_where_it_can_be_and_nowhere_else),
+                TEST(two_windows_are_not_seen_in_one_place),
+                TEST(a_guest_binds_a_window_before_qemu_has_answered),
+                TEST(what_an_evicted_guest_has_is_freed),
+                TEST(a_guest_allocates_up_to_its_quota),
+                TEST(what_becomes_of_a_guest_is_told),
+        };
+
+        if (argc > 1 && *argv[1])
+                cmocka_set_test_filter(argv[1]);
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
