@@ -444,10 +444,8 @@ static int define_guests(struct daemon *daemon, struct failure *failure) {
         if (config->guests_user && !user)
                 return failure_set(failure, REASON_bad_param, "there is no user %s, which user in [guests] names",
                                    config->guests_user);
-        if (user) {
+        if (user)
                 settings.uid = user->pw_uid;
-                settings.gid = user->pw_gid;
-        }
         r = guests_new(&daemon->loop, memory_broker(daemon->memory), &settings, &server_guests_listener, daemon->server,
                        &daemon->guests);
         for (size_t i = 0; r == 0 && i < config->n_guests; i++)

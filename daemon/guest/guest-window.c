@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <utlist.h>
 
@@ -306,24 +307,25 @@ static void plug(struct window *window) {
 
 /* ---- reserved ---- */
 
-/* By whoever may be the guest's QEMU; the socket's mode lets nobody else in but root. */
 static bool admits(void *userdata, const struct ucred *who) {
-        const struct window *window = userdata;
-
-        return !window->guest->pid || who->pid == window->guest->pid;
+        return guest_admits(((struct window *)userdata)->guest, who);
 }
 
 static int serve(struct window *window, struct failure *failure) {
         const struct guests_settings *settings = &window->guest->guests->settings;
-        const struct ivshmem_options options = {
-                .has_owner = settings->has_user, .uid = settings->uid, .gid = settings->gid, .admits = admits, .userdata = window,
-        };
+        const struct ivshmem_options options = { .admits = admits, .userdata = window };
         char path[WINDOW_PATH_SIZE];
         int fd, r;
 
         socket_path(window, path);
         r = region_fd(&window->guest->caller, window->region, &fd, failure);
-        return r < 0 ? r : ivshmem_new(window->guest->guests->loop, path, fd, &options, &window->server, failure);
+        if (r == 0)
+                r = ivshmem_new(window->guest->guests->loop, path, fd, &options, &window->server, failure);
+        /* Who comes is looked at. */
+        if (r == 0 && settings->has_user && chmod(path, 0666) < 0)
+                r = failure_set_errno(failure, REASON_source_unavailable, errno, "QEMU's user cannot be let in at %s: %s", path,
+                                      strerror(errno));
+        return r;
 }
 
 static int take_place(struct window *window, struct failure *failure) {

@@ -86,6 +86,8 @@ struct guests {
 };
 
 /* ---- guests.c ---- */
+/* Whether this process may be the guest's QEMU. */
+bool guest_admits(const struct guest *guest, const struct ucred *who);
 struct guest *guest_find_uuid(const struct guests *guests, const char *uuid);
 struct guest *guests_find(const struct guests *guests, const char *name, struct failure *failure);
 void guest_look(const struct guest *guest, struct guest_view *ret);

@@ -73,10 +73,9 @@ struct guest_definition {
 
 struct guests_settings {
         const char *directory;   /* for sockets; is made */
-        const char *libvirt_uri; /* or NULL: libvirt's own choice */
+        const char *libvirt_uri; /* or NULL: qemu:///system */
         bool has_user;           /* QEMU runs as this user; else as root, or as the daemon's own */
         uid_t uid;
-        gid_t gid;
         uint64_t unplug_ms; /* how long a guest may take to let go of a window */
 };
 
@@ -102,6 +101,9 @@ struct guests *guests_free(struct guests *guests); /* NULL is fine; also when gu
 
 /* Whether this session is one of ours, by its note: it is nobody's to resume, and ends with its guest. */
 bool guests_owns_session(const char *note);
+
+/* The connection that channel() was told of is no more. */
+void guests_hung_up(struct guests *guests, const char *owner);
 
 size_t guests_count(const struct guests *guests);
 typedef int (*guest_visit_fn)(const struct guest_view *view, void *userdata);
