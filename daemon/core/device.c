@@ -786,7 +786,7 @@ struct leaks {
 };
 
 static int tell_leak(struct leaks *leaks, const struct leak_view *leak) {
-        if (!leaks->enough)
+        if (leaks->visit && !leaks->enough)
                 leaks->enough = leaks->visit(leak, leaks->userdata);
         return leaks->enough;
 }
