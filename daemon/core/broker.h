@@ -135,6 +135,10 @@ struct session *session_close(struct session *session);
  * is reused only after the quarantine, also when the pool or the session's device ends before that; but not when a device
  * is closed, which then is known to be quiet. Until then its memory counts as its owner's. */
 struct session *session_abandon(struct session *session);
+/* The same for what the daemon itself holds of an owner's: it counts against no quota. */
+int session_open_own(struct broker *broker, const char *owner, struct session **ret, struct failure *failure);
+/* It is such a one, which nobody remembers over a restart. */
+void session_own(struct session *session);
 /* What whoever opened it must know of it after a restart; copied. -ENOMEM. */
 int session_set_note(struct session *session, const char *note);
 const char *session_note(const struct session *session); /* or NULL */
