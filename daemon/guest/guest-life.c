@@ -41,6 +41,8 @@ void guest_release(struct guest *guest) {
         struct failure failure = { 0 };
         struct devices devices;
 
+        if (!guest->caller.session)
+                return; /* the daemon could not begin, and is about to end */
         guest->guests->listener->ended(guest->guests->userdata, guest->owner);
         /* What outlives its session does not outlive its guest. */
         for (;;) {
@@ -157,7 +159,7 @@ void guest_watch(struct guest *guest) {
 static void follow_process(struct guest *guest, pid_t pid) {
         uint64_t since = pid > 0 ? alive_since(pid) : 0;
 
-        if (guest->pid && (guest->pid != pid || (since && guest->pid_since != since)))
+        if (guest->pid && (guest->pid != pid || (since && guest->pid_since && guest->pid_since != since)))
                 guest_end(guest);
         if (pid <= 0 || guest->pid)
                 return;

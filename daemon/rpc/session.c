@@ -234,7 +234,7 @@ static void attach(struct connection *connection, struct rpc_session *session) {
         note_programs(session);
 }
 
-/* The oldest goes first. */
+/* The oldest goes first. Only when a new one is opened: one that is being resumed may be the oldest. */
 static void trim_lingering(struct server *server, const char *owner) {
         struct rpc_session *session, *first = NULL;
         unsigned n = 0;
@@ -261,8 +261,6 @@ void session_detach(struct connection *connection) {
         note_programs(session);
         if (!session->connections && !is_awaited(session))
                 linger(session, session->server->settings.grace_ms);
-        if (connection->identity.guest)
-                trim_lingering(connection->server, connection->identity.owner);
 }
 
 static int make_token(char token[TOKEN_TEXT]) {
@@ -314,6 +312,8 @@ int session_open_for(struct connection *connection, struct failure *failure) {
         }
         session_detach(connection);
         attach(connection, session);
+        if (connection->identity.guest)
+                trim_lingering(server, connection->identity.owner);
         return 0;
 }
 
