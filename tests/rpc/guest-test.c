@@ -27,7 +27,7 @@
 static const char reset = (char)0xff;
 
 static struct {
-        char directory[64], config[1024], monitor[96], session[40];
+        char directory[32], config[1024], monitor[96], session[40];
         struct test_daemon *daemon;
         struct test_client *admin;
         struct qemu *qemu;
@@ -111,7 +111,7 @@ static uint64_t count(const char *what) {
         return n;
 }
 
-static const char *grace = "60s";
+static const char *grace = "60s", *own = "";
 
 /* With the session that the last daemon knew, so that none is left behind. */
 static void connect_admin(void) {
@@ -130,8 +130,8 @@ static void start_daemon(const char *more) {
         snprintf(host.config, sizeof(host.config),
                  "[daemon]\nkeep = 60s\naccess = everyone\ngrace = %s\n[memory]\nregion_idle = 0\nquarantine = 0\n"
                  "[guests]\ndirectory = %s\nunplug_timeout = 300ms\n"
-                 "[guest one]\nuuid = " ONE "\nqmp = %s/one\n[guest two]\nuuid = " TWO "\nqmp = %s/two\n%s",
-                 grace, host.directory, host.directory, host.directory, more);
+                 "[guest one]\nuuid = " ONE "\nqmp = %s/one\n%s[guest two]\nuuid = " TWO "\nqmp = %s/two\n%s",
+                 grace, host.directory, host.directory, own, host.directory, more);
         assert_int_equal(test_daemon_start(&options, &host.daemon), 0);
         *host.session = '\0';
         connect_admin();
@@ -1095,6 +1095,7 @@ static void hears_pong(struct test_client *client, int id) {
 
 static void test_what_comes_before_a_reset_was_not_said(void **state) {
         struct test_client *client = open_raw(ONE);
+        json_t *answer;
 
         assert_int_equal(test_client_send_text(client, "garbage\n{}{}{}\n"), 0);
         say_ping(client, 1);
@@ -1108,7 +1109,9 @@ static void test_what_comes_before_a_reset_was_not_said(void **state) {
         hears_pong(client, 5);
         ask_invalid(client, -32602, "window.bind", "{'window':0,'guest_addr':'0x1000'}");
         assert_int_equal(test_client_send_text(client, "garbage\n"), 0);
-        ask_take_code(json_incref(json_object_get(read_anew(client), "error")), -32700);
+        answer = read_anew(client);
+        assert_int_equal(json_integer_value(json_object_get(json_object_get(answer, "error"), "code")), -32700);
+        json_decref(answer);
         test_client_close(client);
 }
 
@@ -1401,6 +1404,70 @@ static void test_what_becomes_of_a_guest_is_told(void **state) {
         leave_guest(&guest);
 }
 
+static int begin_with_own_window(void **state) {
+        int r;
+
+        own = "window = 1M\n";
+        r = begin_with("");
+        own = "";
+        return r;
+}
+
+static void test_the_window_of_the_configuration_comes_with_each_start(void **state) {
+        struct qemu_window seen;
+        int id;
+
+        qemu_plug(host.qemu, &seen);
+        ask_until(is_window(find_window(), "plugged"));
+        /* It is not taken for a start that nobody could be asked for a while, nor that there is another daemon. */
+        qemu_hang_up(host.qemu);
+        serve_again(host.qemu, true);
+        id = begin_detach(find_window(), "false");
+        qemu_obey(host.qemu, "device_del");
+        qemu_deleted(host.qemu, seen.id);
+        qemu_obey(host.qemu, "chardev-remove");
+        json_decref(ask_result(host.admin, id));
+        qemu_drop(&seen);
+        qemu_hang_up(host.qemu);
+        serve_again(host.qemu, true);
+        json_decref(ask(host.admin, "guest.list", "{}"));
+        assert_int_equal(n_windows("one"), 0);
+        host.qemu = qemu_kill(host.qemu);
+        ask_until(guest_is("one", "off"));
+        host.qemu = qemu_start(host.monitor);
+        qemu_serve(host.qemu, true);
+        qemu_plug(host.qemu, &seen);
+        ask_until(is_window(find_window(), "plugged"));
+        assert_int_equal(test_daemon_kill(host.daemon), 0);
+        qemu_hang_up(host.qemu);
+        comes_back();
+        serve_again(host.qemu, true);
+        assert_int_equal(n_windows("one"), 1);
+        qemu_drop(&seen);
+}
+
+/* Of as many as are kept, and it is the one that would go next. */
+static void test_a_guest_resumes_the_oldest_of_its_sessions(void **state) {
+        struct test_client *client = open_channel(host.qemu, ONE);
+        char first[40] = "";
+
+        for (int i = 0; i < 33; i++) {
+                json_t *result;
+
+                assert_int_equal(test_client_send_text(client, "\xff{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"broker.hello\"}\n"),
+                                 0);
+                result = read_anew(client);
+                if (!*first)
+                        snprintf(first, sizeof(first), "%s",
+                                 json_string_value(json_object_get(json_object_get(result, "result"), "session")));
+                json_decref(result);
+        }
+        json_decref(ask(client, "broker.hello", "{'session':'%s'}", first));
+        json_decref(ask(client, "broker.hello", "{}"));
+        json_decref(ask(client, "coherent.list", "{}"));
+        test_client_close(client);
+}
+
 int main(int argc, char **argv) {
         const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, begin, end)
@@ -1452,6 +1519,9 @@ int main(int argc, char **argv) {
                 TEST(what_an_evicted_guest_has_is_freed),
                 TEST(a_guest_allocates_up_to_its_quota),
                 TEST(what_becomes_of_a_guest_is_told),
+                cmocka_unit_test_setup_teardown(test_the_window_of_the_configuration_comes_with_each_start, begin_with_own_window,
+                                                end),
+                TEST(a_guest_resumes_the_oldest_of_its_sessions),
         };
 
         if (argc > 1 && *argv[1])
