@@ -218,8 +218,8 @@ struct device_options {
         uint64_t timeout_ms;
         uint64_t quarantine_ms;  /* only of the configuration: instead of the broker's; QUARANTINE_ENDLESS */
         bool commons;            /* what is reserved for it serves all devices of its owner, which get nothing else; never a
-                                  * client's to say. One for each owner, which only the session that opens it can name. It stays as
-                                  * long as anything lies in its reserve. */
+                                  * client's to say. One for each owner, which only the session that opens it can name. It
+                                  * stays as long as anything lies in its reserve. */
         const char *request_key; /* or NULL */
         uint64_t request_digest; /* of the request's parameters, to tell a repeated request from another */
 };

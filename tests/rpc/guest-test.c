@@ -1448,14 +1448,14 @@ static void test_the_window_of_the_configuration_comes_with_each_start(void **st
 
 /* Of as many as are kept, and it is the one that would go next. */
 static void test_a_guest_resumes_the_oldest_of_its_sessions(void **state) {
+        static const char open[] = "\xff{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"broker.hello\"}\n";
         struct test_client *client = open_channel(host.qemu, ONE);
         char first[40] = "";
 
         for (int i = 0; i < 33; i++) {
                 json_t *result;
 
-                assert_int_equal(test_client_send_text(client, "\xff{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"broker.hello\"}\n"),
-                                 0);
+                assert_int_equal(test_client_send_text(client, open), 0);
                 result = read_anew(client);
                 if (!*first)
                         snprintf(first, sizeof(first), "%s",
@@ -1511,7 +1511,8 @@ int main(int argc, char **argv) {
                 TEST(a_second_connection_takes_the_place_of_the_first),
                 TEST(who_is_not_qemu_is_hung_up_on),
                 TEST(who_was_let_in_and_is_not_qemu_is_hung_up_on_when_that_is_known),
-                cmocka_unit_test_setup_teardown(test_what_a_guests_program_had_is_freed_after_the_grace_time, begin_with_short_grace, end),
+                cmocka_unit_test_setup_teardown(test_what_a_guests_program_had_is_freed_after_the_grace_time,
+                                                begin_with_short_grace, end),
                 cmocka_unit_test_setup_teardown(test_a_guest_without_connections_has_no_channel, begin_without_connections, end),
                 TEST(a_window_is_bound_where_it_can_be_and_nowhere_else),
                 TEST(two_windows_are_not_seen_in_one_place),

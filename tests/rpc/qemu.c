@@ -77,7 +77,8 @@ static ssize_t receive(int socket, void *bytes, size_t size, int *ret_fd) {
                 struct cmsghdr align;
         } control;
         struct iovec piece = { bytes, size };
-        struct msghdr message = { .msg_iov = &piece, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+        struct msghdr message = { .msg_iov = &piece, .msg_iovlen = 1, .msg_control = &control,
+                                  .msg_controllen = sizeof(control) };
         struct cmsghdr *part;
         ssize_t n;
 
