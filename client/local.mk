@@ -58,10 +58,12 @@ dmabrokerctl_SOURCES = \
 	client/ctl/top-screen.c client/ctl/top-screen.h \
 	client/ctl/top-views.c client/ctl/top-views.h \
 	client/ctl/verb-alloc.c \
+	client/ctl/verb-attach.c \
 	client/ctl/verb-bench.c \
 	client/ctl/verb-bounces.c \
 	client/ctl/verb-call.c \
 	client/ctl/verb-devices.c \
+	client/ctl/verb-guests.c \
 	client/ctl/verb-help.c \
 	client/ctl/verb-lists.c \
 	client/ctl/verb-map.c \

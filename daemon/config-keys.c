@@ -115,8 +115,7 @@ const struct config_key config_keys[] = {
         GUESTS("directory", TEXT, IN_CONFIG(guests_directory), .fallback = "/run/dmabroker/guests",
                .doc = "directory for the sockets that QEMU connects to; made if it is missing"),
         GUESTS("libvirt", TEXT, IN_CONFIG(guests_libvirt),
-               .doc = "the libvirt connection through which guests are followed, such as qemu:///system; libvirt's own choice "
-                      "unless given"),
+               .doc = "the libvirt connection through which guests are followed; qemu:///system unless given"),
         GUESTS("user", TEXT, IN_CONFIG(guests_user),
                .doc = "the user that QEMU runs as, such as libvirt-qemu; root or the daemon's own user unless given"),
         GUESTS("unplug_timeout", TIME, IN_CONFIG(guests_unplug_ms), .fallback = "10s", .min = 100, .max = 600000,

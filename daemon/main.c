@@ -424,6 +424,13 @@ static void watch_keeper(struct daemon *daemon) {
                             uv_strerror(r));
 }
 
+static bool has_quota(const struct config *config, const char *uuid) {
+        for (size_t i = 0; i < config->n_quotas; i++)
+                if (strncmp(config->quotas[i].owner, "kvm:", 4) == 0 && strcmp(config->quotas[i].owner + 4, uuid) == 0)
+                        return true;
+        return false;
+}
+
 /* They are followed, and may come, when the sources have settled. */
 static int define_guests(struct daemon *daemon, struct failure *failure) {
         const struct config *config = daemon->config;
@@ -437,16 +444,15 @@ static int define_guests(struct daemon *daemon, struct failure *failure) {
         if (config->guests_user && !user)
                 return failure_set(failure, REASON_bad_param, "there is no user %s, which user in [guests] names",
                                    config->guests_user);
-        if (user) {
+        if (user)
                 settings.uid = user->pw_uid;
-                settings.gid = user->pw_gid;
-        }
         r = guests_new(&daemon->loop, memory_broker(daemon->memory), &settings, &server_guests_listener, daemon->server,
                        &daemon->guests);
         for (size_t i = 0; r == 0 && i < config->n_guests; i++)
                 r = guests_define(daemon->guests, &(struct guest_definition){
                                   .name = config->guests[i].name, .uuid = config->guests[i].uuid, .qmp = config->guests[i].qmp,
-                                  .ports = config->guests[i].ports, .window_bytes = config->guests[i].window_bytes });
+                                  .ports = config->guests[i].ports, .window_bytes = config->guests[i].window_bytes,
+                                  .has_quota = has_quota(config, config->guests[i].uuid) });
         if (r < 0)
                 return failure_set_errno(failure, REASON_no_memory, -r, "the guests cannot be served: %s", strerror(-r));
         server_set_guests(daemon->server, daemon->guests);

@@ -187,7 +187,8 @@ DEFINE(status_counts,
         FIELD(status_counts, bounces, UINT, NEEDED, .doc = "bounce pools"),
         FIELD(status_counts, leases, UINT, NEEDED, .doc = "leases of either"),
         FIELD(status_counts, mappings, UINT, NEEDED, .doc = "mappings"),
-        FIELD(status_counts, waiters, UINT, NEEDED, .doc = "calls that wait for memory"));
+        FIELD(status_counts, waiters, UINT, NEEDED, .doc = "calls that wait for memory"),
+        FIELD(status_counts, guests, UINT, NEEDED, .doc = "guests of the configuration, whether they run or not"));
 
 DEFINE(status_guarantees,
         FIELD(status_guarantees, bytes, UINT, NEEDED, .doc = "guaranteed to owners, wherever the memory lies"),
@@ -1059,7 +1060,8 @@ DEFINE(events_unsubscribe_params,
 static const struct schema_field event_info_rows[] = {
         FIELD(event_info, topic, ENUM, NEEDED, .names = topic_names,
               .doc = "recall: return leases that are not in use, for memory is short; pressure: a call waits "
-                     "for memory; leak: something was left behind when its device, pool or session ended"),
+                     "for memory; leak: something was left behind when its device, pool or session ended; guest: something "
+                     "has become of a guest"),
         FIELD(event_info, event, UINT, NEEDED, .doc = "its number, counted from the daemon's start"),
         FIELD(event_info, missed, UINT,
               .doc = "events before this one that could not be told, because what was told before was not read"),

@@ -252,6 +252,7 @@ struct status_counts {
         uint64_t leases;
         uint64_t mappings;
         uint64_t waiters;
+        uint64_t guests;
 };
 
 struct status_guarantees {

@@ -33,6 +33,32 @@ static enum ctl_status add_limit(const struct ctl *ctl, const char *text, json_t
         return CTL_OK;
 }
 
+/* Whose limits are meant, if that is said: an owner, which has a colon in it, or a guest, which has none. */
+static enum ctl_status put_owner(struct ctl *ctl, json_t *params) {
+        const char *text = ctl->n_operands ? ctl->operands[0] : NULL;
+        json_t *name = json_string(text), *guest;
+        enum ctl_status status;
+
+        if (!text)
+                return CTL_OK;
+        if (!name)
+                return ctl_misuse(ctl, "the name of an owner must be UTF-8");
+        if (strchr(text, ':')) {
+                json_object_set_new(params, "owner", name);
+                return CTL_OK;
+        }
+        status = ctl_call(ctl, "guest.get", json_pack("{s:o}", "guest", name), &guest);
+        if (status != CTL_OK)
+                return status;
+        /* Without an owner, one's own quota would be meant. */
+        if (json_object_set(params, "owner", json_object_get(guest, "owner"))) {
+                fprintf(stderr, "dmabrokerctl: the answer to guest.get cannot be read\n");
+                status = CTL_FAILURE;
+        }
+        json_decref(guest);
+        return status;
+}
+
 /* params is consumed. */
 static enum ctl_status set(struct ctl *ctl, json_t *params, json_t **ret) {
         json_t *limits = json_object(), *unlimited = json_array(), *guaranteed = json_object();
@@ -44,6 +70,8 @@ static enum ctl_status set(struct ctl *ctl, json_t *params, json_t **ret) {
         for (size_t i = 0; i < ctl->n_given && status == CTL_OK; i++)
                 if (!strcmp(ctl->given[i].option->name, "--set"))
                         status = add_limit(ctl, ctl->given[i].value, limits, unlimited);
+        if (status == CTL_OK)
+                status = put_owner(ctl, params);
         if (status == CTL_OK && !json_object_size(params))
                 status = ctl_connect(ctl);
         if (status == CTL_OK) {
@@ -112,17 +140,16 @@ static void show_quota(json_t *result) {
 
 static enum ctl_status run_quota(struct ctl *ctl) {
         json_t *params = json_object(), *result;
-        enum ctl_status status;
+        enum ctl_status status = ctl_param_uint(ctl, "--device", params, "device");
+        bool sets = ctl_has(ctl, "--set") || ctl_has(ctl, "--guarantee") || ctl_has(ctl, "--guarantee-low");
 
-        if (ctl->n_operands)
-                json_object_set_new(params, "owner", json_string(ctl->operands[0]));
-        status = ctl_param_uint(ctl, "--device", params, "device");
-        if (status != CTL_OK)
+        if (status == CTL_OK && !sets)
+                status = put_owner(ctl, params);
+        if (status != CTL_OK) {
                 json_decref(params);
-        else if (ctl_has(ctl, "--set") || ctl_has(ctl, "--guarantee") || ctl_has(ctl, "--guarantee-low"))
-                status = set(ctl, params, &result);
-        else
-                status = ctl_call(ctl, "quota.get", params, &result);
+                return status;
+        }
+        status = sets ? set(ctl, params, &result) : ctl_call(ctl, "quota.get", params, &result);
         if (status != CTL_OK)
                 return status;
         if (ctl->json)
@@ -135,12 +162,12 @@ static enum ctl_status run_quota(struct ctl *ctl) {
 
 const struct ctl_verb verb_quota = {
         .name = "quota",
-        .operands = "[OWNER]",
+        .operands = "[OWNER|GUEST]",
         .summary = "show what an owner may have and has, or set the limits",
-        .doc = "OWNER is user:UID; yourself unless given. Administrators may name anybody and set limits. A limit "
-               "below what is in use takes "
-               "nothing away; it only allows no more. What is guaranteed takes the place of what was guaranteed before, "
-               "both parts of it; the part of it that the owner does not hold is unmet, and stays free for it.",
+        .doc = "OWNER is user:UID, or kvm:UUID for a guest, which GUEST is the name of; yourself unless given. Administrators "
+               "may name anybody and set limits. A limit below what is in use takes nothing away; it only allows no more. What "
+               "is guaranteed takes the place of what was guaranteed before, both parts of it; the part of it that the owner "
+               "does not hold is unmet, and stays free for it.",
         .options = options,
         .max_operands = 1,
         .run = run_quota,

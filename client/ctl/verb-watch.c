@@ -17,7 +17,7 @@
 #include "proto/frame.h"
 #include "proto/methods.h"
 
-#define TOPICS "recall pressure leak"
+#define TOPICS "recall pressure leak guest"
 
 enum { MESSAGE_MAX = 16 << 20, HELLO_ID = 1, SUBSCRIBE_ID = 2 };
 
@@ -84,6 +84,27 @@ static void print_pressure(json_t *event) {
                 printf("pressure the host wants memory back");
 }
 
+static void print_guest(json_t *event) {
+        static const struct {
+                const char *change, *sentence;
+        } changes[] = {
+                { "started", "runs" },
+                { "stopped", "does not run: what it had is the host's again" },
+                { "rebooted", "boots anew: what it had is freed, but for its windows" },
+                { "attached", "has one more window" },
+                { "detached", "has one window less" },
+                { "connected", "has connected to its channel" },
+        };
+        const char *name = json_string_value(json_object_get(event, "name"));
+        const char *change = json_string_value(json_object_get(event, "change"));
+        const char *sentence = change;
+
+        for (size_t i = 0; change && i < sizeof(changes) / sizeof(*changes); i++)
+                if (!strcmp(changes[i].change, change))
+                        sentence = changes[i].sentence;
+        printf("guest %s %s", name ? name : "-", sentence ? sentence : "has changed");
+}
+
 static void print_sentence(json_t *event) {
         const char *topic = json_string_value(json_object_get(event, "topic"));
         const char *owner = json_string_value(json_object_get(event, "owner"));
@@ -95,6 +116,8 @@ static void print_sentence(json_t *event) {
                 printf("- an event without a topic");
         else if (!strcmp(topic, "pressure"))
                 print_pressure(event);
+        else if (!strcmp(topic, "guest"))
+                print_guest(event);
         else if (!strcmp(topic, "leak"))
                 printf("leak %s left something behind: %llu %s of %s, %llu bytes", owner ? owner : "somebody", count,
                        things, place, bytes);
@@ -359,12 +382,13 @@ static enum ctl_status run_watch(struct ctl *ctl) {
 
 const struct ctl_verb verb_watch = {
         .name = "watch",
-        .operands = "[recall | pressure | leak]…",
+        .operands = "[recall | pressure | leak | guest]…",
         .summary = "follow events, one line for each, as they come",
         .doc = "The topics are pressure: a call waits for memory, or nobody waits any more, or the host wants "
                "memory back; leak: something was left behind when its device, pool or session ended; recall: a session "
-               "should return leases that it does not use, which is told to that session only, and so never here. All "
-               "of them unless some are given. Each line is the time at which the event came, its topic and a "
+               "should return leases that it does not use, which is told to that session only, and so never here; guest: a "
+               "guest of the configuration runs, does not run, boots anew, gets or loses a window, or connects. All of them "
+               "unless some are given. Each line is the time at which the event came, its topic and a "
                "sentence; with --json, an object with the members of the protocol's event and the time. Ends when "
                "interrupted, and fails when the daemon ends.",
         .words = TOPICS,

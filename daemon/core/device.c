@@ -780,13 +780,13 @@ int device_find(const struct caller *caller, uint64_t handle, struct device **re
 /* ---- what is left at the end ---- */
 
 struct leaks {
-        leak_visit_fn visit;
+        leak_visit_fn visit; /* or NULL: nobody wants to know */
         void *userdata;
         int enough; /* visit has seen enough */
 };
 
 static int tell_leak(struct leaks *leaks, const struct leak_view *leak) {
-        if (leaks->visit && !leaks->enough)
+        if (!leaks->enough && leaks->visit)
                 leaks->enough = leaks->visit(leak, leaks->userdata);
         return leaks->enough;
 }

@@ -9,7 +9,7 @@
 #include "daemon/loop.h"
 #include "daemon/rpc/listener.h"
 
-enum { ACCEPTS_AT_ONCE = 8, PAUSE_MS = 500 };
+enum { ACCEPTS_AT_ONCE = 8, PAUSE_MS = 500, TELL_MS = 1000 };
 
 struct channel {
         uv_loop_t *loop;
@@ -20,6 +20,7 @@ struct channel {
         uv_poll_t poll;
         uv_timer_t pause;
         unsigned n_handles;
+        uint64_t tell_ms; /* when the next refusal is worth a warning: whoever knocks often shall not fill the log */
         void (*closed)(void *userdata);
 };
 
@@ -43,12 +44,15 @@ static void on_pause_over(uv_timer_t *timer) {
 
 /* Consumes fd. */
 static void admit(struct channel *channel, int fd) {
-        struct ucred who;
+        struct ucred who = { 0 };
         socklen_t length = sizeof(who);
 
         if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &length) < 0 ||
             (channel->options.admits && !channel->options.admits(channel->options.userdata, &who))) {
-                log_warning("a process that is not the guest's QEMU was hung up on at %s", channel->path);
+                if (uv_now(channel->loop) >= channel->tell_ms)
+                        log_warning("a process (pid %ld) that is not the guest's QEMU was hung up on at %s", (long)who.pid,
+                                    channel->path);
+                channel->tell_ms = uv_now(channel->loop) + TELL_MS;
                 close(fd);
                 return;
         }
@@ -94,14 +98,6 @@ const char *channel_path(const struct channel *channel) {
         return channel->path;
 }
 
-/* Nobody has connected yet: the mode is that of the socket alone. */
-static int let_in(const struct channel *channel, struct failure *failure) {
-        if (!channel->options.has_owner || chown(channel->path, channel->options.uid, channel->options.gid) == 0)
-                return 0;
-        return failure_set_errno(failure, REASON_not_permitted, errno, "%s cannot be given to QEMU's user: %s", channel->path,
-                                 strerror(errno));
-}
-
 int channel_new(uv_loop_t *loop, const char *path, const struct channel_options *options, struct channel **ret,
                 struct failure *failure) {
         struct channel *channel = calloc(1, sizeof(*channel));
@@ -111,19 +107,16 @@ int channel_new(uv_loop_t *loop, const char *path, const struct channel_options 
                 return failure_set(failure, REASON_no_memory, "there is no memory for a channel");
         *channel = (struct channel){ .loop = loop, .options = *options, .fd = -1, .n_handles = 2 };
         channel->path = strdup(path);
-        r = channel->path ? listener_bind(path, 0600, "directory in [guests]", &channel->fd, &channel->inode, failure)
+        r = channel->path ? listener_bind(path, options->is_open ? 0666 : 0600, "directory in [guests]", &channel->fd,
+                                          &channel->inode, failure)
                           : failure_set(failure, REASON_no_memory, "there is no memory for a channel");
         if (r < 0)
                 goto fail;
-        r = let_in(channel, failure);
-        if (r == 0) {
-                r = uv_poll_init(loop, &channel->poll, channel->fd);
-                if (r < 0)
-                        failure_set_errno(failure, REASON_source_unavailable, -r, "%s cannot be watched: %s", path,
-                                          uv_strerror(r));
-        }
-        if (r < 0)
+        r = uv_poll_init(loop, &channel->poll, channel->fd);
+        if (r < 0) {
+                failure_set_errno(failure, REASON_source_unavailable, -r, "%s cannot be watched: %s", path, uv_strerror(r));
                 goto fail_bound;
+        }
         uv_timer_init(loop, &channel->pause);
         channel->poll.data = channel->pause.data = channel;
         resume_accepting(channel);

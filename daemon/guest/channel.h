@@ -13,9 +13,7 @@
 #include "daemon/core/failure.h"
 
 struct channel_options {
-        bool has_owner; /* QEMU runs as this user; else as root or as the daemon's own user */
-        uid_t uid;
-        gid_t gid;
+        bool is_open; /* everybody can connect, so that admits() must look; else root and the daemon's own user */
         /* Whether this process is the guest's QEMU. */
         bool (*admits)(void *userdata, const struct ucred *who);
         /* It has connected; the descriptor is the callee's. */

@@ -9,6 +9,9 @@
 #include "daemon/guest/guest-xml.h"
 #include "daemon/guest/guest.h"
 
+/* What libvirt adds by itself takes the lowest ports. */
+enum { FREE_PORT = 8 };
+
 static int of_libvirt(const struct guest *guest, uint64_t size, FILE *file) {
         uint64_t reserve = guest_port_reserve(size);
         char *channel = NULL, *port = NULL;
@@ -16,7 +19,7 @@ static int of_libvirt(const struct guest *guest, uint64_t size, FILE *file) {
 
         r = guest_xml_channel("0", channel_path(guest->channel), &channel);
         if (r == 0 && reserve)
-                r = guest_xml_root_port(1, reserve, &port);
+                r = guest_xml_root_port(FREE_PORT, reserve, &port);
         if (r == 0) {
                 fprintf(file, "<!-- in <devices> of the domain %s: how its programs reach the broker -->\n%s\n", guest->name,
                         channel);

@@ -79,7 +79,7 @@ static void set_state(struct guest *guest, enum guest_state state) {
         /* Not when only nobody could be asked about it for a while. */
         if (runs && !guest->has_begun) {
                 guest->has_begun = true;
-                guest->wants_own = guest->window_bytes;
+                guest->wants_own = guest->own_bytes;
                 guest_tell(guest, GUEST_STARTED);
         }
         if (runs)
@@ -271,12 +271,30 @@ static void on_lost(void *userdata, const char *why) {
                         lose_sight(guest);
 }
 
+static void on_metadata(void *userdata, int status, const char *text) {
+        struct guest *guest = userdata;
+
+        if (!guest->guests->closing && status == 0)
+                guest_take_metadata(guest, text);
+}
+
+static void on_metadata_changed(void *userdata, const char *uuid, const char *text) {
+        struct guest *guest = ours(userdata, uuid);
+
+        if (guest)
+                guest_take_metadata(guest, text);
+}
+
 static void on_seen(void *userdata, const struct libvirt_guest *seen) {
         struct guest *guest = ours(userdata, seen->uuid);
 
         if (!guest)
                 return;
         guest->was_seen = true;
+        if (seen->metadata)
+                guest_take_metadata(guest, seen->metadata);
+        else
+                libvirt_get_metadata(guest->guests->libvirt, guest->uuid, on_metadata, guest);
         set_state(guest, seen->paused ? GUEST_PAUSED : GUEST_RUNNING);
         verify(guest);
 }
@@ -341,4 +359,5 @@ const struct libvirt_listener guest_libvirt_listener = {
         .guest_suspended = on_suspended,
         .guest_resumed = on_resumed,
         .device_removed = on_removed,
+        .metadata_changed = on_metadata_changed,
 };

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <utlist.h>
 
 #include "daemon/guest/guest-port.h"
@@ -305,24 +306,25 @@ static void plug(struct window *window) {
 
 /* ---- reserved ---- */
 
-/* By whoever may be the guest's QEMU; the socket's mode lets nobody else in but root. */
 static bool admits(void *userdata, const struct ucred *who) {
-        const struct window *window = userdata;
-
-        return !window->guest->pid || who->pid == window->guest->pid;
+        return guest_admits(((struct window *)userdata)->guest, who);
 }
 
 static int serve(struct window *window, struct failure *failure) {
         const struct guests_settings *settings = &window->guest->guests->settings;
-        const struct ivshmem_options options = {
-                .has_owner = settings->has_user, .uid = settings->uid, .gid = settings->gid, .admits = admits, .userdata = window,
-        };
+        const struct ivshmem_options options = { .admits = admits, .userdata = window };
         char path[WINDOW_PATH_SIZE];
         int fd, r;
 
         socket_path(window, path);
         r = region_fd(&window->guest->caller, window->region, &fd, failure);
-        return r < 0 ? r : ivshmem_new(window->guest->guests->loop, path, fd, &options, &window->server, failure);
+        if (r == 0)
+                r = ivshmem_new(window->guest->guests->loop, path, fd, &options, &window->server, failure);
+        /* Who comes is looked at. */
+        if (r == 0 && settings->has_user && chmod(path, 0666) < 0)
+                r = failure_set_errno(failure, REASON_source_unavailable, errno, "QEMU's user cannot be let in at %s: %s", path,
+                                      strerror(errno));
+        return r;
 }
 
 static int take_place(struct window *window, struct failure *failure) {
@@ -414,14 +416,17 @@ struct ticket *guests_attach(struct guests *guests, const char *name, uint64_t s
         struct failure failure = { 0 };
         struct guest *guest = guests_find(guests, name, &failure);
 
-        if (!guest || !guest_is_reachable(guest, &failure))
+        if (!guest)
                 return refuse(done, userdata, &failure);
+        /* What can never be is told before what cannot be at present. */
         if (size < WINDOW_SIZE_MIN || size > WINDOW_SIZE_MAX || size & (size - 1)) {
                 failure_set(&failure, REASON_bad_param, "A window has a power of two of bytes, at least %llu: it becomes the "
                             "memory of a PCI device", (unsigned long long)WINDOW_SIZE_MIN);
                 failure_add_text(&failure, "param", "size");
                 return refuse(done, userdata, &failure);
         }
+        if (!guest_is_reachable(guest, &failure))
+                return refuse(done, userdata, &failure);
         if (guest->n_windows >= WINDOWS_MAX) {
                 failure_set(&failure, REASON_limit, "The guest %s has %u windows already", guest->name, guest->n_windows);
                 failure_add_number(&failure, "limit", WINDOWS_MAX);
@@ -434,14 +439,14 @@ static void on_own_attached(void *userdata, const struct failure *failure, uint6
         const struct guest *guest = userdata;
 
         if (failure)
-                log_error("the guest %s does not get the window that the configuration gives it: %s", guest->name,
+                log_error("the guest %s does not get the window that it is to have: %s", guest->name,
                           failure->sentence);
 }
 
 void guest_attach_own(struct guest *guest) {
         guest->wants_own = false;
         if (!guest->windows)
-                attach(guest, guest->window_bytes, on_own_attached, guest);
+                attach(guest, guest->own_bytes, on_own_attached, guest);
 }
 
 /* ---- out of the guest ---- */

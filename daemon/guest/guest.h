@@ -48,7 +48,9 @@ struct guest {
         struct guests *guests;
         char name[GUEST_NAME_MAX + 1], uuid[GUEST_UUID_LENGTH + 1], owner[GUEST_UUID_LENGTH + 8];
         char *qmp_path, *ports;
-        uint64_t window_bytes;
+        uint64_t window_bytes; /* of the configuration */
+        uint64_t own_bytes;    /* that, or of its metadata: what it gets whenever it starts */
+        bool has_quota;        /* the configuration has limits for it */
         enum guest_state state;
         struct caller caller; /* of our session; no session: it has ended with the guest */
         uint64_t commons;
@@ -84,6 +86,8 @@ struct guests {
 };
 
 /* ---- guests.c ---- */
+/* Whether this process may be the guest's QEMU. */
+bool guest_admits(const struct guest *guest, const struct ucred *who);
 struct guest *guest_find_uuid(const struct guests *guests, const char *uuid);
 struct guest *guests_find(const struct guests *guests, const char *name, struct failure *failure);
 void guest_look(const struct guest *guest, struct guest_view *ret);
@@ -128,6 +132,10 @@ void window_kept(struct guest *guest, const char *id);
 /* Its handles, for guests_close(). */
 void window_close(struct window *window);
 void guest_attach_own(struct guest *guest);
+
+/* ---- guest-policy.c ---- */
+/* What its domain's metadata says; NULL: nothing. */
+void guest_take_metadata(struct guest *guest, const char *text);
 
 /* ---- guest-note.c ---- */
 /* The session's note: what the next daemon must know. */

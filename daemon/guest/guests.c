@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <utlist.h>
 
@@ -221,19 +222,24 @@ int guests_define(struct guests *guests, const struct guest_definition *definiti
         snprintf(guest->owner, sizeof(guest->owner), "kvm:%s", guest->uuid);
         guest->qmp_path = copy_or_null(definition->qmp, &failed);
         guest->ports = copy_or_null(definition->ports, &failed);
-        guest->window_bytes = definition->window_bytes;
+        guest->window_bytes = guest->own_bytes = definition->window_bytes;
+        guest->has_quota = definition->has_quota;
         DL_APPEND(guests->all, guest);
         guests->n++;
         return failed ? -ENOMEM : 0;
 }
 
-static bool admits(void *userdata, const struct ucred *who) {
-        const struct guest *guest = userdata;
+/* The kernel's word on who it is. Where the process is not known, the user must do. */
+bool guest_admits(const struct guest *guest, const struct ucred *who) {
         const struct guests_settings *settings = &guest->guests->settings;
 
-        if (guest->pid)
-                return who->pid == guest->pid;
+        if (guest->pid && who->pid != guest->pid)
+                return false;
         return who->uid == 0 || who->uid == geteuid() || (settings->has_user && who->uid == settings->uid);
+}
+
+static bool admits(void *userdata, const struct ucred *who) {
+        return guest_admits(userdata, who);
 }
 
 static void on_channel(void *userdata, int fd, const struct ucred *who) {
@@ -246,12 +252,12 @@ static void on_channel(void *userdata, int fd, const struct ucred *who) {
 static int open_channel(struct guest *guest, struct failure *failure) {
         const struct guests_settings *settings = &guest->guests->settings;
         const struct channel_options options = {
-                .has_owner = settings->has_user, .uid = settings->uid, .gid = settings->gid,
-                .admits = admits, .connected = on_channel, .userdata = guest,
+                .is_open = settings->has_user, .admits = admits, .connected = on_channel, .userdata = guest,
         };
         char path[512];
 
-        snprintf(path, sizeof(path), "%s/%s.channel", settings->directory, guest->uuid);
+        if (snprintf(path, sizeof(path), "%s/%s.channel", settings->directory, guest->uuid) >= (int)sizeof(path))
+                return failure_set(failure, REASON_bad_param, "the directory in [guests] has too long a name");
         return channel_new(guest->guests->loop, path, &options, &guest->channel, failure);
 }
 
@@ -270,8 +276,17 @@ static void remove_old_sockets(const struct guest *guest) {
                 closedir(dir);
 }
 
+/* QEMU, which may be another user's, must come to its sockets. What cannot be made is told when the first socket is. */
+static void open_directory(const struct guests *guests) {
+        if (mkdir(guests->settings.directory, 0711) == 0)
+                chmod(guests->settings.directory, 0711);
+}
+
 static void begin_libvirt(struct guests *guests) {
-        const struct libvirt_options options = { .uri = guests->settings.libvirt_uri };
+        /* libvirt's own choice would be the session of a service's user, which has no guests. */
+        const struct libvirt_options options = {
+                .uri = guests->settings.libvirt_uri ? guests->settings.libvirt_uri : "qemu:///system",
+        };
         const char *why = libvirt_unavailable();
         int r;
 
@@ -293,6 +308,7 @@ int guests_begin(struct guests *guests, struct failure *failure) {
         if (!guests->n)
                 return 0;
         guests->begun = true;
+        open_directory(guests);
         uv_timer_init(guests->loop, &guests->work);
         guests->work.data = guests;
         r = guests_restore(guests, failure);

@@ -66,15 +66,15 @@ struct guest_definition {
         const char *name, *uuid;
         const char *qmp;       /* the monitor's socket, or NULL: libvirt is asked */
         const char *ports;     /* with qmp: free PCIe root ports by their ids, between commas; or NULL: QEMU chooses a slot */
-        uint64_t window_bytes; /* that it gets whenever it starts, or 0 */
+        uint64_t window_bytes; /* that it gets whenever it starts, or 0: what the metadata of its domain says */
+        bool has_quota;        /* there are limits for it: not those of its metadata */
 };
 
 struct guests_settings {
         const char *directory;   /* for sockets; is made */
-        const char *libvirt_uri; /* or NULL: libvirt's own choice */
+        const char *libvirt_uri; /* or NULL: qemu:///system */
         bool has_user;           /* QEMU runs as this user; else as root, or as the daemon's own */
         uid_t uid;
-        gid_t gid;
         uint64_t unplug_ms; /* how long a guest may take to let go of a window */
 };
 

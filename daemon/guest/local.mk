@@ -6,6 +6,7 @@ libguest_la_SOURCES = \
 	daemon/guest/guest-advice.c \
 	daemon/guest/guest-life.c \
 	daemon/guest/guest-note.c \
+	daemon/guest/guest-policy.c \
 	daemon/guest/guest-window.c \
 	daemon/guest/guests.c daemon/guest/guests.h \
 	daemon/guest/ivshmem.c daemon/guest/ivshmem.h \

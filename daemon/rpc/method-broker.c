@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/guest/guests.h"
 #include "daemon/log.h"
 #include "daemon/rpc/error.h"
 #include "daemon/rpc/method.h"
@@ -223,6 +224,7 @@ static void answer_status(struct rpc_call *call, const struct status *status) {
                 .connections = server->n_connections, .sessions = counts.sessions, .owners = counts.owners,
                 .devices = counts.devices, .regions = counts.regions, .allocs = counts.allocs, .pools = counts.pools,
                 .bounces = counts.bounces, .leases = counts.leases, .mappings = counts.mappings, .waiters = counts.waiters,
+                .guests = server->guests ? guests_count(server->guests) : 0,
         };
         result.guarantees = (struct status_guarantees){
                 .bytes = promises.guaranteed.bytes, .low_bytes = promises.guaranteed.low_bytes,

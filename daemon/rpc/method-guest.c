@@ -148,12 +148,22 @@ struct attaching {
         char guest[GUEST_NAME_MAX + 1];
 };
 
+/* What the source has given may be more than was asked for. */
+static int find_size(const struct guest_window_view *view, void *userdata) {
+        struct guest_attach_result *result = userdata;
+
+        if (view->window == result->window)
+                result->size = view->size;
+        return view->window == result->window;
+}
+
 static void answer_attached(struct pending *pending, uint64_t handle) {
         struct attaching *attaching = (struct attaching *)pending;
         struct guest_attach_result result = { .size = attaching->size };
         struct guest_view view;
 
         schema_put(&result, window, handle);
+        guests_visit_windows(guests_of(pending->call), NULL, find_size, &result);
         result.channel = guests_get(guests_of(pending->call), attaching->guest, &view, NULL) == 0 ? view.channel : "";
         rpc_call_reply(pending->call, &result);
 }

@@ -22,7 +22,7 @@ said() {
         grep -qF -e "$1" "$directory/err" || fail "wanted \"$1\", got: $(cat "$directory/err")"
 }
 
-for verb in status devices regions pools bounces allocs mappings leases quota stats top map check version help; do
+for verb in status devices guests windows regions pools bounces allocs mappings leases quota stats top map check version help; do
         status 0 "$verb"
         # top is one that goes on with --json.
         [ "$verb" = top ] || status 0 "$verb" --json
@@ -58,7 +58,21 @@ status 2 free
 status 2 free x
 status 2 quota --set bytes
 status 2 quota --set bytes=many
+status 2 quota vm --set bytes=many
 status 2 quota --device card
+status 2 guests show
+status 2 guests evict
+status 2 guests list
+status 2 windows --guest
+status 2 attach
+status 2 attach vm
+status 2 attach vm much
+status 2 attach vm 16E
+status 2 attach vm 1M --force
+status 2 detach
+status 2 detach vm
+status 2 detach 99999999999999999999
+status 2 detach 1 2
 status 2 call
 status 2 call broker.ping '{'
 status 2 call broker.ping '[]'
@@ -154,6 +168,15 @@ status 1 allocs --dma-addr 0x1000
 status 1 allocs --owner nobody --device 12345
 status 1 quota user:1 --set nothing=1
 status 1 quota --device 12345
+status 1 quota vm
+said 'no guest vm'
+status 1 attach vm 1M
+said 'no guest vm'
+status 1 attach vm 1M --dry-run
+status 1 detach 12345
+said 12345
+status 1 guests show vm
+status 1 guests evict vm
 status 1 --json free 12345
 grep -q '^{"error":{"code":2,.*"reason":"unknown_handle"' "$directory/out" || fail "no JSON error: $(cat "$directory/out")"
 

@@ -1,7 +1,9 @@
 # dmabrokerctl, with and without a daemon.
 ctl_tests = \
 	tests/ctl/admin-test.sh \
+	tests/ctl/attach-test.sh \
 	tests/ctl/exit-test.sh \
+	tests/ctl/guests-test.sh \
 	tests/ctl/help-test.sh \
 	tests/ctl/map-test.sh \
 	tests/ctl/memory-test.sh \

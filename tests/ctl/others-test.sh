@@ -25,8 +25,10 @@ expect 'role local' "$(other status | grep '^role')" "the other's role"
 expect 1 "$(other allocs | wc -l)" "lines of the other's allocs"
 expect 1 "$(other devices | wc -l)" "lines of the other's devices"
 expect 1 "$(other regions | wc -l)" "lines of the other's regions"
+expect 1 "$(other windows | wc -l)" "lines of the other's windows"
 other map | grep -q user:0 && fail "the other's map names us"
-for words in "free $mine" "allocs --owner user:0" "quota user:0" "quota --set bytes=unlimited" "check" "stats --reset" "quarantine release" "devices close mine"; do
+for words in "free $mine" "allocs --owner user:0" "quota user:0" "quota --set bytes=unlimited" "check" "stats --reset" "quarantine release" "devices close mine" \
+        guests "guests evict vm" "attach vm 1M" "attach vm 1M --dry-run" "detach 1" "quota vm"; do
         # shellcheck disable=SC2086
         other $words >/dev/null 2>&1
         expect 1 $? "the status of the other's $words"

@@ -208,7 +208,7 @@ static struct test_client *adopt_channel(int fd) {
 }
 
 static void channel_path(char path[108], const char *uuid) {
-        snprintf(path, 108, "%s/%s.channel", host.directory, uuid);
+        snprintf(path, 108, "%.60s/%s.channel", host.directory, uuid);
 }
 
 /* By this QEMU, or by the test itself. */

@@ -1,6 +1,6 @@
 #!/bin/sh
 # usage: fetch-kernel.sh DIRECTORY
-# Get Debian's newest kernel for virtual machines into DIRECTORY, for DMAB_VM_DEBIAN_KERNEL, and print where it is. It is
+# Get Debian's newest kernel into DIRECTORY, for DMAB_VM_DEBIAN_KERNEL, and print where it is. It is
 # only unpacked: nothing is installed.
 [ $# -eq 1 ] || { sed -n '2,4s/^# //p' "$0"; exit 2; }
 mkdir -p "$1" && cd "$1" || exit 1
@@ -10,7 +10,7 @@ find_kernel() {
 }
 
 fetch() {
-        package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p' | head -n 1)
+        package=$(apt-cache depends linux-image-amd64 | sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p' | head -n 1)
         [ -n "$package" ] && apt-get -q download "$package" && dpkg -x "$package"_*.deb . && rm -f "$package"_*.deb
 }
 

@@ -2,7 +2,8 @@
 #
 #       make_initrd WORK PROGRAM "MODULE …" [PROGRAM …]
 #
-# makes WORK/initrd; further programs go to /bin. DMAB_VM_DEBIAN_KERNEL says which kernel.
+# makes WORK/initrd; further programs go to /bin. What WORK/root holds already is in it as well, with the libraries that
+# programs in usr/bin need. DMAB_VM_DEBIAN_KERNEL says which kernel.
 make_initrd() {
         initrd_work=$1
         initrd_root=$1/root
@@ -18,7 +19,7 @@ make_initrd() {
                 "$TOP_BUILDDIR/libtool" --silent --mode=install install -m755 "$TOP_BUILDDIR/$program" "$initrd_root/bin" \
                         2>"$initrd_work/log" || { cat "$initrd_work/log"; return 1; }
         done
-        for program in "$initrd_root/init" "$initrd_root"/bin/*; do
+        for program in "$initrd_root/init" "$initrd_root"/bin/* "$initrd_root"/usr/bin/*; do
                 [ -f "$program" ] || continue
                 LD_LIBRARY_PATH=$TOP_BUILDDIR/.libs ldd "$program" | awk '/=> \// { print $3 } /^\t\// { print $1 }'
         done | grep -v "^$TOP_BUILDDIR" | sort -u >"$initrd_work/libraries"

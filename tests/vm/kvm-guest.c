@@ -28,7 +28,7 @@ enum { CHUNK = 2048 /* more at a time ends QEMU 7.2 */, PAGE = 4096 };
 #define PORT "org.dmabroker.0"
 #define SYS_PORTS "/sys/class/virtio-ports/"
 #define EDU_BUFFER UINT64_C(0x40000)
-#define EDU "/sys/bus/pci/devices/0000:00:05.0"
+#define EDU "/sys/bus/pci/devices/0000:00:10.0"
 
 static dmab_t *dmab;
 static dmab_device_t *device;
@@ -196,7 +196,7 @@ static void do_connect(void) {
         memory = NULL;
         r = dmab_connect("virtio:", &dmab);
         if (r == 0)
-                r = dmab_device_open(dmab, "0000:00:05.0", NULL, &device);
+                r = dmab_device_open(dmab, "0000:00:10.0", NULL, &device);
         if (r == 0)
                 say("ok %s", dmab_device_translation(device));
         else
@@ -292,6 +292,19 @@ static void do_bounce(uint64_t seed) {
                 say_result(r);
 }
 
+/* So many mappings of what was allocated last. */
+static void do_map(uint64_t n) {
+        struct dmab_coherent_info info = DMAB_COHERENT_INFO_INIT;
+        char params[160];
+        int r = dmab_coherent_info(device, memory, &info);
+
+        snprintf(params, sizeof(params), "{\"device\":%" PRIu64 ",\"alloc\":%" PRIu64 ",\"direction\":\"to_device\"}",
+                 dmab_device_handle(device), info.alloc);
+        for (uint64_t i = 0; i < n && r == 0; i++)
+                r = dmab_call(dmab, "mapping.map", params, NULL);
+        say_result(r);
+}
+
 static void do_call(char *line) {
         char *params = strchr(line, ' '), *result = NULL;
         int r;
@@ -330,6 +343,8 @@ static void obey(char *line) {
                 do_pool(number);
         else if (strcmp(line, "bounce") == 0)
                 do_bounce(number);
+        else if (strcmp(line, "map") == 0)
+                do_map(number);
         else if (strcmp(line, "call") == 0 && argument)
                 do_call(argument);
         else if (strcmp(line, "reboot") == 0)

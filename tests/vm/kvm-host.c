@@ -1,8 +1,9 @@
-/* A real QEMU with a guest in it (kvm-guest.c) beside a real daemon: windows come and go while the guest runs, its programs
- * allocate in them, a device of its does DMA there, and whatever becomes of the guest or of the daemon, everything is where it
- * belongs.
+/* A real guest (kvm-guest.c) of a real QEMU beside a real daemon: windows come and go while the guest runs, its programs allocate
+ * in them, a device of its does DMA there, and whatever becomes of the guest or of the daemon, everything is where it belongs.
  *
- * kvm-host KERNEL INITRD
+ *      kvm-host KERNEL INITRD                       QEMU is ours, and asked through its monitor
+ *      kvm-host KERNEL INITRD vfio                  the same, with a device of this machine's passed through
+ *      kvm-host KERNEL INITRD LIBVIRTD DIRECTORY    a libvirtd of our own has it
  *
  * SOURCE=sim: with simulated memory, though huge pages could be had. */
 #include <dmabroker.h>
@@ -28,34 +29,29 @@
 
 #include "tests/lib/daemon.h"
 #include "tests/lib/hugepages.h"
+#include "tests/vm/kvm-bed.h"
 
-#define UUID "6f1c6f0e-3a55-4a8a-9d0e-0c6f0b8a2d11"
-#define OWNER "kvm:" UUID
 #define MIB (UINT64_C(1) << 20)
 
-enum { PATIENCE_MS = 60000, PAGE = 4096, HUGE_PAGES = 24 };
+enum { PATIENCE_MS = 240000, PAGE = 4096, HUGE_PAGES = 24, MAPPINGS = 10000 };
 
 static struct {
-        char directory[64];
+        const struct kvm_bed *bed;
+        struct kvm_place place;
         /* Of one huge page, where memory is real: more in one piece are not to be had on every machine. */
         uint64_t window;
-        const char *kernel, *initrd;
         struct test_daemon *daemon;
         dmab_t *dmab;
-        pid_t qemu;
         int serial_listener, serial;
         char buffer[8192];
         size_t used;
 } host = { .serial = -1 };
 
-static void give_up(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
-
-static void give_up(const char *format, ...) {
+void kvm_give_up(const char *format, ...) {
         char *log = host.daemon ? test_daemon_log(host.daemon) : NULL;
         va_list arguments;
 
-        if (host.qemu)
-                kill(host.qemu, SIGKILL);
+        host.bed->kill();
         printf("--- the daemon ---\n%s--- the guest's last words ---\n%.*s\n---\nFAILED: ", log ? log : "", (int)host.used,
                host.buffer);
         va_start(arguments, format);
@@ -66,9 +62,9 @@ static void give_up(const char *format, ...) {
         exit(1);
 }
 
-static void check(bool right, const char *what) {
+void kvm_check(bool right, const char *what) {
         if (!right)
-                give_up("%s", what);
+                kvm_give_up("%s", what);
         printf("ok: %s\n", what);
 }
 
@@ -81,50 +77,21 @@ static int64_t now_ms(void) {
 
 /* ---- the guest ---- */
 
-static void qemu_start(void) {
-        static char channel[160], serial[128], qmp[128], root[2][64];
-        const char *arguments[] = {
-                "qemu-system-x86_64", "-accel", "tcg", "-cpu", "qemu64", "-machine", "q35", "-m", "256", "-smp", "1",
-                "-nodefaults", "-display", "none", "-uuid", UUID, "-serial", serial, "-qmp", qmp,
-                "-device", "virtio-serial-pci,addr=4", "-chardev", channel,
-                "-device", "virtserialport,chardev=dmabroker,name=org.dmabroker.0",
-                "-device", "edu,addr=5,dma_mask=0xffffffffffff",
-                "-device", root[0], "-device", root[1],
-                "-kernel", host.kernel, "-initrd", host.initrd,
-                "-append", "console=ttyS0 panic=1 nokaslr mitigations=off loglevel=3", NULL,
-        };
-
-        snprintf(serial, sizeof(serial), "unix:%s/serial", host.directory);
-        snprintf(qmp, sizeof(qmp), "unix:%s/qmp,server=on,wait=off", host.directory);
-        snprintf(channel, sizeof(channel), "socket,id=dmabroker,path=%s/guests/%s.channel,reconnect=1", host.directory, UUID);
-        for (int i = 0; i < 2; i++)
-                snprintf(root[i], sizeof(root[i]), "pcie-root-port,id=rp%d,chassis=%d,slot=%d,pref64-reserve=64M", i, i + 1,
-                         i + 1);
-        host.qemu = fork();
-        if (host.qemu < 0)
-                give_up("fork: %s", strerror(errno));
-        if (host.qemu == 0) {
-                prctl(PR_SET_PDEATHSIG, SIGKILL);
-                execvp(arguments[0], (char *const *)arguments);
-                _exit(127);
-        }
-}
-
 static void serial_listen(void) {
         struct sockaddr_un address = { .sun_family = AF_UNIX };
 
-        snprintf(address.sun_path, sizeof(address.sun_path), "%s/serial", host.directory);
+        snprintf(address.sun_path, sizeof(address.sun_path), "%s/serial", host.place.directory);
         unlink(address.sun_path);
         host.serial_listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
         if (bind(host.serial_listener, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(host.serial_listener, 1) < 0)
-                give_up("%s: %s", address.sun_path, strerror(errno));
+                kvm_give_up("%s: %s", address.sun_path, strerror(errno));
 }
 
 static void serial_accept(void) {
         struct pollfd poll_for = { .fd = host.serial_listener, .events = POLLIN };
 
         if (poll(&poll_for, 1, PATIENCE_MS) <= 0)
-                give_up("QEMU does not start");
+                kvm_give_up("QEMU does not start");
         close(host.serial);
         host.serial = accept4(host.serial_listener, NULL, NULL, SOCK_CLOEXEC);
         host.used = 0;
@@ -155,10 +122,10 @@ static const char *guest_hear(void) {
                 if (host.used == sizeof(host.buffer))
                         host.used = 0;
                 if (poll(&poll_for, 1, (int)(end > now_ms() ? end - now_ms() : 0)) <= 0)
-                        give_up("the guest does not answer");
+                        kvm_give_up("the guest does not answer");
                 n = read(host.serial, host.buffer + host.used, sizeof(host.buffer) - host.used);
                 if (n <= 0)
-                        give_up("the guest is gone");
+                        kvm_give_up("the guest is gone");
                 host.used += (size_t)n;
         }
 }
@@ -175,7 +142,7 @@ static void guest_say(const char *format, ...) {
         va_end(arguments);
         line[n++] = '\n';
         if (write(host.serial, line, (size_t)n) != n)
-                give_up("the guest does not listen");
+                kvm_give_up("the guest does not listen");
 }
 
 #define guest_ask(...) (guest_say(__VA_ARGS__), guest_hear())
@@ -184,7 +151,7 @@ static void guest_does(const char *what, const char *line) {
         const char *answer = guest_ask("%s", line);
 
         if (strncmp(answer, "ok", 2) != 0)
-                give_up("%s: %s", what, answer);
+                kvm_give_up("%s: %s", what, answer);
         printf("ok: %s%s\n", what, answer + 2);
 }
 
@@ -192,13 +159,13 @@ static void guest_is_refused(const char *what, const char *line, const char *why
         const char *answer = guest_ask("%s", line);
 
         if (strncmp(answer, "error", 5) != 0 || !strstr(answer, why))
-                give_up("%s: %s", what, answer);
+                kvm_give_up("%s: %s", what, answer);
         printf("ok: %s: %s\n", what, answer);
 }
 
 static void guest_is_ready(void) {
         if (strcmp(guest_hear(), "ready") != 0)
-                give_up("the guest does not boot");
+                kvm_give_up("the guest does not boot");
 }
 
 /* ---- the daemon ---- */
@@ -209,7 +176,7 @@ static json_t *ask(const char *method, const char *params) {
         int r = dmab_call(host.dmab, method, params, &text);
 
         if (r < 0)
-                give_up("%s %s", method, params ? params : "");
+                kvm_give_up("%s %s", method, params ? params : "");
         result = json_loads(text, 0, NULL);
         free(text);
         return result;
@@ -236,7 +203,7 @@ static void await(const char *what, bool (*is_so)(void)) {
 
         while (!is_so())
                 if (now_ms() > end)
-                        give_up("%s: it does not come to that", what);
+                        kvm_give_up("%s: it does not come to that", what);
         printf("ok: %s\n", what);
 }
 
@@ -259,6 +226,14 @@ static bool runs_with_one_window(void) {
 
 static bool is_off(void) {
         return guest_is("off", 0);
+}
+
+static bool is_limited(void) {
+        json_t *quota = ask("quota.get", "{\"owner\":\"kvm:" KVM_UUID "\"}");
+        bool is = json_integer_value(json_object_get(json_object_get(quota, "limits"), "allocs")) == host.bed->allocs;
+
+        json_decref(quota);
+        return is;
 }
 
 static bool has_nothing(void) {
@@ -292,20 +267,20 @@ static json_int_t attach(void) {
 }
 
 static void start_daemon(void) {
-        static char config[512];
+        static char config[1024], own[512];
         static struct test_daemon_options options = { .survives = true };
         const char *wanted = getenv("SOURCE");
-        bool huge = !(wanted && strcmp(wanted, "sim") == 0) && test_hugepages_reserve(HUGE_PAGES) == 0;
+        bool huge = geteuid() == 0 && !(wanted && strcmp(wanted, "sim") == 0) && test_hugepages_reserve(HUGE_PAGES) == 0;
 
+        host.bed->configure(&host.place, own, sizeof(own));
         snprintf(config, sizeof(config), "[daemon]\nkeep = 60s\n[memory]\nregion_idle = 0\n%s"
-                 "[guests]\ndirectory = %s/guests\nunplug_timeout = 40s\n"
-                 "[guest vm]\nuuid = " UUID "\nqmp = %s/qmp\nports = rp0 rp1\n",
-                 huge ? "[source hugetlb]\nreserve = 48M\nlimit = 48M\n" : "", host.directory, host.directory);
+                 "[guests]\ndirectory = %s/guests\nunplug_timeout = 40s\n%s",
+                 huge ? "[source hugetlb]\nreserve = 48M\nlimit = 48M\n" : "", host.place.directory, own);
         options.source = huge ? "hugetlb" : "sim";
         host.window = (huge ? 2 : 16) * MIB;
         options.config = config;
         if (test_daemon_start(&options, &host.daemon) < 0)
-                give_up("the daemon does not start");
+                kvm_give_up("the daemon does not start");
         printf("memory comes from %s\n", options.source);
 }
 
@@ -314,7 +289,19 @@ static void connect_admin(void) {
 
         snprintf(uri, sizeof(uri), "unix:%s", test_daemon_socket(host.daemon));
         if (dmab_connect(uri, &host.dmab) < 0)
-                give_up("nobody lets us in");
+                kvm_give_up("nobody lets us in");
+}
+
+/* What the guest must have so that a window fits, as the daemon says it. */
+static char *advice(void) {
+        char params[96], *text;
+        json_t *result;
+
+        snprintf(params, sizeof(params), "{\"guest\":\"vm\",\"size\":%" PRIu64 ",\"dry_run\":true}", host.window);
+        result = ask("guest.attach", params);
+        text = strdup(json_string_value(json_object_get(result, "advice")));
+        json_decref(result);
+        return text;
 }
 
 /* ---- bytes, as the host has them ---- */
@@ -354,10 +341,13 @@ static unsigned char *find_page(uint64_t seed) {
 
 static void test_before_a_window(void) {
         await("the guest runs, as QEMU says", runs_without_windows);
+        if (host.bed->allocs)
+                await("its domain's metadata limits it", is_limited);
         guest_does("a program in the guest connects, its device's translation is", "connect");
         guest_is_refused("without a window it gets nothing", "alloc 8192", "ENOMEM");
-        check(refused("guest.attach", "{\"guest\":\"vm\",\"size\":3000000}") == -EINVAL, "a window of an odd size is refused");
-        check(refused("guest.attach", "{\"guest\":\"nobody\",\"size\":1048576}") == -ENOENT, "so is one of an unknown guest");
+        kvm_check(refused("guest.attach", "{\"guest\":\"vm\",\"size\":3000000}") == -EINVAL,
+                  "a window of an odd size is refused");
+        kvm_check(refused("guest.attach", "{\"guest\":\"nobody\",\"size\":1048576}") == -ENOENT, "so is one of an unknown guest");
 }
 
 static void test_memory(void) {
@@ -366,7 +356,7 @@ static void test_memory(void) {
         guest_does("it allocates in the window", "alloc 8192");
         guest_does("it writes", "fill 1");
         page = find_page(1);
-        check(page != NULL, "the host sees the bytes");
+        kvm_check(page != NULL, "the host sees the bytes");
         for (size_t at = 0; at < PAGE; at++)
                 page[at] = pattern(2, at);
         guest_does("and the guest sees the host's", "verify 2");
@@ -379,8 +369,8 @@ static void test_memory(void) {
 
 static void test_survival(void) {
         guest_does("it fills its memory again", "fill 6");
-        check(test_daemon_kill(host.daemon) == 0, "the daemon is killed");
-        check(test_daemon_start_again(host.daemon) == 0, "and another one starts");
+        kvm_check(test_daemon_kill(host.daemon) == 0, "the daemon is killed");
+        kvm_check(test_daemon_start_again(host.daemon) == 0, "and another one starts");
         guest_does("the guest has what it had", "verify 6");
         guest_does("its device reads and writes there:", "device 7");
         guest_does("it frees what the first daemon gave", "free");
@@ -398,7 +388,7 @@ static void test_second_window(void) {
         guest_does("it gets memory of the second by itself", params);
         guest_does("where its device reads and writes:", "device 9");
         snprintf(params, sizeof(params), "{\"window\":%lld}", (long long)window);
-        check(refused("guest.detach", params) == -EBUSY, "a window in use is not taken out");
+        kvm_check(refused("guest.detach", params) == -EBUSY, "a window in use is not taken out");
         guest_does("it frees what it has there", "free");
         json_decref(ask("guest.detach", params));
         printf("ok: the guest lets go of the second window\n");
@@ -409,7 +399,7 @@ static void test_reboot(void) {
         guest_say("reboot");
         guest_is_ready();
         await("after a reboot nothing of the last boot is left", has_nothing);
-        check(guest_is("running", 1), "but the window");
+        kvm_check(guest_is("running", 1), "but the window");
         guest_does("a program connects again:", "connect");
         guest_does("and allocates", "alloc 8192");
         guest_does("where its device reads and writes:", "device 10");
@@ -423,46 +413,78 @@ static void test_crash(void) {
         guest_does("and allocates", "alloc 8192");
 }
 
+static void test_rest(void) {
+        test_second_window();
+        test_reboot();
+        test_crash();
+}
+
+/* What befalls who tells us of the guest. */
+static void test_trouble(void) {
+        guest_does("it fills its memory", "fill 11");
+        host.bed->trouble();
+        await("the guest is known to run, and to have its window", runs_with_one_window);
+        guest_does("it has what it had", "verify 11");
+        guest_does("where its device reads and writes:", "device 12");
+}
+
+static bool guest_maps(json_int_t mappings) {
+        const char *answer = guest_ask("map %d", (int)mappings);
+
+        if (strcmp(answer, "ok") != 0)
+                kvm_give_up("the guest maps what it has: %s", answer);
+        return count("mappings") >= mappings;
+}
+
 static void test_end(void) {
         json_t *result;
+        int64_t began;
+        const json_int_t mappings = host.bed->is_slow ? 100 : MAPPINGS;
 
-        kill(host.qemu, SIGKILL);
-        waitpid(host.qemu, NULL, 0);
-        host.qemu = 0;
+        kvm_check(guest_maps(mappings), "the guest has mappings");
+        printf("of those %lld\n", (long long)mappings);
+        began = now_ms();
+        host.bed->kill();
         await("when QEMU is killed, the guest is off and has no window", is_off);
         await("and all memory is the host's again", is_all_back);
-        check(refused("guest.attach", "{\"guest\":\"vm\",\"size\":1048576}") < 0, "who is off gets no window");
+        printf("%lld ms after its death all of its mappings are revoked, and its memory is zeroed and the host's\n",
+               (long long)(now_ms() - began));
+        kvm_check(count("mappings") == 0, "no mapping is left");
+        kvm_check(refused("guest.attach", "{\"guest\":\"vm\",\"size\":1048576}") < 0, "who is off gets no window");
         result = ask("debug.check", NULL);
-        check(json_is_true(json_object_get(result, "clean")), "the books are clean");
+        kvm_check(json_is_true(json_object_get(result, "clean")), "the books are clean");
         json_decref(result);
 }
 
 int main(int argc, char **argv) {
         setvbuf(stdout, NULL, _IOLBF, 0);
         signal(SIGPIPE, SIG_IGN);
-        if (argc != 3)
+        host.bed = argc == 3 ? &kvm_bed_qemu : argc == 4 ? &kvm_bed_passed_through : argc == 5 ? kvm_bed_libvirt : NULL;
+        if (!host.bed)
                 return 99;
-        host.kernel = argv[1];
-        host.initrd = argv[2];
-        snprintf(host.directory, sizeof(host.directory), "/tmp/dmab-kvm-XXXXXX");
-        if (!mkdtemp(host.directory))
+        host.place = (struct kvm_place){ .kernel = argv[1], .initrd = argv[2], .libvirtd = argv[3] };
+        if (argc == 5)
+                host.place.run_directory = argv[4];
+        snprintf(host.place.directory, sizeof(host.place.directory), "/tmp/dmab-kvm-XXXXXX");
+        if (!mkdtemp(host.place.directory))
                 return 99;
         start_daemon();
         connect_admin();
         serial_listen();
-        qemu_start();
+        host.bed->start(&host.place, advice());
         serial_accept();
         guest_is_ready();
         test_before_a_window();
         attach();
         test_memory();
         test_survival();
-        test_second_window();
-        test_reboot();
-        test_crash();
+        if (!host.bed->is_slow)
+                test_rest();
+        if (host.bed->trouble)
+                test_trouble();
         test_end();
         dmab_disconnect(host.dmab);
-        check(test_daemon_end(host.daemon) == 0, "the daemon ends well");
+        kvm_check(test_daemon_end(host.daemon) == 0, "the daemon ends well");
         printf("KVM-TEST-PASSED\n");
         return 0;
 }

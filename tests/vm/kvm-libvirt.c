@@ -1,0 +1,155 @@
+/* The guest of kvm-host.c in the hands of a libvirtd of our own. */
+#include "config.h"
+
+#include "tests/vm/kvm-bed.h"
+
+#ifdef HAVE_LIBVIRT
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libvirt/libvirt.h>
+#include <libvirt/virterror.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { PATIENCE_MS = 30000 };
+
+static const struct kvm_place *place;
+static char uri[192];
+static pid_t libvirtd;
+
+static void must(bool right, const char *what) {
+        const virError *error = right ? NULL : virGetLastError();
+
+        if (!right)
+                kvm_give_up("%s: %s", what, error ? error->message : strerror(errno));
+}
+
+static void configure(const struct kvm_place *given, char *text, size_t size) {
+        place = given;
+        snprintf(uri, sizeof(uri), "qemu+unix:///session?socket=%s/libvirt/libvirt-sock", place->run_directory);
+        snprintf(text, size, "libvirt = %s\n[guest vm]\nuuid = " KVM_UUID "\n", uri);
+}
+
+static void start_libvirtd(void) {
+        char path[160];
+        int log;
+
+        libvirtd = fork();
+        must(libvirtd >= 0, "fork");
+        if (libvirtd > 0)
+                return;
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        snprintf(path, sizeof(path), "%s/libvirtd.log", place->run_directory);
+        log = open(path, O_WRONLY | O_CREAT | O_APPEND, 0600);
+        dup2(log, 1);
+        dup2(log, 2);
+        if (chdir(place->run_directory) == 0)
+                execl(place->libvirtd, place->libvirtd, "-f", "libvirtd.conf", "-p", "libvirtd.pid", (char *)NULL);
+        _exit(127);
+}
+
+/* It makes its socket when it is ready for us. */
+static virConnectPtr reach(void) {
+        char path[160];
+        struct pollfd poll_for = { .fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK), .events = POLLIN };
+        char events[4096];
+        virConnectPtr connection;
+
+        snprintf(path, sizeof(path), "%s/libvirt", place->run_directory);
+        mkdir(path, 0700);
+        inotify_add_watch(poll_for.fd, path, IN_CREATE | IN_ATTRIB | IN_MOVED_TO);
+        while (!(connection = virConnectOpen(uri)) && poll(&poll_for, 1, PATIENCE_MS) > 0)
+                while (read(poll_for.fd, events, sizeof(events)) > 0)
+                        ;
+        close(poll_for.fd);
+        must(connection, "connect to libvirtd");
+        return connection;
+}
+
+/* One element of the advice: from its opening to its closing tag. */
+static void take_element(const char *advice, const char *from, const char *to, char *ret, size_t size) {
+        const char *at = strstr(advice, from), *end = at ? strstr(at, to) : NULL;
+
+        must(end, from);
+        snprintf(ret, size, "%.*s", (int)(end + strlen(to) - at), at);
+}
+
+/* What was advised, and another port of the same kind. */
+static void start(const struct kvm_place *given, const char *advice) {
+        static char xml[8192], channel[512], port[256], property[256];
+        virConnectPtr connection;
+        virDomainPtr domain;
+
+        take_element(advice, "<channel", "</channel>", channel, sizeof(channel));
+        take_element(advice, "<controller", "/>", port, sizeof(port));
+        take_element(advice, "<qemu:device alias='pci.8'>", "</qemu:device>", property, sizeof(property));
+        snprintf(xml, sizeof(xml),
+                 "<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>"
+                 "<name>vm</name><uuid>" KVM_UUID "</uuid><memory unit='MiB'>256</memory>"
+                 "<metadata><dmab:guest xmlns:dmab='https://dmabroker.org/xmlns/domain/1.0' allocs='1234'/></metadata>"
+                 "<os><type arch='x86_64' machine='q35'>hvm</type><kernel>%s</kernel><initrd>%s</initrd>"
+                 "<cmdline>" KVM_CMDLINE "</cmdline></os><cpu mode='custom'><model>qemu64</model></cpu>"
+                 "<features><acpi/><apic/></features>"
+                 "<devices><controller type='usb' model='none'/><controller type='pci' model='pcie-root'/>%s"
+                 "<controller type='pci' index='9' model='pcie-root-port'/>%s<memballoon model='none'/>"
+                 "<serial type='unix'><source mode='connect' path='%s/serial'/></serial></devices>"
+                 "<qemu:commandline><qemu:arg value='-device'/>"
+                 "<qemu:arg value='edu,bus=pcie.0,addr=" KVM_EDU_SLOT ",dma_mask=0xffffffffffff'/></qemu:commandline>"
+                 "<qemu:override>%s<qemu:device alias='pci.9'>%s</qemu:override></domain>",
+                 place->kernel, place->initrd, port, channel, place->directory, property, strstr(property, "<qemu:frontend>"));
+        start_libvirtd();
+        connection = reach();
+        domain = virDomainCreateXML(connection, xml, 0);
+        must(domain, "start the guest");
+        virDomainFree(domain);
+        virConnectClose(connection);
+}
+
+static void end(void) {
+        char path[192], text[32] = "";
+        int fd;
+
+        if (!libvirtd)
+                return;
+        snprintf(path, sizeof(path), "%s/libvirt/qemu/run/vm.pid", place->run_directory);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd >= 0 && read(fd, text, sizeof(text) - 1) > 0 && atoi(text) > 1)
+                kill(atoi(text), SIGKILL);
+        close(fd);
+}
+
+/* The guest pauses and goes on; libvirtd is killed, and comes back. */
+static void trouble(void) {
+        virConnectPtr connection = reach();
+        virDomainPtr domain = virDomainLookupByUUIDString(connection, KVM_UUID);
+
+        must(domain && virDomainSuspend(domain) == 0, "pause the guest");
+        must(virDomainResume(domain) == 0, "let it go on");
+        virDomainFree(domain);
+        virConnectClose(connection);
+        kill(libvirtd, SIGKILL);
+        must(waitpid(libvirtd, NULL, 0) == libvirtd, "libvirtd is killed");
+        printf("ok: libvirtd is killed\n");
+        start_libvirtd();
+        virConnectClose(reach());
+        printf("ok: and another one started\n");
+}
+
+static const struct kvm_bed bed = { .configure = configure, .start = start, .kill = end, .trouble = trouble,
+                                    .allocs = 1234 };
+const struct kvm_bed *const kvm_bed_libvirt = &bed;
+
+#else
+
+const struct kvm_bed *const kvm_bed_libvirt = NULL;
+
+#endif
