@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,6 +89,12 @@ struct alive *alive_watch(uv_loop_t *loop, pid_t pid, uint64_t since, void (*end
                 return alive;
         uv_close((uv_handle_t *)&alive->poll, on_closed);
         return NULL;
+}
+
+bool alive_is_over(pid_t pid, uint64_t since) {
+        uint64_t now_since = alive_since(pid);
+
+        return (kill(pid, 0) < 0 && errno == ESRCH) || (since && now_since && now_since != since);
 }
 
 struct alive *alive_forget(struct alive *alive) {

@@ -3,6 +3,7 @@
 #ifndef DMAB_ALIVE_H
 #define DMAB_ALIVE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 #include <uv.h>
@@ -15,6 +16,8 @@ struct alive;
 /* Calls ended() once, from the loop, when the process that began at this time (0: not known) has ended. NULL: it has, or that
  * cannot be watched for. */
 struct alive *alive_watch(uv_loop_t *loop, pid_t pid, uint64_t since, void (*ended)(void *userdata), void *userdata);
+/* Whether it is certain that it has ended. */
+bool alive_is_over(pid_t pid, uint64_t since);
 /* Its memory is freed by the loop. Also after ended(), and from within it. Returns NULL; NULL is fine. */
 struct alive *alive_forget(struct alive *alive);
 

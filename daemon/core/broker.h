@@ -135,6 +135,10 @@ struct session *session_close(struct session *session);
  * is reused only after the quarantine, also when the pool or the session's device ends before that; but not when a device
  * is closed, which then is known to be quiet. Until then its memory counts as its owner's. */
 struct session *session_abandon(struct session *session);
+/* The same for what the daemon itself holds of an owner's: it counts against no quota. */
+int session_open_own(struct broker *broker, const char *owner, struct session **ret, struct failure *failure);
+/* It is such a one, which nobody remembers over a restart. */
+void session_own(struct session *session);
 /* What whoever opened it must know of it after a restart; copied. -ENOMEM. */
 int session_set_note(struct session *session, const char *note);
 const char *session_note(const struct session *session); /* or NULL */
@@ -214,8 +218,8 @@ struct device_options {
         uint64_t timeout_ms;
         uint64_t quarantine_ms;  /* only of the configuration: instead of the broker's; QUARANTINE_ENDLESS */
         bool commons;            /* what is reserved for it serves all devices of its owner, which get nothing else; never a
-                                  * client's to say. One for each owner, which only the session that opens it can name. It stays as
-                                  * long as anything lies in its reserve. */
+                                  * client's to say. One for each owner, which only the session that opens it can name. It
+                                  * stays as long as anything lies in its reserve. */
         const char *request_key; /* or NULL */
         uint64_t request_digest; /* of the request's parameters, to tell a repeated request from another */
 };

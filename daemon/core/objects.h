@@ -124,6 +124,7 @@ struct session {
         struct mapping *mappings; /* that it made */
         struct taker *takers;     /* what it has of pools, one by one */
         uint64_t recall;          /* number of the last that it was told of */
+        bool is_own;              /* the daemon's, which counts against nobody's quota */
         char *note; /* what whoever opened it must know after a restart, or NULL */
 };
 

@@ -146,14 +146,19 @@ int broker_visit_sessions(struct broker *broker, session_visit_fn visit, void *u
         return r;
 }
 
-int session_open(struct broker *broker, const char *name, struct session **ret, struct failure *failure) {
+void session_own(struct session *session) {
+        session->owner->usage.of[QUOTA_connections] -= !session->is_own;
+        session->is_own = true;
+}
+
+static int open_session(struct broker *broker, const char *name, bool is_own, struct session **ret, struct failure *failure) {
         struct session *session;
         struct owner *owner;
         int r;
 
         if (owner_get(broker, name, &owner) < 0)
                 return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
-        r = owner_check(owner, QUOTA_connections, 1, failure);
+        r = is_own ? 0 : owner_check(owner, QUOTA_connections, 1, failure);
         if (r < 0) {
                 owner_forget(owner);
                 return r;
@@ -170,6 +175,18 @@ int session_open(struct broker *broker, const char *name, struct session **ret, 
         PROBE_SESSION_OPEN(owner->name, session->id);
         *ret = session;
         return 0;
+}
+
+int session_open(struct broker *broker, const char *owner, struct session **ret, struct failure *failure) {
+        return open_session(broker, owner, false, ret, failure);
+}
+
+int session_open_own(struct broker *broker, const char *owner, struct session **ret, struct failure *failure) {
+        int r = open_session(broker, owner, true, ret, failure);
+
+        if (r == 0)
+                session_own(*ret);
+        return r;
 }
 
 /* died: its client vanished, and the device may still write to what it had. */
@@ -251,7 +268,7 @@ static struct session *session_finish(struct session *session, bool died) {
         devices_tell_leaks(session);
         session_drop_devices(session, died);
         DL_DELETE(owner->sessions, session);
-        owner->usage.of[QUOTA_connections]--;
+        owner->usage.of[QUOTA_connections] -= !session->is_own;
         broker->counts.sessions--;
         book_note(broker, ROW_SESSION, session->id);
         free(session->note);

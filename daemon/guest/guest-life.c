@@ -7,13 +7,15 @@
 #include "daemon/guest/guest.h"
 #include "daemon/log.h"
 
+enum { WATCH_AGAIN_MS = 1000 };
+
 /* ---- what a guest has ---- */
 
 int guest_open_session(struct guest *guest, struct failure *failure) {
         const struct device_options options = { .name = "windows", .node = -1, .commons = true };
         int r;
 
-        r = session_open(guest->guests->broker, guest->owner, &guest->caller.session, failure);
+        r = session_open_own(guest->guests->broker, guest->owner, &guest->caller.session, failure);
         if (r == 0)
                 r = device_open(&guest->caller, &options, &guest->commons, failure);
         if (r == 0)
@@ -39,6 +41,8 @@ void guest_release(struct guest *guest) {
         struct failure failure = { 0 };
         struct devices devices;
 
+        if (!guest->caller.session)
+                return; /* the daemon could not begin, and is about to end */
         guest->guests->listener->ended(guest->guests->userdata, guest->owner);
         /* What outlives its session does not outlive its guest. */
         for (;;) {
@@ -61,7 +65,7 @@ void guest_end(struct guest *guest) {
                 window_end(guest->windows);
         guest->alive = alive_forget(guest->alive);
         guest->pid = 0;
-        guest->wants_own = false;
+        guest->has_begun = guest->wants_own = false;
         if (had)
                 log_info("the guest %s has ended: what it had is the host's again", guest->name);
         guest_save(guest);
@@ -69,14 +73,18 @@ void guest_end(struct guest *guest) {
 
 static void set_state(struct guest *guest, enum guest_state state) {
         enum guest_state before = guest->state;
-        bool ran = before == GUEST_RUNNING || before == GUEST_PAUSED, runs = state == GUEST_RUNNING || state == GUEST_PAUSED;
+        bool runs = state == GUEST_RUNNING || state == GUEST_PAUSED;
 
         guest->state = state;
-        if (runs && !ran) {
+        /* Not when only nobody could be asked about it for a while. */
+        if (runs && !guest->has_begun) {
+                guest->has_begun = true;
                 guest->wants_own = guest->own_bytes;
                 guest_tell(guest, GUEST_STARTED);
+        }
+        if (runs)
                 guests_wake(guest->guests, 0);
-        } else if (state == GUEST_OFF && before != GUEST_OFF) {
+        else if (state == GUEST_OFF && before != GUEST_OFF) {
                 guest_end(guest);
                 guest_tell(guest, GUEST_STOPPED);
         }
@@ -123,7 +131,7 @@ bool guest_is_reachable(const struct guest *guest, struct failure *failure) {
         return false;
 }
 
-/* ---- QEMU's monitor ---- */
+/* ---- QEMU's process ---- */
 
 static void on_process_ended(void *userdata) {
         struct guest *guest = userdata;
@@ -135,26 +143,44 @@ static void on_process_ended(void *userdata) {
                 guest_end(guest);
 }
 
+void guest_watch(struct guest *guest) {
+        if (!guest->pid || guest->alive)
+                return;
+        guest->alive = alive_watch(guest->guests->loop, guest->pid, guest->pid_since, on_process_ended, guest);
+        if (guest->alive)
+                return;
+        if (alive_is_over(guest->pid, guest->pid_since))
+                on_process_ended(guest);
+        else
+                guests_wake(guest->guests, WATCH_AGAIN_MS);
+}
+
 /* The process that has our memory, or will have it; whatever another one had is not there any more. */
 static void follow_process(struct guest *guest, pid_t pid) {
         uint64_t since = pid > 0 ? alive_since(pid) : 0;
 
-        if (guest->pid && (guest->pid != pid || guest->pid_since != since))
+        if (guest->pid && (guest->pid != pid || (since && guest->pid_since && guest->pid_since != since)))
                 guest_end(guest);
-        if (pid <= 0 || guest->alive)
+        if (pid <= 0 || guest->pid)
                 return;
         guest->pid = pid;
         guest->pid_since = since;
-        guest->alive = alive_watch(guest->guests->loop, pid, since, on_process_ended, guest);
         guest_save(guest);
-        if (!guest->alive)
-                on_process_ended(guest);
+        guest->guests->listener->known(guest->guests->userdata, guest->owner, pid);
+        guest_watch(guest);
 }
+
+/* ---- its monitor ---- */
 
 static void on_status(void *userdata, const struct qmp_answer *answer, const struct qmp_status *status) {
         struct guest *guest = userdata;
 
-        if (answer->error || guest->guests->closing)
+        if (guest->guests->closing)
+                return;
+        /* It was too busy to answer, and may be so no more. */
+        if (answer->error == -ETIMEDOUT)
+                qmp_query_status(guest->qmp, on_status, guest);
+        if (answer->error)
                 return;
         set_state(guest, status->running ? GUEST_RUNNING : GUEST_PAUSED);
 }
@@ -212,11 +238,7 @@ static const struct qmp_listener qmp_listener = {
 
 int guest_begin_qmp(struct guest *guest) {
         /* What an earlier daemon knew of may have ended meanwhile. */
-        if (guest->pid) {
-                guest->alive = alive_watch(guest->guests->loop, guest->pid, guest->pid_since, on_process_ended, guest);
-                if (!guest->alive)
-                        on_process_ended(guest);
-        }
+        guest_watch(guest);
         return qmp_new(guest->guests->loop, guest->qmp_path, NULL, &qmp_listener, guest, &guest->qmp);
 }
 

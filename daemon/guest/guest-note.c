@@ -81,6 +81,7 @@ static int visit(struct session *session, void *userdata) {
                 return 0;
         }
         guest->caller.session = session;
+        session_own(session);
         restoring->r = restore(guest, note, restoring->failure);
         if (restoring->r == -ENOENT) {
                 /* It never came to having windows. */

@@ -8,7 +8,6 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <unistd.h>
 #include <utlist.h>
 
 #include "daemon/guest/guest-port.h"
@@ -555,10 +554,10 @@ static int check_empty(struct window *window, struct failure *failure) {
 
         if (r < 0 || !view.allocs)
                 return r;
-        failure_set(failure, REASON_busy, "The window holds %" PRIu64 " allocations of the guest %s: free them, or use force",
-                    view.allocs, window->guest->name);
+        r = failure_set(failure, REASON_busy, "The window holds %" PRIu64 " allocations of the guest %s: free them, or use force",
+                        view.allocs, window->guest->name);
         failure_add_number(failure, "allocs", view.allocs);
-        return -failure->error;
+        return r;
 }
 
 struct ticket *guests_detach(struct guests *guests, uint64_t handle, bool force, broker_done_fn done, void *userdata) {
@@ -625,6 +624,26 @@ void window_kept(struct guest *guest, const char *id) {
 
 /* ---- the guest's own word ---- */
 
+/* Nothing else of the guest's is seen there: where another window was seen, and has nothing in it, it is not any more. */
+static int clear_place(const struct window *window, uint64_t guest_addr, struct failure *failure) {
+        struct window *other;
+
+        DL_FOREACH(window->guest->windows, other) {
+                if (other == window || !other->is_bound || guest_addr >= other->guest_addr + other->size ||
+                    other->guest_addr >= guest_addr + window->size)
+                        continue;
+                if (check_empty(other, NULL) < 0) {
+                        failure_set(failure, REASON_bad_param, "The guest sees window %" PRIu64 " there, in which things lie",
+                                    other->region);
+                        failure_add_text(failure, "param", "guest_addr");
+                        return -failure->error;
+                }
+                other->is_bound = false;
+                place_unbind(other->addr);
+        }
+        return 0;
+}
+
 int guests_bind(struct guests *guests, const char *owner, uint64_t handle, uint64_t guest_addr, struct failure *failure) {
         struct window *window = find_window(guests, owner, handle, failure);
         int r;
@@ -639,6 +658,8 @@ int guests_bind(struct guests *guests, const char *owner, uint64_t handle, uint6
         if (window->is_bound && window->guest_addr == guest_addr)
                 return 0;
         r = check_empty(window, failure);
+        if (r == 0)
+                r = clear_place(window, guest_addr, failure);
         if (r < 0)
                 return r;
         window->is_bound = true;
@@ -684,7 +705,6 @@ static int read_line(struct window *window, const char *line) {
 int window_inherit(struct guest *guest, const char *line, struct failure *failure) {
         struct window *window = window_new(guest);
         unsigned last = guest->last_number;
-        char path[WINDOW_PATH_SIZE];
         int r;
 
         if (!window)
@@ -701,9 +721,6 @@ int window_inherit(struct guest *guest, const char *line, struct failure *failur
                 return failure->reason == REASON_no_memory ? r : 0;
         }
         guest->last_number = window->number > last - 1 ? window->number : last - 1;
-        /* Where QEMU found it; nobody answers there any more. */
-        socket_path(window, path);
-        unlink(path);
         if (window->is_bound)
                 place_bind(window->addr, window->guest_addr);
         return 0;

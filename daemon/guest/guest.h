@@ -55,11 +55,11 @@ struct guest {
         struct caller caller; /* of our session; no session: it has ended with the guest */
         uint64_t commons;
         struct channel *channel;
-        bool is_connected;
         struct qmp *qmp;
         pid_t pid;           /* of the QEMU that has our memory, where it is known, or 0; and since when */
         uint64_t pid_since;
-        struct alive *alive; /* it lives */
+        struct alive *alive; /* it lives; NULL: it could not be watched, and is tried again */
+        bool has_begun; /* and not ended since */
         bool was_seen; /* since libvirt began to list */
         bool wants_own; /* it gets the window of the configuration as soon as that can be */
         unsigned last_number;
@@ -100,6 +100,8 @@ void guests_handle_closed(struct guests *guests);
 /* ---- guest-life.c ---- */
 extern const struct libvirt_listener guest_libvirt_listener;
 int guest_begin_qmp(struct guest *guest);
+/* See to it that the end of its QEMU is told. */
+void guest_watch(struct guest *guest);
 /* Its session, and the commons in it. 0 or -errno with a sentence. */
 int guest_open_session(struct guest *guest, struct failure *failure);
 /* Everything it has goes, its windows as well. */

@@ -1,5 +1,6 @@
 #include "daemon/guest/guest.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,7 +45,6 @@ void guest_look(const struct guest *guest, struct guest_view *ret) {
                 .name = guest->name, .uuid = guest->uuid, .owner = guest->owner,
                 .via = guest->qmp_path ? "qmp" : "libvirt",
                 .channel = guest->channel ? channel_path(guest->channel) : "",
-                .connected = guest->is_connected,
                 .state = guest->state,
                 .why = guest->state != GUEST_UNKNOWN ? "" : guest->qmp_path ? guest->qmp ? qmp_why_away(guest->qmp) : ""
                                                                              : guest->guests->libvirt_why,
@@ -62,14 +62,6 @@ void guest_tell(const struct guest *guest, enum guest_change change) {
                 return;
         guest_look(guest, &view);
         guest->guests->listener->changed(guest->guests->userdata, &view, change);
-}
-
-void guests_hung_up(struct guests *guests, const char *owner) {
-        struct guest *guest;
-
-        DL_FOREACH(guests->all, guest)
-                if (strcmp(guest->owner, owner) == 0)
-                        guest->is_connected = false;
 }
 
 size_t guests_count(const struct guests *guests) {
@@ -164,6 +156,7 @@ static void on_work(uv_timer_t *timer) {
                 return;
         }
         DL_FOREACH(guests->all, guest) {
+                guest_watch(guest);
                 if (guest->wants_own)
                         guest_attach_own(guest);
                 DL_FOREACH_SAFE(guest->windows, window, next)
@@ -250,7 +243,6 @@ static void on_channel(void *userdata, int fd, const struct ucred *who) {
         struct guest *guest = userdata;
 
         guest->guests->listener->channel(guest->guests->userdata, guest->owner, fd, who->pid, who->uid);
-        guest->is_connected = true;
         guest_tell(guest, GUEST_CONNECTED);
 }
 
@@ -264,6 +256,21 @@ static int open_channel(struct guest *guest, struct failure *failure) {
         if (snprintf(path, sizeof(path), "%s/%s.channel", settings->directory, guest->uuid) >= (int)sizeof(path))
                 return failure_set(failure, REASON_bad_param, "the directory in [guests] has too long a name");
         return channel_new(guest->guests->loop, path, &options, &guest->channel, failure);
+}
+
+/* Where daemons that were killed served windows; nobody answers there any more. Once the channel is ours, so is all else. */
+static void remove_old_sockets(const struct guest *guest) {
+        const char *directory = guest->guests->settings.directory;
+        size_t length = strlen(guest->uuid);
+        DIR *dir = opendir(directory);
+        const struct dirent *entry;
+
+        while (dir && (entry = readdir(dir)))
+                if (strncmp(entry->d_name, guest->uuid, length) == 0 && entry->d_name[length] == '.' &&
+                    entry->d_name[length + 1] && !entry->d_name[length + 1 + strspn(entry->d_name + length + 1, "0123456789")])
+                        unlinkat(dirfd(dir), entry->d_name, 0);
+        if (dir)
+                closedir(dir);
 }
 
 /* QEMU, which may be another user's, must come to its sockets. What cannot be made is told when the first socket is. */
@@ -309,6 +316,8 @@ int guests_begin(struct guests *guests, const struct guests_listener *listener, 
                         r = guest_open_session(guest, failure);
                 if (r == 0)
                         r = open_channel(guest, failure);
+                if (r == 0)
+                        remove_old_sockets(guest);
                 if (r == 0 && guest->qmp_path)
                         r = guest_begin_qmp(guest);
                 wants_libvirt |= !guest->qmp_path;

@@ -46,7 +46,6 @@ struct guest_view {
         const char *name, *uuid, *owner;
         const char *via; /* "libvirt" or "qmp" */
         const char *channel; /* the path that QEMU connects to */
-        bool connected; /* it has */
         enum guest_state state;
         const char *why; /* nobody can be asked about it: a sentence, or "" */
         uint64_t n_windows, window_bytes;
@@ -82,6 +81,8 @@ struct guests_settings {
 struct guests_listener {
         /* The guest's QEMU has connected; the descriptor is the callee's. */
         void (*channel)(void *userdata, const char *owner, int fd, pid_t pid, uid_t uid);
+        /* This is the process of its QEMU, and nobody else is. */
+        void (*known)(void *userdata, const char *owner, pid_t pid);
         /* It has ended, or begun anew: the owner's sessions end now. */
         void (*ended)(void *userdata, const char *owner);
         void (*changed)(void *userdata, const struct guest_view *view, enum guest_change change);
@@ -100,9 +101,6 @@ struct guests *guests_free(struct guests *guests); /* NULL is fine; also when gu
 
 /* Whether this session is one of ours, by its note: it is nobody's to resume, and ends with its guest. */
 bool guests_owns_session(const char *note);
-
-/* The connection that channel() was told of is no more. */
-void guests_hung_up(struct guests *guests, const char *owner);
 
 size_t guests_count(const struct guests *guests);
 typedef int (*guest_visit_fn)(const struct guest_view *view, void *userdata);

@@ -6,7 +6,6 @@
 #include <unistd.h>
 #include <utlist.h>
 
-#include "daemon/guest/guests.h"
 #include "daemon/log.h"
 #include "daemon/loop.h"
 #include "daemon/rpc/events.h"
@@ -492,8 +491,6 @@ void connection_close(struct connection *connection) {
         if (connection->closing)
                 return;
         connection->closing = true;
-        if (connection->identity.guest && server->guests)
-                guests_hung_up(server->guests, connection->identity.owner);
         events_subscribe(connection, 0);
         rpc_peer_drop(&connection->peer);
         session_detach(connection);

@@ -39,39 +39,48 @@ static enum protocol_window_state window_state_of(enum window_state state) {
         }
 }
 
-static void fill(struct guest_info *info, const struct guest_view *view) {
+static void fill(struct guest_info *info, const struct guest_view *view, const struct server *server) {
         *info = (struct guest_info){
                 .guest = view->name, .uuid = view->uuid, .owner = view->owner,
                 .state = state_of(view->state),
                 .via = strcmp(view->via, "qmp") == 0 ? PROTOCOL_VIA_QMP : PROTOCOL_VIA_LIBVIRT,
-                .channel = view->channel, .connected = view->connected,
+                .channel = view->channel, .connected = server_has_channel(server, view->owner),
                 .windows = view->n_windows, .window_bytes = view->window_bytes,
         };
         if (*view->why)
                 schema_put(info, why, view->why);
 }
 
+struct listing {
+        struct method_list list;
+        const struct server *server;
+};
+
 static int add_guest(const struct guest_view *view, void *userdata) {
-        struct guest_info *info = method_list_add(userdata);
+        struct listing *listing = userdata;
+        struct guest_info *info = method_list_add(&listing->list);
 
         if (!info)
                 return 1;
-        fill(info, view);
+        fill(info, view, listing->server);
         return 0;
 }
 
 void method_guest_list(struct rpc_call *call, const void *given) {
         struct guest_list_result result = { 0 };
-        struct method_list list = { .size = sizeof(struct guest_info), .limit = PROTOCOL_LIST_MAX };
+        struct listing listing = {
+                .list = { .size = sizeof(struct guest_info), .limit = PROTOCOL_LIST_MAX },
+                .server = method_connection(call)->server,
+        };
 
-        guests_visit(guests_of(call), add_guest, &list);
-        if (method_list_failed(&list, call))
+        guests_visit(guests_of(call), add_guest, &listing);
+        if (method_list_failed(&listing.list, call))
                 return;
-        result.items.items = list.items;
-        result.items.count = list.count;
-        result.more = list.more;
+        result.items.items = listing.list.items;
+        result.items.count = listing.list.count;
+        result.more = listing.list.more;
         rpc_call_reply(call, &result);
-        free(list.items);
+        free(listing.list.items);
 }
 
 void method_guest_get(struct rpc_call *call, const void *given) {
@@ -84,7 +93,7 @@ void method_guest_get(struct rpc_call *call, const void *given) {
                 error_answer(call, &failure);
                 return;
         }
-        fill(&info, &view);
+        fill(&info, &view, method_connection(call)->server);
         rpc_call_reply(call, &info);
 }
 

@@ -193,6 +193,29 @@ void server_set_guests(struct server *server, struct guests *guests) {
         server->guests = guests;
 }
 
+static bool is_channel_of(const struct connection *connection, const char *owner) {
+        return !connection->closing && connection->identity.guest && strcmp(connection->identity.owner, owner) == 0;
+}
+
+bool server_has_channel(const struct server *server, const char *owner) {
+        const struct connection *connection;
+
+        DL_FOREACH(server->connections, connection)
+                if (is_channel_of(connection, owner))
+                        return true;
+        return false;
+}
+
+/* Who had come before is hung up on if it is another one. */
+static void on_known(void *userdata, const char *owner, pid_t pid) {
+        struct server *server = userdata;
+        struct connection *connection, *next;
+
+        DL_FOREACH_SAFE(server->connections, connection, next)
+                if (is_channel_of(connection, owner) && connection->identity.pid != pid)
+                        connection_cut_off(connection, "it is not the guest's QEMU");
+}
+
 /* What it was connected by before is closed. */
 static void on_channel(void *userdata, const char *owner, int fd, pid_t pid, uid_t uid) {
         struct server *server = userdata;
@@ -202,16 +225,18 @@ static void on_channel(void *userdata, const char *owner, int fd, pid_t pid, uid
         int r = -ENOMEM;
 
         DL_FOREACH_SAFE(server->connections, connection, next)
-                if (connection->identity.guest && strcmp(connection->identity.owner, owner) == 0)
+                if (is_channel_of(connection, owner))
                         connection_close(connection);
         snprintf(identity.owner, sizeof(identity.owner), "%s", owner);
         principal = server->stopping ? NULL : principal_get(server, owner);
-        if (principal)
+        if (principal && !principal_limit(server, principal))
+                r = -EDQUOT;
+        if (principal && r != -EDQUOT)
                 r = connection_new(server, fd, &identity, principal);
         else
                 close(fd);
         if (r < 0 && !server->stopping)
-                log_error("the channel of %s cannot be served: %s", owner, strerror(-r));
+                log_warning("the channel of %s cannot be served: %s", owner, strerror(-r));
         principal_unref(server, principal);
 }
 
@@ -231,6 +256,7 @@ static void on_changed(void *userdata, const struct guest_view *view, enum guest
 
 const struct guests_listener server_guests_listener = {
         .channel = on_channel,
+        .known = on_known,
         .ended = on_ended,
         .changed = on_changed,
 };

@@ -114,6 +114,8 @@ int server_new(uv_loop_t *loop, struct broker *broker, const struct server_setti
 void server_set_settings(struct server *server, const struct server_settings *settings);
 /* Borrowed until server_free(). */
 void server_set_guests(struct server *server, struct guests *guests);
+/* Whether the guest of this owner is connected. */
+bool server_has_channel(const struct server *server, const char *owner);
 /* What becomes of guests, for guests_begin(); userdata is the server. */
 extern const struct guests_listener server_guests_listener;
 /* Consumes the listening socket; connections are accepted from now on. */

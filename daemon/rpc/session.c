@@ -17,6 +17,8 @@
 enum { TOKEN_BYTES = 16, TOKEN_TEXT = 2 * TOKEN_BYTES + 1, PROGRAMS_MAX = 8, PROGRAM_TEXT = 48,
        NOTE_SIZE = TOKEN_TEXT + 24 + PROGRAMS_MAX * PROGRAM_TEXT };
 enum { RESTART_GRACE_MS = 10000 };
+/* So many sessions without a connection are kept for a guest, which may begin a new one with every byte that it sends. */
+enum { GUEST_LINGERING_MAX = 32 };
 
 /* One that a session belongs to: it has a connection, or had one before the daemon was restarted. */
 struct program {
@@ -232,6 +234,20 @@ static void attach(struct connection *connection, struct rpc_session *session) {
         note_programs(session);
 }
 
+/* The oldest goes first. Only when a new one is opened: one that is being resumed may be the oldest. */
+static void trim_lingering(struct server *server, const char *owner) {
+        struct rpc_session *session, *first = NULL;
+        unsigned n = 0;
+
+        DL_FOREACH(server->lingering, session)
+                if (strcmp(session_owner(session->core), owner) == 0) {
+                        first = first ? first : session;
+                        n++;
+                }
+        if (n > GUEST_LINGERING_MAX)
+                session_finish(first, true);
+}
+
 void session_detach(struct connection *connection) {
         struct rpc_session *session = connection->session;
 
@@ -296,6 +312,8 @@ int session_open_for(struct connection *connection, struct failure *failure) {
         }
         session_detach(connection);
         attach(connection, session);
+        if (connection->identity.guest)
+                trim_lingering(server, connection->identity.owner);
         return 0;
 }
 
