@@ -355,7 +355,7 @@ static int prepare(struct window *window, struct failure *failure) {
         }
         if (r == 0 && choose_port(window) < 0)
                 r = failure_set(failure, REASON_source_unavailable, "The guest %s does not get the window: every port that the "
-                                "configuration names has one", window->guest->name);
+                                "configuration names has a window", window->guest->name);
         if (r == 0 && guest_save(window->guest) < 0)
                 r = failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
         return r == 0 ? serve(window, failure) : r;
@@ -470,7 +470,9 @@ static void on_leaving(struct window *window, int error, bool in_doubt, const ch
         else {
                 failure_set(&failure, REASON_source_unavailable, "The guest %s keeps the window: %s", guest->name,
                             sentence ? sentence : strerror(-error));
-                window->state = WINDOW_PLUGGED;
+                /* QEMU does not take it well to be asked again before the guest has answered. */
+                if (!window->was_asked || error == -EBUSY)
+                        window->state = WINDOW_PLUGGED;
                 window->in_doubt |= in_doubt;
         }
         failure_add_text(&failure, "guest", guest->name);
@@ -581,6 +583,7 @@ struct ticket *guests_detach(struct guests *guests, uint64_t handle, bool force,
         }
         if (r < 0)
                 return refuse(done, userdata, &failure);
+        window->was_asked = window->state == WINDOW_LEAVING;
         take_out(window);
         return window->ask ? &window->ask->ticket : NULL;
 }
@@ -624,23 +627,26 @@ void window_kept(struct guest *guest, const char *id) {
 
 /* ---- the guest's own word ---- */
 
+static bool is_seen_at(const struct window *window, uint64_t guest_addr, uint64_t size) {
+        return window->is_bound && guest_addr < window->guest_addr + window->size && window->guest_addr < guest_addr + size;
+}
+
 /* Nothing else of the guest's is seen there: where another window was seen, and has nothing in it, it is not any more. */
 static int clear_place(const struct window *window, uint64_t guest_addr, struct failure *failure) {
         struct window *other;
 
-        DL_FOREACH(window->guest->windows, other) {
-                if (other == window || !other->is_bound || guest_addr >= other->guest_addr + other->size ||
-                    other->guest_addr >= guest_addr + window->size)
-                        continue;
-                if (check_empty(other, NULL) < 0) {
+        DL_FOREACH(window->guest->windows, other)
+                if (other != window && is_seen_at(other, guest_addr, window->size) && check_empty(other, NULL) < 0) {
                         failure_set(failure, REASON_bad_param, "The guest sees window %" PRIu64 " there, in which things lie",
                                     other->region);
                         failure_add_text(failure, "param", "guest_addr");
                         return -failure->error;
                 }
-                other->is_bound = false;
-                place_unbind(other->addr);
-        }
+        DL_FOREACH(window->guest->windows, other)
+                if (other != window && is_seen_at(other, guest_addr, window->size)) {
+                        other->is_bound = false;
+                        place_unbind(other->addr);
+                }
         return 0;
 }
 
@@ -665,7 +671,12 @@ int guests_bind(struct guests *guests, const char *owner, uint64_t handle, uint6
         window->is_bound = true;
         window->guest_addr = guest_addr;
         place_bind(window->addr, guest_addr);
-        return guest_save(window->guest);
+        if (guest_save(window->guest) == 0)
+                return 0;
+        /* The next daemon would not know. */
+        window->is_bound = false;
+        place_unbind(window->addr);
+        return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
 }
 
 void window_reset(struct window *window) {

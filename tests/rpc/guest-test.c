@@ -616,6 +616,25 @@ static void test_a_window_counts_against_the_guests_quota(void **state) {
         qemu_drop(&seen[0]);
 }
 
+/* Version 99 is what QEMU takes well. */
+static void test_nobody_but_qemu_gets_a_windows_memory(void **state) {
+        struct qemu_window seen, stranger = { .memory = -1 };
+        struct test_client *client;
+        int none;
+
+        attach(MIB, &seen);
+        close(seen.fd);
+        assert_int_equal(test_client_connect(seen.socket, NULL, &client), 0);
+        stranger.fd = test_client_fd(client);
+        assert_int_equal(qemu_hear(&stranger, &none), 99);
+        assert_int_equal(none, -1);
+        test_client_close(client);
+        /* QEMU may have it again. */
+        seen.fd = qemu_connect(host.qemu, seen.socket);
+        assert_int_equal(qemu_hear(&seen, &none), 0);
+        qemu_drop(&seen);
+}
+
 /* ---- out of the guest ---- */
 
 static int begin_detach(uint64_t window, const char *force) {
@@ -668,6 +687,11 @@ static void test_a_guest_can_be_asked_again(void **state) {
         id = begin_detach(guest.window, "false");
         qemu_obey(host.qemu, "device_del");
         ask_take_reason(ask_error(host.admin, id), "timeout");
+        /* It is still being asked: so says QEMU. */
+        id = begin_detach(guest.window, "false");
+        qemu_reject(host.qemu, "device_del", "GenericError");
+        ask_take_reason(ask_error(host.admin, id), "source_unavailable");
+        assert_true(is_window(guest.window, "leaving"));
         id = begin_detach(guest.window, "false");
         qemu_obey(host.qemu, "device_del");
         qemu_deleted(host.qemu, guest.seen.id);
@@ -1483,6 +1507,7 @@ int main(int argc, char **argv) {
                 TEST(a_window_comes_though_its_caller_has_gone),
                 TEST(windows_come_side_by_side_up_to_the_limit),
                 TEST(what_cannot_be_had_is_refused_and_costs_nothing),
+                TEST(nobody_but_qemu_gets_a_windows_memory),
                 TEST(a_window_in_use_is_not_taken_out_unless_by_force),
                 TEST(a_guest_that_does_not_let_go_may_do_so_later),
                 TEST(a_guest_can_be_asked_again),
