@@ -163,7 +163,7 @@ static void on_settled(void *userdata) {
         if (r < 0)
                 failure_set_errno(&failure, REASON_source_unavailable, -r, "cannot accept connections: %s", uv_strerror(r));
         else
-                r = guests_begin(daemon->guests, &failure);
+                r = guests_begin(daemon->guests, &server_guests_listener, daemon->server, &failure);
         if (r < 0) {
                 log_error("%s", failure.sentence);
                 daemon->status = 1;
@@ -446,8 +446,7 @@ static int define_guests(struct daemon *daemon, struct failure *failure) {
                                    config->guests_user);
         if (user)
                 settings.uid = user->pw_uid;
-        r = guests_new(&daemon->loop, memory_broker(daemon->memory), &settings, &server_guests_listener, daemon->server,
-                       &daemon->guests);
+        r = guests_new(&daemon->loop, memory_broker(daemon->memory), &settings, &daemon->guests);
         for (size_t i = 0; r == 0 && i < config->n_guests; i++)
                 r = guests_define(daemon->guests, &(struct guest_definition){
                                   .name = config->guests[i].name, .uuid = config->guests[i].uuid, .qmp = config->guests[i].qmp,
@@ -455,7 +454,6 @@ static int define_guests(struct daemon *daemon, struct failure *failure) {
                                   .has_quota = has_quota(config, config->guests[i].uuid) });
         if (r < 0)
                 return failure_set_errno(failure, REASON_no_memory, -r, "the guests cannot be served: %s", strerror(-r));
-        server_set_guests(daemon->server, daemon->guests);
         return 0;
 }
 
@@ -484,14 +482,15 @@ static int set_up(struct daemon *daemon, struct failure *failure) {
         r = mark(daemon, failure);
         if (r < 0)
                 return r;
+        r = define_guests(daemon, failure);
+        if (r < 0)
+                return r;
         fill_settings(daemon, &settings);
         r = server_new(&daemon->loop, memory_broker(daemon->memory), &settings, memory_facts(daemon->memory),
                        &daemon->server);
         if (r < 0)
                 return failure_set_errno(failure, REASON_no_memory, -r, "the daemon cannot start: %s", strerror(-r));
-        r = define_guests(daemon, failure);
-        if (r < 0)
-                return r;
+        server_set_guests(daemon->server, daemon->guests);
         start_handles(daemon);
         watch_keeper(daemon);
         start_metrics(daemon);

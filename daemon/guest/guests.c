@@ -172,8 +172,7 @@ void guests_wake(struct guests *guests, uint64_t ms) {
         uv_timer_start(timer, on_work, ms, 0);
 }
 
-int guests_new(uv_loop_t *loop, struct broker *broker, const struct guests_settings *settings,
-               const struct guests_listener *listener, void *userdata, struct guests **ret) {
+int guests_new(uv_loop_t *loop, struct broker *broker, const struct guests_settings *settings, struct guests **ret) {
         struct guests *guests = calloc(1, sizeof(*guests));
         bool failed = false;
 
@@ -184,8 +183,6 @@ int guests_new(uv_loop_t *loop, struct broker *broker, const struct guests_setti
         guests->settings = *settings;
         guests->settings.directory = copy_or_null(settings->directory, &failed);
         guests->settings.libvirt_uri = copy_or_null(settings->libvirt_uri, &failed);
-        guests->listener = listener;
-        guests->userdata = userdata;
         if (failed) {
                 guests_free(guests);
                 return -ENOMEM;
@@ -300,13 +297,15 @@ static void begin_libvirt(struct guests *guests) {
         log_warning("guests cannot be followed through libvirt: %s", why);
 }
 
-int guests_begin(struct guests *guests, struct failure *failure) {
+int guests_begin(struct guests *guests, const struct guests_listener *listener, void *userdata, struct failure *failure) {
         bool wants_libvirt = false;
         struct guest *guest;
         int r;
 
         if (!guests->n)
                 return 0;
+        guests->listener = listener;
+        guests->userdata = userdata;
         guests->begun = true;
         open_directory(guests);
         uv_timer_init(guests->loop, &guests->work);

@@ -88,13 +88,12 @@ struct guests_listener {
         void (*changed)(void *userdata, const struct guest_view *view, enum guest_change change);
 };
 
-/* The strings of settings are copied; listener outlives it. */
-int guests_new(uv_loop_t *loop, struct broker *broker, const struct guests_settings *settings,
-               const struct guests_listener *listener, void *userdata, struct guests **ret);
+/* The strings of settings are copied. */
+int guests_new(uv_loop_t *loop, struct broker *broker, const struct guests_settings *settings, struct guests **ret);
 /* Before guests_begin(). -EEXIST: its name or UUID is another's; -EINVAL: it has none; -ENOMEM. */
 int guests_define(struct guests *guests, const struct guest_definition *definition);
-/* What an earlier daemon has left is as it was, and everybody may come. After broker_load(). */
-int guests_begin(struct guests *guests, struct failure *failure);
+/* What an earlier daemon has left is as it was, and everybody may come. After broker_load(). listener outlives it. */
+int guests_begin(struct guests *guests, const struct guests_listener *listener, void *userdata, struct failure *failure);
 /* leave: the next daemon goes on with what there is. Calls closed() when its handles are closed; then guests_free(). What is
  * under way is refused. */
 void guests_close(struct guests *guests, bool leave, void (*closed)(void *userdata), void *userdata);

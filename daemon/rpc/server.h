@@ -116,7 +116,7 @@ void server_set_settings(struct server *server, const struct server_settings *se
 void server_set_guests(struct server *server, struct guests *guests);
 /* Whether the guest of this owner is connected. */
 bool server_has_channel(const struct server *server, const char *owner);
-/* What becomes of guests, for guests_new(); userdata is the server. */
+/* What becomes of guests, for guests_begin(); userdata is the server. */
 extern const struct guests_listener server_guests_listener;
 /* Consumes the listening socket; connections are accepted from now on. */
 int server_listen(struct server *server, int fd);
