@@ -191,6 +191,7 @@ static void on_qmp_connected(void *userdata) {
         follow_process(guest, qmp_pid(guest->qmp));
         verify(guest);
         qmp_query_status(guest->qmp, on_status, guest);
+        guest_clear_leftovers(guest);
 }
 
 static void on_qmp_lost(void *userdata, const char *why) {

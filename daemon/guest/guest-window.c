@@ -775,6 +775,45 @@ static void on_libvirt_verified(void *userdata, int status, const char *text) {
         on_verified(window, status == 0, status == 0 && strstr(text, quoted));
 }
 
+/* ---- what no daemon knows of ---- */
+
+static void on_leftover_gone(void *userdata, const struct qmp_answer *told) {
+}
+
+static bool has_number(const struct guest *guest, unsigned number) {
+        const struct window *window;
+
+        DL_FOREACH(guest->windows, window)
+                if (window->number == number)
+                        return true;
+        return false;
+}
+
+/* A daemon that was ended for good has taken its memory back, but not its devices: they keep ports and names. */
+static void on_devices(void *userdata, const struct qmp_answer *told) {
+        static const char prefix[] = "\"dmabroker-";
+        struct guest *guest = userdata;
+        char id[WINDOW_ID_SIZE];
+        unsigned number;
+
+        if (told->error || guest->guests->closing)
+                return;
+        for (const char *at = strstr(told->value, prefix); at; at = strstr(at + 1, prefix)) {
+                if (sscanf(at + strlen(prefix), "%u\"", &number) != 1 || has_number(guest, number))
+                        continue;
+                snprintf(id, sizeof(id), "dmabroker-%u", number);
+                if (guest->last_number < number)
+                        guest->last_number = number;
+                log_warning("the guest %s has a device %s that an earlier daemon has left: it is asked to let go of it",
+                            guest->name, id);
+                qmp_detach_window(guest->qmp, id, guest->guests->settings.unplug_ms, on_leftover_gone, NULL);
+        }
+}
+
+void guest_clear_leftovers(struct guest *guest) {
+        qmp_execute(guest->qmp, "qom-list", "{\"path\":\"/machine/peripheral\"}", on_devices, guest);
+}
+
 /* When it can be, that is told. */
 static bool can_be_asked(const struct guest *guest) {
         if (guest->qmp_path)

@@ -133,6 +133,8 @@ void window_kept(struct guest *guest, const char *id);
 /* Its handles, for guests_close(). */
 void window_close(struct window *window);
 void guest_attach_own(struct guest *guest);
+/* Have QEMU give up devices that no window of now is. */
+void guest_clear_leftovers(struct guest *guest);
 
 /* ---- guest-policy.c ---- */
 /* What its domain's metadata says; NULL: nothing. */

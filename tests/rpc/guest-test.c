@@ -1062,6 +1062,27 @@ static void test_an_interrupt_leaves_nothing_behind(void **state) {
         leave_guest(&guest);
 }
 
+/* They would keep their ports and their names. */
+static void test_devices_that_no_daemon_knows_of_are_taken_out(void **state) {
+        struct guest guest;
+        json_t *arguments;
+        uint64_t id;
+
+        host.qemu->leftovers = "[{'name': 'type', 'type': 'string'}, {'name': 'dmabroker-7', 'type': 'child<ivshmem-doorbell>'}]";
+        qemu_hang_up(host.qemu);
+        serve_again(host.qemu, false);
+        arguments = qemu_expect(host.qemu, "device_del", &id);
+        assert_string_equal(json_string_value(json_object_get(arguments, "id")), "dmabroker-7");
+        json_decref(arguments);
+        qemu_return(host.qemu, id);
+        qemu_deleted(host.qemu, "dmabroker-7");
+        qemu_obey(host.qemu, "chardev-remove");
+        host.qemu->leftovers = NULL;
+        make_guest(&guest);
+        assert_string_equal(guest.seen.id, "dmabroker-8");
+        leave_guest(&guest);
+}
+
 static void test_a_changed_guest_is_told_to_want_a_restart(void **state) {
         FILE *file = fopen(test_daemon_config(host.daemon), "a");
 
@@ -1511,6 +1532,7 @@ int main(int argc, char **argv) {
                 TEST(a_window_in_use_is_not_taken_out_unless_by_force),
                 TEST(a_guest_that_does_not_let_go_may_do_so_later),
                 TEST(a_guest_can_be_asked_again),
+                TEST(devices_that_no_daemon_knows_of_are_taken_out),
                 TEST(a_window_that_the_guest_keeps_goes_on_as_before),
                 TEST(a_guest_may_let_go_of_what_nobody_asked_for),
                 cmocka_unit_test_setup_teardown(test_a_window_counts_against_the_guests_quota, begin_with_quota, end),

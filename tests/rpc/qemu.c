@@ -157,12 +157,25 @@ void qemu_say(struct qemu *qemu, const char *format, ...) {
         free(text);
 }
 
+static bool tells_devices(struct qemu *qemu, json_t *message) {
+        const char *path = json_string_value(json_object_get(json_object_get(message, "arguments"), "path"));
+
+        if (!path || strcmp(path, "/machine/peripheral") != 0)
+                return false;
+        qemu_say(qemu, "{'return': %s, 'id': %llu}", qemu->leftovers ? qemu->leftovers : "[]",
+                 (unsigned long long)json_integer_value(json_object_get(message, "id")));
+        json_decref(message);
+        return true;
+}
+
 json_t *qemu_expect(struct qemu *qemu, const char *command, uint64_t *ret_id) {
         json_t *message, *arguments;
         const char *line, *said;
 
-        assert_int_equal(test_client_read_line(qemu->monitor, &line), 0);
-        message = json_loads(line, 0, NULL);
+        do {
+                assert_int_equal(test_client_read_line(qemu->monitor, &line), 0);
+                message = json_loads(line, 0, NULL);
+        } while (tells_devices(qemu, message));
         said = json_string_value(json_object_get(message, "execute"));
         if (!said || strcmp(said, command) != 0)
                 fail_msg("wanted %s, got %s", command, line);

@@ -17,6 +17,8 @@ struct qemu {
         pid_t pid; /* 0: it has ended */
         int control, listener;
         struct test_client *monitor; /* NULL: nobody has connected */
+        const char *leftovers; /* a JSON array: what it tells of its devices when it is asked for all of them, which nobody need
+                                * expect; NULL: it has none */
 };
 
 /* An ivshmem device's connection, once it was told all it needs. */
