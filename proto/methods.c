@@ -1008,7 +1008,8 @@ DEFINE(guest_attach_params,
         GUEST_ROW(guest_attach_params),
         FIELD(guest_attach_params, size, UINT, NEEDED, POSITIVE,
               .doc = "bytes of the window, a power of two of at least 1 MiB; its last 4096 are not allocated"),
-        FIELD(guest_attach_params, dry_run, BOOL, .doc = "do nothing, and tell what the domain needs for it"));
+        FIELD(guest_attach_params, dry_run, BOOL, .doc = "do nothing, and tell what the domain needs for it"),
+        FIELD(guest_attach_params, request_key, STRING, NAME, .doc = DOC_REQUEST_KEY));
 
 DEFINE(guest_attach_result,
         FIELD(guest_attach_result, window, UINT, HANDLE, .doc = "its handle, which is that of its region"),
@@ -1426,7 +1427,8 @@ static const struct schema_method methods[METHOD_COUNT] = {
           .params = &guest_attach_params_struct, .results = &guest_attach_result_struct,
           .errors = ERRORS(REASON_unknown_guest, REASON_bad_param, REASON_limit, REASON_quota, REASON_unsupported,
                            MEMORY_REASONS),
-          .role = SCHEMA_ROLE_ADMIN },
+          .role = SCHEMA_ROLE_ADMIN,
+          .takes = true },
         METHOD(guest, detach),
           .summary = "take a window back from its guest",
           .doc = "Answered when the guest has let go of it; its memory is zeroed before anybody else gets it. A window in which "

@@ -16,9 +16,6 @@ systemd/dmabroker.service: systemd/dmabroker.service.in Makefile
 
 CLEANFILES += systemd/dmabroker.service
 
-# For hosts with guests; docs/kvm.md says where it goes.
-dist_doc_DATA += systemd/dmabroker-guests.conf
-
 # The names differ between source tree and installation, which automake has no word for.
 EXTRA_DIST += systemd/dmabroker.service.in systemd/dmabroker.sysusers systemd/dmabroker.tmpfiles systemd/dmabroker.conf
 

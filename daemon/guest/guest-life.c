@@ -66,6 +66,7 @@ void guest_end(struct guest *guest) {
         guest->alive = alive_forget(guest->alive);
         guest->pid = 0;
         guest->has_begun = guest->wants_own = false;
+        guest->own_bytes = guest->window_bytes; /* the metadata is read again when it starts */
         if (had)
                 log_info("the guest %s has ended: what it had is the host's again", guest->name);
         guest_save(guest);

@@ -44,7 +44,8 @@ static void take_limits(struct guest *guest, const struct xml_scan *scan) {
                 log_warning("the limits in the metadata of the guest %s cannot be set: %s", guest->name, failure.sentence);
 }
 
-static void take_window(struct guest *guest, const struct xml_scan *scan) {
+/* before: what it was to have by the metadata that held until now. */
+static void take_window(struct guest *guest, const struct xml_scan *scan, uint64_t before) {
         uint64_t size;
 
         if (guest->window_bytes || !read_limit(scan, guest, "window", &size))
@@ -55,11 +56,14 @@ static void take_window(struct guest *guest, const struct xml_scan *scan) {
                 return;
         }
         guest->own_bytes = size;
-        guest->wants_own = !guest->windows;
+        if (size == before)
+                return;
+        guest->wants_own = guest->has_begun;
         guests_wake(guest->guests, 0);
 }
 
 void guest_take_metadata(struct guest *guest, const char *text) {
+        uint64_t before = guest->own_bytes;
         struct xml_scan scan;
 
         guest->own_bytes = guest->window_bytes;
@@ -71,5 +75,5 @@ void guest_take_metadata(struct guest *guest, const char *text) {
                 return;
         }
         take_limits(guest, &scan);
-        take_window(guest, &scan);
+        take_window(guest, &scan, before);
 }

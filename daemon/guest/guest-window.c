@@ -35,15 +35,19 @@ static struct guest_ask *ask_new(broker_done_fn done, void *userdata) {
 }
 
 /* failure: NULL is success. */
-static void answer(struct window *window, const struct failure *failure) {
+static void answer_with(struct window *window, const struct failure *failure, uint64_t handle) {
         struct guest_ask *ask = window->ask;
 
         window->ask = NULL;
         if (ask && ask->done)
-                ask->done(ask->userdata, failure, window->region);
+                ask->done(ask->userdata, failure, handle);
         else if (failure)
                 log_warning("a window of the guest %s: %s", window->guest->name, failure->sentence);
         free(ask);
+}
+
+static void answer(struct window *window, const struct failure *failure) {
+        answer_with(window, failure, window->region);
 }
 
 static struct ticket *refuse(broker_done_fn done, void *userdata, const struct failure *failure) {
@@ -361,14 +365,42 @@ static int prepare(struct window *window, struct failure *failure) {
         return r == 0 ? serve(window, failure) : r;
 }
 
+static struct window *by_region(const struct guest *guest, uint64_t region) {
+        struct window *window;
+
+        DL_FOREACH(guest->windows, window)
+                if (window->region == region)
+                        return window;
+        return NULL;
+}
+
+/* Asked for again, with the same key: there is one already, and this one is nothing. */
+static void answer_again(struct window *window, const struct window *first) {
+        struct failure failure = { 0 };
+
+        if (first->state != WINDOW_PLUGGED || first->in_doubt) {
+                failure_set(&failure, REASON_busy, "The window of this request_key is being plugged in or taken out");
+                fail(window, &failure);
+                return;
+        }
+        answer_with(window, NULL, first->region);
+        window_end(window);
+}
+
 /* It is plugged in when the ledger knows of it, and whose it is. */
 static void on_reserved(void *userdata, const struct failure *why, uint64_t handle) {
         struct window *window = userdata;
         struct failure failure = { 0 };
+        const struct window *first;
 
         window->ticket = NULL;
         if (why) {
                 fail(window, why);
+                return;
+        }
+        first = by_region(window->guest, handle);
+        if (first) {
+                answer_again(window, first);
                 return;
         }
         window->region = handle;
@@ -390,8 +422,11 @@ static struct window *window_new(struct guest *guest) {
         return window;
 }
 
-static struct ticket *attach(struct guest *guest, uint64_t size, broker_done_fn done, void *userdata) {
-        const struct reserve_request request = { .device = guest->commons, .size = size, .usable = size - WINDOW_TAIL };
+static struct ticket *attach(struct guest *guest, const struct attach_request *wish, broker_done_fn done, void *userdata) {
+        const struct reserve_request request = {
+                .device = guest->commons, .size = wish->size, .usable = wish->size - WINDOW_TAIL,
+                .request_key = wish->request_key, .request_digest = wish->request_digest,
+        };
         struct guest_ask *ask = ask_new(done, userdata);
         struct window *window = ask ? window_new(guest) : NULL;
         struct failure failure = { 0 };
@@ -412,9 +447,11 @@ static struct ticket *attach(struct guest *guest, uint64_t size, broker_done_fn 
         return ask ? &ask->ticket : NULL;
 }
 
-struct ticket *guests_attach(struct guests *guests, const char *name, uint64_t size, broker_done_fn done, void *userdata) {
+struct ticket *guests_attach(struct guests *guests, const struct attach_request *request, broker_done_fn done,
+                             void *userdata) {
         struct failure failure = { 0 };
-        struct guest *guest = guests_find(guests, name, &failure);
+        struct guest *guest = guests_find(guests, request->guest, &failure);
+        uint64_t size = request->size;
 
         if (!guest)
                 return refuse(done, userdata, &failure);
@@ -427,12 +464,12 @@ struct ticket *guests_attach(struct guests *guests, const char *name, uint64_t s
         }
         if (!guest_is_reachable(guest, &failure))
                 return refuse(done, userdata, &failure);
-        if (guest->n_windows >= WINDOWS_MAX) {
+        if (guest->n_windows >= WINDOWS_MAX && !request_is_answered(&guest->caller, request->request_key)) {
                 failure_set(&failure, REASON_limit, "The guest %s has %u windows already", guest->name, guest->n_windows);
                 failure_add_number(&failure, "limit", WINDOWS_MAX);
                 return refuse(done, userdata, &failure);
         }
-        return attach(guest, size, done, userdata);
+        return attach(guest, request, done, userdata);
 }
 
 static void on_own_attached(void *userdata, const struct failure *failure, uint64_t handle) {
@@ -446,7 +483,7 @@ static void on_own_attached(void *userdata, const struct failure *failure, uint6
 void guest_attach_own(struct guest *guest) {
         guest->wants_own = false;
         if (!guest->windows)
-                attach(guest, guest->own_bytes, on_own_attached, guest);
+                attach(guest, &(struct attach_request){ .size = guest->own_bytes }, on_own_attached, guest);
 }
 
 /* ---- out of the guest ---- */
@@ -535,15 +572,14 @@ static void take_out(struct window *window) {
 }
 
 static struct window *find_window(const struct guests *guests, const char *owner, uint64_t handle, struct failure *failure) {
+        struct window *window = NULL;
         const struct guest *guest;
-        struct window *window;
 
         DL_FOREACH(guests->all, guest) {
-                if (owner && strcmp(guest->owner, owner) != 0)
-                        continue;
-                DL_FOREACH(guest->windows, window)
-                        if (window->region == handle)
-                                return window;
+                if (!owner || strcmp(guest->owner, owner) == 0)
+                        window = by_region(guest, handle);
+                if (window)
+                        return window;
         }
         failure_set(failure, REASON_unknown_handle, "There is no window %" PRIu64, handle);
         failure_add_number(failure, "window", handle);

@@ -111,10 +111,17 @@ typedef int (*guest_window_visit_fn)(const struct guest_window_view *view, void 
 /* owner: only this one's, or NULL. */
 int guests_visit_windows(const struct guests *guests, const char *owner, guest_window_visit_fn visit, void *userdata);
 
+struct attach_request {
+        const char *guest;
+        uint64_t size;
+        const char *request_key; /* the guest's owner's; or NULL */
+        uint64_t request_digest;
+};
+
 /* done gets the window's handle, or why there is none; the ticket is as one of the core's, but cancelled it only means that
  * nobody waits: what was begun goes on. Reasons: unknown_guest, bad_param, limit, source_unavailable (it does not run, or QEMU
- * refuses), gone, timeout, and those of device_reserve(). */
-struct ticket *guests_attach(struct guests *guests, const char *guest, uint64_t size, broker_done_fn done, void *userdata);
+ * refuses), gone, timeout, busy (what was asked for with this key is not over), and those of device_reserve(). */
+struct ticket *guests_attach(struct guests *guests, const struct attach_request *request, broker_done_fn done, void *userdata);
 /* Likewise, with the same handle. force: what lies in it is freed, with the sessions that have it. Reasons: unknown_handle, busy,
  * timeout (the guest does not let go of it; the window is given back when it does), source_unavailable. */
 struct ticket *guests_detach(struct guests *guests, uint64_t window, bool force, broker_done_fn done, void *userdata);

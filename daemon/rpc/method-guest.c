@@ -187,6 +187,11 @@ static void advise(struct rpc_call *call, const struct guest_attach_params *para
 
 void method_guest_attach(struct rpc_call *call, const void *given) {
         const struct guest_attach_params *params = given;
+        struct attach_request request = {
+                .size = params->size,
+                .request_key = schema_has(params, request_key) ? params->request_key : NULL,
+                .request_digest = method_digest(rpc_call_method(call), params),
+        };
         struct failure failure = { 0 };
         struct attaching *attaching;
         struct guest_view view;
@@ -202,10 +207,11 @@ void method_guest_attach(struct rpc_call *call, const void *given) {
         attaching = (struct attaching *)pending_new(call, sizeof(*attaching), answer_attached);
         if (!attaching)
                 return;
+        request.guest = view.name;
         attaching->size = params->size;
         strcpy(attaching->guest, view.name);
         method_log_admin(call, view.owner, "a window", 0);
-        pending_wait(&attaching->pending, guests_attach(guests_of(call), view.name, params->size, pending_done, attaching));
+        pending_wait(&attaching->pending, guests_attach(guests_of(call), &request, pending_done, attaching));
 }
 
 static void answer_detached(struct pending *pending, uint64_t handle) {

@@ -949,6 +949,50 @@ static void test_a_window_and_what_lies_in_it_outlive_a_daemon(void **state) {
         leave_guest(&guest);
 }
 
+/* Its answer was lost: it is asked for again with the same key, in the same connection or another. */
+static void test_a_window_is_asked_for_twice_and_had_once(void **state) {
+        static const char *const keyed = "{'guest':'one','size':1048576,'request_key':'k'}";
+        struct test_client *other = ask_connect(host.daemon, NULL);
+        struct qemu_window seen;
+        json_t *first, *again;
+        uint64_t command;
+        int id;
+
+        id = ask_send(host.admin, "guest.attach", "%s", keyed);
+        command = qemu_plug_begin(host.qemu, &seen);
+        ask_refused(other, "busy", "guest.attach", "%s", keyed);
+        qemu_return(host.qemu, command);
+        first = ask_result(host.admin, id);
+        again = ask(other, "guest.attach", "%s", keyed);
+        assert_true(json_equal(first, again));
+        json_decref(again);
+        ask_refused(other, "bad_param", "guest.attach", "{'guest':'one','size':2097152,'request_key':'k'}");
+        assert_int_equal(n_windows("one"), 1);
+        assert_int_equal(in_regions(), MIB);
+        test_client_close(other);
+        assert_int_equal(test_daemon_kill(host.daemon), 0);
+        qemu_hang_up(host.qemu);
+        comes_back();
+        serve_again(host.qemu, true);
+        ask_until(is_window(find_window(), "plugged"));
+        again = ask(host.admin, "guest.attach", "%s", keyed);
+        assert_true(json_equal(first, again));
+        json_decref(again);
+        json_decref(first);
+        id = begin_detach(find_window(), "false");
+        qemu_obey(host.qemu, "device_del");
+        qemu_deleted(host.qemu, seen.id);
+        qemu_obey(host.qemu, "chardev-remove");
+        json_decref(ask_result(host.admin, id));
+        qemu_drop(&seen);
+        /* Of one that is gone nothing was promised. */
+        id = ask_send(host.admin, "guest.attach", "%s", keyed);
+        qemu_plug(host.qemu, &seen);
+        json_decref(ask_result(host.admin, id));
+        assert_int_equal(n_windows("one"), 1);
+        qemu_drop(&seen);
+}
+
 static void test_a_window_that_qemu_has_no_more_after_a_daemons_death_goes_back(void **state) {
         struct guest guest;
         uint64_t dma;
@@ -1526,6 +1570,7 @@ int main(int argc, char **argv) {
                 TEST(a_qemu_that_does_not_answer_in_time_is_asked_what_it_has_done),
                 TEST(a_qemu_that_dies_in_the_middle_gives_all_back),
                 TEST(a_window_comes_though_its_caller_has_gone),
+                TEST(a_window_is_asked_for_twice_and_had_once),
                 TEST(windows_come_side_by_side_up_to_the_limit),
                 TEST(what_cannot_be_had_is_refused_and_costs_nothing),
                 TEST(nobody_but_qemu_gets_a_windows_memory),

@@ -313,6 +313,12 @@ tests_unit_guest_xml_test_SOURCES = tests/unit/guest-xml-test.c
 tests_unit_guest_xml_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_guest_xml_test_LDADD = libguest-libvirt.la $(CMOCKA_LIBS)
 
+check_PROGRAMS += tests/unit/guest-policy-test
+TESTS += tests/unit/guest-policy-test
+tests_unit_guest_policy_test_SOURCES = tests/unit/guest-policy-test.c
+tests_unit_guest_policy_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS)
+tests_unit_guest_policy_test_LDADD = libdaemon.la $(CMOCKA_LIBS)
+
 if HAVE_LIBVIRT
 libvirt_tests = \
 	tests/unit/libvirt-absent-test \
