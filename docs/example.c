@@ -20,8 +20,8 @@ int main(void) {
         if (dmab_connect(NULL, &broker))
                 return fail("connect");
 
-        /* A device with 32 address lines: its memory must lie below 4 GiB. */
-        options.mask = DMAB_MASK(32);
+        /* The address lines that the device has; with 32, its memory must lie below 4 GiB. */
+        options.mask = DMAB_MASK(64);
         if (dmab_device_open(broker, "my-nic", &options, &nic))
                 return fail("open the device");
 
