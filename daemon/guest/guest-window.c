@@ -7,7 +7,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
-#include <sys/stat.h>
 #include <utlist.h>
 
 #include "daemon/guest/guest-port.h"
@@ -316,7 +315,7 @@ static bool admits(void *userdata, const struct ucred *who) {
 
 static int serve(struct window *window, struct failure *failure) {
         const struct guests_settings *settings = &window->guest->guests->settings;
-        const struct ivshmem_options options = { .admits = admits, .userdata = window };
+        const struct ivshmem_options options = { .is_open = settings->has_user, .admits = admits, .userdata = window };
         char path[WINDOW_PATH_SIZE];
         int fd, r;
 
@@ -324,10 +323,6 @@ static int serve(struct window *window, struct failure *failure) {
         r = region_fd(&window->guest->caller, window->region, &fd, failure);
         if (r == 0)
                 r = ivshmem_new(window->guest->guests->loop, path, fd, &options, &window->server, failure);
-        /* Who comes is looked at. */
-        if (r == 0 && settings->has_user && chmod(path, 0666) < 0)
-                r = failure_set_errno(failure, REASON_source_unavailable, errno, "QEMU's user cannot be let in at %s: %s", path,
-                                      strerror(errno));
         return r;
 }
 

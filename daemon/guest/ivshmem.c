@@ -439,22 +439,6 @@ static int take_memory(struct ivshmem *server, int memory_fd, struct failure *fa
         return 0;
 }
 
-/* Nobody can connect before the owner is set: until then only the daemon's user may. */
-static int listen_at(struct ivshmem *server, struct failure *failure) {
-        const struct ivshmem_options *options = &server->options;
-        int r = listener_bind(server->path, 0600, "socket for the window", &server->fd, &server->inode, failure);
-
-        if (r < 0)
-                return r;
-        if (options->has_owner && lchown(server->path, options->uid, options->gid) < 0) {
-                r = failure_set_errno(failure, REASON_not_permitted, errno, "the socket %s cannot be given to user %lu: %s",
-                                      server->path, (unsigned long)options->uid, strerror(errno));
-                listener_unlink(server->path, server->inode);
-                return r;
-        }
-        return 0;
-}
-
 static int watch_socket(struct ivshmem *server, struct failure *failure) {
         int r = uv_poll_init(server->loop, &server->poll, server->fd);
 
@@ -499,7 +483,8 @@ int ivshmem_new(uv_loop_t *loop, const char *path, int memory_fd, const struct i
                 return failure_set(failure, REASON_no_memory, "there is no memory for a window");
         r = take_memory(server, memory_fd, failure);
         if (r == 0)
-                r = listen_at(server, failure);
+                r = listener_bind(server->path, options->is_open ? 0666 : 0600, "socket for the window", &server->fd,
+                                  &server->inode, failure);
         if (r == 0)
                 r = watch_socket(server, failure);
         if (r < 0) {

@@ -32,11 +32,7 @@ enum {
 };
 
 struct ivshmem_options {
-        /* Who may connect, beside root: the user that QEMU runs as. Only the owner may, so without has_owner that is
-         * the daemon's own user. */
-        bool has_owner;
-        uid_t uid;
-        gid_t gid;
+        bool is_open; /* everybody can connect, so that admits() must look; else root and the daemon's own user */
         /* Interrupts of the guest, at most IVSHMEM_VECTORS_MAX. Better none where the device may be taken out again: a
          * QEMU that does not leave its interrupts to KVM (7.2) goes on watching their descriptors then, by number, and
          * crashes when the number is used anew. */

@@ -355,17 +355,22 @@ static void test_interrupts_of_an_earlier_peer_do_not_reach_the_next_one(void **
         close(second);
 }
 
-static void test_the_socket_is_for_its_owner_only(void **state) {
-        const struct ivshmem_options options = {
-                .has_owner = true, .uid = getuid() ? getuid() : 12345, .gid = getgid(),
-        };
+static void has_mode(bool is_open, mode_t mode) {
+        const struct ivshmem_options options = { .is_open = is_open };
         struct stat st;
 
         assert_int_equal(ivshmem_new(&loop, path, memory, &options, &server, NULL), 0);
         assert_int_equal(stat(path, &st), 0);
-        assert_int_equal(st.st_mode & 07777, 0600);
-        assert_int_equal(st.st_uid, options.uid);
-        assert_int_equal(st.st_gid, options.gid);
+        assert_int_equal(st.st_mode & 07777, mode);
+        assert_int_equal(st.st_uid, getuid());
+}
+
+static void test_the_socket_is_for_the_daemons_user_only(void **state) {
+        has_mode(false, 0600);
+}
+
+static void test_the_socket_is_for_everybody_where_admits_is_to_look(void **state) {
+        has_mode(true, 0666);
 }
 
 /* ---- who gets nothing ---- */
@@ -695,7 +700,8 @@ int main(void) {
                 with_server(test_the_next_one_gets_the_window_when_the_first_has_left),
                 with_server(test_a_window_has_its_own_copy_of_the_descriptor),
                 with_server(test_interrupts_of_an_earlier_peer_do_not_reach_the_next_one),
-                without_server(test_the_socket_is_for_its_owner_only),
+                without_server(test_the_socket_is_for_the_daemons_user_only),
+                without_server(test_the_socket_is_for_everybody_where_admits_is_to_look),
                 with_server(test_a_second_one_is_refused_and_keeps_its_connection),
                 with_server(test_who_comes_right_after_the_end_of_another_gets_the_window),
                 with_server(test_who_is_not_admitted_is_refused),
