@@ -12,6 +12,6 @@ flags=$(PKG_CONFIG_PATH=$TOP_BUILDDIR/client pkg-config --define-variable=includ
 ${CC:-cc} -Wall -Wextra -Werror "$TOP_SRCDIR/docs/example.c" -o "$directory/example" $SANITIZE_CFLAGS $flags ||
         fail "the example does not compile"
 LD_LIBRARY_PATH=$TOP_BUILDDIR/.libs "$directory/example" >"$directory/out" || fail "the example fails"
-grep -Eq '^the device is given 0x[0-9a-f]{1,8}, the program has it at 0x[0-9a-f]+$' "$directory/out" ||
+grep -Eq '^the device is given 0x[0-9a-f]{1,16}, the program has it at 0x[0-9a-f]+$' "$directory/out" ||
         fail "the example says: $(cat "$directory/out")"
 [ "$("$CTL" --json allocs)" = '{"allocs":[],"more":false}' ] || fail "the example has left something behind"
