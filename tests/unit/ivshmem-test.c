@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/pidfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -495,9 +496,14 @@ static unsigned fill_descriptors(int *fds, unsigned max) {
 
 static void test_without_descriptors_everybody_is_refused_until_there_are_some(void **state) {
         struct rlimit before, few = { .rlim_cur = 64 };
-        int sockets[3], fillers[64];
+        int sockets[3], fillers[64], self = pidfd_open(getpid(), 0);
         unsigned n;
 
+        if (self < 0) {
+                print_message("skipped: there is no pidfd_open() here, as in valgrind, which closes what is one too many itself\n");
+                skip();
+        }
+        close(self);
         getrlimit(RLIMIT_NOFILE, &before);
         few.rlim_max = before.rlim_max;
         assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
