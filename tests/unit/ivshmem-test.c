@@ -500,7 +500,7 @@ static void test_without_descriptors_everybody_is_refused_until_there_are_some(v
         unsigned n;
 
         if (self < 0) {
-                print_message("skipped: there is no pidfd_open() here, as in valgrind, which closes what is one too many itself\n");
+                print_message("skipped: there is no pidfd_open() here, as in valgrind, which closes one too many itself\n");
                 skip();
         }
         close(self);
