@@ -1,9 +1,27 @@
-# To be sourced: an initrd with a program of ours as the first process, and modules of Debian's kernel in the order given.
+# To be sourced. What a virtual machine with Debian's kernel needs here, or the test is skipped:
+#
+#       need_machine TOOL …
+#
+# An initrd with a program of ours as the first process, and modules of Debian's kernel in the order given.
 #
 #       make_initrd WORK PROGRAM "MODULE …" [PROGRAM …]
 #
 # makes WORK/initrd; further programs go to /bin. What WORK/root holds already is in it as well, with the libraries that
 # programs in usr/bin need. DMAB_VM_DEBIAN_KERNEL says which kernel.
+skip() {
+        echo "skipped: $*"
+        exit 77
+}
+
+need_machine() {
+        [ -n "$DMAB_VM_DEBIAN_KERNEL" ] || skip "DMAB_VM_DEBIAN_KERNEL names no kernel of Debian (tests/vm/fetch-kernel.sh)"
+        [ "$(uname -m)" = x86_64 ] || skip "the virtual machine is x86_64"
+        [ -z "$SANITIZE_CFLAGS" ] || skip "sanitizers want more memory than the virtual machine has"
+        for tool in qemu-system-x86_64 cpio ldd "$@"; do
+                PATH=$PATH:/usr/sbin command -v "$tool" >/dev/null || skip "$tool is not installed"
+        done
+}
+
 make_initrd() {
         initrd_work=$1
         initrd_root=$1/root

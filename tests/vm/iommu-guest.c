@@ -3,7 +3,6 @@
  * writes by itself, through the IOMMU: the bytes prove it. */
 #include <dmabroker.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <linux/pci_regs.h>
 #include <linux/vfio.h>
@@ -18,10 +17,10 @@
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "tests/lib/daemon.h"
+#include "tests/vm/machine.h"
 
 enum {
         CHUNK = 2048, /* more at a time ends QEMU 7.2 */
@@ -45,32 +44,6 @@ static void check(bool right, const char *what) {
 
 /* ---- the machine ---- */
 
-static void write_file(const char *path, const char *text) {
-        int fd = open(path, O_WRONLY);
-
-        if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text)) {
-                printf("%s: %s\n", path, strerror(errno));
-                check(false, "a file of the kernel is written");
-        }
-        close(fd);
-}
-
-static void load_modules(void) {
-        char path[256], name[128];
-        FILE *order = fopen("/modules/order", "re");
-        int fd;
-
-        while (order && fscanf(order, "%127s", name) == 1) {
-                snprintf(path, sizeof(path), "/modules/%s", name);
-                fd = open(path, O_RDONLY | O_CLOEXEC);
-                if (fd < 0 || syscall(SYS_finit_module, fd, "allow_unsafe_interrupts=1", 0) < 0)
-                        printf("%s: %s\n", name, strerror(errno));
-                close(fd);
-        }
-        if (order)
-                fclose(order);
-}
-
 static void machine_begin(void) {
         char number[16];
 
@@ -81,10 +54,10 @@ static void machine_begin(void) {
         mount("tmpfs", "/tmp", "tmpfs", 0, NULL);
         setenv("TOP_BUILDDIR", "/bin", 1);
         setenv("TEST_TIMEOUT_MS", "60000", 1);
-        load_modules();
+        machine_load_modules("allow_unsafe_interrupts=1");
         snprintf(number, sizeof(number), "%d", HUGE_PAGES);
-        write_file("/proc/sys/vm/nr_hugepages", number);
-        write_file("/sys/bus/pci/drivers/vfio-pci/new_id", "1234 11e8");
+        check(machine_write_file("/proc/sys/vm/nr_hugepages", number), "a file of the kernel is written");
+        check(machine_write_file("/sys/bus/pci/drivers/vfio-pci/new_id", "1234 11e8"), "a file of the kernel is written");
 }
 
 /* ---- the device ---- */

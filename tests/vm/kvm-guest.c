@@ -20,9 +20,10 @@
 #include <sys/reboot.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <termios.h>
 #include <unistd.h>
+
+#include "tests/vm/machine.h"
 
 enum { CHUNK = 2048 /* more at a time ends QEMU 7.2 */, PAGE = 4096 };
 #define PORT "org.dmabroker.0"
@@ -57,30 +58,6 @@ static void say_result(int r) {
 }
 
 /* ---- the machine ---- */
-
-static void load_modules(void) {
-        char path[256], name[128];
-        FILE *order = fopen("/modules/order", "re");
-        int fd;
-
-        while (order && fscanf(order, "%127s", name) == 1) {
-                snprintf(path, sizeof(path), "/modules/%s", name);
-                fd = open(path, O_RDONLY | O_CLOEXEC);
-                if (fd < 0 || syscall(SYS_finit_module, fd, "", 0) < 0)
-                        printf("%s: %s\n", name, strerror(errno));
-                close(fd);
-        }
-        if (order)
-                fclose(order);
-}
-
-static bool write_file(const char *path, const char *text) {
-        int fd = open(path, O_WRONLY | O_CLOEXEC);
-        bool good = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-
-        close(fd);
-        return good;
-}
 
 /* Ports have names only where udev gives them. false: there is none of that name yet. */
 static bool name_port(void) {
@@ -130,7 +107,7 @@ static void machine_begin(void) {
         mount("sysfs", "/sys", "sysfs", 0, NULL);
         mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
         mount("tmpfs", "/tmp", "tmpfs", 0, NULL);
-        load_modules();
+        machine_load_modules("");
         await_port();
 }
 
@@ -142,7 +119,7 @@ static bool edu_begin(void) {
 
         if (registers)
                 return true;
-        write_file(EDU "/enable", "1");
+        machine_write_file(EDU "/enable", "1");
         fd = open(EDU "/config", O_RDWR | O_CLOEXEC);
         if (fd < 0 || pread(fd, &command, sizeof(command), 4) != sizeof(command))
                 return false;
@@ -352,7 +329,7 @@ static void obey(char *line) {
         else if (strcmp(line, "off") == 0)
                 reboot(RB_POWER_OFF);
         else if (strcmp(line, "crash") == 0)
-                write_file("/proc/sysrq-trigger", "c");
+                machine_write_file("/proc/sysrq-trigger", "c");
         else
                 say("error: what is %s?", line);
 }

@@ -2,19 +2,10 @@
 # As kvm.sh, with the guest in the hands of a libvirtd of our own: an ordinary user's session in a process namespace of its own,
 # of which nothing is left. Memory is simulated, since that user may not see machine addresses; the guest and its device do not
 # know the difference.
-skip() {
-        echo "skipped: $*"
-        exit 77
-}
-
-[ -n "$DMAB_VM_DEBIAN_KERNEL" ] || skip "DMAB_VM_DEBIAN_KERNEL names no kernel of Debian (tests/vm/fetch-kernel.sh)"
-[ "$(uname -m)" = x86_64 ] || skip "the virtual machine is x86_64"
-[ -z "$SANITIZE_CFLAGS" ] || skip "sanitizers want more memory than the virtual machine has"
+. "$(dirname "$0")/initrd.sh"
+need_machine libvirtd unshare setpriv
 [ -x "$TOP_BUILDDIR/tests/vm/libvirt-host" ] || skip "this build goes without libvirt"
 [ "$(id -u)" -eq 0 ] || skip "only root can become another user"
-for tool in libvirtd qemu-system-x86_64 unshare setpriv cpio ldd; do
-        PATH=$PATH:/usr/sbin command -v $tool >/dev/null || skip "$tool is not installed"
-done
 libvirtd=$(PATH=$PATH:/usr/sbin command -v libvirtd)
 find /usr/lib* /usr/local/lib* -name libvirt_driver_qemu.so 2>/dev/null | grep -q . || skip "libvirtd has no driver for QEMU"
 
@@ -22,7 +13,6 @@ find /usr/lib* /usr/local/lib* -name libvirt_driver_qemu.so 2>/dev/null | grep -
 work=$(TMPDIR=/tmp mktemp -d) || exit 99
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
-. "$(dirname "$0")/initrd.sh"
 make_initrd "$work" tests/vm/kvm-guest "virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_console" ||
         exit 99
 mkdir "$work/run" "$work/home" "$work/bin" && cp "$DMAB_VM_DEBIAN_KERNEL" "$work/kernel" || exit 99

@@ -2,22 +2,12 @@
 # A device that is passed through: a virtual machine with an IOMMU is the host, has a guest of its own, and gives it a real device of
 # its. The guest asks the broker for memory, its device writes there through the host's IOMMU, and the guest reads it: kvm-host.c
 # says what is proven. The kernel comes from DMAB_VM_DEBIAN_KERNEL (fetch-kernel.sh gets one); ./run sees to it.
-skip() {
-        echo "skipped: $*"
-        exit 77
-}
-
-[ -n "$DMAB_VM_DEBIAN_KERNEL" ] || skip "DMAB_VM_DEBIAN_KERNEL names no kernel of Debian (tests/vm/fetch-kernel.sh)"
-[ "$(uname -m)" = x86_64 ] || skip "the virtual machine is x86_64"
-[ -z "$SANITIZE_CFLAGS" ] || skip "sanitizers want more memory than the virtual machine has"
-for tool in qemu-system-x86_64 cpio ldd; do
-        command -v $tool >/dev/null || skip "$tool is not installed"
-done
+. "$(dirname "$0")/initrd.sh"
+need_machine
 qemu=$(command -v qemu-system-x86_64)
 
 work=$(mktemp -d) || exit 99
 trap 'rm -rf "$work"' EXIT
-. "$(dirname "$0")/initrd.sh"
 mkdir "$work/guest" "$work/host" || exit 99
 make_initrd "$work/guest" tests/vm/kvm-guest \
         "virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_console" || exit 99

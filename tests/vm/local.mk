@@ -1,4 +1,6 @@
 # what is built and run from tests/vm
+machine = tests/vm/machine.c tests/vm/machine.h
+
 check_PROGRAMS += tests/vm/dma-heap-guest
 tests_vm_dma_heap_guest_SOURCES = tests/vm/dma-heap-guest.c
 tests_vm_dma_heap_guest_LDADD = libdmabroker.la
@@ -14,7 +16,7 @@ TESTS += tests/vm/systemd.sh
 EXTRA_DIST += tests/vm/fetch-kernel.sh tests/vm/systemd-guest.sh
 
 check_PROGRAMS += tests/vm/iommu-guest
-tests_vm_iommu_guest_SOURCES = tests/vm/iommu-guest.c
+tests_vm_iommu_guest_SOURCES = tests/vm/iommu-guest.c $(machine)
 tests_vm_iommu_guest_LDADD = libtest.la libdmabroker.la $(JANSSON_LIBS)
 dist_check_SCRIPTS += tests/vm/iommu.sh
 TESTS += tests/vm/iommu.sh
@@ -29,13 +31,13 @@ dist_check_SCRIPTS += tests/vm/libvirt.sh
 TESTS += tests/vm/libvirt.sh
 
 check_PROGRAMS += tests/vm/kvm-guest tests/vm/kvm-host
-tests_vm_kvm_guest_SOURCES = tests/vm/kvm-guest.c
+tests_vm_kvm_guest_SOURCES = tests/vm/kvm-guest.c $(machine)
 tests_vm_kvm_guest_LDADD = libdmabroker.la
 tests_vm_kvm_host_SOURCES = tests/vm/kvm-bed.h tests/vm/kvm-host.c tests/vm/kvm-libvirt.c tests/vm/kvm-qemu.c
 tests_vm_kvm_host_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS) $(LIBVIRT_CFLAGS)
 tests_vm_kvm_host_LDADD = libtest.la libdmabroker.la $(JANSSON_LIBS) $(LIBVIRT_LIBS)
 check_PROGRAMS += tests/vm/kvm-l1
-tests_vm_kvm_l1_SOURCES = tests/vm/kvm-l1.c
+tests_vm_kvm_l1_SOURCES = tests/vm/kvm-l1.c $(machine)
 dist_check_SCRIPTS += tests/vm/kvm.sh tests/vm/kvm-libvirt.sh tests/vm/kvm-passed-through.sh
 TESTS += tests/vm/kvm.sh tests/vm/kvm-libvirt.sh tests/vm/kvm-passed-through.sh
 EXTRA_DIST += tests/vm/initrd.sh
