@@ -54,6 +54,9 @@ static int restore(struct guest *guest, const char *told, struct failure *failur
         for (const char *line = strchr(note, '\n'); line && line[1] && r == 0; line = strchr(line + 1, '\n'))
                 r = window_inherit(guest, line + 1, failure);
         free(note);
+        /* One that could not be had has written down only those before it. */
+        if (r == 0 && guest_save(guest) < 0)
+                r = failure_set(failure, REASON_no_memory, "there is no memory to start");
         return r;
 }
 

@@ -130,13 +130,16 @@ static void close_server(struct window *window, void (*closed)(void *userdata)) 
 
 static void give_back(struct window *window) {
         struct guest *guest = window->guest;
+        const struct caller judge = { .session = guest->caller.session, .admin = true };
         struct failure failure = { 0 };
+        uint64_t bytes;
         int r;
 
         r = device_unreserve(&guest->caller, guest->commons, window->region, &failure);
         if (r == -reason_errno(REASON_busy)) {
-                /* It is gone whether or not something lies in it. */
+                /* It is gone whether or not something lies in it, and what rests in it nobody can write any more. */
                 guest_release(guest);
+                quarantine_release(&judge, guest->owner, NULL, &bytes, &failure);
                 r = device_unreserve(&guest->caller, guest->commons, window->region, &failure);
         }
         if (r < 0)
@@ -153,12 +156,13 @@ void window_end(struct window *window) {
                 ticket_cancel(window->ticket);
         window->ticket = NULL;
         close_server(window, on_server_closed);
+        /* Before its memory goes back: whoever waits for that may want its port. */
+        DL_DELETE(guest->windows, window);
+        guest->n_windows--;
         if (window->region)
                 give_back(window);
         if (window->is_placed)
                 place_remove(window->addr);
-        DL_DELETE(guest->windows, window);
-        guest->n_windows--;
         guest_save(guest);
         if (window->is_told)
                 guest_tell(guest, GUEST_DETACHED);

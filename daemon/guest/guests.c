@@ -145,9 +145,27 @@ static char *copy_or_null(const char *text, bool *failed) {
         return copy;
 }
 
+static struct window *window_after(const struct guest *guest, unsigned number) {
+        struct window *window, *first = NULL;
+
+        DL_FOREACH(guest->windows, window)
+                if (window->number > number && (!first || window->number < first->number))
+                        first = window;
+        return first;
+}
+
+/* Each may take others along when it ends, whose turn has come or not. */
+static void work_on_windows(struct guest *guest) {
+        struct window *window;
+
+        for (unsigned last = 0; (window = window_after(guest, last));) {
+                last = window->number;
+                window_work(window);
+        }
+}
+
 static void on_work(uv_timer_t *timer) {
         struct guests *guests = timer->data;
-        struct window *window, *next;
         struct guest *guest;
 
         /* Nobody gets memory of which the ledger does not know yet whose it is. */
@@ -159,8 +177,7 @@ static void on_work(uv_timer_t *timer) {
                 guest_watch(guest);
                 if (guest->wants_own)
                         guest_attach_own(guest);
-                DL_FOREACH_SAFE(guest->windows, window, next)
-                        window_work(window);
+                work_on_windows(guest);
         }
 }
 
@@ -355,12 +372,11 @@ static void on_work_closed(uv_handle_t *handle) {
 
 static void close_guest(struct guest *guest) {
         struct guests *guests = guest->guests;
-        struct window *window, *next;
 
         if (!guests->leave && guest->caller.session)
                 guest_end(guest);
-        DL_FOREACH_SAFE(guest->windows, window, next)
-                window_close(window);
+        while (guest->windows)
+                window_close(guest->windows);
         guest->alive = alive_forget(guest->alive);
         if (guest->channel) {
                 guests->n_handles++;

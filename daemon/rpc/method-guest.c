@@ -190,8 +190,8 @@ void method_guest_attach(struct rpc_call *call, const void *given) {
         struct attach_request request = {
                 .size = params->size,
                 .request_key = schema_has(params, request_key) ? params->request_key : NULL,
-                .request_digest = method_digest(rpc_call_method(call), params),
         };
+        struct guest_attach_params digested = *params;
         struct failure failure = { 0 };
         struct attaching *attaching;
         struct guest_view view;
@@ -207,7 +207,9 @@ void method_guest_attach(struct rpc_call *call, const void *given) {
         attaching = (struct attaching *)pending_new(call, sizeof(*attaching), answer_attached);
         if (!attaching)
                 return;
-        request.guest = view.name;
+        /* By its name or its UUID, it is the same request. */
+        request.guest = digested.guest = view.name;
+        request.request_digest = method_digest(rpc_call_method(call), &digested);
         attaching->size = params->size;
         strcpy(attaching->guest, view.name);
         method_log_admin(call, view.owner, "a window", 0);

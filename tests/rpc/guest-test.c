@@ -111,7 +111,7 @@ static uint64_t count(const char *what) {
         return n;
 }
 
-static const char *grace = "60s", *own = "";
+static const char *grace = "60s", *quarantine = "0", *own = "";
 
 /* With the session that the last daemon knew, so that none is left behind. */
 static void connect_admin(void) {
@@ -128,10 +128,10 @@ static void start_daemon(const char *more) {
         static struct test_daemon_options options = { .survives = true, .open_directory = true, .config = host.config };
 
         snprintf(host.config, sizeof(host.config),
-                 "[daemon]\nkeep = 60s\naccess = everyone\ngrace = %s\n[memory]\nregion_idle = 0\nquarantine = 0\n"
+                 "[daemon]\nkeep = 60s\naccess = everyone\ngrace = %s\n[memory]\nregion_idle = 0\nquarantine = %s\n"
                  "[guests]\ndirectory = %s\nunplug_timeout = 300ms\n"
                  "[guest one]\nuuid = " ONE "\nqmp = %s/one\n%s[guest two]\nuuid = " TWO "\nqmp = %s/two\n%s",
-                 grace, host.directory, host.directory, own, host.directory, more);
+                 grace, quarantine, host.directory, host.directory, own, host.directory, more);
         assert_int_equal(test_daemon_start(&options, &host.daemon), 0);
         *host.session = '\0';
         connect_admin();
@@ -963,7 +963,7 @@ static void test_a_window_is_asked_for_twice_and_had_once(void **state) {
         ask_refused(other, "busy", "guest.attach", "%s", keyed);
         qemu_return(host.qemu, command);
         first = ask_result(host.admin, id);
-        again = ask(other, "guest.attach", "%s", keyed);
+        again = ask(other, "guest.attach", "{'guest':'" ONE "','size':1048576,'request_key':'k'}");
         assert_true(json_equal(first, again));
         json_decref(again);
         ask_refused(other, "bad_param", "guest.attach", "{'guest':'one','size':2097152,'request_key':'k'}");
@@ -1331,6 +1331,36 @@ static int begin_with_short_grace(void **state) {
         return r;
 }
 
+static int begin_with_long_rest(void **state) {
+        int r;
+
+        quarantine = "1h";
+        r = begin_with_short_grace(state);
+        quarantine = "0";
+        return r;
+}
+
+/* No device of the guest's is there any more that could write it. */
+static void test_what_rests_goes_back_with_its_guest(void **state) {
+        struct guest guest;
+        uint64_t dma;
+
+        make_guest(&guest);
+        alloc_at(&guest, "session", &dma);
+        leave_guest(&guest);
+        ask_until(ask_number(host.admin, "quarantined", "broker.status", "{}") > 0);
+        host.qemu = qemu_kill(host.qemu);
+        ask_until(guest_is("one", "off"));
+        ask_until(is_all_back());
+        assert_int_equal(ask_number(host.admin, "quarantined", "broker.status", "{}"), 0);
+        host.qemu = qemu_start(host.monitor);
+        qemu_serve(host.qemu, true);
+        ask_until(guest_is("one", "running"));
+        make_guest(&guest);
+        alloc_at(&guest, "owner", &dma);
+        leave_guest(&guest);
+}
+
 static void test_what_a_guests_program_had_is_freed_after_the_grace_time(void **state) {
         struct guest guest;
         uint64_t dma;
@@ -1603,6 +1633,7 @@ int main(int argc, char **argv) {
                 TEST(a_second_connection_takes_the_place_of_the_first),
                 TEST(who_is_not_qemu_is_hung_up_on),
                 TEST(who_was_let_in_and_is_not_qemu_is_hung_up_on_when_that_is_known),
+                cmocka_unit_test_setup_teardown(test_what_rests_goes_back_with_its_guest, begin_with_long_rest, end),
                 cmocka_unit_test_setup_teardown(test_what_a_guests_program_had_is_freed_after_the_grace_time,
                                                 begin_with_short_grace, end),
                 cmocka_unit_test_setup_teardown(test_a_guest_without_connections_has_no_channel, begin_without_connections, end),
