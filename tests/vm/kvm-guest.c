@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <linux/netlink.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -20,9 +21,11 @@
 #include <sys/reboot.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
 
+#include "tests/vm/kvm-guest.h"
 #include "tests/vm/machine.h"
 
 enum { CHUNK = 2048 /* more at a time ends QEMU 7.2 */, PAGE = 4096 };
@@ -31,16 +34,14 @@ enum { CHUNK = 2048 /* more at a time ends QEMU 7.2 */, PAGE = 4096 };
 #define EDU_BUFFER UINT64_C(0x40000)
 #define EDU "/sys/bus/pci/devices/0000:00:10.0"
 
-static dmab_t *dmab;
-static dmab_device_t *device;
+dmab_t *guest_dmab;
+dmab_device_t *guest_device;
 static char *memory;
 static dmab_addr_t memory_dma;
 static size_t memory_size;
 static volatile uint8_t *registers;
 
-static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-static void say(const char *format, ...) {
+void guest_say(const char *format, ...) {
         va_list arguments;
 
         printf("\n= ");
@@ -50,11 +51,11 @@ static void say(const char *format, ...) {
         printf("\n");
 }
 
-static void say_result(int r) {
+void guest_say_result(int r) {
         if (r == 0)
-                say("ok");
+                guest_say("ok");
         else
-                say("error %s: %s", strerrorname_np(-r), dmab_last_error());
+                guest_say("error %s: %s", strerrorname_np(-r), dmab_last_error());
 }
 
 /* ---- the machine ---- */
@@ -135,11 +136,15 @@ static bool edu_begin(void) {
         return registers && (*(volatile uint32_t *)registers & 0xffff) == 0xed;
 }
 
-static void edu_run(uint64_t from, uint64_t to, uint64_t command) {
+static void edu_start(uint64_t from, uint64_t to, uint64_t command) {
         *(volatile uint64_t *)(registers + 0x80) = from;
         *(volatile uint64_t *)(registers + 0x88) = to;
         *(volatile uint64_t *)(registers + 0x90) = CHUNK;
         *(volatile uint64_t *)(registers + 0x98) = command;
+}
+
+static void edu_run(uint64_t from, uint64_t to, uint64_t command) {
+        edu_start(from, to, command);
         while (*(volatile uint64_t *)(registers + 0x98) & 1)
                 ;
 }
@@ -167,43 +172,43 @@ static bool has(const void *where, size_t size, uint64_t seed) {
 static void do_connect(void) {
         int r;
 
-        dmab_disconnect(dmab);
-        dmab = NULL;
-        device = NULL;
+        dmab_disconnect(guest_dmab);
+        guest_dmab = NULL;
+        guest_device = NULL;
         memory = NULL;
-        r = dmab_connect("virtio:", &dmab);
+        r = dmab_connect("virtio:", &guest_dmab);
         if (r == 0)
-                r = dmab_device_open(dmab, "0000:00:10.0", NULL, &device);
+                r = dmab_device_open(guest_dmab, "0000:00:10.0", NULL, &guest_device);
         if (r == 0)
-                say("ok %s", dmab_device_translation(device));
+                guest_say("ok %s", dmab_device_translation(guest_device));
         else
-                say_result(r);
+                guest_say_result(r);
 }
 
 static void do_alloc(size_t size) {
         void *where;
-        int r = dmab_alloc_coherent(device, size, DMAB_ZERO, &where, &memory_dma);
+        int r = dmab_alloc_coherent(guest_device, size, DMAB_ZERO, &where, &memory_dma);
 
         if (r < 0) {
-                say_result(r);
+                guest_say_result(r);
                 return;
         }
         memory = where;
         memory_size = size;
-        say("ok dma 0x%" PRIx64, memory_dma);
+        guest_say("ok dma 0x%" PRIx64, memory_dma);
 }
 
 static void do_free(void) {
-        int r = dmab_free_coherent(device, memory_size, memory, memory_dma);
+        int r = dmab_free_coherent(guest_device, memory_size, memory, memory_dma);
 
         memory = NULL;
-        say_result(r);
+        guest_say_result(r);
 }
 
 /* The device copies the first half of a page to the second page, at the addresses that the broker has told. */
 static void do_device(uint64_t seed) {
         if (!edu_begin()) {
-                say("error: there is no edu");
+                guest_say("error: there is no edu");
                 return;
         }
         fill(memory, CHUNK, seed);
@@ -211,9 +216,9 @@ static void do_device(uint64_t seed) {
         edu_run(memory_dma, EDU_BUFFER, 1);
         edu_run(EDU_BUFFER, memory_dma + PAGE, 3);
         if (has(memory + PAGE, CHUNK, seed))
-                say("ok %d bytes compared", CHUNK);
+                guest_say("ok %d bytes compared", CHUNK);
         else
-                say("error: not the bytes that the device was given");
+                guest_say("error: not the bytes that the device was given");
 }
 
 static void do_pool(uint64_t seed) {
@@ -222,7 +227,7 @@ static void do_pool(uint64_t seed) {
         void *one, *other;
         int r;
 
-        r = dmab_pool_create("ring", device, CHUNK, 0, 0, NULL, &pool);
+        r = dmab_pool_create("ring", guest_device, CHUNK, 0, 0, NULL, &pool);
         if (r == 0)
                 r = dmab_pool_alloc(pool, DMAB_WAIT, &one, &one_dma);
         if (r == 0)
@@ -233,7 +238,7 @@ static void do_pool(uint64_t seed) {
                 edu_run(one_dma, EDU_BUFFER, 1);
                 edu_run(EDU_BUFFER, other_dma, 3);
                 if (!has(other, CHUNK, seed)) {
-                        say("error: not the bytes that the device was given");
+                        guest_say("error: not the bytes that the device was given");
                         return;
                 }
                 r = dmab_pool_free(pool, one, one_dma);
@@ -242,7 +247,7 @@ static void do_pool(uint64_t seed) {
                 if (r == 0)
                         r = dmab_pool_destroy(pool);
         }
-        say_result(r);
+        guest_say_result(r);
 }
 
 static void do_bounce(uint64_t seed) {
@@ -252,34 +257,68 @@ static void do_bounce(uint64_t seed) {
 
         fill(there, CHUNK, seed);
         memset(back, 0, CHUNK);
-        r = edu_begin() ? dmab_map_single(device, there, CHUNK, DMAB_TO_DEVICE, &dma) : -ENODEV;
+        r = edu_begin() ? dmab_map_single(guest_device, there, CHUNK, DMAB_TO_DEVICE, &dma) : -ENODEV;
         if (r == 0) {
                 edu_run(dma, EDU_BUFFER, 1);
-                r = dmab_unmap_single(device, dma, CHUNK, DMAB_TO_DEVICE);
+                r = dmab_unmap_single(guest_device, dma, CHUNK, DMAB_TO_DEVICE);
         }
         if (r == 0)
-                r = dmab_map_single(device, back, CHUNK, DMAB_FROM_DEVICE, &dma);
+                r = dmab_map_single(guest_device, back, CHUNK, DMAB_FROM_DEVICE, &dma);
         if (r == 0) {
                 edu_run(EDU_BUFFER, dma, 3);
-                r = dmab_unmap_single(device, dma, CHUNK, DMAB_FROM_DEVICE);
+                r = dmab_unmap_single(guest_device, dma, CHUNK, DMAB_FROM_DEVICE);
         }
         if (r == 0 && !has(back, CHUNK, seed))
-                say("error: not the bytes that the device was given");
+                guest_say("error: not the bytes that the device was given");
         else
-                say_result(r);
+                guest_say_result(r);
 }
 
 /* So many mappings of what was allocated last. */
 static void do_map(uint64_t n) {
         struct dmab_coherent_info info = DMAB_COHERENT_INFO_INIT;
         char params[160];
-        int r = dmab_coherent_info(device, memory, &info);
+        int r = dmab_coherent_info(guest_device, memory, &info);
 
         snprintf(params, sizeof(params), "{\"device\":%" PRIu64 ",\"alloc\":%" PRIu64 ",\"direction\":\"to_device\"}",
-                 dmab_device_handle(device), info.alloc);
+                 dmab_device_handle(guest_device), info.alloc);
         for (uint64_t i = 0; i < n && r == 0; i++)
-                r = dmab_call(dmab, "mapping.map", params, NULL);
-        say_result(r);
+                r = dmab_call(guest_dmab, "mapping.map", params, NULL);
+        guest_say_result(r);
+}
+
+static void do_take(uint64_t seed) {
+        void *first;
+
+        if (storm_take(seed, &first, &memory_dma, &memory_size))
+                memory = first;
+}
+
+/* The device is told to write, and nobody waits for it. */
+static void do_late(uint64_t seed) {
+        if (!edu_begin()) {
+                guest_say("error: there is no edu");
+                return;
+        }
+        fill(memory, CHUNK, seed);
+        edu_run(memory_dma, EDU_BUFFER, 1);
+        edu_start(EDU_BUFFER, memory_dma + PAGE, 3);
+        guest_say("ok 0x%" PRIx64, memory_dma + PAGE);
+        kill(getpid(), SIGKILL);
+}
+
+/* The device writes what it was given last to an address that it had once. */
+static void do_stale(uint64_t dma) {
+        bool is_there = edu_begin();
+
+        if (is_there)
+                edu_run(EDU_BUFFER, dma, 3);
+        guest_say(is_there ? "ok" : "error: there is no edu");
+}
+
+static void do_halt(void) {
+        guest_say("ok");
+        reboot(RB_HALT_SYSTEM);
 }
 
 static void do_call(char *line) {
@@ -288,55 +327,106 @@ static void do_call(char *line) {
 
         if (params)
                 *params++ = '\0';
-        r = dmab_call(dmab, line, params, &result);
+        r = dmab_call(guest_dmab, line, params, &result);
         if (r == 0)
-                say("ok %s", result);
+                guest_say("ok %s", result);
         else
-                say_result(r);
+                guest_say_result(r);
         free(result);
 }
 
+static void do_fill(uint64_t seed) {
+        fill(memory, PAGE, seed);
+        guest_say("ok");
+}
+
+static void do_verify(uint64_t seed) {
+        guest_say(has(memory, PAGE, seed) ? "ok" : "error: other bytes");
+}
+
+static void do_reboot(void) {
+        reboot(RB_AUTOBOOT);
+}
+
+static void do_off(void) {
+        reboot(RB_POWER_OFF);
+}
+
+static void do_crash(void) {
+        machine_write_file("/proc/sysrq-trigger", "c");
+}
+
+static void do_die(void) {
+        kill(getpid(), SIGKILL);
+}
+
+/* A command has nothing after it, a number, or any text. */
+static const struct command {
+        const char *name;
+        void (*plain)(void);
+        void (*number)(uint64_t number);
+        void (*text)(char *text);
+} commands[] = {
+        { .name = "connect", .plain = do_connect },
+        { .name = "alloc", .number = do_alloc },
+        { .name = "free", .plain = do_free },
+        { .name = "fill", .number = do_fill },
+        { .name = "verify", .number = do_verify },
+        { .name = "device", .number = do_device },
+        { .name = "pool", .number = do_pool },
+        { .name = "bounce", .number = do_bounce },
+        { .name = "map", .number = do_map },
+        { .name = "call", .text = do_call },
+        { .name = "reboot", .plain = do_reboot },
+        { .name = "off", .plain = do_off },
+        { .name = "crash", .plain = do_crash },
+        { .name = "halt", .plain = do_halt },
+        { .name = "die", .plain = do_die },
+        { .name = "work", .plain = work_begin },
+        { .name = "report", .number = work_report },
+        { .name = "take", .number = do_take },
+        { .name = "look", .number = storm_look },
+        { .name = "drop", .plain = storm_drop },
+        { .name = "late", .number = do_late },
+        { .name = "stale", .number = do_stale },
+        { .name = "flood", .text = storm_flood },
+};
+
 static void obey(char *line) {
         char *argument = strchr(line, ' ');
-        uint64_t number;
 
         if (argument)
                 *argument++ = '\0';
-        number = argument && isdigit((unsigned char)*argument) ? strtoull(argument, NULL, 0) : 0;
-        if (strcmp(line, "connect") == 0)
-                do_connect();
-        else if (strcmp(line, "alloc") == 0)
-                do_alloc(number);
-        else if (strcmp(line, "free") == 0)
-                do_free();
-        else if (strcmp(line, "fill") == 0) {
-                fill(memory, PAGE, number);
-                say("ok");
-        } else if (strcmp(line, "verify") == 0)
-                say(has(memory, PAGE, number) ? "ok" : "error: other bytes");
-        else if (strcmp(line, "device") == 0)
-                do_device(number);
-        else if (strcmp(line, "pool") == 0)
-                do_pool(number);
-        else if (strcmp(line, "bounce") == 0)
-                do_bounce(number);
-        else if (strcmp(line, "map") == 0)
-                do_map(number);
-        else if (strcmp(line, "call") == 0 && argument)
-                do_call(argument);
-        else if (strcmp(line, "reboot") == 0)
-                reboot(RB_AUTOBOOT);
-        else if (strcmp(line, "off") == 0)
-                reboot(RB_POWER_OFF);
-        else if (strcmp(line, "crash") == 0)
-                machine_write_file("/proc/sysrq-trigger", "c");
-        else
-                say("error: what is %s?", line);
+        for (const struct command *command = commands; command < commands + sizeof(commands) / sizeof(*commands); command++) {
+                if (strcmp(line, command->name) != 0)
+                        continue;
+                if (command->plain)
+                        command->plain();
+                else if (command->number)
+                        command->number(argument && isdigit((unsigned char)*argument) ? strtoull(argument, NULL, 0) : 0);
+                else if (argument)
+                        command->text(argument);
+                return;
+        }
+        guest_say("error: what is %s?", line);
 }
 
+static void serve(void) {
+        char line[1024];
+
+        guest_say("ready");
+        while (fgets(line, sizeof(line), stdin)) {
+                line[strcspn(line, "\r\n")] = '\0';
+                if (*line)
+                        obey(line);
+        }
+        reboot(RB_POWER_OFF);
+}
+
+/* Whoever obeys may die, as programs do; then there is another one. */
 int main(void) {
         struct termios terminal;
-        char line[1024];
+        pid_t child;
 
         setvbuf(stdout, NULL, _IOLBF, 0);
         machine_begin();
@@ -344,12 +434,11 @@ int main(void) {
                 terminal.c_lflag &= ~(tcflag_t)ECHO;
                 tcsetattr(0, TCSANOW, &terminal);
         }
-        say("ready");
-        while (fgets(line, sizeof(line), stdin)) {
-                line[strcspn(line, "\r\n")] = '\0';
-                if (*line)
-                        obey(line);
+        while ((child = fork()) >= 0) {
+                if (child == 0)
+                        serve();
+                while (waitpid(child, NULL, 0) != child)
+                        ;
         }
-        reboot(RB_POWER_OFF);
         return 0;
 }

@@ -1,4 +1,4 @@
-/* The guest of kvm-host.c in the hands of a libvirtd of our own. */
+/* Guests in the hands of a libvirtd of our own. */
 #include "config.h"
 
 #include "tests/vm/kvm-bed.h"
@@ -36,7 +36,11 @@ static void must(bool right, const char *what) {
 static void configure(const struct kvm_place *given, char *text, size_t size) {
         place = given;
         snprintf(uri, sizeof(uri), "qemu+unix:///session?socket=%s/libvirt/libvirt-sock", place->run_directory);
-        snprintf(text, size, "libvirt = %s\n[guest vm]\nuuid = " KVM_UUID "\n", uri);
+        snprintf(text, size, "libvirt = %s\n", uri);
+}
+
+static void configure_guest(const struct kvm_place *given, const struct kvm_guest *guest, char *text, size_t size) {
+        *text = '\0';
 }
 
 static void start_libvirtd(void) {
@@ -84,7 +88,7 @@ static void take_element(const char *advice, const char *from, const char *to, c
 }
 
 /* What was advised, and another port of the same kind. */
-static void start(const struct kvm_place *given, const char *advice) {
+static void start(const struct kvm_place *given, struct kvm_guest *guest, const char *advice) {
         static char xml[8192], channel[512], port[256], property[256];
         virConnectPtr connection;
         virDomainPtr domain;
@@ -94,19 +98,21 @@ static void start(const struct kvm_place *given, const char *advice) {
         take_element(advice, "<qemu:device alias='pci.8'>", "</qemu:device>", property, sizeof(property));
         snprintf(xml, sizeof(xml),
                  "<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>"
-                 "<name>vm</name><uuid>" KVM_UUID "</uuid><memory unit='MiB'>256</memory>"
+                 "<name>%s</name><uuid>%s</uuid><memory unit='MiB'>256</memory>"
                  "<metadata><dmab:guest xmlns:dmab='https://dmabroker.org/xmlns/domain/1.0' allocs='1234'/></metadata>"
                  "<os><type arch='x86_64' machine='q35'>hvm</type><kernel>%s</kernel><initrd>%s</initrd>"
                  "<cmdline>" KVM_CMDLINE "</cmdline></os><cpu mode='custom'><model>qemu64</model></cpu>"
                  "<features><acpi/><apic/></features>"
                  "<devices><controller type='usb' model='none'/><controller type='pci' model='pcie-root'/>%s"
                  "<controller type='pci' index='9' model='pcie-root-port'/>%s<memballoon model='none'/>"
-                 "<serial type='unix'><source mode='connect' path='%s/serial'/></serial></devices>"
+                 "<serial type='unix'><source mode='connect' path='%s/%s.serial'/></serial></devices>"
                  "<qemu:commandline><qemu:arg value='-device'/>"
                  "<qemu:arg value='edu,bus=pcie.0,addr=" KVM_EDU_SLOT ",dma_mask=0xffffffffffff'/></qemu:commandline>"
                  "<qemu:override>%s<qemu:device alias='pci.9'>%s</qemu:override></domain>",
-                 place->kernel, place->initrd, port, channel, place->directory, property, strstr(property, "<qemu:frontend>"));
-        start_libvirtd();
+                 guest->name, guest->uuid, place->kernel, place->initrd, port, channel, place->directory, guest->name, property,
+                 strstr(property, "<qemu:frontend>"));
+        if (!libvirtd)
+                start_libvirtd();
         connection = reach();
         domain = virDomainCreateXML(connection, xml, 0);
         must(domain, "start the guest");
@@ -114,38 +120,69 @@ static void start(const struct kvm_place *given, const char *advice) {
         virConnectClose(connection);
 }
 
-static void end(void) {
+static pid_t pid(const struct kvm_guest *guest) {
         char path[192], text[32] = "";
         int fd;
 
-        if (!libvirtd)
-                return;
-        snprintf(path, sizeof(path), "%s/libvirt/qemu/run/vm.pid", place->run_directory);
+        snprintf(path, sizeof(path), "%s/libvirt/qemu/run/%s.pid", place->run_directory, guest->name);
         fd = open(path, O_RDONLY | O_CLOEXEC);
-        if (fd >= 0 && read(fd, text, sizeof(text) - 1) > 0 && atoi(text) > 1)
-                kill(atoi(text), SIGKILL);
+        if (fd < 0 || read(fd, text, sizeof(text) - 1) < 0)
+                text[0] = '\0';
         close(fd);
+        return (pid_t)atoi(text);
 }
 
-/* The guest pauses and goes on; libvirtd is killed, and comes back. */
-static void trouble(void) {
-        virConnectPtr connection = reach();
-        virDomainPtr domain = virDomainLookupByUUIDString(connection, KVM_UUID);
+static void end(struct kvm_guest *guest) {
+        pid_t qemu = libvirtd ? pid(guest) : 0;
 
-        must(domain && virDomainSuspend(domain) == 0, "pause the guest");
-        must(virDomainResume(domain) == 0, "let it go on");
+        if (qemu > 1)
+                kill(qemu, SIGKILL);
+}
+
+static void with_domain(const struct kvm_guest *guest, const char *what, int (*fn)(virDomainPtr domain)) {
+        virConnectPtr connection = reach();
+        virDomainPtr domain = virDomainLookupByUUIDString(connection, guest->uuid);
+
+        must(domain && fn(domain) == 0, what);
         virDomainFree(domain);
         virConnectClose(connection);
-        kill(libvirtd, SIGKILL);
-        must(waitpid(libvirtd, NULL, 0) == libvirtd, "libvirtd is killed");
-        printf("ok: libvirtd is killed\n");
-        start_libvirtd();
-        virConnectClose(reach());
-        printf("ok: and another one started\n");
 }
 
-static const struct kvm_bed bed = { .configure = configure, .start = start, .kill = end, .trouble = trouble,
-                                    .allocs = 1234 };
+static int reset_domain(virDomainPtr domain) {
+        return virDomainReset(domain, 0);
+}
+
+static void reset(struct kvm_guest *guest) {
+        with_domain(guest, "reset the guest", reset_domain);
+}
+
+static void pause_guest(struct kvm_guest *guest) {
+        with_domain(guest, "pause the guest", virDomainSuspend);
+}
+
+static void resume(struct kvm_guest *guest) {
+        with_domain(guest, "let it go on", virDomainResume);
+}
+
+static void destroy(struct kvm_guest *guest) {
+        with_domain(guest, "destroy the guest", virDomainDestroy);
+}
+
+static pid_t manager(void) {
+        return libvirtd;
+}
+
+static void start_manager(void) {
+        must(waitpid(libvirtd, NULL, 0) == libvirtd, "libvirtd is killed");
+        start_libvirtd();
+        virConnectClose(reach());
+}
+
+static const struct kvm_bed bed = {
+        .configure = configure, .configure_guest = configure_guest, .start = start, .kill = end, .pid = pid, .reset = reset,
+        .pause = pause_guest, .resume = resume, .destroy = destroy, .manager = manager, .start_manager = start_manager,
+        .allocs = 1234,
+};
 const struct kvm_bed *const kvm_bed_libvirt = &bed;
 
 #else

@@ -31,9 +31,12 @@ dist_check_SCRIPTS += tests/vm/libvirt.sh
 TESTS += tests/vm/libvirt.sh
 
 check_PROGRAMS += tests/vm/kvm-guest tests/vm/kvm-host
-tests_vm_kvm_guest_SOURCES = tests/vm/kvm-guest.c $(machine)
+tests_vm_kvm_guest_SOURCES = tests/vm/kvm-guest.c tests/vm/kvm-guest.h tests/vm/kvm-guest-storm.c \
+	tests/vm/kvm-guest-work.c $(machine)
+tests_vm_kvm_guest_CFLAGS = $(AM_CFLAGS) -pthread
 tests_vm_kvm_guest_LDADD = libdmabroker.la
-tests_vm_kvm_host_SOURCES = tests/vm/kvm-bed.h tests/vm/kvm-host.c tests/vm/kvm-libvirt.c tests/vm/kvm-qemu.c
+kvm_beds = tests/vm/kvm-bed.c tests/vm/kvm-bed.h tests/vm/kvm-libvirt.c tests/vm/kvm-qemu.c
+tests_vm_kvm_host_SOURCES = tests/vm/kvm-host.c $(kvm_beds)
 tests_vm_kvm_host_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS) $(LIBVIRT_CFLAGS)
 tests_vm_kvm_host_LDADD = libtest.la libdmabroker.la $(JANSSON_LIBS) $(LIBVIRT_LIBS)
 check_PROGRAMS += tests/vm/kvm-l1
