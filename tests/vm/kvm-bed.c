@@ -13,10 +13,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "tests/lib/daemon.h"
 #include "tests/lib/hugepages.h"
 
 #define MIB (UINT64_C(1) << 20)
+
+enum { ASK_AGAIN_MS = 20 };
 
 struct kvm_host kvm_host;
 
@@ -70,6 +71,17 @@ bool kvm_begin(int argc, char **argv, struct kvm_guest *guests, size_t n_guests)
         return mkdtemp(kvm_host.place.directory) != NULL;
 }
 
+static void connect_client(void) {
+        test_client_close(kvm_host.client);
+        kvm_host.client = NULL;
+        if (test_client_connect(test_daemon_socket(kvm_host.daemon), NULL, &kvm_host.client) < 0)
+                kvm_give_up("nobody lets us in");
+        kvm_request("broker.hello", "{}");
+        json_decref(kvm_answer());
+        kvm_request("events.subscribe", "{\"topics\":[\"guest\"]}");
+        json_decref(kvm_answer());
+}
+
 void kvm_start_daemon(const char *more, const char *sim, const char *more_guests) {
         static char config[4096], own[512];
         static struct test_daemon_options options = { .survives = true };
@@ -96,6 +108,13 @@ void kvm_start_daemon(const char *more, const char *sim, const char *more_guests
         snprintf(uri, sizeof(uri), "unix:%s", test_daemon_socket(kvm_host.daemon));
         if (dmab_connect(uri, &kvm_host.dmab) < 0)
                 kvm_give_up("nobody lets us in");
+        connect_client();
+}
+
+void kvm_end(void) {
+        test_client_close(kvm_host.client);
+        dmab_disconnect(kvm_host.dmab);
+        kvm_check(test_daemon_end(kvm_host.daemon) == 0, "the daemon ends well");
 }
 
 json_t *kvm_ask(const char *method, const char *format, ...) {
@@ -126,12 +145,49 @@ json_int_t kvm_count(const char *what) {
 }
 
 void kvm_await(const char *what, bool (*is_so)(void)) {
+        struct pollfd poll_for = { .fd = test_client_fd(kvm_host.client), .events = POLLIN };
         int64_t end = kvm_now_ms() + KVM_PATIENCE_MS;
+        const char *line;
 
-        while (!is_so())
+        while (!is_so()) {
+                if (poll(&poll_for, 1, ASK_AGAIN_MS) > 0 && test_client_read_line(kvm_host.client, &line) < 0)
+                        kvm_give_up("%s: the daemon is gone", what);
                 if (kvm_now_ms() > end)
                         kvm_give_up("%s: it does not come to that", what);
+        }
         printf("ok: %s\n", what);
+}
+
+void kvm_restart_daemon(void) {
+        if (test_daemon_restart(kvm_host.daemon, SIGKILL) < 0)
+                kvm_give_up("no other daemon starts");
+        connect_client();
+}
+
+void kvm_request(const char *method, const char *format, ...) {
+        char params[512], line[640];
+        va_list arguments;
+
+        va_start(arguments, format);
+        vsnprintf(params, sizeof(params), format, arguments);
+        va_end(arguments);
+        snprintf(line, sizeof(line), "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"%s\",\"params\":%s}\n", method, params);
+        if (test_client_send_text(kvm_host.client, line) < 0)
+                kvm_give_up("%s cannot be asked", method);
+}
+
+json_t *kvm_answer(void) {
+        const char *line;
+        json_t *message;
+
+        for (;;) {
+                if (test_client_read_line(kvm_host.client, &line) < 0)
+                        kvm_give_up("nothing is answered");
+                message = json_loads(line, 0, NULL);
+                if (json_object_get(message, "id"))
+                        return message;
+                json_decref(message);
+        }
 }
 
 bool kvm_guest_is(const struct kvm_guest *guest, const char *state, json_int_t windows) {

@@ -11,6 +11,9 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "tests/lib/client.h"
+#include "tests/lib/daemon.h"
+
 #define KVM_UUID "6f1c6f0e-3a55-4a8a-9d0e-0c6f0b8a2d11"
 /* For the guest's kernel; the first process is told everything else over the serial line. */
 #define KVM_CMDLINE "console=ttyS0 panic=1 nokaslr mitigations=off loglevel=1"
@@ -43,6 +46,7 @@ struct kvm_bed {
         void (*start)(const struct kvm_place *place, struct kvm_guest *guest, const char *advice);
         /* Its QEMU dies; nothing happens if there is none. */
         void (*kill)(struct kvm_guest *guest);
+        void (*await_end)(struct kvm_guest *guest);  /* its QEMU ends by itself */
         pid_t (*pid)(const struct kvm_guest *guest); /* its QEMU's */
         void (*reset)(struct kvm_guest *guest);
         void (*pause)(struct kvm_guest *guest);
@@ -70,7 +74,8 @@ struct kvm_host {
         size_t n_guests;
         uint64_t window; /* bytes that windows have */
         struct test_daemon *daemon;
-        dmab_t *dmab; /* an administrator's */
+        dmab_t *dmab;               /* an administrator's */
+        struct test_client *client; /* likewise: is told of guests */
 };
 extern struct kvm_host kvm_host;
 
@@ -80,15 +85,25 @@ bool kvm_begin(int argc, char **argv, struct kvm_guest *guests, size_t n_guests)
  * lines, before and in [guests]; sim: those of [source sim]. */
 void kvm_start_daemon(const char *config, const char *sim, const char *guests);
 
+/* Guests are gone by then. */
+void kvm_end(void);
+
 /* What is not answered with a result ends the test. The caller's. */
 json_t *kvm_ask(const char *method, const char *format, ...) __attribute__((format(printf, 2, 3)));
 json_int_t kvm_number(const json_t *object, const char *name);
 json_int_t kvm_count(const char *what);
-/* Asked again until it is so: what follows from an event of QEMU's is not told to us. */
+/* Asked again until it is so, whenever something is told of guests, and now and then: not everything is told. */
 void kvm_await(const char *what, bool (*is_so)(void));
 bool kvm_guest_is(const struct kvm_guest *guest, const char *state, json_int_t windows);
 /* Of kvm_host.window bytes. Its number. */
 json_int_t kvm_attach(const struct kvm_guest *guest);
+
+/* It is killed, and another one starts. */
+void kvm_restart_daemon(void);
+/* One whose answer can be awaited later: of this connection's requests one is on its way at most. */
+void kvm_request(const char *method, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The whole message; the caller's. */
+json_t *kvm_answer(void);
 
 /* ---- guests ---- */
 

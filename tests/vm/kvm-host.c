@@ -19,7 +19,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "tests/lib/daemon.h"
 #include "tests/vm/kvm-bed.h"
 
 enum { PAGE = 4096, MAPPINGS = 10000 };
@@ -155,8 +154,8 @@ static void test_memory(void) {
 
 static void test_survival(void) {
         guest_does("it fills its memory again", "fill 6");
-        kvm_check(test_daemon_kill(kvm_host.daemon) == 0, "the daemon is killed");
-        kvm_check(test_daemon_start_again(kvm_host.daemon) == 0, "and another one starts");
+        kvm_restart_daemon();
+        printf("ok: the daemon is killed, and another one starts\n");
         guest_does("the guest has what it had", "verify 6");
         guest_does("its device reads and writes there:", "device 7");
         guest_does("it frees what the first daemon gave", "free");
@@ -266,8 +265,7 @@ int main(int argc, char **argv) {
         if (kvm_host.bed->manager)
                 test_trouble();
         test_end();
-        dmab_disconnect(kvm_host.dmab);
-        kvm_check(test_daemon_end(kvm_host.daemon) == 0, "the daemon ends well");
+        kvm_end();
         printf("KVM-TEST-PASSED\n");
         return 0;
 }

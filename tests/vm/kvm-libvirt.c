@@ -17,6 +17,7 @@
 #include <sys/inotify.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -139,6 +140,16 @@ static void end(struct kvm_guest *guest) {
                 kill(qemu, SIGKILL);
 }
 
+/* Of a process that is not our child, only that it is there no more can be known. */
+static void await_end(struct kvm_guest *guest) {
+        pid_t qemu = pid(guest);
+        struct pollfd poll_for = { .fd = qemu > 1 ? (int)syscall(SYS_pidfd_open, qemu, 0) : -1, .events = POLLIN };
+
+        if (poll_for.fd >= 0)
+                must(poll(&poll_for, 1, PATIENCE_MS) > 0, "wait for QEMU");
+        close(poll_for.fd);
+}
+
 static void with_domain(const struct kvm_guest *guest, const char *what, int (*fn)(virDomainPtr domain)) {
         virConnectPtr connection = reach();
         virDomainPtr domain = virDomainLookupByUUIDString(connection, guest->uuid);
@@ -179,7 +190,8 @@ static void start_manager(void) {
 }
 
 static const struct kvm_bed bed = {
-        .configure = configure, .configure_guest = configure_guest, .start = start, .kill = end, .pid = pid, .reset = reset,
+        .configure = configure, .configure_guest = configure_guest, .start = start, .kill = end,
+        .await_end = await_end, .pid = pid, .reset = reset,
         .pause = pause_guest, .resume = resume, .destroy = destroy, .manager = manager, .start_manager = start_manager,
         .allocs = 1234,
 };

@@ -64,14 +64,18 @@ static void start_passed_through(const struct kvm_place *place, struct kvm_guest
         start_with(place, guest, advice, "vfio-pci,host=0000:00:02.0,addr=" KVM_EDU_SLOT);
 }
 
-static void end(struct kvm_guest *guest) {
-        if (guest->qemu <= 0)
-                return;
-        kill(guest->qemu, SIGKILL);
+static void await_end(struct kvm_guest *guest) {
         waitpid(guest->qemu, NULL, 0);
         guest->qemu = 0;
         close(guest->monitor);
         guest->monitor = -1;
+}
+
+static void end(struct kvm_guest *guest) {
+        if (guest->qemu <= 0)
+                return;
+        kill(guest->qemu, SIGKILL);
+        await_end(guest);
 }
 
 static pid_t pid(const struct kvm_guest *guest) {
@@ -134,8 +138,8 @@ static void resume(struct kvm_guest *guest) {
 }
 
 const struct kvm_bed kvm_bed_qemu = {
-        .configure = configure, .configure_guest = configure_guest, .start = start, .kill = end, .pid = pid, .reset = reset,
-        .pause = pause_guest, .resume = resume,
+        .configure = configure, .configure_guest = configure_guest, .start = start, .kill = end, .await_end = await_end,
+        .pid = pid, .reset = reset, .pause = pause_guest, .resume = resume,
 };
 const struct kvm_bed kvm_bed_passed_through = {
         .configure = configure, .configure_guest = configure_guest, .start = start_passed_through, .kill = end, .pid = pid,

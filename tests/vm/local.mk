@@ -39,10 +39,16 @@ kvm_beds = tests/vm/kvm-bed.c tests/vm/kvm-bed.h tests/vm/kvm-libvirt.c tests/vm
 tests_vm_kvm_host_SOURCES = tests/vm/kvm-host.c $(kvm_beds)
 tests_vm_kvm_host_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS) $(LIBVIRT_CFLAGS)
 tests_vm_kvm_host_LDADD = libtest.la libdmabroker.la $(JANSSON_LIBS) $(LIBVIRT_LIBS)
+check_PROGRAMS += tests/vm/kvm-storm
+tests_vm_kvm_storm_SOURCES = tests/vm/kvm-storm.c tests/vm/kvm-storm.h tests/vm/kvm-storm-look.c \
+	tests/vm/kvm-storm-neighbour.c $(kvm_beds)
+tests_vm_kvm_storm_CFLAGS = $(tests_vm_kvm_host_CFLAGS)
+tests_vm_kvm_storm_LDADD = $(tests_vm_kvm_host_LDADD)
 check_PROGRAMS += tests/vm/kvm-l1
 tests_vm_kvm_l1_SOURCES = tests/vm/kvm-l1.c $(machine)
-dist_check_SCRIPTS += tests/vm/kvm.sh tests/vm/kvm-libvirt.sh tests/vm/kvm-passed-through.sh
-TESTS += tests/vm/kvm.sh tests/vm/kvm-libvirt.sh tests/vm/kvm-passed-through.sh
+kvm_scripts = tests/vm/kvm.sh tests/vm/kvm-libvirt.sh tests/vm/kvm-passed-through.sh tests/vm/kvm-storm.sh
+dist_check_SCRIPTS += $(kvm_scripts)
+TESTS += $(kvm_scripts)
 EXTRA_DIST += tests/vm/initrd.sh
 
 check_PROGRAMS += tests/vm/ivshmem-host
