@@ -124,6 +124,7 @@ void work_report(uint64_t least) {
         int n;
 
         pthread_mutex_lock(&work.lock);
+        least += work.ops;
         while (work.ops < least && !work.errors)
                 pthread_cond_wait(&work.changed, &work.lock);
         n = snprintf(text, sizeof(text), "{\"ops\":%" PRIu64 ",\"errors\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"worst_us\":%" PRIu64

@@ -17,7 +17,7 @@ void guest_say_result(int r);
 
 /* kvm-guest-work.c: allocations come and go in a thread, at a steady pace, and are looked at, from now on. */
 void work_begin(void);
-/* What came of it since the last report, when there are so many operations. */
+/* What came of it since the last report, when so many operations more are done. */
 void work_report(uint64_t least);
 
 /* kvm-guest-storm.c: everything that can be had, found zeroed and filled; the first piece is told. */

@@ -19,13 +19,13 @@ void storm_neighbour_begin(void) {
         storm_must(storm_neighbour, "work");
 }
 
-void storm_neighbour_report(enum storm_weather weather, unsigned least) {
+void storm_neighbour_report(enum storm_weather weather, unsigned more) {
         json_t *report, *pair;
         const char *answer;
         size_t i;
 
         storm_must(storm_neighbour, "verify 1");
-        answer = storm_must(storm_neighbour, "report %u", least);
+        answer = storm_must(storm_neighbour, "report %u", more);
         report = json_loads(answer, JSON_DISABLE_EOF_CHECK, NULL);
         if (!report || kvm_number(report, "errors"))
                 kvm_give_up("the neighbour: %s", answer);
@@ -41,7 +41,9 @@ void storm_neighbour_report(enum storm_weather weather, unsigned least) {
 
 /* The least of the bucket. */
 static uint64_t us_of(unsigned bucket) {
-        return bucket < 3 * PER_OCTAVE ? bucket % PER_OCTAVE : (uint64_t)(PER_OCTAVE + bucket % PER_OCTAVE) << (bucket / PER_OCTAVE - 3);
+        unsigned octave = bucket / PER_OCTAVE, part = bucket % PER_OCTAVE;
+
+        return octave < 3 ? part : (uint64_t)(PER_OCTAVE + part) << (octave - 3);
 }
 
 static uint64_t percentile(enum storm_weather weather, unsigned permille) {
@@ -60,9 +62,10 @@ void storm_neighbour_tell(void) {
         static const char *const weathers[] = { "while it is quiet", "in the storm", "in rounds in which the daemon dies" };
 
         for (int i = 0; i < STORM_WEATHERS; i++)
-                printf("the neighbour %s: %" PRIu64 " operations, %" PRIu64 " bytes written and compared, 0 errors; p50 %" PRIu64
-                       " us, p99 %" PRIu64 " us, worst %" PRIu64 " us\n", weathers[i], seen[i].ops, seen[i].bytes,
-                       percentile(i, 500), percentile(i, 990), seen[i].worst_us);
+                if (seen[i].ops)
+                        printf("the neighbour %s: %" PRIu64 " operations, %" PRIu64 " bytes written and compared, 0 errors; p50 %"
+                               PRIu64 " us, p99 %" PRIu64 " us, worst %" PRIu64 " us\n", weathers[i], seen[i].ops, seen[i].bytes,
+                               percentile(i, 500), percentile(i, 990), seen[i].worst_us);
         printf("the neighbour's p99 in the storm is %.2f times that of quiet\n",
                (double)percentile(STORM_RAGES, 990) / (double)(percentile(STORM_QUIET, 990) + !percentile(STORM_QUIET, 990)));
 }

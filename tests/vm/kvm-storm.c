@@ -5,7 +5,7 @@
  *      kvm-storm KERNEL INITRD LIBVIRTD DIRECTORY    a libvirtd of our own has them, and has its own troubles
  *
  * ROUNDS says how many events (each kind once, if not told), SEED in which order, SOURCE=sim that memory shall be simulated,
- * EVENT that only this kind happens. */
+ * EVENT that only this kind happens, DEADLY that the daemon is killed in each of them (1), or in none (0). */
 #include <inttypes.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -17,7 +17,7 @@
 
 #include "tests/vm/kvm-storm.h"
 
-enum { LATE_BYTES = 2048, LATE_TIMES = 3, FEW = 20, QUIET_OPS = 600, PAGE = 4096, EVENTS_MAX = 32 };
+enum { LATE_BYTES = 2048, LATE_TIMES = 3, FEW = 20, CONNECT_MS = 30000, QUIET_OPS = 600, PAGE = 4096, EVENTS_MAX = 32 };
 
 struct kvm_guest storm_guests[2] = {
         { .name = "victim", .uuid = KVM_UUID }, { .name = "neighbour", .uuid = "0d7a4f0c-52a8-4a58-8f0e-5d1f1a3c9e77" },
@@ -32,7 +32,7 @@ static struct {
         bool is_deadly, daemon_died; /* the daemon dies in this round; it did */
         uint64_t had_allocs, had_mappings;
         uint64_t taken, taken_bytes, mapped, revoked_allocs, revoked_mappings, compared_bytes;
-        uint64_t boots, daemon_deaths, flood_bytes, refusals, lies, lies_taken, detaches, timeouts, late_writes, late_bytes, checks;
+        uint64_t boots, daemon_deaths, flood_bytes, refusals, lies, lies_taken, detaches, timeouts, late_writes, late_bytes, checks, reconnects, evictions;
 } storm;
 
 static uint64_t below(uint64_t n) {
@@ -78,8 +78,30 @@ static void die(void) {
         kvm_is_ready(storm_victim);
 }
 
+static bool has_channel(void) {
+        json_t *got = kvm_ask("guest.get", "{\"guest\":\"%s\"}", storm_victim->name);
+        bool is = json_is_true(json_object_get(got, "connected"));
+
+        json_decref(got);
+        return is;
+}
+
+/* QEMU comes back within a second, when the daemon is another one or has hung up on who did not read what it answered; whoever
+ * comes before that is told so. */
 static void connect_anew(void) {
-        storm_must(storm_victim, "connect");
+        int64_t end = kvm_now_ms() + CONNECT_MS;
+        const char *answer;
+
+        for (;; storm.reconnects++) {
+                kvm_await("the victim's channel is connected", has_channel);
+                answer = kvm_tell(storm_victim, "connect");
+                if (strncmp(answer, "error ECONN", 11) != 0 && strncmp(answer, "error ETIMEDOUT", 15) != 0)
+                        break;
+                printf("again: %s\n", answer);
+                if (kvm_now_ms() > end)
+                        break;
+        }
+        require_ok(storm_victim, "connect", answer);
 }
 
 static uint64_t take(void) {
@@ -313,9 +335,9 @@ static void lose_window(void (*stop)(void), void (*go_on)(void)) {
         hear_timeout();
         go_on();
         die();
-        connect_anew();
         kvm_await("the victim lets go when it can", window_is_back);
         follow_window();
+        connect_anew();
 }
 
 static void pause_victim(void) {
@@ -347,16 +369,24 @@ static void guest_never_answers(void) {
                 return;
         }
         kvm_host.bed->reset(storm_victim);
-        boots();
+        kvm_is_ready(storm_victim);
+        storm.boots++;
         kvm_await("the window goes back with a new boot", window_is_back);
         follow_window();
+        connect_anew();
 }
 
+/* Once more, if the daemon has heard but half of it. */
 static void flood(const char *kind, unsigned kib) {
+        bool is_deadly = storm.is_deadly;
+
         die();
-        kvm_say(storm_victim, "flood %s %" PRIu64 " %u", kind, below(1000000), kib);
-        maybe_lose_daemon();
-        storm.flood_bytes += number_in(require_ok(storm_victim, "flood", kvm_hear(storm_victim)), "bytes");
+        for (int i = is_deadly; i >= 0; i--) {
+                kvm_await("the victim's channel is connected", has_channel);
+                kvm_say(storm_victim, "flood %s %" PRIu64 " %u", kind, below(1000000), kib);
+                maybe_lose_daemon();
+                storm.flood_bytes += number_in(require_ok(storm_victim, "flood", kvm_hear(storm_victim)), "bytes");
+        }
         die();
         connect_anew();
 }
@@ -429,24 +459,31 @@ static uint64_t neighbours_addr(void) {
         return number;
 }
 
-/* Whatever it says of its own window is its own business; a program that comes later says it right. */
+static bool lie(uint64_t guest_addr) {
+        storm.lies++;
+        return strncmp(kvm_tell(storm_victim, "call window.bind {\"window\":%lld,\"guest_addr\":\"0x%" PRIx64 "\"}",
+                                (long long)storm.window.window, guest_addr), "ok", 2) == 0;
+}
+
+/* Whatever it says of its own window is its own business, and so is what its programs then find there. */
 static void window_is_lied_about(void) {
         const uint64_t lies[] = { 0, neighbours_addr(), storm.window.machine_addr, below(UINT64_C(1) << 40) * PAGE, 12345,
                                   UINT64_C(0xfffffffffffff000), UINT64_C(1) << 51 };
 
+        storm_window_get(&storm.window);
         die();
         connect_anew();
         kvm_await("nothing lies in the window any more", has_nothing);
         release();
         for (size_t i = 0; i < sizeof(lies) / sizeof(*lies); i++) {
-                storm.lies_taken += strncmp(kvm_tell(storm_victim, "call window.bind {\"window\":%lld,\"guest_addr\":\"0x%" PRIx64
-                                                     "\"}", (long long)storm.window.window, lies[i]), "ok", 2) == 0;
-                storm.lies++;
+                storm.lies_taken += lie(lies[i]);
+                kvm_tell(storm_victim, "take %" PRIu64, ++storm.fill);
+                kvm_tell(storm_victim, "drop");
                 if (i == 3)
                         maybe_lose_daemon();
         }
-        take();
-        look();
+        if (!lie(storm.window.guest_addr))
+                kvm_give_up("the truth is not believed");
         die();
         connect_anew();
 }
@@ -570,6 +607,11 @@ static void settle(void) {
                 follow_window();
         }
         if (!storm.is_kept) {
+                /* A session that a daemon had before it died may wait long for its program; an administrator need not. */
+                if (storm.daemon_died && chance(2)) {
+                        json_decref(kvm_ask("guest.evict", "{\"guest\":\"%s\"}", storm_victim->name));
+                        storm.evictions++;
+                }
                 kvm_await("all that the victim had is revoked", has_nothing);
                 release();
                 storm.revoked_allocs += storm.had_allocs;
@@ -591,6 +633,8 @@ static void round_of(struct event *event) {
         int64_t began = kvm_now_ms();
 
         storm.is_deadly = chance(3);
+        if (getenv("DEADLY"))
+                storm.is_deadly = atoi(getenv("DEADLY"));
         printf("--- %s%s\n", event->what, storm.is_deadly ? ", and the daemon is killed meanwhile" : "");
         event->happen();
         event->times++;
@@ -621,15 +665,18 @@ static void tell(void) {
         for (const struct event *event = events; event < events + EVENTS; event++)
                 if (event->times)
                         printf("%6lu times %s\n", event->times, event->what);
-        printf("%" PRIu64 " deaths of the daemon amid that, %" PRIu64 " boots, %" PRIu64 " times the books were clean\n", storm.daemon_deaths, storm.boots,
-               storm.checks);
+        printf("%" PRIu64 " deaths of the daemon amid that, %" PRIu64 " boots, %" PRIu64 " evictions, %" PRIu64 " times the books were "
+               "clean\n", storm.daemon_deaths, storm.boots, storm.evictions, storm.checks);
         printf("the victim was given %" PRIu64 " allocations with %" PRIu64 " bytes, all zeroed, and %" PRIu64 " mappings; %" PRIu64 " and %" PRIu64 " were taken from it by what "
-               "happened, the rest it freed or has; %" PRIu64 " bytes compared in the guest: 0 others\n", storm.taken, storm.taken_bytes,
+               "happened, the rest it freed or has;\n"
+               "%" PRIu64 " bytes compared in the guest: 0 others\n", storm.taken, storm.taken_bytes,
                storm.mapped, storm.revoked_allocs, storm.revoked_mappings, storm.compared_bytes);
         printf("%" PRIu64 " new windows with %" PRIu64 " bytes seen by the host, and %" PRIu64 " times all that was free with %" PRIu64 " bytes seen by somebody else: "
                "0 not zero\n", storm_seen.windows, storm_seen.window_bytes, storm_seen.outsiders, storm_seen.outsider_bytes);
         printf("%" PRIu64 " bytes of floods; %" PRIu64 " requests for what is another's, all refused; %" PRIu64 " lies, %" PRIu64 " of them taken\n", storm.flood_bytes,
                storm.refusals, storm.lies, storm.lies_taken);
+        printf("%" PRIu64 " times a program had to connect once more, since QEMU had not come back\n",
+               storm.reconnects);
         printf("%" PRIu64 " windows asked back from who could not answer, %" PRIu64 " times that was told\n", storm.detaches, storm.timeouts);
         printf("%" PRIu64 " late writes of a device: %" PRIu64 " bytes seen in memory that was nobody's, 0 elsewhere\n", storm.late_writes,
                storm.late_bytes);

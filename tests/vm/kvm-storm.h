@@ -38,8 +38,8 @@ void storm_outsider_looks(uint64_t machine_addr);
 enum storm_weather { STORM_QUIET, STORM_RAGES, STORM_DAEMON_DIED, STORM_WEATHERS };
 
 void storm_neighbour_begin(void);
-/* What it did since the last time, at least so many operations; any error of its ends the test. */
-void storm_neighbour_report(enum storm_weather weather, unsigned least);
+/* What it did since the last time, when it has done so much more; any error of its ends the test. */
+void storm_neighbour_report(enum storm_weather weather, unsigned more);
 void storm_neighbour_tell(void);
 
 #endif

@@ -4,10 +4,12 @@
 #
 # usage: kvm-storm.sh [qemu|libvirt …]
 #
-# ROUNDS, SEED and EVENT as kvm-storm.c has them.
+# ROUNDS, SEED, EVENT and DEADLY as kvm-storm.c has them; but for that, few events.
 . "$(dirname "$0")/initrd.sh"
 need_machine
 
+ROUNDS=${ROUNDS:-8} PATIENCE=$((300 + ${ROUNDS:-8} * 20))
+export ROUNDS PATIENCE
 [ $# -gt 0 ] || set -- qemu libvirt
 for bed; do
         echo "=== $bed"
