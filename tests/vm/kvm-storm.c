@@ -608,9 +608,11 @@ static void settle(void) {
         }
         if (!storm.is_kept) {
                 /* A session that a daemon had before it died may wait long for its program; an administrator need not. */
-                if (storm.daemon_died && chance(2)) {
+                if (storm.daemon_died && !storm.is_off && chance(2)) {
                         json_decref(kvm_ask("guest.evict", "{\"guest\":\"%s\"}", storm_victim->name));
                         storm.evictions++;
+                        die();
+                        connect_anew();
                 }
                 kvm_await("all that the victim had is revoked", has_nothing);
                 release();
@@ -667,10 +669,9 @@ static void tell(void) {
                         printf("%6lu times %s\n", event->times, event->what);
         printf("%" PRIu64 " deaths of the daemon amid that, %" PRIu64 " boots, %" PRIu64 " evictions, %" PRIu64 " times the books were "
                "clean\n", storm.daemon_deaths, storm.boots, storm.evictions, storm.checks);
-        printf("the victim was given %" PRIu64 " allocations with %" PRIu64 " bytes, all zeroed, and %" PRIu64 " mappings; %" PRIu64 " and %" PRIu64 " were taken from it by what "
-               "happened, the rest it freed or has;\n"
-               "%" PRIu64 " bytes compared in the guest: 0 others\n", storm.taken, storm.taken_bytes,
-               storm.mapped, storm.revoked_allocs, storm.revoked_mappings, storm.compared_bytes);
+        printf("the victim was given %" PRIu64 " allocations with %" PRIu64 " bytes, all zeroed, and %" PRIu64 " mappings; %" PRIu64
+               " and %" PRIu64 " were taken from it by what happened; %" PRIu64 " bytes compared in the guest: 0 others\n",
+               storm.taken, storm.taken_bytes, storm.mapped, storm.revoked_allocs, storm.revoked_mappings, storm.compared_bytes);
         printf("%" PRIu64 " new windows with %" PRIu64 " bytes seen by the host, and %" PRIu64 " times all that was free with %" PRIu64 " bytes seen by somebody else: "
                "0 not zero\n", storm_seen.windows, storm_seen.window_bytes, storm_seen.outsiders, storm_seen.outsider_bytes);
         printf("%" PRIu64 " bytes of floods; %" PRIu64 " requests for what is another's, all refused; %" PRIu64 " lies, %" PRIu64 " of them taken\n", storm.flood_bytes,
