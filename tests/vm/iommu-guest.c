@@ -26,6 +26,8 @@ enum {
         CHUNK = 2048, /* more at a time ends QEMU 7.2 */
         PAGE = 4096,
         HUGE_PAGES = 24,
+        NEXT_OWNER = 1000,
+        CLOSER = 1001, /* the configuration lets this user have the device as a whole */
 };
 #define MIB ((size_t)1 << 20)
 #define EDU_BUFFER UINT64_C(0x40000)
@@ -67,6 +69,7 @@ struct edu {
         dmab_device_t *device;
         int fd;
         volatile uint8_t *registers;
+        size_t n_registers; /* bytes */
 };
 
 static void edu_put(const struct edu *edu, unsigned at, uint64_t value) {
@@ -104,6 +107,7 @@ static void edu_open(dmab_t *dmab, const char *name, struct edu *ret) {
         check(dmab_device_fd(ret->device, &ret->fd) == 0, "the broker passes the device");
         check(ioctl(ret->fd, VFIO_DEVICE_GET_REGION_INFO, &bar) == 0, "it has registers");
         ret->registers = mmap(NULL, bar.size, PROT_READ | PROT_WRITE, MAP_SHARED, ret->fd, (off_t)bar.offset);
+        ret->n_registers = bar.size;
         check(ret->registers != MAP_FAILED && (*(volatile uint32_t *)ret->registers & 0xffff) == 0xed, "they are those of edu");
         check(ioctl(ret->fd, VFIO_DEVICE_GET_REGION_INFO, &config) == 0 &&
               pread(ret->fd, &command, sizeof(command), (off_t)config.offset + PCI_COMMAND) == sizeof(command),
@@ -113,6 +117,7 @@ static void edu_open(dmab_t *dmab, const char *name, struct edu *ret) {
 }
 
 static void edu_close(struct edu *edu) {
+        munmap((void *)edu->registers, edu->n_registers);
         close(edu->fd);
         check(dmab_device_close_force(edu->device) == 0, "the device is closed");
 }
@@ -297,6 +302,191 @@ static void test_survival(struct test_daemon *daemon, const struct edu *edu) {
         check(dmab_free_coherent(edu->device, 2 * PAGE, new, new_dma) == 0, "the rest too");
 }
 
+/* ---- many writes to what is not there any more ---- */
+
+/* Of each kind of end that what the device could reach has come to. */
+static struct {
+        unsigned long writes;
+        uint64_t bytes, changed;
+} stale;
+
+static uint64_t random_state = 1;
+
+static uint64_t below(uint64_t n) {
+        random_state ^= random_state << 13;
+        random_state ^= random_state >> 7;
+        random_state ^= random_state << 17;
+        return random_state % n;
+}
+
+/* Somewhere in it, while `now` is what is there. The device has other bytes than these. */
+static void write_stale(const struct edu *edu, dmab_addr_t dma, size_t size, unsigned char *now) {
+        uint64_t seed = below(UINT64_MAX);
+
+        for (size_t at = 0; at < size; at++)
+                now[at] = pattern(seed, at);
+        edu_write(edu, dma + below((size - CHUNK) / 256 + 1) * 256);
+        stale.writes++;
+        stale.bytes += size;
+        for (size_t at = 0; at < size; at++)
+                stale.changed += now[at] != pattern(seed, at);
+}
+
+static size_t some_size(void) {
+        return (1 + below(16)) * PAGE;
+}
+
+/* What lies beside it keeps it to be seen here. */
+static void write_freed(const struct edu *edu) {
+        size_t size = some_size();
+        dmab_addr_t dma, beside_dma;
+        void *memory, *beside;
+
+        if (dmab_alloc_coherent(edu->device, PAGE, 0, &beside, &beside_dma) < 0 ||
+            dmab_alloc_coherent(edu->device, size, 0, &memory, &dma) < 0 ||
+            dmab_free_coherent(edu->device, size, memory, dma) < 0)
+                check(false, "memory is allocated and freed");
+        write_stale(edu, dma, size, memory);
+        if (dmab_free_coherent(edu->device, PAGE, beside, beside_dma) < 0)
+                check(false, "what lies beside is freed");
+}
+
+static void write_unmapped(const struct edu *edu, const struct edu *second) {
+        struct dmab_coherent_info info = DMAB_COHERENT_INFO_INIT;
+        size_t size = some_size();
+        char params[160], *result = NULL;
+        dmab_addr_t dma, iova;
+        void *memory;
+
+        if (dmab_alloc_coherent(edu->device, size, DMAB_SHAREABLE, &memory, &dma) < 0 ||
+            dmab_coherent_info(edu->device, memory, &info) < 0)
+                check(false, "memory is allocated to be shared");
+        snprintf(params, sizeof(params), "{\"device\":%" PRIu64 ",\"alloc\":%" PRIu64 ",\"direction\":\"bidirectional\"}",
+                 dmab_device_handle(second->device), info.alloc);
+        if (dmab_call(edu->dmab, "mapping.map", params, &result) < 0)
+                check(false, "it is mapped for the second device");
+        iova = number_of(result, "iova");
+        snprintf(params, sizeof(params), "{\"mapping\":%" PRIu64 "}", number_of(result, "mapping"));
+        free(result);
+        if (dmab_call(edu->dmab, "mapping.unmap", params, NULL) < 0)
+                check(false, "it is unmapped");
+        write_stale(second, iova, size, memory);
+        if (dmab_free_coherent(edu->device, size, memory, dma) < 0)
+                check(false, "it is freed");
+}
+
+static dmab_t *connect_as(const char *uri, uid_t uid) {
+        dmab_t *dmab;
+
+        if (seteuid(uid) < 0 || dmab_connect(uri, &dmab) < 0 || seteuid(0) < 0)
+                check(false, "another user connects");
+        return dmab;
+}
+
+/* Another owner waits until it has all that there is; what lay at the machine address is written to at its old dma address. */
+static void write_given_on(const struct edu *edu, dmab_t *other, uint64_t machine_addr, dmab_addr_t dma, size_t size) {
+        struct dmab_coherent_info info = DMAB_COHERENT_INFO_INIT;
+        dmab_device_t *device;
+        dmab_addr_t other_dma;
+        bool found = false;
+        void *memory;
+
+        check(dmab_device_open(other, "other", NULL, &device) == 0, "somebody else opens a device");
+        while (!found && dmab_alloc_coherent(device, MIB, DMAB_WAIT | DMAB_HIGH, &memory, &other_dma) == 0) {
+                if (dmab_coherent_info(device, memory, &info) < 0)
+                        check(false, "its memory is described");
+                found = machine_addr >= info.machine_addr && machine_addr + size <= info.machine_addr + info.size;
+        }
+        check(found, "it is given what the device could reach before");
+        write_stale(edu, dma, size, (unsigned char *)memory + (machine_addr - info.machine_addr));
+        check(dmab_device_close_force(device) == 0, "it closes its device");
+}
+
+static uint64_t machine_of(dmab_device_t *device, const void *memory) {
+        struct dmab_coherent_info info = DMAB_COHERENT_INFO_INIT;
+
+        if (dmab_coherent_info(device, memory, &info) < 0 || info.machine_addr == DMAB_ADDR_NONE)
+                check(false, "the machine address is told");
+        return info.machine_addr;
+}
+
+/* A whole huge page: nothing else keeps it from going back. */
+static void write_of_next_owner(const struct edu *edu, dmab_t *other) {
+        uint64_t machine_addr;
+        dmab_addr_t dma;
+        void *memory;
+
+        if (dmab_alloc_coherent(edu->device, 2 * MIB, 0, &memory, &dma) < 0)
+                check(false, "memory is allocated");
+        machine_addr = machine_of(edu->device, memory);
+        if (dmab_free_coherent(edu->device, 2 * MIB, memory, dma) < 0)
+                check(false, "it is freed");
+        write_given_on(edu, other, machine_addr, dma, some_size());
+}
+
+/* Another owner had the device and has closed it, somebody else has the memory, and the device is opened anew. */
+static void write_of_closed(const char *uri, dmab_t *dmab, dmab_t *other) {
+        struct dmab_device_options options = DMAB_DEVICE_OPTIONS_INIT;
+        dmab_t *first = connect_as(uri, CLOSER);
+        uint64_t machine_addr;
+        dmab_device_t *device;
+        struct edu edu;
+        dmab_addr_t dma;
+        void *memory;
+
+        options.mask = EDU_MASK;
+        if (dmab_device_open(first, "0000:00:02.0", &options, &device) < 0 ||
+            dmab_alloc_coherent(device, 2 * MIB, 0, &memory, &dma) < 0)
+                check(false, "another owner has the device");
+        machine_addr = machine_of(device, memory);
+        if (dmab_device_close_force(device) < 0)
+                check(false, "it closes it");
+        edu_open(dmab, "0000:00:02.0", &edu);
+        write_given_on(&edu, other, machine_addr, dma, some_size());
+        edu_close(&edu);
+        dmab_disconnect(first);
+}
+
+static void tell_stale(const char *what) {
+        printf("%lu writes of the device to %s: %" PRIu64 " bytes compared, %" PRIu64 " changed\n", stale.writes, what, stale.bytes,
+               stale.changed);
+        check(stale.changed == 0, "nothing is changed");
+        memset(&stale, 0, sizeof(stale));
+}
+
+/* From the kernel's command line: of each kind. */
+static unsigned long how_many(void) {
+        const char *wanted = getenv("WRITES");
+
+        return wanted ? strtoul(wanted, NULL, 10) : 0;
+}
+
+static void test_many_stale(const char *uri, const struct edu *edu, const struct edu *second) {
+        unsigned long n = how_many();
+        dmab_t *other = connect_as(uri, NEXT_OWNER);
+
+        for (unsigned long i = 0; i < n; i++)
+                write_freed(edu);
+        tell_stale("what was freed");
+        for (unsigned long i = 0; i < n; i++)
+                write_unmapped(edu, second);
+        tell_stale("what was unmapped");
+        for (unsigned long i = 0; i < n; i++)
+                write_of_next_owner(edu, other);
+        tell_stale("what is another owner's by then");
+        dmab_disconnect(other);
+}
+
+/* The same, when nobody has the device. */
+static void test_many_closed(const char *uri, dmab_t *dmab) {
+        dmab_t *other = connect_as(uri, NEXT_OWNER);
+
+        for (unsigned long i = 0; i < how_many(); i++)
+                write_of_closed(uri, dmab, other);
+        tell_stale("what another owner had, who has closed the device, and is somebody else's by then");
+        dmab_disconnect(other);
+}
+
 static void test_refusals(const char *uri, struct edu *edu) {
         struct dmab_device_options options = DMAB_DEVICE_OPTIONS_INIT;
         dmab_device_t *other;
@@ -317,13 +507,21 @@ static void test_refusals(const char *uri, struct edu *edu) {
         check(seteuid(0) == 0, "root is back");
 }
 
+static void check_books(dmab_t *dmab) {
+        char *result = NULL;
+
+        check(dmab_call(dmab, "debug.check", NULL, &result) == 0 && strstr(result, "\"clean\":true"), "the books are clean");
+        free(result);
+}
+
 int main(void) {
         struct test_daemon_options options = {
-                .source = "hugetlb", .config = "[daemon]\naccess = everyone\n", .survives = true, .open_directory = true,
+                .source = "hugetlb", .config = "[daemon]\naccess = everyone\n[memory]\nregion_idle = 0\n"
+                                              "[device 0000:00:02.0]\nallow = user:1001\n", .survives = true, .open_directory = true,
         };
         struct edu edu, second;
         struct test_daemon *daemon;
-        char uri[256], *result = NULL;
+        char uri[256];
         dmab_t *dmab;
 
         setvbuf(stdout, NULL, _IOLBF, 0);
@@ -337,12 +535,14 @@ int main(void) {
         test_pool_and_bounce(&edu);
         test_stale(&edu);
         test_sharing(&edu, &second);
+        test_many_stale(uri, &edu, &second);
         test_survival(daemon, &edu);
         test_refusals(uri, &edu);
-        check(dmab_call(dmab, "debug.check", NULL, &result) == 0 && strstr(result, "\"clean\":true"), "the books are clean");
-        free(result);
+        check_books(dmab);
         edu_close(&second);
         edu_close(&edu);
+        test_many_closed(uri, dmab);
+        check_books(dmab);
         dmab_disconnect(dmab);
         check(test_daemon_end(daemon) == 0, "the daemon ends well");
         printf("VM-TEST-PASSED\n");

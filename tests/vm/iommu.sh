@@ -3,6 +3,8 @@
 # daemon, says what is proven. The kernel comes from DMAB_VM_DEBIAN_KERNEL (fetch-kernel.sh gets one); ./run sees to it.
 #
 # usage: iommu.sh [intel|amd …]
+#
+# WRITES: how many writes of each kind a device tries to what it may not reach any more; 100 ms each.
 . "$(dirname "$0")/initrd.sh"
 need_machine
 
@@ -22,10 +24,10 @@ run_machine() {
                 argument=amd_iommu=on
                 ;;
         esac
-        timeout 300 qemu-system-x86_64 -accel tcg -machine q35,kernel-irqchip=split -m 512 -smp 1 -nodefaults -display none \
+        timeout $((300 + ${WRITES:-20})) qemu-system-x86_64 -accel tcg -machine q35,kernel-irqchip=split -m 512 -smp 1 -nodefaults -display none \
                 -no-reboot "$@" -device edu,addr=2 -device edu,addr=3 \
                 -serial "file:$work/serial" -kernel "$DMAB_VM_DEBIAN_KERNEL" -initrd "$work/initrd" \
-                -append "console=ttyS0 panic=-1 nokaslr mitigations=off $argument loglevel=4" 2>"$work/qemu"
+                -append "console=ttyS0 panic=-1 nokaslr mitigations=off $argument loglevel=4 WRITES=${WRITES:-20}" 2>"$work/qemu"
 }
 
 [ $# -gt 0 ] || set -- intel amd

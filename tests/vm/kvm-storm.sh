@@ -8,7 +8,7 @@
 . "$(dirname "$0")/initrd.sh"
 need_machine
 
-ROUNDS=${ROUNDS:-8} PATIENCE=$((300 + ${ROUNDS:-8} * 20))
+ROUNDS=${ROUNDS:-6} PATIENCE=$((300 + ${ROUNDS:-6} * 20))
 export ROUNDS PATIENCE
 [ $# -gt 0 ] || set -- qemu libvirt
 for bed; do
