@@ -240,8 +240,8 @@ static int settle(struct dmab *dmab, struct allocation *allocation, int fd) {
         return 0;
 }
 
-static int alloc(dmab_device_t *device, size_t size, unsigned flags, const struct dmab_coherent_attrs *attrs, bool any,
-                 void **ret_vaddr, dmab_addr_t *ret_dma) {
+static int alloc_once(dmab_device_t *device, size_t size, unsigned flags, const struct dmab_coherent_attrs *attrs, bool any,
+                      void **ret_vaddr, dmab_addr_t *ret_dma) {
         struct dmab_coherent_attrs known = DMAB_COHERENT_ATTRS_INIT;
         struct link_reply reply = { 0 };
         struct allocation *allocation;
@@ -285,6 +285,16 @@ static int alloc(dmab_device_t *device, size_t size, unsigned flags, const struc
         *ret_vaddr = vaddr_of(allocation);
         *ret_dma = allocation->place.dma_addr;
         return 0;
+}
+
+/* Once more, where the window turned out to be elsewhere: it can be bound when nothing lies in it. */
+static int alloc(dmab_device_t *device, size_t size, unsigned flags, const struct dmab_coherent_attrs *attrs, bool any,
+                 void **ret_vaddr, dmab_addr_t *ret_dma) {
+        int r = alloc_once(device, size, flags, attrs, any, ret_vaddr, ret_dma);
+
+        return r == -EBUSY && link_distrusts_windows(device->dmab->link)
+                       ? alloc_once(device, size, flags, attrs, any, ret_vaddr, ret_dma)
+                       : r;
 }
 
 int dmab_alloc_coherent_attrs(dmab_device_t *device, size_t size, unsigned flags,

@@ -56,6 +56,7 @@ struct link {
         int dead;         /* -ESTALE: the session is over; every call answers this */
         unsigned timeout_ms;
         bool hurry; /* atomic */
+        bool distrusts_windows; /* atomic */
         struct call_list calls; /* sent on `channel`, not answered yet */
         size_t n_calls;
         uint64_t next_id, next_key, random;
@@ -571,9 +572,21 @@ static bool is_unbound(const struct link *link, int r) {
         return r && link->port && error_is("source_unavailable") && error_has("unbound");
 }
 
-int link_call(struct link *link, const struct link_request *request, struct link_reply *ret) {
-        int r = call_over_losses(link, request, ret);
+void link_distrust_windows(struct link *link) {
+        __atomic_store_n(&link->distrusts_windows, true, __ATOMIC_RELAXED);
+}
 
+bool link_distrusts_windows(const struct link *link) {
+        return __atomic_load_n(&link->distrusts_windows, __ATOMIC_RELAXED);
+}
+
+int link_call(struct link *link, const struct link_request *request, struct link_reply *ret) {
+        int r;
+
+        /* Whether that was of use is told by the call itself. */
+        if (request->repeat == LINK_KEYED && __atomic_exchange_n(&link->distrusts_windows, false, __ATOMIC_RELAXED))
+                link->events->unbound(link->userdata);
+        r = call_over_losses(link, request, ret);
         if (!is_unbound(link, r))
                 return r;
         r = link->events->unbound(link->userdata);

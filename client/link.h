@@ -73,6 +73,10 @@ bool link_is_unknown(int r);
 /* Can descriptors come with answers? Not in a guest, where they must not be asked for: memory lies in windows there. */
 bool link_takes_fds(const struct link *link);
 
+/* A window is not where the daemon believes: `unbound` is called before anything else is taken. */
+void link_distrust_windows(struct link *link);
+bool link_distrusts_windows(const struct link *link);
+
 /* One more connection to the link's session, in one attempt: *ret is the caller's, who hears of events by it, and must read it
  * as long as it lives. -ESTALE: the daemon no longer knows the session. With a sentence. */
 int link_join(struct link *link, struct channel **ret);

@@ -415,6 +415,10 @@ static int look_for(struct dmab *dmab, uint64_t region, int *ret_fd, size_t *ret
                                      region);
         if (!r)
                 r = settle(dmab, search, window, &bar);
+        /* Bound elsewhere, by a program that lied or in a boot that the broker took no notice of the end of: what was given
+         * there lies in the way, and is about to be given back. */
+        if (r == -EBUSY)
+                link_distrust_windows(dmab->link);
         if (!r) {
                 *ret_fd = bar->fd;
                 *ret_size = bar->size;
