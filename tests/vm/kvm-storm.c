@@ -465,12 +465,11 @@ static bool lie(uint64_t guest_addr) {
                                 (long long)storm.window.window, guest_addr), "ok", 2) == 0;
 }
 
-/* Whatever it says of its own window is its own business, and so is what its programs then find there. */
+/* Whatever it says of its own window is its own business; a program that comes later finds it where it is. */
 static void window_is_lied_about(void) {
         const uint64_t lies[] = { 0, neighbours_addr(), storm.window.machine_addr, below(UINT64_C(1) << 40) * PAGE, 12345,
                                   UINT64_C(0xfffffffffffff000), UINT64_C(1) << 51 };
 
-        storm_window_get(&storm.window);
         die();
         connect_anew();
         kvm_await("nothing lies in the window any more", has_nothing);
@@ -482,8 +481,6 @@ static void window_is_lied_about(void) {
                 if (i == 3)
                         maybe_lose_daemon();
         }
-        if (!lie(storm.window.guest_addr))
-                kvm_give_up("the truth is not believed");
         die();
         connect_anew();
 }
