@@ -361,7 +361,7 @@ static void write_unmapped(const struct edu *edu, const struct edu *second) {
         if (dmab_alloc_coherent(edu->device, size, DMAB_SHAREABLE, &memory, &dma) < 0 ||
             dmab_coherent_info(edu->device, memory, &info) < 0)
                 check(false, "memory is allocated to be shared");
-        snprintf(params, sizeof(params), "{\"device\":%" PRIu64 ",\"alloc\":%" PRIu64 ",\"direction\":\"bidirectional\"}",
+        snprintf(params, sizeof(params), "{\"device\":%" PRIu64 ",\"alloc\":%" PRIu64 ",\"direction\":\"from_device\"}",
                  dmab_device_handle(second->device), info.alloc);
         if (dmab_call(edu->dmab, "mapping.map", params, &result) < 0)
                 check(false, "it is mapped for the second device");
@@ -448,8 +448,8 @@ static void write_of_closed(const char *uri, dmab_t *dmab, dmab_t *other) {
 }
 
 static void tell_stale(const char *what) {
-        printf("%lu writes of the device to %s: %" PRIu64 " bytes compared, %" PRIu64 " changed\n", stale.writes, what, stale.bytes,
-               stale.changed);
+        printf("%lu writes of the device to %s: %" PRIu64 " bytes compared, %" PRIu64 " changed\n", stale.writes, what,
+               stale.bytes, stale.changed);
         check(stale.changed == 0, "nothing is changed");
         memset(&stale, 0, sizeof(stale));
 }
@@ -516,8 +516,8 @@ static void check_books(dmab_t *dmab) {
 
 int main(void) {
         struct test_daemon_options options = {
-                .source = "hugetlb", .config = "[daemon]\naccess = everyone\n[memory]\nregion_idle = 0\n"
-                                              "[device 0000:00:02.0]\nallow = user:1001\n", .survives = true, .open_directory = true,
+                .source = "hugetlb", .survives = true, .open_directory = true,
+                .config = "[daemon]\naccess = everyone\n[memory]\nregion_idle = 0\n[device 0000:00:02.0]\nallow = user:1001\n",
         };
         struct edu edu, second;
         struct test_daemon *daemon;

@@ -1,6 +1,6 @@
-/* What every test with guests of KVM has: a real daemon with an administrator, and guests (kvm-guest.c) that are told what to do
- * over their serial lines. Who has them is a bed: a QEMU of our own, with an emulated device or with one that is passed through;
- * or libvirtd. Whatever goes wrong here ends the test. */
+/* What every test with guests of KVM has: a real daemon with an administrator, and guests (kvm-guest.c) that are told what to
+ * do over their serial lines. Who has them is a bed: a QEMU of our own, with an emulated device or with one that is passed
+ * through; or libvirtd. Whatever goes wrong here ends the test. */
 #ifndef DMAB_TESTS_VM_KVM_BED_H
 #define DMAB_TESTS_VM_KVM_BED_H
 

@@ -127,8 +127,8 @@ void work_report(uint64_t least) {
         least += work.ops;
         while (work.ops < least && !work.errors)
                 pthread_cond_wait(&work.changed, &work.lock);
-        n = snprintf(text, sizeof(text), "{\"ops\":%" PRIu64 ",\"errors\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"worst_us\":%" PRIu64
-                     ",\"histogram\":[", work.ops, work.errors, work.bytes, work.worst_us);
+        n = snprintf(text, sizeof(text), "{\"ops\":%" PRIu64 ",\"errors\":%" PRIu64 ",\"bytes\":%" PRIu64
+                     ",\"worst_us\":%" PRIu64 ",\"histogram\":[", work.ops, work.errors, work.bytes, work.worst_us);
         for (unsigned i = 0; i < BUCKETS && n < (int)sizeof(text) - 32; i++)
                 if (work.histogram[i])
                         n += snprintf(text + n, sizeof(text) - (size_t)n, "%s[%u,%u]", text[n - 1] == '[' ? "" : ",", i,

@@ -83,7 +83,7 @@ void storm_window_is_clean(const struct storm_window *window) {
         unsigned char *map = map_window(window);
 
         require_zeroes("a new window", map, kvm_host.window - TAIL);
-        require_zeroes("a new window's last page", map + kvm_host.window - TAIL + strlen(MAGIC) + 16, TAIL - strlen(MAGIC) - 16);
+        require_zeroes("its last page", map + kvm_host.window - TAIL + strlen(MAGIC) + 16, TAIL - strlen(MAGIC) - 16);
         munmap(map, kvm_host.window);
         storm_seen.windows++;
         storm_seen.window_bytes += kvm_host.window - strlen(MAGIC) - 16;

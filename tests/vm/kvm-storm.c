@@ -1,5 +1,5 @@
-/* A guest to which everything happens that can happen to one, in random order, beside one that works. After each event everything
- * that the victim had is revoked, nobody finds a byte of it, the books are clean, and the neighbour has noticed nothing.
+/* A guest to which everything happens that can happen to one, in random order, beside one that works. After each event all that
+ * the victim had is revoked, nobody finds a byte of it, the books are clean, and the neighbour has noticed nothing.
  *
  *      kvm-storm KERNEL INITRD                       QEMUs are ours, and asked through their monitors
  *      kvm-storm KERNEL INITRD LIBVIRTD DIRECTORY    a libvirtd of our own has them, and has its own troubles
@@ -32,7 +32,8 @@ static struct {
         bool is_deadly, daemon_died; /* the daemon dies in this round; it did */
         uint64_t had_allocs, had_mappings;
         uint64_t taken, taken_bytes, mapped, revoked_allocs, revoked_mappings, compared_bytes;
-        uint64_t boots, daemon_deaths, flood_bytes, refusals, lies, lies_taken, detaches, timeouts, late_writes, late_bytes, checks, reconnects, evictions;
+        uint64_t boots, daemon_deaths, reconnects, evictions, detaches, timeouts, checks;
+        uint64_t flood_bytes, refusals, lies, lies_taken, late_writes, late_bytes;
 } storm;
 
 static uint64_t below(uint64_t n) {
@@ -661,23 +662,40 @@ static void rounds(unsigned long n) {
 }
 
 static void tell(void) {
+        const struct {
+                uint64_t n;
+                const char *what;
+        } rows[] = {
+                { storm.daemon_deaths, "deaths of the daemon amid that" },
+                { storm.boots, "boots of the victim" },
+                { storm.reconnects, "times its program had to connect once more, since QEMU had not come back" },
+                { storm.evictions, "times an administrator evicted it" },
+                { storm.taken, "allocations of its own, and" },
+                { storm.taken_bytes, "bytes in them, all zeroed when they were given" },
+                { storm.mapped, "mappings of them" },
+                { storm.revoked_allocs, "allocations revoked by what happened, and" },
+                { storm.revoked_mappings, "mappings" },
+                { storm.compared_bytes, "bytes compared in the victim, 0 others" },
+                { storm_seen.windows, "new windows, and" },
+                { storm_seen.window_bytes, "bytes in them seen by the host, 0 not zero" },
+                { storm_seen.outsiders, "times somebody else was given all that was free, and" },
+                { storm_seen.outsider_bytes, "bytes in it seen, 0 not zero" },
+                { storm.detaches, "windows asked back from who could not answer" },
+                { storm.timeouts, "times that was told in time, by a daemon that lived" },
+                { storm.flood_bytes, "bytes of floods" },
+                { storm.refusals, "requests for what is the neighbour's, all refused" },
+                { storm.lies, "lies about the window" },
+                { storm.lies_taken, "of them taken" },
+                { storm.late_writes, "late writes of a device, and" },
+                { storm.late_bytes, "bytes of them seen in memory that was nobody's, 0 elsewhere" },
+                { storm.checks, "times the books were clean" },
+        };
+
         for (const struct event *event = events; event < events + EVENTS; event++)
                 if (event->times)
-                        printf("%6lu times %s\n", event->times, event->what);
-        printf("%" PRIu64 " deaths of the daemon amid that, %" PRIu64 " boots, %" PRIu64 " evictions, %" PRIu64 " times the books were "
-               "clean\n", storm.daemon_deaths, storm.boots, storm.evictions, storm.checks);
-        printf("the victim was given %" PRIu64 " allocations with %" PRIu64 " bytes, all zeroed, and %" PRIu64 " mappings; %" PRIu64
-               " and %" PRIu64 " were taken from it by what happened; %" PRIu64 " bytes compared in the guest: 0 others\n",
-               storm.taken, storm.taken_bytes, storm.mapped, storm.revoked_allocs, storm.revoked_mappings, storm.compared_bytes);
-        printf("%" PRIu64 " new windows with %" PRIu64 " bytes seen by the host, and %" PRIu64 " times all that was free with %" PRIu64 " bytes seen by somebody else: "
-               "0 not zero\n", storm_seen.windows, storm_seen.window_bytes, storm_seen.outsiders, storm_seen.outsider_bytes);
-        printf("%" PRIu64 " bytes of floods; %" PRIu64 " requests for what is another's, all refused; %" PRIu64 " lies, %" PRIu64 " of them taken\n", storm.flood_bytes,
-               storm.refusals, storm.lies, storm.lies_taken);
-        printf("%" PRIu64 " times a program had to connect once more, since QEMU had not come back\n",
-               storm.reconnects);
-        printf("%" PRIu64 " windows asked back from who could not answer, %" PRIu64 " times that was told\n", storm.detaches, storm.timeouts);
-        printf("%" PRIu64 " late writes of a device: %" PRIu64 " bytes seen in memory that was nobody's, 0 elsewhere\n", storm.late_writes,
-               storm.late_bytes);
+                        printf("%12lu times %s\n", event->times, event->what);
+        for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++)
+                printf("%12" PRIu64 " %s\n", rows[i].n, rows[i].what);
         storm_neighbour_tell();
 }
 
