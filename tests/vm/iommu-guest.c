@@ -44,6 +44,12 @@ static void check(bool right, const char *what) {
         reboot(RB_POWER_OFF);
 }
 
+/* What is done many times is told only when it fails. */
+static void require(bool right, const char *what) {
+        if (!right)
+                check(false, what);
+}
+
 /* ---- the machine ---- */
 
 static void machine_begin(void) {
@@ -342,13 +348,11 @@ static void write_freed(const struct edu *edu) {
         dmab_addr_t dma, beside_dma;
         void *memory, *beside;
 
-        if (dmab_alloc_coherent(edu->device, PAGE, 0, &beside, &beside_dma) < 0 ||
-            dmab_alloc_coherent(edu->device, size, 0, &memory, &dma) < 0 ||
-            dmab_free_coherent(edu->device, size, memory, dma) < 0)
-                check(false, "memory is allocated and freed");
+        require(dmab_alloc_coherent(edu->device, PAGE, 0, &beside, &beside_dma) == 0, "memory is allocated and freed");
+        require(dmab_alloc_coherent(edu->device, size, 0, &memory, &dma) == 0, "memory is allocated and freed");
+        require(dmab_free_coherent(edu->device, size, memory, dma) == 0, "memory is allocated and freed");
         write_stale(edu, dma, size, memory);
-        if (dmab_free_coherent(edu->device, PAGE, beside, beside_dma) < 0)
-                check(false, "what lies beside is freed");
+        require(dmab_free_coherent(edu->device, PAGE, beside, beside_dma) == 0, "what lies beside is freed");
 }
 
 static void write_unmapped(const struct edu *edu, const struct edu *second) {
@@ -358,28 +362,25 @@ static void write_unmapped(const struct edu *edu, const struct edu *second) {
         dmab_addr_t dma, iova;
         void *memory;
 
-        if (dmab_alloc_coherent(edu->device, size, DMAB_SHAREABLE, &memory, &dma) < 0 ||
-            dmab_coherent_info(edu->device, memory, &info) < 0)
-                check(false, "memory is allocated to be shared");
+        require(dmab_alloc_coherent(edu->device, size, DMAB_SHAREABLE, &memory, &dma) == 0, "memory is allocated to be shared");
+        require(dmab_coherent_info(edu->device, memory, &info) == 0, "memory is allocated to be shared");
         snprintf(params, sizeof(params), "{\"device\":%" PRIu64 ",\"alloc\":%" PRIu64 ",\"direction\":\"from_device\"}",
                  dmab_device_handle(second->device), info.alloc);
-        if (dmab_call(edu->dmab, "mapping.map", params, &result) < 0)
-                check(false, "it is mapped for the second device");
+        require(dmab_call(edu->dmab, "mapping.map", params, &result) == 0, "it is mapped for the second device");
         iova = number_of(result, "iova");
         snprintf(params, sizeof(params), "{\"mapping\":%" PRIu64 "}", number_of(result, "mapping"));
         free(result);
-        if (dmab_call(edu->dmab, "mapping.unmap", params, NULL) < 0)
-                check(false, "it is unmapped");
+        require(dmab_call(edu->dmab, "mapping.unmap", params, NULL) == 0, "it is unmapped");
         write_stale(second, iova, size, memory);
-        if (dmab_free_coherent(edu->device, size, memory, dma) < 0)
-                check(false, "it is freed");
+        require(dmab_free_coherent(edu->device, size, memory, dma) == 0, "it is freed");
 }
 
 static dmab_t *connect_as(const char *uri, uid_t uid) {
         dmab_t *dmab;
 
-        if (seteuid(uid) < 0 || dmab_connect(uri, &dmab) < 0 || seteuid(0) < 0)
-                check(false, "another user connects");
+        require(seteuid(uid) == 0, "root becomes another user");
+        require(dmab_connect(uri, &dmab) == 0, "who connects");
+        require(seteuid(0) == 0, "root is back");
         return dmab;
 }
 
@@ -393,8 +394,7 @@ static void write_given_on(const struct edu *edu, dmab_t *other, uint64_t machin
 
         check(dmab_device_open(other, "other", NULL, &device) == 0, "somebody else opens a device");
         while (!found && dmab_alloc_coherent(device, MIB, DMAB_WAIT | DMAB_HIGH, &memory, &other_dma) == 0) {
-                if (dmab_coherent_info(device, memory, &info) < 0)
-                        check(false, "its memory is described");
+                require(dmab_coherent_info(device, memory, &info) == 0, "its memory is described");
                 found = machine_addr >= info.machine_addr && machine_addr + size <= info.machine_addr + info.size;
         }
         check(found, "it is given what the device could reach before");
@@ -405,8 +405,8 @@ static void write_given_on(const struct edu *edu, dmab_t *other, uint64_t machin
 static uint64_t machine_of(dmab_device_t *device, const void *memory) {
         struct dmab_coherent_info info = DMAB_COHERENT_INFO_INIT;
 
-        if (dmab_coherent_info(device, memory, &info) < 0 || info.machine_addr == DMAB_ADDR_NONE)
-                check(false, "the machine address is told");
+        require(dmab_coherent_info(device, memory, &info) == 0, "the machine address is told");
+        require(info.machine_addr != DMAB_ADDR_NONE, "the machine address is told");
         return info.machine_addr;
 }
 
@@ -416,11 +416,9 @@ static void write_of_next_owner(const struct edu *edu, dmab_t *other) {
         dmab_addr_t dma;
         void *memory;
 
-        if (dmab_alloc_coherent(edu->device, 2 * MIB, 0, &memory, &dma) < 0)
-                check(false, "memory is allocated");
+        require(dmab_alloc_coherent(edu->device, 2 * MIB, 0, &memory, &dma) == 0, "memory is allocated");
         machine_addr = machine_of(edu->device, memory);
-        if (dmab_free_coherent(edu->device, 2 * MIB, memory, dma) < 0)
-                check(false, "it is freed");
+        require(dmab_free_coherent(edu->device, 2 * MIB, memory, dma) == 0, "it is freed");
         write_given_on(edu, other, machine_addr, dma, some_size());
 }
 
@@ -435,12 +433,10 @@ static void write_of_closed(const char *uri, dmab_t *dmab, dmab_t *other) {
         void *memory;
 
         options.mask = EDU_MASK;
-        if (dmab_device_open(first, "0000:00:02.0", &options, &device) < 0 ||
-            dmab_alloc_coherent(device, 2 * MIB, 0, &memory, &dma) < 0)
-                check(false, "another owner has the device");
+        require(dmab_device_open(first, "0000:00:02.0", &options, &device) == 0, "another owner has the device");
+        require(dmab_alloc_coherent(device, 2 * MIB, 0, &memory, &dma) == 0, "another owner has the device");
         machine_addr = machine_of(device, memory);
-        if (dmab_device_close_force(device) < 0)
-                check(false, "it closes it");
+        require(dmab_device_close_force(device) == 0, "it closes it");
         edu_open(dmab, "0000:00:02.0", &edu);
         write_given_on(&edu, other, machine_addr, dma, some_size());
         edu_close(&edu);

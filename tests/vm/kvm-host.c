@@ -84,7 +84,8 @@ static bool is_all_back(void) {
         size_t i;
 
         json_array_foreach(json_object_get(status, "sources"), i, source)
-                back = back && kvm_number(source, "in_regions") == 0 && kvm_number(source, "total") == kvm_number(source, "free");
+                back = back && kvm_number(source, "in_regions") == 0 &&
+                       kvm_number(source, "total") == kvm_number(source, "free");
         json_decref(status);
         return back;
 }

@@ -65,7 +65,8 @@ void storm_neighbour_tell(void) {
                 if (seen[i].ops)
                         printf("the neighbour %s: %" PRIu64 " operations, %" PRIu64 " bytes written and compared, 0 errors;"
                                " p50 %" PRIu64 " us, p99 %" PRIu64 " us, worst %" PRIu64 " us\n",
-                               weathers[i], seen[i].ops, seen[i].bytes, percentile(i, 500), percentile(i, 990), seen[i].worst_us);
+                               weathers[i], seen[i].ops, seen[i].bytes, percentile(i, 500), percentile(i, 990),
+                               seen[i].worst_us);
         printf("the neighbour's p99 in the storm is %.2f times that of quiet\n",
                (double)percentile(STORM_RAGES, 990) / (double)(percentile(STORM_QUIET, 990) + !percentile(STORM_QUIET, 990)));
 }

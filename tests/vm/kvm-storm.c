@@ -453,7 +453,8 @@ static void stranger_is_named(void) {
 
 static uint64_t neighbours_addr(void) {
         json_t *windows = kvm_ask("window.list", "{\"guest\":\"%s\"}", storm_neighbour->name);
-        const char *addr = json_string_value(json_object_get(json_array_get(json_object_get(windows, "items"), 0), "guest_addr"));
+        const json_t *first = json_array_get(json_object_get(windows, "items"), 0);
+        const char *addr = json_string_value(json_object_get(first, "guest_addr"));
         uint64_t number = addr ? strtoull(addr, NULL, 16) : 0;
 
         json_decref(windows);
