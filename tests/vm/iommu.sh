@@ -1,8 +1,10 @@
 #!/bin/sh
-# Real devices behind a real IOMMU, Intel's and AMD's, in a virtual machine: iommu-guest.c, which is all that runs there beside the
-# daemon, says what is proven. The kernel comes from DMAB_VM_DEBIAN_KERNEL (fetch-kernel.sh gets one); ./run sees to it.
+# Real devices behind a real IOMMU, Intel's, AMD's and virtio's, in a virtual machine: iommu-guest.c, which is all that runs
+# there beside the daemon, says what is proven. Two kernels are tried: that of Debian from DMAB_VM_DEBIAN_KERNEL
+# (fetch-kernel.sh gets one), and one that has all that we know, from DMAB_VM_KERNEL (build-kernel.sh makes it); ./run sees
+# to both.
 #
-# usage: iommu.sh [intel|amd …]
+# usage: iommu.sh [intel|amd|virtio …]
 #
 # WRITES: how many writes of each kind a device tries to what it may not reach any more; 100 ms each.
 . "$(dirname "$0")/initrd.sh"
@@ -14,6 +16,7 @@ make_initrd "$work" tests/vm/iommu-guest "irqbypass vfio vfio_virqfd vfio_iommu_
 
 # kind: which IOMMU.
 run_machine() {
+        kernel=$DMAB_VM_DEBIAN_KERNEL
         case $1 in
         intel)
                 set -- -cpu qemu64 -device intel-iommu,intremap=on,caching-mode=on
@@ -23,14 +26,26 @@ run_machine() {
                 set -- -cpu EPYC -device amd-iommu,intremap=on
                 argument=amd_iommu=on
                 ;;
+        virtio)
+                kernel=$DMAB_VM_KERNEL
+                set -- -cpu qemu64 -device virtio-iommu-pci,addr=4
+                argument=vfio_iommu_type1.allow_unsafe_interrupts=1
+                ;;
         esac
         timeout $((300 + ${WRITES:-20})) qemu-system-x86_64 -accel tcg -machine q35,kernel-irqchip=split -m 512 -smp 1 -nodefaults -display none \
                 -no-reboot "$@" -device edu,addr=2 -device edu,addr=3 \
-                -serial "file:$work/serial" -kernel "$DMAB_VM_DEBIAN_KERNEL" -initrd "$work/initrd" \
+                -serial "file:$work/serial" -kernel "$kernel" -initrd "$work/initrd" \
                 -append "console=ttyS0 panic=-1 nokaslr mitigations=off $argument loglevel=4 WRITES=${WRITES:-20}" 2>"$work/qemu"
 }
 
-[ $# -gt 0 ] || set -- intel amd
+if [ $# -eq 0 ]; then
+        set -- intel amd
+        if [ -n "$DMAB_VM_KERNEL" ]; then
+                set -- "$@" virtio
+        else
+                echo "DMAB_VM_KERNEL names no kernel (tests/vm/build-kernel.sh), so virtio-iommu is not tried"
+        fi
+fi
 for kind; do
         echo "--- $kind ---"
         start=$(date +%s)
