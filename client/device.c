@@ -357,7 +357,8 @@ int dmab_device_fd(dmab_device_t *device, int *ret_fd) {
         r = link_call(device->dmab->link,
                       &(struct link_request){ .method = "device.get", .params = params.text, .repeat = LINK_AGAIN }, &reply);
         if (!r && !reply.n_fds)
-                r = error_set(EOPNOTSUPP, "%s is no device that the daemon can pass: it is not bound to vfio-pci", device->name);
+                r = error_set(EOPNOTSUPP, "%s is no device that the daemon can pass: it is not bound to vfio-pci, or without an "
+                              "IOMMU is somebody else's, or not allowed to you", device->name);
         if (!r) {
                 *ret_fd = reply.fds[0];
                 reply.n_fds = 0;

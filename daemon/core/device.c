@@ -529,7 +529,7 @@ int device_fd(const struct caller *caller, uint64_t handle, int *ret_fd, struct 
 
         if (!device)
                 return -ENOENT;
-        *ret_fd = translator_translates(device->translator) ? device->translator->device_fd(device->translation) : -1;
+        *ret_fd = translator_has_device(device->translator) ? device->translator->device_fd(device->translation) : -1;
         return 0;
 }
 

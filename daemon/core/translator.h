@@ -62,7 +62,8 @@ struct translator_ops {
         /* What was unmapped until now is so for good: its dma addresses may be used again. Until then they are not, because
          * after a death the next daemon finds them in use. */
         void (*committed)(void);
-        /* The device itself, for the one who has opened it: borrowed; -1: there is none. */
+
+        /* The device itself, for the one who has opened it: borrowed; -1: there is none. NULL: there never is. */
         int (*device_fd)(const struct translation *translation);
 };
 
@@ -85,6 +86,10 @@ static inline bool translator_protects(const struct translator_ops *ops) {
 
 static inline bool translator_translates(const struct translator_ops *ops) {
         return ops->struct_size > offsetof(struct translator_ops, flags) && ops->flags & TRANSLATOR_TRANSLATES;
+}
+
+static inline bool translator_has_device(const struct translator_ops *ops) {
+        return ops->struct_size > offsetof(struct translator_ops, device_fd) && ops->device_fd;
 }
 
 static inline bool translator_follows(const struct translator_ops *ops) {

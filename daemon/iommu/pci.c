@@ -76,7 +76,8 @@ static const char *link_end(const char *name, const char *link, char target[PATH
         return strrchr(target, '/') ? strrchr(target, '/') + 1 : "";
 }
 
-int pci_group(const char *name) {
+/* VFIO without an IOMMU makes groups, too. */
+static int group_of(const char *name, bool no_iommu) {
         char target[PATH_MAX];
         const char *end = link_end(name, "iommu_group", target);
         char path[128], kind[32] = "";
@@ -84,14 +85,21 @@ int pci_group(const char *name) {
 
         if (!*end)
                 return -1;
-        /* VFIO without an IOMMU makes groups, too. */
         snprintf(path, sizeof(path), "/sys/kernel/iommu_groups/%d/name", atoi(end));
         file = fopen(path, "re");
         if (file && fscanf(file, "%31s", kind) != 1)
                 kind[0] = '\0';
         if (file)
                 fclose(file);
-        return strcmp(kind, "vfio-noiommu") == 0 ? -1 : atoi(end);
+        return (strcmp(kind, "vfio-noiommu") == 0) == no_iommu ? atoi(end) : -1;
+}
+
+int pci_group(const char *name) {
+        return group_of(name, false);
+}
+
+int pci_noiommu_group(const char *name) {
+        return group_of(name, true);
 }
 
 bool pci_has_driver(const char *name, const char *driver) {

@@ -15,6 +15,8 @@ bool pci_is_present(const char *name);
 int pci_node(const char *name);
 /* The number of its IOMMU group; -1: no IOMMU. */
 int pci_group(const char *name);
+/* The number of the group that VFIO has made for it where there is no IOMMU; -1: it has not. */
+int pci_noiommu_group(const char *name);
 /* Whether it is bound to this driver. */
 bool pci_has_driver(const char *name, const char *driver);
 /* Whether an IOMMU translates for it, so that it cannot be given machine addresses. */

@@ -1,7 +1,6 @@
 #include "daemon/iommu/vfio.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <linux/pci_regs.h>
 #include <linux/vfio.h>
@@ -14,6 +13,7 @@
 
 #include "daemon/iommu/iova.h"
 #include "daemon/iommu/pci.h"
+#include "daemon/iommu/vfio-open.h"
 #include "daemon/source/keep.h"
 
 /* One device, for as many as have it open. */
@@ -27,10 +27,11 @@ struct translation {
 
 struct group {
         struct group *prev, *next; /* in vfio.groups */
-        int number, fd, container_fd;
+        int number;
+        struct vfio_space space;
         bool broken; /* the kernel did not unmap */
         bool found; /* it was held by the keep: what is mapped is mapped still */
-        struct iova *iova;
+        struct iova *iova; /* NULL: nothing is translated */
         struct translation *devices;
         char owner[];
 };
@@ -43,8 +44,15 @@ static struct {
 
 /* ---- what outlives the daemon ---- */
 
-static void container_name(int number, char name[static KEEP_NAME_MAX + 1]) {
-        snprintf(name, KEEP_NAME_MAX + 1, "vfio-container-%d", number);
+/* What the container is kept as tells which way the group was opened. */
+static const char *const container_prefixes[VFIO_WAYS] = {
+        [VFIO_TYPE1] = "vfio-container-",
+        [VFIO_IOMMUFD] = "vfio-iommufd-",
+        [VFIO_NOIOMMU] = "vfio-noiommu-",
+};
+
+static void container_name(enum vfio_way way, int number, char name[static KEEP_NAME_MAX + 1]) {
+        snprintf(name, KEEP_NAME_MAX + 1, "%s%d", container_prefixes[way], number);
 }
 
 static void group_name(int number, char name[static KEEP_NAME_MAX + 1]) {
@@ -74,49 +82,6 @@ static void let_go(const char *name, int fd) {
 }
 
 /* ---- groups ---- */
-
-/* The device of the group that keeps it from being used, for a sentence. */
-static int refuse_unviable(int number, struct failure *failure) {
-        return failure_set(failure, REASON_busy, "IOMMU group %d has devices with other drivers than vfio-pci: all of them must "
-                           "be bound to it (see /sys/kernel/iommu_groups/%d/devices), because they reach each other", number,
-                           number);
-}
-
-static int container_open(int *ret, struct failure *failure) {
-        int fd = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
-
-        if (fd < 0)
-                return failure_set_errno(failure, REASON_unsupported, errno, "/dev/vfio/vfio cannot be opened: %s. Is the module "
-                                         "vfio loaded, and may the daemon use it?", strerror(errno));
-        if (ioctl(fd, VFIO_GET_API_VERSION) != VFIO_API_VERSION ||
-            ioctl(fd, VFIO_CHECK_EXTENSION, VFIO_TYPE1v2_IOMMU) <= 0) {
-                close(fd);
-                return failure_set(failure, REASON_unsupported, "the kernel has no VFIO with an IOMMU of type 1: load the module "
-                                   "vfio_iommu_type1");
-        }
-        *ret = fd;
-        return 0;
-}
-
-static int group_fd_open(int number, int *ret, struct failure *failure) {
-        struct vfio_group_status status = { .argsz = sizeof(status) };
-        char path[64];
-        int fd;
-
-        snprintf(path, sizeof(path), "/dev/vfio/%d", number);
-        fd = open(path, O_RDWR | O_CLOEXEC);
-        if (fd < 0 && errno == EBUSY)
-                return failure_set(failure, REASON_busy, "%s is in use: another program has the IOMMU group, or somebody who had "
-                                   "a device of it has not closed its descriptor", path);
-        if (fd < 0)
-                return failure_set_errno(failure, REASON_unsupported, errno, "%s cannot be opened: %s", path, strerror(errno));
-        if (ioctl(fd, VFIO_GROUP_GET_STATUS, &status) < 0 || !(status.flags & VFIO_GROUP_FLAGS_VIABLE)) {
-                close(fd);
-                return refuse_unviable(number, failure);
-        }
-        *ret = fd;
-        return 0;
-}
 
 /* Which addresses the IOMMU takes, as its capabilities tell. */
 static int ranges_read(const struct group *group, const struct vfio_iommu_type1_info *info) {
@@ -149,7 +114,7 @@ static int ranges_get(const struct group *group, struct failure *failure) {
 
         while (info) {
                 info->argsz = size;
-                r = ioctl(group->container_fd, VFIO_IOMMU_GET_INFO, info) < 0 ? -errno : 0;
+                r = ioctl(group->space.container_fd, VFIO_IOMMU_GET_INFO, info) < 0 ? -errno : 0;
                 if (r < 0 || info->argsz <= size)
                         break;
                 size = info->argsz;
@@ -172,46 +137,43 @@ static int ranges_get(const struct group *group, struct failure *failure) {
         return 0;
 }
 
-static int group_begin(struct group *group, struct failure *failure) {
+static int group_hold(const struct group *group, struct failure *failure) {
         char container[KEEP_NAME_MAX + 1], name[KEEP_NAME_MAX + 1];
         int r;
 
-        r = container_open(&group->container_fd, failure);
-        if (r < 0)
-                return r;
-        r = group_fd_open(group->number, &group->fd, failure);
-        if (r < 0)
-                return r;
-        if (ioctl(group->fd, VFIO_GROUP_SET_CONTAINER, &group->container_fd) < 0 ||
-            ioctl(group->container_fd, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU) < 0)
-                return failure_set_errno(failure, REASON_unsupported, errno, "IOMMU group %d cannot be used: %s%s", group->number,
-                                         strerror(errno), errno == EPERM ? ". Without interrupt remapping the parameter "
-                                         "allow_unsafe_interrupts of vfio_iommu_type1 must be set" : "");
-        container_name(group->number, container);
-        r = hold(container, group->container_fd, failure);
-        if (r < 0)
+        container_name(group->space.way, group->number, container);
+        r = hold(container, group->space.container_fd, failure);
+        if (r < 0 || group->space.group_fd < 0)
                 return r;
         group_name(group->number, name);
-        r = hold(name, group->fd, failure);
+        r = hold(name, group->space.group_fd, failure);
         if (r < 0)
                 keep_drop(vfio.keep, container);
         return r;
 }
 
-/* What an earlier daemon has left: both or neither. */
-static bool group_find(struct group *group) {
+static bool find_way(struct group *group, enum vfio_way way) {
+        struct vfio_space *space = &group->space;
         char name[KEEP_NAME_MAX + 1];
 
-        container_name(group->number, name);
-        if (keep_take(vfio.keep, name, &group->container_fd) < 0)
+        container_name(way, group->number, name);
+        if (keep_take(vfio.keep, name, &space->container_fd) < 0)
                 return false;
+        space->way = way;
         group_name(group->number, name);
-        if (keep_take(vfio.keep, name, &group->fd) == 0)
+        if (way == VFIO_IOMMUFD || keep_take(vfio.keep, name, &space->group_fd) == 0)
                 return true;
-        container_name(group->number, name);
-        let_go(name, group->container_fd);
-        group->container_fd = -1;
+        container_name(way, group->number, name);
+        let_go(name, space->container_fd);
+        space->container_fd = -1;
         return false;
+}
+
+/* What an earlier daemon has left: all or nothing. */
+static bool group_find(struct group *group, bool no_iommu) {
+        if (no_iommu)
+                return find_way(group, VFIO_NOIOMMU);
+        return find_way(group, VFIO_TYPE1) || find_way(group, VFIO_IOMMUFD);
 }
 
 /* Also where somebody else has a descriptor that keeps the container alive: nothing is reached any more. */
@@ -224,40 +186,45 @@ static void unmap_all(int container_fd) {
 }
 
 static void group_end(struct group *group) {
+        const struct vfio_space *space = &group->space;
         char name[KEEP_NAME_MAX + 1];
 
-        if (group->container_fd >= 0 && !vfio.leaving)
-                unmap_all(group->container_fd);
-
+        if (space->container_fd >= 0 && !vfio.leaving && space->way != VFIO_NOIOMMU)
+                unmap_all(space->container_fd);
         group_name(group->number, name);
-        if (group->fd >= 0)
-                let_go(name, group->fd);
-        container_name(group->number, name);
-        if (group->container_fd >= 0)
-                let_go(name, group->container_fd);
+        if (space->group_fd >= 0)
+                let_go(name, space->group_fd);
+        container_name(space->way, group->number, name);
+        if (space->container_fd >= 0)
+                let_go(name, space->container_fd);
         iova_free(group->iova);
         free(group);
 }
 
-static int group_open(int number, const char *owner, struct group **ret, struct failure *failure) {
+static int group_begin(struct group *group, bool no_iommu, struct failure *failure) {
+        int r = no_iommu ? 0 : iova_new(&group->iova);
+
+        if (r < 0)
+                return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
+        group->found = group_find(group, no_iommu);
+        if (!group->found) {
+                r = vfio_space_open(group->number, no_iommu, &group->space, failure);
+                if (r == 0)
+                        r = group_hold(group, failure);
+        }
+        return r;
+}
+
+static int group_open(int number, bool no_iommu, const char *owner, struct group **ret, struct failure *failure) {
         struct group *group = calloc(1, sizeof(*group) + strlen(owner) + 1);
         int r;
 
         if (!group)
                 return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
         group->number = number;
-        group->fd = group->container_fd = -1;
+        group->space.group_fd = group->space.container_fd = -1;
         strcpy(group->owner, owner);
-        r = iova_new(&group->iova);
-        if (r < 0) {
-                free(group);
-                return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
-        }
-        group->found = group_find(group);
-        if (!group->found)
-                r = group_begin(group, failure);
-        if (r == 0)
-                r = ranges_get(group, failure);
+        r = group_begin(group, no_iommu, failure);
         if (r < 0) {
                 group_end(group);
                 return r;
@@ -274,14 +241,14 @@ static void group_put(struct group *group) {
         group_end(group);
 }
 
-static int group_get(int number, const char *owner, struct group **ret, struct failure *failure) {
+static int group_get(int number, bool no_iommu, const char *owner, struct group **ret, struct failure *failure) {
         struct group *group;
 
         DL_FOREACH(vfio.groups, group)
                 if (group->number == number)
                         break;
         if (!group)
-                return group_open(number, owner, ret, failure);
+                return group_open(number, no_iommu, owner, ret, failure);
         if (strcmp(group->owner, owner) != 0)
                 return failure_set(failure, REASON_busy, "IOMMU group %d is in use by another owner, and its devices reach each "
                                    "other", number);
@@ -291,10 +258,17 @@ static int group_get(int number, const char *owner, struct group **ret, struct f
 
 /* ---- devices ---- */
 
+static int device_have(struct translation *device, const char *name, struct failure *failure) {
+        if (keep_take(vfio.keep, name, &device->fd) == 0)
+                return 0;
+        device->fd = vfio_space_open_device(&device->group->space, device->group->number, device->name, failure);
+        return device->fd < 0 ? device->fd : hold(name, device->fd, failure);
+}
+
 static int device_open(struct group *group, const char *pci, struct translation **ret, struct failure *failure) {
         struct translation *device = calloc(1, sizeof(*device));
         char name[KEEP_NAME_MAX + 1];
-        int r = 0;
+        int r;
 
         if (!device)
                 return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
@@ -302,15 +276,13 @@ static int device_open(struct group *group, const char *pci, struct translation 
         device->group = group;
         device->n_users = 1;
         snprintf(device->name, sizeof(device->name), "%s", pci);
-        if (keep_take(vfio.keep, name, &device->fd) < 0) {
-                device->fd = ioctl(group->fd, VFIO_GROUP_GET_DEVICE_FD, pci);
-                r = device->fd < 0 ? failure_set_errno(failure, REASON_unsupported, errno, "device %s cannot be opened: %s", pci,
-                                                       strerror(errno))
-                                   : hold(name, device->fd, failure);
-        }
+        r = device_have(device, name, failure);
+        /* An iommufd knows them only now. */
+        if (r == 0 && group->iova && !group->devices)
+                r = ranges_get(group, failure);
         if (r < 0) {
                 if (device->fd >= 0)
-                        close(device->fd);
+                        let_go(name, device->fd);
                 free(device);
                 return r;
         }
@@ -331,10 +303,27 @@ static int device_get(struct group *group, const char *pci, struct translation *
         return device_open(group, pci, ret, failure);
 }
 
+static int attach_to(int number, bool no_iommu, const char *pci, const char *owner, struct translation **ret,
+                     struct failure *failure) {
+        struct group *group = NULL;
+        int r;
+
+        r = group_get(number, no_iommu, owner, &group, failure);
+        if (r < 0)
+                return r;
+        r = device_get(group, pci, ret, failure);
+        if (r < 0)
+                group_put(group);
+        return r;
+}
+
+static void facts_of(const char *pci, struct translator_facts *ret) {
+        *ret = (struct translator_facts){ .present = true, .mask = UINT64_MAX, .node = pci_node(pci) };
+        snprintf(ret->name, sizeof(ret->name), "%s", pci);
+}
+
 static int vfio_attach(const char *name, const char *owner, bool permitted, struct translation **ret,
                        struct translator_facts *ret_facts, struct failure *failure) {
-        struct translator_facts facts = { .present = true, .mask = UINT64_MAX };
-        struct group *group = NULL;
         char pci[PCI_NAME_MAX];
         int r, number;
 
@@ -346,18 +335,10 @@ static int vfio_attach(const char *name, const char *owner, bool permitted, stru
         if (!permitted)
                 return failure_set(failure, REASON_not_permitted, "Device %s can be had as a whole, which the configuration does "
                                    "not allow %s: see `allow` in [device %s]", pci, owner, pci);
-        r = group_get(number, owner, &group, failure);
-        if (r < 0)
-                return r;
-        r = device_get(group, pci, ret, failure);
-        if (r < 0) {
-                group_put(group);
-                return r;
-        }
-        facts.node = pci_node(pci);
-        snprintf(facts.name, sizeof(facts.name), "%s", pci);
-        *ret_facts = facts;
-        return 0;
+        r = attach_to(number, false, pci, owner, ret, failure);
+        if (r == 0)
+                facts_of(pci, ret_facts);
+        return r;
 }
 
 static void vfio_detach(struct translation *device) {
@@ -386,7 +367,7 @@ static int map_at(const struct group *group, const struct translator_run *run, u
                 return -EFAULT;
         if (group->broken)
                 return -EIO;
-        return ioctl(group->container_fd, VFIO_IOMMU_MAP_DMA, &map) < 0 ? -errno : 0;
+        return ioctl(group->space.container_fd, VFIO_IOMMU_MAP_DMA, &map) < 0 ? -errno : 0;
 }
 
 static int map_fail(const struct group *group, const struct translator_run *run, int r, struct failure *failure) {
@@ -437,7 +418,7 @@ static int vfio_map(struct translation *device, const struct translator_run *run
 static int unmap_at(const struct group *group, uint64_t dma_addr, uint64_t size) {
         struct vfio_iommu_type1_dma_unmap unmap = { .argsz = sizeof(unmap), .iova = dma_addr, .size = size };
 
-        if (ioctl(group->container_fd, VFIO_IOMMU_UNMAP_DMA, &unmap) < 0)
+        if (ioctl(group->space.container_fd, VFIO_IOMMU_UNMAP_DMA, &unmap) < 0)
                 return -errno;
         return unmap.size == size ? 0 : -ENOENT;
 }
@@ -499,8 +480,9 @@ static int give_up(void *userdata, const char *name) {
 
         if (keep_take(vfio.keep, name, &fd) < 0)
                 return 0;
-        if (strncmp(name, "vfio-container-", strlen("vfio-container-")) == 0)
-                unmap_all(fd);
+        for (int way = 0; way < VFIO_WAYS; way++)
+                if (way != VFIO_NOIOMMU && strncmp(name, container_prefixes[way], strlen(container_prefixes[way])) == 0)
+                        unmap_all(fd);
         let_go(name, fd);
         return 0;
 }
@@ -510,7 +492,7 @@ static void vfio_restored(void) {
 
         vfio.leaving = false;
         DL_FOREACH(vfio.groups, group)
-                if (group->found)
+                if (group->found && group->iova)
                         iova_visit_free(group->iova, unmap_free, group);
         /* Groups that nobody has any more. */
         keep_visit(vfio.keep, "vfio-", give_up, NULL);
@@ -520,7 +502,8 @@ static void vfio_committed(void) {
         struct group *group;
 
         DL_FOREACH(vfio.groups, group)
-                iova_settle(group->iova);
+                if (group->iova)
+                        iova_settle(group->iova);
 }
 
 static int vfio_device_fd(const struct translation *device) {
@@ -540,6 +523,58 @@ const struct translator_ops translator_vfio_ops = {
         .restore = vfio_restore,
         .restored = vfio_restored,
         .committed = vfio_committed,
+        .device_fd = vfio_device_fd,
+};
+
+/* ---- without an IOMMU ---- */
+
+/* A device of an earlier daemon that is not to be had any more: its memory stays where it is. */
+static struct translation absent = { .fd = -1 };
+
+/* Who may not have the device itself, and where somebody else has it, gets addresses from the translator `identity`. */
+static int noiommu_attach(const char *name, const char *owner, bool permitted, struct translation **ret,
+                          struct translator_facts *ret_facts, struct failure *failure) {
+        char pci[PCI_NAME_MAX];
+        int r = -ENODEV, number;
+
+        if (!permitted || !pci_name_parse(name, pci))
+                return -ENODEV;
+        number = pci_has_driver(pci, "vfio-pci") ? pci_noiommu_group(pci) : -1;
+        if (number >= 0)
+                r = attach_to(number, true, pci, owner, ret, failure);
+        if (r == -ENOMEM)
+                return r;
+        if (r < 0 && !vfio.leaving)
+                return -ENODEV;
+        if (r < 0)
+                *ret = &absent;
+        facts_of(pci, ret_facts);
+        return 0;
+}
+
+static void noiommu_detach(struct translation *device) {
+        if (device != &absent)
+                vfio_detach(device);
+}
+
+static int noiommu_map(struct translation *device, const struct translator_run *run, uint64_t *ret_dma,
+                       struct failure *failure) {
+        *ret_dma = run->addr;
+        return 0;
+}
+
+static int noiommu_unmap(struct translation *device, uint64_t dma_addr, uint64_t size) {
+        return 0;
+}
+
+const struct translator_ops translator_noiommu_ops = {
+        .struct_size = sizeof(struct translator_ops),
+        .version = TRANSLATOR_OPS_VERSION,
+        .name = "noiommu",
+        .attach = noiommu_attach,
+        .detach = noiommu_detach,
+        .map = noiommu_map,
+        .unmap = noiommu_unmap,
         .device_fd = vfio_device_fd,
 };
 

@@ -112,12 +112,12 @@ void method_return_lease(struct rpc_call *call, const struct lease_return_params
 /* A descriptor of the region's memory, the caller's to close. -errno with a sentence. */
 int method_dup_region(const struct caller *caller, uint64_t region, int *ret_fd, struct failure *failure);
 
-/* By a translator's name. */
+/* By a translator's name. Whether the device itself is passed on makes no difference to its addresses. */
 static inline enum protocol_translation method_translation(const char *name) {
-        return strcmp(name, "identity") == 0 ? PROTOCOL_IDENTITY
-               : strcmp(name, "grant") == 0  ? PROTOCOL_GRANT
-               : strcmp(name, "guest") == 0  ? PROTOCOL_GUEST_ADDRESS
-                                             : PROTOCOL_IOMMU;
+        return strcmp(name, "iommu") == 0   ? PROTOCOL_IOMMU
+               : strcmp(name, "grant") == 0 ? PROTOCOL_GRANT
+               : strcmp(name, "guest") == 0 ? PROTOCOL_GUEST_ADDRESS
+                                            : PROTOCOL_IDENTITY;
 }
 
 /* The same of what may have been swapped out. */

@@ -32,6 +32,7 @@ enum {
 #define MIB ((size_t)1 << 20)
 #define EDU_BUFFER UINT64_C(0x40000)
 #define EDU_MASK UINT64_C(0xfffffff) /* 28 bits */
+#define EDU_WIDE_MASK UINT64_C(0xffffffffff) /* if QEMU was asked for it */
 
 static void check(bool right, const char *what) {
         if (right) {
@@ -52,6 +53,13 @@ static void require(bool right, const char *what) {
 
 /* ---- the machine ---- */
 
+/* From the kernel's command line: how the device is to be had; "type1" if nothing is said. */
+static bool is_way(const char *way) {
+        const char *given = getenv("WAY");
+
+        return strcmp(given ? given : "type1", way) == 0;
+}
+
 static void machine_begin(void) {
         char number[16];
 
@@ -63,6 +71,12 @@ static void machine_begin(void) {
         setenv("TOP_BUILDDIR", "/bin", 1);
         setenv("TEST_TIMEOUT_MS", "60000", 1);
         machine_load_modules("allow_unsafe_interrupts=1");
+        /* What the kernel has is not found: it is as with one that does not have it. */
+        if (is_way("iommufd"))
+                check(unlink("/dev/vfio/vfio") == 0, "there is no VFIO with containers");
+        if (is_way("noiommu"))
+                check(machine_write_file("/sys/module/vfio/parameters/enable_unsafe_noiommu_mode", "Y"),
+                      "VFIO does without an IOMMU");
         snprintf(number, sizeof(number), "%d", HUGE_PAGES);
         check(machine_write_file("/proc/sys/vm/nr_hugepages", number), "a file of the kernel is written");
         check(machine_write_file("/sys/bus/pci/drivers/vfio-pci/new_id", "1234 11e8"), "a file of the kernel is written");
@@ -107,9 +121,10 @@ static void edu_open(dmab_t *dmab, const char *name, struct edu *ret) {
         uint16_t command = 0;
 
         ret->dmab = dmab;
-        options.mask = EDU_MASK;
+        options.mask = is_way("noiommu") ? EDU_WIDE_MASK : EDU_MASK;
         check(dmab_device_open(dmab, name, &options, &ret->device) == 0, "the device is opened");
-        check(strcmp(dmab_device_translation(ret->device), "iommu") == 0, "its translation is iommu");
+        printf("its translation is %s\n", dmab_device_translation(ret->device));
+        check(strcmp(dmab_device_translation(ret->device), is_way("noiommu") ? "identity" : "iommu") == 0, "as it should be");
         check(dmab_device_fd(ret->device, &ret->fd) == 0, "the broker passes the device");
         check(ioctl(ret->fd, VFIO_DEVICE_GET_REGION_INFO, &bar) == 0, "it has registers");
         ret->registers = mmap(NULL, bar.size, PROT_READ | PROT_WRITE, MAP_SHARED, ret->fd, (off_t)bar.offset);
@@ -512,21 +527,65 @@ static void check_books(dmab_t *dmab) {
         free(result);
 }
 
-int main(void) {
-        struct test_daemon_options options = {
-                .source = "hugetlb", .survives = true, .open_directory = true,
-                .config = "[daemon]\naccess = everyone\n[memory]\nregion_idle = 0\n[device 0000:00:02.0]\nallow = user:1001\n",
-        };
-        struct edu edu, second;
-        struct test_daemon *daemon;
-        char uri[256];
-        dmab_t *dmab;
+/* ---- without an IOMMU ---- */
 
-        setvbuf(stdout, NULL, _IOLBF, 0);
-        machine_begin();
-        check(test_daemon_start(&options, &daemon) == 0, "a daemon serves huge pages");
-        snprintf(uri, sizeof(uri), "unix:%s", test_daemon_socket(daemon));
-        check(dmab_connect(uri, &dmab) == 0, "a client connects");
+static void test_untranslated(const struct edu *edu) {
+        struct dmab_coherent_info info = DMAB_COHERENT_INFO_INIT;
+        dmab_addr_t dma;
+        void *memory;
+
+        check(dmab_alloc_coherent(edu->device, 2 * PAGE, DMAB_ZERO, &memory, &dma) == 0, "8 KiB are allocated");
+        check(dmab_coherent_info(edu->device, memory, &info) == 0, "they are described");
+        printf("machine address 0x%" PRIx64 ", dma address 0x%" PRIx64 "\n", info.machine_addr, dma);
+        check(info.machine_addr == dma, "the dma address is the machine address");
+        copy(edu, memory, dma, (char *)memory + PAGE, dma + PAGE, 30, "the device reads and writes coherent memory");
+        check(dmab_free_coherent(edu->device, 2 * PAGE, memory, dma) == 0, "they are freed");
+}
+
+static void check_memory_only(dmab_t *dmab, const char *what) {
+        dmab_device_t *device;
+        int fd;
+
+        check(dmab_device_open(dmab, "0000:00:02.0", NULL, &device) == 0, what);
+        check(strcmp(dmab_device_translation(device), "identity") == 0, "with machine addresses");
+        check(dmab_device_fd(device, &fd) < 0, "but without the device itself");
+        printf("%s\n", dmab_last_error());
+        check(dmab_device_close(device) == 0, "and closes it");
+}
+
+static void test_without_iommu(struct test_daemon *daemon, const char *uri, dmab_t *dmab) {
+        dmab_t *stranger = connect_as(uri, NEXT_OWNER), *closer = connect_as(uri, CLOSER);
+        dmab_addr_t dma;
+        struct edu edu;
+        void *memory;
+
+        check_memory_only(stranger, "who may not have the device opens it");
+        edu_open(dmab, "0000:00:02.0", &edu);
+        test_untranslated(&edu);
+        test_pool_and_bounce(&edu);
+        check_memory_only(closer, "who might have it if nobody else had opens it");
+        check(dmab_alloc_coherent(edu.device, 2 * PAGE, 0, &memory, &dma) == 0, "8 KiB are allocated");
+        check(test_daemon_kill(daemon) == 0, "the daemon is killed");
+        copy(&edu, memory, dma, (char *)memory + PAGE, dma + PAGE, 31, "the device does DMA while there is no daemon");
+        check(test_daemon_start_again(daemon) == 0, "another one starts");
+        close(edu.fd);
+        check(dmab_device_fd(edu.device, &edu.fd) == 0, "which still has the device");
+        copy(&edu, memory, dma, (char *)memory + PAGE, dma + PAGE, 32, "the device does DMA with the next daemon");
+        test_untranslated(&edu);
+        dmab_disconnect(closer);
+        closer = connect_as(uri, CLOSER);
+        check_memory_only(closer, "who might have it if nobody else had opens it again");
+        edu_close(&edu);
+        edu_open(closer, "0000:00:02.0", &edu);
+        test_untranslated(&edu);
+        edu_close(&edu);
+        dmab_disconnect(closer);
+        dmab_disconnect(stranger);
+}
+
+static void test_with_iommu(struct test_daemon *daemon, const char *uri, dmab_t *dmab) {
+        struct edu edu, second;
+
         edu_open(dmab, "0000:00:02.0", &edu);
         edu_open(dmab, "0000:00:03.0", &second);
         test_coherent(&edu);
@@ -540,6 +599,26 @@ int main(void) {
         edu_close(&second);
         edu_close(&edu);
         test_many_closed(uri, dmab);
+}
+
+int main(void) {
+        struct test_daemon_options options = {
+                .source = "hugetlb", .survives = true, .open_directory = true,
+                .config = "[daemon]\naccess = everyone\n[memory]\nregion_idle = 0\n[device 0000:00:02.0]\nallow = user:1001\n",
+        };
+        struct test_daemon *daemon;
+        char uri[256];
+        dmab_t *dmab;
+
+        setvbuf(stdout, NULL, _IOLBF, 0);
+        machine_begin();
+        check(test_daemon_start(&options, &daemon) == 0, "a daemon serves huge pages");
+        snprintf(uri, sizeof(uri), "unix:%s", test_daemon_socket(daemon));
+        check(dmab_connect(uri, &dmab) == 0, "a client connects");
+        if (is_way("noiommu"))
+                test_without_iommu(daemon, uri, dmab);
+        else
+                test_with_iommu(daemon, uri, dmab);
         check_books(dmab);
         dmab_disconnect(dmab);
         check(test_daemon_end(daemon) == 0, "the daemon ends well");

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Real devices behind a real IOMMU, Intel's, AMD's and virtio's, in a virtual machine: iommu-guest.c, which is all that runs
-# there beside the daemon, says what is proven. Two kernels are tried: that of Debian from DMAB_VM_DEBIAN_KERNEL
-# (fetch-kernel.sh gets one), and one that has all that we know, from DMAB_VM_KERNEL (build-kernel.sh makes it); ./run sees
-# to both.
+# Real devices in a virtual machine, behind a real IOMMU, Intel's, AMD's and virtio's, by VFIO's type 1 and by iommufd, and
+# behind none: iommu-guest.c, which is all that runs there beside the daemon, says what is proven. Two kernels are tried: that
+# of Debian from DMAB_VM_DEBIAN_KERNEL (fetch-kernel.sh gets one), and one that has all that we know, from DMAB_VM_KERNEL
+# (build-kernel.sh makes it); ./run sees to both.
 #
-# usage: iommu.sh [intel|amd|virtio …]
+# usage: iommu.sh [intel|amd|virtio|iommufd|noiommu …]
 #
 # WRITES: how many writes of each kind a device tries to what it may not reach any more; 100 ms each.
 . "$(dirname "$0")/initrd.sh"
@@ -17,6 +17,7 @@ make_initrd "$work" tests/vm/iommu-guest "irqbypass vfio vfio_virqfd vfio_iommu_
 # kind: which IOMMU.
 run_machine() {
         kernel=$DMAB_VM_DEBIAN_KERNEL
+        edu=edu
         case $1 in
         intel)
                 set -- -cpu qemu64 -device intel-iommu,intremap=on,caching-mode=on
@@ -31,9 +32,20 @@ run_machine() {
                 set -- -cpu qemu64 -device virtio-iommu-pci,addr=4
                 argument=vfio_iommu_type1.allow_unsafe_interrupts=1
                 ;;
+        iommufd)
+                kernel=$DMAB_VM_KERNEL
+                set -- -cpu qemu64 -device intel-iommu,intremap=on,caching-mode=on
+                argument="intel_iommu=on WAY=iommufd"
+                ;;
+        noiommu)
+                kernel=$DMAB_VM_KERNEL
+                edu=edu,dma_mask=0xffffffffff
+                set -- -cpu qemu64
+                argument=WAY=noiommu
+                ;;
         esac
-        timeout $((300 + ${WRITES:-20})) qemu-system-x86_64 -accel tcg -machine q35,kernel-irqchip=split -m 512 -smp 1 -nodefaults -display none \
-                -no-reboot "$@" -device edu,addr=2 -device edu,addr=3 \
+        timeout $((300 + ${WRITES:-20})) qemu-system-x86_64 -accel tcg -machine q35,kernel-irqchip=split -m 512 -smp 1 \
+                -nodefaults -display none -no-reboot "$@" -device $edu,addr=2 -device $edu,addr=3 \
                 -serial "file:$work/serial" -kernel "$kernel" -initrd "$work/initrd" \
                 -append "console=ttyS0 panic=-1 nokaslr mitigations=off $argument loglevel=4 WRITES=${WRITES:-20}" 2>"$work/qemu"
 }
@@ -41,9 +53,11 @@ run_machine() {
 if [ $# -eq 0 ]; then
         set -- intel amd
         if [ -n "$DMAB_VM_KERNEL" ]; then
-                set -- "$@" virtio
+                set -- "$@" virtio noiommu
+                grep -q "define HAVE_IOMMUFD" "$TOP_BUILDDIR/config.h" && set -- "$@" iommufd ||
+                        echo "built without iommufd"
         else
-                echo "DMAB_VM_KERNEL names no kernel (tests/vm/build-kernel.sh), so virtio-iommu is not tried"
+                echo "DMAB_VM_KERNEL names no kernel (tests/vm/build-kernel.sh), so virtio-iommu, iommufd, and none at all are not tried"
         fi
 fi
 for kind; do
