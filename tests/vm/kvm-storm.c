@@ -88,7 +88,7 @@ static bool has_channel(void) {
 }
 
 /* QEMU comes back within a second, when the daemon is another one or has hung up on who did not read what it answered;
- * whoever comes before that is told so. Hence the wait: who writes to a port before QEMU has noticed that its other end is gone,
+ * whoever comes before that is told so. Hence the wait: who writes to a port before QEMU has seen that its other end is gone,
  * as is so with a guest that was paused meanwhile, makes QEMU 7.2 pass on nothing more until the other end hangs up once more.
  * It throttles the port and never ends that, though it connects again. */
 static void connect_anew(void) {
