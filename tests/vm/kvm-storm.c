@@ -87,8 +87,10 @@ static bool has_channel(void) {
         return is;
 }
 
-/* QEMU comes back within a second, when the daemon is another one or has hung up on who did not read what it answered; whoever
- * comes before that is told so. */
+/* QEMU comes back within a second, when the daemon is another one or has hung up on who did not read what it answered;
+ * whoever comes before that is told so. Hence the wait: who writes to a port before QEMU has seen that its other end is gone,
+ * as is so with a guest that was paused meanwhile, makes QEMU 7.2 pass on nothing more until the other end hangs up once more.
+ * It throttles the port and never ends that, though it connects again. */
 static void connect_anew(void) {
         int64_t end = kvm_now_ms() + CONNECT_MS;
         const char *answer;
@@ -669,7 +671,7 @@ static void tell(void) {
         } rows[] = {
                 { storm.daemon_deaths, "deaths of the daemon amid that" },
                 { storm.boots, "boots of the victim" },
-                { storm.reconnects, "times its program had to connect once more, since QEMU had not come back" },
+                { storm.reconnects, "times its program had to connect once more: the daemon had hung up on another" },
                 { storm.evictions, "times an administrator evicted it" },
                 { storm.taken, "allocations of its own, and" },
                 { storm.taken_bytes, "bytes in them, all zeroed when they were given" },
