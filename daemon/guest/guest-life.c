@@ -65,7 +65,9 @@ void guest_end(struct guest *guest) {
                 window_end(guest->windows);
         guest->alive = alive_forget(guest->alive);
         guest->pid = 0;
+        guest->run = 0;
         guest->has_begun = guest->wants_own = false;
+        guest->had_own = 0;
         guest->own_bytes = guest->window_bytes; /* the metadata is read again when it starts */
         if (had)
                 log_info("the guest %s has ended: what it had is the host's again", guest->name);
@@ -287,12 +289,23 @@ static void on_metadata_changed(void *userdata, const char *uuid, const char *te
                 guest_take_metadata(guest, text);
 }
 
+/* The one that was known may have ended when nobody told of it. */
+static void follow_run(struct guest *guest, unsigned run) {
+        if (!run || guest->run == run)
+                return;
+        if (guest->run)
+                set_state(guest, GUEST_OFF);
+        guest->run = run;
+        guest_save(guest);
+}
+
 static void on_seen(void *userdata, const struct libvirt_guest *seen) {
         struct guest *guest = ours(userdata, seen->uuid);
 
         if (!guest)
                 return;
         guest->was_seen = true;
+        follow_run(guest, seen->run);
         if (seen->metadata)
                 guest_take_metadata(guest, seen->metadata);
         else

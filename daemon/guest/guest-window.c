@@ -471,17 +471,32 @@ struct ticket *guests_attach(struct guests *guests, const struct attach_request 
         return attach(guest, request, done, userdata);
 }
 
+static void have_own(struct guest *guest) {
+        guest->had_own = guest->own_bytes;
+        guest_save(guest);
+}
+
 static void on_own_attached(void *userdata, const struct failure *failure, uint64_t handle) {
-        const struct guest *guest = userdata;
+        struct guest *guest = userdata;
 
         if (failure)
                 log_error("the guest %s does not get the window that it is to have: %s", guest->name,
                           failure->sentence);
+        else
+                have_own(guest);
 }
 
 void guest_attach_own(struct guest *guest) {
+        const struct window *window;
+
+        /* It is known soon whether it has one already. */
+        DL_FOREACH(guest->windows, window)
+                if (window->in_doubt)
+                        return;
         guest->wants_own = false;
-        if (!guest->windows)
+        if (guest->windows || !guest->own_bytes)
+                have_own(guest);
+        else
                 attach(guest, &(struct attach_request){ .size = guest->own_bytes }, on_own_attached, guest);
 }
 
@@ -783,6 +798,7 @@ static void on_verified(struct window *window, bool known, bool is_there) {
                 return;
         }
         window->in_doubt = false;
+        guests_wake(guest->guests, 0); /* what waits for it to be known */
         if (!is_there) {
                 log_info("the guest %s has no window of %" PRIu64 " bytes any more", guest->name, window->size);
                 window_end(window);

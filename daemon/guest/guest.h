@@ -60,7 +60,9 @@ struct guest {
         pid_t pid;           /* of the QEMU that has our memory, where it is known, or 0; and since when */
         uint64_t pid_since;
         struct alive *alive; /* it lives; NULL: it could not be watched, and is tried again */
+        unsigned run;   /* libvirt's number for this run of it, or 0 */
         bool has_begun; /* and not ended since */
+        uint64_t had_own; /* what own_bytes were when it got them in this run, or 0: that is not done again */
         bool was_seen; /* since libvirt began to list */
         bool wants_own; /* it gets the window of the configuration as soon as that can be */
         unsigned last_number;

@@ -1532,20 +1532,24 @@ static int begin_with_own_window(void **state) {
         return r;
 }
 
+static void take_out(const struct qemu_window *seen) {
+        int id = begin_detach(find_window(), "false");
+
+        qemu_obey(host.qemu, "device_del");
+        qemu_deleted(host.qemu, seen->id);
+        qemu_obey(host.qemu, "chardev-remove");
+        json_decref(ask_result(host.admin, id));
+}
+
 static void test_the_window_of_the_configuration_comes_with_each_start(void **state) {
         struct qemu_window seen;
-        int id;
 
         qemu_plug(host.qemu, &seen);
         ask_until(is_window(find_window(), "plugged"));
         /* It is not taken for a start that nobody could be asked for a while, nor that there is another daemon. */
         qemu_hang_up(host.qemu);
         serve_again(host.qemu, true);
-        id = begin_detach(find_window(), "false");
-        qemu_obey(host.qemu, "device_del");
-        qemu_deleted(host.qemu, seen.id);
-        qemu_obey(host.qemu, "chardev-remove");
-        json_decref(ask_result(host.admin, id));
+        take_out(&seen);
         qemu_drop(&seen);
         qemu_hang_up(host.qemu);
         serve_again(host.qemu, true);
@@ -1562,6 +1566,32 @@ static void test_the_window_of_the_configuration_comes_with_each_start(void **st
         comes_back();
         serve_again(host.qemu, true);
         assert_int_equal(n_windows("one"), 1);
+        qemu_drop(&seen);
+}
+
+static void test_an_own_window_that_was_taken_out_does_not_come_with_the_next_daemon(void **state) {
+        struct qemu_window seen;
+
+        qemu_plug(host.qemu, &seen);
+        ask_until(is_window(find_window(), "plugged"));
+        take_out(&seen);
+        qemu_drop(&seen);
+        for (int i = 0; i < 2; i++) {
+                qemu_hang_up(host.qemu);
+                assert_int_equal(test_daemon_kill(host.daemon), 0);
+                comes_back();
+                serve_again(host.qemu, true);
+                json_decref(ask(host.admin, "guest.list", "{}"));
+                assert_int_equal(n_windows("one"), 0);
+        }
+        /* Another start, while there is no daemon, is one. */
+        assert_int_equal(test_daemon_kill(host.daemon), 0);
+        host.qemu = qemu_kill(host.qemu);
+        host.qemu = qemu_start(host.monitor);
+        comes_back();
+        serve_again(host.qemu, true);
+        qemu_plug(host.qemu, &seen);
+        ask_until(is_window(find_window(), "plugged"));
         qemu_drop(&seen);
 }
 
@@ -1645,6 +1675,8 @@ int main(int argc, char **argv) {
                 TEST(what_becomes_of_a_guest_is_told),
                 cmocka_unit_test_setup_teardown(test_the_window_of_the_configuration_comes_with_each_start, begin_with_own_window,
                                                 end),
+                cmocka_unit_test_setup_teardown(test_an_own_window_that_was_taken_out_does_not_come_with_the_next_daemon,
+                                                begin_with_own_window, end),
                 TEST(a_guest_resumes_the_oldest_of_its_sessions),
         };
 
