@@ -317,9 +317,19 @@ static bool admits(void *userdata, const struct ucred *who) {
         return guest_admits(((struct window *)userdata)->guest, who);
 }
 
+/* It may be this that it stayed in doubt for. */
+static void on_connection(void *userdata, bool connected, const struct ucred *who) {
+        const struct window *window = userdata;
+
+        if (!connected && window->in_doubt)
+                guests_wake(window->guest->guests, 0);
+}
+
 static int serve(struct window *window, struct failure *failure) {
         const struct guests_settings *settings = &window->guest->guests->settings;
-        const struct ivshmem_options options = { .is_open = settings->has_user, .admits = admits, .userdata = window };
+        const struct ivshmem_options options = {
+                .is_open = settings->has_user, .admits = admits, .changed = on_connection, .userdata = window,
+        };
         char path[WINDOW_PATH_SIZE];
         int fd, r;
 
@@ -787,6 +797,24 @@ int window_inherit(struct guest *guest, const char *line, struct failure *failur
         return 0;
 }
 
+/* Whoever says that it is not there need not know of the QEMU that has it mapped. Where the guest has let go of it, only the
+ * connection that it had is left, which nobody but us takes away from a QEMU of ours; QEMU does not do it to a device. */
+static void wait_for_connection(struct window *window) {
+        const struct guest *guest = window->guest;
+        char id[WINDOW_ID_SIZE];
+
+        if (++window->n_denied == 2)
+                log_warning("the guest %s is said to have no window of %" PRIu64 " bytes any more, but a process is connected to "
+                            "it: it stays until that is not", guest->name, window->size);
+        guests_wake(guest->guests, ASK_AGAIN_MS);
+        if (!guest->qmp_path)
+                return;
+        device_id(window, id);
+        window->n_begun++;
+        if (qmp_clear_window(guest->qmp, id, on_cleared, window) < 0)
+                is_over(window);
+}
+
 static void on_verified(struct window *window, bool known, bool is_there) {
         struct guest *guest = window->guest;
 
@@ -797,7 +825,12 @@ static void on_verified(struct window *window, bool known, bool is_there) {
                 guests_wake(guest->guests, ASK_AGAIN_MS);
                 return;
         }
+        if (!is_there && window->server && ivshmem_is_connected(window->server)) {
+                wait_for_connection(window);
+                return;
+        }
         window->in_doubt = false;
+        window->n_denied = 0;
         guests_wake(guest->guests, 0); /* what waits for it to be known */
         if (!is_there) {
                 log_info("the guest %s has no window of %" PRIu64 " bytes any more", guest->name, window->size);

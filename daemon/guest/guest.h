@@ -37,6 +37,7 @@ struct window {
         bool is_told;     /* that the guest has it */
         bool in_doubt;    /* whether QEMU has it is not known at present: it is asked as soon as that can be */
         bool is_asked;    /* it is being asked */
+        unsigned n_denied; /* times that it was said not to be there, while somebody was connected to it */
         bool is_unwanted; /* whoever wanted it was told that it was not had: if QEMU has it, the guest is to let go of it */
         bool was_asked;   /* the guest was, in vain, before it was asked to let go of it as it is now */
         uint64_t leave_until_ms; /* how long it is waited for, where QEMU does not do that; or 0 */

@@ -458,11 +458,11 @@ static void test_a_window_is_kept_until_qemu_has_told_that_it_has_none(void **st
         qemu_hang_up(host.qemu);
         ask_take_reason(ask_error(host.admin, id), "gone");
         assert_int_equal(in_regions(), MIB);
+        qemu_drop(&seen);
         qemu_greet(host.qemu);
         qemu_reject(host.qemu, "qom-list", "DeviceNotFound");
         qemu_obey(host.qemu, "query-status");
         ask_until(is_all_back());
-        qemu_drop(&seen);
         qemu_hang_up(host.qemu);
         qemu_serve(host.qemu, true);
         ask_until(guest_is("one", "running"));
@@ -851,10 +851,35 @@ static void test_what_was_let_go_of_while_the_monitor_was_away_is_found_out(void
         alloc_at(&guest, "owner", &dma);
         qemu_hang_up(host.qemu);
         ask_until(guest_is("one", "unknown"));
+        qemu_drop(&guest.seen);
         serve_again(host.qemu, false);
         ask_until(is_all_back());
         leave_guest(&guest);
         next_attach_works();
+}
+
+/* What the device was connected through stays with QEMU until it is taken away. */
+static void test_a_window_is_not_given_back_while_somebody_is_connected_to_it(void **state) {
+        struct guest guest;
+
+        make_guest(&guest);
+        qemu_hang_up(host.qemu);
+        qemu_greet(host.qemu);
+        qemu_reject(host.qemu, "qom-list", "DeviceNotFound");
+        qemu_obey(host.qemu, "query-status");
+        for (int i = 0; i < 2; i++) {
+                /* It does not do that to what a device uses. */
+                qemu_reject(host.qemu, "chardev-remove", "GenericError");
+                assert_true(is_window(guest.window, "plugged"));
+                assert_int_equal(in_regions(), 2 * MIB);
+                qemu_reject(host.qemu, "qom-list", "DeviceNotFound");
+        }
+        ask_until(has_logged("but a process is connected to it"));
+        qemu_obey(host.qemu, "chardev-remove");
+        qemu_drop(&guest.seen);
+        qemu_reject(host.qemu, "qom-list", "DeviceNotFound");
+        ask_until(is_all_back());
+        leave_guest(&guest);
 }
 
 static void test_a_guest_that_is_killed_has_nothing_more_and_comes_again(void **state) {
@@ -1645,6 +1670,7 @@ int main(int argc, char **argv) {
                 TEST(a_guest_that_shuts_down_has_nothing_more),
                 TEST(a_monitor_that_is_away_changes_nothing),
                 TEST(what_was_let_go_of_while_the_monitor_was_away_is_found_out),
+                TEST(a_window_is_not_given_back_while_somebody_is_connected_to_it),
                 TEST(a_guest_that_is_killed_has_nothing_more_and_comes_again),
                 TEST(another_qemu_with_the_same_guest_takes_its_place),
                 TEST(whether_a_channel_is_connected_is_told),

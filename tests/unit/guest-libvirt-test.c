@@ -276,6 +276,17 @@ static void lets_go_of(const char *alias) {
         settle();
 }
 
+/* As QEMU is. */
+static int connect_to(const char *name) {
+        struct sockaddr_un address = { .sun_family = AF_UNIX };
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+        snprintf(address.sun_path, sizeof(address.sun_path), "%s/" UUID ".%s", host.directory, name);
+        assert_int_equal(connect(fd, (const struct sockaddr *)&address, sizeof(address)), 0);
+        settle();
+        return fd;
+}
+
 /* ---- runs ---- */
 
 static void begin_with_own(uint64_t configured, const char *metadata) {
@@ -382,6 +393,23 @@ static void test_another_size_in_the_configuration_is_had_from_the_next_daemon(v
         assert_int_equal(n_windows(), 0);
 }
 
+/* ---- doubt ---- */
+
+static void test_a_window_that_is_not_listed_stays_while_somebody_is_connected_to_it(void **state) {
+        int fd;
+
+        begin_with_own(MIB, NO_METADATA);
+        fd = connect_to("1");
+        is_lost();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN(""));
+        assert_int_equal(n_windows(), 1);
+        close(fd);
+        settle();
+        answers(GET_XML, 0, DOMAIN(""));
+        assert_int_equal(n_windows(), 0);
+}
+
 int main(int argc, char **argv) {
         const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, begin, end)
@@ -393,6 +421,7 @@ int main(int argc, char **argv) {
                 TEST(one_of_the_metadata_stays_away_too),
                 TEST(an_own_window_that_never_came_is_had_from_the_next_daemon),
                 TEST(another_size_in_the_configuration_is_had_from_the_next_daemon),
+                TEST(a_window_that_is_not_listed_stays_while_somebody_is_connected_to_it),
         };
 
         if (argc > 1 && *argv[1])
