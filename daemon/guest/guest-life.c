@@ -1,5 +1,6 @@
 /* What becomes of guests: they start, boot anew and end, as QEMU or libvirt tells. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
@@ -144,6 +145,9 @@ static void on_process_ended(void *userdata) {
         /* Also where nobody had said that it ran. */
         if (guest->pid)
                 guest_end(guest);
+        /* Another one may have been waiting for that. */
+        if (guest->qmp)
+                qmp_hurry(guest->qmp);
 }
 
 void guest_watch(struct guest *guest) {
@@ -158,19 +162,39 @@ void guest_watch(struct guest *guest) {
                 guests_wake(guest->guests, WATCH_AGAIN_MS);
 }
 
-/* The process that has our memory, or will have it; whatever another one had is not there any more. */
-static void follow_process(struct guest *guest, pid_t pid) {
-        uint64_t since = pid > 0 ? alive_since(pid) : 0;
+/* Our memory is mapped by another process, which may be about to end. */
+static void refuse_process(struct guest *guest, pid_t pid) {
+        char why[128];
 
-        if (guest->pid && (guest->pid != pid || (since && guest->pid_since && guest->pid_since != since)))
+        snprintf(why, sizeof(why), "process %ld has its monitor, but process %ld has its memory and has not ended", (long)pid,
+                 (long)guest->pid);
+        if (guest->refused_pid != pid)
+                log_warning("the guest %s is not followed: %s", guest->name, why);
+        guest->refused_pid = pid;
+        qmp_refuse(guest->qmp, why);
+}
+
+/* The process that has our memory, or will have it; whatever another one had is not there any more. false: it has, and this
+ * one is not talked to. */
+static bool follow_process(struct guest *guest, pid_t pid) {
+        uint64_t since = pid > 0 ? alive_since(pid) : 0;
+        bool is_other = guest->pid && (guest->pid != pid || (since && guest->pid_since && guest->pid_since != since));
+
+        if (is_other && !alive_is_over(guest->pid, guest->pid_since)) {
+                refuse_process(guest, pid);
+                return false;
+        }
+        guest->refused_pid = 0;
+        if (is_other)
                 guest_end(guest);
         if (pid <= 0 || guest->pid)
-                return;
+                return true;
         guest->pid = pid;
         guest->pid_since = since;
         guest_save(guest);
         guest->guests->listener->known(guest->guests->userdata, guest->owner, pid);
         guest_watch(guest);
+        return true;
 }
 
 /* ---- its monitor ---- */
@@ -191,7 +215,8 @@ static void on_status(void *userdata, const struct qmp_answer *answer, const str
 static void on_qmp_connected(void *userdata) {
         struct guest *guest = userdata;
 
-        follow_process(guest, qmp_pid(guest->qmp));
+        if (!follow_process(guest, qmp_pid(guest->qmp)))
+                return;
         verify(guest);
         qmp_query_status(guest->qmp, on_status, guest);
         guest_clear_leftovers(guest);

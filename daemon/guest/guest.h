@@ -60,6 +60,7 @@ struct guest {
         struct qmp *qmp;
         pid_t pid;           /* of the QEMU that has our memory, where it is known, or 0; and since when */
         uint64_t pid_since;
+        pid_t refused_pid; /* of a QEMU with the guest's monitor that was told of in the log */
         struct alive *alive; /* it lives; NULL: it could not be watched, and is tried again */
         unsigned run;   /* libvirt's number for this run of it, or 0 */
         bool has_begun; /* and not ended since */

@@ -901,8 +901,16 @@ static void test_a_guest_that_is_killed_has_nothing_more_and_comes_again(void **
         leave_guest(&guest);
 }
 
-/* The first one lives, but has not the guest any more, and its memory neither. */
-static void test_another_qemu_with_the_same_guest_takes_its_place(void **state) {
+static bool is_away_because(const char *why) {
+        json_t *info = guest("one");
+        bool is = strstr(json_string_value(json_object_get(info, "why")), why);
+
+        json_decref(info);
+        return is;
+}
+
+/* As long as the first one lives, it may have the memory mapped. */
+static void test_another_qemu_with_the_same_guest_waits_until_the_first_has_ended(void **state) {
         struct qemu *other;
         struct guest guest;
         uint64_t dma;
@@ -911,13 +919,28 @@ static void test_another_qemu_with_the_same_guest_takes_its_place(void **state) 
         alloc_at(&guest, "owner", &dma);
         other = qemu_start(host.monitor);
         qemu_hang_up(host.qemu);
-        qemu_serve(other, true);
-        ask_until(is_all_back());
-        assert_int_equal(test_client_wait_closed(guest.channel), 0);
-        leave_guest(&guest);
+        for (int i = 0; i < 2; i++) {
+                qemu_greet(other);
+                assert_int_equal(test_client_wait_closed(other->monitor), 0);
+                assert_true(guest_is("one", "unknown"));
+        }
+        assert_true(is_away_because("has its memory and has not ended"));
+        assert_true(has_logged("the guest one is not followed: "));
+        /* Even a daemon that was told so by the last one alone. */
+        assert_int_equal(test_daemon_kill(host.daemon), 0);
+        qemu_hang_up(other);
+        comes_back();
+        qemu_greet(other);
+        assert_int_equal(test_client_wait_closed(other->monitor), 0);
+        ask_until(is_away_because("has its memory and has not ended"));
+        assert_int_equal(n_windows("one"), 1);
+        assert_int_equal(count("allocs"), 1);
         qemu_kill(host.qemu);
         host.qemu = other;
+        qemu_serve(other, true);
         ask_until(guest_is("one", "running"));
+        ask_until(is_all_back());
+        leave_guest(&guest);
         make_guest(&guest);
         leave_guest(&guest);
 }
@@ -1672,7 +1695,7 @@ int main(int argc, char **argv) {
                 TEST(what_was_let_go_of_while_the_monitor_was_away_is_found_out),
                 TEST(a_window_is_not_given_back_while_somebody_is_connected_to_it),
                 TEST(a_guest_that_is_killed_has_nothing_more_and_comes_again),
-                TEST(another_qemu_with_the_same_guest_takes_its_place),
+                TEST(another_qemu_with_the_same_guest_waits_until_the_first_has_ended),
                 TEST(whether_a_channel_is_connected_is_told),
                 TEST(a_window_and_what_lies_in_it_outlive_a_daemon),
                 TEST(a_window_that_qemu_has_no_more_after_a_daemons_death_goes_back),
