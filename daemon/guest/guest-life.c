@@ -218,8 +218,9 @@ static void on_qmp_connected(void *userdata) {
         if (!follow_process(guest, qmp_pid(guest->qmp)))
                 return;
         verify(guest);
-        qmp_query_status(guest->qmp, on_status, guest);
+        /* What keeps ports and names is known before it is known to run, and gets what is its own. */
         guest_clear_leftovers(guest);
+        qmp_query_status(guest->qmp, on_status, guest);
 }
 
 static void on_qmp_lost(void *userdata, const char *why) {
@@ -241,10 +242,10 @@ static void on_qmp_event(void *userdata, const struct qmp_event *event) {
                 reboot(guest);
                 break;
         case QMP_EVENT_STOP:
-                set_state(guest, GUEST_PAUSED);
-                break;
         case QMP_EVENT_RESUME:
-                set_state(guest, GUEST_RUNNING);
+                /* Until then it is asked whether it runs as well. */
+                if (!guest->is_asked)
+                        set_state(guest, event->kind == QMP_EVENT_STOP ? GUEST_PAUSED : GUEST_RUNNING);
                 break;
         case QMP_EVENT_DEVICE_DELETED:
                 if (event->device)

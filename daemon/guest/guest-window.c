@@ -17,7 +17,10 @@
 
 #define GUEST_ADDR_MAX (UINT64_C(1) << 52)
 
-enum { ASK_AGAIN_MS = 1000 };
+/* With its number, a device over QMP. */
+#define DEVICE_PREFIX "dmabroker-"
+
+enum { ASK_AGAIN_MS = 1000, NUMBER_MAX = 1000000000 };
 
 /* ---- who waits ---- */
 
@@ -57,7 +60,7 @@ static struct ticket *refuse(broker_done_fn done, void *userdata, const struct f
 /* ---- names ---- */
 
 static void device_id(const struct window *window, char id[WINDOW_ID_SIZE]) {
-        snprintf(id, WINDOW_ID_SIZE, "%s%u", window->guest->qmp_path ? "dmabroker-" : GUEST_ALIAS_PREFIX, window->number);
+        snprintf(id, WINDOW_ID_SIZE, "%s%u", window->guest->qmp_path ? DEVICE_PREFIX : GUEST_ALIAS_PREFIX, window->number);
 }
 
 static void socket_path(const struct window *window, char path[WINDOW_PATH_SIZE]) {
@@ -164,6 +167,8 @@ void window_end(struct window *window) {
         if (window->is_placed)
                 place_remove(window->addr);
         guest_save(guest);
+        if (guest->wants_own)
+                guests_wake(guest->guests, 0);
         if (window->is_told)
                 guest_tell(guest, GUEST_DETACHED);
         if (window->ask) {
@@ -499,9 +504,9 @@ static void on_own_attached(void *userdata, const struct failure *failure, uint6
 void guest_attach_own(struct guest *guest) {
         const struct window *window;
 
-        /* It is known soon whether it has one already. */
+        /* It is known soon whether it has one already: then it comes to this again. */
         DL_FOREACH(guest->windows, window)
-                if (window->in_doubt)
+                if (window->in_doubt || window->state < WINDOW_PLUGGED)
                         return;
         guest->wants_own = false;
         if (guest->windows || !guest->own_bytes)
@@ -664,9 +669,41 @@ static void on_cleared(void *userdata, const struct qmp_answer *told) {
         is_over(userdata);
 }
 
+/* It may have been what kept a port from the guest's own window. */
+static void want_own_again(struct guest *guest) {
+        guest->wants_own |= guest->has_begun && guest->own_bytes != guest->had_own;
+        guests_wake(guest->guests, 0);
+}
+
+static void on_leftover_gone(void *userdata, const struct qmp_answer *told) {
+        struct guest *guest = userdata;
+
+        if (guest->guests->closing)
+                return;
+        if (told->error)
+                log_warning("the guest %s keeps a device of an earlier daemon: %s", guest->name, told->sentence);
+        else
+                want_own_again(guest);
+        guest->n_leftovers += told->error == -ETIMEDOUT;
+}
+
+static void on_leftover_cleared(void *userdata, const struct qmp_answer *told) {
+}
+
+/* Not in time, but now. The connection that it had is left. */
+static void leftover_removed(struct guest *guest, const char *id) {
+        if (!guest->n_leftovers || strncmp(id, DEVICE_PREFIX, strlen(DEVICE_PREFIX)) != 0)
+                return;
+        guest->n_leftovers--;
+        qmp_clear_window(guest->qmp, id, on_leftover_cleared, NULL);
+        want_own_again(guest);
+}
+
 void window_removed(struct guest *guest, const char *id) {
         struct window *window = by_id(guest, id);
 
+        if (!window && guest->qmp_path)
+                leftover_removed(guest, id);
         /* Over QMP the command that asked for it ends by this, too. */
         if (!window || (guest->qmp_path && window->state == WINDOW_LEAVING && window->n_begun && !window->is_asked))
                 return;
@@ -804,8 +841,8 @@ static void wait_for_connection(struct window *window) {
         char id[WINDOW_ID_SIZE];
 
         if (++window->n_denied == 2)
-                log_warning("the guest %s is said to have no window of %" PRIu64 " bytes any more, but a process is connected to "
-                            "it: it stays until that is not", guest->name, window->size);
+                log_warning("the guest %s is said to have no window of %" PRIu64 " bytes any more, but a process is connected "
+                            "to it: it stays until that is not", guest->name, window->size);
         guests_wake(guest->guests, ASK_AGAIN_MS);
         if (!guest->qmp_path)
                 return;
@@ -861,9 +898,6 @@ static void on_libvirt_verified(void *userdata, int status, const char *text) {
 
 /* ---- what no daemon knows of ---- */
 
-static void on_leftover_gone(void *userdata, const struct qmp_answer *told) {
-}
-
 static bool has_number(const struct guest *guest, unsigned number) {
         const struct window *window;
 
@@ -873,29 +907,55 @@ static bool has_number(const struct guest *guest, unsigned number) {
         return false;
 }
 
-/* A daemon that was ended for good has taken its memory back, but not its devices: they keep ports and names. */
-static void on_devices(void *userdata, const struct qmp_answer *told) {
-        static const char prefix[] = "\"dmabroker-";
-        struct guest *guest = userdata;
-        char id[WINDOW_ID_SIZE];
-        unsigned number;
+/* The number behind the prefix, or 0: it is none that we ever gave, whatever QEMU says. */
+static unsigned read_number(const char *text) {
+        char *end;
+        unsigned long number = strtoul(text, &end, 10);
 
-        if (told->error || guest->guests->closing)
-                return;
-        for (const char *at = strstr(told->value, prefix); at; at = strstr(at + 1, prefix)) {
-                if (sscanf(at + strlen(prefix), "%u\"", &number) != 1 || has_number(guest, number))
+        return *text >= '1' && *text <= '9' && *end == '"' && number <= NUMBER_MAX ? (unsigned)number : 0;
+}
+
+/* A daemon that was ended for good has taken its memory back, but not its devices: they keep ports and names. */
+static void clear_leftovers(struct guest *guest, const char *devices) {
+        static const char prefix[] = "\"" DEVICE_PREFIX;
+        char id[WINDOW_ID_SIZE];
+
+        for (const char *at = strstr(devices, prefix); at; at = strstr(at + 1, prefix)) {
+                unsigned number = read_number(at + strlen(prefix));
+
+                if (!number || has_number(guest, number))
                         continue;
-                snprintf(id, sizeof(id), "dmabroker-%u", number);
+                snprintf(id, sizeof(id), DEVICE_PREFIX "%u", number);
                 if (guest->last_number < number)
                         guest->last_number = number;
                 log_warning("the guest %s has a device %s that an earlier daemon has left: it is asked to let go of it",
                             guest->name, id);
-                qmp_detach_window(guest->qmp, id, guest->guests->settings.unplug_ms, on_leftover_gone, NULL);
+                qmp_detach_window(guest->qmp, id, guest->guests->settings.unplug_ms, on_leftover_gone, guest);
         }
 }
 
+static int ask_devices(struct guest *guest);
+
+static void on_devices(void *userdata, const struct qmp_answer *told) {
+        struct guest *guest = userdata;
+
+        if (guest->guests->closing || (told->error && !qmp_is_ready(guest->qmp)))
+                return;
+        /* It was too busy to answer, and may be so no more. */
+        if (told->error == -ETIMEDOUT && ask_devices(guest) == 0)
+                return;
+        if (!told->error)
+                clear_leftovers(guest, told->value);
+        guest->is_asked = false;
+}
+
+static int ask_devices(struct guest *guest) {
+        return qmp_execute(guest->qmp, "qom-list", "{\"path\":\"/machine/peripheral\"}", on_devices, guest);
+}
+
 void guest_clear_leftovers(struct guest *guest) {
-        qmp_execute(guest->qmp, "qom-list", "{\"path\":\"/machine/peripheral\"}", on_devices, guest);
+        guest->n_leftovers = 0;
+        guest->is_asked = ask_devices(guest) == 0;
 }
 
 /* When it can be, that is told. */

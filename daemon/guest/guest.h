@@ -58,6 +58,8 @@ struct guest {
         uint64_t commons;
         struct channel *channel;
         struct qmp *qmp;
+        bool is_asked;        /* what devices it has */
+        unsigned n_leftovers; /* devices of earlier daemons that it has not let go of in time */
         pid_t pid;           /* of the QEMU that has our memory, where it is known, or 0; and since when */
         uint64_t pid_since;
         pid_t refused_pid; /* of a QEMU with the guest's monitor that was told of in the log */
@@ -137,7 +139,7 @@ void window_kept(struct guest *guest, const char *id);
 /* Its handles, for guests_close(). */
 void window_close(struct window *window);
 void guest_attach_own(struct guest *guest);
-/* Have QEMU give up devices that no window of now is. */
+/* Have QEMU give up devices that no window of now is. It answers this before what it is asked afterwards. */
 void guest_clear_leftovers(struct guest *guest);
 
 /* ---- guest-policy.c ---- */

@@ -1162,7 +1162,7 @@ static void test_devices_that_no_daemon_knows_of_are_taken_out(void **state) {
 
         host.qemu->leftovers = "[{'name': 'type', 'type': 'string'}, {'name': 'dmabroker-7', 'type': 'child<ivshmem-doorbell>'}]";
         qemu_hang_up(host.qemu);
-        serve_again(host.qemu, false);
+        qemu_serve(host.qemu, true);
         arguments = qemu_expect(host.qemu, "device_del", &id);
         assert_string_equal(json_string_value(json_object_get(arguments, "id")), "dmabroker-7");
         json_decref(arguments);
@@ -1571,13 +1571,17 @@ static void test_what_becomes_of_a_guest_is_told(void **state) {
         leave_guest(&guest);
 }
 
-static int begin_with_own_window(void **state) {
+static int begin_with_own(const char *lines) {
         int r;
 
-        own = "window = 1M\n";
+        own = lines;
         r = begin_with("");
         own = "";
         return r;
+}
+
+static int begin_with_own_window(void **state) {
+        return begin_with_own("window = 1M\n");
 }
 
 static void take_out(const struct qemu_window *seen) {
@@ -1641,6 +1645,62 @@ static void test_an_own_window_that_was_taken_out_does_not_come_with_the_next_da
         qemu_plug(host.qemu, &seen);
         ask_until(is_window(find_window(), "plugged"));
         qemu_drop(&seen);
+}
+
+static void expect_unplug(const char *device, uint64_t *ret_id) {
+        json_t *arguments = qemu_expect(host.qemu, "device_del", ret_id);
+
+        assert_string_equal(json_string_value(json_object_get(arguments, "id")), device);
+        json_decref(arguments);
+}
+
+/* Its own window comes after what is there already, and is refused because of the port; late: the guest lets go when nobody
+ * waits for it any more. */
+static void plug_beside_leftover(unsigned number, bool late) {
+        char told[320], device[32], sentence[96];
+        struct qemu_window seen;
+        uint64_t id, unplug;
+
+        snprintf(device, sizeof(device), "dmabroker-%u", number);
+        snprintf(told, sizeof(told), "[{'name': '%s', 'type': 'child<ivshmem-doorbell>'}, {'name': 'dmabroker-4294967295'},"
+                 "{'name': 'dmabroker-99999999999999999999'}, {'name': 'dmabroker-0'}, {'name': 'dmabroker-01'},"
+                 "{'name': 'dmabroker-2x'}, {'name': 'dmabroker-'}]", device);
+        host.qemu = qemu_kill(host.qemu);
+        ask_until(is_all_back());
+        host.qemu = qemu_start(host.monitor);
+        host.qemu->leftovers = told;
+        qemu_serve(host.qemu, true);
+        host.qemu->leftovers = NULL;
+        expect_unplug(device, &unplug);
+        id = qemu_plug_begin(host.qemu, &seen);
+        snprintf(device, sizeof(device), "dmabroker-%u", number + 1);
+        assert_string_equal(seen.id, device);
+        qemu_refuse(host.qemu, id, "GenericError");
+        qemu_obey(host.qemu, "chardev-remove");
+        qemu_drop(&seen);
+        ask_until(n_windows("one") == 0);
+        snprintf(device, sizeof(device), "dmabroker-%u", number);
+        snprintf(sentence, sizeof(sentence), "the guest has not let go of %s in time", device);
+        if (late)
+                ask_until(has_logged(sentence));
+        qemu_return(host.qemu, unplug);
+        qemu_deleted(host.qemu, device);
+        qemu_obey(host.qemu, "chardev-remove");
+        qemu_plug(host.qemu, &seen);
+        ask_until(is_window(find_window(), "plugged"));
+        qemu_drop(&seen);
+        qemu_deleted(host.qemu, device);
+        json_decref(ask(host.admin, "guest.list", "{}"));
+        assert_int_equal(n_windows("one"), 1);
+}
+
+static void test_an_own_window_comes_when_what_was_in_its_place_is_gone(void **state) {
+        struct qemu_window seen;
+
+        qemu_plug(host.qemu, &seen);
+        qemu_drop(&seen);
+        plug_beside_leftover(7, false);
+        plug_beside_leftover(20, true);
 }
 
 /* Of as many as are kept, and it is the one that would go next. */
@@ -1725,6 +1785,8 @@ int main(int argc, char **argv) {
                 cmocka_unit_test_setup_teardown(test_the_window_of_the_configuration_comes_with_each_start, begin_with_own_window,
                                                 end),
                 cmocka_unit_test_setup_teardown(test_an_own_window_that_was_taken_out_does_not_come_with_the_next_daemon,
+                                                begin_with_own_window, end),
+                cmocka_unit_test_setup_teardown(test_an_own_window_comes_when_what_was_in_its_place_is_gone,
                                                 begin_with_own_window, end),
                 TEST(a_guest_resumes_the_oldest_of_its_sessions),
         };
