@@ -1,7 +1,9 @@
 /* What the next daemon must know of a guest, in the note of its session: a line about the guest, and one for each window.
  *
  *      guest UUID PID SINCE RUN OWN
- *      window HANDLE NUMBER COOKIE GUEST_ADDR|- PORT|- */
+ *      window HANDLE NUMBER COOKIE GUEST_ADDR|- PORT|-
+ *
+ * unwanted instead of window: it is to be taken out if QEMU has it. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>

@@ -189,6 +189,7 @@ static void fail(struct window *window, const struct failure *failure) {
 static void give_up(struct window *window, const struct failure *failure) {
         window->state = WINDOW_LEAVING;
         window->in_doubt = window->is_unwanted = true;
+        guest_save(window->guest);
         answer(window, failure);
         guests_wake(window->guest->guests, 0);
 }
@@ -389,13 +390,20 @@ static struct window *by_region(const struct guest *guest, uint64_t region) {
 }
 
 /* Asked for again, with the same key: there is one already, and this one is nothing. */
-static void answer_again(struct window *window, const struct window *first) {
+static void answer_again(struct window *window, struct window *first) {
         struct failure failure = { 0 };
 
         if (first->state != WINDOW_PLUGGED || first->in_doubt) {
                 failure_set(&failure, REASON_busy, "The window of this request_key is being plugged in or taken out");
                 fail(window, &failure);
                 return;
+        }
+        /* It was to be taken out, and the guest has kept it. */
+        if (first->is_unwanted) {
+                first->is_unwanted = false;
+                first->is_told = true;
+                guest_save(first->guest);
+                guest_tell(first->guest, GUEST_ATTACHED);
         }
         answer_with(window, NULL, first->region);
         window_end(window);
@@ -405,7 +413,7 @@ static void answer_again(struct window *window, const struct window *first) {
 static void on_reserved(void *userdata, const struct failure *why, uint64_t handle) {
         struct window *window = userdata;
         struct failure failure = { 0 };
-        const struct window *first;
+        struct window *first;
 
         window->ticket = NULL;
         if (why) {
@@ -506,7 +514,7 @@ void guest_attach_own(struct guest *guest) {
 
         /* It is known soon whether it has one already: then it comes to this again. */
         DL_FOREACH(guest->windows, window)
-                if (window->in_doubt || window->state < WINDOW_PLUGGED)
+                if (window->in_doubt || window->is_unwanted || window->state < WINDOW_PLUGGED)
                         return;
         guest->wants_own = false;
         if (guest->windows || !guest->own_bytes)
@@ -792,16 +800,17 @@ int window_note(const struct window *window, char *text, size_t size) {
 
         if (window->is_bound)
                 snprintf(at, sizeof(at), "%" PRIx64, window->guest_addr);
-        return snprintf(text, size, "window %" PRIu64 " %u %s %s %s\n", window->region, window->number, window->cookie, at,
-                        *window->port ? window->port : "-");
+        return snprintf(text, size, "%s %" PRIu64 " %u %s %s %s\n", window->is_unwanted ? "unwanted" : "window", window->region,
+                        window->number, window->cookie, at, *window->port ? window->port : "-");
 }
 
 static int read_line(struct window *window, const char *line) {
-        char at[24], port[sizeof(window->port)];
+        char what[16], at[24], port[sizeof(window->port)];
 
-        if (sscanf(line, "window %" SCNu64 " %u %32[0-9a-f] %23s %31s", &window->region, &window->number, window->cookie, at,
-                   port) != 5 || strlen(window->cookie) != COOKIE_TEXT - 1)
+        if (sscanf(line, "%15s %" SCNu64 " %u %32[0-9a-f] %23s %31s", what, &window->region, &window->number, window->cookie, at,
+                   port) != 6 || strlen(window->cookie) != COOKIE_TEXT - 1)
                 return -EINVAL;
+        window->is_unwanted = strcmp(what, "unwanted") == 0;
         window->is_bound = strcmp(at, "-") != 0;
         if (window->is_bound)
                 window->guest_addr = strtoull(at, NULL, 16);
@@ -817,9 +826,10 @@ int window_inherit(struct guest *guest, const char *line, struct failure *failur
 
         if (!window)
                 return failure_set(failure, REASON_no_memory, "there is no memory to start");
-        window->state = WINDOW_PLUGGED;
-        window->in_doubt = window->is_told = true;
         r = read_line(window, line);
+        window->state = window->is_unwanted ? WINDOW_LEAVING : WINDOW_PLUGGED;
+        window->is_told = !window->is_unwanted;
+        window->in_doubt = true;
         if (r == 0)
                 r = take_place(window, failure);
         if (r < 0) {
@@ -877,10 +887,8 @@ static void on_verified(struct window *window, bool known, bool is_there) {
         /* The guest may have been somewhere else meanwhile. */
         if (window->is_placed && write_cookie(window) < 0)
                 log_warning("a window of the guest %s could not be marked again", guest->name);
-        if (window->is_unwanted) {
-                window->is_unwanted = false;
+        if (window->is_unwanted)
                 take_out(window);
-        }
 }
 
 static void on_qmp_verified(void *userdata, const struct qmp_answer *told) {

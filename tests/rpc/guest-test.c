@@ -1113,6 +1113,61 @@ static void test_a_window_that_qemu_got_while_its_daemon_died_is_the_guests(void
         qemu_drop(&seen);
 }
 
+/* Whoever wanted it was told that it was not had. */
+static void test_a_window_that_nobody_was_promised_is_taken_out_by_the_next_daemon(void **state) {
+        struct qemu_window seen;
+        int id = begin_attach(MIB);
+
+        qemu_plug_begin(host.qemu, &seen);
+        qemu_hang_up(host.qemu);
+        ask_take_reason(ask_error(host.admin, id), "gone");
+        for (int i = 0; i < 2; i++) {
+                assert_int_equal(test_daemon_kill(host.daemon), 0);
+                comes_back();
+                assert_true(is_window(find_window(), "leaving"));
+                qemu_greet(host.qemu);
+                qemu_obey(host.qemu, "qom-list");
+                qemu_obey(host.qemu, "query-status");
+                /* One daemon does not see the end of it. */
+                qemu_obey(host.qemu, "device_del");
+                if (i == 0)
+                        qemu_hang_up(host.qemu);
+        }
+        assert_int_equal(in_regions(), MIB);
+        qemu_deleted(host.qemu, seen.id);
+        qemu_obey(host.qemu, "chardev-remove");
+        ask_until(is_all_back());
+        qemu_drop(&seen);
+}
+
+/* But whoever asks for it again, when the guest has kept it, has it. */
+static void test_a_window_that_the_guest_kept_is_had_by_whoever_asks_again(void **state) {
+        static const char *const keyed = "{'guest':'one','size':1048576,'request_key':'k'}";
+        struct qemu_window seen;
+        int id = ask_send(host.admin, "guest.attach", "%s", keyed);
+        uint64_t status;
+        json_t *result;
+
+        qemu_plug_begin(host.qemu, &seen);
+        qemu_hang_up(host.qemu);
+        ask_take_reason(ask_error(host.admin, id), "gone");
+        qemu_greet(host.qemu);
+        qemu_obey(host.qemu, "qom-list");
+        json_decref(qemu_expect(host.qemu, "query-status", &status));
+        qemu_say(host.qemu, "{'return': {'running': true, 'singlestep': false, 'status': 'running'}, 'id': %d}", (int)status);
+        qemu_reject(host.qemu, "device_del", "GenericError");
+        ask_until(is_window(find_window(), "plugged"));
+        result = ask(host.admin, "guest.attach", "%s", keyed);
+        assert_int_equal(ask_take_number(result, "window"), find_window());
+        assert_int_equal(test_daemon_kill(host.daemon), 0);
+        qemu_hang_up(host.qemu);
+        comes_back();
+        serve_again(host.qemu, true);
+        json_decref(ask(host.admin, "guest.list", "{}"));
+        assert_true(is_window(find_window(), "plugged"));
+        qemu_drop(&seen);
+}
+
 static void test_windows_whose_memory_is_gone_are_forgotten(void **state) {
         struct qemu_window seen[3];
         pid_t keeper;
@@ -1762,6 +1817,8 @@ int main(int argc, char **argv) {
                 TEST(a_guest_that_died_without_a_daemon_has_nothing_more),
                 TEST(a_daemon_killed_in_an_attachment_leaves_no_memory_behind),
                 TEST(a_window_that_qemu_got_while_its_daemon_died_is_the_guests),
+                TEST(a_window_that_nobody_was_promised_is_taken_out_by_the_next_daemon),
+                TEST(a_window_that_the_guest_kept_is_had_by_whoever_asks_again),
                 TEST(windows_whose_memory_is_gone_are_forgotten),
                 TEST(an_interrupt_leaves_nothing_behind),
                 TEST(a_changed_guest_is_told_to_want_a_restart),
