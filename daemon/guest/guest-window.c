@@ -469,8 +469,8 @@ static struct ticket *attach(struct guest *guest, const struct attach_request *w
         return ask ? &ask->ticket : NULL;
 }
 
-struct ticket *guests_attach(struct guests *guests, const struct attach_request *request, broker_done_fn done,
-                             void *userdata) {
+static struct ticket *attach_wanted(struct guests *guests, const struct attach_request *request, broker_done_fn done,
+                                    void *userdata) {
         struct failure failure = { 0 };
         struct guest *guest = guests_find(guests, request->guest, &failure);
         uint64_t size = request->size;
@@ -492,6 +492,24 @@ struct ticket *guests_attach(struct guests *guests, const struct attach_request 
                 return refuse(done, userdata, &failure);
         }
         return attach(guest, request, done, userdata);
+}
+
+struct ticket *guests_attach(struct guests *guests, const struct attach_request *request, broker_done_fn done,
+                             void *userdata) {
+        struct attach_request wanted = *request;
+        struct failure failure = { 0 };
+        struct ticket *ticket;
+        char *key = NULL;
+
+        /* It goes among the guest's own keys, none of which, as a text of JSON, has such a byte. */
+        if (request->request_key && asprintf(&key, "\xff%s", request->request_key) < 0) {
+                failure_set(&failure, REASON_no_memory, "The daemon itself is out of memory");
+                return refuse(done, userdata, &failure);
+        }
+        wanted.request_key = key;
+        ticket = attach_wanted(guests, &wanted, done, userdata);
+        free(key);
+        return ticket;
 }
 
 static void have_own(struct guest *guest) {

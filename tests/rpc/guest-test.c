@@ -1041,6 +1041,28 @@ static void test_a_window_is_asked_for_twice_and_had_once(void **state) {
         qemu_drop(&seen);
 }
 
+static void test_a_guest_comes_to_no_administrators_key(void **state) {
+        static const char *const keys[] = { "k", "\\u00ffk", "\xc3\xbfk" };
+        struct qemu_window seen;
+        struct guest guest;
+        int id;
+
+        make_guest(&guest);
+        for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++)
+                json_decref(ask(guest.channel, "device.open", "{'name':'nic','request_key':'%s'}", keys[i]));
+        id = ask_send(host.admin, "guest.attach", "{'guest':'one','size':1048576,'request_key':'k'}");
+        qemu_plug(host.qemu, &seen);
+        json_decref(ask_result(host.admin, id));
+        /* And the other way round. */
+        id = ask_send(host.admin, "guest.attach", "{'guest':'one','size':1048576,'request_key':'l'}");
+        qemu_drop(&seen);
+        qemu_plug(host.qemu, &seen);
+        json_decref(ask_result(host.admin, id));
+        json_decref(ask(guest.channel, "device.open", "{'name':'nic','request_key':'l'}"));
+        qemu_drop(&seen);
+        leave_guest(&guest);
+}
+
 static void test_a_window_that_qemu_has_no_more_after_a_daemons_death_goes_back(void **state) {
         struct guest guest;
         uint64_t dma;
@@ -1794,6 +1816,7 @@ int main(int argc, char **argv) {
                 TEST(a_qemu_that_dies_in_the_middle_gives_all_back),
                 TEST(a_window_comes_though_its_caller_has_gone),
                 TEST(a_window_is_asked_for_twice_and_had_once),
+                TEST(a_guest_comes_to_no_administrators_key),
                 TEST(windows_come_side_by_side_up_to_the_limit),
                 TEST(what_cannot_be_had_is_refused_and_costs_nothing),
                 TEST(nobody_but_qemu_gets_a_windows_memory),
