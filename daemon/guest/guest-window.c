@@ -107,6 +107,7 @@ static int write_cookie(const struct window *window) {
 static void free_if_over(struct window *window) {
         if (!window->ended || window->n_begun)
                 return;
+        free((char *)window->wanted.request_key);
         free(window);
 }
 
@@ -282,21 +283,30 @@ static int plug_by_libvirt(struct window *window, const struct guest_pci_address
         return r;
 }
 
-/* In which port there is room is told by the domain as it runs. */
+/* In which port there is room is told by the domain as it runs. 0 or 1 as guest_port_choose() says; or -errno, and the window
+ * has been told. */
+static int choose_in_domain(struct window *window, int status, const char *text, struct guest_pci_address *ret) {
+        int r = status;
+
+        if (window->ended || window->guest->guests->closing)
+                r = -ECANCELED;
+        if (r == 0)
+                r = guest_port_choose(text, window->wanted.size, ret);
+        if (r < 0)
+                on_plugged(window, r, false,
+                           r == -ENOSPC  ? "no PCIe root port of it is free: add some to the domain (attach --dry-run shows how)"
+                           : r == -EFBIG ? "no free PCIe root port of it has room for so much: attach --dry-run shows how"
+                                         : status < 0 ? text : NULL);
+        return r;
+}
+
 static void on_domain(void *userdata, int status, const char *text) {
         struct window *window = userdata;
         struct guest_pci_address address;
-        int r = status;
+        int r = choose_in_domain(window, status, text, &address);
 
-        if (r == 0)
-                r = guest_port_choose(text, window->size, &address);
-        if (window->ended || r < 0 || window->guest->guests->closing) {
-                on_plugged(window, r < 0 ? r : -ECANCELED, false,
-                           r == -ENOSPC  ? "no PCIe root port of it is free: add some to the domain (attach --dry-run shows how)"
-                           : r == -EFBIG ? "no free PCIe root port of it has room for so much: attach --dry-run shows how"
-                                         : text);
+        if (r < 0)
                 return;
-        }
         r = plug_by_libvirt(window, r == 0 ? &address : NULL);
         if (r < 0)
                 on_plugged(window, r, false, NULL);
@@ -360,6 +370,13 @@ static int take_place(struct window *window, struct failure *failure) {
         return 0;
 }
 
+static int take_port(struct window *window, struct failure *failure) {
+        if (choose_port(window) == 0)
+                return 0;
+        return failure_set(failure, REASON_source_unavailable, "The guest %s does not get the window: every port that the "
+                           "configuration names has a window", window->guest->name);
+}
+
 static int prepare(struct window *window, struct failure *failure) {
         int r;
 
@@ -372,9 +389,8 @@ static int prepare(struct window *window, struct failure *failure) {
                         failure_set_errno(failure, REASON_source_unavailable, -r, "The window cannot be written to: %s",
                                           strerror(-r));
         }
-        if (r == 0 && choose_port(window) < 0)
-                r = failure_set(failure, REASON_source_unavailable, "The guest %s does not get the window: every port that the "
-                                "configuration names has a window", window->guest->name);
+        if (r == 0 && !*window->port)
+                r = take_port(window, failure);
         if (r == 0 && guest_save(window->guest) < 0)
                 r = failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
         return r == 0 ? serve(window, failure) : r;
@@ -444,26 +460,77 @@ static struct window *window_new(struct guest *guest) {
         return window;
 }
 
+/* It may end before this returns, and must have been begun. */
+static void reserve(struct window *window) {
+        struct ticket *ticket = device_reserve(&window->guest->caller, &window->wanted, on_reserved, window);
+
+        if (!window->ended && !window->region)
+                window->ticket = ticket;
+}
+
+static void on_place_found(void *userdata, int status, const char *text) {
+        struct window *window = userdata;
+        struct guest_pci_address address;
+
+        if (choose_in_domain(window, status, text, &address) < 0)
+                return;
+        reserve(window);
+        is_over(window);
+}
+
+/* There is one with this key already, or it is on its way: this one takes nothing. */
+static bool is_asked_again(const struct window *window) {
+        const char *key = window->wanted.request_key;
+        const struct window *other;
+
+        if (!key)
+                return false;
+        DL_FOREACH(window->guest->windows, other)
+                if (other != window && other->wanted.request_key && strcmp(other->wanted.request_key, key) == 0)
+                        return true;
+        return request_is_answered(&window->guest->caller, key);
+}
+
+/* Memory that comes to nothing counts as the guest's until it is zeroed: first there must be a place for it. */
+static void find_place(struct window *window) {
+        struct guest *guest = window->guest;
+        struct failure failure = { 0 };
+        int r;
+
+        if (is_asked_again(window))
+                reserve(window);
+        else if (guest->qmp_path && take_port(window, &failure) < 0)
+                fail(window, &failure);
+        else if (guest->qmp_path)
+                reserve(window);
+        else {
+                window->n_begun++;
+                r = guest->guests->libvirt ? libvirt_get_xml(guest->guests->libvirt, guest->uuid, on_place_found, window)
+                                           : -ENOTCONN;
+                if (r < 0)
+                        on_plugged(window, r, false, NULL);
+        }
+}
+
 static struct ticket *attach(struct guest *guest, const struct attach_request *wish, broker_done_fn done, void *userdata) {
-        const struct reserve_request request = {
-                .device = guest->commons, .size = wish->size, .usable = wish->size - WINDOW_TAIL,
-                .request_key = wish->request_key, .request_digest = wish->request_digest,
-        };
-        struct guest_ask *ask = ask_new(done, userdata);
+        char *key = wish->request_key ? strdup(wish->request_key) : NULL;
+        struct guest_ask *ask = wish->request_key && !key ? NULL : ask_new(done, userdata);
         struct window *window = ask ? window_new(guest) : NULL;
         struct failure failure = { 0 };
-        struct ticket *ticket;
 
         if (!window) {
                 free(ask);
+                free(key);
                 failure_set(&failure, REASON_no_memory, "The daemon itself is out of memory");
                 return refuse(done, userdata, &failure);
         }
         window->ask = ask;
-        window->n_begun++; /* it may end before device_reserve() returns */
-        ticket = device_reserve(&guest->caller, &request, on_reserved, window);
-        if (!window->ended && !window->region)
-                window->ticket = ticket;
+        window->wanted = (struct reserve_request){
+                .device = guest->commons, .size = wish->size, .usable = wish->size - WINDOW_TAIL,
+                .request_key = key, .request_digest = wish->request_digest,
+        };
+        window->n_begun++;
+        find_place(window);
         ask = window->ask;
         is_over(window);
         return ask ? &ask->ticket : NULL;

@@ -30,6 +30,7 @@ struct window {
         bool is_bound;
         uint64_t guest_addr;
         char port[32]; /* that it was plugged into, or "" */
+        struct reserve_request wanted; /* its key is owned */
         struct ticket *ticket; /* while it is being reserved */
         struct ivshmem *server;
         struct guest_ask *ask; /* or NULL */

@@ -616,6 +616,33 @@ static void test_a_window_counts_against_the_guests_quota(void **state) {
         qemu_drop(&seen[0]);
 }
 
+static int begin_with_one_port(void **state) {
+        int r;
+
+        own = "ports = rp0\n";
+        r = begin_with("[quota kvm:" ONE "]\nheld_bytes = 1M\n");
+        own = "";
+        return r;
+}
+
+/* There is no memory left to try with. */
+static void test_a_window_without_a_port_takes_no_memory(void **state) {
+        static const char *const keyed = "{'guest':'one','size':1048576,'request_key':'k'}";
+        struct qemu_window seen;
+        json_t *first, *again;
+        int id = ask_send(host.admin, "guest.attach", "%s", keyed);
+
+        qemu_plug(host.qemu, &seen);
+        first = ask_result(host.admin, id);
+        ask_refused(host.admin, "source_unavailable", "guest.attach", "{'guest':'one','size':1048576}");
+        ask_refused(host.admin, "source_unavailable", "guest.attach", "{'guest':'one','size':1048576,'request_key':'l'}");
+        again = ask(host.admin, "guest.attach", "%s", keyed);
+        assert_true(json_equal(first, again));
+        json_decref(first);
+        json_decref(again);
+        qemu_drop(&seen);
+}
+
 /* Version 99 is what QEMU takes well. */
 static void test_nobody_but_qemu_gets_a_windows_memory(void **state) {
         struct qemu_window seen, stranger = { .memory = -1 };
@@ -1819,6 +1846,7 @@ int main(int argc, char **argv) {
                 TEST(a_guest_comes_to_no_administrators_key),
                 TEST(windows_come_side_by_side_up_to_the_limit),
                 TEST(what_cannot_be_had_is_refused_and_costs_nothing),
+                cmocka_unit_test_setup_teardown(test_a_window_without_a_port_takes_no_memory, begin_with_one_port, end),
                 TEST(nobody_but_qemu_gets_a_windows_memory),
                 TEST(a_window_in_use_is_not_taken_out_unless_by_force),
                 TEST(a_guest_that_does_not_let_go_may_do_so_later),

@@ -264,8 +264,11 @@ static uint64_t n_windows(void) {
         return view.n_windows;
 }
 
-/* As the guest's own windows are, and those that an administrator wants. */
+/* As the guest's own windows are, and those that an administrator wants: it has a place before it has memory, and the place
+ * may be another when it has. */
 static void is_plugged_in(void) {
+        assert_int_equal(fixture_source(&host.f).in_regions, 0);
+        answers(GET_XML, 0, DOMAIN(""));
         answers(GET_XML, 0, DOMAIN(""));
         answers(ATTACH, 0, NULL);
         assert_int_not_equal(window(), 0);
@@ -410,6 +413,109 @@ static void test_a_window_that_is_not_listed_stays_while_somebody_is_connected_t
         assert_int_equal(n_windows(), 0);
 }
 
+/* ---- places ---- */
+
+static struct ticket *attach(struct answer *attached, const char *key) {
+        *attached = (struct answer){ 0 };
+        return guests_attach(host.guests, &(struct attach_request){ .guest = "one", .size = MIB, .request_key = key }, answer,
+                             attached);
+}
+
+static void test_without_a_place_no_memory_is_taken(void **state) {
+        struct answer attached;
+
+        start_daemon();
+        lists(1, NO_METADATA);
+        attach(&attached, NULL);
+        answers(GET_XML, 0, "<domain><devices/></domain>");
+        require_refused(&attached, REASON_source_unavailable);
+        attach(&attached, NULL);
+        answers(GET_XML, 0, "nonsense");
+        require_refused(&attached, REASON_source_unavailable);
+        assert_null(strstr(attached.failure.sentence, "nonsense"));
+        attach(&attached, NULL);
+        answers(GET_XML, -ECONNRESET, "it was cut");
+        require_refused(&attached, REASON_gone);
+        assert_int_equal(fixture_source(&host.f).in_regions, 0);
+        assert_int_equal(n_windows(), 0);
+}
+
+static void test_a_guest_may_end_while_a_place_is_looked_for(void **state) {
+        struct answer attached;
+        struct ticket *ticket;
+
+        start_daemon();
+        lists(1, NO_METADATA);
+        attach(&attached, NULL);
+        lists(2, NO_METADATA);
+        require_refused(&attached, REASON_gone);
+        answers(GET_XML, 0, DOMAIN(""));
+        assert_int_equal(fake.n_asked, 0);
+        assert_int_equal(n_windows(), 0);
+        /* And so may its caller, and the daemon. */
+        ticket = attach(&attached, NULL);
+        ticket->cancel(ticket);
+}
+
+static void test_one_with_the_same_key_needs_no_place(void **state) {
+        struct answer attached, again;
+
+        start_daemon();
+        lists(1, NO_METADATA);
+        attach(&attached, "k");
+        is_plugged_in();
+        attach(&again, "k");
+        settle();
+        assert_int_equal(fake.n_asked, 0);
+        assert_int_equal(answer_handle(&again), answer_handle(&attached));
+        restart_daemon();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>"));
+        attach(&again, "k");
+        settle();
+        assert_int_equal(fake.n_asked, 0);
+        assert_int_equal(answer_handle(&again), answer_handle(&attached));
+}
+
+/* The second overtakes the first, which was to look for a place. */
+static void test_two_with_the_same_key_are_one(void **state) {
+        struct answer first, second;
+
+        start_daemon();
+        lists(1, NO_METADATA);
+        attach(&first, "k");
+        attach(&second, "k");
+        settle();
+        answers(GET_XML, 0, DOMAIN(""));
+        require_refused(&first, REASON_busy);
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(ATTACH, 0, NULL);
+        assert_int_equal(answer_handle(&second), window());
+        assert_int_equal(n_windows(), 1);
+}
+
+/* ---- what nobody was promised ---- */
+
+static void test_the_next_daemon_takes_out_what_nobody_was_promised(void **state) {
+        struct answer attached;
+
+        start_daemon();
+        lists(1, NO_METADATA);
+        attach(&attached, NULL);
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(ATTACH, -ECONNRESET, "it was cut");
+        require_refused(&attached, REASON_gone);
+        restart_daemon();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>"));
+        answers(DETACH, 0, NULL);
+        assert_int_equal(n_windows(), 1);
+        lets_go_of("ua-dmabroker-1");
+        assert_int_equal(n_windows(), 0);
+        assert_true(has_told(""));
+}
+
 int main(int argc, char **argv) {
         const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, begin, end)
@@ -422,6 +528,11 @@ int main(int argc, char **argv) {
                 TEST(an_own_window_that_never_came_is_had_from_the_next_daemon),
                 TEST(another_size_in_the_configuration_is_had_from_the_next_daemon),
                 TEST(a_window_that_is_not_listed_stays_while_somebody_is_connected_to_it),
+                TEST(without_a_place_no_memory_is_taken),
+                TEST(a_guest_may_end_while_a_place_is_looked_for),
+                TEST(one_with_the_same_key_needs_no_place),
+                TEST(two_with_the_same_key_are_one),
+                TEST(the_next_daemon_takes_out_what_nobody_was_promised),
         };
 
         if (argc > 1 && *argv[1])
