@@ -1,5 +1,6 @@
 /* What becomes of guests: they start, boot anew and end, as QEMU or libvirt tells. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
@@ -65,7 +66,9 @@ void guest_end(struct guest *guest) {
                 window_end(guest->windows);
         guest->alive = alive_forget(guest->alive);
         guest->pid = 0;
+        guest->run = 0;
         guest->has_begun = guest->wants_own = false;
+        guest->had_own = 0;
         guest->own_bytes = guest->window_bytes; /* the metadata is read again when it starts */
         if (had)
                 log_info("the guest %s has ended: what it had is the host's again", guest->name);
@@ -142,6 +145,9 @@ static void on_process_ended(void *userdata) {
         /* Also where nobody had said that it ran. */
         if (guest->pid)
                 guest_end(guest);
+        /* Another one may have been waiting for that. */
+        if (guest->qmp)
+                qmp_hurry(guest->qmp);
 }
 
 void guest_watch(struct guest *guest) {
@@ -156,19 +162,39 @@ void guest_watch(struct guest *guest) {
                 guests_wake(guest->guests, WATCH_AGAIN_MS);
 }
 
-/* The process that has our memory, or will have it; whatever another one had is not there any more. */
-static void follow_process(struct guest *guest, pid_t pid) {
-        uint64_t since = pid > 0 ? alive_since(pid) : 0;
+/* Our memory is mapped by another process, which may be about to end. */
+static void refuse_process(struct guest *guest, pid_t pid) {
+        char why[128];
 
-        if (guest->pid && (guest->pid != pid || (since && guest->pid_since && guest->pid_since != since)))
+        snprintf(why, sizeof(why), "process %ld has its monitor, but process %ld has its memory and has not ended", (long)pid,
+                 (long)guest->pid);
+        if (guest->refused_pid != pid)
+                log_warning("the guest %s is not followed: %s", guest->name, why);
+        guest->refused_pid = pid;
+        qmp_refuse(guest->qmp, why);
+}
+
+/* The process that has our memory, or will have it; whatever another one had is not there any more. false: it has, and this
+ * one is not talked to. */
+static bool follow_process(struct guest *guest, pid_t pid) {
+        uint64_t since = pid > 0 ? alive_since(pid) : 0;
+        bool is_other = guest->pid && (guest->pid != pid || (since && guest->pid_since && guest->pid_since != since));
+
+        if (is_other && !alive_is_over(guest->pid, guest->pid_since)) {
+                refuse_process(guest, pid);
+                return false;
+        }
+        guest->refused_pid = 0;
+        if (is_other)
                 guest_end(guest);
         if (pid <= 0 || guest->pid)
-                return;
+                return true;
         guest->pid = pid;
         guest->pid_since = since;
         guest_save(guest);
         guest->guests->listener->known(guest->guests->userdata, guest->owner, pid);
         guest_watch(guest);
+        return true;
 }
 
 /* ---- its monitor ---- */
@@ -189,10 +215,12 @@ static void on_status(void *userdata, const struct qmp_answer *answer, const str
 static void on_qmp_connected(void *userdata) {
         struct guest *guest = userdata;
 
-        follow_process(guest, qmp_pid(guest->qmp));
+        if (!follow_process(guest, qmp_pid(guest->qmp)))
+                return;
         verify(guest);
-        qmp_query_status(guest->qmp, on_status, guest);
+        /* What keeps ports and names is known before it is known to run, and gets what is its own. */
         guest_clear_leftovers(guest);
+        qmp_query_status(guest->qmp, on_status, guest);
 }
 
 static void on_qmp_lost(void *userdata, const char *why) {
@@ -214,10 +242,10 @@ static void on_qmp_event(void *userdata, const struct qmp_event *event) {
                 reboot(guest);
                 break;
         case QMP_EVENT_STOP:
-                set_state(guest, GUEST_PAUSED);
-                break;
         case QMP_EVENT_RESUME:
-                set_state(guest, GUEST_RUNNING);
+                /* Until then it is asked whether it runs as well. */
+                if (!guest->is_asked)
+                        set_state(guest, event->kind == QMP_EVENT_STOP ? GUEST_PAUSED : GUEST_RUNNING);
                 break;
         case QMP_EVENT_DEVICE_DELETED:
                 if (event->device)
@@ -287,12 +315,23 @@ static void on_metadata_changed(void *userdata, const char *uuid, const char *te
                 guest_take_metadata(guest, text);
 }
 
+/* The one that was known may have ended when nobody told of it. */
+static void follow_run(struct guest *guest, unsigned run) {
+        if (!run || guest->run == run)
+                return;
+        if (guest->run)
+                set_state(guest, GUEST_OFF);
+        guest->run = run;
+        guest_save(guest);
+}
+
 static void on_seen(void *userdata, const struct libvirt_guest *seen) {
         struct guest *guest = ours(userdata, seen->uuid);
 
         if (!guest)
                 return;
         guest->was_seen = true;
+        follow_run(guest, seen->run);
         if (seen->metadata)
                 guest_take_metadata(guest, seen->metadata);
         else

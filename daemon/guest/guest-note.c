@@ -1,7 +1,9 @@
 /* What the next daemon must know of a guest, in the note of its session: a line about the guest, and one for each window.
  *
- *      guest UUID PID SINCE
- *      window HANDLE NUMBER COOKIE GUEST_ADDR|- PORT|- */
+ *      guest UUID PID SINCE RUN OWN
+ *      window HANDLE NUMBER COOKIE GUEST_ADDR|- PORT|-
+ *
+ * unwanted instead of window: it is to be taken out if QEMU has it. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -21,8 +23,8 @@ int guest_save(struct guest *guest) {
 
         if (!guest->caller.session)
                 return 0;
-        used = (size_t)snprintf(note, sizeof(note), "guest %s %ld %" PRIu64 "\n", guest->uuid, (long)guest->pid,
-                                guest->pid_since);
+        used = (size_t)snprintf(note, sizeof(note), "guest %s %ld %" PRIu64 " %u %" PRIu64 "\n", guest->uuid, (long)guest->pid,
+                                guest->pid_since, guest->run, guest->had_own);
         DL_FOREACH(guest->windows, window)
                 if (window->region && sizeof(note) - used > LINE_SIZE)
                         used += (size_t)window_note(window, note + used, LINE_SIZE);
@@ -39,15 +41,28 @@ static int find_commons(const struct device_view *view, void *userdata) {
         return 1;
 }
 
+/* Where it can be told that it is the same run of it still, it does not begin anew. */
+static void restore_run(struct guest *guest, const char *note) {
+        long pid = 0;
+
+        sscanf(note, "guest %*s %ld %" SCNu64 " %u %" SCNu64, &pid, &guest->pid_since, &guest->run, &guest->had_own);
+        guest->pid = (pid_t)pid;
+        guest->has_begun = guest->pid || guest->run;
+        if (!guest->has_begun)
+                guest->had_own = 0;
+        /* By the metadata that was known; otherwise by the configuration, which may be another one now. */
+        if (!guest->window_bytes)
+                guest->own_bytes = guest->had_own;
+        guest->wants_own = guest->has_begun && guest->own_bytes != guest->had_own;
+}
+
 static int restore(struct guest *guest, const char *told, struct failure *failure) {
         char *note = strdup(told); /* a window that cannot be had changes it */
-        long pid = 0;
         int r = 0;
 
         if (!note)
                 return failure_set(failure, REASON_no_memory, "there is no memory to start");
-        sscanf(note, "guest %*s %ld %" SCNu64, &pid, &guest->pid_since);
-        guest->pid = (pid_t)pid;
+        restore_run(guest, note);
         device_visit(&guest->caller, guest->owner, find_commons, guest, NULL);
         if (!guest->commons)
                 r = -ENOENT;

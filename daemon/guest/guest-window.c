@@ -17,7 +17,10 @@
 
 #define GUEST_ADDR_MAX (UINT64_C(1) << 52)
 
-enum { ASK_AGAIN_MS = 1000 };
+/* With its number, a device over QMP. */
+#define DEVICE_PREFIX "dmabroker-"
+
+enum { ASK_AGAIN_MS = 1000, NUMBER_MAX = 1000000000 };
 
 /* ---- who waits ---- */
 
@@ -57,7 +60,7 @@ static struct ticket *refuse(broker_done_fn done, void *userdata, const struct f
 /* ---- names ---- */
 
 static void device_id(const struct window *window, char id[WINDOW_ID_SIZE]) {
-        snprintf(id, WINDOW_ID_SIZE, "%s%u", window->guest->qmp_path ? "dmabroker-" : GUEST_ALIAS_PREFIX, window->number);
+        snprintf(id, WINDOW_ID_SIZE, "%s%u", window->guest->qmp_path ? DEVICE_PREFIX : GUEST_ALIAS_PREFIX, window->number);
 }
 
 static void socket_path(const struct window *window, char path[WINDOW_PATH_SIZE]) {
@@ -104,6 +107,7 @@ static int write_cookie(const struct window *window) {
 static void free_if_over(struct window *window) {
         if (!window->ended || window->n_begun)
                 return;
+        free((char *)window->wanted.request_key);
         free(window);
 }
 
@@ -164,6 +168,8 @@ void window_end(struct window *window) {
         if (window->is_placed)
                 place_remove(window->addr);
         guest_save(guest);
+        if (guest->wants_own)
+                guests_wake(guest->guests, 0);
         if (window->is_told)
                 guest_tell(guest, GUEST_DETACHED);
         if (window->ask) {
@@ -184,6 +190,7 @@ static void fail(struct window *window, const struct failure *failure) {
 static void give_up(struct window *window, const struct failure *failure) {
         window->state = WINDOW_LEAVING;
         window->in_doubt = window->is_unwanted = true;
+        guest_save(window->guest);
         answer(window, failure);
         guests_wake(window->guest->guests, 0);
 }
@@ -276,21 +283,30 @@ static int plug_by_libvirt(struct window *window, const struct guest_pci_address
         return r;
 }
 
-/* In which port there is room is told by the domain as it runs. */
+/* In which port there is room is told by the domain as it runs. 0 or 1 as guest_port_choose() says; or -errno, and the window
+ * has been told. */
+static int choose_in_domain(struct window *window, int status, const char *text, struct guest_pci_address *ret) {
+        int r = status;
+
+        if (window->ended || window->guest->guests->closing)
+                r = -ECANCELED;
+        if (r == 0)
+                r = guest_port_choose(text, window->wanted.size, ret);
+        if (r < 0)
+                on_plugged(window, r, false,
+                           r == -ENOSPC  ? "no PCIe root port of it is free: add some to the domain (attach --dry-run shows how)"
+                           : r == -EFBIG ? "no free PCIe root port of it has room for so much: attach --dry-run shows how"
+                                         : status < 0 ? text : NULL);
+        return r;
+}
+
 static void on_domain(void *userdata, int status, const char *text) {
         struct window *window = userdata;
         struct guest_pci_address address;
-        int r = status;
+        int r = choose_in_domain(window, status, text, &address);
 
-        if (r == 0)
-                r = guest_port_choose(text, window->size, &address);
-        if (window->ended || r < 0 || window->guest->guests->closing) {
-                on_plugged(window, r < 0 ? r : -ECANCELED, false,
-                           r == -ENOSPC  ? "no PCIe root port of it is free: add some to the domain (attach --dry-run shows how)"
-                           : r == -EFBIG ? "no free PCIe root port of it has room for so much: attach --dry-run shows how"
-                                         : text);
+        if (r < 0)
                 return;
-        }
         r = plug_by_libvirt(window, r == 0 ? &address : NULL);
         if (r < 0)
                 on_plugged(window, r, false, NULL);
@@ -317,9 +333,19 @@ static bool admits(void *userdata, const struct ucred *who) {
         return guest_admits(((struct window *)userdata)->guest, who);
 }
 
+/* It may be this that it stayed in doubt for. */
+static void on_connection(void *userdata, bool connected, const struct ucred *who) {
+        const struct window *window = userdata;
+
+        if (!connected && window->in_doubt)
+                guests_wake(window->guest->guests, 0);
+}
+
 static int serve(struct window *window, struct failure *failure) {
         const struct guests_settings *settings = &window->guest->guests->settings;
-        const struct ivshmem_options options = { .is_open = settings->has_user, .admits = admits, .userdata = window };
+        const struct ivshmem_options options = {
+                .is_open = settings->has_user, .admits = admits, .changed = on_connection, .userdata = window,
+        };
         char path[WINDOW_PATH_SIZE];
         int fd, r;
 
@@ -344,6 +370,13 @@ static int take_place(struct window *window, struct failure *failure) {
         return 0;
 }
 
+static int take_port(struct window *window, struct failure *failure) {
+        if (choose_port(window) == 0)
+                return 0;
+        return failure_set(failure, REASON_source_unavailable, "The guest %s does not get the window: every port that the "
+                           "configuration names has a window", window->guest->name);
+}
+
 static int prepare(struct window *window, struct failure *failure) {
         int r;
 
@@ -356,9 +389,8 @@ static int prepare(struct window *window, struct failure *failure) {
                         failure_set_errno(failure, REASON_source_unavailable, -r, "The window cannot be written to: %s",
                                           strerror(-r));
         }
-        if (r == 0 && choose_port(window) < 0)
-                r = failure_set(failure, REASON_source_unavailable, "The guest %s does not get the window: every port that the "
-                                "configuration names has a window", window->guest->name);
+        if (r == 0 && !*window->port)
+                r = take_port(window, failure);
         if (r == 0 && guest_save(window->guest) < 0)
                 r = failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
         return r == 0 ? serve(window, failure) : r;
@@ -374,13 +406,20 @@ static struct window *by_region(const struct guest *guest, uint64_t region) {
 }
 
 /* Asked for again, with the same key: there is one already, and this one is nothing. */
-static void answer_again(struct window *window, const struct window *first) {
+static void answer_again(struct window *window, struct window *first) {
         struct failure failure = { 0 };
 
         if (first->state != WINDOW_PLUGGED || first->in_doubt) {
                 failure_set(&failure, REASON_busy, "The window of this request_key is being plugged in or taken out");
                 fail(window, &failure);
                 return;
+        }
+        /* It was to be taken out, and the guest has kept it. */
+        if (first->is_unwanted) {
+                first->is_unwanted = false;
+                first->is_told = true;
+                guest_save(first->guest);
+                guest_tell(first->guest, GUEST_ATTACHED);
         }
         answer_with(window, NULL, first->region);
         window_end(window);
@@ -390,7 +429,7 @@ static void answer_again(struct window *window, const struct window *first) {
 static void on_reserved(void *userdata, const struct failure *why, uint64_t handle) {
         struct window *window = userdata;
         struct failure failure = { 0 };
-        const struct window *first;
+        struct window *first;
 
         window->ticket = NULL;
         if (why) {
@@ -421,33 +460,84 @@ static struct window *window_new(struct guest *guest) {
         return window;
 }
 
+/* It may end before this returns, and must have been begun. */
+static void reserve(struct window *window) {
+        struct ticket *ticket = device_reserve(&window->guest->caller, &window->wanted, on_reserved, window);
+
+        if (!window->ended && !window->region)
+                window->ticket = ticket;
+}
+
+static void on_place_found(void *userdata, int status, const char *text) {
+        struct window *window = userdata;
+        struct guest_pci_address address;
+
+        if (choose_in_domain(window, status, text, &address) < 0)
+                return;
+        reserve(window);
+        is_over(window);
+}
+
+/* There is one with this key already, or it is on its way: this one takes nothing. */
+static bool is_asked_again(const struct window *window) {
+        const char *key = window->wanted.request_key;
+        const struct window *other;
+
+        if (!key)
+                return false;
+        DL_FOREACH(window->guest->windows, other)
+                if (other != window && other->wanted.request_key && strcmp(other->wanted.request_key, key) == 0)
+                        return true;
+        return request_is_answered(&window->guest->caller, key);
+}
+
+/* Memory that comes to nothing counts as the guest's until it is zeroed: first there must be a place for it. */
+static void find_place(struct window *window) {
+        struct guest *guest = window->guest;
+        struct failure failure = { 0 };
+        int r;
+
+        if (is_asked_again(window))
+                reserve(window);
+        else if (guest->qmp_path && take_port(window, &failure) < 0)
+                fail(window, &failure);
+        else if (guest->qmp_path)
+                reserve(window);
+        else {
+                window->n_begun++;
+                r = guest->guests->libvirt ? libvirt_get_xml(guest->guests->libvirt, guest->uuid, on_place_found, window)
+                                           : -ENOTCONN;
+                if (r < 0)
+                        on_plugged(window, r, false, NULL);
+        }
+}
+
 static struct ticket *attach(struct guest *guest, const struct attach_request *wish, broker_done_fn done, void *userdata) {
-        const struct reserve_request request = {
-                .device = guest->commons, .size = wish->size, .usable = wish->size - WINDOW_TAIL,
-                .request_key = wish->request_key, .request_digest = wish->request_digest,
-        };
-        struct guest_ask *ask = ask_new(done, userdata);
+        char *key = wish->request_key ? strdup(wish->request_key) : NULL;
+        struct guest_ask *ask = wish->request_key && !key ? NULL : ask_new(done, userdata);
         struct window *window = ask ? window_new(guest) : NULL;
         struct failure failure = { 0 };
-        struct ticket *ticket;
 
         if (!window) {
                 free(ask);
+                free(key);
                 failure_set(&failure, REASON_no_memory, "The daemon itself is out of memory");
                 return refuse(done, userdata, &failure);
         }
         window->ask = ask;
-        window->n_begun++; /* it may end before device_reserve() returns */
-        ticket = device_reserve(&guest->caller, &request, on_reserved, window);
-        if (!window->ended && !window->region)
-                window->ticket = ticket;
+        window->wanted = (struct reserve_request){
+                .device = guest->commons, .size = wish->size, .usable = wish->size - WINDOW_TAIL,
+                .request_key = key, .request_digest = wish->request_digest,
+        };
+        window->n_begun++;
+        find_place(window);
         ask = window->ask;
         is_over(window);
         return ask ? &ask->ticket : NULL;
 }
 
-struct ticket *guests_attach(struct guests *guests, const struct attach_request *request, broker_done_fn done,
-                             void *userdata) {
+static struct ticket *attach_wanted(struct guests *guests, const struct attach_request *request, broker_done_fn done,
+                                    void *userdata) {
         struct failure failure = { 0 };
         struct guest *guest = guests_find(guests, request->guest, &failure);
         uint64_t size = request->size;
@@ -471,17 +561,50 @@ struct ticket *guests_attach(struct guests *guests, const struct attach_request 
         return attach(guest, request, done, userdata);
 }
 
+struct ticket *guests_attach(struct guests *guests, const struct attach_request *request, broker_done_fn done,
+                             void *userdata) {
+        struct attach_request wanted = *request;
+        struct failure failure = { 0 };
+        struct ticket *ticket;
+        char *key = NULL;
+
+        /* It goes among the guest's own keys, none of which, as a text of JSON, has such a byte. */
+        if (request->request_key && asprintf(&key, "\xff%s", request->request_key) < 0) {
+                failure_set(&failure, REASON_no_memory, "The daemon itself is out of memory");
+                return refuse(done, userdata, &failure);
+        }
+        wanted.request_key = key;
+        ticket = attach_wanted(guests, &wanted, done, userdata);
+        free(key);
+        return ticket;
+}
+
+static void have_own(struct guest *guest) {
+        guest->had_own = guest->own_bytes;
+        guest_save(guest);
+}
+
 static void on_own_attached(void *userdata, const struct failure *failure, uint64_t handle) {
-        const struct guest *guest = userdata;
+        struct guest *guest = userdata;
 
         if (failure)
                 log_error("the guest %s does not get the window that it is to have: %s", guest->name,
                           failure->sentence);
+        else
+                have_own(guest);
 }
 
 void guest_attach_own(struct guest *guest) {
+        const struct window *window;
+
+        /* It is known soon whether it has one already: then it comes to this again. */
+        DL_FOREACH(guest->windows, window)
+                if (window->in_doubt || window->is_unwanted || window->state < WINDOW_PLUGGED)
+                        return;
         guest->wants_own = false;
-        if (!guest->windows)
+        if (guest->windows || !guest->own_bytes)
+                have_own(guest);
+        else
                 attach(guest, &(struct attach_request){ .size = guest->own_bytes }, on_own_attached, guest);
 }
 
@@ -639,9 +762,41 @@ static void on_cleared(void *userdata, const struct qmp_answer *told) {
         is_over(userdata);
 }
 
+/* It may have been what kept a port from the guest's own window. */
+static void want_own_again(struct guest *guest) {
+        guest->wants_own |= guest->has_begun && guest->own_bytes != guest->had_own;
+        guests_wake(guest->guests, 0);
+}
+
+static void on_leftover_gone(void *userdata, const struct qmp_answer *told) {
+        struct guest *guest = userdata;
+
+        if (guest->guests->closing)
+                return;
+        if (told->error)
+                log_warning("the guest %s keeps a device of an earlier daemon: %s", guest->name, told->sentence);
+        else
+                want_own_again(guest);
+        guest->n_leftovers += told->error == -ETIMEDOUT;
+}
+
+static void on_leftover_cleared(void *userdata, const struct qmp_answer *told) {
+}
+
+/* Not in time, but now. The connection that it had is left. */
+static void leftover_removed(struct guest *guest, const char *id) {
+        if (!guest->n_leftovers || strncmp(id, DEVICE_PREFIX, strlen(DEVICE_PREFIX)) != 0)
+                return;
+        guest->n_leftovers--;
+        qmp_clear_window(guest->qmp, id, on_leftover_cleared, NULL);
+        want_own_again(guest);
+}
+
 void window_removed(struct guest *guest, const char *id) {
         struct window *window = by_id(guest, id);
 
+        if (!window && guest->qmp_path)
+                leftover_removed(guest, id);
         /* Over QMP the command that asked for it ends by this, too. */
         if (!window || (guest->qmp_path && window->state == WINDOW_LEAVING && window->n_begun && !window->is_asked))
                 return;
@@ -730,16 +885,17 @@ int window_note(const struct window *window, char *text, size_t size) {
 
         if (window->is_bound)
                 snprintf(at, sizeof(at), "%" PRIx64, window->guest_addr);
-        return snprintf(text, size, "window %" PRIu64 " %u %s %s %s\n", window->region, window->number, window->cookie, at,
-                        *window->port ? window->port : "-");
+        return snprintf(text, size, "%s %" PRIu64 " %u %s %s %s\n", window->is_unwanted ? "unwanted" : "window", window->region,
+                        window->number, window->cookie, at, *window->port ? window->port : "-");
 }
 
 static int read_line(struct window *window, const char *line) {
-        char at[24], port[sizeof(window->port)];
+        char what[16], at[24], port[sizeof(window->port)];
 
-        if (sscanf(line, "window %" SCNu64 " %u %32[0-9a-f] %23s %31s", &window->region, &window->number, window->cookie, at,
-                   port) != 5 || strlen(window->cookie) != COOKIE_TEXT - 1)
+        if (sscanf(line, "%15s %" SCNu64 " %u %32[0-9a-f] %23s %31s", what, &window->region, &window->number, window->cookie, at,
+                   port) != 6 || strlen(window->cookie) != COOKIE_TEXT - 1)
                 return -EINVAL;
+        window->is_unwanted = strcmp(what, "unwanted") == 0;
         window->is_bound = strcmp(at, "-") != 0;
         if (window->is_bound)
                 window->guest_addr = strtoull(at, NULL, 16);
@@ -755,9 +911,10 @@ int window_inherit(struct guest *guest, const char *line, struct failure *failur
 
         if (!window)
                 return failure_set(failure, REASON_no_memory, "there is no memory to start");
-        window->state = WINDOW_PLUGGED;
-        window->in_doubt = window->is_told = true;
         r = read_line(window, line);
+        window->state = window->is_unwanted ? WINDOW_LEAVING : WINDOW_PLUGGED;
+        window->is_told = !window->is_unwanted;
+        window->in_doubt = true;
         if (r == 0)
                 r = take_place(window, failure);
         if (r < 0) {
@@ -772,6 +929,24 @@ int window_inherit(struct guest *guest, const char *line, struct failure *failur
         return 0;
 }
 
+/* Whoever says that it is not there need not know of the QEMU that has it mapped. Where the guest has let go of it, only the
+ * connection that it had is left, which nobody but us takes away from a QEMU of ours; QEMU does not do it to a device. */
+static void wait_for_connection(struct window *window) {
+        const struct guest *guest = window->guest;
+        char id[WINDOW_ID_SIZE];
+
+        if (++window->n_denied == 2)
+                log_warning("the guest %s is said to have no window of %" PRIu64 " bytes any more, but a process is connected "
+                            "to it: it stays until that is not", guest->name, window->size);
+        guests_wake(guest->guests, ASK_AGAIN_MS);
+        if (!guest->qmp_path)
+                return;
+        device_id(window, id);
+        window->n_begun++;
+        if (qmp_clear_window(guest->qmp, id, on_cleared, window) < 0)
+                is_over(window);
+}
+
 static void on_verified(struct window *window, bool known, bool is_there) {
         struct guest *guest = window->guest;
 
@@ -782,7 +957,13 @@ static void on_verified(struct window *window, bool known, bool is_there) {
                 guests_wake(guest->guests, ASK_AGAIN_MS);
                 return;
         }
+        if (!is_there && window->server && ivshmem_is_connected(window->server)) {
+                wait_for_connection(window);
+                return;
+        }
         window->in_doubt = false;
+        window->n_denied = 0;
+        guests_wake(guest->guests, 0); /* what waits for it to be known */
         if (!is_there) {
                 log_info("the guest %s has no window of %" PRIu64 " bytes any more", guest->name, window->size);
                 window_end(window);
@@ -791,10 +972,8 @@ static void on_verified(struct window *window, bool known, bool is_there) {
         /* The guest may have been somewhere else meanwhile. */
         if (window->is_placed && write_cookie(window) < 0)
                 log_warning("a window of the guest %s could not be marked again", guest->name);
-        if (window->is_unwanted) {
-                window->is_unwanted = false;
+        if (window->is_unwanted)
                 take_out(window);
-        }
 }
 
 static void on_qmp_verified(void *userdata, const struct qmp_answer *told) {
@@ -812,9 +991,6 @@ static void on_libvirt_verified(void *userdata, int status, const char *text) {
 
 /* ---- what no daemon knows of ---- */
 
-static void on_leftover_gone(void *userdata, const struct qmp_answer *told) {
-}
-
 static bool has_number(const struct guest *guest, unsigned number) {
         const struct window *window;
 
@@ -824,29 +1000,55 @@ static bool has_number(const struct guest *guest, unsigned number) {
         return false;
 }
 
-/* A daemon that was ended for good has taken its memory back, but not its devices: they keep ports and names. */
-static void on_devices(void *userdata, const struct qmp_answer *told) {
-        static const char prefix[] = "\"dmabroker-";
-        struct guest *guest = userdata;
-        char id[WINDOW_ID_SIZE];
-        unsigned number;
+/* The number behind the prefix, or 0: it is none that we ever gave, whatever QEMU says. */
+static unsigned read_number(const char *text) {
+        char *end;
+        unsigned long number = strtoul(text, &end, 10);
 
-        if (told->error || guest->guests->closing)
-                return;
-        for (const char *at = strstr(told->value, prefix); at; at = strstr(at + 1, prefix)) {
-                if (sscanf(at + strlen(prefix), "%u\"", &number) != 1 || has_number(guest, number))
+        return *text >= '1' && *text <= '9' && *end == '"' && number <= NUMBER_MAX ? (unsigned)number : 0;
+}
+
+/* A daemon that was ended for good has taken its memory back, but not its devices: they keep ports and names. */
+static void clear_leftovers(struct guest *guest, const char *devices) {
+        static const char prefix[] = "\"" DEVICE_PREFIX;
+        char id[WINDOW_ID_SIZE];
+
+        for (const char *at = strstr(devices, prefix); at; at = strstr(at + 1, prefix)) {
+                unsigned number = read_number(at + strlen(prefix));
+
+                if (!number || has_number(guest, number))
                         continue;
-                snprintf(id, sizeof(id), "dmabroker-%u", number);
+                snprintf(id, sizeof(id), DEVICE_PREFIX "%u", number);
                 if (guest->last_number < number)
                         guest->last_number = number;
                 log_warning("the guest %s has a device %s that an earlier daemon has left: it is asked to let go of it",
                             guest->name, id);
-                qmp_detach_window(guest->qmp, id, guest->guests->settings.unplug_ms, on_leftover_gone, NULL);
+                qmp_detach_window(guest->qmp, id, guest->guests->settings.unplug_ms, on_leftover_gone, guest);
         }
 }
 
+static int ask_devices(struct guest *guest);
+
+static void on_devices(void *userdata, const struct qmp_answer *told) {
+        struct guest *guest = userdata;
+
+        if (guest->guests->closing || (told->error && !qmp_is_ready(guest->qmp)))
+                return;
+        /* It was too busy to answer, and may be so no more. */
+        if (told->error == -ETIMEDOUT && ask_devices(guest) == 0)
+                return;
+        if (!told->error)
+                clear_leftovers(guest, told->value);
+        guest->is_asked = false;
+}
+
+static int ask_devices(struct guest *guest) {
+        return qmp_execute(guest->qmp, "qom-list", "{\"path\":\"/machine/peripheral\"}", on_devices, guest);
+}
+
 void guest_clear_leftovers(struct guest *guest) {
-        qmp_execute(guest->qmp, "qom-list", "{\"path\":\"/machine/peripheral\"}", on_devices, guest);
+        guest->n_leftovers = 0;
+        guest->is_asked = ask_devices(guest) == 0;
 }
 
 /* When it can be, that is told. */

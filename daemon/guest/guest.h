@@ -30,6 +30,7 @@ struct window {
         bool is_bound;
         uint64_t guest_addr;
         char port[32]; /* that it was plugged into, or "" */
+        struct reserve_request wanted; /* its key is owned */
         struct ticket *ticket; /* while it is being reserved */
         struct ivshmem *server;
         struct guest_ask *ask; /* or NULL */
@@ -37,6 +38,7 @@ struct window {
         bool is_told;     /* that the guest has it */
         bool in_doubt;    /* whether QEMU has it is not known at present: it is asked as soon as that can be */
         bool is_asked;    /* it is being asked */
+        unsigned n_denied; /* times that it was said not to be there, while somebody was connected to it */
         bool is_unwanted; /* whoever wanted it was told that it was not had: if QEMU has it, the guest is to let go of it */
         bool was_asked;   /* the guest was, in vain, before it was asked to let go of it as it is now */
         uint64_t leave_until_ms; /* how long it is waited for, where QEMU does not do that; or 0 */
@@ -57,10 +59,15 @@ struct guest {
         uint64_t commons;
         struct channel *channel;
         struct qmp *qmp;
+        bool is_asked;        /* what devices it has */
+        unsigned n_leftovers; /* devices of earlier daemons that it has not let go of in time */
         pid_t pid;           /* of the QEMU that has our memory, where it is known, or 0; and since when */
         uint64_t pid_since;
+        pid_t refused_pid; /* of a QEMU with the guest's monitor that was told of in the log */
         struct alive *alive; /* it lives; NULL: it could not be watched, and is tried again */
+        unsigned run;   /* libvirt's number for this run of it, or 0 */
         bool has_begun; /* and not ended since */
+        uint64_t had_own; /* what own_bytes were when it got them in this run, or 0: that is not done again */
         bool was_seen; /* since libvirt began to list */
         bool wants_own; /* it gets the window of the configuration as soon as that can be */
         unsigned last_number;
@@ -133,7 +140,7 @@ void window_kept(struct guest *guest, const char *id);
 /* Its handles, for guests_close(). */
 void window_close(struct window *window);
 void guest_attach_own(struct guest *guest);
-/* Have QEMU give up devices that no window of now is. */
+/* Have QEMU give up devices that no window of now is. It answers this before what it is asked afterwards. */
 void guest_clear_leftovers(struct guest *guest);
 
 /* ---- guest-policy.c ---- */

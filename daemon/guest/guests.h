@@ -114,7 +114,7 @@ int guests_visit_windows(const struct guests *guests, const char *owner, guest_w
 struct attach_request {
         const char *guest;
         uint64_t size;
-        const char *request_key; /* the guest's owner's; or NULL */
+        const char *request_key; /* one for each guest, beside those that it has itself; or NULL */
         uint64_t request_digest;
 };
 

@@ -17,6 +17,7 @@ enum {
         LIBVIRT_UUID_SIZE = VIR_UUID_STRING_BUFLEN,
         LIBVIRT_EVENTS_MAX = 8,
 };
+#define LIBVIRT_NO_RUN ((unsigned)-1)
 
 enum note_kind {
         NOTE_CONNECTED,
@@ -38,7 +39,7 @@ enum note_kind {
 struct note {
         enum note_kind kind;
         int detail;
-        unsigned id; /* NOTE_STARTED: libvirt's number for this run of the guest */
+        unsigned id; /* NOTE_SEEN, NOTE_STARTED: libvirt's number for this run of the guest, or LIBVIRT_NO_RUN */
         char uuid[LIBVIRT_UUID_SIZE];
         char *name, *text; /* or NULL */
         struct note *next;

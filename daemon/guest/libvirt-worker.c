@@ -134,8 +134,8 @@ static int see_guest(struct libvirt *libvirt, virDomainPtr domain, struct seen_r
         if (!note)
                 return -ENOMEM;
         note->detail = state == VIR_DOMAIN_PAUSED || state == VIR_DOMAIN_PMSUSPENDED || state == VIR_DOMAIN_CRASHED;
+        note->id = ret_seen->id = library->virDomainGetID(domain);
         libvirt_tell(libvirt, note);
-        ret_seen->id = library->virDomainGetID(domain);
         return 0;
 }
 

@@ -177,7 +177,7 @@ static void request_end(struct libvirt *libvirt, struct request *request, int st
 
 static void tell_guest(void (*fn)(void *, const struct libvirt_guest *), void *userdata, const struct note *note) {
         const struct libvirt_guest guest = { .uuid = note->uuid, .name = note->name, .paused = note->detail,
-                                             .metadata = note->text };
+                                             .run = note->id == LIBVIRT_NO_RUN ? 0 : note->id, .metadata = note->text };
 
         if (fn)
                 fn(userdata, &guest);

@@ -31,6 +31,8 @@ struct libvirt_options {
 struct libvirt_guest {
         const char *uuid; /* 36 characters, lower case */
         const char *name;
+        unsigned run;         /* libvirt's number for this run of it: of two runs in one life of libvirtd each has its own; 0:
+                               * not known */
         bool paused;          /* by whomever, for whatever reason */
         const char *metadata; /* our element; NULL: none can be read, or it just started: see libvirt_get_metadata() */
 };

@@ -621,6 +621,16 @@ void qmp_close(struct qmp *qmp, void (*closed)(void *userdata)) {
         uv_close((uv_handle_t *)&qmp->deadline, on_timer_closed);
 }
 
+void qmp_refuse(struct qmp *qmp, const char *why) {
+        if (qmp->link && !qmp->closing)
+                lose(qmp, why);
+}
+
+void qmp_hurry(struct qmp *qmp) {
+        if (!qmp->link && !qmp->closing)
+                uv_timer_start(&qmp->retry, on_retry, 0, 0);
+}
+
 bool qmp_is_ready(const struct qmp *qmp) {
         return qmp->state == READY;
 }

@@ -79,6 +79,12 @@ int qmp_new(uv_loop_t *loop, const char *path, const struct qmp_options *options
  * closed, unless that is NULL. */
 void qmp_close(struct qmp *qmp, void (*closed)(void *userdata));
 
+/* This is not the QEMU that is wanted: it is hung up on, and the socket is tried again later, as when it is lost. Also from
+ * connected(). why: what qmp_why_away() says then. */
+void qmp_refuse(struct qmp *qmp, const char *why);
+/* Where it is waited until the next attempt, that is made now. */
+void qmp_hurry(struct qmp *qmp);
+
 bool qmp_is_ready(const struct qmp *qmp);
 /* The process that has opened the monitor's socket, which is QEMU where nobody has passed it an open one; 0: not
  * connected. */

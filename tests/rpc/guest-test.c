@@ -458,11 +458,11 @@ static void test_a_window_is_kept_until_qemu_has_told_that_it_has_none(void **st
         qemu_hang_up(host.qemu);
         ask_take_reason(ask_error(host.admin, id), "gone");
         assert_int_equal(in_regions(), MIB);
+        qemu_drop(&seen);
         qemu_greet(host.qemu);
         qemu_reject(host.qemu, "qom-list", "DeviceNotFound");
         qemu_obey(host.qemu, "query-status");
         ask_until(is_all_back());
-        qemu_drop(&seen);
         qemu_hang_up(host.qemu);
         qemu_serve(host.qemu, true);
         ask_until(guest_is("one", "running"));
@@ -614,6 +614,33 @@ static void test_a_window_counts_against_the_guests_quota(void **state) {
         attach(MIB, &seen[0]);
         ask_refused(host.admin, "quota", "guest.attach", "{'guest':'one','size':1048576}");
         qemu_drop(&seen[0]);
+}
+
+static int begin_with_one_port(void **state) {
+        int r;
+
+        own = "ports = rp0\n";
+        r = begin_with("[quota kvm:" ONE "]\nheld_bytes = 1M\n");
+        own = "";
+        return r;
+}
+
+/* There is no memory left to try with. */
+static void test_a_window_without_a_port_takes_no_memory(void **state) {
+        static const char *const keyed = "{'guest':'one','size':1048576,'request_key':'k'}";
+        struct qemu_window seen;
+        json_t *first, *again;
+        int id = ask_send(host.admin, "guest.attach", "%s", keyed);
+
+        qemu_plug(host.qemu, &seen);
+        first = ask_result(host.admin, id);
+        ask_refused(host.admin, "source_unavailable", "guest.attach", "{'guest':'one','size':1048576}");
+        ask_refused(host.admin, "source_unavailable", "guest.attach", "{'guest':'one','size':1048576,'request_key':'l'}");
+        again = ask(host.admin, "guest.attach", "%s", keyed);
+        assert_true(json_equal(first, again));
+        json_decref(first);
+        json_decref(again);
+        qemu_drop(&seen);
 }
 
 /* Version 99 is what QEMU takes well. */
@@ -851,10 +878,35 @@ static void test_what_was_let_go_of_while_the_monitor_was_away_is_found_out(void
         alloc_at(&guest, "owner", &dma);
         qemu_hang_up(host.qemu);
         ask_until(guest_is("one", "unknown"));
+        qemu_drop(&guest.seen);
         serve_again(host.qemu, false);
         ask_until(is_all_back());
         leave_guest(&guest);
         next_attach_works();
+}
+
+/* What the device was connected through stays with QEMU until it is taken away. */
+static void test_a_window_is_not_given_back_while_somebody_is_connected_to_it(void **state) {
+        struct guest guest;
+
+        make_guest(&guest);
+        qemu_hang_up(host.qemu);
+        qemu_greet(host.qemu);
+        qemu_reject(host.qemu, "qom-list", "DeviceNotFound");
+        qemu_obey(host.qemu, "query-status");
+        for (int i = 0; i < 2; i++) {
+                /* It does not do that to what a device uses. */
+                qemu_reject(host.qemu, "chardev-remove", "GenericError");
+                assert_true(is_window(guest.window, "plugged"));
+                assert_int_equal(in_regions(), 2 * MIB);
+                qemu_reject(host.qemu, "qom-list", "DeviceNotFound");
+        }
+        ask_until(has_logged("but a process is connected to it"));
+        qemu_obey(host.qemu, "chardev-remove");
+        qemu_drop(&guest.seen);
+        qemu_reject(host.qemu, "qom-list", "DeviceNotFound");
+        ask_until(is_all_back());
+        leave_guest(&guest);
 }
 
 static void test_a_guest_that_is_killed_has_nothing_more_and_comes_again(void **state) {
@@ -876,8 +928,16 @@ static void test_a_guest_that_is_killed_has_nothing_more_and_comes_again(void **
         leave_guest(&guest);
 }
 
-/* The first one lives, but has not the guest any more, and its memory neither. */
-static void test_another_qemu_with_the_same_guest_takes_its_place(void **state) {
+static bool is_away_because(const char *why) {
+        json_t *info = guest("one");
+        bool is = strstr(json_string_value(json_object_get(info, "why")), why);
+
+        json_decref(info);
+        return is;
+}
+
+/* As long as the first one lives, it may have the memory mapped. */
+static void test_another_qemu_with_the_same_guest_waits_until_the_first_has_ended(void **state) {
         struct qemu *other;
         struct guest guest;
         uint64_t dma;
@@ -886,13 +946,28 @@ static void test_another_qemu_with_the_same_guest_takes_its_place(void **state) 
         alloc_at(&guest, "owner", &dma);
         other = qemu_start(host.monitor);
         qemu_hang_up(host.qemu);
-        qemu_serve(other, true);
-        ask_until(is_all_back());
-        assert_int_equal(test_client_wait_closed(guest.channel), 0);
-        leave_guest(&guest);
+        for (int i = 0; i < 2; i++) {
+                qemu_greet(other);
+                assert_int_equal(test_client_wait_closed(other->monitor), 0);
+                assert_true(guest_is("one", "unknown"));
+        }
+        assert_true(is_away_because("has its memory and has not ended"));
+        assert_true(has_logged("the guest one is not followed: "));
+        /* Even a daemon that was told so by the last one alone. */
+        assert_int_equal(test_daemon_kill(host.daemon), 0);
+        qemu_hang_up(other);
+        comes_back();
+        qemu_greet(other);
+        assert_int_equal(test_client_wait_closed(other->monitor), 0);
+        ask_until(is_away_because("has its memory and has not ended"));
+        assert_int_equal(n_windows("one"), 1);
+        assert_int_equal(count("allocs"), 1);
         qemu_kill(host.qemu);
         host.qemu = other;
+        qemu_serve(other, true);
         ask_until(guest_is("one", "running"));
+        ask_until(is_all_back());
+        leave_guest(&guest);
         make_guest(&guest);
         leave_guest(&guest);
 }
@@ -993,6 +1068,28 @@ static void test_a_window_is_asked_for_twice_and_had_once(void **state) {
         qemu_drop(&seen);
 }
 
+static void test_a_guest_comes_to_no_administrators_key(void **state) {
+        static const char *const keys[] = { "k", "\\u00ffk", "\xc3\xbfk" };
+        struct qemu_window seen;
+        struct guest guest;
+        int id;
+
+        make_guest(&guest);
+        for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++)
+                json_decref(ask(guest.channel, "device.open", "{'name':'nic','request_key':'%s'}", keys[i]));
+        id = ask_send(host.admin, "guest.attach", "{'guest':'one','size':1048576,'request_key':'k'}");
+        qemu_plug(host.qemu, &seen);
+        json_decref(ask_result(host.admin, id));
+        /* And the other way round. */
+        id = ask_send(host.admin, "guest.attach", "{'guest':'one','size':1048576,'request_key':'l'}");
+        qemu_drop(&seen);
+        qemu_plug(host.qemu, &seen);
+        json_decref(ask_result(host.admin, id));
+        json_decref(ask(guest.channel, "device.open", "{'name':'nic','request_key':'l'}"));
+        qemu_drop(&seen);
+        leave_guest(&guest);
+}
+
 static void test_a_window_that_qemu_has_no_more_after_a_daemons_death_goes_back(void **state) {
         struct guest guest;
         uint64_t dma;
@@ -1065,6 +1162,61 @@ static void test_a_window_that_qemu_got_while_its_daemon_died_is_the_guests(void
         qemu_drop(&seen);
 }
 
+/* Whoever wanted it was told that it was not had. */
+static void test_a_window_that_nobody_was_promised_is_taken_out_by_the_next_daemon(void **state) {
+        struct qemu_window seen;
+        int id = begin_attach(MIB);
+
+        qemu_plug_begin(host.qemu, &seen);
+        qemu_hang_up(host.qemu);
+        ask_take_reason(ask_error(host.admin, id), "gone");
+        for (int i = 0; i < 2; i++) {
+                assert_int_equal(test_daemon_kill(host.daemon), 0);
+                comes_back();
+                assert_true(is_window(find_window(), "leaving"));
+                qemu_greet(host.qemu);
+                qemu_obey(host.qemu, "qom-list");
+                qemu_obey(host.qemu, "query-status");
+                /* One daemon does not see the end of it. */
+                qemu_obey(host.qemu, "device_del");
+                if (i == 0)
+                        qemu_hang_up(host.qemu);
+        }
+        assert_int_equal(in_regions(), MIB);
+        qemu_deleted(host.qemu, seen.id);
+        qemu_obey(host.qemu, "chardev-remove");
+        ask_until(is_all_back());
+        qemu_drop(&seen);
+}
+
+/* But whoever asks for it again, when the guest has kept it, has it. */
+static void test_a_window_that_the_guest_kept_is_had_by_whoever_asks_again(void **state) {
+        static const char *const keyed = "{'guest':'one','size':1048576,'request_key':'k'}";
+        struct qemu_window seen;
+        int id = ask_send(host.admin, "guest.attach", "%s", keyed);
+        uint64_t status;
+        json_t *result;
+
+        qemu_plug_begin(host.qemu, &seen);
+        qemu_hang_up(host.qemu);
+        ask_take_reason(ask_error(host.admin, id), "gone");
+        qemu_greet(host.qemu);
+        qemu_obey(host.qemu, "qom-list");
+        json_decref(qemu_expect(host.qemu, "query-status", &status));
+        qemu_say(host.qemu, "{'return': {'running': true, 'singlestep': false, 'status': 'running'}, 'id': %d}", (int)status);
+        qemu_reject(host.qemu, "device_del", "GenericError");
+        ask_until(is_window(find_window(), "plugged"));
+        result = ask(host.admin, "guest.attach", "%s", keyed);
+        assert_int_equal(ask_take_number(result, "window"), find_window());
+        assert_int_equal(test_daemon_kill(host.daemon), 0);
+        qemu_hang_up(host.qemu);
+        comes_back();
+        serve_again(host.qemu, true);
+        json_decref(ask(host.admin, "guest.list", "{}"));
+        assert_true(is_window(find_window(), "plugged"));
+        qemu_drop(&seen);
+}
+
 static void test_windows_whose_memory_is_gone_are_forgotten(void **state) {
         struct qemu_window seen[3];
         pid_t keeper;
@@ -1114,7 +1266,7 @@ static void test_devices_that_no_daemon_knows_of_are_taken_out(void **state) {
 
         host.qemu->leftovers = "[{'name': 'type', 'type': 'string'}, {'name': 'dmabroker-7', 'type': 'child<ivshmem-doorbell>'}]";
         qemu_hang_up(host.qemu);
-        serve_again(host.qemu, false);
+        qemu_serve(host.qemu, true);
         arguments = qemu_expect(host.qemu, "device_del", &id);
         assert_string_equal(json_string_value(json_object_get(arguments, "id")), "dmabroker-7");
         json_decref(arguments);
@@ -1523,29 +1675,37 @@ static void test_what_becomes_of_a_guest_is_told(void **state) {
         leave_guest(&guest);
 }
 
-static int begin_with_own_window(void **state) {
+static int begin_with_own(const char *lines) {
         int r;
 
-        own = "window = 1M\n";
+        own = lines;
         r = begin_with("");
         own = "";
         return r;
 }
 
+static int begin_with_own_window(void **state) {
+        return begin_with_own("window = 1M\n");
+}
+
+static void take_out(const struct qemu_window *seen) {
+        int id = begin_detach(find_window(), "false");
+
+        qemu_obey(host.qemu, "device_del");
+        qemu_deleted(host.qemu, seen->id);
+        qemu_obey(host.qemu, "chardev-remove");
+        json_decref(ask_result(host.admin, id));
+}
+
 static void test_the_window_of_the_configuration_comes_with_each_start(void **state) {
         struct qemu_window seen;
-        int id;
 
         qemu_plug(host.qemu, &seen);
         ask_until(is_window(find_window(), "plugged"));
         /* It is not taken for a start that nobody could be asked for a while, nor that there is another daemon. */
         qemu_hang_up(host.qemu);
         serve_again(host.qemu, true);
-        id = begin_detach(find_window(), "false");
-        qemu_obey(host.qemu, "device_del");
-        qemu_deleted(host.qemu, seen.id);
-        qemu_obey(host.qemu, "chardev-remove");
-        json_decref(ask_result(host.admin, id));
+        take_out(&seen);
         qemu_drop(&seen);
         qemu_hang_up(host.qemu);
         serve_again(host.qemu, true);
@@ -1563,6 +1723,88 @@ static void test_the_window_of_the_configuration_comes_with_each_start(void **st
         serve_again(host.qemu, true);
         assert_int_equal(n_windows("one"), 1);
         qemu_drop(&seen);
+}
+
+static void test_an_own_window_that_was_taken_out_does_not_come_with_the_next_daemon(void **state) {
+        struct qemu_window seen;
+
+        qemu_plug(host.qemu, &seen);
+        ask_until(is_window(find_window(), "plugged"));
+        take_out(&seen);
+        qemu_drop(&seen);
+        for (int i = 0; i < 2; i++) {
+                qemu_hang_up(host.qemu);
+                assert_int_equal(test_daemon_kill(host.daemon), 0);
+                comes_back();
+                serve_again(host.qemu, true);
+                json_decref(ask(host.admin, "guest.list", "{}"));
+                assert_int_equal(n_windows("one"), 0);
+        }
+        /* Another start, while there is no daemon, is one. */
+        assert_int_equal(test_daemon_kill(host.daemon), 0);
+        host.qemu = qemu_kill(host.qemu);
+        host.qemu = qemu_start(host.monitor);
+        comes_back();
+        serve_again(host.qemu, true);
+        qemu_plug(host.qemu, &seen);
+        ask_until(is_window(find_window(), "plugged"));
+        qemu_drop(&seen);
+}
+
+static void expect_unplug(const char *device, uint64_t *ret_id) {
+        json_t *arguments = qemu_expect(host.qemu, "device_del", ret_id);
+
+        assert_string_equal(json_string_value(json_object_get(arguments, "id")), device);
+        json_decref(arguments);
+}
+
+/* Its own window comes after what is there already, and is refused because of the port; late: the guest lets go when nobody
+ * waits for it any more. */
+static void plug_beside_leftover(unsigned number, bool late) {
+        char told[320], device[32], sentence[96];
+        struct qemu_window seen;
+        uint64_t id, unplug;
+
+        snprintf(device, sizeof(device), "dmabroker-%u", number);
+        snprintf(told, sizeof(told), "[{'name': '%s', 'type': 'child<ivshmem-doorbell>'}, {'name': 'dmabroker-4294967295'},"
+                 "{'name': 'dmabroker-99999999999999999999'}, {'name': 'dmabroker-0'}, {'name': 'dmabroker-01'},"
+                 "{'name': 'dmabroker-2x'}, {'name': 'dmabroker-'}]", device);
+        host.qemu = qemu_kill(host.qemu);
+        ask_until(is_all_back());
+        host.qemu = qemu_start(host.monitor);
+        host.qemu->leftovers = told;
+        qemu_serve(host.qemu, true);
+        host.qemu->leftovers = NULL;
+        expect_unplug(device, &unplug);
+        id = qemu_plug_begin(host.qemu, &seen);
+        snprintf(device, sizeof(device), "dmabroker-%u", number + 1);
+        assert_string_equal(seen.id, device);
+        qemu_refuse(host.qemu, id, "GenericError");
+        qemu_obey(host.qemu, "chardev-remove");
+        qemu_drop(&seen);
+        ask_until(n_windows("one") == 0);
+        snprintf(device, sizeof(device), "dmabroker-%u", number);
+        snprintf(sentence, sizeof(sentence), "the guest has not let go of %s in time", device);
+        if (late)
+                ask_until(has_logged(sentence));
+        qemu_return(host.qemu, unplug);
+        qemu_deleted(host.qemu, device);
+        qemu_obey(host.qemu, "chardev-remove");
+        qemu_plug(host.qemu, &seen);
+        ask_until(is_window(find_window(), "plugged"));
+        qemu_drop(&seen);
+        qemu_deleted(host.qemu, device);
+        json_decref(ask(host.admin, "guest.list", "{}"));
+        assert_int_equal(n_windows("one"), 1);
+}
+
+static void test_an_own_window_comes_when_what_was_in_its_place_is_gone(void **state) {
+        struct qemu_window seen;
+
+        qemu_plug(host.qemu, &seen);
+        qemu_drop(&seen);
+        plug_beside_leftover(7, false);
+        plug_beside_leftover(20, true);
 }
 
 /* Of as many as are kept, and it is the one that would go next. */
@@ -1601,8 +1843,10 @@ int main(int argc, char **argv) {
                 TEST(a_qemu_that_dies_in_the_middle_gives_all_back),
                 TEST(a_window_comes_though_its_caller_has_gone),
                 TEST(a_window_is_asked_for_twice_and_had_once),
+                TEST(a_guest_comes_to_no_administrators_key),
                 TEST(windows_come_side_by_side_up_to_the_limit),
                 TEST(what_cannot_be_had_is_refused_and_costs_nothing),
+                cmocka_unit_test_setup_teardown(test_a_window_without_a_port_takes_no_memory, begin_with_one_port, end),
                 TEST(nobody_but_qemu_gets_a_windows_memory),
                 TEST(a_window_in_use_is_not_taken_out_unless_by_force),
                 TEST(a_guest_that_does_not_let_go_may_do_so_later),
@@ -1615,14 +1859,17 @@ int main(int argc, char **argv) {
                 TEST(a_guest_that_shuts_down_has_nothing_more),
                 TEST(a_monitor_that_is_away_changes_nothing),
                 TEST(what_was_let_go_of_while_the_monitor_was_away_is_found_out),
+                TEST(a_window_is_not_given_back_while_somebody_is_connected_to_it),
                 TEST(a_guest_that_is_killed_has_nothing_more_and_comes_again),
-                TEST(another_qemu_with_the_same_guest_takes_its_place),
+                TEST(another_qemu_with_the_same_guest_waits_until_the_first_has_ended),
                 TEST(whether_a_channel_is_connected_is_told),
                 TEST(a_window_and_what_lies_in_it_outlive_a_daemon),
                 TEST(a_window_that_qemu_has_no_more_after_a_daemons_death_goes_back),
                 TEST(a_guest_that_died_without_a_daemon_has_nothing_more),
                 TEST(a_daemon_killed_in_an_attachment_leaves_no_memory_behind),
                 TEST(a_window_that_qemu_got_while_its_daemon_died_is_the_guests),
+                TEST(a_window_that_nobody_was_promised_is_taken_out_by_the_next_daemon),
+                TEST(a_window_that_the_guest_kept_is_had_by_whoever_asks_again),
                 TEST(windows_whose_memory_is_gone_are_forgotten),
                 TEST(an_interrupt_leaves_nothing_behind),
                 TEST(a_changed_guest_is_told_to_want_a_restart),
@@ -1645,6 +1892,10 @@ int main(int argc, char **argv) {
                 TEST(what_becomes_of_a_guest_is_told),
                 cmocka_unit_test_setup_teardown(test_the_window_of_the_configuration_comes_with_each_start, begin_with_own_window,
                                                 end),
+                cmocka_unit_test_setup_teardown(test_an_own_window_that_was_taken_out_does_not_come_with_the_next_daemon,
+                                                begin_with_own_window, end),
+                cmocka_unit_test_setup_teardown(test_an_own_window_comes_when_what_was_in_its_place_is_gone,
+                                                begin_with_own_window, end),
                 TEST(a_guest_resumes_the_oldest_of_its_sessions),
         };
 

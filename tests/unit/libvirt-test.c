@@ -29,6 +29,7 @@ struct host {
         struct libvirt *libvirt;
         bool closed;
         char log[4096]; /* what came, a line each */
+        unsigned run; /* of the guest that was told of last */
         unsigned n_done, n_cancelled;
         int status;
         char text[4096];
@@ -63,6 +64,9 @@ static void on_lost(void *userdata, const char *why) {
 }
 
 static void on_seen(void *userdata, const struct libvirt_guest *guest) {
+        struct host *host = userdata;
+
+        host->run = guest->run;
         assert_int_equal(strlen(guest->uuid), 36);
         note(userdata, "seen %s%s%s%s\n", guest->name, guest->paused ? " paused" : "", guest->metadata ? " " : "",
              guest->metadata ? guest->metadata : "");
@@ -77,6 +81,9 @@ static void on_listed(void *userdata) {
 }
 
 static void on_started(void *userdata, const struct libvirt_guest *guest) {
+        struct host *host = userdata;
+
+        host->run = guest->run;
         assert_null(guest->metadata);
         note(userdata, "started %s\n", guest->name);
 }
@@ -235,6 +242,25 @@ static void test_a_guests_life_is_told_in_order(void **state) {
         assert_int_equal(virDomainCreate(guest), 0);
         wait_for(&host, "started");
         assert_string_equal(host.log, "suspended\nresumed\nstopped destroyed\nstarted test\n");
+        end(&host);
+}
+
+static void test_each_run_has_a_number_of_its_own(void **state) {
+        struct host host;
+        unsigned first, second;
+
+        begin(&host);
+        first = host.run;
+        assert_int_not_equal(first, 0);
+        assert_int_equal(virDomainDestroy(guest), 0);
+        assert_int_equal(virDomainCreate(guest), 0);
+        wait_for(&host, "started");
+        second = host.run;
+        assert_int_not_equal(second, 0);
+        assert_int_not_equal(second, first);
+        forget(&host);
+        assert_int_equal(answer(&host, libvirt_list(host.libvirt, on_done, &host)), 0);
+        assert_int_equal(host.run, second);
         end(&host);
 }
 
@@ -571,6 +597,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_what_runs_is_seen_after_connecting),
                 cmocka_unit_test(test_a_guests_life_is_told_in_order),
+                cmocka_unit_test(test_each_run_has_a_number_of_its_own),
                 cmocka_unit_test(test_a_paused_guest_is_seen_so_and_one_that_is_off_is_not),
                 cmocka_unit_test(test_metadata_is_set_told_and_removed),
                 cmocka_unit_test(test_what_fails_says_why),

@@ -319,6 +319,12 @@ tests_unit_guest_policy_test_SOURCES = tests/unit/guest-policy-test.c
 tests_unit_guest_policy_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS)
 tests_unit_guest_policy_test_LDADD = libdaemon.la $(CMOCKA_LIBS)
 
+check_PROGRAMS += tests/unit/guest-libvirt-test
+TESTS += tests/unit/guest-libvirt-test
+tests_unit_guest_libvirt_test_SOURCES = tests/unit/guest-libvirt-test.c $(core_fixture)
+tests_unit_guest_libvirt_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS)
+tests_unit_guest_libvirt_test_LDADD = libdaemon.la $(CMOCKA_LIBS)
+
 if HAVE_LIBVIRT
 libvirt_tests = \
 	tests/unit/libvirt-absent-test \

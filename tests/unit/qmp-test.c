@@ -38,6 +38,7 @@ static struct {
                 char value[256], sentence[300];
         } answer;
         bool done_before_closed;
+        bool refuse; /* whoever connects, after a command */
         enum { CLOSE_NEVER, CLOSE_CONNECTED, CLOSE_LOST, CLOSE_EVENT, CLOSE_DONE } close;
 } seen;
 
@@ -53,10 +54,16 @@ static void close_now(void) {
         qmp_close(qmp, on_closed);
 }
 
+static void on_done(void *userdata, const struct qmp_answer *answer);
+
 static void on_connected(void *userdata) {
         assert_ptr_equal(userdata, &seen);
         assert_true(qmp_is_ready(qmp));
         seen.connected++;
+        if (seen.refuse) {
+                assert_int_equal(qmp_execute(qmp, "stop", NULL, on_done, NULL), 0);
+                qmp_refuse(qmp, "it is not the one");
+        }
         if (seen.close == CLOSE_CONNECTED)
                 close_now();
 }
@@ -517,6 +524,25 @@ static void test_it_may_be_closed_from_any_callback(void **state) {
         }
 }
 
+static void test_one_that_is_refused_is_hung_up_on_and_tried_again(void **state) {
+        seen.refuse = true;
+        start_connected();
+        assert_false(qmp_is_ready(qmp));
+        assert_int_equal(seen.lost, 1);
+        assert_int_equal(seen.done, 1);
+        assert_int_equal(seen.answer.error, -ECONNRESET);
+        assert_string_equal(qmp_why_away(qmp), "it is not the one");
+        qmp_refuse(qmp, "nobody is there");
+        assert_int_equal(seen.lost, 1);
+        run_until(&fake.n_ended, 1);
+        seen.refuse = false;
+        qmp_hurry(qmp);
+        fake_greet(&fake);
+        run_until(&seen.connected, 2);
+        qmp_hurry(qmp);
+        assert_true(qmp_is_ready(qmp));
+}
+
 static void test_it_may_be_closed_before_anything_happened(void **state) {
         start(60000);
         close_now();
@@ -782,6 +808,7 @@ int main(void) {
                 test(test_arguments_that_are_no_object_are_refused),
                 test(test_commands_under_way_are_done_before_the_end),
                 test(test_it_may_be_closed_from_any_callback),
+                test(test_one_that_is_refused_is_hung_up_on_and_tried_again),
                 test(test_it_may_be_closed_before_anything_happened),
                 test(test_a_path_that_does_not_fit_is_refused),
                 test(test_a_device_is_out_when_the_guest_has_let_go_of_it),

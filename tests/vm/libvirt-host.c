@@ -36,6 +36,7 @@ static virConnectPtr actor; /* does to the guests what others do */
 static struct libvirt *libvirt;
 static char seen[65536]; /* what was told, a line each */
 static const char *looked_at = seen;
+static unsigned runs[10]; /* of each guest: the number of the last that was told */
 static bool closed;
 
 /* ---- saying and failing ---- */
@@ -81,6 +82,11 @@ static char number_of(const char *uuid) {
         return uuid[35];
 }
 
+static void note_run(const struct libvirt_guest *guest) {
+        say("        run %u of guest-%c", guest->run, number_of(guest->uuid));
+        runs[number_of(guest->uuid) - '0'] = guest->run;
+}
+
 static void on_connected(void *userdata) {
         tell("connected");
 }
@@ -90,6 +96,7 @@ static void on_lost(void *userdata, const char *why) {
 }
 
 static void on_seen(void *userdata, const struct libvirt_guest *guest) {
+        note_run(guest);
         tell("seen %s%s %s", guest->name, guest->paused ? " paused" : "", guest->metadata ? guest->metadata : "-");
 }
 
@@ -98,6 +105,7 @@ static void on_listed(void *userdata) {
 }
 
 static void on_started(void *userdata, const struct libvirt_guest *guest) {
+        note_run(guest);
         tell("started %s", guest->name);
 }
 
@@ -413,8 +421,16 @@ static void prove_ports(void) {
 }
 
 static void prove_deaths(void) {
+        unsigned first = runs[1], second;
+
         start_guest('2');
         expect("started guest-2");
+        second = runs[2];
+        kill_qemu('2');
+        expect("stopped 2 failed");
+        start_guest('2');
+        expect("started guest-2");
+        check(first && second && runs[2] && runs[2] != second, "another run has another number");
         kill_qemu('2');
         expect("stopped 2 failed");
         start_guest('3');
@@ -431,6 +447,7 @@ static void prove_deaths(void) {
                 check(strstr(from, "seen guest-1 <guest quota=\"64M\"/>\n"), "guest-1 is seen again");
                 check(!memmem(from, (size_t)(to - from), "guest-3", 7), "guest-3 is not");
         }
+        check(runs[1] == first, "the same run has the same number");
         open_actor();
         act('1', virDomainSuspend, "suspend");
         expect("suspended 1");

@@ -1,0 +1,541 @@
+/* Guests of libvirt, by what libvirt says of them: here it is the test that says it. */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+/* after the others: it redefines what they may declare */
+#include <cmocka.h>
+
+#include "daemon/guest/guest.h"
+#include "daemon/guest/place.h"
+#include "daemon/iommu/none.h"
+#include "tests/unit/core-fixture.h"
+
+#define UUID "6f1c6f0e-3a55-4a8a-9d0e-0c6f0b8a2d11"
+#define OWNER "kvm:" UUID
+#define DOMAIN(devices) "<domain><devices><controller type='pci' model='pci-root'/>" devices "</devices></domain>"
+#define METADATA "<guest window='1M'/>"
+#define NO_METADATA "<guest/>"
+
+enum { REQUESTS = 16 };
+
+static struct {
+        struct fixture f;
+        uv_loop_t loop;
+        char directory[32];
+        uint64_t configured; /* the window of the configuration */
+        struct guests *guests;
+        char told[512]; /* what became of the guest, and whose sessions ended */
+        bool closed;
+} host;
+
+/* ---- libvirt ---- */
+
+enum kind { ATTACH, DETACH, GET_XML, GET_METADATA };
+
+static struct {
+        const struct libvirt_listener *listener;
+        void *userdata;
+        struct asked {
+                enum kind kind;
+                libvirt_done_fn done;
+                void *userdata;
+        } asked[REQUESTS]; /* in order, and not answered yet */
+        unsigned n_asked;
+} fake;
+
+const char *libvirt_unavailable(void) {
+        return NULL;
+}
+
+int libvirt_new(uv_loop_t *loop, const struct libvirt_options *options, const struct libvirt_listener *ops, void *userdata,
+                struct libvirt **ret) {
+        fake.listener = ops;
+        fake.userdata = userdata;
+        *ret = (struct libvirt *)&fake;
+        return 0;
+}
+
+static struct asked take(unsigned i) {
+        struct asked asked = fake.asked[i];
+
+        memmove(&fake.asked[i], &fake.asked[i + 1], (REQUESTS - i - 1) * sizeof(*fake.asked));
+        fake.n_asked--;
+        return asked;
+}
+
+void libvirt_close(struct libvirt *libvirt, void (*closed)(void *userdata)) {
+        while (fake.n_asked) {
+                struct asked asked = take(0);
+
+                asked.done(asked.userdata, -ECANCELED, "it is closed");
+        }
+        closed(fake.userdata);
+}
+
+static int submit(enum kind kind, libvirt_done_fn done, void *userdata) {
+        assert_true(fake.n_asked < REQUESTS - 1);
+        fake.asked[fake.n_asked++] = (struct asked){ kind, done, userdata };
+        return 0;
+}
+
+int libvirt_attach(struct libvirt *libvirt, const char *uuid, const char *xml, bool persistent, libvirt_done_fn done,
+                   void *userdata) {
+        return submit(ATTACH, done, userdata);
+}
+
+int libvirt_detach_alias(struct libvirt *libvirt, const char *uuid, const char *alias, bool persistent, libvirt_done_fn done,
+                         void *userdata) {
+        return submit(DETACH, done, userdata);
+}
+
+int libvirt_get_metadata(struct libvirt *libvirt, const char *uuid, libvirt_done_fn done, void *userdata) {
+        return submit(GET_METADATA, done, userdata);
+}
+
+int libvirt_get_xml(struct libvirt *libvirt, const char *uuid, libvirt_done_fn done, void *userdata) {
+        return submit(GET_XML, done, userdata);
+}
+
+/* ---- the host ---- */
+
+static void on_channel(void *userdata, const char *owner, int fd, pid_t pid, uid_t uid) {
+        close(fd);
+}
+
+static void on_known(void *userdata, const char *owner, pid_t pid) {
+}
+
+static void tell(const char *what) {
+        size_t used = strlen(host.told);
+
+        snprintf(host.told + used, sizeof(host.told) - used, "%s ", what);
+}
+
+static void on_ended(void *userdata, const char *owner) {
+        assert_string_equal(owner, OWNER);
+        tell("ended");
+}
+
+static void on_changed(void *userdata, const struct guest_view *view, enum guest_change change) {
+        static const char *const names[] = { "started", "stopped", "rebooted", "attached", "detached", "connected" };
+
+        tell(names[change]);
+}
+
+static const struct guests_listener listener = {
+        .channel = on_channel, .known = on_known, .ended = on_ended, .changed = on_changed,
+};
+
+static void settle(void) {
+        for (int i = 0; i < 8; i++) {
+                fixture_settle(&host.f);
+                uv_run(&host.loop, UV_RUN_NOWAIT);
+        }
+}
+
+static void start_daemon(void) {
+        const struct guests_settings settings = { .directory = host.directory, .unplug_ms = 100 };
+        const struct guest_definition definition = { .name = "one", .uuid = UUID, .window_bytes = host.configured };
+
+        assert_int_equal(guests_new(&host.loop, host.f.broker, &settings, &host.guests), 0);
+        assert_int_equal(guests_define(host.guests, &definition), 0);
+        assert_int_equal(guests_begin(host.guests, &listener, NULL, NULL), 0);
+        settle();
+        *host.told = '\0';
+}
+
+static void on_closed(void *userdata) {
+        host.closed = true;
+}
+
+static void stop_daemon(bool leave) {
+        host.closed = false;
+        guests_close(host.guests, leave, on_closed, NULL);
+        while (!host.closed)
+                uv_run(&host.loop, UV_RUN_ONCE);
+        guests_free(host.guests);
+}
+
+/* The next one knows what the last one has written down. */
+static void restart_daemon(void) {
+        stop_daemon(true);
+        start_daemon();
+}
+
+static int begin(void **state) {
+        static const struct translator_ops *const translators[] = { &translator_guest_ops, &translator_identity_ops, NULL };
+        struct broker_options options;
+
+        broker_options_default(&options);
+        options.translators = translators;
+        options.region_idle_ms = 0;
+        memset(&host, 0, sizeof(host));
+        memset(&fake, 0, sizeof(fake));
+        fixture_start(&host.f, "64M@0x200000000", &options);
+        assert_int_equal(uv_loop_init(&host.loop), 0);
+        strcpy(host.directory, "/tmp/dmab-guest-XXXXXX");
+        assert_non_null(mkdtemp(host.directory));
+        return 0;
+}
+
+static int end(void **state) {
+        stop_daemon(false);
+        settle();
+        assert_int_equal(uv_loop_close(&host.loop), 0);
+        assert_int_equal(fixture_source(&host.f).in_regions, 0);
+        fixture_stop(&host.f);
+        assert_int_equal(rmdir(host.directory), 0);
+        return 0;
+}
+
+/* ---- what libvirt says ---- */
+
+static void connects(void) {
+        fake.listener->connected(fake.userdata);
+}
+
+static void see(unsigned run, const char *metadata) {
+        fake.listener->guest_seen(fake.userdata, &(struct libvirt_guest){ .uuid = UUID, .name = "one", .run = run,
+                                                                          .metadata = metadata });
+}
+
+/* It is there, and this is all it tells. */
+static void lists(unsigned run, const char *metadata) {
+        connects();
+        see(run, metadata);
+        fake.listener->listed(fake.userdata);
+        settle();
+}
+
+static void is_lost(void) {
+        fake.listener->lost(fake.userdata, "it is away");
+        settle();
+}
+
+/* The first question of this kind must be there. */
+static void answers(enum kind kind, int status, const char *text) {
+        struct asked asked;
+        unsigned i;
+
+        for (i = 0; i < fake.n_asked && fake.asked[i].kind != kind; i++)
+                ;
+        assert_true(i < fake.n_asked);
+        asked = take(i);
+        asked.done(asked.userdata, status, text);
+        settle();
+}
+
+static bool has_told(const char *what) {
+        bool has = strcmp(host.told, what) == 0;
+
+        if (!has)
+                print_message("told: %s\n", host.told);
+        *host.told = '\0';
+        return has;
+}
+
+/* ---- windows ---- */
+
+static int find(const struct guest_window_view *view, void *userdata) {
+        *(struct guest_window_view *)userdata = *view;
+        return 1;
+}
+
+static uint64_t window(void) {
+        struct guest_window_view view = { 0 };
+
+        guests_visit_windows(host.guests, OWNER, find, &view);
+        return view.window;
+}
+
+static uint64_t n_windows(void) {
+        struct guest_view view;
+
+        assert_int_equal(guests_get(host.guests, "one", &view, NULL), 0);
+        return view.n_windows;
+}
+
+/* As the guest's own windows are, and those that an administrator wants: it has a place before it has memory, and the place
+ * may be another when it has. */
+static void is_plugged_in(void) {
+        assert_int_equal(fixture_source(&host.f).in_regions, 0);
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(ATTACH, 0, NULL);
+        assert_int_not_equal(window(), 0);
+}
+
+static void lets_go_of(const char *alias) {
+        fake.listener->device_removed(fake.userdata, UUID, alias);
+        settle();
+}
+
+/* As QEMU is. */
+static int connect_to(const char *name) {
+        struct sockaddr_un address = { .sun_family = AF_UNIX };
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+        snprintf(address.sun_path, sizeof(address.sun_path), "%s/" UUID ".%s", host.directory, name);
+        assert_int_equal(connect(fd, (const struct sockaddr *)&address, sizeof(address)), 0);
+        settle();
+        return fd;
+}
+
+/* ---- runs ---- */
+
+static void begin_with_own(uint64_t configured, const char *metadata) {
+        host.configured = configured;
+        start_daemon();
+        lists(1, metadata);
+        is_plugged_in();
+        assert_true(has_told("started attached "));
+}
+
+static void test_another_run_gets_windows_of_its_own(void **state) {
+        uint64_t first;
+
+        begin_with_own(MIB, NO_METADATA);
+        first = window();
+        is_lost();
+        lists(2, NO_METADATA);
+        assert_true(has_told("ended detached stopped started "));
+        is_plugged_in();
+        assert_int_not_equal(window(), first);
+        assert_int_equal(n_windows(), 1);
+}
+
+static void test_the_same_run_keeps_what_it_has(void **state) {
+        uint64_t first;
+
+        begin_with_own(MIB, NO_METADATA);
+        first = window();
+        is_lost();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>"));
+        assert_true(has_told(""));
+        assert_int_equal(window(), first);
+        assert_int_equal(fake.n_asked, 0);
+}
+
+static void test_another_run_is_known_to_the_next_daemon(void **state) {
+        begin_with_own(0, METADATA);
+        restart_daemon();
+        lists(2, METADATA);
+        assert_true(has_told("ended detached stopped started "));
+        is_plugged_in();
+        assert_int_equal(n_windows(), 1);
+}
+
+/* Nothing is known of runs: then it is taken for the same one. */
+static void test_a_guest_without_a_number_is_the_same(void **state) {
+        begin_with_own(MIB, NO_METADATA);
+        is_lost();
+        lists(0, NO_METADATA);
+        assert_true(has_told(""));
+        assert_int_equal(n_windows(), 1);
+}
+
+static void stays_away(const char *metadata) {
+        lets_go_of("ua-dmabroker-1");
+        assert_int_equal(n_windows(), 0);
+        restart_daemon();
+        lists(1, metadata);
+        assert_int_equal(n_windows(), 0);
+        assert_int_equal(fake.n_asked, 0);
+        assert_true(has_told(""));
+}
+
+static void test_an_own_window_that_was_taken_out_stays_away(void **state) {
+        begin_with_own(MIB, NO_METADATA);
+        stays_away(NO_METADATA);
+        is_lost();
+        lists(2, NO_METADATA);
+        is_plugged_in();
+}
+
+static void test_one_of_the_metadata_stays_away_too(void **state) {
+        begin_with_own(0, METADATA);
+        stays_away(METADATA);
+        /* But another one is wanted. */
+        fake.listener->metadata_changed(fake.userdata, UUID, "<guest window='2M'/>");
+        settle();
+        is_plugged_in();
+}
+
+static void test_an_own_window_that_never_came_is_had_from_the_next_daemon(void **state) {
+        host.configured = MIB;
+        start_daemon();
+        lists(1, NO_METADATA);
+        restart_daemon();
+        lists(1, NO_METADATA);
+        /* QEMU has none, of which the last daemon may have heard nothing. */
+        while (n_windows() && fake.n_asked && fake.asked[0].kind == GET_XML)
+                answers(GET_XML, 0, DOMAIN(""));
+        answers(ATTACH, 0, NULL);
+        assert_int_equal(n_windows(), 1);
+        assert_int_not_equal(window(), 0);
+}
+
+static void test_another_size_in_the_configuration_is_had_from_the_next_daemon(void **state) {
+        begin_with_own(MIB, NO_METADATA);
+        lets_go_of("ua-dmabroker-1");
+        host.configured = 2 * MIB;
+        restart_daemon();
+        lists(1, NO_METADATA);
+        is_plugged_in();
+        lets_go_of("ua-dmabroker-1");
+        assert_int_equal(n_windows(), 0);
+}
+
+/* ---- doubt ---- */
+
+static void test_a_window_that_is_not_listed_stays_while_somebody_is_connected_to_it(void **state) {
+        int fd;
+
+        begin_with_own(MIB, NO_METADATA);
+        fd = connect_to("1");
+        is_lost();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN(""));
+        assert_int_equal(n_windows(), 1);
+        close(fd);
+        settle();
+        answers(GET_XML, 0, DOMAIN(""));
+        assert_int_equal(n_windows(), 0);
+}
+
+/* ---- places ---- */
+
+static struct ticket *attach(struct answer *attached, const char *key) {
+        *attached = (struct answer){ 0 };
+        return guests_attach(host.guests, &(struct attach_request){ .guest = "one", .size = MIB, .request_key = key }, answer,
+                             attached);
+}
+
+static void test_without_a_place_no_memory_is_taken(void **state) {
+        struct answer attached;
+
+        start_daemon();
+        lists(1, NO_METADATA);
+        attach(&attached, NULL);
+        answers(GET_XML, 0, "<domain><devices/></domain>");
+        require_refused(&attached, REASON_source_unavailable);
+        attach(&attached, NULL);
+        answers(GET_XML, 0, "nonsense");
+        require_refused(&attached, REASON_source_unavailable);
+        assert_null(strstr(attached.failure.sentence, "nonsense"));
+        attach(&attached, NULL);
+        answers(GET_XML, -ECONNRESET, "it was cut");
+        require_refused(&attached, REASON_gone);
+        assert_int_equal(fixture_source(&host.f).in_regions, 0);
+        assert_int_equal(n_windows(), 0);
+}
+
+static void test_a_guest_may_end_while_a_place_is_looked_for(void **state) {
+        struct answer attached;
+        struct ticket *ticket;
+
+        start_daemon();
+        lists(1, NO_METADATA);
+        attach(&attached, NULL);
+        lists(2, NO_METADATA);
+        require_refused(&attached, REASON_gone);
+        answers(GET_XML, 0, DOMAIN(""));
+        assert_int_equal(fake.n_asked, 0);
+        assert_int_equal(n_windows(), 0);
+        /* And so may its caller, and the daemon. */
+        ticket = attach(&attached, NULL);
+        ticket->cancel(ticket);
+}
+
+static void test_one_with_the_same_key_needs_no_place(void **state) {
+        struct answer attached, again;
+
+        start_daemon();
+        lists(1, NO_METADATA);
+        attach(&attached, "k");
+        is_plugged_in();
+        attach(&again, "k");
+        settle();
+        assert_int_equal(fake.n_asked, 0);
+        assert_int_equal(answer_handle(&again), answer_handle(&attached));
+        restart_daemon();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>"));
+        attach(&again, "k");
+        settle();
+        assert_int_equal(fake.n_asked, 0);
+        assert_int_equal(answer_handle(&again), answer_handle(&attached));
+}
+
+/* The second overtakes the first, which was to look for a place. */
+static void test_two_with_the_same_key_are_one(void **state) {
+        struct answer first, second;
+
+        start_daemon();
+        lists(1, NO_METADATA);
+        attach(&first, "k");
+        attach(&second, "k");
+        settle();
+        answers(GET_XML, 0, DOMAIN(""));
+        require_refused(&first, REASON_busy);
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(ATTACH, 0, NULL);
+        assert_int_equal(answer_handle(&second), window());
+        assert_int_equal(n_windows(), 1);
+}
+
+/* ---- what nobody was promised ---- */
+
+static void test_the_next_daemon_takes_out_what_nobody_was_promised(void **state) {
+        struct answer attached;
+
+        start_daemon();
+        lists(1, NO_METADATA);
+        attach(&attached, NULL);
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(ATTACH, -ECONNRESET, "it was cut");
+        require_refused(&attached, REASON_gone);
+        restart_daemon();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>"));
+        answers(DETACH, 0, NULL);
+        assert_int_equal(n_windows(), 1);
+        lets_go_of("ua-dmabroker-1");
+        assert_int_equal(n_windows(), 0);
+        assert_true(has_told(""));
+}
+
+int main(int argc, char **argv) {
+        const struct CMUnitTest tests[] = {
+#define TEST(name) cmocka_unit_test_setup_teardown(test_##name, begin, end)
+                TEST(another_run_gets_windows_of_its_own),
+                TEST(the_same_run_keeps_what_it_has),
+                TEST(another_run_is_known_to_the_next_daemon),
+                TEST(a_guest_without_a_number_is_the_same),
+                TEST(an_own_window_that_was_taken_out_stays_away),
+                TEST(one_of_the_metadata_stays_away_too),
+                TEST(an_own_window_that_never_came_is_had_from_the_next_daemon),
+                TEST(another_size_in_the_configuration_is_had_from_the_next_daemon),
+                TEST(a_window_that_is_not_listed_stays_while_somebody_is_connected_to_it),
+                TEST(without_a_place_no_memory_is_taken),
+                TEST(a_guest_may_end_while_a_place_is_looked_for),
+                TEST(one_with_the_same_key_needs_no_place),
+                TEST(two_with_the_same_key_are_one),
+                TEST(the_next_daemon_takes_out_what_nobody_was_promised),
+        };
+
+        if (argc > 1 && *argv[1])
+                cmocka_set_test_filter(argv[1]);
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
