@@ -20,7 +20,7 @@
 /* Where the guest looks for it. */
 #define KVM_EDU_SLOT "0x10"
 
-enum { KVM_PATIENCE_MS = 240000, KVM_HUGE_PAGES = 24 };
+enum { KVM_PATIENCE_MS = 480000, KVM_HUGE_PAGES = 24 };
 
 struct kvm_guest {
         const char *name, *uuid;

@@ -26,7 +26,7 @@ start=$(date +%s)
 # shellcheck disable=SC2016
 HOME=$work/home XDG_RUNTIME_DIR=$work/run XDG_CONFIG_HOME=$work/home XDG_CACHE_HOME=$work/home XDG_DATA_HOME=$work/home \
         LD_LIBRARY_PATH=$work/bin TOP_BUILDDIR=$work/bin \
-        timeout -k 5 "${PATIENCE:-240}" unshare --pid --fork --kill-child --mount-proc \
+        timeout -k 5 "${PATIENCE:-480}" unshare --pid --fork --kill-child --mount-proc \
         sh -c '"$@"; exit $?' sh setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all -- \
         "$work/bin/$program" "$work/kernel" "$work/initrd" "$libvirtd" "$work/run"
 status=$?

@@ -27,7 +27,7 @@ make_initrd "$work/host" tests/vm/kvm-l1 "irqbypass vfio vfio_virqfd vfio_iommu_
         dmabrokerd tests/vm/kvm-host || exit 99
 
 start=$(date +%s)
-timeout 400 qemu-system-x86_64 -accel tcg -cpu qemu64 -machine q35,kernel-irqchip=split -m 1536 -smp 1 -nodefaults -display none \
+timeout 700 qemu-system-x86_64 -accel tcg -cpu qemu64 -machine q35,kernel-irqchip=split -m 1536 -smp 1 -nodefaults -display none \
         -no-reboot -device intel-iommu,intremap=on,caching-mode=on -device edu,addr=2,dma_mask=0xffffffffff \
         -serial "file:$work/serial" -kernel "$DMAB_VM_DEBIAN_KERNEL" -initrd "$work/host/initrd" \
         -append "console=ttyS0 panic=-1 nokaslr mitigations=off intel_iommu=on loglevel=4"
