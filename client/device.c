@@ -357,8 +357,9 @@ int dmab_device_fd(dmab_device_t *device, int *ret_fd) {
         r = link_call(device->dmab->link,
                       &(struct link_request){ .method = "device.get", .params = params.text, .repeat = LINK_AGAIN }, &reply);
         if (!r && !reply.n_fds)
-                r = error_set(EOPNOTSUPP, "%s is no device that the daemon can pass: it is not bound to vfio-pci, or without an "
-                              "IOMMU is somebody else's, or not allowed to you", device->name);
+                r = error_set(EOPNOTSUPP, "%s is no device that the daemon can pass: it is not bound to vfio-pci, or, without an "
+                              "IOMMU, somebody else has it, or it is not allowed to you, or the daemon lacks CAP_SYS_RAWIO",
+                              device->name);
         if (!r) {
                 *ret_fd = reply.fds[0];
                 reply.n_fds = 0;

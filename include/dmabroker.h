@@ -176,10 +176,10 @@ const char *dmab_device_translation(const dmab_device_t *device); /* "identity",
 const char *dmab_device_via(const dmab_device_t *device); /* the device that does the DMA: itself or an ancestor */
 uint64_t dmab_device_handle(const dmab_device_t *device); /* its number in the protocol, for dmab_call() */
 
-/* The device itself, where dmab_device_translation() is "iommu": a descriptor of VFIO's, by which it is driven (registers,
- * interrupts, reset; see linux/vfio.h). The caller's to close, before the device. What the device reaches is what this session
- * has allocated and mapped for it, at the dma addresses that it was told. -EOPNOTSUPP: there is none, or the daemon is on the
- * host of this guest. */
+/* The device itself, where dmab_device_translation() is "iommu", or "identity" and VFIO does without an IOMMU: a descriptor of
+ * VFIO's, by which it is driven (registers, interrupts, reset; see linux/vfio.h). The caller's to close, before the device.
+ * What the device reaches is what this session has allocated and mapped for it, at the dma addresses that it was told; without
+ * an IOMMU, everything. -EOPNOTSUPP: there is none, or the daemon is on the host of this guest. */
 int dmab_device_fd(dmab_device_t *device, int *ret_fd);
 
 /* Set memory aside that serves this device and nobody else (the kernel's restricted-dma-pool): size bytes below mask

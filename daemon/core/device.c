@@ -466,7 +466,7 @@ static int lost_restore(struct translation *translation, const struct translator
         return 0;
 }
 
-static int lost_device_fd(const struct translation *translation) {
+static int lost_device_fd(struct translation *translation) {
         return -1;
 }
 
@@ -576,6 +576,8 @@ static int reattach(struct load *load, struct device *device, const char *name) 
                         continue;
                 device->translator = *translator;
                 r = (*translator)->attach(device->via, device->owner->name, true, &device->translation, &facts, &why);
+                if (r == -ENODEV)
+                        failure_set(&why, REASON_gone, "device %s is not bound to the driver that it had", device->via);
                 if (r < 0 && r != -ENOMEM && translator_translates(*translator)) {
                         device_lose(device, &why);
                         r = 0;
@@ -689,6 +691,11 @@ static int hidden_read(struct load *load, struct device *device) {
         return device->name && device->via ? budget_load(load, device) : -EBADMSG;
 }
 
+static void device_quiet(const struct device *device) {
+        if (translator_quiets(device->translator))
+                device->translator->quiet(device->translation);
+}
+
 int device_load_hidden(struct load *load, struct owner *owner, struct device **ret) {
         struct device *device = calloc(1, sizeof(*device));
         const char *translator;
@@ -710,6 +717,7 @@ int device_load_hidden(struct load *load, struct owner *owner, struct device **r
         }
         device->node = -1;
         device->closed = true;
+        device_quiet(device);
         device->n_requests = 1; /* until all is read */
         DL_APPEND(owner->devices, device);
         *ret = device;
@@ -725,6 +733,7 @@ void device_hide(struct device *device) {
         owner->usage.of[QUOTA_devices]--;
         owner->broker->counts.devices--;
         device->closed = true;
+        device_quiet(device);
 }
 
 void device_free(struct device *device) {

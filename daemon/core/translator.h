@@ -64,7 +64,10 @@ struct translator_ops {
         void (*committed)(void);
 
         /* The device itself, for the one who has opened it: borrowed; -1: there is none. NULL: there never is. */
-        int (*device_fd)(const struct translation *translation);
+        int (*device_fd)(struct translation *translation);
+        /* Whoever had the device is gone: it is stopped as far as can be, so that what rests because of it is left alone. Once
+         * for each attach(), before detach(). NULL: nothing is to be done. */
+        void (*quiet)(struct translation *translation);
 };
 
 enum { TRANSLATOR_OPS_VERSION = 2 };
@@ -90,6 +93,10 @@ static inline bool translator_translates(const struct translator_ops *ops) {
 
 static inline bool translator_has_device(const struct translator_ops *ops) {
         return ops->struct_size > offsetof(struct translator_ops, device_fd) && ops->device_fd;
+}
+
+static inline bool translator_quiets(const struct translator_ops *ops) {
+        return ops->struct_size > offsetof(struct translator_ops, quiet) && ops->quiet;
 }
 
 static inline bool translator_follows(const struct translator_ops *ops) {

@@ -152,7 +152,7 @@ static int guest_restore(struct translation *translation, const struct translato
 static void nothing_to_do(void) {
 }
 
-static int guest_device_fd(const struct translation *translation) {
+static int guest_device_fd(struct translation *translation) {
         return -1;
 }
 

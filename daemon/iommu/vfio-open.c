@@ -97,56 +97,69 @@ static int iommufd_open(struct vfio_space *space, struct failure *failure) {
 static int cdev_open(const char *pci, struct failure *failure) {
         char path[128];
         struct dirent *entry;
-        int fd = -1, error;
+        int fd = -1, error = ENOENT;
         DIR *dir;
 
         snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/vfio-dev", pci);
         dir = opendir(path);
+        if (!dir)
+                error = errno;
         while (dir && (entry = readdir(dir)))
                 if (strncmp(entry->d_name, "vfio", 4) == 0 && strlen(entry->d_name) < 32) {
                         snprintf(path, sizeof(path), "/dev/vfio/devices/%.31s", entry->d_name);
                         fd = open(path, O_RDWR | O_CLOEXEC);
+                        error = errno;
                         break;
                 }
-        error = errno;
         if (dir)
                 closedir(dir);
         return fd >= 0 ? fd : failure_set_errno(failure, REASON_unsupported, error, "%s cannot be opened: %s", path,
                                                 strerror(error));
 }
 
-/* The kernel has one word for what cannot be shared, whoever has it. */
 static int bind_fail(int error, int group, const char *pci, struct failure *failure) {
         switch (error) {
+        case EPERM:
+                return failure_set(failure, REASON_busy, "the kernel does not let device %s be used: IOMMU group %d has devices "
+                                   "with other drivers than vfio-pci or other users (see /sys/kernel/iommu_groups/%d/devices), "
+                                   "or interrupts are not remapped", pci, group, group);
         case EBUSY:
-                return refuse_unviable(group, failure);
+                return failure_set(failure, REASON_busy, "IOMMU group %d is in use: another program has /dev/vfio/%d open", group,
+                                   group);
         case EINVAL:
-                return failure_set(failure, REASON_busy, "device %s is in use: another program has it, or somebody who had it "
-                                   "has not closed its descriptor", pci);
+                return failure_set(failure, REASON_busy, "device %s cannot be used: another program has it, or somebody who had "
+                                   "it has not closed its descriptor", pci);
         default:
-                return failure_set_errno(failure, REASON_unsupported, error, "device %s cannot be used: %s%s", pci,
-                                         strerror(error), error == EPERM ? ". Without interrupt remapping the parameter "
-                                         "allow_unsafe_interrupts of iommufd must be set" : "");
+                return failure_set_errno(failure, REASON_unsupported, error, "device %s cannot be used: %s", pci,
+                                         strerror(error));
         }
 }
 
-static int iommufd_open_device(const struct vfio_space *space, int group, const char *pci, struct failure *failure) {
+static int iommufd_put_in(const struct vfio_space *space, int fd, int group, const char *pci, struct failure *failure) {
         struct iommu_vfio_ioas which = { .size = sizeof(which), .op = IOMMU_VFIO_IOAS_GET };
         struct vfio_device_bind_iommufd bind = { .argsz = sizeof(bind), .iommufd = space->container_fd };
         struct vfio_device_attach_iommufd_pt attach = { .argsz = sizeof(attach) };
+
+        if (ioctl(space->container_fd, IOMMU_VFIO_IOAS, &which) < 0)
+                return failure_set_errno(failure, REASON_unsupported, errno, "the address space of group %d is gone: %s", group,
+                                         strerror(errno));
+        if (ioctl(fd, VFIO_DEVICE_BIND_IOMMUFD, &bind) < 0)
+                return bind_fail(errno, group, pci, failure);
+        attach.pt_id = which.ioas_id;
+        if (ioctl(fd, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &attach) < 0)
+                return failure_set_errno(failure, REASON_unsupported, errno, "device %s does not get an address space of the "
+                                         "IOMMU: %s", pci, strerror(errno));
+        return 0;
+}
+
+static int iommufd_open_device(const struct vfio_space *space, int group, const char *pci, struct failure *failure) {
         int r, fd = cdev_open(pci, failure);
 
         if (fd < 0)
                 return fd;
-        r = ioctl(space->container_fd, IOMMU_VFIO_IOAS, &which);
-        if (r == 0)
-                r = ioctl(fd, VFIO_DEVICE_BIND_IOMMUFD, &bind);
-        attach.pt_id = which.ioas_id;
-        if (r == 0)
-                r = ioctl(fd, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &attach);
+        r = iommufd_put_in(space, fd, group, pci, failure);
         if (r == 0)
                 return fd;
-        r = bind_fail(errno, group, pci, failure);
         close(fd);
         return r;
 }
@@ -170,10 +183,11 @@ int vfio_space_open(int group, bool no_iommu, struct vfio_space *ret, struct fai
         r = container_open(type, &ret->container_fd);
         if (r == 0)
                 return space_with_group(ret, group, type, failure);
-        if (r == -ENODEV && !no_iommu)
+        /* Also where the daemon was not given /dev/vfio/vfio, but the other. */
+        if (r != -ENODEV)
+                failure_set_errno(failure, REASON_unsupported, -r, "/dev/vfio/vfio cannot be opened: %s", strerror(-r));
+        if (!no_iommu && (r == -ENODEV || r == -EACCES || r == -EPERM) && access("/dev/iommu", R_OK | W_OK) == 0)
                 r = iommufd_open(ret, failure);
-        else if (r != -ENODEV)
-                return failure_set_errno(failure, REASON_unsupported, -r, "/dev/vfio/vfio cannot be opened: %s", strerror(-r));
         if (r == -ENODEV)
                 return failure_set(failure, REASON_unsupported, "the kernel has neither VFIO with an IOMMU of type 1 (module "
                                    "vfio_iommu_type1) nor iommufd for the daemon");

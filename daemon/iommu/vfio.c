@@ -16,13 +16,16 @@
 #include "daemon/iommu/vfio-open.h"
 #include "daemon/source/keep.h"
 
-/* One device, for as many as have it open. */
+/* One device, for as many as have it open. Without an IOMMU each of them has one of these, and the device is another one. */
 struct translation {
         struct translation *prev, *next; /* in group->devices */
         struct group *group;
         int fd;
         unsigned n_users;
+        unsigned n_drivers; /* without an IOMMU: those of them that still drive it */
         char name[PCI_NAME_MAX];
+        struct translation *device; /* NULL until somebody asks for it */
+        char owner[];
 };
 
 struct group {
@@ -44,15 +47,22 @@ static struct {
 
 /* ---- what outlives the daemon ---- */
 
-/* What the container is kept as tells which way the group was opened. */
+/* What the container is kept as tells which way the group was opened, and for whom: nobody else may find it. */
 static const char *const container_prefixes[VFIO_WAYS] = {
         [VFIO_TYPE1] = "vfio-container-",
         [VFIO_IOMMUFD] = "vfio-iommufd-",
         [VFIO_NOIOMMU] = "vfio-noiommu-",
 };
 
-static void container_name(enum vfio_way way, int number, char name[static KEEP_NAME_MAX + 1]) {
-        snprintf(name, KEEP_NAME_MAX + 1, "%s%d", container_prefixes[way], number);
+static void name_clean(char *name) {
+        for (char *at = name; *at; at++)
+                if (!strchr("abcdefghijklmnopqrstuvwxyz0123456789", *at))
+                        *at = '-';
+}
+
+static void container_name(enum vfio_way way, const struct group *group, char name[static KEEP_NAME_MAX + 1]) {
+        snprintf(name, KEEP_NAME_MAX + 1, "%s%d-%s", container_prefixes[way], group->number, group->owner);
+        name_clean(name);
 }
 
 static void group_name(int number, char name[static KEEP_NAME_MAX + 1]) {
@@ -60,12 +70,8 @@ static void group_name(int number, char name[static KEEP_NAME_MAX + 1]) {
 }
 
 static void device_name(const char *pci, char name[static KEEP_NAME_MAX + 1]) {
-        char *at;
-
         snprintf(name, KEEP_NAME_MAX + 1, "vfio-device-%s", pci);
-        for (at = name; *at; at++)
-                if (*at == ':' || *at == '.')
-                        *at = '-';
+        name_clean(name);
 }
 
 static int hold(const char *name, int fd, struct failure *failure) {
@@ -141,7 +147,7 @@ static int group_hold(const struct group *group, struct failure *failure) {
         char container[KEEP_NAME_MAX + 1], name[KEEP_NAME_MAX + 1];
         int r;
 
-        container_name(group->space.way, group->number, container);
+        container_name(group->space.way, group, container);
         r = hold(container, group->space.container_fd, failure);
         if (r < 0 || group->space.group_fd < 0)
                 return r;
@@ -156,14 +162,14 @@ static bool find_way(struct group *group, enum vfio_way way) {
         struct vfio_space *space = &group->space;
         char name[KEEP_NAME_MAX + 1];
 
-        container_name(way, group->number, name);
+        container_name(way, group, name);
         if (keep_take(vfio.keep, name, &space->container_fd) < 0)
                 return false;
         space->way = way;
         group_name(group->number, name);
         if (way == VFIO_IOMMUFD || keep_take(vfio.keep, name, &space->group_fd) == 0)
                 return true;
-        container_name(way, group->number, name);
+        container_name(way, group, name);
         let_go(name, space->container_fd);
         space->container_fd = -1;
         return false;
@@ -194,7 +200,7 @@ static void group_end(struct group *group) {
         group_name(group->number, name);
         if (space->group_fd >= 0)
                 let_go(name, space->group_fd);
-        container_name(space->way, group->number, name);
+        container_name(space->way, group, name);
         if (space->container_fd >= 0)
                 let_go(name, space->container_fd);
         iova_free(group->iova);
@@ -207,6 +213,8 @@ static int group_begin(struct group *group, bool no_iommu, struct failure *failu
         if (r < 0)
                 return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
         group->found = group_find(group, no_iommu);
+        if (!group->found && no_iommu && vfio.leaving)
+                return failure_set(failure, REASON_gone, "nothing is kept of group %d", group->number);
         if (!group->found) {
                 r = vfio_space_open(group->number, no_iommu, &group->space, failure);
                 if (r == 0)
@@ -338,7 +346,8 @@ static int vfio_attach(const char *name, const char *owner, bool permitted, stru
         r = attach_to(number, false, pci, owner, ret, failure);
         if (r == 0)
                 facts_of(pci, ret_facts);
-        return r;
+        /* It is nobody else's to try, whatever the kernel says. */
+        return r == -ENODEV ? -ENXIO : r;
 }
 
 static void vfio_detach(struct translation *device) {
@@ -409,8 +418,8 @@ static int vfio_map(struct translation *device, const struct translator_run *run
         r = map_at(group, run, *ret_dma);
         if (r == 0)
                 return 0;
-        /* Whatever is there, it is not to be offered again. */
-        if (r != -EEXIST)
+        /* Whatever is there, it is not to be offered again; nor what a further device of the group has made unusable. */
+        if (r != -EEXIST && r != -EINVAL)
                 iova_give_back(group->iova, *ret_dma);
         return map_fail(group, run, r, failure);
 }
@@ -423,21 +432,26 @@ static int unmap_at(const struct group *group, uint64_t dma_addr, uint64_t size)
         return unmap.size == size ? 0 : -ENOENT;
 }
 
-/* The kernel did not do as it was told: the group is stopped as far as can be, and nothing more is mapped for it. */
-static void silence(struct group *group) {
+/* As far as can be. */
+static void device_stop(const struct translation *device) {
         struct vfio_region_info config = { .argsz = sizeof(config), .index = VFIO_PCI_CONFIG_REGION_INDEX };
-        struct translation *device;
         uint16_t command;
 
-        group->broken = true;
-        DL_FOREACH(group->devices, device) {
-                if (ioctl(device->fd, VFIO_DEVICE_GET_REGION_INFO, &config) == 0 &&
-                    pread(device->fd, &command, sizeof(command), (off_t)config.offset + PCI_COMMAND) == sizeof(command)) {
-                        command &= (uint16_t)~PCI_COMMAND_MASTER;
-                        (void)!pwrite(device->fd, &command, sizeof(command), (off_t)config.offset + PCI_COMMAND);
-                }
-                ioctl(device->fd, VFIO_DEVICE_RESET);
+        if (ioctl(device->fd, VFIO_DEVICE_GET_REGION_INFO, &config) == 0 &&
+            pread(device->fd, &command, sizeof(command), (off_t)config.offset + PCI_COMMAND) == sizeof(command)) {
+                command &= (uint16_t)~PCI_COMMAND_MASTER;
+                (void)!pwrite(device->fd, &command, sizeof(command), (off_t)config.offset + PCI_COMMAND);
         }
+        ioctl(device->fd, VFIO_DEVICE_RESET);
+}
+
+/* The kernel did not do as it was told: nothing more is mapped for the group. */
+static void silence(struct group *group) {
+        struct translation *device;
+
+        group->broken = true;
+        DL_FOREACH(group->devices, device)
+                device_stop(device);
 }
 
 static int vfio_unmap(struct translation *device, uint64_t dma_addr, uint64_t size) {
@@ -488,9 +502,15 @@ static int give_up(void *userdata, const char *name) {
 }
 
 static void vfio_restored(void) {
+        struct translation *device;
         struct group *group;
 
         vfio.leaving = false;
+        DL_FOREACH(vfio.groups, group)
+                if (group->space.way == VFIO_NOIOMMU)
+                        DL_FOREACH(group->devices, device)
+                                if (!device->n_drivers)
+                                        device_stop(device);
         DL_FOREACH(vfio.groups, group)
                 if (group->found && group->iova)
                         iova_visit_free(group->iova, unmap_free, group);
@@ -506,7 +526,7 @@ static void vfio_committed(void) {
                         iova_settle(group->iova);
 }
 
-static int vfio_device_fd(const struct translation *device) {
+static int vfio_device_fd(struct translation *device) {
         return device->fd;
 }
 
@@ -528,33 +548,59 @@ const struct translator_ops translator_vfio_ops = {
 
 /* ---- without an IOMMU ---- */
 
-/* A device of an earlier daemon that is not to be had any more: its memory stays where it is. */
-static struct translation absent = { .fd = -1 };
+/* The device itself is taken when it is asked for: until then another program may drive it, and have memory from here. */
+static int noiommu_take(struct translation *translation, struct failure *failure) {
+        int number = pci_has_driver(translation->name, "vfio-pci") ? pci_noiommu_group(translation->name) : -1, r;
 
-/* Who may not have the device itself, and where somebody else has it, gets addresses from the translator `identity`. */
+        if (number < 0)
+                return failure_set(failure, REASON_gone, "device %s is not bound to vfio-pci any more", translation->name);
+        r = attach_to(number, true, translation->name, translation->owner, &translation->device, failure);
+        if (r == 0)
+                translation->device->n_drivers++;
+        return r;
+}
+
+/* Who may not have the device itself gets addresses from the translator `identity`. */
 static int noiommu_attach(const char *name, const char *owner, bool permitted, struct translation **ret,
                           struct translator_facts *ret_facts, struct failure *failure) {
+        struct translation *translation;
         char pci[PCI_NAME_MAX];
-        int r = -ENODEV, number;
 
         if (!permitted || !pci_name_parse(name, pci))
                 return -ENODEV;
-        number = pci_has_driver(pci, "vfio-pci") ? pci_noiommu_group(pci) : -1;
-        if (number >= 0)
-                r = attach_to(number, true, pci, owner, ret, failure);
-        if (r == -ENOMEM)
-                return r;
-        if (r < 0 && !vfio.leaving)
+        /* One of an earlier daemon stays what it is. */
+        if (!vfio.leaving && (!pci_has_driver(pci, "vfio-pci") || pci_noiommu_group(pci) < 0))
                 return -ENODEV;
-        if (r < 0)
-                *ret = &absent;
+        translation = calloc(1, sizeof(*translation) + strlen(owner) + 1);
+        if (!translation)
+                return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
+        memcpy(translation->name, pci, sizeof(pci));
+        strcpy(translation->owner, owner);
+        /* What that one had taken is taken again; if it is not to be had, its memory stays where it is all the same. */
+        if (vfio.leaving)
+                noiommu_take(translation, NULL);
         facts_of(pci, ret_facts);
+        *ret = translation;
         return 0;
 }
 
-static void noiommu_detach(struct translation *device) {
-        if (device != &absent)
-                vfio_detach(device);
+static void noiommu_quiet(struct translation *translation) {
+        struct translation *device = translation->device;
+
+        if (device && --device->n_drivers == 0 && !vfio.leaving)
+                device_stop(device);
+}
+
+static void noiommu_detach(struct translation *translation) {
+        if (translation->device)
+                vfio_detach(translation->device);
+        free(translation);
+}
+
+static int noiommu_device_fd(struct translation *translation) {
+        if (!translation->device && noiommu_take(translation, NULL) < 0)
+                return -1;
+        return translation->device->fd;
 }
 
 static int noiommu_map(struct translation *device, const struct translator_run *run, uint64_t *ret_dma,
@@ -575,7 +621,8 @@ const struct translator_ops translator_noiommu_ops = {
         .detach = noiommu_detach,
         .map = noiommu_map,
         .unmap = noiommu_unmap,
-        .device_fd = vfio_device_fd,
+        .device_fd = noiommu_device_fd,
+        .quiet = noiommu_quiet,
 };
 
 void vfio_begin(struct keep *keep, bool restores) {

@@ -53,9 +53,9 @@ int huge_touch(void *at) {
 
         if (madvise(at, 1, MADV_POPULATE_READ) == 0)
                 return 0;
-        if (errno != EINVAL)
+        if (errno == EFAULT || errno == EHWPOISON || errno == ENOMEM)
                 return -errno;
-        /* Linux before 5.14; later ones may be without this instead. */
+        /* Linux before 5.14, or somebody who does not let the daemon; later ones may be without this instead. */
         return process_vm_readv(getpid(), &here, 1, &there, 1, 0) < 0 ? -errno : 0;
 }
 

@@ -71,7 +71,7 @@ static void own_restored(void) {
 static void own_committed(void) {
 }
 
-static int own_device_fd(const struct translation *translation) {
+static int own_device_fd(struct translation *translation) {
         return -1;
 }
 

@@ -79,7 +79,7 @@ static void own_committed(void) {
         iova_settle(own.iova);
 }
 
-static int own_device_fd(const struct translation *translation) {
+static int own_device_fd(struct translation *translation) {
         return -1;
 }
 

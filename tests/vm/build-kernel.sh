@@ -12,4 +12,5 @@ while read -r option; do
         grep -qx "$option" "$work/.config" || { echo "this kernel does not take $option"; exit 1; }
 done <"$here/kernel.config"
 make -s -C "$1" O="$work" headers && nice make -s -C "$1" O="$work" -j"$(nproc)" vmlinux || exit 1
-mkdir -p "$2" && cp -r "$work/usr/include" "$2" && objcopy -S "$work/vmlinux" "$2/vmlinux"
+mkdir -p "$2" && cp -r "$work/usr/include" "$2" && objcopy -S "$work/vmlinux" "$2/vmlinux.new" &&
+        mv "$2/vmlinux.new" "$2/vmlinux"

@@ -553,6 +553,37 @@ static void check_memory_only(dmab_t *dmab, const char *what) {
         check(dmab_device_close(device) == 0, "and closes it");
 }
 
+static bool is_master(const char *pci) {
+        char path[96];
+        uint16_t command = 0;
+        FILE *file;
+
+        snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config", pci);
+        file = fopen(path, "re");
+        check(file && fseek(file, PCI_COMMAND, SEEK_SET) == 0 && fread(&command, sizeof(command), 1, file) == 1,
+              "the configuration of the device is read");
+        fclose(file);
+        return command & PCI_COMMAND_MASTER;
+}
+
+/* Whoever had it has the descriptor still, as a program that was stopped would. */
+static void test_stopped(const char *uri, dmab_t *dmab) {
+        dmab_t *closer = connect_as(uri, CLOSER);
+        dmab_addr_t dma;
+        struct edu edu;
+        void *memory;
+        int calls = 0;
+
+        edu_open(closer, "0000:00:02.0", &edu);
+        check(dmab_alloc_coherent(edu.device, PAGE, 0, &memory, &dma) == 0, "an owner has the device, and memory for it");
+        check(is_master("0000:00:02.0"), "the device may do DMA");
+        dmab_disconnect(closer);
+        while (is_master("0000:00:02.0") && ++calls < 1000)
+                check(dmab_call(dmab, "broker.ping", NULL, NULL) == 0, "the daemon has had time");
+        check(!is_master("0000:00:02.0"), "its owner is gone, and the device may not do DMA any more");
+        close(edu.fd);
+}
+
 static void test_without_iommu(struct test_daemon *daemon, const char *uri, dmab_t *dmab) {
         dmab_t *stranger = connect_as(uri, NEXT_OWNER), *closer = connect_as(uri, CLOSER);
         dmab_addr_t dma;
@@ -581,6 +612,7 @@ static void test_without_iommu(struct test_daemon *daemon, const char *uri, dmab
         edu_close(&edu);
         dmab_disconnect(closer);
         dmab_disconnect(stranger);
+        test_stopped(uri, dmab);
 }
 
 static void test_with_iommu(struct test_daemon *daemon, const char *uri, dmab_t *dmab) {
