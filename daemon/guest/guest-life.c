@@ -67,6 +67,7 @@ void guest_end(struct guest *guest) {
         guest->alive = alive_forget(guest->alive);
         guest->pid = 0;
         guest->run = 0;
+        guest->is_missed = false;
         guest->has_begun = guest->wants_own = false;
         guest->had_own = 0;
         guest->own_bytes = guest->window_bytes; /* the metadata is read again when it starts */
@@ -297,8 +298,10 @@ static void on_lost(void *userdata, const char *why) {
         snprintf(guests->libvirt_why, sizeof(guests->libvirt_why), "%s", why);
         log_warning("guests cannot be followed through libvirt at present: %s", why);
         DL_FOREACH(guests->all, guest)
-                if (!guest->qmp_path)
+                if (!guest->qmp_path) {
+                        guest->is_missed = false; /* it is asked for anew */
                         lose_sight(guest);
+                }
 }
 
 static void on_metadata(void *userdata, int status, const char *text) {
@@ -313,6 +316,30 @@ static void on_metadata_changed(void *userdata, const char *uuid, const char *te
 
         if (guest)
                 guest_take_metadata(guest, text);
+}
+
+static bool is_connected(const struct guest *guest) {
+        const struct window *window;
+
+        DL_FOREACH(guest->windows, window)
+                if (window_is_connected(window))
+                        return true;
+        return false;
+}
+
+/* It may be in the hands of another libvirtd than the one that is asked now. */
+static void miss(struct guest *guest) {
+        guest->is_missed = is_connected(guest);
+        if (guest->is_missed)
+                log_warning("libvirt knows nothing of the guest %s, but a process has its memory: that stays until it has "
+                            "ended", guest->name);
+        else
+                set_state(guest, GUEST_OFF);
+}
+
+void guest_give_up_missed(struct guest *guest) {
+        if (guest->is_missed && !is_connected(guest))
+                set_state(guest, GUEST_OFF);
 }
 
 /* The one that was known may have ended when nobody told of it. */
@@ -331,6 +358,7 @@ static void on_seen(void *userdata, const struct libvirt_guest *seen) {
         if (!guest)
                 return;
         guest->was_seen = true;
+        guest->is_missed = false;
         follow_run(guest, seen->run);
         if (seen->metadata)
                 guest_take_metadata(guest, seen->metadata);
@@ -347,7 +375,7 @@ static void on_listed(void *userdata) {
 
         DL_FOREACH(guests->all, guest)
                 if (!guest->qmp_path && !guest->was_seen)
-                        set_state(guest, GUEST_OFF);
+                        miss(guest);
 }
 
 static void on_started(void *userdata, const struct libvirt_guest *started) {

@@ -333,11 +333,15 @@ static bool admits(void *userdata, const struct ucred *who) {
         return guest_admits(((struct window *)userdata)->guest, who);
 }
 
-/* It may be this that it stayed in doubt for. */
+bool window_is_connected(const struct window *window) {
+        return window->server && ivshmem_is_connected(window->server);
+}
+
+/* It may be this that it stayed in doubt for, or its guest. */
 static void on_connection(void *userdata, bool connected, const struct ucred *who) {
         const struct window *window = userdata;
 
-        if (!connected && window->in_doubt)
+        if (!connected && (window->in_doubt || window->guest->is_missed))
                 guests_wake(window->guest->guests, 0);
 }
 
@@ -957,7 +961,7 @@ static void on_verified(struct window *window, bool known, bool is_there) {
                 guests_wake(guest->guests, ASK_AGAIN_MS);
                 return;
         }
-        if (!is_there && window->server && ivshmem_is_connected(window->server)) {
+        if (!is_there && window_is_connected(window)) {
                 wait_for_connection(window);
                 return;
         }

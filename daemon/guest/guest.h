@@ -69,6 +69,7 @@ struct guest {
         bool has_begun; /* and not ended since */
         uint64_t had_own; /* what own_bytes were when it got them in this run, or 0: that is not done again */
         bool was_seen; /* since libvirt began to list */
+        bool is_missed; /* libvirt does not know of it, but a process has its memory */
         bool wants_own; /* it gets the window of the configuration as soon as that can be */
         unsigned last_number;
         struct window *windows;
@@ -110,6 +111,8 @@ extern const struct libvirt_listener guest_libvirt_listener;
 int guest_begin_qmp(struct guest *guest);
 /* See to it that the end of its QEMU is told. */
 void guest_watch(struct guest *guest);
+/* It was missed, and nobody has its memory any more: it has ended. */
+void guest_give_up_missed(struct guest *guest);
 /* Its session, and the commons in it. 0 or -errno with a sentence. */
 int guest_open_session(struct guest *guest, struct failure *failure);
 /* Everything it has goes, its windows as well. */
@@ -127,6 +130,8 @@ int window_note(const struct window *window, char *text, size_t size);
 void window_work(struct window *window);
 /* Look whether QEMU has it, if that is in doubt. */
 void window_verify(struct window *window);
+/* A process has it, as far as this daemon can tell. */
+bool window_is_connected(const struct window *window);
 /* QEMU cannot be heard any more: what the guest lets go of meanwhile is not told. */
 void window_doubt(struct window *window);
 /* QEMU does not have it any more, or never had: it goes back to the host. */

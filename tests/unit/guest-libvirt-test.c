@@ -413,6 +413,33 @@ static void test_a_window_that_is_not_listed_stays_while_somebody_is_connected_t
         assert_int_equal(n_windows(), 0);
 }
 
+static void lists_nothing(void) {
+        connects();
+        fake.listener->listed(fake.userdata);
+        settle();
+}
+
+static void test_a_guest_that_is_not_listed_has_not_ended_while_somebody_is_connected_to_its_window(void **state) {
+        int fd;
+
+        begin_with_own(MIB, NO_METADATA);
+        fd = connect_to("1");
+        is_lost();
+        lists_nothing();
+        assert_int_equal(n_windows(), 1);
+        is_lost();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>"));
+        is_lost();
+        lists_nothing();
+        assert_true(has_told(""));
+        assert_int_equal(n_windows(), 1);
+        close(fd);
+        settle();
+        assert_true(has_told("ended detached stopped "));
+        assert_int_equal(n_windows(), 0);
+}
+
 /* ---- places ---- */
 
 static struct ticket *attach(struct answer *attached, const char *key) {
@@ -528,6 +555,7 @@ int main(int argc, char **argv) {
                 TEST(an_own_window_that_never_came_is_had_from_the_next_daemon),
                 TEST(another_size_in_the_configuration_is_had_from_the_next_daemon),
                 TEST(a_window_that_is_not_listed_stays_while_somebody_is_connected_to_it),
+                TEST(a_guest_that_is_not_listed_has_not_ended_while_somebody_is_connected_to_its_window),
                 TEST(without_a_place_no_memory_is_taken),
                 TEST(a_guest_may_end_while_a_place_is_looked_for),
                 TEST(one_with_the_same_key_needs_no_place),
