@@ -52,6 +52,8 @@ struct kvm_bed {
         void (*pause)(struct kvm_guest *guest);
         void (*resume)(struct kvm_guest *guest);
         void (*destroy)(struct kvm_guest *guest); /* or NULL */
+        bool (*save)(struct kvm_guest *guest);    /* to a file, and it ends; false: that is refused. Or NULL */
+        void (*restore)(struct kvm_guest *guest); /* from that */
         pid_t (*manager)(void);                   /* libvirtd's process; or NULL */
         void (*start_manager)(void);              /* another one, when that was killed */
         unsigned allocs; /* that the guest may have, as its domain's metadata says; or 0 */

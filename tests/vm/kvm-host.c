@@ -223,6 +223,30 @@ static void test_trouble(void) {
         guest_does("where its device reads and writes:", "device 12");
 }
 
+/* What a window has would not come along. */
+static void test_refused_save(void) {
+        guest_does("it fills its memory", "fill 13");
+        kvm_check(!kvm_host.bed->save(&vm), "a guest with a window is not saved");
+        kvm_await("it goes on, with its window", runs_with_one_window);
+        guest_does("it has what it had", "verify 13");
+}
+
+/* It was killed before. */
+static void test_saved(void) {
+        kvm_start(&vm);
+        kvm_is_ready(&vm);
+        kvm_await("the guest is started again", runs_without_windows);
+        kvm_check(kvm_host.bed->save(&vm), "without a window it is saved");
+        kvm_await("and is off", is_off);
+        kvm_host.bed->restore(&vm);
+        kvm_await("it is restored, and runs", runs_without_windows);
+        kvm_attach(&vm);
+        kvm_await("and takes a window", runs_with_one_window);
+        kvm_host.bed->kill(&vm);
+        kvm_await("when QEMU is killed, it is off", is_off);
+        kvm_await("and all memory is the host's again", is_all_back);
+}
+
 static bool guest_maps(json_int_t mappings) {
         const char *answer = guest_ask("map %d", (int)mappings);
 
@@ -265,7 +289,11 @@ int main(int argc, char **argv) {
                 test_rest();
         if (kvm_host.bed->manager)
                 test_trouble();
+        if (kvm_host.bed->save)
+                test_refused_save();
         test_end();
+        if (kvm_host.bed->save)
+                test_saved();
         kvm_end();
         printf("KVM-TEST-PASSED\n");
         return 0;

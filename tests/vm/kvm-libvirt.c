@@ -179,6 +179,30 @@ static void destroy(struct kvm_guest *guest) {
         with_domain(guest, "destroy the guest", virDomainDestroy);
 }
 
+static char saved[192];
+
+static bool save(struct kvm_guest *guest) {
+        virConnectPtr connection = reach();
+        virDomainPtr domain = virDomainLookupByUUIDString(connection, guest->uuid);
+        bool done;
+
+        must(domain, "find the guest");
+        snprintf(saved, sizeof(saved), "%s/%s.saved", kvm_host.place.run_directory, guest->name);
+        done = virDomainSave(domain, saved) == 0;
+        if (!done)
+                printf("%s\n", virGetLastErrorMessage());
+        virDomainFree(domain);
+        virConnectClose(connection);
+        return done;
+}
+
+static void restore(struct kvm_guest *guest) {
+        virConnectPtr connection = reach();
+
+        must(virDomainRestore(connection, saved) == 0, "restore the guest");
+        virConnectClose(connection);
+}
+
 static pid_t manager(void) {
         return libvirtd;
 }
@@ -192,7 +216,8 @@ static void start_manager(void) {
 static const struct kvm_bed bed = {
         .configure = configure, .configure_guest = configure_guest, .start = start, .kill = end,
         .await_end = await_end, .pid = pid, .reset = reset,
-        .pause = pause_guest, .resume = resume, .destroy = destroy, .manager = manager, .start_manager = start_manager,
+        .pause = pause_guest, .resume = resume, .destroy = destroy, .save = save, .restore = restore,
+        .manager = manager, .start_manager = start_manager,
         .allocs = 1234,
 };
 const struct kvm_bed *const kvm_bed_libvirt = &bed;
