@@ -57,3 +57,15 @@ tests_vm_ivshmem_host_CFLAGS = $(AM_CFLAGS) $(UV_CFLAGS) $(JANSSON_CFLAGS)
 tests_vm_ivshmem_host_LDADD = libdaemon.la $(UV_LIBS) $(JANSSON_LIBS)
 dist_check_SCRIPTS += tests/vm/ivshmem.sh
 TESTS += tests/vm/ivshmem.sh
+
+if HAVE_XEN
+check_PROGRAMS += tests/vm/xen-host
+tests_vm_xen_host_SOURCES = tests/vm/xen-host.c tests/vm/xen-bed.c tests/vm/xen-bed.h $(machine)
+tests_vm_xen_host_CFLAGS = $(AM_CFLAGS) $(XEN_CFLAGS)
+tests_vm_xen_host_LDADD = $(XEN_LIBS)
+check_PROGRAMS += tests/vm/xen-guest
+tests_vm_xen_guest_SOURCES = tests/vm/xen-guest.c $(machine)
+endif
+dist_check_SCRIPTS += tests/vm/xen.sh
+TESTS += tests/vm/xen.sh
+EXTRA_DIST += tests/vm/fetch-xen.sh

@@ -1,0 +1,67 @@
+/* Guests of a real Xen, as its dom0 sees them: they start, are who they should be, and end in all the ways there are, and nothing
+ * is left of them. */
+#include <stdio.h>
+#include <string.h>
+
+#include "tests/vm/xen-bed.h"
+
+static struct xen_guest guests[] = {
+        { .name = "pv", .uuid = "2b9a3d70-8f0e-4f0b-9d6f-5a1c7f3e0a01", .type = "pv" },
+        { .name = "pvh", .uuid = "2b9a3d70-8f0e-4f0b-9d6f-5a1c7f3e0a02", .type = "pvh" },
+};
+enum {
+        N_GUESTS = sizeof(guests) / sizeof(*guests),
+        FIRST_COSTS = 1, /* pages, which stay in use from the first domain of a boot on */
+};
+
+static void tell_facts(void) {
+        int version = xc_version(xen_xc, XENVER_version, NULL);
+        xen_capabilities_info_t capabilities = "";
+
+        xen_check(version > 0, "Xen answers");
+        xc_version(xen_xc, XENVER_capabilities, &capabilities);
+        printf("Xen %d.%d: %s\n", version >> 16, version & 0xffff, capabilities);
+        printf("%llu MiB are free\n", (unsigned long long)xen_free_pages() >> 8);
+}
+
+static void test_identity(struct xen_guest *guest) {
+        char kind[16];
+        const char *answer = xen_tell(guest, "kind");
+
+        snprintf(kind, sizeof(kind), "ok %s", strcmp(guest->type, "pv") == 0 ? "PV" : "PVH");
+        xen_check(strcmp(answer, kind) == 0, "it is of the kind that was asked for");
+        answer = xen_tell(guest, "uuid");
+        xen_check(strncmp(answer, "ok ", 3) == 0 && strcmp(answer + 3, guest->uuid) == 0, "its kernel knows its UUID");
+}
+
+static bool has_all_memory(void *userdata) {
+        const uint64_t *before = userdata;
+
+        return xen_free_pages() + FIRST_COSTS >= *before;
+}
+
+static void test_life(struct xen_guest *guest, bool reboots, const char *end) {
+        uint64_t before = xen_free_pages();
+
+        xen_start(guest);
+        printf("it takes %llu pages of the machine's\n", (unsigned long long)(before - xen_free_pages()));
+        test_identity(guest);
+        if (reboots) {
+                xen_say(guest, "reboot");
+                xen_await_reboot(guest);
+                test_identity(guest);
+        }
+        printf("it is told: %s\n", end);
+        xen_say(guest, end);
+        xen_await_end(guest);
+        xen_await("all of its memory is free again", has_all_memory, &before);
+}
+
+int main(void) {
+        xen_begin(guests, N_GUESTS);
+        tell_facts();
+        test_life(&guests[0], true, "crash");
+        test_life(&guests[1], false, "off");
+        xen_check(xen_count_domains() == 1, "dom0 is alone again");
+        xen_end();
+}
