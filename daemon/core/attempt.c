@@ -279,6 +279,7 @@ struct prospect {
         bool growing, returning;
         bool promised; /* what is free, others were guaranteed */
         bool kept; /* a source has the memory, but only for high priority */
+        bool apart; /* a source has memory for guests only */
 };
 
 static void prospect_add(struct prospect *prospect, const struct supply *supply, const struct request *request) {
@@ -356,15 +357,21 @@ static int request_explain(struct request *request) {
                                            : "The device's reserved regions have no such piece");
                 return request->want.size > prospect.reachable ? -request->failure.error : 0;
         }
-        LL_FOREACH(broker->supplies, supply)
-                prospect_add(&prospect, supply, request);
+        LL_FOREACH(broker->supplies, supply) {
+                if (supply_suits(supply, request))
+                        prospect_add(&prospect, supply, request);
+                else
+                        prospect.apart |= supply->info.flags & SOURCE_GUESTS && !request->device->is_commons;
+        }
         if (!prospect.returning && prospect.reachable < request->want.size) {
                 if (!prospect.reachable && request->want.limit != UINT64_MAX)
                         explain(request, REASON_mask, &prospect,
                                 "No source has memory that this mask reaches");
                 else
                         explain(request, REASON_no_memory, &prospect,
-                                "There is not enough memory, even if all of it were free");
+                                prospect.apart ? "There is not enough memory, even if all of it were free, but for what only "
+                                                 "guests can map"
+                                               : "There is not enough memory, even if all of it were free");
                 return -request->failure.error;
         }
         prospect.promised = !guarantee_allows(request->owner, true, request->want.limit <= LOW_LIMIT ? request->want.size : 0,
@@ -472,6 +479,8 @@ bool request_possible(struct request *request) {
                             arena_find(window->arena, &request->want, &block) == 0)
                                 return true;
         LL_FOREACH(request->owner->broker->supplies, supply) {
+                if (!supply_suits(supply, request))
+                        continue;
                 supply_usage(supply, request->want.limit, &free_bytes, &largest);
                 if (largest >= request->want.size || supply->info.available >= request->want.size)
                         return true;

@@ -699,8 +699,12 @@ struct region_view {
 };
 
 int region_get(const struct caller *caller, uint64_t region, struct region_view *ret, struct failure *failure);
-/* The descriptor of the region's memory: the owner's own only, also for an administrator. Borrowed: dup before use. */
+/* The descriptor of the region's memory: the owner's own only, also for an administrator. Borrowed: dup before use.
+ * unsupported: the source has no files. */
 int region_fd(const struct caller *caller, uint64_t region, int *ret_fd, struct failure *failure);
+/* Write to the region's memory. -EINVAL: that is not within it. */
+int region_write(const struct caller *caller, uint64_t region, uint64_t offset, const void *buffer, uint64_t size,
+                 struct failure *failure);
 typedef int (*region_visit_fn)(const struct region_view *view, void *userdata);
 int region_visit(const struct caller *caller, const char *owner, uint64_t after, region_visit_fn visit, void *userdata,
                  struct failure *failure);

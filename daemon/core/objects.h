@@ -358,6 +358,9 @@ struct supply {
         unsigned pending, returning; /* jobs under way; those of them that bring memory */
         unsigned submitted;          /* those of them that the source has */
         uint64_t dry_until_ms;       /* growing brought nothing lately */
+        uint64_t low_dry_until_ms;   /* ... below 4 GiB, to which it was to keep */
+        uint64_t awaited;            /* what holders had in use when it was to come back: neither held nor lost */
+        uint64_t reclaim_ms;         /* when it is looked for again; 0: not at all */
         uint64_t scant_until_ms;     /* choosing brought nothing generous lately */
         bool grows_low;              /* growing for a request last brought nothing above 4 GiB */
         uint64_t touched_ms;         /* when stock was last needed */
@@ -480,8 +483,10 @@ static inline bool device_lends(const struct device *lender, const struct device
         return lender == device || (lender->is_commons && lender->owner == device->owner);
 }
 
-/* Whether its memory can be a device's that is behind an IOMMU, where that is asked for. */
+/* Whether its memory can go to who asks, if it is for guests alone, and to a device that is behind an IOMMU, if it is for one. */
 static inline bool supply_suits(const struct supply *supply, const struct request *request) {
+        if (supply->info.flags & SOURCE_GUESTS && !request->device->is_commons)
+                return false;
         return !(supply->info.flags & SOURCE_APART) || request->anonymous || !translator_translates(request->device->translator);
 }
 

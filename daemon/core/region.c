@@ -346,7 +346,8 @@ int region_load(struct load *load) {
         }
         /* It is a source's already, and in no books: the start fails, and the memory stays where it is. */
         if (r < 0) {
-                failure_set_errno(load->failure, REASON_source_unavailable, -r, "the ledger tells of region %llu, which cannot "
+                failure_set_errno(load->failure, REASON_source_unavailable, -r, "the ledger tells of region %llu, "
+                                  "which cannot "
                                   "be: %s", (unsigned long long)load->id, strerror(-r));
                 r = -EIO;
                 goto fail;
@@ -460,7 +461,25 @@ int region_fd(const struct caller *caller, uint64_t handle, int *ret_fd, struct 
         if (region->owner != caller->session->owner)
                 return failure_set(failure, REASON_not_permitted, "The memory of a region goes to its owner only");
         *ret_fd = region->supply->source->ops->backing_fd(region->backing);
+        if (*ret_fd < 0)
+                return failure_set(failure, REASON_unsupported, "The memory of the source %s has no file that could be "
+                                   "passed",
+                                   region->supply->info.name);
         return 0;
+}
+
+int region_write(const struct caller *caller, uint64_t handle, uint64_t offset, const void *buffer, uint64_t size,
+                 struct failure *failure) {
+        struct region *region = NULL;
+        int r;
+
+        r = region_find(caller, handle, &region, failure);
+        if (r < 0)
+                return r;
+        r = region->supply->source->ops->backing_write(region->backing, offset, buffer, size);
+        return r < 0 ? failure_set_errno(failure, REASON_source_unavailable, -r, "The region cannot be written to: %s",
+                                         strerror(-r))
+                     : 0;
 }
 
 int region_visit(const struct caller *caller, const char *name, uint64_t after, region_visit_fn visit, void *userdata,

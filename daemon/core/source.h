@@ -35,8 +35,8 @@ struct source_run {
 };
 
 enum source_job_kind {
-        SOURCE_GROW,    /* get `size` more bytes (or as much as there is) from the system into stock: `arrived`;
-                         * -ENOMEM when there is nothing */
+        SOURCE_GROW,    /* get `size` more bytes (or as much as there is) from the system into stock: `arrived`, with
+                         * SOURCE_AIMS nothing above `limit`; -ENOMEM when there is nothing */
         SOURCE_CARVE,   /* make a backing of stock [addr, addr+size): `backing`; on failure `arrived` has what is left
                          * of it; -EAGAIN: somebody else's use of the same pages broke the run apart, try another.
                          * SOURCE_CHOOSES: make one of `size` bytes and tell `addr`; -ENOMEM: not now */
@@ -47,7 +47,8 @@ enum source_job_kind {
         SOURCE_ZERO,    /* zero [offset, offset+size) of `backing` */
         SOURCE_RECLAIM, /* before any other job where something was kept: the memory of kept regions that nobody has
                          * adopted, zeroed, and stock that was kept: `arrived`. -EBUSY as for SOURCE_RESTORE. A source
-                         * whose memory comes back by GROW, or that keeps no stock, tells nothing as arrived */
+                         * whose memory comes back by GROW, or that keeps no stock, tells nothing as arrived. With
+                         * SOURCE_RETURNS also later, for what has become free since */
         SOURCE_COPY,    /* copy `size` bytes at `from_offset` of `from` to `offset` of `backing`, either of which may be
                          * another source's; both backings live until the job is done */
         SOURCE_JOB_KINDS
@@ -56,7 +57,7 @@ enum source_job_kind {
 struct source_job {
         enum source_job_kind kind;
         uint64_t addr, size; /* in: bytes. CARVE with SOURCE_CHOOSES: `size` and `limit` in, `addr` out */
-        uint64_t limit;      /* in, SOURCE_CHOOSES only: the last byte must be at or below this */
+        uint64_t limit;      /* in, CARVE with SOURCE_CHOOSES, GROW with SOURCE_AIMS: the last byte must be at or below this */
         uint64_t id;         /* in: CARVE: the region's number, never used before in this state directory; without a keep
                               * it means nothing */
         uint64_t offset;     /* in: ZERO, COPY */
@@ -85,6 +86,10 @@ enum {
                                     * address at carve, and gets the memory back at restore */
         SOURCE_PINS = 1 << 2,      /* the memory cannot move while a region lives */
         SOURCE_APART = 1 << 4,     /* an IOMMU cannot be given its memory */
+        SOURCE_GUESTS = 1 << 5,    /* no process of the host can map its memory: it is for windows of guests alone */
+        SOURCE_AIMS = 1 << 6,      /* GROW can be told how high memory may lie */
+        SOURCE_RETURNS = 1 << 7,   /* what holders still have in use comes back later: after RESTORE or RECLAIM with -EBUSY
+                                    * RECLAIM is submitted now and then, until its status is 0 */
         SOURCE_ANONYMOUS = 1 << 3, /* with SOURCE_CHOOSES: ordinary memory for what is swapped out. What it tells as addresses
                                     * only tells its regions apart: no device gets them, and no layer shows them */
 };
@@ -135,7 +140,8 @@ struct source_ops {
         /* Wait until at least one completion is ready, or until no job is left (for tests and shutdown). */
         void (*wait)(struct source *source);
 
-        /* The backing's file: borrowed, offset 0 is the region's first byte, sealed against any change of size. */
+        /* The backing's file: borrowed, offset 0 is the region's first byte, sealed against any change of size. -1: there
+         * is none. */
         int (*backing_fd)(struct source_backing *backing);
         /* Zero [offset, offset+size) at once: for sizes too small to be worth a job. -EFAULT when the holder of the
          * descriptor has made holes that cannot be filled: harms only itself. */
@@ -163,6 +169,15 @@ struct source_ops {
         /* Where all of it is mapped in this process, for whoever gives it to an IOMMU: not to be read or written, since its
          * holder can make loads and stores there a signal. NULL, or a NULL function: nowhere. */
         void *(*backing_map)(struct source_backing *backing);
+
+        /* NULL where the keep alone has what outlives the daemon. */
+
+        /* Whether an earlier daemon has left anything of this source; before it is opened. */
+        bool (*is_kept)(void);
+        /* NULL where only opening it tells. */
+
+        /* Whether the source can be on this machine at all: 0, or -errno with a sentence. Looks, and does nothing. */
+        int (*probe)(struct failure *failure);
 };
 
 enum { SOURCE_OPS_VERSION = 2 };

@@ -9,6 +9,8 @@
 #define GROW_STEP_MAX (UINT64_C(1) << 30)
 /* How long a source that had nothing more to give is left alone. */
 #define DRY_MS 1000
+/* After how long it is asked again for what holders had in use. */
+#define RECLAIM_MS 1000
 /* After how long it is tried again to enter what there was no memory for. */
 #define LATE_MS 50
 /* Longer than any daemon runs, and far from overflow when added to a time. */
@@ -214,8 +216,10 @@ static void grow_done(struct source_job *source_job) {
                 supply->grows_low = supply->held - supply->held_low == high_before;
         supply->touched_ms = now_ms(supply->broker);
         supply->broker->counters[COUNTER_grown_bytes] += supply->held - before;
-        if (supply->held == before)
+        if (supply->held == before && source_job->limit > LOW_LIMIT)
                 supply->dry_until_ms = supply->touched_ms + DRY_MS;
+        if (supply->held == before)
+                supply->low_dry_until_ms = supply->touched_ms + DRY_MS;
         /* A request that asked for more goes on with what there is; it finds out by itself whether that suffices. */
         source_job->status = 0;
         job_ended(supply, job);
@@ -231,16 +235,23 @@ static int grow_submit(struct supply *supply, struct request *request, uint64_t 
                 return -ENOMEM;
         job->job.size = size;
         job->job.node = node;
+        job->job.limit = request && supply->info.flags & SOURCE_AIMS ? request->want.limit : UINT64_MAX;
         job->request = request;
         job_submit(supply, job, grow_done);
         return 0;
+}
+
+static bool is_dry(const struct supply *supply, const struct request *request) {
+        bool low = supply->info.flags & SOURCE_AIMS && request->want.limit <= LOW_LIMIT;
+
+        return now_ms(supply->broker) < (low ? supply->low_dry_until_ms : supply->dry_until_ms);
 }
 
 int supply_grow(struct supply *supply, struct request *request, uint64_t size, int node) {
         uint64_t needed = round_up(size, supply->info.grain), step;
         int r;
 
-        if (supply_chooses(supply) || now_ms(supply->broker) < supply->dry_until_ms)
+        if (supply_chooses(supply) || !supply_suits(supply, request) || is_dry(supply, request))
                 return -ENOSPC;
         supply->source->ops->describe(supply->source, &supply->info);
         /* Nothing is taken from the system for what even all of it could not serve, or its owner could not be given. */
@@ -263,12 +274,24 @@ int supply_grow(struct supply *supply, struct request *request, uint64_t size, i
         return grow_submit(supply, request, step, node);
 }
 
+/* Holders have it in use: it comes back by a later RECLAIM, once they have not. */
+static void await(struct supply *supply, uint64_t bytes) {
+        supply->awaited += bytes;
+        supply->reclaim_ms = now_ms(supply->broker) + RECLAIM_MS;
+}
+
 /* What an earlier daemon has left counts towards the reserve. */
 static void reclaim_done(struct source_job *source_job) {
         struct supply_job *job = (struct supply_job *)source_job;
         struct supply *supply = source_job->userdata;
+        uint64_t before = supply->held + supply->late_bytes;
 
         arrivals_put(supply, source_job);
+        supply->awaited -= smaller(supply->awaited, supply->held + supply->late_bytes - before);
+        if (source_job->status == -EBUSY && supply->info.flags & SOURCE_RETURNS)
+                await(supply, 0);
+        else
+                supply->awaited = 0;
         supply->source->ops->describe(supply->source, &supply->info);
         supply->touched_ms = now_ms(supply->broker);
         if (supply->held < supply->info.reserve)
@@ -413,8 +436,12 @@ uint64_t supply_deadline(const struct supply *supply) {
                 deadline = smaller(deadline, supply->touched_ms + smaller(supply->info.idle_ms, IDLE_MAX_MS));
         if (supply->dry_until_ms && supply->broker->n_requests)
                 deadline = smaller(deadline, supply->dry_until_ms);
+        if (supply->low_dry_until_ms && supply->broker->n_requests)
+                deadline = smaller(deadline, supply->low_dry_until_ms);
         if (supply->n_late)
                 deadline = smaller(deadline, supply->late_since_ms + LATE_MS);
+        if (supply->reclaim_ms)
+                deadline = smaller(deadline, supply->reclaim_ms);
         return deadline;
 }
 
@@ -423,6 +450,10 @@ void supply_tick(struct supply *supply, uint64_t now) {
                 requests_serve(supply->broker);
         if (now >= supply->dry_until_ms)
                 supply->dry_until_ms = 0;
+        if (now >= supply->low_dry_until_ms)
+                supply->low_dry_until_ms = 0;
+        if (supply->reclaim_ms && now >= supply->reclaim_ms)
+                supply->reclaim_ms = reclaim_submit(supply) < 0 ? now + RECLAIM_MS : 0;
         while (supply->idle && now >= supply->idle->idle_since_ms + supply->broker->options.region_idle_ms)
                 region_restore(supply->idle);
         if (!stock_is_idle(supply) || now < supply->touched_ms + smaller(supply->info.idle_ms, IDLE_MAX_MS))
@@ -755,7 +786,11 @@ static void restore_done(struct source_job *source_job) {
                 supply->source->ops->describe(supply->source, &supply->info);
         } else {
                 after = supply->held + supply->late_bytes;
-                supply->lost = lost + (after < before ? before - after : 0);
+                supply->lost = lost;
+                if (source_job->status == -EBUSY && supply->info.flags & SOURCE_RETURNS)
+                        await(supply, after < before ? before - after : 0);
+                else
+                        supply->lost += after < before ? before - after : 0;
         }
         broker->counters[COUNTER_restores]++;
         supply->touched_ms = now_ms(broker);

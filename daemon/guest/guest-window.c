@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/random.h>
 #include <utlist.h>
 
@@ -82,24 +81,16 @@ static int make_cookie(char cookie[COOKIE_TEXT]) {
 
 /* Huge pages can only be mapped whole, and the last one is in the mapping of all. */
 static int write_cookie(const struct window *window) {
-        char *memory;
-        int fd, r;
+        char text[sizeof(WINDOW_MAGIC) - 1 + COOKIE_BYTES];
 
-        r = region_fd(&window->guest->caller, window->region, &fd, NULL);
-        if (r < 0)
-                return r;
-        memory = mmap(NULL, window->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        if (memory == MAP_FAILED)
-                return -errno;
-        memcpy(memory + window->size - WINDOW_TAIL, WINDOW_MAGIC, strlen(WINDOW_MAGIC));
+        memcpy(text, WINDOW_MAGIC, strlen(WINDOW_MAGIC));
         for (size_t i = 0; i < COOKIE_BYTES; i++) {
                 unsigned byte = 0;
 
                 sscanf(window->cookie + 2 * i, "%2x", &byte);
-                memory[window->size - WINDOW_TAIL + strlen(WINDOW_MAGIC) + i] = (char)byte;
+                text[strlen(WINDOW_MAGIC) + i] = (char)byte;
         }
-        munmap(memory, window->size);
-        return 0;
+        return region_write(&window->guest->caller, window->region, window->size - WINDOW_TAIL, text, sizeof(text), NULL);
 }
 
 /* ---- its end ---- */
