@@ -27,5 +27,9 @@ libsource_la_SOURCES = \
 	daemon/source/sources.c daemon/source/sources.h \
 	daemon/source/stash.c daemon/source/stash.h \
 	daemon/source/worker.c daemon/source/worker.h
-libsource_la_CFLAGS = $(AM_CFLAGS) $(SYSTEMD_CFLAGS)
+if HAVE_XEN
+libsource_la_SOURCES += \
+	daemon/source/xen-library.c daemon/source/xen-library.h
+endif
+libsource_la_CFLAGS = $(AM_CFLAGS) $(SYSTEMD_CFLAGS) $(XEN_CFLAGS)
 libsource_la_LIBADD = $(SYSTEMD_LIBS)
