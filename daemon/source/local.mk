@@ -29,7 +29,10 @@ libsource_la_SOURCES = \
 	daemon/source/worker.c daemon/source/worker.h
 if HAVE_XEN
 libsource_la_SOURCES += \
-	daemon/source/xen-library.c daemon/source/xen-library.h
+	daemon/source/xen-domain.h \
+	daemon/source/xen-grants.c daemon/source/xen-grants.h \
+	daemon/source/xen-library.c daemon/source/xen-library.h \
+	daemon/source/xen-table.c daemon/source/xen-table.h
 endif
 libsource_la_CFLAGS = $(AM_CFLAGS) $(SYSTEMD_CFLAGS) $(XEN_CFLAGS)
 libsource_la_LIBADD = $(SYSTEMD_LIBS)

@@ -325,6 +325,14 @@ tests_unit_guest_libvirt_test_SOURCES = tests/unit/guest-libvirt-test.c $(core_f
 tests_unit_guest_libvirt_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS)
 tests_unit_guest_libvirt_test_LDADD = libdaemon.la $(CMOCKA_LIBS)
 
+if HAVE_XEN
+check_PROGRAMS += tests/unit/xen-table-test
+TESTS += tests/unit/xen-table-test
+tests_unit_xen_table_test_SOURCES = tests/unit/xen-table-test.c
+tests_unit_xen_table_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(XEN_CFLAGS) -pthread
+tests_unit_xen_table_test_LDADD = libsource.la libcore.la $(CMOCKA_LIBS)
+endif
+
 if HAVE_LIBVIRT
 libvirt_tests = \
 	tests/unit/libvirt-absent-test \
