@@ -170,6 +170,8 @@ static int stop_visit(void *userdata, const char *name) {
 static bool is_kept(const struct memory *memory, const struct source_ops *ops) {
         char prefix[KEEP_NAME_MAX];
 
+        if (ops->is_kept)
+                return ops->is_kept();
         snprintf(prefix, sizeof(prefix), "%s-", ops->name);
         return keep_visit(memory->past.keep, prefix, stop_visit, NULL) > 0;
 }
@@ -194,6 +196,18 @@ static int choose(struct memory *memory, const struct config *config, struct fai
         return open_source(memory, sim, ", since hugetlb cannot", failure);
 }
 
+/* Whoever looks for it finds out why this machine cannot have it. */
+static void note_absent(struct memory *memory, const struct config *config) {
+        for (size_t i = 0; i < config->n_sources; i++) {
+                const struct source_ops *ops = config->sources[i].ops;
+                struct failure why = { 0 };
+
+                if (ops->probe && ops->probe(&why) < 0)
+                        snprintf(add_note(memory, ops, false)->why, sizeof(memory->source_notes[0].why),
+                                 "The source %s cannot serve here: %s", ops->name, why.sentence);
+        }
+}
+
 static int open_sources(struct memory *memory, const struct config *config, const char *names, struct failure *failure) {
         const struct config_source *picked[CONFIG_SOURCES_MAX];
         size_t n;
@@ -206,6 +220,8 @@ static int open_sources(struct memory *memory, const struct config *config, cons
                 r = choose(memory, config, failure);
         for (size_t i = 0; i < n && r == 0; i++)
                 r = open_source(memory, picked[i], names ? ", as --source says" : ", as configured", failure);
+        if (r == 0)
+                note_absent(memory, config);
         return r == 0 ? open_source(memory, find_source(config, source_anonymous_ops.name), " beside", failure) : r;
 }
 

@@ -29,9 +29,12 @@ libsource_la_SOURCES = \
 	daemon/source/worker.c daemon/source/worker.h
 if HAVE_XEN
 libsource_la_SOURCES += \
-	daemon/source/xen-domain.h \
+	daemon/source/xen.c \
+	daemon/source/xen-domain.c daemon/source/xen-domain.h \
 	daemon/source/xen-grants.c daemon/source/xen-grants.h \
 	daemon/source/xen-library.c daemon/source/xen-library.h \
+	daemon/source/xen-options.c daemon/source/xen-options.h \
+	daemon/source/xen-stock.c daemon/source/xen-stock.h \
 	daemon/source/xen-table.c daemon/source/xen-table.h
 endif
 libsource_la_CFLAGS = $(AM_CFLAGS) $(SYSTEMD_CFLAGS) $(XEN_CFLAGS)

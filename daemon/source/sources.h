@@ -8,9 +8,15 @@ extern const struct source_ops source_anonymous_ops;
 extern const struct source_ops source_dma_heap_ops;
 extern const struct source_ops source_hugetlb_ops;
 extern const struct source_ops source_sim_ops;
+extern const struct source_ops source_xen_ops; /* only in a build with Xen */
 
 /* All of them, ends with NULL. */
 extern const struct source_ops *const source_all[];
+
+/* Whose memory it is that a source leaves elsewhere than in the keep: the daemon's of this state directory. Once, before any
+ * source is opened or asked what is kept. */
+void source_set_identity(int directory_fd);
+uint64_t source_identity(void);
 
 /* By name, or NULL. */
 const struct source_ops *source_find(const char *name);

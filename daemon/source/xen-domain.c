@@ -1,0 +1,393 @@
+#include <config.h>
+
+#include "daemon/source/xen-domain.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "daemon/source/xen-library.h"
+
+/* What a memory domain calls its frames: this, its number, and the place within the piece that it got at a time. */
+#define NAME_MARK (UINT64_C(0xdab) << 32)
+#define NAME_NUMBER_SHIFT 20
+
+enum {
+        MAP_PAGES = 16384, /* mapped at a time: 64 MiB */
+        LIST_PIECE = 64,   /* domains listed at a time */
+        NOTES_PAGES = 512, /* of the notes on frames, in one piece of the machine's memory */
+        NOTES_PER_PIECE = NOTES_PAGES * XEN_PAGE / sizeof(uint64_t),
+        MAPTRACK_NONE = 0,
+};
+
+struct xen_host {
+        const struct xen_library *library;
+        xc_interface *control;
+        xenforeignmemory_handle *memory;
+        char about[32];
+};
+
+/* ---- the way to the hypervisor ---- */
+
+/* What Xen's libraries would print is in errno. */
+static void say_nothing(xentoollog_logger *logger, xentoollog_level level, int error, const char *context, const char *format,
+                        va_list arguments) {
+}
+
+static xentoollog_logger silence = { .vmessage = say_nothing };
+
+static int refuse(int error, const char *what, struct failure *failure) {
+        return failure_set_errno(failure, REASON_source_unavailable, error, "%s: %s%s", what, strerror(error),
+                                 error == EACCES || error == EPERM
+                                         ? " (the daemon needs to be root in a dom0, and Xen to be the release that it "
+                                         "was built for)"
+                                         : "");
+}
+
+int xen_host_open(struct xen_host **ret, const char **ret_about, struct failure *failure) {
+        const char *why = NULL;
+        const struct xen_library *library = xen_library(&why);
+        struct xen_host *host;
+        xc_physinfo_t info = { 0 };
+        int error, version;
+
+        if (!library)
+                return failure_set_errno(failure, REASON_source_unavailable, ENODEV, "%s", why);
+        host = calloc(1, sizeof(*host));
+        if (!host)
+                return failure_set(failure, REASON_no_memory, "there is no memory to open the way to Xen");
+        host->library = library;
+        host->control = library->xc_interface_open(&silence, NULL, 0);
+        host->memory = host->control ? library->xenforeignmemory_open(&silence, 0) : NULL;
+        error = host->memory ? 0 : errno ? errno : EIO;
+        if (!error && library->xc_physinfo(host->control, &info) < 0)
+                error = errno;
+        if (error) {
+                xen_host_close(host);
+                return refuse(error, "the hypervisor cannot be asked", failure);
+        }
+        version = library->xc_version(host->control, XENVER_version, NULL);
+        snprintf(host->about, sizeof(host->about), "Xen %d.%d", version >> 16, version & 0xffff);
+        if (ret_about)
+                *ret_about = host->about;
+        *ret = host;
+        return 0;
+}
+
+struct xen_host *xen_host_close(struct xen_host *host) {
+        if (!host)
+                return NULL;
+        if (host->memory)
+                host->library->xenforeignmemory_close(host->memory);
+        if (host->control)
+                host->library->xc_interface_close(host->control);
+        free(host);
+        return NULL;
+}
+
+uint64_t xen_host_free(struct xen_host *host) {
+        xc_physinfo_t info = { 0 };
+
+        return host->library->xc_physinfo(host->control, &info) < 0 ? 0 : info.free_pages * XEN_PAGE;
+}
+
+/* ---- who there is ---- */
+
+static void put_number(uint8_t *at, uint64_t number, unsigned n_bytes) {
+        while (n_bytes-- > 0)
+                *at++ = (uint8_t)(number >> 8 * n_bytes);
+}
+
+static uint32_t get_number(const uint8_t *at, unsigned n_bytes) {
+        uint32_t number = 0;
+
+        while (n_bytes-- > 0)
+                number = number << 8 | *at++;
+        return number;
+}
+
+static void make_uuid(uint64_t identity, uint32_t number, uint32_t grant_frames, xen_domain_handle_t ret) {
+        memcpy(ret, "dmab", 4);
+        put_number(ret + 4, identity, 8);
+        put_number(ret + 12, grant_frames, 2);
+        put_number(ret + 14, number, 2);
+}
+
+static bool is_ours(const xc_domaininfo_t *info, uint64_t identity) {
+        xen_domain_handle_t ours;
+
+        make_uuid(identity, 0, 0, ours);
+        return memcmp(info->handle, ours, 12) == 0 && get_number(info->handle + 14, 2) < XEN_DOMAINS_MAX &&
+               !(info->flags & XEN_DOMINF_hvm_guest);
+}
+
+static int note_domain(const xc_domaininfo_t *info, struct xen_domain **domains, size_t *n) {
+        struct xen_domain *more = realloc(*domains, (*n + 1) * sizeof(*more));
+
+        if (!more)
+                return -ENOMEM;
+        more[(*n)++] = (struct xen_domain){
+                .domid = info->domain,
+                .number = get_number(info->handle + 14, 2),
+                .grant_frames = get_number(info->handle + 12, 2),
+                .pages = info->tot_pages,
+                .is_dying = info->flags & XEN_DOMINF_dying,
+        };
+        *domains = more;
+        return 0;
+}
+
+static int by_number(const void *a, const void *b) {
+        const struct xen_domain *x = a, *y = b;
+
+        return (x->number > y->number) - (x->number < y->number);
+}
+
+int xen_domains_find(struct xen_host *host, uint64_t identity, struct xen_domain **ret, size_t *ret_n) {
+        xc_domaininfo_t infos[LIST_PIECE];
+        struct xen_domain *domains = NULL;
+        uint32_t first = 0;
+        size_t n = 0;
+        int got, r = 0;
+
+        do {
+                got = host->library->xc_domain_getinfolist(host->control, first, LIST_PIECE, infos);
+                r = got < 0 ? -errno : 0;
+                for (int i = 0; i < got && r == 0; i++) {
+                        if (is_ours(&infos[i], identity))
+                                r = note_domain(&infos[i], &domains, &n);
+                        first = infos[i].domain + 1u;
+                }
+        } while (r == 0 && got == LIST_PIECE);
+        if (r < 0) {
+                free(domains);
+                return r;
+        }
+        if (n)
+                qsort(domains, n, sizeof(*domains), by_number);
+        *ret = domains;
+        *ret_n = n;
+        return 0;
+}
+
+uint64_t xen_domain_capacity(const struct xen_domain *domain) {
+        return (uint64_t)domain->grant_frames * XEN_ENTRIES_PER_FRAME - XEN_ENTRIES_RESERVED;
+}
+
+/* It may have as much memory as it can grant. */
+static int set_limit(struct xen_host *host, const struct xen_domain *domain) {
+        const uint64_t kib = xen_domain_capacity(domain) * (XEN_PAGE / 1024);
+
+        return host->library->xc_domain_setmaxmem(host->control, domain->domid, kib) < 0 ? -errno : 0;
+}
+
+int xen_domain_create(struct xen_host *host, uint64_t identity, uint32_t number, uint32_t grant_frames,
+                      struct xen_domain *ret,
+                      struct failure *failure) {
+        struct xen_domain domain = { .number = number, .grant_frames = grant_frames };
+        struct xen_domctl_createdomain options = {
+                .max_vcpus = 1,
+                .max_evtchn_port = 1023,
+                .max_grant_frames = (int32_t)grant_frames,
+                .max_maptrack_frames = MAPTRACK_NONE,
+                .grant_opts = XEN_DOMCTL_GRANT_version(1),
+        };
+        int r;
+
+        make_uuid(identity, number, grant_frames, options.handle);
+        r = host->library->xc_domain_create(host->control, &domain.domid, &options) < 0 ? -errno : 0;
+        if (r == -EINVAL)
+                return failure_set(failure, REASON_limit, "Xen makes no domain with a grant table of %u frames: lower "
+                                   "grant_frames in [source xen], or boot Xen with "
+                                   "gnttab_max_frames=%u", grant_frames, grant_frames);
+        if (r < 0)
+                return refuse(-r, "Xen makes no domain for memory", failure);
+        r = set_limit(host, &domain);
+        if (r < 0) {
+                xen_domain_destroy(host, &domain);
+                return refuse(-r, "Xen lets no domain have memory", failure);
+        }
+        *ret = domain;
+        return 0;
+}
+
+int xen_domain_destroy(struct xen_host *host, const struct xen_domain *domain) {
+        return host->library->xc_domain_destroy(host->control, domain->domid) < 0 ? -errno : 0;
+}
+
+/* ---- memory from Xen, and back ---- */
+
+int xen_domain_populate(struct xen_host *host, struct xen_domain *domain, unsigned order, unsigned bits,
+                        uint64_t *ret_frame) {
+        xen_pfn_t extent = NAME_MARK | (uint64_t)domain->number << NAME_NUMBER_SHIFT;
+        int r;
+
+        r = host->library->xc_domain_populate_physmap_exact(host->control, domain->domid, 1, order,
+                                                            XENMEMF_address_bits(bits),
+                                                            &extent);
+        if (r < 0)
+                return errno == EBUSY ? -ENOSPC : -errno;
+        domain->pages += UINT64_C(1) << order;
+        *ret_frame = extent;
+        return 0;
+}
+
+int xen_domain_give_back(struct xen_host *host, struct xen_domain *domain, uint64_t frame, unsigned order) {
+        xen_pfn_t extent = frame;
+
+        if (host->library->xc_domain_decrease_reservation_exact(host->control, domain->domid, 1, order, &extent) < 0)
+                return -errno;
+        domain->pages -= UINT64_C(1) << order;
+        return 0;
+}
+
+/* ---- mapping ---- */
+
+/* map()s pages from a frame on, unless errors is NULL with those that are not the domain's left out. NULL: errno. */
+static void *map(const struct xen_host *host, uint32_t domid, int protection, uint64_t frame, uint64_t count, int *errors) {
+        xen_pfn_t *frames = malloc(count * sizeof(*frames));
+        void *at = NULL;
+        int error = ENOMEM;
+
+        if (frames) {
+                for (uint64_t i = 0; i < count; i++)
+                        frames[i] = frame + i;
+                at = host->library->xenforeignmemory_map(host->memory, domid, protection, count, frames, errors);
+                error = errno ? errno : EIO;
+        }
+        free(frames);
+        errno = error;
+        return at;
+}
+
+static void unmap(const struct xen_host *host, void *at, uint64_t count) {
+        host->library->xenforeignmemory_unmap(host->memory, at, count);
+}
+
+/* What is noted of NOTES_PER_PIECE frames, of which the machine has the first max + 1. */
+static int scan_piece(const uint64_t *notes, uint64_t first, uint64_t max,
+                      int (*visit)(void *userdata, uint32_t number, uint64_t frame), void *userdata) {
+        int r = 0;
+
+        for (uint64_t i = 0; i < NOTES_PER_PIECE && first + i <= max && r == 0; i++)
+                if ((notes[i] & ~UINT64_C(0xffffffff)) == NAME_MARK)
+                        r = visit(userdata, (uint32_t)notes[i] >> NAME_NUMBER_SHIFT, first + i);
+        return r;
+}
+
+int xen_host_scan(struct xen_host *host, int (*visit)(void *userdata, uint32_t number, uint64_t frame), void *userdata) {
+        unsigned long max = 0;
+        xen_pfn_t *pieces;
+        uint64_t *notes;
+        unsigned n;
+        int r;
+
+        if (host->library->xc_maximum_ram_page(host->control, &max) < 0)
+                return -errno;
+        n = (unsigned)(max / NOTES_PER_PIECE + 1);
+        pieces = calloc(n, sizeof(*pieces));
+        if (!pieces)
+                return -ENOMEM;
+        r = host->library->xc_machphys_mfn_list(host->control, n, pieces) < 0 ? -errno : 0;
+        for (unsigned i = 0; i < n && r == 0; i++) {
+                /* There is no memory here, so there are no notes either. */
+                if (!pieces[i])
+                        continue;
+                notes = map(host, DOMID_XEN, PROT_READ, pieces[i], NOTES_PAGES, NULL);
+                if (!notes) {
+                        r = -errno;
+                        break;
+                }
+                r = scan_piece(notes, (uint64_t)i * NOTES_PER_PIECE, max, visit, userdata);
+                unmap(host, notes, NOTES_PAGES);
+        }
+        free(pieces);
+        return r;
+}
+
+int xen_domain_map_table(struct xen_host *host, const struct xen_domain *domain, void **ret, void **ret_handle) {
+        void *at = NULL, *handle;
+
+        handle = host->library->xenforeignmemory_map_resource(host->memory, (domid_t)domain->domid,
+                                                              XENMEM_resource_grant_table,
+                                                              XENMEM_resource_grant_table_id_shared, 0, domain->grant_frames,
+                                                              &at, PROT_READ | PROT_WRITE, 0);
+        if (!handle)
+                return -errno;
+        *ret = at;
+        *ret_handle = handle;
+        return 0;
+}
+
+void xen_domain_unmap_table(struct xen_host *host, void *handle) {
+        host->library->xenforeignmemory_unmap_resource(host->memory, handle);
+}
+
+int xen_domain_owns(const struct xen_host *host, uint32_t domid, uint64_t frame, uint64_t count, uint64_t *ret_frame) {
+        int *errors = malloc(MAP_PAGES * sizeof(*errors)), r = errors ? 0 : -ENOMEM;
+        uint64_t n;
+        void *at;
+
+        for (; count > 0 && r == 0; frame += n, count -= n) {
+                n = count < MAP_PAGES ? count : MAP_PAGES;
+                memset(errors, 0, n * sizeof(*errors));
+                at = map(host, domid, PROT_READ, frame, n, errors);
+                if (at)
+                        unmap(host, at, n);
+                else
+                        r = -errno;
+                for (uint64_t i = 0; i < n; i++)
+                        if (errors[i]) {
+                                *ret_frame = frame + i;
+                                r = -ENXIO;
+                                break;
+                        }
+        }
+        free(errors);
+        return r;
+}
+
+/* Each piece: zeroed where both are NULL, or read to, or written from. */
+static int access_memory(const struct xen_host *host, uint32_t domid, uint64_t frame, uint64_t offset, char *to,
+                         const char *from,
+                         uint64_t size) {
+        uint64_t within, n, pages;
+        char *at;
+
+        frame += offset / XEN_PAGE;
+        within = offset % XEN_PAGE;
+        for (; size > 0; size -= n, frame += pages, within = 0) {
+                n = (uint64_t)MAP_PAGES * XEN_PAGE - within;
+                n = size < n ? size : n;
+                pages = (within + n + XEN_PAGE - 1) / XEN_PAGE;
+                at = map(host, domid, to ? PROT_READ : PROT_READ | PROT_WRITE, frame, pages, NULL);
+                if (!at)
+                        return -errno;
+                if (to)
+                        memcpy(to, at + within, n);
+                else if (from)
+                        memcpy(at + within, from, n);
+                else
+                        memset(at + within, 0, n);
+                to = to ? to + n : NULL;
+                from = from ? from + n : NULL;
+                unmap(host, at, pages);
+        }
+        return 0;
+}
+
+int xen_domain_zero(const struct xen_host *host, uint32_t domid, uint64_t frame, uint64_t offset, uint64_t size) {
+        return access_memory(host, domid, frame, offset, NULL, NULL, size);
+}
+
+int xen_domain_read(const struct xen_host *host, uint32_t domid, uint64_t frame, uint64_t offset, void *buffer,
+                    uint64_t size) {
+        return access_memory(host, domid, frame, offset, buffer, NULL, size);
+}
+
+int xen_domain_write(const struct xen_host *host, uint32_t domid, uint64_t frame, uint64_t offset, const void *buffer,
+                     uint64_t size) {
+        return access_memory(host, domid, frame, offset, NULL, buffer, size);
+}

@@ -1,0 +1,548 @@
+#include "daemon/source/xen-stock.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { GRAIN_PAGES = 512, GRAIN_ORDER = 9 };
+#define FOUR_GIB (UINT64_C(1) << 32)
+
+struct member {
+        struct xen_domain domain;
+        struct xen_table table;
+        void *handle; /* of the mapping of the table */
+        uint64_t n_grains;
+        bool is_gone; /* somebody else has ended it */
+};
+
+struct grain {
+        uint64_t addr;
+        struct member *member;
+        enum xen_grain_state state;
+};
+
+struct xen_stock {
+        struct xen_host *host;
+        uint64_t identity;
+        struct xen_options options;
+        struct member **members; /* by number */
+        size_t n_members;
+        struct grain *grains; /* by address */
+        size_t n_grains, capacity;
+};
+
+/* ---- grains ---- */
+
+static int by_addr(const void *a, const void *b) {
+        const struct grain *x = a, *y = b;
+
+        return (x->addr > y->addr) - (x->addr < y->addr);
+}
+
+/* The first at this address or above it. */
+static size_t grain_index(const struct xen_stock *stock, uint64_t addr) {
+        size_t low = 0, high = stock->n_grains;
+
+        while (low < high) {
+                const size_t middle = low + (high - low) / 2;
+
+                if (stock->grains[middle].addr < addr)
+                        low = middle + 1;
+                else
+                        high = middle;
+        }
+        return low;
+}
+
+static int grains_reserve(struct xen_stock *stock, size_t more) {
+        struct grain *grains;
+        size_t capacity = stock->capacity ? stock->capacity : 64;
+
+        while (capacity < stock->n_grains + more)
+                capacity *= 2;
+        if (capacity == stock->capacity)
+                return 0;
+        grains = realloc(stock->grains, capacity * sizeof(*grains));
+        if (!grains)
+                return -ENOMEM;
+        stock->grains = grains;
+        stock->capacity = capacity;
+        return 0;
+}
+
+/* There is room for it; the books are in order again after a sort. */
+static void grain_add(struct xen_stock *stock, struct member *member, uint64_t addr, enum xen_grain_state state) {
+        stock->grains[stock->n_grains++] = (struct grain){ .addr = addr, .member = member, .state = state };
+        member->n_grains++;
+}
+
+static void grains_sort(struct xen_stock *stock) {
+        if (stock->n_grains)
+                qsort(stock->grains, stock->n_grains, sizeof(*stock->grains), by_addr);
+}
+
+/* Those that have lost their member. */
+static void grains_sweep(struct xen_stock *stock) {
+        size_t n = 0;
+
+        for (size_t i = 0; i < stock->n_grains; i++)
+                if (stock->grains[i].member)
+                        stock->grains[n++] = stock->grains[i];
+        stock->n_grains = n;
+}
+
+static void grain_forget(struct grain *grain) {
+        grain->member->n_grains--;
+        grain->member = NULL;
+}
+
+static uint64_t count(const struct xen_stock *stock, enum xen_grain_state state) {
+        uint64_t n = 0;
+
+        for (size_t i = 0; i < stock->n_grains; i++)
+                n += stock->grains[i].state == state;
+        return n * XEN_GRAIN;
+}
+
+uint64_t xen_stock_held(const struct xen_stock *stock) {
+        return stock->n_grains * XEN_GRAIN;
+}
+
+uint64_t xen_stock_left(const struct xen_stock *stock) {
+        return count(stock, XEN_GRAIN_LEFT);
+}
+
+uint64_t xen_stock_low(const struct xen_stock *stock) {
+        return grain_index(stock, FOUR_GIB) * XEN_GRAIN;
+}
+
+/* ---- memory domains ---- */
+
+static int member_add(struct xen_stock *stock, const struct xen_domain *domain, struct member **ret) {
+        struct member **members = realloc(stock->members, (stock->n_members + 1) * sizeof(*members)), *member;
+        size_t at = 0;
+        int r;
+
+        if (!members)
+                return -ENOMEM;
+        stock->members = members;
+        member = calloc(1, sizeof(*member));
+        if (!member)
+                return -ENOMEM;
+        member->domain = *domain;
+        member->table.n = domain->grant_frames * XEN_ENTRIES_PER_FRAME;
+        r = xen_domain_map_table(stock->host, domain, &member->table.entries, &member->handle);
+        if (r < 0) {
+                free(member);
+                return r;
+        }
+        while (at < stock->n_members && members[at]->domain.number < domain->number)
+                at++;
+        memmove(&members[at + 1], &members[at], (stock->n_members - at) * sizeof(*members));
+        members[at] = member;
+        stock->n_members++;
+        *ret = member;
+        return 0;
+}
+
+static void member_free(struct xen_stock *stock, struct member *member) {
+        xen_domain_unmap_table(stock->host, member->handle);
+        free(member);
+}
+
+/* Those that have nothing end. */
+static void members_sweep(struct xen_stock *stock) {
+        size_t n = 0;
+
+        for (size_t i = 0; i < stock->n_members; i++) {
+                struct member *member = stock->members[i];
+
+                if (member->n_grains || (!member->is_gone && xen_domain_destroy(stock->host, &member->domain) < 0))
+                        stock->members[n++] = member;
+                else
+                        member_free(stock, member);
+        }
+        stock->n_members = n;
+}
+
+/* Those that somebody else has ended: their frames may be anybody's by now. */
+static int members_look(struct xen_stock *stock, struct xen_domain **ret, size_t *ret_n) {
+        struct xen_domain *domains = NULL;
+        size_t n = 0, j;
+        int r = xen_domains_find(stock->host, stock->identity, &domains, &n);
+
+        if (r < 0)
+                return r;
+        for (size_t i = 0; i < stock->n_members; i++) {
+                for (j = 0; j < n; j++)
+                        if (domains[j].domid == stock->members[i]->domain.domid &&
+                            domains[j].number == stock->members[i]->domain.number)
+                                break;
+                stock->members[i]->is_gone |= j == n || domains[j].is_dying;
+        }
+        if (ret) {
+                *ret = domains;
+                *ret_n = n;
+        } else {
+                free(domains);
+        }
+        return 0;
+}
+
+/* The number of one that is dying still is in use. */
+static uint32_t free_number(const struct xen_domain *domains, size_t n) {
+        uint32_t number = 0;
+
+        for (size_t i = 0; i < n; i++)
+                number += domains[i].number == number;
+        return number;
+}
+
+static int member_make(struct xen_stock *stock, struct member **ret, struct failure *failure) {
+        struct xen_domain *domains = NULL, made;
+        size_t n = 0;
+        uint32_t number;
+        int r;
+
+        r = members_look(stock, &domains, &n);
+        if (r < 0)
+                return failure_set_errno(failure, REASON_source_unavailable, -r, "Xen does not list its domains: %s",
+                                         strerror(-r));
+        number = free_number(domains, n);
+        free(domains);
+        if (n >= stock->options.domains || number >= XEN_DOMAINS_MAX)
+                return failure_set(failure, REASON_limit, "there are %zu domains for memory already: raise domains or "
+                                   "grant_frames in [source xen]", n);
+        r = xen_domain_create(stock->host, stock->identity, number, (uint32_t)stock->options.grant_frames, &made, failure);
+        if (r < 0)
+                return r;
+        r = member_add(stock, &made, ret);
+        if (r < 0) {
+                xen_domain_destroy(stock->host, &made);
+                return failure_set_errno(failure, REASON_source_unavailable, -r, "the grant table of a domain for "
+                                         "memory cannot be mapped: %s", strerror(-r));
+        }
+        return 0;
+}
+
+static uint64_t room_of(const struct xen_domain *domain) {
+        const uint64_t capacity = xen_domain_capacity(domain);
+
+        return capacity > domain->pages ? (capacity - domain->pages) / GRAIN_PAGES : 0;
+}
+
+size_t xen_stock_domains(const struct xen_stock *stock) {
+        return stock->n_members;
+}
+
+uint64_t xen_stock_room(const struct xen_stock *stock) {
+        const struct xen_domain another = { .grant_frames = (uint32_t)stock->options.grant_frames };
+        uint64_t room = 0;
+
+        for (size_t i = 0; i < stock->n_members; i++)
+                room += stock->members[i]->is_gone ? 0 : room_of(&stock->members[i]->domain);
+        if (stock->n_members < stock->options.domains)
+                room += (stock->options.domains - stock->n_members) * room_of(&another);
+        return room * XEN_GRAIN;
+}
+
+/* ---- from Xen, and back ---- */
+
+static unsigned order_of(uint64_t pages) {
+        unsigned order = 0;
+
+        while (order < XEN_ORDER_MAX && pages >> (order + 1))
+                order++;
+        return order;
+}
+
+static int find_room(struct xen_stock *stock, struct member **ret, struct failure *failure) {
+        for (size_t i = 0; i < stock->n_members; i++)
+                if (!stock->members[i]->is_gone && room_of(&stock->members[i]->domain)) {
+                        *ret = stock->members[i];
+                        return 0;
+                }
+        return member_make(stock, ret, failure);
+}
+
+/* What cannot be zeroed, or not be told of, goes back at once. Returns the bytes. */
+static int64_t extent_enter(struct xen_stock *stock, struct member *member, uint64_t frame, unsigned order,
+                            struct source_job *job) {
+        const uint64_t size = (uint64_t)XEN_PAGE << order, addr = frame * XEN_PAGE;
+        int r = grains_reserve(stock, size / XEN_GRAIN);
+
+        if (r == 0)
+                r = xen_domain_zero(stock->host, member->domain.domid, frame, 0, size);
+        if (r == 0)
+                r = source_job_arrive(job, addr, size, -1);
+        if (r < 0) {
+                xen_domain_give_back(stock->host, &member->domain, frame, order);
+                return r;
+        }
+        for (uint64_t offset = 0; offset < size; offset += XEN_GRAIN)
+                grain_add(stock, member, addr + offset, XEN_GRAIN_FREE);
+        return (int64_t)size;
+}
+
+uint64_t xen_stock_grow(struct xen_stock *stock, uint64_t wanted, unsigned bits, struct source_job *job, int *ret_error) {
+        unsigned top = XEN_ORDER_MAX, order;
+        struct member *member = NULL;
+        uint64_t got = 0, frame, pages;
+        int64_t entered;
+        int r = members_look(stock, NULL, NULL);
+
+        if (r < 0)
+                failure_set_errno(job->failure, REASON_source_unavailable, -r, "Xen does not list its domains: %s",
+                                  strerror(-r));
+        while (got + XEN_GRAIN <= wanted && r == 0) {
+                r = find_room(stock, &member, job->failure);
+                if (r < 0)
+                        break;
+                pages = room_of(&member->domain) * GRAIN_PAGES;
+                if (pages > (wanted - got) / XEN_PAGE)
+                        pages = (wanted - got) / XEN_PAGE;
+                order = order_of(pages) < top ? order_of(pages) : top;
+                r = xen_domain_populate(stock->host, &member->domain, order, bits, &frame);
+                if (r == 0) {
+                        entered = extent_enter(stock, member, frame, order, job);
+                        r = entered < 0 ? (int)entered : 0;
+                        got += entered < 0 ? 0 : (uint64_t)entered;
+                } else if (r == -ENOSPC && order > GRAIN_ORDER) {
+                        top = order - 1;
+                        r = 0;
+                }
+        }
+        grains_sort(stock);
+        members_sweep(stock);
+        *ret_error = r;
+        return got;
+}
+
+int xen_stock_shrink(struct xen_stock *stock, struct source_job *job) {
+        const size_t first = grain_index(stock, job->addr), end = grain_index(stock, job->addr + job->size);
+        int r = members_look(stock, NULL, NULL), error;
+
+        for (size_t i = first; i < end; i++) {
+                struct grain *grain = &stock->grains[i];
+
+                error = grain->member->is_gone ? 0 : xen_domain_give_back(stock->host, &grain->member->domain,
+                                                                          grain->addr / XEN_PAGE, GRAIN_ORDER);
+                if (error < 0)
+                        source_job_arrive(job, grain->addr, XEN_GRAIN, -1);
+                else
+                        grain_forget(grain);
+                r = error < 0 ? error : r;
+        }
+        grains_sweep(stock);
+        members_sweep(stock);
+        return r;
+}
+
+/* ---- regions ---- */
+
+static int note_piece(struct xen_piece **pieces, size_t *n, const struct grain *grain) {
+        struct xen_piece *last = *n ? &(*pieces)[*n - 1] : NULL, *more;
+
+        if (last && last->table == &grain->member->table) {
+                last->size += XEN_GRAIN;
+                return 0;
+        }
+        more = realloc(*pieces, (*n + 1) * sizeof(*more));
+        if (!more)
+                return -ENOMEM;
+        more[(*n)++] = (struct xen_piece){ .addr = grain->addr, .size = XEN_GRAIN, .domid = grain->member->domain.domid,
+                                           .table = &grain->member->table };
+        *pieces = more;
+        return 0;
+}
+
+int xen_stock_take(struct xen_stock *stock, uint64_t addr, uint64_t size, enum xen_grain_state state, struct xen_piece **ret,
+                   size_t *ret_n) {
+        const size_t first = grain_index(stock, addr), n = size / XEN_GRAIN;
+        struct xen_piece *pieces = NULL;
+        size_t n_pieces = 0;
+        int r = members_look(stock, NULL, NULL);
+
+        if (r == 0 && (!n || size % XEN_GRAIN || first + n > stock->n_grains))
+                r = -ENOENT;
+        for (size_t i = 0; i < n && r == 0; i++) {
+                const struct grain *grain = &stock->grains[first + i];
+
+                if (grain->addr != addr + i * XEN_GRAIN || grain->state != state)
+                        r = -ENOENT;
+                else if (grain->member->is_gone)
+                        r = -ENXIO;
+                else
+                        r = note_piece(&pieces, &n_pieces, grain);
+        }
+        if (r < 0) {
+                free(pieces);
+                return r;
+        }
+        for (size_t i = 0; i < n; i++)
+                stock->grains[first + i].state = XEN_GRAIN_REGION;
+        *ret = pieces;
+        *ret_n = n_pieces;
+        return 0;
+}
+
+/* Nobody can map it from here on; if nobody has, it is zeroed and free. */
+static int grain_return(struct xen_stock *stock, struct grain *grain, struct source_job *job) {
+        const uint64_t frame = grain->addr / XEN_PAGE;
+        struct xen_table_use use;
+        int r;
+
+        if (grain->member->is_gone) {
+                grain_forget(grain);
+                return -ENXIO;
+        }
+        grain->state = XEN_GRAIN_AWAITED;
+        xen_table_revoke(&grain->member->table, frame, GRAIN_PAGES);
+        xen_table_look(&grain->member->table, frame, GRAIN_PAGES, &use, NULL);
+        if (use.busy)
+                return -EBUSY;
+        r = xen_domain_zero(stock->host, grain->member->domain.domid, frame, 0, XEN_GRAIN);
+        if (r == 0)
+                r = source_job_arrive(job, grain->addr, XEN_GRAIN, -1);
+        if (r < 0)
+                return -EBUSY;
+        grain->state = XEN_GRAIN_FREE;
+        return 0;
+}
+
+/* That some of it is awaited is told rather than that some of it is gone: it is asked for again. */
+static int worse(int a, int b) {
+        return a == -EBUSY || b == -EBUSY ? -EBUSY : b < 0 ? b : a;
+}
+
+int xen_stock_give(struct xen_stock *stock, uint64_t addr, uint64_t size, struct source_job *job) {
+        const size_t first = grain_index(stock, addr), end = grain_index(stock, addr + size);
+        int r = 0;
+
+        members_look(stock, NULL, NULL);
+        for (size_t i = first; i < end; i++)
+                r = worse(r, grain_return(stock, &stock->grains[i], job));
+        grains_sweep(stock);
+        members_sweep(stock);
+        return r;
+}
+
+int xen_stock_reclaim(struct xen_stock *stock, struct source_job *job) {
+        int r = 0;
+
+        members_look(stock, NULL, NULL);
+        for (size_t i = 0; i < stock->n_grains; i++)
+                if (stock->grains[i].state == XEN_GRAIN_LEFT || stock->grains[i].state == XEN_GRAIN_AWAITED)
+                        r = worse(r, grain_return(stock, &stock->grains[i], job));
+        grains_sweep(stock);
+        members_sweep(stock);
+        return r;
+}
+
+/* ---- what an earlier daemon has left ---- */
+
+struct search {
+        struct xen_stock *stock;
+        struct member *member;
+        uint64_t addr, n_frames; /* of the grain that is being counted */
+};
+
+/* Grains come and go as a whole: of what is not whole somebody else has taken a part. */
+static int note_frame(void *userdata, uint32_t number, uint64_t frame) {
+        struct search *search = userdata;
+        struct xen_stock *stock = search->stock;
+        const uint64_t addr = frame / GRAIN_PAGES * XEN_GRAIN;
+        int r;
+
+        if (!search->member || search->member->domain.number != number || search->addr != addr) {
+                search->member = NULL;
+                for (size_t i = 0; i < stock->n_members; i++)
+                        if (stock->members[i]->domain.number == number)
+                                search->member = stock->members[i];
+                search->addr = addr;
+                search->n_frames = 0;
+        }
+        if (!search->member || ++search->n_frames < GRAIN_PAGES)
+                return 0;
+        r = grains_reserve(stock, 1);
+        if (r == 0)
+                grain_add(stock, search->member, addr, XEN_GRAIN_LEFT);
+        return r;
+}
+
+/* Anybody can write such names; but not own such frames. */
+static int prove(struct xen_stock *stock) {
+        uint64_t frame;
+        size_t n;
+        int r = 0;
+
+        for (size_t i = 0; i < stock->n_grains && r == 0; i += n) {
+                struct grain *grain = &stock->grains[i];
+
+                for (n = 1; i + n < stock->n_grains; n++)
+                        if (grain[n].member != grain->member || grain[n].addr != grain->addr + n * XEN_GRAIN)
+                                break;
+                r = xen_domain_owns(stock->host, grain->member->domain.domid, grain->addr / XEN_PAGE, n * GRAIN_PAGES,
+                                    &frame);
+                if (r != -ENXIO)
+                        continue;
+                r = 0;
+                for (size_t j = 0; j < n; j++)
+                        if (xen_domain_owns(stock->host, grain[j].member->domain.domid, grain[j].addr / XEN_PAGE, GRAIN_PAGES,
+                                            &frame) == -ENXIO)
+                                grain_forget(&grain[j]);
+        }
+        grains_sweep(stock);
+        return r;
+}
+
+static int find_left(struct xen_stock *stock) {
+        struct xen_domain *domains = NULL;
+        struct search search = { .stock = stock };
+        struct member *member;
+        size_t n = 0;
+        int r;
+
+        r = xen_domains_find(stock->host, stock->identity, &domains, &n);
+        for (size_t i = 0; i < n && r == 0; i++)
+                if (!domains[i].is_dying)
+                        r = member_add(stock, &domains[i], &member);
+        free(domains);
+        if (r == 0 && stock->n_members)
+                r = xen_host_scan(stock->host, note_frame, &search);
+        return r == 0 ? prove(stock) : r;
+}
+
+int xen_stock_new(struct xen_host *host, uint64_t identity, const struct xen_options *options, struct xen_stock **ret,
+                  struct failure *failure) {
+        struct xen_stock *stock = calloc(1, sizeof(*stock));
+        int r = -ENOMEM;
+
+        if (stock) {
+                stock->host = host;
+                stock->identity = identity;
+                stock->options = *options;
+                r = find_left(stock);
+        }
+        if (r < 0) {
+                xen_stock_free(stock, false);
+                return failure_set_errno(failure, REASON_source_unavailable, -r, "what an earlier daemon may have left "
+                                         "in Xen cannot be found: %s", strerror(-r));
+        }
+        *ret = stock;
+        return 0;
+}
+
+struct xen_stock *xen_stock_free(struct xen_stock *stock, bool give) {
+        if (!stock)
+                return NULL;
+        for (size_t i = 0; i < stock->n_members; i++) {
+                if (give && !stock->members[i]->is_gone)
+                        xen_domain_destroy(stock->host, &stock->members[i]->domain);
+                member_free(stock, stock->members[i]);
+        }
+        free(stock->members);
+        free(stock->grains);
+        free(stock);
+        return NULL;
+}
