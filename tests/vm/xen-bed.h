@@ -1,5 +1,6 @@
-/* What every test with guests of Xen's has: the dom0 of a real Xen, in which we are the first process, Xen's own daemons, and
- * guests (xen-guest.c) that are told what to do over their consoles. Whatever goes wrong here ends the test, and the machine. */
+/* What every test with guests of Xen's has: the dom0 of a real Xen, in which we are the first process, Xen's own
+ * daemons, and guests (xen-guest.c) that are told what to do over their consoles. Whatever goes wrong here ends the
+ * test, and the machine. */
 #ifndef DMAB_TESTS_VM_XEN_BED_H
 #define DMAB_TESTS_VM_XEN_BED_H
 

@@ -1,13 +1,23 @@
-/* The first process of a guest of Xen's (xen-bed.h): it does what it is told over the console. Each command is answered with one
- * line that begins with "= ". */
+/* The first process of a guest of Xen's (xen-bed.h): it does what it is told over the console. Each command is answered
+ * with one line that begins with "= ". */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
+/* The kernel's header takes types for granted that are in these. */
+#include <xen/xen.h>
+#include <xen/grant_table.h>
+#include <xen/gntdev.h>
 
 #include "tests/vm/machine.h"
 
@@ -26,11 +36,116 @@ static void do_tell(const char *what) {
                 fclose(file);
 }
 
+/* ---- memory that was granted, in places with a number ---- */
+
+enum { PLACES = 8, PAGE = 4096, PAGES_MAX = 65536 };
+
+static struct place {
+        int fd;
+        char *memory;
+        uint32_t pages;
+} places[PLACES];
+
+static struct place *place_of(const char *argument) {
+        return &places[*argument ? (argument[0] - '0') % PLACES : 0];
+}
+
+/* "DOMAIN:FIRST+COUNT ...": the entries, each with its domain. */
+static uint32_t read_runs(const char *text, struct ioctl_gntdev_grant_ref *refs) {
+        unsigned domain, first, count;
+        uint32_t n = 0;
+        int length;
+
+        for (; sscanf(text, " %u:%u+%u%n", &domain, &first, &count, &length) == 3; text += length)
+                for (unsigned i = 0; i < count && n < PAGES_MAX; i++)
+                        refs[n++] = (struct ioctl_gntdev_grant_ref){ .domid = domain, .ref = first + i };
+        return n;
+}
+
+static int map_at(struct place *place, struct ioctl_gntdev_map_grant_ref *request) {
+        void *memory;
+        int fd = open("/dev/xen/gntdev", O_RDWR | O_CLOEXEC), error;
+
+        if (fd < 0 || ioctl(fd, IOCTL_GNTDEV_MAP_GRANT_REF, request) < 0)
+                return errno;
+        memory = mmap(NULL, (size_t)request->count * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)request->index);
+        error = errno;
+        if (memory == MAP_FAILED) {
+                close(fd);
+                return error;
+        }
+        *place = (struct place){ .fd = fd, .memory = memory, .pages = request->count };
+        return 0;
+}
+
+static void do_map(struct place *place, const char *runs) {
+        struct ioctl_gntdev_map_grant_ref *request = calloc(1, sizeof(*request) + PAGES_MAX * sizeof(request->refs[0]));
+        int error = request ? 0 : ENOMEM;
+
+        if (!error) {
+                request->count = read_runs(runs, request->refs);
+                error = map_at(place, request);
+        }
+        if (error)
+                printf("\n= error: %s\n", strerror(error));
+        else
+                printf("\n= ok %" PRIu32 "\n", place->pages);
+        free(request);
+}
+
+/* Each page says which one it is, and gets an answer. */
+static void do_see(const struct place *place) {
+        uint32_t right = 0;
+        char text[32];
+
+        for (uint32_t i = 0; i < place->pages; i++) {
+                char *page = place->memory + (size_t)i * PAGE;
+
+                snprintf(text, sizeof(text), "page %" PRIu32, i);
+                right += strcmp(page, text) == 0;
+                snprintf(page + PAGE / 2, sizeof(text), "seen %" PRIu32, i);
+        }
+        printf("\n= ok %" PRIu32 "\n", right);
+}
+
+/* Where the page tables have it, which in a paravirtualised guest is where the machine has it. */
+static void do_frames(const struct place *place) {
+        int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+        uint64_t entry = 0, first = 0, last = 0;
+        unsigned runs = 0;
+
+        for (uint32_t i = 0; i < place->pages; i++) {
+                if (pread(fd, &entry, sizeof(entry), (off_t)((uintptr_t)place->memory / PAGE + i) * (off_t)sizeof(entry)) < 0)
+                        break;
+                entry &= (UINT64_C(1) << 55) - 1;
+                first = i ? first : entry;
+                runs += !i || entry != last + 1;
+                last = entry;
+        }
+        close(fd);
+        printf("\n= ok 0x%" PRIx64 " %u\n", first, runs);
+}
+
+static void do_unmap(struct place *place) {
+        munmap(place->memory, (size_t)place->pages * PAGE);
+        close(place->fd);
+        *place = (struct place){ .fd = -1 };
+        printf("\n= ok\n");
+}
+
 static void obey(const char *line) {
         if (strcmp(line, "kind") == 0)
                 do_tell("guest_type");
         else if (strcmp(line, "uuid") == 0)
                 do_tell("uuid");
+        else if (strncmp(line, "map ", 4) == 0)
+                do_map(place_of(line + 4), line + 5);
+        else if (strncmp(line, "see ", 4) == 0)
+                do_see(place_of(line + 4));
+        else if (strncmp(line, "frames ", 7) == 0)
+                do_frames(place_of(line + 7));
+        else if (strncmp(line, "unmap ", 6) == 0)
+                do_unmap(place_of(line + 6));
         else if (strcmp(line, "off") == 0)
                 reboot(RB_POWER_OFF);
         else if (strcmp(line, "reboot") == 0)
@@ -43,12 +158,14 @@ static void obey(const char *line) {
 
 int main(void) {
         struct termios terminal;
-        char line[256];
+        char line[1024];
 
         setvbuf(stdout, NULL, _IOLBF, 0);
         mkdir("/proc", 0755);
         mount("proc", "/proc", "proc", 0, NULL);
         mount("sysfs", "/sys", "sysfs", 0, NULL);
+        mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
+        machine_load_modules("");
         if (tcgetattr(0, &terminal) == 0) {
                 terminal.c_lflag &= ~(tcflag_t)ECHO;
                 tcsetattr(0, TCSANOW, &terminal);

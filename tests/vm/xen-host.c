@@ -1,9 +1,9 @@
-/* Guests of a real Xen, as its dom0 sees them: they start, are who they should be, and end in all the ways there are, and nothing
- * is left of them. */
+/* Guests of a real Xen, as its dom0 sees them: they start, are who they should be, and end in all the ways there are,
+ * and nothing is left of them. Then memory for them: xen-daemon.c, xen-memory.c. */
 #include <stdio.h>
 #include <string.h>
 
-#include "tests/vm/xen-bed.h"
+#include "tests/vm/xen-memory.h"
 
 static struct xen_guest guests[] = {
         { .name = "pv", .uuid = "2b9a3d70-8f0e-4f0b-9d6f-5a1c7f3e0a01", .type = "pv" },
@@ -62,6 +62,8 @@ int main(void) {
         tell_facts();
         test_life(&guests[0], true, "crash");
         test_life(&guests[1], false, "off");
+        xen_test_daemon();
+        xen_test_memory(&guests[0], &guests[1]);
         xen_check(xen_count_domains() == 1, "dom0 is alone again");
         xen_end();
 }

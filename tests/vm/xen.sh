@@ -9,7 +9,7 @@ need_machine gzip ldconfig
 
 work=$(mktemp -d) || exit 99
 trap 'rm -rf "$work"' EXIT
-make_initrd "$work/guest" tests/vm/xen-guest "" || exit 99
+make_initrd "$work/guest" tests/vm/xen-guest "xen-gntdev" || exit 99
 
 root=$work/host/root
 # The C library opens it when a thread of xl's is cancelled.
@@ -22,7 +22,7 @@ for program in xenstored xen-init-dom0 xenconsoled xl; do
 done
 cp -L "$unwinder" "$root$unwinder" && cp "$DMAB_VM_DEBIAN_KERNEL" "$root/boot/kernel" && gzip -1 <"$work/guest/initrd" >"$root/boot/initrd" &&
         gzip -dc "$DMAB_VM_XEN"/boot/xen-*.gz >"$work/xen" || exit 99
-make_initrd "$work/host" tests/vm/xen-host "xen-evtchn xen-gntdev xen-gntalloc xen-privcmd xenfs" || exit 99
+make_initrd "$work/host" tests/vm/xen-host "xen-evtchn xen-gntdev xen-gntalloc xen-privcmd xenfs" dmabrokerd || exit 99
 
 start=$(date +%s)
 # The second module that Xen is given is the initrd; a comma ends a name.

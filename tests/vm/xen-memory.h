@@ -1,0 +1,11 @@
+/* Parts of the test that xen-host.c is, each with guests that do not run yet and do not any more. */
+#ifndef DMAB_TESTS_VM_XEN_MEMORY_H
+#define DMAB_TESTS_VM_XEN_MEMORY_H
+
+#include "tests/vm/xen-bed.h"
+
+void xen_test_memory(struct xen_guest *pv, struct xen_guest *pvh);
+/* A real daemon in dom0. */
+void xen_test_daemon(void);
+
+#endif
