@@ -1,0 +1,255 @@
+#include <config.h>
+
+#include "tests/unit/fake-xen.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "daemon/source/xen-library.h"
+
+#define NOTES_FRAME UINT64_C(0x1000000) /* where Xen would have its notes on frames */
+enum { PAGE = 4096, NOTES_BYTES = 2 << 20 };
+
+struct fake_xen fake_xen;
+static int memory_fd, notes_fd;
+static uint64_t *notes;
+
+const struct xen_library *__wrap_xen_library(const char **ret_why);
+
+/* ---- the machine ---- */
+
+void fake_xen_begin(void) {
+        fake_xen = (struct fake_xen){ .order_max = 18 };
+        fake_xen.domains[0].is_there = true;
+        memory_fd = memfd_create("machine", MFD_CLOEXEC);
+        notes_fd = memfd_create("notes", MFD_CLOEXEC);
+        if (ftruncate(memory_fd, (off_t)FAKE_PAGES * PAGE) < 0 || ftruncate(notes_fd, NOTES_BYTES) < 0)
+                abort();
+        notes = mmap(NULL, NOTES_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, notes_fd, 0);
+        memset(notes, 0xff, NOTES_BYTES);
+}
+
+void fake_xen_end(void) {
+        for (struct fake_domain *domain = fake_xen.domains; domain < fake_xen.domains + FAKE_DOMAINS; domain++)
+                free(domain->table);
+        munmap(notes, NOTES_BYTES);
+        close(notes_fd);
+        close(memory_fd);
+}
+
+uint64_t fake_xen_free(void) {
+        uint64_t n = 0;
+
+        for (unsigned i = 0; i < FAKE_PAGES; i++)
+                n += !fake_xen.owner[i];
+        return n;
+}
+
+void fake_xen_forge(uint64_t frame, uint16_t owner) {
+        fake_xen.owner[frame] = owner;
+        notes[frame] = UINT64_C(0xdab) << 32;
+}
+
+void fake_xen_destroy(uint16_t domid) {
+        struct fake_domain *domain = &fake_xen.domains[domid];
+
+        for (unsigned i = 0; i < FAKE_PAGES; i++)
+                if (fake_xen.owner[i] == domid) {
+                        fake_xen.owner[i] = 0;
+                        notes[i] = UINT64_MAX;
+                }
+        domain->is_there = false;
+        domain->pages = 0;
+}
+
+static int fail(int error) {
+        errno = error;
+        return -1;
+}
+
+/* ---- libxenctrl ---- */
+
+static xc_interface *control_open(xentoollog_logger *logger, xentoollog_logger *builder, unsigned flags) {
+        return (xc_interface *)&fake_xen;
+}
+
+static int control_close(xc_interface *control) {
+        return 0;
+}
+
+static int version(xc_interface *control, int command, void *arg) {
+        return 4 << 16 | 17;
+}
+
+static int physinfo(xc_interface *control, xc_physinfo_t *ret) {
+        ret->free_pages = fake_xen_free();
+        return fake_xen.no_ask ? fail(fake_xen.no_ask) : 0;
+}
+
+static int create(xc_interface *control, uint32_t *ret, struct xen_domctl_createdomain *options) {
+        uint32_t domid = 1;
+
+        while (domid < FAKE_DOMAINS && fake_xen.domains[domid].is_there)
+                domid++;
+        if (fake_xen.no_create || domid == FAKE_DOMAINS)
+                return fail(fake_xen.no_create ? fake_xen.no_create : ENOMEM);
+        free(fake_xen.domains[domid].table);
+        fake_xen.domains[domid] = (struct fake_domain){ .is_there = true, .table = calloc(FAKE_ENTRIES, 8) };
+        memcpy(fake_xen.domains[domid].handle, options->handle, 16);
+        *ret = domid;
+        return 0;
+}
+
+static int destroy(xc_interface *control, uint32_t domid) {
+        fake_xen_destroy((uint16_t)domid);
+        return 0;
+}
+
+static int set_limit(xc_interface *control, uint32_t domid, uint64_t kib) {
+        fake_xen.domains[domid].max_pages = kib / 4;
+        return 0;
+}
+
+static int list(xc_interface *control, uint32_t first, unsigned max, xc_domaininfo_t *ret) {
+        unsigned n = 0;
+
+        for (uint32_t domid = first; domid < FAKE_DOMAINS && n < max; domid++)
+                if (fake_xen.domains[domid].is_there) {
+                        ret[n] = (xc_domaininfo_t){ .domain = (domid_t)domid, .tot_pages = fake_xen.domains[domid].pages };
+                        memcpy(ret[n++].handle, fake_xen.domains[domid].handle, 16);
+                }
+        return (int)n;
+}
+
+static bool are(uint64_t frame, uint64_t count, uint16_t owner) {
+        for (uint64_t i = 0; i < count; i++)
+                if (frame + i >= FAKE_PAGES || fake_xen.owner[frame + i] != owner)
+                        return false;
+        return true;
+}
+
+/* The first frame is never given. */
+static int populate(xc_interface *control, uint32_t domid, unsigned long n, unsigned order, unsigned flags,
+                    xen_pfn_t *extent) {
+        struct fake_domain *domain = &fake_xen.domains[domid];
+        const uint64_t count = UINT64_C(1) << order;
+
+        if (fake_xen.n_bits < sizeof(fake_xen.bits) / sizeof(*fake_xen.bits))
+                fake_xen.bits[fake_xen.n_bits++] = flags;
+        if (!domain->is_there || order > fake_xen.order_max || domain->pages + count > domain->max_pages)
+                return fail(domain->is_there ? EBUSY : ESRCH);
+        for (uint64_t frame = count < 512 ? 512 : count; frame + count <= FAKE_PAGES; frame += count)
+                if (are(frame, count, 0)) {
+                        for (uint64_t i = 0; i < count; i++) {
+                                fake_xen.owner[frame + i] = (uint16_t)domid;
+                                notes[frame + i] = *extent + i;
+                        }
+                        domain->pages += count;
+                        *extent = frame;
+                        return 0;
+                }
+        return fail(EBUSY);
+}
+
+static int decrease(xc_interface *control, uint32_t domid, unsigned long n, unsigned order, xen_pfn_t *extent) {
+        const uint64_t count = UINT64_C(1) << order;
+
+        if (fake_xen.no_give_back || !are(*extent, count, (uint16_t)domid))
+                return fail(fake_xen.no_give_back ? fake_xen.no_give_back : EINVAL);
+        for (uint64_t i = 0; i < count; i++) {
+                fake_xen.owner[*extent + i] = 0;
+                notes[*extent + i] = UINT64_MAX;
+        }
+        fake_xen.domains[domid].pages -= count;
+        return 0;
+}
+
+static int max_page(xc_interface *control, unsigned long *ret) {
+        *ret = FAKE_PAGES - 1;
+        return 0;
+}
+
+static int notes_list(xc_interface *control, unsigned long n, xen_pfn_t *ret) {
+        for (unsigned long i = 0; i < n; i++)
+                ret[i] = NOTES_FRAME + i * 512;
+        return 0;
+}
+
+/* ---- libxenforeignmemory ---- */
+
+static xenforeignmemory_handle *memory_open(xentoollog_logger *logger, unsigned flags) {
+        return (xenforeignmemory_handle *)&fake_xen;
+}
+
+static int memory_close(xenforeignmemory_handle *memory) {
+        return 0;
+}
+
+static void *map(xenforeignmemory_handle *memory, uint32_t domid, int protection, size_t n, const xen_pfn_t *frames,
+                 int *errors) {
+        if (fake_xen.maps_to_fail > 0) {
+                fake_xen.maps_to_fail--;
+                errno = ENOMEM;
+                return NULL;
+        }
+        if (domid == DOMID_XEN)
+                return mmap(NULL, n * PAGE, protection, MAP_SHARED, notes_fd, (off_t)(frames[0] - NOTES_FRAME) * PAGE);
+        for (size_t i = 0; i < n; i++) {
+                const bool is_right = are(frames[i], 1, (uint16_t)domid);
+
+                if (errors)
+                        errors[i] = is_right ? 0 : -EINVAL;
+                else if (!is_right) {
+                        errno = EINVAL;
+                        return NULL;
+                }
+        }
+        return mmap(NULL, n * PAGE, protection, MAP_SHARED, memory_fd, (off_t)frames[0] * PAGE);
+}
+
+static int unmap(xenforeignmemory_handle *memory, void *at, size_t n) {
+        return munmap(at, n * PAGE);
+}
+
+static xenforeignmemory_resource_handle *map_resource(xenforeignmemory_handle *memory, domid_t domid, unsigned type,
+                                                      unsigned id,
+                                                      unsigned long frame, unsigned long n, void **ret, int protection, int flags) {
+        if (fake_xen.no_table) {
+                errno = fake_xen.no_table;
+                return NULL;
+        }
+        *ret = fake_xen.domains[domid].table;
+        return (xenforeignmemory_resource_handle *)&fake_xen;
+}
+
+static int unmap_resource(xenforeignmemory_handle *memory, xenforeignmemory_resource_handle *handle) {
+        return 0;
+}
+
+const struct xen_library *__wrap_xen_library(const char **ret_why) {
+        static const struct xen_library library = {
+                .xc_domain_create = create,
+                .xc_domain_decrease_reservation_exact = decrease,
+                .xc_domain_destroy = destroy,
+                .xc_domain_getinfolist = list,
+                .xc_domain_populate_physmap_exact = populate,
+                .xc_domain_setmaxmem = set_limit,
+                .xc_interface_close = control_close,
+                .xc_interface_open = control_open,
+                .xc_machphys_mfn_list = notes_list,
+                .xc_maximum_ram_page = max_page,
+                .xc_physinfo = physinfo,
+                .xc_version = version,
+                .xenforeignmemory_close = memory_close,
+                .xenforeignmemory_map = map,
+                .xenforeignmemory_map_resource = map_resource,
+                .xenforeignmemory_open = memory_open,
+                .xenforeignmemory_unmap = unmap,
+                .xenforeignmemory_unmap_resource = unmap_resource,
+        };
+
+        return &library;
+}

@@ -1,0 +1,36 @@
+/* A hypervisor that fails when it is told to, for what a real one (tests/vm/xen.sh) cannot be made to do: as much of Xen's
+ * libraries as the source xen uses, over ordinary memory. Link with -Wl,--wrap=xen_library. */
+#ifndef DMAB_TESTS_UNIT_FAKE_XEN_H
+#define DMAB_TESTS_UNIT_FAKE_XEN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { FAKE_PAGES = 65536, FAKE_DOMAINS = 8, FAKE_ENTRIES = 64 * 512 };
+
+struct fake_domain {
+        bool is_there;
+        uint8_t handle[16];
+        uint64_t max_pages, pages;
+        void *table;
+};
+
+extern struct fake_xen {
+        struct fake_domain domains[FAKE_DOMAINS]; /* domid 0 is dom0 */
+        uint16_t owner[FAKE_PAGES];               /* of each frame; 0: nobody */
+        unsigned order_max;                       /* that is given in one piece */
+        unsigned bits[64], n_bits;                /* what was asked for, one after the other */
+        int no_create, no_ask, no_table, no_give_back; /* errnos */
+        int maps_to_fail;                         /* so many of the next */
+} fake_xen;
+
+void fake_xen_begin(void);
+void fake_xen_end(void);
+uint64_t fake_xen_free(void);
+/* What somebody notes of a frame of its own: the name that the first memory domain has for it. */
+void fake_xen_forge(uint64_t frame, uint16_t owner);
+/* As an administrator does. */
+void fake_xen_destroy(uint16_t domid);
+
+#endif

@@ -1,0 +1,295 @@
+/* The source xen where the hypervisor refuses, fails, or has been tampered with. What works is proven by
+ * tests/vm/xen.sh. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xen/xen.h>
+#include <xen/grant_table.h>
+/* after the others: it redefines what they may declare */
+#include <cmocka.h>
+
+#include "daemon/source/sources.h"
+#include "daemon/source/xen-grants.h"
+#include "tests/unit/fake-xen.h"
+
+#define MIB (UINT64_C(1) << 20)
+
+static const struct source_ops *const ops = &source_xen_ops;
+static struct source *source;
+static struct source_job last;
+static struct failure why;
+
+static int begin(void **state) {
+        fake_xen_begin();
+        return 0;
+}
+
+static int end(void **state) {
+        source_job_deinit(&last);
+        fake_xen_end();
+        return 0;
+}
+
+static void begin_source(const char *key, const char *value) {
+        const struct source_option options[] = { { key, value } };
+
+        assert_int_equal(ops->open(options, key != NULL, NULL, &source, &why), 0);
+}
+
+static void note_done(struct source_job *job) {
+        *(bool *)job->userdata = true;
+}
+
+static int run(struct source_job job) {
+        bool is_done = false;
+
+        source_job_deinit(&last);
+        last = job;
+        why = (struct failure){ 0 };
+        last.failure = &why;
+        last.done = note_done;
+        last.userdata = &is_done;
+        ops->submit(source, &last);
+        while (!is_done) {
+                ops->wait(source);
+                ops->dispatch(source);
+        }
+        return last.status;
+}
+
+static uint64_t arrived(void) {
+        uint64_t sum = 0;
+
+        for (size_t i = 0; i < last.n_arrived; i++)
+                sum += last.arrived[i].size;
+        return sum;
+}
+
+static int grow(uint64_t size, uint64_t limit) {
+        return run((struct source_job){ .kind = SOURCE_GROW, .size = size, .limit = limit });
+}
+
+/* 4 MiB of Xen's, as a region. */
+static struct source_backing *begin_region(uint64_t *ret_addr) {
+        assert_int_equal(grow(4 * MIB, UINT64_MAX), 0);
+        *ret_addr = last.arrived[0].addr;
+        assert_int_equal(run((struct source_job){ .kind = SOURCE_CARVE, .addr = *ret_addr, .size = 4 * MIB }), 0);
+        return last.backing;
+}
+
+static uint64_t held(void) {
+        struct source_info info;
+
+        ops->describe(source, &info);
+        return FAKE_PAGES - fake_xen_free();
+}
+
+/* ---- refusals ---- */
+
+static void test_without_the_right_to_ask_it_does_not_open(void **state) {
+        fake_xen.no_ask = EPERM;
+        assert_int_equal(ops->open(NULL, 0, NULL, &source, &why), -EPERM);
+        assert_non_null(strstr(why.sentence, "needs to be root in a dom0"));
+        assert_int_equal(ops->probe(&why), -EPERM);
+}
+
+static void test_a_table_that_xen_does_not_allow_is_a_limit(void **state) {
+        begin_source("grant_frames", "65");
+        fake_xen.no_create = EINVAL;
+        assert_int_equal(grow(2 * MIB, UINT64_MAX), -E2BIG);
+        assert_non_null(strstr(why.sentence, "gnttab_max_frames=65"));
+        assert_int_equal(arrived(), 0);
+        ops->close(source);
+}
+
+static void test_a_domain_without_its_table_is_not_left_behind(void **state) {
+        begin_source(NULL, NULL);
+        fake_xen.no_table = EPERM;
+        assert_int_equal(grow(2 * MIB, UINT64_MAX), -EPERM);
+        assert_false(fake_xen.domains[1].is_there);
+        ops->close(source);
+}
+
+static void test_memory_in_small_pieces_is_taken_as_it_is(void **state) {
+        begin_source(NULL, NULL);
+        fake_xen.order_max = 10;
+        assert_int_equal(grow(20 * MIB, UINT64_MAX), 0);
+        assert_int_equal(arrived(), 20 * MIB);
+        fake_xen.order_max = 8;
+        assert_int_equal(grow(2 * MIB, UINT64_MAX), -ENOMEM);
+        assert_non_null(strstr(why.sentence, "Xen has no 2 MiB in one piece free"));
+        ops->close(source);
+        assert_int_equal(fake_xen_free(), FAKE_PAGES);
+}
+
+static void test_more_domains_than_allowed_are_not_made(void **state) {
+        begin_source("domains", "1");
+        assert_int_equal(grow(200 * MIB, UINT64_MAX), 0);
+        assert_int_equal(arrived(), 126 * MIB);
+        assert_int_equal(grow(2 * MIB, UINT64_MAX), -E2BIG);
+        assert_non_null(strstr(why.sentence, "raise domains or grant_frames"));
+        ops->close(source);
+}
+
+static void test_xen_is_asked_for_what_the_limit_allows(void **state) {
+        const struct source_option options[] = { { "reserve", "8M" }, { "low", "4M" } };
+
+        assert_int_equal(ops->open(options, 2, NULL, &source, &why), 0);
+        assert_int_equal(grow(8 * MIB, UINT64_MAX), 0);
+        assert_int_equal(fake_xen.n_bits, 2);
+        assert_int_equal(fake_xen.bits[0], 32);
+        assert_int_equal(fake_xen.bits[1], 44);
+        assert_int_equal(grow(2 * MIB, (UINT64_C(1) << 30) - 1), 0);
+        assert_int_equal(fake_xen.bits[2], 30);
+        /* All that has so few bits is within it, though not all within it has. */
+        assert_int_equal(grow(2 * MIB, UINT64_C(0x5fffffff)), 0);
+        assert_int_equal(fake_xen.bits[3], 30);
+        ops->close(source);
+}
+
+/* ---- failures on the way ---- */
+
+static void test_what_cannot_be_zeroed_goes_back_at_once(void **state) {
+        begin_source(NULL, NULL);
+        fake_xen.maps_to_fail = 1;
+        assert_int_equal(grow(2 * MIB, UINT64_MAX), -ENOMEM);
+        assert_int_equal(held(), 0);
+        ops->close(source);
+}
+
+static void test_what_cannot_be_zeroed_when_it_ends_is_awaited(void **state) {
+        struct source_backing *backing;
+        uint64_t addr;
+
+        begin_source(NULL, NULL);
+        backing = begin_region(&addr);
+        assert_int_equal(ops->backing_write(backing, 2 * MIB - 4, "secret secret", 13), 0);
+        fake_xen.maps_to_fail = 1;
+        assert_int_equal(run((struct source_job){ .kind = SOURCE_RESTORE, .backing = backing }), -EBUSY);
+        assert_int_equal(arrived(), 2 * MIB);
+        assert_int_equal(run((struct source_job){ .kind = SOURCE_RECLAIM }), 0);
+        assert_int_equal(arrived(), 2 * MIB);
+        ops->close(source);
+}
+
+static void test_what_does_not_go_back_stays(void **state) {
+        begin_source(NULL, NULL);
+        assert_int_equal(grow(4 * MIB, UINT64_MAX), 0);
+        fake_xen.no_give_back = EIO;
+        assert_int_equal(run((struct source_job){ .kind = SOURCE_SHRINK, .addr = last.arrived[0].addr,
+                             .size = 4 * MIB }), -EIO);
+        assert_int_equal(arrived(), 4 * MIB);
+        ops->close(source);
+        assert_int_equal(fake_xen_free(), FAKE_PAGES);
+}
+
+/* ---- what others do ---- */
+
+static void test_a_domain_that_somebody_ended_is_noticed(void **state) {
+        struct source_backing *backing;
+        uint64_t addr;
+
+        begin_source(NULL, NULL);
+        backing = begin_region(&addr);
+        assert_int_equal(grow(4 * MIB, UINT64_MAX), 0);
+        addr = last.arrived[0].addr;
+        assert_int_equal(run((struct source_job){ .kind = SOURCE_VERIFY, .backing = backing }), 0);
+        fake_xen_destroy(1);
+        assert_int_equal(run((struct source_job){ .kind = SOURCE_VERIFY, .backing = backing }), -EUCLEAN);
+        assert_int_equal(ops->backing_zero(backing, 0, 4096), -EINVAL);
+        assert_int_equal(run((struct source_job){ .kind = SOURCE_CARVE, .addr = addr, .size = 2 * MIB }), -EAGAIN);
+        assert_int_equal(arrived(), 0);
+        assert_int_equal(run((struct source_job){ .kind = SOURCE_RESTORE, .backing = backing }), -ENXIO);
+        assert_int_equal(arrived(), 0);
+        /* And another one takes its place. */
+        assert_int_equal(grow(2 * MIB, UINT64_MAX), 0);
+        assert_int_equal(arrived(), 2 * MIB);
+        ops->close(source);
+        assert_int_equal(fake_xen_free(), FAKE_PAGES);
+}
+
+/* The source as an earlier daemon leaves it: with a keep, whichever that is. */
+static void leave(void) {
+        ops->leave(source);
+        assert_true(ops->is_kept());
+}
+
+static void begin_to_leave(void) {
+        assert_int_equal(ops->open(NULL, 0, (struct keep *)&why, &source, &why), 0);
+}
+
+static void test_what_others_have_is_not_taken_for_ours(void **state) {
+        struct source_backing *backing, *again = NULL;
+        struct source_info info;
+        uint64_t addr;
+        char byte = 0;
+
+        begin_to_leave();
+        backing = begin_region(&addr);
+        assert_int_equal(ops->backing_write(backing, 7, "x", 1), 0);
+        leave();
+        for (uint64_t frame = 0; frame < 512; frame++)
+                fake_xen_forge(FAKE_PAGES - 512 + frame, 7);
+        begin_source(NULL, NULL);
+        ops->describe(source, &info);
+        assert_int_equal(info.kept, 4 * MIB);
+        assert_int_equal(ops->adopt(source, 1, addr, 6 * MIB, -1, &again, &why), -ENOENT);
+        assert_int_equal(ops->adopt(source, 1, addr, 4 * MIB, -1, &again, &why), 0);
+        assert_int_equal(ops->backing_read(again, 7, &byte, 1), 0);
+        assert_int_equal(byte, 'x');
+        assert_int_equal(run((struct source_job){ .kind = SOURCE_RECLAIM }), 0);
+        assert_int_equal(arrived(), 0);
+        ops->close(source);
+        assert_false(ops->is_kept());
+        assert_int_equal(fake_xen_free(), FAKE_PAGES - 512);
+}
+
+static void test_a_mapped_page_keeps_its_grain_over_a_restart(void **state) {
+        struct xen_grant_run *runs = NULL;
+        grant_entry_v1_t *entries;
+        uint64_t addr;
+        size_t n = 0;
+
+        begin_to_leave();
+        begin_region(&addr);
+        assert_int_equal(xen_grants_give(addr + 2 * MIB, 8192, 7, false, &runs, &n, &why), 0);
+        entries = fake_xen.domains[1].table;
+        entries[runs[0].first + 1].flags |= GTF_reading;
+        leave();
+        begin_source(NULL, NULL);
+        assert_int_equal(run((struct source_job){ .kind = SOURCE_RECLAIM }), -EBUSY);
+        assert_int_equal(arrived(), 2 * MIB);
+        assert_int_equal(last.arrived[0].addr, addr);
+        assert_int_equal(entries[runs[0].first].flags, 0);
+        assert_int_equal(run((struct source_job){ .kind = SOURCE_RECLAIM }), -EBUSY);
+        assert_int_equal(arrived(), 0);
+        entries[runs[0].first + 1].flags = 0;
+        assert_int_equal(run((struct source_job){ .kind = SOURCE_RECLAIM }), 0);
+        assert_int_equal(arrived(), 2 * MIB);
+        free(runs);
+        ops->close(source);
+}
+
+int main(void) {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
+        const struct CMUnitTest tests[] = {
+                TEST(test_without_the_right_to_ask_it_does_not_open),
+                TEST(test_a_table_that_xen_does_not_allow_is_a_limit),
+                TEST(test_a_domain_without_its_table_is_not_left_behind),
+                TEST(test_memory_in_small_pieces_is_taken_as_it_is),
+                TEST(test_more_domains_than_allowed_are_not_made),
+                TEST(test_xen_is_asked_for_what_the_limit_allows),
+                TEST(test_what_cannot_be_zeroed_goes_back_at_once),
+                TEST(test_what_cannot_be_zeroed_when_it_ends_is_awaited),
+                TEST(test_what_does_not_go_back_stays),
+                TEST(test_a_domain_that_somebody_ended_is_noticed),
+                TEST(test_what_others_have_is_not_taken_for_ours),
+                TEST(test_a_mapped_page_keeps_its_grain_over_a_restart),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
