@@ -41,8 +41,7 @@ static xentoollog_logger silence = { .vmessage = say_nothing };
 static int refuse(int error, const char *what, struct failure *failure) {
         return failure_set_errno(failure, REASON_source_unavailable, error, "%s: %s%s", what, strerror(error),
                                  error == EACCES || error == EPERM
-                                         ? " (the daemon needs to be root in a dom0, and Xen to be the release that it "
-                                         "was built for)"
+                                         ? " (the daemon must be root in a dom0, and Xen the release that it was built for)"
                                          : "");
 }
 
@@ -199,9 +198,9 @@ int xen_domain_create(struct xen_host *host, uint64_t identity, uint32_t number,
         make_uuid(identity, number, grant_frames, options.handle);
         r = host->library->xc_domain_create(host->control, &domain.domid, &options) < 0 ? -errno : 0;
         if (r == -EINVAL)
-                return failure_set(failure, REASON_limit, "Xen makes no domain with a grant table of %u frames: lower "
-                                   "grant_frames in [source xen], or boot Xen with "
-                                   "gnttab_max_frames=%u", grant_frames, grant_frames);
+                return failure_set(failure, REASON_limit,
+                                   "Xen makes no domain with a grant table of %u frames: lower grant_frames in [source xen], or "
+                                   "boot Xen with gnttab_max_frames=%u", grant_frames, grant_frames);
         if (r < 0)
                 return refuse(-r, "Xen makes no domain for memory", failure);
         r = set_limit(host, &domain);

@@ -211,16 +211,16 @@ static int member_make(struct xen_stock *stock, struct member **ret, struct fail
         number = free_number(domains, n);
         free(domains);
         if (n >= stock->options.domains || number >= XEN_DOMAINS_MAX)
-                return failure_set(failure, REASON_limit, "there are %zu domains for memory already: raise domains or "
-                                   "grant_frames in [source xen]", n);
+                return failure_set(failure, REASON_limit,
+                                   "there are %zu domains for memory already: raise domains or grant_frames in [source xen]", n);
         r = xen_domain_create(stock->host, stock->identity, number, (uint32_t)stock->options.grant_frames, &made, failure);
         if (r < 0)
                 return r;
         r = member_add(stock, &made, ret);
         if (r < 0) {
                 xen_domain_destroy(stock->host, &made);
-                return failure_set_errno(failure, REASON_source_unavailable, -r, "the grant table of a domain for "
-                                         "memory cannot be mapped: %s", strerror(-r));
+                return failure_set_errno(failure, REASON_source_unavailable, -r,
+                                         "the grant table of a domain for memory cannot be mapped: %s", strerror(-r));
         }
         return 0;
 }
@@ -248,21 +248,36 @@ uint64_t xen_stock_room(const struct xen_stock *stock) {
 
 /* ---- from Xen, and back ---- */
 
-static unsigned order_of(uint64_t pages) {
+/* Of the largest piece within all of these. */
+static unsigned piece_order(uint64_t wanted, uint64_t room, unsigned top) {
+        const uint64_t pages = wanted < room ? wanted : room;
         unsigned order = 0;
 
-        while (order < XEN_ORDER_MAX && pages >> (order + 1))
+        while (order < top && pages >> (order + 1))
                 order++;
         return order;
 }
 
-static int find_room(struct xen_stock *stock, struct member **ret, struct failure *failure) {
-        for (size_t i = 0; i < stock->n_members; i++)
-                if (!stock->members[i]->is_gone && room_of(&stock->members[i]->domain)) {
-                        *ret = stock->members[i];
+/* One that has room for so many pages in one piece, or for as many as there can be: large pieces are worth another domain. */
+static int find_room(struct xen_stock *stock, uint64_t pages, struct member **ret, struct failure *failure) {
+        struct member *most = NULL;
+        int r;
+
+        for (size_t i = 0; i < stock->n_members; i++) {
+                struct member *member = stock->members[i];
+
+                if (!member->is_gone && room_of(&member->domain) > (most ? room_of(&most->domain) : 0))
+                        most = member;
+                if (!member->is_gone && room_of(&member->domain) * GRAIN_PAGES >= pages) {
+                        *ret = member;
                         return 0;
                 }
-        return member_make(stock, ret, failure);
+        }
+        r = member_make(stock, ret, failure);
+        if (r == 0 || !most)
+                return r;
+        *ret = most;
+        return 0;
 }
 
 /* What cannot be zeroed, or not be told of, goes back at once. Returns the bytes. */
@@ -285,9 +300,10 @@ static int64_t extent_enter(struct xen_stock *stock, struct member *member, uint
 }
 
 uint64_t xen_stock_grow(struct xen_stock *stock, uint64_t wanted, unsigned bits, struct source_job *job, int *ret_error) {
+        const struct xen_domain another = { .grant_frames = (uint32_t)stock->options.grant_frames };
         unsigned top = XEN_ORDER_MAX, order;
         struct member *member = NULL;
-        uint64_t got = 0, frame, pages;
+        uint64_t got = 0, frame;
         int64_t entered;
         int r = members_look(stock, NULL, NULL);
 
@@ -295,13 +311,11 @@ uint64_t xen_stock_grow(struct xen_stock *stock, uint64_t wanted, unsigned bits,
                 failure_set_errno(job->failure, REASON_source_unavailable, -r, "Xen does not list its domains: %s",
                                   strerror(-r));
         while (got + XEN_GRAIN <= wanted && r == 0) {
-                r = find_room(stock, &member, job->failure);
+                order = piece_order((wanted - got) / XEN_PAGE, xen_domain_capacity(&another), top);
+                r = find_room(stock, UINT64_C(1) << order, &member, job->failure);
                 if (r < 0)
                         break;
-                pages = room_of(&member->domain) * GRAIN_PAGES;
-                if (pages > (wanted - got) / XEN_PAGE)
-                        pages = (wanted - got) / XEN_PAGE;
-                order = order_of(pages) < top ? order_of(pages) : top;
+                order = piece_order(UINT64_C(1) << order, room_of(&member->domain) * GRAIN_PAGES, top);
                 r = xen_domain_populate(stock->host, &member->domain, order, bits, &frame);
                 if (r == 0) {
                         entered = extent_enter(stock, member, frame, order, job);
@@ -526,8 +540,8 @@ int xen_stock_new(struct xen_host *host, uint64_t identity, const struct xen_opt
         }
         if (r < 0) {
                 xen_stock_free(stock, false);
-                return failure_set_errno(failure, REASON_source_unavailable, -r, "what an earlier daemon may have left "
-                                         "in Xen cannot be found: %s", strerror(-r));
+                return failure_set_errno(failure, REASON_source_unavailable, -r,
+                                         "what an earlier daemon may have left in Xen cannot be found: %s", strerror(-r));
         }
         *ret = stock;
         return 0;

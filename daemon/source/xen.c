@@ -171,9 +171,9 @@ static int backing_verify(const struct source_backing *backing, struct failure *
 
         if (r == 0)
                 return 0;
-        failure_set_errno(failure, REASON_source_unavailable, EUCLEAN, "the page at 0x%" PRIx64 " is not in a memory "
-                          "domain of this daemon's any more: %s", frame * XEN_PAGE, r == -ENXIO ? "another domain has "
-                          "it, or none" : strerror(-r));
+        failure_set_errno(failure, REASON_source_unavailable, EUCLEAN,
+                          "the page at 0x%" PRIx64 " is not in a memory domain of this daemon's any more: %s", frame * XEN_PAGE,
+                          r == -ENXIO ? "another domain has it, or none" : strerror(-r));
         failure_add_hex(failure, "machine_addr", frame * XEN_PAGE);
         return -EUCLEAN;
 }
@@ -194,8 +194,9 @@ static int grow_fail(const struct xen *xen, uint64_t wanted, unsigned bits, int 
                 return failure_set(failure, REASON_no_memory, "source xen holds its limit of %" PRIu64 " bytes",
                                    xen->options.limit);
         if (r == -ENOSPC)
-                return failure_set(failure, REASON_no_memory, "Xen has no 2 MiB in one piece free%s: %" PRIu64 " bytes "
-                                   "are free in all (less for dom0 leaves more: dom0_mem= on Xen's command line, xl mem-set)",
+                return failure_set(failure, REASON_no_memory,
+                                   "Xen has no 2 MiB in one piece free%s: %" PRIu64 " bytes are free in all (less "
+                                   "for dom0 leaves more: dom0_mem= on Xen's command line, xl mem-set)",
                                    bits < XEN_BITS_MAX ? " where they were asked for" : "", xen_host_free(xen->host));
         if (failure && failure->error)
                 return r;
@@ -227,24 +228,23 @@ static int xen_carve(struct xen *xen, struct source_job *job) {
                 return 0;
         if (r == -ENXIO) {
                 xen_stock_give(xen->stock, job->addr, job->size, job);
-                return failure_set_errno(job->failure, REASON_source_unavailable, EAGAIN, "the memory domain that had "
-                                         "0x%" PRIx64
-                                         " was ended by somebody else", job->addr);
+                return failure_set_errno(job->failure, REASON_source_unavailable, EAGAIN,
+                                         "the memory domain that had 0x%" PRIx64 " was ended by somebody else", job->addr);
         }
         if (r != -ENOENT)
                 source_job_arrive(job, job->addr, job->size, -1);
-        return failure_set_errno(job->failure, REASON_source_unavailable, -r, "no region can be made of the "
-                                 "%" PRIu64 " bytes at 0x%"
-                                 PRIx64 ": %s", job->size, job->addr, strerror(-r));
+        return failure_set_errno(job->failure, REASON_source_unavailable, -r,
+                                 "no region can be made of the %" PRIu64 " bytes at 0x%" PRIx64 ": %s", job->size, job->addr,
+                                 strerror(-r));
 }
 
 static int returned(int r, struct failure *failure) {
         if (r == -EBUSY)
-                failure_set(failure, REASON_busy, "a guest still has some of the memory mapped: it is used again when "
-                            "it has not");
+                failure_set(failure, REASON_busy,
+                            "a guest still has some of the memory mapped: it is used again when it has not");
         else if (r < 0)
-                failure_set_errno(failure, REASON_source_unavailable, -r, "some of the memory is no more: its domain "
-                                  "was ended by somebody else");
+                failure_set_errno(failure, REASON_source_unavailable, -r,
+                                  "some of the memory is no more: its domain was ended by somebody else");
         return r;
 }
 
@@ -259,9 +259,8 @@ static int xen_restore(struct xen *xen, struct source_job *job) {
 static int xen_shrink(struct xen *xen, struct source_job *job) {
         int r = xen_stock_shrink(xen->stock, job);
 
-        return r < 0 ? failure_set_errno(job->failure, REASON_source_unavailable, -r, "memory cannot be given back to "
-                                         "Xen: %s",
-                                         strerror(-r))
+        return r < 0 ? failure_set_errno(job->failure, REASON_source_unavailable, -r,
+                                         "memory cannot be given back to Xen: %s", strerror(-r))
                      : 0;
 }
 
@@ -312,8 +311,8 @@ static int xen_adopt(struct source *source, uint64_t id, uint64_t addr, uint64_t
         if (r == -ENXIO)
                 r = -ENOENT;
         if (r < 0)
-                failure_set_errno(failure, REASON_source_unavailable, -r, "the region at 0x%" PRIx64 " cannot be taken "
-                                  "over: %s", addr,
+                failure_set_errno(failure, REASON_source_unavailable, -r,
+                                  "the region at 0x%" PRIx64 " cannot be taken over: %s", addr,
                                   r == -ENOENT ? "no memory domain of this daemon's has all of its memory" : strerror(-r));
         return r;
 }

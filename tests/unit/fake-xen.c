@@ -215,8 +215,8 @@ static int unmap(xenforeignmemory_handle *memory, void *at, size_t n) {
 }
 
 static xenforeignmemory_resource_handle *map_resource(xenforeignmemory_handle *memory, domid_t domid, unsigned type,
-                                                      unsigned id,
-                                                      unsigned long frame, unsigned long n, void **ret, int protection, int flags) {
+                                                      unsigned id, unsigned long frame, unsigned long n, void **ret,
+                                                      int protection, int flags) {
         if (fake_xen.no_table) {
                 errno = fake_xen.no_table;
                 return NULL;

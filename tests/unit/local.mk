@@ -78,6 +78,12 @@ tests_unit_broker_choice_test_LDADD = libiommu.la libsource.la libcore.la $(CMOC
 
 core_fixture = tests/unit/core-fixture.c tests/unit/core-fixture.h
 
+check_PROGRAMS += tests/unit/awaited-test
+TESTS += tests/unit/awaited-test
+tests_unit_awaited_test_SOURCES = tests/unit/awaited-test.c $(core_fixture)
+tests_unit_awaited_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_awaited_test_LDADD = libiommu.la libsource.la libcore.la $(CMOCKA_LIBS)
+
 check_PROGRAMS += tests/unit/bounce-test
 TESTS += tests/unit/bounce-test
 tests_unit_bounce_test_SOURCES = tests/unit/bounce-test.c $(core_fixture)

@@ -93,7 +93,7 @@ static uint64_t held(void) {
 static void test_without_the_right_to_ask_it_does_not_open(void **state) {
         fake_xen.no_ask = EPERM;
         assert_int_equal(ops->open(NULL, 0, NULL, &source, &why), -EPERM);
-        assert_non_null(strstr(why.sentence, "needs to be root in a dom0"));
+        assert_non_null(strstr(why.sentence, "must be root in a dom0"));
         assert_int_equal(ops->probe(&why), -EPERM);
 }
 

@@ -50,8 +50,8 @@ static void meet(void) {
         if (test_client_connect(test_daemon_socket(process), NULL, &client) < 0)
                 give_up("dmabrokerd", "does not accept");
         expect("the daemon serves memory of Xen's", REQUEST("broker.status", "{}"), "\"name\":\"xen\"", "memory of Xen 4.",
-               "for its guests",
-               "\"state\":\"ready\"", "\"total\":67108864", "\"low_total\":67108864", "\"grain\":2097152", NULL);
+               "for its guests", "\"state\":\"ready\"", "\"total\":67108864", "\"low_total\":67108864",
+               "\"grain\":2097152", NULL);
         ask(REQUEST("broker.hello", "{}"));
 }
 

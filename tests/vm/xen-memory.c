@@ -144,7 +144,7 @@ static void first_life(void *userdata) {
         bed.held = life_grow(256 * MIB, UINT64_MAX, &run);
         printf("%" PRIu64 " MiB of Xen's in %zu runs, the largest of %" PRIu64 " MiB at 0x%" PRIx64 "\n", bed.held / MIB,
                life_arrived()->n_arrived, run.size / MIB, run.addr);
-        life_check(run.size >= 64 * MIB, "there is a large piece");
+        life_check(run.size >= (uint64_t)TO_PV * PAGE, "there is a large piece");
         bed.to_pv = carve(run.addr, run.size > 160 * MIB ? 160 * MIB : run.size, (uint64_t)TO_PV * PAGE);
         bed.held += life_grow(32 * MIB, NARROW, &run);
         for (size_t i = 0; i < life_arrived()->n_arrived; i++)

@@ -1,0 +1,158 @@
+/* What a source that is for guests alone is asked, and what becomes of memory that its holders still have in use: the core over a
+ * simulated source that says so. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+/* after the others: it redefines what they may declare */
+#include <cmocka.h>
+
+#include "daemon/source/sources.h"
+#include "tests/unit/core-fixture.h"
+
+static struct {
+        struct fixture f;
+        struct source_ops ops;
+        bool is_in_use;        /* what ends now is, for those that hold it */
+        struct source_run run; /* that is awaited */
+        unsigned reclaims;
+        uint64_t limit; /* of the last GROW */
+        void (*done)(struct source_job *job);
+} bed;
+
+static void describe(struct source *source, struct source_info *ret) {
+        source_sim_ops.describe(source, ret);
+        ret->flags |= SOURCE_GUESTS | SOURCE_AIMS | SOURCE_RETURNS;
+}
+
+static void on_restored(struct source_job *job) {
+        if (bed.is_in_use) {
+                bed.run = job->arrived[0];
+                source_job_deinit(job);
+                job->status = -EBUSY;
+        }
+        bed.done(job);
+}
+
+static void on_reclaimed(struct source_job *job) {
+        bed.reclaims++;
+        job->status = bed.is_in_use ? -EBUSY : 0;
+        if (!bed.is_in_use && bed.run.size)
+                assert_int_equal(source_job_arrive(job, bed.run.addr, bed.run.size, bed.run.node), 0);
+        bed.run.size = 0;
+        bed.done(job);
+}
+
+static void submit(struct source *source, struct source_job *job) {
+        if (job->kind == SOURCE_RESTORE || job->kind == SOURCE_RECLAIM) {
+                bed.done = job->done;
+                job->done = job->kind == SOURCE_RESTORE ? on_restored : on_reclaimed;
+        }
+        if (job->kind == SOURCE_GROW)
+                bed.limit = job->limit;
+        source_sim_ops.submit(source, job);
+}
+
+static int no_file(struct source_backing *backing) {
+        return -1;
+}
+
+static int begin(void **state) {
+        memset(&bed, 0, sizeof(bed));
+        fixture_start_growing(&bed.f, "16M@0x10000000,64M@0x100000000", "0", NULL);
+        bed.ops = source_sim_ops;
+        bed.ops.describe = describe;
+        bed.ops.submit = submit;
+        bed.ops.backing_fd = no_file;
+        bed.f.source->ops = &bed.ops;
+        fixture_source(&bed.f);
+        return 0;
+}
+
+static int end(void **state) {
+        fixture_stop(&bed.f);
+        return 0;
+}
+
+static uint64_t reserve(uint64_t device, uint64_t mask) {
+        const struct reserve_request request = { .device = device, .size = 2 * MIB, .mask = mask };
+        struct answer answered = { 0 };
+
+        device_reserve(&bed.f.caller, &request, answer, &answered);
+        fixture_settle(&bed.f);
+        return answer_handle(&answered);
+}
+
+static uint64_t windows(void) {
+        return fixture_open(&bed.f.caller, &(struct device_options){ .name = "windows", .commons = true });
+}
+
+static void test_others_get_none_and_nothing_is_taken_for_them(void **state) {
+        const uint64_t device = fixture_open(&bed.f.caller, &(struct device_options){ .name = "card" });
+        struct answer answered = { 0 };
+
+        coherent_alloc(&bed.f.caller, &(struct alloc_request){ .device = device, .size = 4096 }, answer, &answered);
+        fixture_settle(&bed.f);
+        require_refused(&answered, REASON_no_memory);
+        assert_non_null(strstr(answered.failure.sentence, "what only guests can map"));
+        assert_int_equal(fixture_source(&bed.f).total, 0);
+}
+
+static void test_a_region_without_a_file_is_written_but_not_passed(void **state) {
+        const uint64_t region = reserve(windows(), 0);
+        struct failure failure = { 0 };
+        int fd;
+
+        assert_int_equal(region_fd(&bed.f.caller, region, &fd, &failure), -EOPNOTSUPP);
+        assert_non_null(strstr(failure.sentence, "no file"));
+        assert_int_equal(region_write(&bed.f.caller, region, 2 * MIB - 4, "here", 4, &failure), 0);
+        assert_int_equal(region_write(&bed.f.caller, region, 2 * MIB - 3, "here", 4, &failure), -EINVAL);
+        assert_int_equal(region_write(&bed.f.caller, region + 1000, 0, "here", 4, &failure), -ENOENT);
+}
+
+static void test_a_source_that_aims_is_told_the_mask(void **state) {
+        reserve(windows(), MASK32);
+        assert_int_equal(bed.limit, MASK32);
+}
+
+static void test_what_is_in_use_is_awaited_and_not_lost(void **state) {
+        const uint64_t device = windows(), region = reserve(device, 0);
+        uint64_t total = fixture_source(&bed.f).total;
+        struct failure failure = { 0 };
+
+        bed.is_in_use = true;
+        assert_int_equal(device_unreserve(&bed.f.caller, device, region, &failure), 0);
+        fixture_settle(&bed.f);
+        assert_int_equal(fixture_source(&bed.f).total, total - 2 * MIB);
+        assert_int_equal(fixture_source(&bed.f).lost, 0);
+        fixture_check(&bed.f);
+        for (unsigned i = 1; i <= 3; i++) {
+                bed.run.size = 2 * MIB;
+                fixture_pass(&bed.f, 1000);
+                assert_int_equal(bed.reclaims, i);
+        }
+        assert_int_equal(fixture_source(&bed.f).lost, 0);
+        bed.run.size = 2 * MIB;
+        bed.is_in_use = false;
+        fixture_pass(&bed.f, 1000);
+        assert_int_equal(bed.reclaims, 4);
+        assert_int_equal(fixture_source(&bed.f).total, total);
+        assert_int_equal(fixture_source(&bed.f).free, total);
+        /* And then it is asked no more. */
+        fixture_pass(&bed.f, 5000);
+        assert_int_equal(bed.reclaims, 4);
+}
+
+int main(void) {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
+        const struct CMUnitTest tests[] = {
+                TEST(test_others_get_none_and_nothing_is_taken_for_them),
+                TEST(test_a_region_without_a_file_is_written_but_not_passed),
+                TEST(test_a_source_that_aims_is_told_the_mask),
+                TEST(test_what_is_in_use_is_awaited_and_not_lost),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
