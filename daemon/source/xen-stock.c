@@ -4,29 +4,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { GRAIN_PAGES = 512, GRAIN_ORDER = 9 };
-#define FOUR_GIB (UINT64_C(1) << 32)
+#include "daemon/source/xen-member.h"
 
-struct member {
-        struct xen_domain domain;
-        struct xen_table table;
-        void *handle; /* of the mapping of the table */
-        uint64_t n_grains;
-        bool is_gone; /* somebody else has ended it */
-};
+enum { GRAIN_ORDER = 9 };
+#define FOUR_GIB (UINT64_C(1) << 32)
 
 struct grain {
         uint64_t addr;
-        struct member *member;
+        struct xen_member *member;
         enum xen_grain_state state;
 };
 
 struct xen_stock {
         struct xen_host *host;
-        uint64_t identity;
-        struct xen_options options;
-        struct member **members; /* by number */
-        size_t n_members;
+        struct xen_members members;
         struct grain *grains; /* by address */
         size_t n_grains, capacity;
 };
@@ -71,7 +62,7 @@ static int grains_reserve(struct xen_stock *stock, size_t more) {
 }
 
 /* There is room for it; the books are in order again after a sort. */
-static void grain_add(struct xen_stock *stock, struct member *member, uint64_t addr, enum xen_grain_state state) {
+static void grain_add(struct xen_stock *stock, struct xen_member *member, uint64_t addr, enum xen_grain_state state) {
         stock->grains[stock->n_grains++] = (struct grain){ .addr = addr, .member = member, .state = state };
         member->n_grains++;
 }
@@ -116,134 +107,8 @@ uint64_t xen_stock_low(const struct xen_stock *stock) {
         return grain_index(stock, FOUR_GIB) * XEN_GRAIN;
 }
 
-/* ---- memory domains ---- */
-
-static int member_add(struct xen_stock *stock, const struct xen_domain *domain, struct member **ret) {
-        struct member **members = realloc(stock->members, (stock->n_members + 1) * sizeof(*members)), *member;
-        size_t at = 0;
-        int r;
-
-        if (!members)
-                return -ENOMEM;
-        stock->members = members;
-        member = calloc(1, sizeof(*member));
-        if (!member)
-                return -ENOMEM;
-        member->domain = *domain;
-        member->table.n = domain->grant_frames * XEN_ENTRIES_PER_FRAME;
-        r = xen_domain_map_table(stock->host, domain, &member->table.entries, &member->handle);
-        if (r < 0) {
-                free(member);
-                return r;
-        }
-        while (at < stock->n_members && members[at]->domain.number < domain->number)
-                at++;
-        memmove(&members[at + 1], &members[at], (stock->n_members - at) * sizeof(*members));
-        members[at] = member;
-        stock->n_members++;
-        *ret = member;
-        return 0;
-}
-
-static void member_free(struct xen_stock *stock, struct member *member) {
-        xen_domain_unmap_table(stock->host, member->handle);
-        free(member);
-}
-
-/* Those that have nothing end. */
-static void members_sweep(struct xen_stock *stock) {
-        size_t n = 0;
-
-        for (size_t i = 0; i < stock->n_members; i++) {
-                struct member *member = stock->members[i];
-
-                if (member->n_grains || (!member->is_gone && xen_domain_destroy(stock->host, &member->domain) < 0))
-                        stock->members[n++] = member;
-                else
-                        member_free(stock, member);
-        }
-        stock->n_members = n;
-}
-
-/* Those that somebody else has ended: their frames may be anybody's by now. */
-static int members_look(struct xen_stock *stock, struct xen_domain **ret, size_t *ret_n) {
-        struct xen_domain *domains = NULL;
-        size_t n = 0, j;
-        int r = xen_domains_find(stock->host, stock->identity, &domains, &n);
-
-        if (r < 0)
-                return r;
-        for (size_t i = 0; i < stock->n_members; i++) {
-                for (j = 0; j < n; j++)
-                        if (domains[j].domid == stock->members[i]->domain.domid &&
-                            domains[j].number == stock->members[i]->domain.number)
-                                break;
-                stock->members[i]->is_gone |= j == n || domains[j].is_dying;
-        }
-        if (ret) {
-                *ret = domains;
-                *ret_n = n;
-        } else {
-                free(domains);
-        }
-        return 0;
-}
-
-/* The number of one that is dying still is in use. */
-static uint32_t free_number(const struct xen_domain *domains, size_t n) {
-        uint32_t number = 0;
-
-        for (size_t i = 0; i < n; i++)
-                number += domains[i].number == number;
-        return number;
-}
-
-static int member_make(struct xen_stock *stock, struct member **ret, struct failure *failure) {
-        struct xen_domain *domains = NULL, made;
-        size_t n = 0;
-        uint32_t number;
-        int r;
-
-        r = members_look(stock, &domains, &n);
-        if (r < 0)
-                return failure_set_errno(failure, REASON_source_unavailable, -r, "Xen does not list its domains: %s",
-                                         strerror(-r));
-        number = free_number(domains, n);
-        free(domains);
-        if (n >= stock->options.domains || number >= XEN_DOMAINS_MAX)
-                return failure_set(failure, REASON_limit,
-                                   "there are %zu domains for memory already: raise domains or grant_frames in [source xen]", n);
-        r = xen_domain_create(stock->host, stock->identity, number, (uint32_t)stock->options.grant_frames, &made, failure);
-        if (r < 0)
-                return r;
-        r = member_add(stock, &made, ret);
-        if (r < 0) {
-                xen_domain_destroy(stock->host, &made);
-                return failure_set_errno(failure, REASON_source_unavailable, -r,
-                                         "the grant table of a domain for memory cannot be mapped: %s", strerror(-r));
-        }
-        return 0;
-}
-
-static uint64_t room_of(const struct xen_domain *domain) {
-        const uint64_t capacity = xen_domain_capacity(domain);
-
-        return capacity > domain->pages ? (capacity - domain->pages) / GRAIN_PAGES : 0;
-}
-
-size_t xen_stock_domains(const struct xen_stock *stock) {
-        return stock->n_members;
-}
-
 uint64_t xen_stock_room(const struct xen_stock *stock) {
-        const struct xen_domain another = { .grant_frames = (uint32_t)stock->options.grant_frames };
-        uint64_t room = 0;
-
-        for (size_t i = 0; i < stock->n_members; i++)
-                room += stock->members[i]->is_gone ? 0 : room_of(&stock->members[i]->domain);
-        if (stock->n_members < stock->options.domains)
-                room += (stock->options.domains - stock->n_members) * room_of(&another);
-        return room * XEN_GRAIN;
+        return xen_members_room(&stock->members);
 }
 
 /* ---- from Xen, and back ---- */
@@ -258,30 +123,8 @@ static unsigned piece_order(uint64_t wanted, uint64_t room, unsigned top) {
         return order;
 }
 
-/* One that has room for so many pages in one piece, or for as many as there can be: large pieces are worth another domain. */
-static int find_room(struct xen_stock *stock, uint64_t pages, struct member **ret, struct failure *failure) {
-        struct member *most = NULL;
-        int r;
-
-        for (size_t i = 0; i < stock->n_members; i++) {
-                struct member *member = stock->members[i];
-
-                if (!member->is_gone && room_of(&member->domain) > (most ? room_of(&most->domain) : 0))
-                        most = member;
-                if (!member->is_gone && room_of(&member->domain) * GRAIN_PAGES >= pages) {
-                        *ret = member;
-                        return 0;
-                }
-        }
-        r = member_make(stock, ret, failure);
-        if (r == 0 || !most)
-                return r;
-        *ret = most;
-        return 0;
-}
-
 /* What cannot be zeroed, or not be told of, goes back at once. Returns the bytes. */
-static int64_t extent_enter(struct xen_stock *stock, struct member *member, uint64_t frame, unsigned order,
+static int64_t extent_enter(struct xen_stock *stock, struct xen_member *member, uint64_t frame, unsigned order,
                             struct source_job *job) {
         const uint64_t size = (uint64_t)XEN_PAGE << order, addr = frame * XEN_PAGE;
         int r = grains_reserve(stock, size / XEN_GRAIN);
@@ -300,22 +143,21 @@ static int64_t extent_enter(struct xen_stock *stock, struct member *member, uint
 }
 
 uint64_t xen_stock_grow(struct xen_stock *stock, uint64_t wanted, unsigned bits, struct source_job *job, int *ret_error) {
-        const struct xen_domain another = { .grant_frames = (uint32_t)stock->options.grant_frames };
         unsigned top = XEN_ORDER_MAX, order;
-        struct member *member = NULL;
+        struct xen_member *member = NULL;
         uint64_t got = 0, frame;
         int64_t entered;
-        int r = members_look(stock, NULL, NULL);
+        int r = xen_members_look(&stock->members);
 
         if (r < 0)
                 failure_set_errno(job->failure, REASON_source_unavailable, -r, "Xen does not list its domains: %s",
                                   strerror(-r));
         while (got + XEN_GRAIN <= wanted && r == 0) {
-                order = piece_order((wanted - got) / XEN_PAGE, xen_domain_capacity(&another), top);
-                r = find_room(stock, UINT64_C(1) << order, &member, job->failure);
+                order = piece_order((wanted - got) / XEN_PAGE, xen_members_capacity(&stock->members), top);
+                r = xen_members_pick(&stock->members, UINT64_C(1) << order, &member, job->failure);
                 if (r < 0)
                         break;
-                order = piece_order(UINT64_C(1) << order, room_of(&member->domain) * GRAIN_PAGES, top);
+                order = piece_order(UINT64_C(1) << order, xen_member_room(member) * XEN_GRAIN_PAGES, top);
                 r = xen_domain_populate(stock->host, &member->domain, order, bits, &frame);
                 if (r == 0) {
                         entered = extent_enter(stock, member, frame, order, job);
@@ -327,14 +169,14 @@ uint64_t xen_stock_grow(struct xen_stock *stock, uint64_t wanted, unsigned bits,
                 }
         }
         grains_sort(stock);
-        members_sweep(stock);
+        xen_members_sweep(&stock->members);
         *ret_error = r;
         return got;
 }
 
 int xen_stock_shrink(struct xen_stock *stock, struct source_job *job) {
         const size_t first = grain_index(stock, job->addr), end = grain_index(stock, job->addr + job->size);
-        int r = members_look(stock, NULL, NULL), error;
+        int r = xen_members_look(&stock->members), error;
 
         for (size_t i = first; i < end; i++) {
                 struct grain *grain = &stock->grains[i];
@@ -348,7 +190,7 @@ int xen_stock_shrink(struct xen_stock *stock, struct source_job *job) {
                 r = error < 0 ? error : r;
         }
         grains_sweep(stock);
-        members_sweep(stock);
+        xen_members_sweep(&stock->members);
         return r;
 }
 
@@ -375,7 +217,7 @@ int xen_stock_take(struct xen_stock *stock, uint64_t addr, uint64_t size, enum x
         const size_t first = grain_index(stock, addr), n = size / XEN_GRAIN;
         struct xen_piece *pieces = NULL;
         size_t n_pieces = 0;
-        int r = members_look(stock, NULL, NULL);
+        int r = xen_members_look(&stock->members);
 
         if (r == 0 && (!n || size % XEN_GRAIN || first + n > stock->n_grains))
                 r = -ENOENT;
@@ -411,8 +253,8 @@ static int grain_return(struct xen_stock *stock, struct grain *grain, struct sou
                 return -ENXIO;
         }
         grain->state = XEN_GRAIN_AWAITED;
-        xen_table_revoke(&grain->member->table, frame, GRAIN_PAGES);
-        xen_table_look(&grain->member->table, frame, GRAIN_PAGES, &use, NULL);
+        xen_table_revoke(&grain->member->table, frame, XEN_GRAIN_PAGES);
+        xen_table_look(&grain->member->table, frame, XEN_GRAIN_PAGES, &use, NULL);
         if (use.busy)
                 return -EBUSY;
         r = xen_domain_zero(stock->host, grain->member->domain.domid, frame, 0, XEN_GRAIN);
@@ -433,23 +275,23 @@ int xen_stock_give(struct xen_stock *stock, uint64_t addr, uint64_t size, struct
         const size_t first = grain_index(stock, addr), end = grain_index(stock, addr + size);
         int r = 0;
 
-        members_look(stock, NULL, NULL);
+        xen_members_look(&stock->members);
         for (size_t i = first; i < end; i++)
                 r = worse(r, grain_return(stock, &stock->grains[i], job));
         grains_sweep(stock);
-        members_sweep(stock);
+        xen_members_sweep(&stock->members);
         return r;
 }
 
 int xen_stock_reclaim(struct xen_stock *stock, struct source_job *job) {
         int r = 0;
 
-        members_look(stock, NULL, NULL);
+        xen_members_look(&stock->members);
         for (size_t i = 0; i < stock->n_grains; i++)
                 if (stock->grains[i].state == XEN_GRAIN_LEFT || stock->grains[i].state == XEN_GRAIN_AWAITED)
                         r = worse(r, grain_return(stock, &stock->grains[i], job));
         grains_sweep(stock);
-        members_sweep(stock);
+        xen_members_sweep(&stock->members);
         return r;
 }
 
@@ -457,7 +299,7 @@ int xen_stock_reclaim(struct xen_stock *stock, struct source_job *job) {
 
 struct search {
         struct xen_stock *stock;
-        struct member *member;
+        struct xen_member *member;
         uint64_t addr, n_frames; /* of the grain that is being counted */
 };
 
@@ -465,18 +307,15 @@ struct search {
 static int note_frame(void *userdata, uint32_t number, uint64_t frame) {
         struct search *search = userdata;
         struct xen_stock *stock = search->stock;
-        const uint64_t addr = frame / GRAIN_PAGES * XEN_GRAIN;
+        const uint64_t addr = frame / XEN_GRAIN_PAGES * XEN_GRAIN;
         int r;
 
         if (!search->member || search->member->domain.number != number || search->addr != addr) {
-                search->member = NULL;
-                for (size_t i = 0; i < stock->n_members; i++)
-                        if (stock->members[i]->domain.number == number)
-                                search->member = stock->members[i];
+                search->member = xen_members_of(&stock->members, number);
                 search->addr = addr;
                 search->n_frames = 0;
         }
-        if (!search->member || ++search->n_frames < GRAIN_PAGES)
+        if (!search->member || ++search->n_frames < XEN_GRAIN_PAGES)
                 return 0;
         r = grains_reserve(stock, 1);
         if (r == 0)
@@ -496,13 +335,13 @@ static int prove(struct xen_stock *stock) {
                 for (n = 1; i + n < stock->n_grains; n++)
                         if (grain[n].member != grain->member || grain[n].addr != grain->addr + n * XEN_GRAIN)
                                 break;
-                r = xen_domain_owns(stock->host, grain->member->domain.domid, grain->addr / XEN_PAGE, n * GRAIN_PAGES,
+                r = xen_domain_owns(stock->host, grain->member->domain.domid, grain->addr / XEN_PAGE, n * XEN_GRAIN_PAGES,
                                     &frame);
                 if (r != -ENXIO)
                         continue;
                 r = 0;
                 for (size_t j = 0; j < n; j++)
-                        if (xen_domain_owns(stock->host, grain[j].member->domain.domid, grain[j].addr / XEN_PAGE, GRAIN_PAGES,
+                        if (xen_domain_owns(stock->host, grain[j].member->domain.domid, grain[j].addr / XEN_PAGE, XEN_GRAIN_PAGES,
                                             &frame) == -ENXIO)
                                 grain_forget(&grain[j]);
         }
@@ -511,18 +350,10 @@ static int prove(struct xen_stock *stock) {
 }
 
 static int find_left(struct xen_stock *stock) {
-        struct xen_domain *domains = NULL;
         struct search search = { .stock = stock };
-        struct member *member;
-        size_t n = 0;
-        int r;
+        int r = xen_members_find(&stock->members);
 
-        r = xen_domains_find(stock->host, stock->identity, &domains, &n);
-        for (size_t i = 0; i < n && r == 0; i++)
-                if (!domains[i].is_dying)
-                        r = member_add(stock, &domains[i], &member);
-        free(domains);
-        if (r == 0 && stock->n_members)
+        if (r == 0 && stock->members.n)
                 r = xen_host_scan(stock->host, note_frame, &search);
         return r == 0 ? prove(stock) : r;
 }
@@ -534,8 +365,7 @@ int xen_stock_new(struct xen_host *host, uint64_t identity, const struct xen_opt
 
         if (stock) {
                 stock->host = host;
-                stock->identity = identity;
-                stock->options = *options;
+                stock->members = (struct xen_members){ .host = host, .identity = identity, .options = options };
                 r = find_left(stock);
         }
         if (r < 0) {
@@ -550,12 +380,7 @@ int xen_stock_new(struct xen_host *host, uint64_t identity, const struct xen_opt
 struct xen_stock *xen_stock_free(struct xen_stock *stock, bool give) {
         if (!stock)
                 return NULL;
-        for (size_t i = 0; i < stock->n_members; i++) {
-                if (give && !stock->members[i]->is_gone)
-                        xen_domain_destroy(stock->host, &stock->members[i]->domain);
-                member_free(stock, stock->members[i]);
-        }
-        free(stock->members);
+        xen_members_deinit(&stock->members, give);
         free(stock->grains);
         free(stock);
         return NULL;

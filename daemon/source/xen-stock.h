@@ -16,7 +16,7 @@ struct xen_stock;
 
 enum xen_grain_state { XEN_GRAIN_LEFT, XEN_GRAIN_FREE, XEN_GRAIN_REGION, XEN_GRAIN_AWAITED };
 
-/* With everything that an earlier daemon of this identity has left. host: borrowed. -errno with a sentence. */
+/* With everything that an earlier daemon of this identity has left. host, options: borrowed. -errno with a sentence. */
 int xen_stock_new(struct xen_host *host, uint64_t identity, const struct xen_options *options, struct xen_stock **ret,
                   struct failure *failure);
 /* give: the memory domains end, with all that they have; else everything stays for the next daemon. Returns NULL; NULL
@@ -27,8 +27,7 @@ struct xen_stock *xen_stock_free(struct xen_stock *stock, bool give);
 uint64_t xen_stock_held(const struct xen_stock *stock);
 uint64_t xen_stock_left(const struct xen_stock *stock);
 uint64_t xen_stock_low(const struct xen_stock *stock);
-/* The domains that there are, and what they could have besides. */
-size_t xen_stock_domains(const struct xen_stock *stock);
+/* What its domains could have besides, and those that may be made. */
 uint64_t xen_stock_room(const struct xen_stock *stock);
 
 /* Up to `wanted` bytes from Xen, with addresses of at most so many bits, zeroed and free: arrived. Returns how many; if
