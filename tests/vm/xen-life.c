@@ -73,13 +73,29 @@ const struct source_job *life_arrived(void) {
         return &last;
 }
 
+static int by_addr(const void *a, const void *b) {
+        const struct source_run *x = a, *y = b;
+
+        return (x->addr > y->addr) - (x->addr < y->addr);
+}
+
+/* Xen gives the upper half of what it has first: what comes later joins from below, as it does in the core's books. */
 static uint64_t arrived(struct source_run *ret) {
+        struct source_run whole = { 0 };
         uint64_t sum = 0;
 
+        if (last.n_arrived)
+                qsort(last.arrived, last.n_arrived, sizeof(*last.arrived), by_addr);
         for (size_t i = 0; i < last.n_arrived; i++) {
-                sum += last.arrived[i].size;
-                if (ret && last.arrived[i].size > ret->size)
-                        *ret = last.arrived[i];
+                const struct source_run *run = &last.arrived[i];
+
+                sum += run->size;
+                if (whole.addr + whole.size == run->addr)
+                        whole.size += run->size;
+                else
+                        whole = *run;
+                if (ret && whole.size > ret->size)
+                        *ret = whole;
         }
         return sum;
 }

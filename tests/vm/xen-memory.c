@@ -142,7 +142,8 @@ static void first_life(void *userdata) {
         life_open("400M");
         life_check(life_kept() == 0, "there is nothing yet");
         bed.held = life_grow(256 * MIB, UINT64_MAX, &run);
-        printf("%" PRIu64 " MiB of Xen's in %zu runs, the largest of %" PRIu64 " MiB at 0x%" PRIx64 "\n", bed.held / MIB,
+        printf("%" PRIu64 " MiB of Xen's in %zu pieces, joined the largest is of %" PRIu64 " MiB at 0x%" PRIx64 "\n",
+               bed.held / MIB,
                life_arrived()->n_arrived, run.size / MIB, run.addr);
         life_check(run.size >= (uint64_t)TO_PV * PAGE, "there is a large piece");
         bed.to_pv = carve(run.addr, run.size > 160 * MIB ? 160 * MIB : run.size, (uint64_t)TO_PV * PAGE);
