@@ -18,7 +18,7 @@
 
 #include "tests/vm/machine.h"
 
-enum { PATIENCE_MS = 120000, ASK_AGAIN_MS = 50, DOMAINS_MAX = 64 };
+enum { PATIENCE_MS = 240000, ASK_AGAIN_MS = 50, DOMAINS_MAX = 64 };
 
 xc_interface *xen_xc;
 struct xs_handle *xen_store;

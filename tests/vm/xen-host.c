@@ -63,6 +63,7 @@ int main(void) {
         test_life(&guests[0], true, "crash");
         test_life(&guests[1], false, "off");
         xen_test_daemon();
+        xen_test_kills();
         xen_test_memory(&guests[0], &guests[1]);
         xen_check(xen_count_domains() == 1, "dom0 is alone again");
         xen_end();

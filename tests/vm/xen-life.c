@@ -217,7 +217,7 @@ void life_hear(struct life *life, void *ret, size_t size) {
         struct pollfd poll_for = { .fd = life->said, .events = POLLIN };
 
         for (char *at = ret; size > 0;) {
-                ssize_t n = poll(&poll_for, 1, 120000) > 0 ? read(life->said, at, size) : -1;
+                ssize_t n = poll(&poll_for, 1, 240000) > 0 ? read(life->said, at, size) : -1;
 
                 if (n <= 0)
                         xen_give_up("a life of the source has ended early, or says nothing");
@@ -231,7 +231,7 @@ void life_tell(struct life *life) {
                 xen_give_up("a life of the source hears nothing");
 }
 
-static int end(struct life *life) {
+int life_reap(struct life *life) {
         int status = -1;
 
         while (waitpid(life->pid, &status, 0) != life->pid)
@@ -243,9 +243,9 @@ static int end(struct life *life) {
 
 void life_kill(struct life *life) {
         kill(life->pid, SIGKILL);
-        xen_check(WIFSIGNALED(end(life)), "the source's process is killed");
+        xen_check(WIFSIGNALED(life_reap(life)), "the source's process is killed");
 }
 
 void life_await(struct life *life) {
-        xen_check(end(life) == 0, "the source's process ends well");
+        xen_check(life_reap(life) == 0, "the source's process ends well");
 }

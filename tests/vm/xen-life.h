@@ -49,6 +49,8 @@ void life_begin(struct life *life, void (*live)(void *userdata), void *userdata)
 void life_hear(struct life *life, void *ret, size_t size);
 void life_tell(struct life *life);
 void life_kill(struct life *life);
+/* Its status when it has ended. */
+int life_reap(struct life *life);
 /* Until it ends by itself, and well. */
 void life_await(struct life *life);
 /* In the life's process. */

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -254,6 +255,80 @@ static void third_life(void *userdata) {
         life_close();
 }
 
+/* ---- kills at any moment ---- */
+
+static bool has_all_memory(void *userdata) {
+        const uint64_t *before = userdata;
+
+        return xen_free_pages() == *before;
+}
+
+/* Memory comes, is a region with something in it, and goes, until it is killed. */
+static void busy_life(void *userdata) {
+        struct source_run run;
+        uint64_t got;
+
+        life_open("64M");
+        life_check(life_reclaim(&got) == 0, "all that was left comes back");
+        if (got)
+                life_shrink(0, UINT64_C(1) << 40);
+        life_say("", 1);
+        for (;;) {
+                life_grow(10 * MIB, UINT64_MAX, &run);
+                life_carve(run.addr, run.size);
+                life_write(run.addr, "secret", sizeof("secret"));
+                life_write(run.addr + run.size - PAGE, "secret", sizeof("secret"));
+                life_check(life_restore(run.addr) == 0, "a region ends");
+                life_shrink(0, UINT64_C(1) << 40);
+        }
+}
+
+/* What the last one of them left. */
+static void heir_life(void *userdata) {
+        struct xen_domain *domains = NULL;
+        struct xen_host *host = NULL;
+        uint64_t got, pages = 0;
+        size_t n = 0;
+
+        life_check(xen_host_open(&host, NULL, NULL) == 0 && xen_domains_find(host, source_identity(), &domains, &n) == 0,
+                   "the memory domains are found");
+        for (size_t i = 0; i < n; i++)
+                pages += domains[i].pages;
+        free(domains);
+        xen_host_close(host);
+        life_open("64M");
+        life_check(life_kept() == pages * PAGE, "every page of every memory domain is known");
+        life_check(life_reclaim(&got) == 0 && got == pages * PAGE, "all of it comes back");
+        if (got) {
+                const struct source_run run = life_arrived()->arrived[0];
+
+                life_carve(run.addr, run.size);
+                check_zero(run.addr, run.size);
+        }
+        life_close();
+}
+
+void xen_test_kills(void) {
+        uint64_t before = xen_free_pages();
+        enum { KILLS = 40 };
+        unsigned left = 0;
+        struct life life;
+        char byte;
+
+        for (unsigned i = 0; i < KILLS; i++) {
+                life_begin(&life, busy_life, NULL);
+                life_hear(&life, &byte, 1);
+                poll(NULL, 0, (int)(i * 37 % 101));
+                kill(life.pid, SIGKILL);
+                life_reap(&life);
+                left += xen_free_pages() < before;
+        }
+        life_begin(&life, heir_life, NULL);
+        life_await(&life);
+        xen_await("after all of them Xen has what it had", has_all_memory, &before);
+        printf("%d kills, %u of which left memory behind\n", KILLS, left);
+}
+
 /* ---- what guests do ---- */
 
 static void expect(struct xen_guest *guest, const char *line, const char *answer, const char *what) {
@@ -291,12 +366,6 @@ static void check_frames(struct xen_guest *guest, const struct life_grant *grant
 
         snprintf(answer, sizeof(answer), "ok 0x%" PRIx64 " 1", grant->addr / PAGE);
         expect(guest, "frames 0", answer, "its frames are one run of the machine's, at the address that we say");
-}
-
-static bool has_all_memory(void *userdata) {
-        const uint64_t *before = userdata;
-
-        return xen_free_pages() == *before;
 }
 
 void xen_test_memory(struct xen_guest *pv, struct xen_guest *pvh) {

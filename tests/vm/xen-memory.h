@@ -5,6 +5,8 @@
 #include "tests/vm/xen-bed.h"
 
 void xen_test_memory(struct xen_guest *pv, struct xen_guest *pvh);
+/* The source is killed at many moments, without guests. */
+void xen_test_kills(void);
 /* A real daemon in dom0. */
 void xen_test_daemon(void);
 

@@ -26,7 +26,7 @@ make_initrd "$work/host" tests/vm/xen-host "xen-evtchn xen-gntdev xen-gntalloc x
 
 start=$(date +%s)
 # The second module that Xen is given is the initrd; a comma ends a name.
-timeout "${PATIENCE:-400}" qemu-system-x86_64 -accel tcg -cpu qemu64,+svm,+npt,+nrip-save -machine q35 -m 1536 -smp 1 \
+timeout "${PATIENCE:-900}" qemu-system-x86_64 -accel tcg -cpu qemu64,+svm,+npt,+nrip-save -machine q35 -m 1536 -smp 1 \
         -nodefaults -display none -no-reboot -serial "file:$work/serial" -kernel "$work/xen" \
         -append "com1=115200,8n1 console=com1 loglvl=error guest_loglvl=none dom0_mem=640M,max:640M" \
         -initrd "$root/boot/kernel console=hvc0 panic=-1 nokaslr mitigations=off loglevel=4,$work/host/initrd" 2>"$work/qemu"
