@@ -8,7 +8,7 @@
 #include "daemon/guest/guest.h"
 #include "daemon/log.h"
 
-enum { WATCH_AGAIN_MS = 1000 };
+enum { WATCH_AGAIN_MS = 1000, LOOK_AGAIN_MS = 1000 };
 
 /* ---- what a guest has ---- */
 
@@ -67,7 +67,7 @@ void guest_end(struct guest *guest) {
         guest->alive = alive_forget(guest->alive);
         guest->pid = 0;
         guest->run = 0;
-        guest->is_missed = false;
+        guest->is_missed = guest->was_missed = false;
         guest->has_begun = guest->wants_own = false;
         guest->had_own = 0;
         guest->own_bytes = guest->window_bytes; /* the metadata is read again when it starts */
@@ -330,15 +330,21 @@ static bool is_connected(const struct guest *guest) {
 /* It may be in the hands of another libvirtd than the one that is asked now. */
 static void miss(struct guest *guest) {
         guest->is_missed = is_connected(guest);
-        if (guest->is_missed)
-                log_warning("libvirt knows nothing of the guest %s, but a process has its memory: that stays until it has "
-                            "ended", guest->name);
-        else
+        if (!guest->is_missed) {
                 set_state(guest, GUEST_OFF);
+                return;
+        }
+        guest->was_missed = true;
+        guest_save(guest);
+        log_warning("libvirt knows nothing of the guest %s, but a process has its memory: that stays until it has ended",
+                    guest->name);
+        guests_wake(guest->guests, LOOK_AGAIN_MS);
 }
 
 void guest_give_up_missed(struct guest *guest) {
-        if (guest->is_missed && !is_connected(guest))
+        if (guest->is_missed && is_connected(guest))
+                guests_wake(guest->guests, LOOK_AGAIN_MS);
+        else if (guest->is_missed)
                 set_state(guest, GUEST_OFF);
 }
 

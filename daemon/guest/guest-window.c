@@ -329,19 +329,33 @@ static void plug(struct window *window) {
 
 /* ---- reserved ---- */
 
+/* The ledger knows who has the memory before they have it. */
 static bool admits(void *userdata, const struct ucred *who) {
-        return guest_admits(((struct window *)userdata)->guest, who);
+        struct window *window = userdata;
+        struct guest *guest = window->guest;
+
+        if (!guest_admits(guest, who))
+                return false;
+        window->pid = who->pid;
+        window->pid_since = alive_since(who->pid);
+        return guest_save(guest) == 0 && broker_commit(guest->guests->broker) == 0;
 }
 
 bool window_is_connected(const struct window *window) {
-        return window->server && ivshmem_is_connected(window->server);
+        if (window->server && !ivshmem_is_connected(window->server))
+                return false;
+        return window->pid ? !alive_is_over(window->pid, window->pid_since) : window->server != NULL;
 }
 
 /* It may be this that it stayed in doubt for, or its guest. */
 static void on_connection(void *userdata, bool connected, const struct ucred *who) {
-        const struct window *window = userdata;
+        struct window *window = userdata;
 
-        if (!connected && (window->in_doubt || window->guest->is_missed))
+        if (connected)
+                return;
+        window->pid = 0;
+        guest_save(window->guest);
+        if (window->in_doubt || window->guest->is_missed)
                 guests_wake(window->guest->guests, 0);
 }
 
@@ -889,16 +903,19 @@ int window_note(const struct window *window, char *text, size_t size) {
 
         if (window->is_bound)
                 snprintf(at, sizeof(at), "%" PRIx64, window->guest_addr);
-        return snprintf(text, size, "%s %" PRIu64 " %u %s %s %s\n", window->is_unwanted ? "unwanted" : "window", window->region,
-                        window->number, window->cookie, at, *window->port ? window->port : "-");
+        return snprintf(text, size, "%s %" PRIu64 " %u %s %s %s %ld %" PRIu64 "\n", window->is_unwanted ? "unwanted" : "window",
+                        window->region, window->number, window->cookie, at, *window->port ? window->port : "-",
+                        (long)window->pid, window->pid_since);
 }
 
 static int read_line(struct window *window, const char *line) {
         char what[16], at[24], port[sizeof(window->port)];
+        long pid = 0;
 
-        if (sscanf(line, "%15s %" SCNu64 " %u %32[0-9a-f] %23s %31s", what, &window->region, &window->number, window->cookie, at,
-                   port) != 6 || strlen(window->cookie) != COOKIE_TEXT - 1)
+        if (sscanf(line, "%15s %" SCNu64 " %u %32[0-9a-f] %23s %31s %ld %" SCNu64, what, &window->region, &window->number,
+                   window->cookie, at, port, &pid, &window->pid_since) < 6 || strlen(window->cookie) != COOKIE_TEXT - 1)
                 return -EINVAL;
+        window->pid = (pid_t)pid;
         window->is_unwanted = strcmp(what, "unwanted") == 0;
         window->is_bound = strcmp(at, "-") != 0;
         if (window->is_bound)
@@ -933,6 +950,12 @@ int window_inherit(struct guest *guest, const char *line, struct failure *failur
         return 0;
 }
 
+/* Whoever says that it is not there speaks of the very QEMU that has it, or had. Of what this daemon has served it is the
+ * connection that tells. */
+static bool is_believed(const struct window *window) {
+        return !window->server && (window->guest->qmp_path || !window->guest->was_missed);
+}
+
 /* Whoever says that it is not there need not know of the QEMU that has it mapped. Where the guest has let go of it, only the
  * connection that it had is left, which nobody but us takes away from a QEMU of ours; QEMU does not do it to a device. */
 static void wait_for_connection(struct window *window) {
@@ -961,7 +984,7 @@ static void on_verified(struct window *window, bool known, bool is_there) {
                 guests_wake(guest->guests, ASK_AGAIN_MS);
                 return;
         }
-        if (!is_there && window_is_connected(window)) {
+        if (!is_there && window_is_connected(window) && !is_believed(window)) {
                 wait_for_connection(window);
                 return;
         }

@@ -32,7 +32,9 @@ struct window {
         char port[32]; /* that it was plugged into, or "" */
         struct reserve_request wanted; /* its key is owned */
         struct ticket *ticket; /* while it is being reserved */
-        struct ivshmem *server;
+        struct ivshmem *server; /* NULL: none yet, or QEMU has it from an earlier daemon */
+        pid_t pid; /* who has the memory by that server, or had it by an earlier daemon's, and since when it lives; 0: nobody */
+        uint64_t pid_since;
         struct guest_ask *ask; /* or NULL */
         bool is_placed;   /* its addresses are known to the translator */
         bool is_told;     /* that the guest has it */
@@ -70,6 +72,7 @@ struct guest {
         uint64_t had_own; /* what own_bytes were when it got them in this run, or 0: that is not done again */
         bool was_seen; /* since libvirt began to list */
         bool is_missed; /* libvirt does not know of it, but a process has its memory */
+        bool was_missed; /* in this run: that another libvirt has it is as likely as that this one has found it again */
         bool wants_own; /* it gets the window of the configuration as soon as that can be */
         unsigned last_number;
         struct window *windows;
@@ -130,7 +133,7 @@ int window_note(const struct window *window, char *text, size_t size);
 void window_work(struct window *window);
 /* Look whether QEMU has it, if that is in doubt. */
 void window_verify(struct window *window);
-/* A process has it, as far as this daemon can tell. */
+/* A process has it: is connected to its server, or was to an earlier daemon's, and lives. */
 bool window_is_connected(const struct window *window);
 /* QEMU cannot be heard any more: what the guest lets go of meanwhile is not told. */
 void window_doubt(struct window *window);

@@ -2,14 +2,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 /* after the others: it redefines what they may declare */
 #include <cmocka.h>
@@ -35,6 +38,7 @@ static struct {
         struct guests *guests;
         char told[512]; /* what became of the guest, and whose sessions ended */
         bool closed;
+        pid_t qemu; /* 0: there is none */
 } host;
 
 /* ---- libvirt ---- */
@@ -187,7 +191,16 @@ static int begin(void **state) {
         return 0;
 }
 
+static void kill_qemu(void) {
+        if (host.qemu) {
+                kill(host.qemu, SIGKILL);
+                waitpid(host.qemu, NULL, 0);
+        }
+        host.qemu = 0;
+}
+
 static int end(void **state) {
+        kill_qemu();
         stop_daemon(false);
         settle();
         assert_int_equal(uv_loop_close(&host.loop), 0);
@@ -279,15 +292,52 @@ static void lets_go_of(const char *alias) {
         settle();
 }
 
-/* As QEMU is. */
-static int connect_to(const char *name) {
+/* As QEMU is. -1: it cannot be. */
+static int try_connect(const char *name) {
         struct sockaddr_un address = { .sun_family = AF_UNIX };
         int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
         snprintf(address.sun_path, sizeof(address.sun_path), "%s/" UUID ".%s", host.directory, name);
-        assert_int_equal(connect(fd, (const struct sockaddr *)&address, sizeof(address)), 0);
+        return connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 ? fd : -1;
+}
+
+static int connect_to(const char *name) {
+        int fd = try_connect(name);
+
+        assert_true(fd >= 0);
         settle();
         return fd;
+}
+
+/* A process that is connected to this window, until it is killed. */
+static pid_t start_qemu(const char *name) {
+        int pair[2];
+        pid_t pid;
+        char byte;
+
+        assert_int_equal(pipe(pair), 0);
+        pid = fork();
+        if (pid == 0) {
+                prctl(PR_SET_PDEATHSIG, SIGKILL);
+                if (try_connect(name) >= 0 && write(pair[1], "", 1) == 1)
+                        for (;;)
+                                pause();
+                _exit(1);
+        }
+        close(pair[1]);
+        assert_int_equal(read(pair[0], &byte, 1), 1);
+        close(pair[0]);
+        settle();
+        return pid;
+}
+
+/* What it waits for comes in a second or so. */
+static void await_windows(uint64_t n) {
+        for (int i = 0; n_windows() != n && i < 100; i++) {
+                uv_run(&host.loop, UV_RUN_ONCE);
+                settle();
+        }
+        assert_int_equal(n_windows(), n);
 }
 
 /* ---- runs ---- */
@@ -440,6 +490,66 @@ static void test_a_guest_that_is_not_listed_has_not_ended_while_somebody_is_conn
         assert_int_equal(n_windows(), 0);
 }
 
+/* The connection to the last daemon has ended with it, and the first libvirt that is asked may be another one. */
+static void test_a_process_that_has_a_window_is_known_to_the_next_daemon(void **state) {
+        begin_with_own(MIB, NO_METADATA);
+        host.qemu = start_qemu("1");
+        restart_daemon();
+        lists_nothing();
+        assert_true(has_told(""));
+        assert_int_equal(n_windows(), 1);
+        restart_daemon();
+        /* Nor is this one believed, which may have another guest of the kind. */
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN(""));
+        assert_true(has_told(""));
+        assert_int_equal(n_windows(), 1);
+        is_lost();
+        lists_nothing();
+        kill_qemu();
+        await_windows(0);
+        assert_true(has_told("ended detached stopped "));
+}
+
+static void test_what_was_let_go_of_without_a_daemon_is_given_back(void **state) {
+        begin_with_own(MIB, NO_METADATA);
+        host.qemu = start_qemu("1");
+        restart_daemon();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN(""));
+        assert_int_equal(n_windows(), 0);
+}
+
+/* As daemons wrote it that noted no processes of windows. */
+static int write_as_before(struct session *session, void *userdata) {
+        char note[512], *line;
+
+        if (!guests_owns_session(session_note(session)))
+                return 0;
+        snprintf(note, sizeof(note), "%s", session_note(session));
+        line = strchr(note, '\n') + 1;
+        line[-3] = '\n';
+        memmove(line - 2, line, strlen(line) + 1);
+        *strrchr(note, ' ') = '\0';
+        strcpy(strrchr(note, ' '), "\n");
+        return session_set_note(session, note);
+}
+
+static void test_what_an_older_daemon_has_written_is_read(void **state) {
+        begin_with_own(MIB, NO_METADATA);
+        host.qemu = start_qemu("1");
+        stop_daemon(true);
+        assert_int_equal(broker_visit_sessions(host.f.broker, write_as_before, NULL), 0);
+        start_daemon();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>"));
+        assert_true(has_told(""));
+        assert_int_equal(n_windows(), 1);
+        restart_daemon();
+        lists_nothing();
+        assert_int_equal(n_windows(), 0);
+}
+
 /* ---- places ---- */
 
 static struct ticket *attach(struct answer *attached, const char *key) {
@@ -556,6 +666,9 @@ int main(int argc, char **argv) {
                 TEST(another_size_in_the_configuration_is_had_from_the_next_daemon),
                 TEST(a_window_that_is_not_listed_stays_while_somebody_is_connected_to_it),
                 TEST(a_guest_that_is_not_listed_has_not_ended_while_somebody_is_connected_to_its_window),
+                TEST(a_process_that_has_a_window_is_known_to_the_next_daemon),
+                TEST(what_was_let_go_of_without_a_daemon_is_given_back),
+                TEST(what_an_older_daemon_has_written_is_read),
                 TEST(without_a_place_no_memory_is_taken),
                 TEST(a_guest_may_end_while_a_place_is_looked_for),
                 TEST(one_with_the_same_key_needs_no_place),
