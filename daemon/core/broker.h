@@ -289,6 +289,8 @@ struct ticket *device_reserve(const struct caller *caller, const struct reserve_
                               void *userdata);
 /* Reasons: unknown_handle, wrong_device, busy (allocations live in it). */
 int device_unreserve(const struct caller *caller, uint64_t device, uint64_t region, struct failure *failure);
+/* It stays reserved, but nothing is allocated in it any more. Reasons as above. */
+int device_withdraw(const struct caller *caller, uint64_t device, uint64_t region, struct failure *failure);
 
 /* ---- coherent allocations ---- */
 

@@ -318,7 +318,7 @@ struct region {
         uint64_t addr, size;
         int node;
         uint64_t used, n_allocs;
-        uint64_t stride, usable; /* of an exclusive region, or 0 */
+        uint64_t stride, usable; /* of an exclusive region, or 0; usable alone is 0: it is withdrawn */
         uint64_t idle_since_ms;
         uint64_t id;     /* by which its source keeps it, not reused; it has no handle yet when it is carved */
         bool suspect;    /* its source cannot tell that all of it is what it was: what seems free in it is barred */
@@ -653,6 +653,8 @@ int region_load(struct load *load);
 void region_discard(struct region *region);
 /* Give an unused region back; it is no longer the caller's. */
 void region_restore(struct region *region);
+/* Nothing lies in it: its device gets nothing there any more. */
+void region_withdraw(struct region *region);
 void region_use(struct region *region, uint64_t size);
 void region_unuse(struct region *region, uint64_t size);
 struct region *region_at(struct broker *broker, uint64_t addr);

@@ -57,13 +57,26 @@ void guest_release(struct guest *guest) {
         }
 }
 
+static struct window *find_current(const struct guest *guest) {
+        struct window *window;
+
+        DL_FOREACH(guest->windows, window)
+                if (!window->is_left)
+                        return window;
+        return NULL;
+}
+
 void guest_end(struct guest *guest) {
-        bool had = guest->windows;
+        struct window *window = find_current(guest);
+        bool had = window;
 
         guest_release(guest);
         /* Whoever waits for the memory of one may be another. */
-        while (guest->windows)
-                window_end(guest->windows);
+        for (; window; window = find_current(guest))
+                if (window_is_connected(window))
+                        window_leave(window);
+                else
+                        window_end(window);
         guest->alive = alive_forget(guest->alive);
         guest->pid = 0;
         guest->run = 0;
@@ -71,8 +84,11 @@ void guest_end(struct guest *guest) {
         guest->has_begun = guest->wants_own = false;
         guest->had_own = 0;
         guest->own_bytes = guest->window_bytes; /* the metadata is read again when it starts */
-        if (had)
+        if (had && !guest->windows)
                 log_info("the guest %s has ended: what it had is the host's again", guest->name);
+        else if (had)
+                log_warning("the guest %s has ended, but a process has windows of it: these stay until it has ended as well",
+                            guest->name);
         guest_save(guest);
 }
 
@@ -101,7 +117,8 @@ static void reboot(struct guest *guest) {
         log_info("the guest %s boots anew: what it had is freed, but for its windows", guest->name);
         guest_release(guest);
         DL_FOREACH(guest->windows, window)
-                window_reset(window);
+                if (!window->is_left)
+                        window_reset(window);
         guest_save(guest);
         guest_tell(guest, GUEST_REBOOTED);
 }
@@ -123,12 +140,9 @@ static void lose_sight(struct guest *guest) {
 }
 
 bool guest_is_reachable(const struct guest *guest, struct failure *failure) {
-        const char *why = guest->state == GUEST_OFF ? "it does not run"
-                          : guest->state == GUEST_UNKNOWN
-                                  ? guest->qmp_path ? guest->qmp ? qmp_why_away(guest->qmp) : "" : guest->guests->libvirt_why
-                                  : NULL;
+        const char *why = guest->state == GUEST_OFF ? "it does not run" : guest_why_unknown(guest);
 
-        if (!why)
+        if (guest->state == GUEST_RUNNING || guest->state == GUEST_PAUSED)
                 return true;
         failure_set(failure, REASON_source_unavailable, "The guest %s cannot be reached: %s", guest->name,
                     *why ? why : "it is not known yet whether it runs");
@@ -286,6 +300,7 @@ static void on_connected(void *userdata) {
         struct guest *guest;
 
         guests->libvirt_connected = true;
+        *guests->libvirt_why = '\0';
         DL_FOREACH(guests->all, guest)
                 guest->was_seen = false;
 }
@@ -322,7 +337,7 @@ static bool is_connected(const struct guest *guest) {
         const struct window *window;
 
         DL_FOREACH(guest->windows, window)
-                if (window_is_connected(window))
+                if (!window->is_left && window_is_connected(window))
                         return true;
         return false;
 }
@@ -348,30 +363,35 @@ void guest_give_up_missed(struct guest *guest) {
                 set_state(guest, GUEST_OFF);
 }
 
-/* The one that was known may have ended when nobody told of it. */
-static void follow_run(struct guest *guest, unsigned run) {
-        if (!run || guest->run == run)
+/* The one that was known may have ended when nobody told of it; or lives, and this one was started all the same. */
+static void follow_run(struct guest *guest, unsigned run, bool is_start) {
+        bool is_second = is_start && guest->is_missed;
+
+        if ((!run || guest->run == run) && !is_second)
                 return;
-        if (guest->run)
+        if (guest->run || is_second)
                 set_state(guest, GUEST_OFF);
         guest->run = run;
         guest_save(guest);
 }
 
-static void on_seen(void *userdata, const struct libvirt_guest *seen) {
-        struct guest *guest = ours(userdata, seen->uuid);
-
-        if (!guest)
-                return;
+static void see(struct guest *guest, const struct libvirt_guest *seen, bool is_start) {
         guest->was_seen = true;
+        follow_run(guest, seen->run, is_start);
         guest->is_missed = false;
-        follow_run(guest, seen->run);
         if (seen->metadata)
                 guest_take_metadata(guest, seen->metadata);
         else
                 libvirt_get_metadata(guest->guests->libvirt, guest->uuid, on_metadata, guest);
         set_state(guest, seen->paused ? GUEST_PAUSED : GUEST_RUNNING);
         verify(guest);
+}
+
+static void on_seen(void *userdata, const struct libvirt_guest *seen) {
+        struct guest *guest = ours(userdata, seen->uuid);
+
+        if (guest)
+                see(guest, seen, false);
 }
 
 /* Who is not there has ended, perhaps while nobody was looking. */
@@ -385,32 +405,42 @@ static void on_listed(void *userdata) {
 }
 
 static void on_started(void *userdata, const struct libvirt_guest *started) {
-        on_seen(userdata, started);
+        struct guest *guest = ours(userdata, started->uuid);
+
+        if (guest)
+                see(guest, started, true);
+}
+
+/* What libvirt tells of one that it does not know of is another one's, which it could not start. */
+static struct guest *known(void *userdata, const char *uuid) {
+        struct guest *guest = ours(userdata, uuid);
+
+        return guest && !guest->is_missed ? guest : NULL;
 }
 
 static void on_stopped(void *userdata, const char *uuid, enum libvirt_stop reason) {
-        struct guest *guest = ours(userdata, uuid);
+        struct guest *guest = known(userdata, uuid);
 
         if (guest)
                 set_state(guest, GUEST_OFF);
 }
 
 static void on_rebooted(void *userdata, const char *uuid) {
-        struct guest *guest = ours(userdata, uuid);
+        struct guest *guest = known(userdata, uuid);
 
         if (guest)
                 reboot(guest);
 }
 
 static void on_suspended(void *userdata, const char *uuid) {
-        struct guest *guest = ours(userdata, uuid);
+        struct guest *guest = known(userdata, uuid);
 
         if (guest)
                 set_state(guest, GUEST_PAUSED);
 }
 
 static void on_resumed(void *userdata, const char *uuid) {
-        struct guest *guest = ours(userdata, uuid);
+        struct guest *guest = known(userdata, uuid);
 
         if (guest)
                 set_state(guest, GUEST_RUNNING);

@@ -181,6 +181,35 @@ void window_end(struct window *window) {
         free_if_over(window);
 }
 
+static void withdraw(struct window *window) {
+        struct guest *guest = window->guest;
+        const struct caller judge = { .session = guest->caller.session, .admin = true };
+        struct failure failure = { 0 };
+        uint64_t bytes;
+
+        if (device_withdraw(&guest->caller, guest->commons, window->region, &failure) == 0)
+                return;
+        quarantine_release(&judge, guest->owner, NULL, &bytes, &failure);
+        if (device_withdraw(&guest->caller, guest->commons, window->region, &failure) < 0)
+                log_error("a window of the guest %s can be allocated from: %s", guest->name, failure.sentence);
+}
+
+void window_leave(struct window *window) {
+        struct failure gone = { 0 };
+
+        window->state = WINDOW_LEAVING;
+        window->is_left = window->in_doubt = true;
+        window->is_unwanted = window->is_bound = false;
+        window->leave_until_ms = 0;
+        place_unbind(window->addr);
+        withdraw(window);
+        guest_save(window->guest);
+        failure_set(&gone, REASON_gone, "The guest %s has ended, and a process has its window", window->guest->name);
+        if (window->ask)
+                answer(window, &gone);
+        guests_wake(window->guest->guests, 0);
+}
+
 static void fail(struct window *window, const struct failure *failure) {
         answer(window, failure);
         window_end(window);
@@ -227,7 +256,7 @@ static void on_plugged(struct window *window, int error, bool in_doubt, const ch
         struct failure failure = { 0 };
         struct guest *guest = window->guest;
 
-        if (is_over(window) || guest->guests->closing)
+        if (is_over(window) || guest->guests->closing || window->is_left)
                 return;
         if (error) {
                 failure_set(&failure, error == -ECONNRESET ? REASON_gone : error == -ETIMEDOUT ? REASON_timeout
@@ -615,12 +644,19 @@ static void on_own_attached(void *userdata, const struct failure *failure, uint6
 void guest_attach_own(struct guest *guest) {
         const struct window *window;
 
+        bool has = false;
+
         /* It is known soon whether it has one already: then it comes to this again. */
         DL_FOREACH(guest->windows, window)
-                if (window->in_doubt || window->is_unwanted || window->state < WINDOW_PLUGGED)
-                        return;
+                if (!window->is_left) {
+                        if (window->in_doubt || window->is_unwanted || window->state < WINDOW_PLUGGED)
+                                return;
+                        has = true;
+                }
+        if (guest->n_windows >= WINDOWS_MAX)
+                return; /* until one has ended */
         guest->wants_own = false;
-        if (guest->windows || !guest->own_bytes)
+        if (has || !guest->own_bytes)
                 have_own(guest);
         else
                 attach(guest, &(struct attach_request){ .size = guest->own_bytes }, on_own_attached, guest);
@@ -633,7 +669,7 @@ static void on_leaving(struct window *window, int error, bool in_doubt, const ch
         struct guest *guest = window->guest;
         struct failure failure = { 0 };
 
-        if (is_over(window) || guest->guests->closing)
+        if (is_over(window) || guest->guests->closing || window->is_left)
                 return;
         if (is_gone) {
                 window_end(window);
@@ -662,6 +698,13 @@ void window_work(struct window *window) {
 
         if (window->state == WINDOW_RESERVING && window->server) {
                 plug(window);
+                return;
+        }
+        if (window->is_left) {
+                if (window_is_connected(window))
+                        guests_wake(guests, ASK_AGAIN_MS);
+                else
+                        window_end(window);
                 return;
         }
         window_verify(window);
@@ -718,7 +761,7 @@ static struct window *find_window(const struct guests *guests, const char *owner
         DL_FOREACH(guests->all, guest) {
                 if (!owner || strcmp(guest->owner, owner) == 0)
                         window = by_region(guest, handle);
-                if (window)
+                if (window && !(owner && window->is_left))
                         return window;
         }
         failure_set(failure, REASON_unknown_handle, "There is no window %" PRIu64, handle);
@@ -743,6 +786,9 @@ struct ticket *guests_detach(struct guests *guests, uint64_t handle, bool force,
         struct window *window = find_window(guests, NULL, handle, &failure);
         int r = window ? 0 : -ENOENT;
 
+        if (r == 0 && window->is_left)
+                r = failure_set(&failure, REASON_busy, "A QEMU of an earlier run of the guest %s has the window: it goes back "
+                                "when that has ended", window->guest->name);
         /* A guest that has not let go of it in time may be asked again. */
         if (r == 0 && (window->ask || window->state < WINDOW_PLUGGED || (window->state == WINDOW_LEAVING && window->n_begun)))
                 r = failure_set(&failure, REASON_busy, "The window is being plugged in or taken out already");
@@ -818,6 +864,8 @@ void window_removed(struct guest *guest, const char *id) {
         /* Over QMP the command that asked for it ends by this, too. */
         if (!window || (guest->qmp_path && window->state == WINDOW_LEAVING && window->n_begun && !window->is_asked))
                 return;
+        if (window->is_left)
+                return; /* by another QEMU than that which has it */
         log_info("the guest %s has let go of a window of %" PRIu64 " bytes", guest->name, window->size);
         window->n_begun++;
         window_end(window);
@@ -898,13 +946,17 @@ void window_reset(struct window *window) {
 
 /* ---- from one daemon to the next ---- */
 
+static const char *window_word(const struct window *window) {
+        return window->is_left ? "left" : window->is_unwanted ? "unwanted" : "window";
+}
+
 int window_note(const struct window *window, char *text, size_t size) {
         char at[24] = "-";
 
         if (window->is_bound)
                 snprintf(at, sizeof(at), "%" PRIx64, window->guest_addr);
-        return snprintf(text, size, "%s %" PRIu64 " %u %s %s %s %ld %" PRIu64 "\n", window->is_unwanted ? "unwanted" : "window",
-                        window->region, window->number, window->cookie, at, *window->port ? window->port : "-",
+        return snprintf(text, size, "%s %" PRIu64 " %u %s %s %s %ld %" PRIu64 "\n", window_word(window), window->region,
+                        window->number, window->cookie, at, *window->port ? window->port : "-",
                         (long)window->pid, window->pid_since);
 }
 
@@ -917,6 +969,7 @@ static int read_line(struct window *window, const char *line) {
                 return -EINVAL;
         window->pid = (pid_t)pid;
         window->is_unwanted = strcmp(what, "unwanted") == 0;
+        window->is_left = strcmp(what, "left") == 0;
         window->is_bound = strcmp(at, "-") != 0;
         if (window->is_bound)
                 window->guest_addr = strtoull(at, NULL, 16);
@@ -933,7 +986,7 @@ int window_inherit(struct guest *guest, const char *line, struct failure *failur
         if (!window)
                 return failure_set(failure, REASON_no_memory, "there is no memory to start");
         r = read_line(window, line);
-        window->state = window->is_unwanted ? WINDOW_LEAVING : WINDOW_PLUGGED;
+        window->state = window->is_unwanted || window->is_left ? WINDOW_LEAVING : WINDOW_PLUGGED;
         window->is_told = !window->is_unwanted;
         window->in_doubt = true;
         if (r == 0)
@@ -978,7 +1031,7 @@ static void on_verified(struct window *window, bool known, bool is_there) {
         struct guest *guest = window->guest;
 
         window->is_asked = false;
-        if (is_over(window) || guest->guests->closing)
+        if (is_over(window) || guest->guests->closing || window->is_left)
                 return;
         if (!known) {
                 guests_wake(guest->guests, ASK_AGAIN_MS);
@@ -1089,7 +1142,7 @@ void window_verify(struct window *window) {
         char id[WINDOW_ID_SIZE], arguments[96];
         int r;
 
-        if (!window->in_doubt || window->is_asked || !can_be_asked(window->guest))
+        if (!window->in_doubt || window->is_left || window->is_asked || !can_be_asked(window->guest))
                 return;
         device_id(window, id);
         window->n_begun++;

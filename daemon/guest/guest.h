@@ -43,6 +43,7 @@ struct window {
         unsigned n_denied; /* times that it was said not to be there, while somebody was connected to it */
         bool is_unwanted; /* whoever wanted it was told that it was not had: if QEMU has it, the guest is to let go of it */
         bool was_asked;   /* the guest was, in vain, before it was asked to let go of it as it is now */
+        bool is_left;     /* by a QEMU of an earlier run of the guest, which has not ended: it is only waited for that */
         uint64_t leave_until_ms; /* how long it is waited for, where QEMU does not do that; or 0 */
         bool ended;       /* it is in no list any more */
         unsigned n_begun; /* commands and handles that know it */
@@ -76,7 +77,7 @@ struct guest {
         bool wants_own; /* it gets the window of the configuration as soon as that can be */
         unsigned last_number;
         struct window *windows;
-        unsigned n_windows;
+        unsigned n_windows; /* those that are left count */
 };
 
 struct guests {
@@ -103,6 +104,8 @@ bool guest_admits(const struct guest *guest, const struct ucred *who);
 struct guest *guest_find_uuid(const struct guests *guests, const char *uuid);
 struct guest *guests_find(const struct guests *guests, const char *name, struct failure *failure);
 void guest_look(const struct guest *guest, struct guest_view *ret);
+/* "" unless its state is unknown; then also where it is not known why. */
+const char *guest_why_unknown(const struct guest *guest);
 void guest_tell(const struct guest *guest, enum guest_change change);
 /* guests_work() runs in a moment, outside of whatever happens now. */
 void guests_wake(struct guests *guests, uint64_t ms);
@@ -118,7 +121,7 @@ void guest_watch(struct guest *guest);
 void guest_give_up_missed(struct guest *guest);
 /* Its session, and the commons in it. 0 or -errno with a sentence. */
 int guest_open_session(struct guest *guest, struct failure *failure);
-/* Everything it has goes, its windows as well. */
+/* Everything it has goes, its windows as well, but for those that a process still has. */
 void guest_end(struct guest *guest);
 /* What was its own but the windows goes. */
 void guest_release(struct guest *guest);
@@ -139,6 +142,8 @@ bool window_is_connected(const struct window *window);
 void window_doubt(struct window *window);
 /* QEMU does not have it any more, or never had: it goes back to the host. */
 void window_end(struct window *window);
+/* The guest has ended, or is in the hands of another QEMU, and nothing of its own lies in it: it ends when nobody has it. */
+void window_leave(struct window *window);
 /* The guest boots anew: it must tell again where it sees it. */
 void window_reset(struct window *window);
 /* The guest has let go of a device. */

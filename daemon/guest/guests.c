@@ -38,6 +38,14 @@ static struct guest *find(const struct guests *guests, const char *name, struct 
         return guest;
 }
 
+const char *guest_why_unknown(const struct guest *guest) {
+        if (guest->state != GUEST_UNKNOWN)
+                return "";
+        if (guest->qmp_path)
+                return guest->qmp ? qmp_why_away(guest->qmp) : "";
+        return guest->is_missed ? "libvirt does not know this guest, but a process has its memory" : guest->guests->libvirt_why;
+}
+
 void guest_look(const struct guest *guest, struct guest_view *ret) {
         const struct window *window;
 
@@ -46,8 +54,7 @@ void guest_look(const struct guest *guest, struct guest_view *ret) {
                 .via = guest->qmp_path ? "qmp" : "libvirt",
                 .channel = guest->channel ? channel_path(guest->channel) : "",
                 .state = guest->state,
-                .why = guest->state != GUEST_UNKNOWN ? "" : guest->qmp_path ? guest->qmp ? qmp_why_away(guest->qmp) : ""
-                                                                             : guest->guests->libvirt_why,
+                .why = guest_why_unknown(guest),
         };
         DL_FOREACH(guest->windows, window) {
                 ret->n_windows++;
@@ -108,7 +115,8 @@ int guests_visit_windows(const struct guests *guests, const char *owner, guest_w
                 if (owner && strcmp(owner, guest->owner) != 0)
                         continue;
                 DL_FOREACH(guest->windows, window) {
-                        if (!window->region)
+                        /* Whoever asks for their own shall not look for what they cannot have. */
+                        if (!window->region || (owner && window->is_left))
                                 continue;
                         window_look(window, &view);
                         r = visit(&view, userdata);
@@ -371,11 +379,19 @@ static void on_work_closed(uv_handle_t *handle) {
         guests_handle_closed(handle->data);
 }
 
+/* Also what QEMU has. */
+static void end_guest(struct guest *guest) {
+        guest_release(guest);
+        while (guest->windows)
+                window_end(guest->windows);
+        guest_end(guest);
+}
+
 static void close_guest(struct guest *guest) {
         struct guests *guests = guest->guests;
 
         if (!guests->leave && guest->caller.session)
-                guest_end(guest);
+                end_guest(guest);
         while (guest->windows)
                 window_close(guest->windows);
         guest->alive = alive_forget(guest->alive);

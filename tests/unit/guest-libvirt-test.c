@@ -492,12 +492,16 @@ static void test_a_guest_that_is_not_listed_has_not_ended_while_somebody_is_conn
 
 /* The connection to the last daemon has ended with it, and the first libvirt that is asked may be another one. */
 static void test_a_process_that_has_a_window_is_known_to_the_next_daemon(void **state) {
+        struct guest_view view;
+
         begin_with_own(MIB, NO_METADATA);
         host.qemu = start_qemu("1");
         restart_daemon();
         lists_nothing();
         assert_true(has_told(""));
         assert_int_equal(n_windows(), 1);
+        assert_int_equal(guests_get(host.guests, "one", &view, NULL), 0);
+        assert_string_equal(view.why, "libvirt does not know this guest, but a process has its memory");
         restart_daemon();
         /* Nor is this one believed, which may have another guest of the kind. */
         lists(1, NO_METADATA);
@@ -509,6 +513,80 @@ static void test_a_process_that_has_a_window_is_known_to_the_next_daemon(void **
         kill_qemu();
         await_windows(0);
         assert_true(has_told("ended detached stopped "));
+}
+
+/* What the guest's programs get lies in its own window, and nowhere else. */
+static void check_memory(void) {
+        const struct caller guest = fixture_session(&host.f, OWNER);
+        const struct alloc_request half = {
+                .device = fixture_open(&guest, &(struct device_options){ .name = "nic", .node = -1 }), .size = MIB / 2,
+        };
+        struct answer more = { 0 };
+
+        assert_int_equal(fixture_alloc(&host.f, &guest, &half).region, window());
+        coherent_alloc(&guest, &half, answer, &more);
+        settle();
+        require_refused(&more, REASON_no_memory);
+        session_close(guest.session);
+        settle();
+}
+
+static void starts(unsigned run) {
+        fake.listener->guest_started(fake.userdata, &(struct libvirt_guest){ .uuid = UUID, .name = "one", .run = run });
+        settle();
+        answers(GET_METADATA, 0, NO_METADATA);
+}
+
+/* As some administrator does who does not know that the first one lives; run: libvirt counts anew. */
+static void check_second_qemu(unsigned run) {
+        uint64_t first;
+
+        begin_with_own(MIB, NO_METADATA);
+        first = window();
+        host.qemu = start_qemu("1");
+        is_lost();
+        lists_nothing();
+        starts(run);
+        assert_true(has_told("ended stopped started "));
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(ATTACH, 0, NULL);
+        assert_true(has_told("attached "));
+        assert_int_equal(n_windows(), 2);
+        /* The guest's own are the new one alone. */
+        assert_int_not_equal(window(), first);
+        assert_int_equal(guests_bind(host.guests, OWNER, first, 16 * MIB, NULL), -ENOENT);
+        assert_int_equal(guests_bind(host.guests, OWNER, window(), 16 * MIB, NULL), 0);
+        check_memory();
+        restart_daemon();
+        lists(run, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN("<shmem><alias name='ua-dmabroker-2'/></shmem>"));
+        assert_int_equal(n_windows(), 2);
+        check_memory();
+        kill_qemu();
+        await_windows(1);
+        assert_int_not_equal(window(), first);
+        assert_true(has_told("detached "));
+}
+
+static void test_a_second_qemu_of_a_guest_takes_nothing_from_the_first(void **state) {
+        check_second_qemu(2);
+}
+
+static void test_a_second_qemu_with_the_number_of_the_first_does_not_either(void **state) {
+        check_second_qemu(1);
+}
+
+static void test_a_second_qemu_that_does_not_start_changes_nothing(void **state) {
+        begin_with_own(MIB, NO_METADATA);
+        host.qemu = start_qemu("1");
+        is_lost();
+        lists_nothing();
+        fake.listener->guest_resumed(fake.userdata, UUID);
+        fake.listener->guest_stopped(fake.userdata, UUID, LIBVIRT_STOP_FAILED);
+        settle();
+        assert_true(has_told(""));
+        assert_int_equal(n_windows(), 1);
 }
 
 static void test_what_was_let_go_of_without_a_daemon_is_given_back(void **state) {
@@ -667,6 +745,9 @@ int main(int argc, char **argv) {
                 TEST(a_window_that_is_not_listed_stays_while_somebody_is_connected_to_it),
                 TEST(a_guest_that_is_not_listed_has_not_ended_while_somebody_is_connected_to_its_window),
                 TEST(a_process_that_has_a_window_is_known_to_the_next_daemon),
+                TEST(a_second_qemu_of_a_guest_takes_nothing_from_the_first),
+                TEST(a_second_qemu_with_the_number_of_the_first_does_not_either),
+                TEST(a_second_qemu_that_does_not_start_changes_nothing),
                 TEST(what_was_let_go_of_without_a_daemon_is_given_back),
                 TEST(what_an_older_daemon_has_written_is_read),
                 TEST(without_a_place_no_memory_is_taken),
