@@ -177,6 +177,14 @@ void guest_watch(struct guest *guest) {
                 guests_wake(guest->guests, WATCH_AGAIN_MS);
 }
 
+void guest_take_process(struct guest *guest, pid_t pid, uint64_t since) {
+        if (guest->pid || !pid)
+                return;
+        guest->pid = pid;
+        guest->pid_since = since;
+        guest_watch(guest);
+}
+
 /* Our memory is mapped by another process, which may be about to end. */
 static void refuse_process(struct guest *guest, pid_t pid) {
         char why[128];
@@ -363,14 +371,16 @@ void guest_give_up_missed(struct guest *guest) {
                 set_state(guest, GUEST_OFF);
 }
 
-/* The one that was known may have ended when nobody told of it; or lives, and this one was started all the same. */
+/* The one that was known may have ended when nobody told of it; or lives, and this one was started all the same. The number says
+ * nothing of that where libvirtd counts anew. */
 static void follow_run(struct guest *guest, unsigned run, bool is_start) {
-        bool is_second = is_start && guest->is_missed;
+        bool is_other = (is_start && guest->is_missed) || (guest->pid && alive_is_over(guest->pid, guest->pid_since)) ||
+                        (run && guest->run && guest->run != run);
 
-        if ((!run || guest->run == run) && !is_second)
-                return;
-        if (guest->run || is_second)
+        if (is_other)
                 set_state(guest, GUEST_OFF);
+        if (!run || guest->run == run)
+                return;
         guest->run = run;
         guest_save(guest);
 }

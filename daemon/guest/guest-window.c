@@ -273,6 +273,8 @@ static void on_plugged(struct window *window, int error, bool in_doubt, const ch
                 return;
         window->state = WINDOW_PLUGGED;
         window->is_told = true;
+        if (!guest->qmp_path && window_is_connected(window))
+                guest_take_process(guest, window->pid, window->pid_since);
         log_info("the guest %s has a window of %" PRIu64 " bytes", guest->name, window->size);
         guest_save(guest);
         answer(window, NULL);

@@ -64,7 +64,7 @@ struct guest {
         struct qmp *qmp;
         bool is_asked;        /* what devices it has */
         unsigned n_leftovers; /* devices of earlier daemons that it has not let go of in time */
-        pid_t pid;           /* of the QEMU that has our memory, where it is known, or 0; and since when */
+        pid_t pid; /* of its QEMU, or 0: its monitor's, or with libvirt whoever has a window that was plugged in; and since when */
         uint64_t pid_since;
         pid_t refused_pid; /* of a QEMU with the guest's monitor that was told of in the log */
         struct alive *alive; /* it lives; NULL: it could not be watched, and is tried again */
@@ -117,6 +117,8 @@ extern const struct libvirt_listener guest_libvirt_listener;
 int guest_begin_qmp(struct guest *guest);
 /* See to it that the end of its QEMU is told. */
 void guest_watch(struct guest *guest);
+/* This is its QEMU, since libvirt has plugged something in that this process has. */
+void guest_take_process(struct guest *guest, pid_t pid, uint64_t since);
 /* It was missed, and nobody has its memory any more: it has ended. */
 void guest_give_up_missed(struct guest *guest);
 /* Its session, and the commons in it. 0 or -errno with a sentence. */

@@ -256,7 +256,7 @@ int guests_define(struct guests *guests, const struct guest_definition *definiti
 bool guest_admits(const struct guest *guest, const struct ucred *who) {
         const struct guests_settings *settings = &guest->guests->settings;
 
-        if (guest->pid && who->pid != guest->pid)
+        if (guest->qmp_path && guest->pid && who->pid != guest->pid)
                 return false;
         return who->uid == 0 || who->uid == geteuid() || (settings->has_user && who->uid == settings->uid);
 }

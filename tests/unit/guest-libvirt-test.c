@@ -203,6 +203,7 @@ static int end(void **state) {
         kill_qemu();
         stop_daemon(false);
         settle();
+        uv_run(&host.loop, UV_RUN_DEFAULT); /* servers that have lost their windows close when everybody has heard */
         assert_int_equal(uv_loop_close(&host.loop), 0);
         assert_int_equal(fixture_source(&host.f).in_regions, 0);
         fixture_stop(&host.f);
@@ -331,6 +332,16 @@ static pid_t start_qemu(const char *name) {
         return pid;
 }
 
+/* libvirt does as it was asked, and QEMU connects. */
+static void plugs_in(const char *name) {
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        kill_qemu();
+        host.qemu = start_qemu(name);
+        answers(ATTACH, 0, NULL);
+        assert_int_not_equal(window(), 0);
+}
+
 /* What it waits for comes in a second or so. */
 static void await_windows(uint64_t n) {
         for (int i = 0; n_windows() != n && i < 100; i++) {
@@ -444,6 +455,43 @@ static void test_another_size_in_the_configuration_is_had_from_the_next_daemon(v
         is_plugged_in();
         lets_go_of("ua-dmabroker-1");
         assert_int_equal(n_windows(), 0);
+}
+
+/* It is plugged in to a process of its own. */
+static void begin_with_qemu(void) {
+        host.configured = MIB;
+        start_daemon();
+        lists(1, NO_METADATA);
+        plugs_in("1");
+        assert_true(has_told("started attached "));
+}
+
+/* Each life of libvirtd counts from 1. */
+static void test_another_run_may_have_the_same_number(void **state) {
+        begin_with_qemu();
+        is_lost();
+        kill_qemu();
+        lists(1, NO_METADATA);
+        assert_true(has_told("ended detached stopped started "));
+        plugs_in("2");
+        assert_int_equal(n_windows(), 1);
+        lets_go_of("ua-dmabroker-2");
+        assert_true(has_told("attached detached "));
+        /* Nor does it need a window, or a daemon, that it is another one. */
+        stop_daemon(true);
+        kill_qemu();
+        start_daemon();
+        lists(1, NO_METADATA);
+        is_plugged_in();
+        assert_int_equal(n_windows(), 1);
+}
+
+static void test_the_end_of_its_process_is_the_guests(void **state) {
+        begin_with_qemu();
+        is_lost();
+        kill_qemu();
+        await_windows(0);
+        assert_true(has_told("ended detached stopped "));
 }
 
 /* ---- doubt ---- */
@@ -742,6 +790,8 @@ int main(int argc, char **argv) {
                 TEST(one_of_the_metadata_stays_away_too),
                 TEST(an_own_window_that_never_came_is_had_from_the_next_daemon),
                 TEST(another_size_in_the_configuration_is_had_from_the_next_daemon),
+                TEST(another_run_may_have_the_same_number),
+                TEST(the_end_of_its_process_is_the_guests),
                 TEST(a_window_that_is_not_listed_stays_while_somebody_is_connected_to_it),
                 TEST(a_guest_that_is_not_listed_has_not_ended_while_somebody_is_connected_to_its_window),
                 TEST(a_process_that_has_a_window_is_known_to_the_next_daemon),
