@@ -251,7 +251,7 @@ static int choose_port(struct window *window) {
         return window->guest->ports ? -ENOSPC : 0;
 }
 
-/* in_doubt: it may have been plugged in all the same. */
+/* in_doubt: it may have been plugged in all the same; so it may where a process has it, whatever is said. */
 static void on_plugged(struct window *window, int error, bool in_doubt, const char *sentence) {
         struct failure failure = { 0 };
         struct guest *guest = window->guest;
@@ -263,7 +263,7 @@ static void on_plugged(struct window *window, int error, bool in_doubt, const ch
                                                                                               : REASON_source_unavailable,
                             "The guest %s does not get the window: %s", guest->name, sentence ? sentence : strerror(-error));
                 failure_add_text(&failure, "guest", guest->name);
-                if (in_doubt)
+                if (in_doubt || window_is_connected(window))
                         give_up(window, &failure);
                 else
                         fail(window, &failure);
@@ -689,6 +689,7 @@ static void on_leaving(struct window *window, int error, bool in_doubt, const ch
                 if (!window->was_asked || error == -EBUSY)
                         window->state = WINDOW_PLUGGED;
                 window->in_doubt |= in_doubt;
+                guests_wake(guest->guests, 0);
         }
         failure_add_text(&failure, "guest", guest->name);
         answer(window, &failure);
@@ -721,13 +722,18 @@ void window_work(struct window *window) {
         on_leaving(window, -ETIMEDOUT, false, NULL, false);
 }
 
+/* That there is no such device is no proof as long as a process has it. */
 static void on_qmp_left(void *userdata, const struct qmp_answer *told) {
-        on_leaving(userdata, told->error, !told->answered, told->sentence, !told->error);
+        const struct window *window = userdata;
+        bool is_missing = told->error == -ENODEV;
+
+        on_leaving(userdata, told->error, !told->answered || is_missing, told->sentence,
+                   !told->error || (is_missing && !window->ended && !window_is_connected(window)));
 }
 
 /* libvirt only says that the guest was asked. */
 static void on_libvirt_left(void *userdata, int status, const char *text) {
-        on_leaving(userdata, status, status == -ECONNRESET, text, false);
+        on_leaving(userdata, status, status == -ECONNRESET || status == -ENODEV, text, false);
 }
 
 static int leave(struct window *window) {
@@ -839,7 +845,7 @@ static void on_leftover_gone(void *userdata, const struct qmp_answer *told) {
 
         if (guest->guests->closing)
                 return;
-        if (told->error)
+        if (told->error && told->error != -ENODEV)
                 log_warning("the guest %s keeps a device of an earlier daemon: %s", guest->name, told->sentence);
         else
                 want_own_again(guest);

@@ -439,13 +439,30 @@ static void test_a_window_that_qemu_refuses_goes_back(void **state) {
         uint64_t command = qemu_plug_begin(host.qemu, &seen);
 
         qemu_refuse(host.qemu, command, "GenericError");
+        qemu_drop(&seen);
         qemu_obey(host.qemu, "chardev-remove");
         ask_take_reason(ask_error(host.admin, id), "source_unavailable");
-        qemu_drop(&seen);
         id = begin_attach(MIB);
         qemu_reject(host.qemu, "chardev-remove", "GenericError");
         qemu_reject(host.qemu, "chardev-add", "GenericError");
         ask_take_reason(ask_error(host.admin, id), "source_unavailable");
+        next_attach_works();
+}
+
+/* Whatever it says: who is connected has been given the memory. */
+static void test_a_window_that_qemu_refuses_but_keeps_stays_until_it_does_not(void **state) {
+        struct qemu_window seen;
+        int id = begin_attach(MIB);
+        uint64_t command = qemu_plug_begin(host.qemu, &seen);
+
+        qemu_refuse(host.qemu, command, "GenericError");
+        qemu_obey(host.qemu, "chardev-remove");
+        ask_take_reason(ask_error(host.admin, id), "source_unavailable");
+        qemu_reject(host.qemu, "qom-list", "DeviceNotFound");
+        assert_int_equal(in_regions(), MIB);
+        qemu_obey(host.qemu, "chardev-remove");
+        qemu_drop(&seen);
+        qemu_reject(host.qemu, "qom-list", "DeviceNotFound");
         next_attach_works();
 }
 
@@ -725,6 +742,25 @@ static void test_a_guest_can_be_asked_again(void **state) {
         qemu_obey(host.qemu, "chardev-remove");
         json_decref(ask_result(host.admin, id));
         leave_guest(&guest);
+}
+
+static void test_a_window_that_qemu_does_not_know_of_stays_while_it_has_it(void **state) {
+        struct guest guest;
+        int id;
+
+        make_guest(&guest);
+        id = begin_detach(guest.window, "false");
+        qemu_reject(host.qemu, "device_del", "DeviceNotFound");
+        qemu_reject(host.qemu, "chardev-remove", "GenericError");
+        ask_take_reason(ask_error(host.admin, id), "source_unavailable");
+        qemu_reject(host.qemu, "qom-list", "DeviceNotFound");
+        assert_int_equal(in_regions(), 2 * MIB);
+        qemu_drop(&guest.seen);
+        qemu_obey(host.qemu, "chardev-remove");
+        qemu_reject(host.qemu, "qom-list", "DeviceNotFound");
+        ask_until(is_all_back());
+        leave_guest(&guest);
+        next_attach_works();
 }
 
 static void test_a_window_that_the_guest_keeps_goes_on_as_before(void **state) {
@@ -1594,11 +1630,11 @@ static void test_a_guest_binds_a_window_before_qemu_has_answered(void **state) {
         bind_at(channel, find_window(), AT);
         ask_alloc(channel, device, 4096);
         qemu_refuse(host.qemu, command, "GenericError");
+        qemu_drop(&seen);
         qemu_obey(host.qemu, "chardev-remove");
         ask_take_reason(ask_error(host.admin, id), "source_unavailable");
         ask_until(is_all_back());
         ask_refused(channel, "gone", "coherent.list", "{}");
-        qemu_drop(&seen);
         test_client_close(channel);
 }
 
@@ -1780,8 +1816,8 @@ static void plug_beside_leftover(unsigned number, bool late) {
         snprintf(device, sizeof(device), "dmabroker-%u", number + 1);
         assert_string_equal(seen.id, device);
         qemu_refuse(host.qemu, id, "GenericError");
-        qemu_obey(host.qemu, "chardev-remove");
         qemu_drop(&seen);
+        qemu_obey(host.qemu, "chardev-remove");
         ask_until(n_windows("one") == 0);
         snprintf(device, sizeof(device), "dmabroker-%u", number);
         snprintf(sentence, sizeof(sentence), "the guest has not let go of %s in time", device);
@@ -1837,6 +1873,7 @@ int main(int argc, char **argv) {
                 TEST(a_guest_is_no_administrator_and_not_local),
                 TEST(nobody_gets_hold_of_the_device_that_the_windows_lie_in),
                 TEST(a_window_that_qemu_refuses_goes_back),
+                TEST(a_window_that_qemu_refuses_but_keeps_stays_until_it_does_not),
                 TEST(a_window_is_kept_until_qemu_has_told_that_it_has_none),
                 TEST(a_window_that_qemu_has_all_the_same_is_taken_out),
                 TEST(a_qemu_that_does_not_answer_in_time_is_asked_what_it_has_done),
@@ -1852,6 +1889,7 @@ int main(int argc, char **argv) {
                 TEST(a_guest_that_does_not_let_go_may_do_so_later),
                 TEST(a_guest_can_be_asked_again),
                 TEST(devices_that_no_daemon_knows_of_are_taken_out),
+                TEST(a_window_that_qemu_does_not_know_of_stays_while_it_has_it),
                 TEST(a_window_that_the_guest_keeps_goes_on_as_before),
                 TEST(a_guest_may_let_go_of_what_nobody_asked_for),
                 cmocka_unit_test_setup_teardown(test_a_window_counts_against_the_guests_quota, begin_with_quota, end),
