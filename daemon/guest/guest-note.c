@@ -3,8 +3,8 @@
  *      guest UUID PID SINCE RUN OWN MISSED
  *      window HANDLE NUMBER COOKIE GUEST_ADDR|- PORT|- PID SINCE
  *
- * unwanted instead of window: it is to be taken out if QEMU has it; left: a QEMU of an earlier run has it still. Earlier daemons
- * did not write what is last in each. */
+ * Instead of window: own: the one that it gets whenever it starts; unwanted: it is to be taken out if QEMU has it; left: a QEMU
+ * of an earlier run has it still. Earlier daemons did not write what is last in each, nor which is the own one. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>

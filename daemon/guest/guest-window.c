@@ -20,7 +20,7 @@
 /* With its number, a device over QMP. */
 #define DEVICE_PREFIX "dmabroker-"
 
-enum { ASK_AGAIN_MS = 1000, NUMBER_MAX = 1000000000 };
+enum { ASK_AGAIN_MS = 1000, PAUSE_MAX_MS = 300000, NUMBER_MAX = 1000000000 };
 
 /* ---- who waits ---- */
 
@@ -150,6 +150,12 @@ static void give_back(struct window *window) {
                 log_error("a window of the guest %s stays reserved: %s", guest->name, failure.sentence);
 }
 
+/* It may have been what kept a port from the guest's own window. */
+static void want_own_again(struct guest *guest) {
+        guest->wants_own |= guest->has_begun && guest->own_bytes != guest->had_own;
+        guests_wake(guest->guests, 0);
+}
+
 void window_end(struct window *window) {
         struct guest *guest = window->guest;
 
@@ -168,6 +174,8 @@ void window_end(struct window *window) {
         if (window->is_placed)
                 place_remove(window->addr);
         guest_save(guest);
+        if (!window->is_own && (window->is_told || window->is_unwanted))
+                want_own_again(guest);
         if (guest->wants_own)
                 guests_wake(guest->guests, 0);
         if (window->is_told)
@@ -215,12 +223,14 @@ static void fail(struct window *window, const struct failure *failure) {
         window_end(window);
 }
 
-/* Its memory, and its server, stay until it is known what QEMU has done. */
+/* Its memory, and its server, stay until it is known what QEMU has done. What nobody has asked for nobody is told to have not. */
 static void give_up(struct window *window, const struct failure *failure) {
-        window->state = WINDOW_LEAVING;
-        window->in_doubt = window->is_unwanted = true;
+        window->in_doubt = true;
+        window->is_unwanted = !window->is_own;
+        window->state = window->is_own ? WINDOW_PLUGGED : WINDOW_LEAVING;
         guest_save(window->guest);
         answer(window, failure);
+        window->guest->wants_own |= window->is_own;
         guests_wake(window->guest->guests, 0);
 }
 
@@ -561,7 +571,8 @@ static void find_place(struct window *window) {
         }
 }
 
-static struct ticket *attach(struct guest *guest, const struct attach_request *wish, broker_done_fn done, void *userdata) {
+static struct ticket *attach(struct guest *guest, const struct attach_request *wish, bool is_own, broker_done_fn done,
+                             void *userdata) {
         char *key = wish->request_key ? strdup(wish->request_key) : NULL;
         struct guest_ask *ask = wish->request_key && !key ? NULL : ask_new(done, userdata);
         struct window *window = ask ? window_new(guest) : NULL;
@@ -573,6 +584,7 @@ static struct ticket *attach(struct guest *guest, const struct attach_request *w
                 failure_set(&failure, REASON_no_memory, "The daemon itself is out of memory");
                 return refuse(done, userdata, &failure);
         }
+        window->is_own = is_own;
         window->ask = ask;
         window->wanted = (struct reserve_request){
                 .device = guest->commons, .size = wish->size, .usable = wish->size - WINDOW_TAIL,
@@ -607,7 +619,7 @@ static struct ticket *attach_wanted(struct guests *guests, const struct attach_r
                 failure_add_number(&failure, "limit", WINDOWS_MAX);
                 return refuse(done, userdata, &failure);
         }
-        return attach(guest, request, done, userdata);
+        return attach(guest, request, false, done, userdata);
 }
 
 struct ticket *guests_attach(struct guests *guests, const struct attach_request *request, broker_done_fn done,
@@ -646,25 +658,37 @@ static void on_own_attached(void *userdata, const struct failure *failure, uint6
 void guest_attach_own(struct guest *guest) {
         const struct window *window;
 
-        bool has = false;
-
-        /* It is known soon whether it has one already: then it comes to this again. */
         DL_FOREACH(guest->windows, window)
-                if (!window->is_left) {
-                        if (window->in_doubt || window->is_unwanted || window->state < WINDOW_PLUGGED)
-                                return;
-                        has = true;
-                }
-        if (guest->n_windows >= WINDOWS_MAX)
-                return; /* until one has ended */
+                if (window->is_own && !window->is_left)
+                        break;
+        /* It is known soon whether it has it; or another one has ended: then it comes to this again. */
+        if (window ? window->in_doubt || window->state < WINDOW_PLUGGED : guest->n_windows >= WINDOWS_MAX)
+                return;
         guest->wants_own = false;
-        if (has || !guest->own_bytes)
+        if (window || !guest->own_bytes)
                 have_own(guest);
         else
-                attach(guest, &(struct attach_request){ .size = guest->own_bytes }, on_own_attached, guest);
+                attach(guest, &(struct attach_request){ .size = guest->own_bytes }, true, on_own_attached, guest);
 }
 
 /* ---- out of the guest ---- */
+
+/* When it can be, that is told. */
+static bool can_be_asked(const struct guest *guest) {
+        if (guest->qmp_path)
+                return guest->qmp && qmp_is_ready(guest->qmp);
+        return guest->guests->libvirt_connected && (guest->state == GUEST_RUNNING || guest->state == GUEST_PAUSED);
+}
+
+/* It may boot, or be busy; it is asked ever more rarely. */
+static void ask_later(struct window *window) {
+        struct guests *guests = window->guest->guests;
+
+        window->pause_ms = !window->pause_ms ? ASK_AGAIN_MS : window->pause_ms > PAUSE_MAX_MS / 2 ? PAUSE_MAX_MS
+                                                                                                 : 2 * window->pause_ms;
+        window->ask_at_ms = uv_now(guests->loop) + window->pause_ms;
+        guests_wake(guests, window->pause_ms);
+}
 
 /* in_doubt: it may have let go of it all the same. */
 static void on_leaving(struct window *window, int error, bool in_doubt, const char *sentence, bool is_gone) {
@@ -693,33 +717,8 @@ static void on_leaving(struct window *window, int error, bool in_doubt, const ch
         }
         failure_add_text(&failure, "guest", guest->name);
         answer(window, &failure);
-}
-
-void window_work(struct window *window) {
-        struct guests *guests = window->guest->guests;
-        uint64_t now = uv_now(guests->loop);
-
-        if (window->state == WINDOW_RESERVING && window->server) {
-                plug(window);
-                return;
-        }
-        if (window->is_left) {
-                if (window_is_connected(window))
-                        guests_wake(guests, ASK_AGAIN_MS);
-                else
-                        window_end(window);
-                return;
-        }
-        window_verify(window);
-        if (window->state != WINDOW_LEAVING || !window->leave_until_ms)
-                return;
-        if (now < window->leave_until_ms) {
-                guests_wake(guests, window->leave_until_ms - now);
-                return;
-        }
-        window->leave_until_ms = 0;
-        window->n_begun++;
-        on_leaving(window, -ETIMEDOUT, false, NULL, false);
+        if (window->is_unwanted)
+                ask_later(window);
 }
 
 /* That there is no such device is no proof as long as a process has it. */
@@ -753,6 +752,7 @@ static void take_out(struct window *window) {
         int r;
 
         window->state = WINDOW_LEAVING;
+        window->ask_at_ms = 0;
         window->n_begun++;
         r = leave(window);
         if (r < 0)
@@ -760,6 +760,47 @@ static void take_out(struct window *window) {
         else if (!window->guest->qmp_path)
                 window->leave_until_ms = uv_now(guests->loop) + guests->settings.unplug_ms;
         guests_wake(guests, 0);
+}
+
+static void wait_to_leave(struct window *window, uint64_t now) {
+        if (now < window->leave_until_ms) {
+                guests_wake(window->guest->guests, window->leave_until_ms - now);
+                return;
+        }
+        window->leave_until_ms = 0;
+        window->n_begun++;
+        on_leaving(window, -ETIMEDOUT, false, NULL, false);
+}
+
+static void wait_to_ask(struct window *window, uint64_t now) {
+        if (now < window->ask_at_ms) {
+                guests_wake(window->guest->guests, window->ask_at_ms - now);
+                return;
+        }
+        window->was_asked = window->state == WINDOW_LEAVING;
+        take_out(window);
+}
+
+void window_work(struct window *window) {
+        struct guests *guests = window->guest->guests;
+        uint64_t now = uv_now(guests->loop);
+
+        if (window->state == WINDOW_RESERVING && window->server) {
+                plug(window);
+                return;
+        }
+        if (window->is_left) {
+                if (window_is_connected(window))
+                        guests_wake(guests, ASK_AGAIN_MS);
+                else
+                        window_end(window);
+                return;
+        }
+        window_verify(window);
+        if (window->state == WINDOW_LEAVING && window->leave_until_ms)
+                wait_to_leave(window, now);
+        else if (window->is_unwanted && !window->in_doubt && window->ask_at_ms && can_be_asked(window->guest))
+                wait_to_ask(window, now);
 }
 
 static struct window *find_window(const struct guests *guests, const char *owner, uint64_t handle, struct failure *failure) {
@@ -832,12 +873,6 @@ static struct window *by_id(const struct guest *guest, const char *id) {
 
 static void on_cleared(void *userdata, const struct qmp_answer *told) {
         is_over(userdata);
-}
-
-/* It may have been what kept a port from the guest's own window. */
-static void want_own_again(struct guest *guest) {
-        guest->wants_own |= guest->has_begun && guest->own_bytes != guest->had_own;
-        guests_wake(guest->guests, 0);
 }
 
 static void on_leftover_gone(void *userdata, const struct qmp_answer *told) {
@@ -955,7 +990,7 @@ void window_reset(struct window *window) {
 /* ---- from one daemon to the next ---- */
 
 static const char *window_word(const struct window *window) {
-        return window->is_left ? "left" : window->is_unwanted ? "unwanted" : "window";
+        return window->is_left ? "left" : window->is_unwanted ? "unwanted" : window->is_own ? "own" : "window";
 }
 
 int window_note(const struct window *window, char *text, size_t size) {
@@ -971,13 +1006,16 @@ int window_note(const struct window *window, char *text, size_t size) {
 static int read_line(struct window *window, const char *line) {
         char what[16], at[24], port[sizeof(window->port)];
         long pid = 0;
+        int n;
 
-        if (sscanf(line, "%15s %" SCNu64 " %u %32[0-9a-f] %23s %31s %ld %" SCNu64, what, &window->region, &window->number,
-                   window->cookie, at, port, &pid, &window->pid_since) < 6 || strlen(window->cookie) != COOKIE_TEXT - 1)
+        n = sscanf(line, "%15s %" SCNu64 " %u %32[0-9a-f] %23s %31s %ld %" SCNu64, what, &window->region, &window->number,
+                   window->cookie, at, port, &pid, &window->pid_since);
+        if (n < 6 || strlen(window->cookie) != COOKIE_TEXT - 1)
                 return -EINVAL;
         window->pid = (pid_t)pid;
         window->is_unwanted = strcmp(what, "unwanted") == 0;
         window->is_left = strcmp(what, "left") == 0;
+        window->is_own = strcmp(what, "own") == 0 || (n == 6 && !window->is_unwanted);
         window->is_bound = strcmp(at, "-") != 0;
         if (window->is_bound)
                 window->guest_addr = strtoull(at, NULL, 16);
@@ -1062,6 +1100,10 @@ static void on_verified(struct window *window, bool known, bool is_there) {
                 log_warning("a window of the guest %s could not be marked again", guest->name);
         if (window->is_unwanted)
                 take_out(window);
+        else if (!window->is_told) {
+                window->is_told = true;
+                guest_tell(guest, GUEST_ATTACHED);
+        }
 }
 
 static void on_qmp_verified(void *userdata, const struct qmp_answer *told) {
@@ -1137,13 +1179,6 @@ static int ask_devices(struct guest *guest) {
 void guest_clear_leftovers(struct guest *guest) {
         guest->n_leftovers = 0;
         guest->is_asked = ask_devices(guest) == 0;
-}
-
-/* When it can be, that is told. */
-static bool can_be_asked(const struct guest *guest) {
-        if (guest->qmp_path)
-                return guest->qmp && qmp_is_ready(guest->qmp);
-        return guest->guests->libvirt_connected && (guest->state == GUEST_RUNNING || guest->state == GUEST_PAUSED);
 }
 
 void window_verify(struct window *window) {

@@ -41,9 +41,12 @@ struct window {
         bool in_doubt;    /* whether QEMU has it is not known at present: it is asked as soon as that can be */
         bool is_asked;    /* it is being asked */
         unsigned n_denied; /* times that it was said not to be there, while somebody was connected to it */
+        bool is_own;      /* the one that the guest gets whenever it starts */
         bool is_unwanted; /* whoever wanted it was told that it was not had: if QEMU has it, the guest is to let go of it */
         bool was_asked;   /* the guest was, in vain, before it was asked to let go of it as it is now */
         bool is_left;     /* by a QEMU of an earlier run of the guest, which has not ended: it is only waited for that */
+        uint64_t ask_at_ms; /* when the guest is asked once more to let go of what is unwanted, or 0 */
+        unsigned pause_ms;  /* before that */
         uint64_t leave_until_ms; /* how long it is waited for, where QEMU does not do that; or 0 */
         bool ended;       /* it is in no list any more */
         unsigned n_begun; /* commands and handles that know it */

@@ -755,8 +755,8 @@ static void test_a_window_that_qemu_does_not_know_of_stays_while_it_has_it(void 
         ask_take_reason(ask_error(host.admin, id), "source_unavailable");
         qemu_reject(host.qemu, "qom-list", "DeviceNotFound");
         assert_int_equal(in_regions(), 2 * MIB);
-        qemu_drop(&guest.seen);
         qemu_obey(host.qemu, "chardev-remove");
+        qemu_drop(&guest.seen);
         qemu_reject(host.qemu, "qom-list", "DeviceNotFound");
         ask_until(is_all_back());
         leave_guest(&guest);

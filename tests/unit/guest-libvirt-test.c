@@ -351,6 +351,12 @@ static void await_windows(uint64_t n) {
         assert_int_equal(n_windows(), n);
 }
 
+static struct ticket *attach(struct answer *attached, const char *key) {
+        *attached = (struct answer){ 0 };
+        return guests_attach(host.guests, &(struct attach_request){ .guest = "one", .size = MIB, .request_key = key }, answer,
+                             attached);
+}
+
 /* ---- runs ---- */
 
 static void begin_with_own(uint64_t configured, const char *metadata) {
@@ -444,6 +450,59 @@ static void test_an_own_window_that_never_came_is_had_from_the_next_daemon(void 
         answers(ATTACH, 0, NULL);
         assert_int_equal(n_windows(), 1);
         assert_int_not_equal(window(), 0);
+}
+
+/* libvirt goes away while it plugs one in. */
+static void begin_in_doubt(void) {
+        host.configured = MIB;
+        start_daemon();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(ATTACH, -ECONNRESET, "it was cut");
+        is_lost();
+        assert_true(has_told("started "));
+        assert_int_equal(n_windows(), 1);
+        lists(1, NO_METADATA);
+}
+
+static void test_an_own_window_in_doubt_that_has_come_is_had(void **state) {
+        begin_in_doubt();
+        answers(GET_XML, 0, DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>"));
+        assert_true(has_told("attached "));
+        assert_int_equal(fake.n_asked, 0);
+        stays_away(NO_METADATA);
+}
+
+static void test_an_own_window_in_doubt_that_has_not_come_is_tried_again(void **state) {
+        begin_in_doubt();
+        answers(GET_XML, 0, DOMAIN(""));
+        is_plugged_in();
+        assert_true(has_told("attached "));
+        assert_int_equal(n_windows(), 1);
+}
+
+static void test_another_window_is_not_the_own_one(void **state) {
+        struct answer attached;
+
+        start_daemon();
+        lists(1, NO_METADATA);
+        attach(&attached, NULL);
+        is_plugged_in();
+        host.configured = 2 * MIB;
+        restart_daemon();
+        lists(1, NO_METADATA);
+        /* Whether it has the first one, then for a place, twice. */
+        for (int i = 0; i < 3; i++)
+                answers(GET_XML, 0, DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>"));
+        answers(ATTACH, 0, NULL);
+        assert_int_equal(n_windows(), 2);
+        restart_daemon();
+        lists(1, NO_METADATA);
+        for (int i = 0; i < 2; i++)
+                answers(GET_XML, 0, DOMAIN("<shmem><alias name='ua-dmabroker-1'/><alias name='ua-dmabroker-2'/></shmem>"));
+        assert_int_equal(fake.n_asked, 0);
+        assert_int_equal(n_windows(), 2);
 }
 
 static void test_another_size_in_the_configuration_is_had_from_the_next_daemon(void **state) {
@@ -678,12 +737,6 @@ static void test_what_an_older_daemon_has_written_is_read(void **state) {
 
 /* ---- places ---- */
 
-static struct ticket *attach(struct answer *attached, const char *key) {
-        *attached = (struct answer){ 0 };
-        return guests_attach(host.guests, &(struct attach_request){ .guest = "one", .size = MIB, .request_key = key }, answer,
-                             attached);
-}
-
 static void test_without_a_place_no_memory_is_taken(void **state) {
         struct answer attached;
 
@@ -759,6 +812,45 @@ static void test_two_with_the_same_key_are_one(void **state) {
 
 /* ---- what nobody was promised ---- */
 
+static void is_asked_again(enum kind kind) {
+        unsigned i = 0;
+
+        for (int tries = 0; i == fake.n_asked && tries < 100; tries++) {
+                uv_run(&host.loop, UV_RUN_ONCE);
+                settle();
+                for (i = 0; i < fake.n_asked && fake.asked[i].kind != kind; i++)
+                        ;
+        }
+        answers(kind, 0, NULL);
+}
+
+/* The guest boots, say. */
+static void test_what_nobody_wants_is_asked_for_again_and_keeps_no_own_window_away(void **state) {
+        static const char *const there = DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>");
+        struct answer attached;
+
+        start_daemon();
+        lists(1, NO_METADATA);
+        attach(&attached, NULL);
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(ATTACH, -ECONNRESET, "it was cut");
+        require_refused(&attached, REASON_gone);
+        host.configured = 2 * MIB;
+        restart_daemon();
+        lists(1, NO_METADATA);
+        for (int i = 0; i < 3; i++)
+                answers(GET_XML, 0, there);
+        answers(ATTACH, 0, NULL);
+        assert_true(has_told("attached "));
+        answers(DETACH, 0, NULL);
+        is_asked_again(DETACH);
+        is_asked_again(DETACH);
+        assert_int_equal(n_windows(), 2);
+        lets_go_of("ua-dmabroker-1");
+        assert_int_equal(n_windows(), 1);
+}
+
 static void test_the_next_daemon_takes_out_what_nobody_was_promised(void **state) {
         struct answer attached;
 
@@ -789,6 +881,9 @@ int main(int argc, char **argv) {
                 TEST(an_own_window_that_was_taken_out_stays_away),
                 TEST(one_of_the_metadata_stays_away_too),
                 TEST(an_own_window_that_never_came_is_had_from_the_next_daemon),
+                TEST(an_own_window_in_doubt_that_has_come_is_had),
+                TEST(an_own_window_in_doubt_that_has_not_come_is_tried_again),
+                TEST(another_window_is_not_the_own_one),
                 TEST(another_size_in_the_configuration_is_had_from_the_next_daemon),
                 TEST(another_run_may_have_the_same_number),
                 TEST(the_end_of_its_process_is_the_guests),
@@ -804,6 +899,7 @@ int main(int argc, char **argv) {
                 TEST(a_guest_may_end_while_a_place_is_looked_for),
                 TEST(one_with_the_same_key_needs_no_place),
                 TEST(two_with_the_same_key_are_one),
+                TEST(what_nobody_wants_is_asked_for_again_and_keeps_no_own_window_away),
                 TEST(the_next_daemon_takes_out_what_nobody_was_promised),
         };
 
