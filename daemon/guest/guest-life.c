@@ -83,6 +83,7 @@ void guest_end(struct guest *guest) {
         guest->is_missed = guest->was_missed = false;
         guest->has_begun = guest->wants_own = false;
         guest->had_own = 0;
+        guest->n_told = 0;
         guest->own_bytes = guest->window_bytes; /* the metadata is read again when it starts */
         if (had && !guest->windows)
                 log_info("the guest %s has ended: what it had is the host's again", guest->name);
@@ -169,6 +170,11 @@ void guest_watch(struct guest *guest) {
         if (!guest->pid || guest->alive)
                 return;
         guest->alive = alive_watch(guest->guests->loop, guest->pid, guest->pid_since, on_process_ended, guest);
+        if (guest->alive && !guest->pid_since) {
+                /* It could not be read then; without it the next daemon would take whoever has the number for this one. */
+                guest->pid_since = alive_since(guest->pid);
+                guest_save(guest);
+        }
         if (guest->alive)
                 return;
         if (alive_is_over(guest->pid, guest->pid_since))
@@ -222,17 +228,28 @@ static bool follow_process(struct guest *guest, pid_t pid) {
 
 /* ---- its monitor ---- */
 
+static void on_status(void *userdata, const struct qmp_answer *answer, const struct qmp_status *status);
+
+static void ask_status(struct guest *guest) {
+        int r = qmp_query_status(guest->qmp, on_status, guest);
+
+        if (r < 0)
+                log_warning("the guest %s cannot be asked whether it runs: %s", guest->name, strerror(-r));
+}
+
 static void on_status(void *userdata, const struct qmp_answer *answer, const struct qmp_status *status) {
         struct guest *guest = userdata;
 
-        if (guest->guests->closing)
+        /* That the monitor is lost is seen to elsewhere. */
+        if (guest->guests->closing || (answer->error && !qmp_is_ready(guest->qmp)))
                 return;
         /* It was too busy to answer, and may be so no more. */
         if (answer->error == -ETIMEDOUT)
-                qmp_query_status(guest->qmp, on_status, guest);
-        if (answer->error)
-                return;
-        set_state(guest, status->running ? GUEST_RUNNING : GUEST_PAUSED);
+                ask_status(guest);
+        else if (answer->error)
+                log_warning("the guest %s does not say whether it runs: %s", guest->name, answer->sentence);
+        else
+                set_state(guest, status->running ? GUEST_RUNNING : GUEST_PAUSED);
 }
 
 static void on_qmp_connected(void *userdata) {
@@ -243,7 +260,7 @@ static void on_qmp_connected(void *userdata) {
         verify(guest);
         /* What keeps ports and names is known before it is known to run, and gets what is its own. */
         guest_clear_leftovers(guest);
-        qmp_query_status(guest->qmp, on_status, guest);
+        ask_status(guest);
 }
 
 static void on_qmp_lost(void *userdata, const char *why) {

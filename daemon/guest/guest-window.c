@@ -20,7 +20,7 @@
 /* With its number, a device over QMP. */
 #define DEVICE_PREFIX "dmabroker-"
 
-enum { ASK_AGAIN_MS = 1000, PAUSE_MAX_MS = 300000, NUMBER_MAX = 1000000000 };
+enum { ASK_AGAIN_MS = 1000, PAUSE_MAX_MS = 300000, NUMBER_MAX = 1000000000, LEFTOVERS_MAX = 16 };
 
 /* ---- who waits ---- */
 
@@ -875,14 +875,20 @@ static void on_cleared(void *userdata, const struct qmp_answer *told) {
         is_over(userdata);
 }
 
+/* A QEMU may have any number of them, and may say so any number of times. */
+static bool may_tell(struct guest *guest) {
+        return guest->n_told < 2 * LEFTOVERS_MAX ? ++guest->n_told : false;
+}
+
 static void on_leftover_gone(void *userdata, const struct qmp_answer *told) {
         struct guest *guest = userdata;
 
         if (guest->guests->closing)
                 return;
-        if (told->error && told->error != -ENODEV)
-                log_warning("the guest %s keeps a device of an earlier daemon: %s", guest->name, told->sentence);
-        else
+        if (told->error && told->error != -ENODEV) {
+                if (may_tell(guest))
+                        log_warning("the guest %s keeps a device of an earlier daemon: %s", guest->name, told->sentence);
+        } else
                 want_own_again(guest);
         guest->n_leftovers += told->error == -ETIMEDOUT;
 }
@@ -1142,6 +1148,7 @@ static unsigned read_number(const char *text) {
 static void clear_leftovers(struct guest *guest, const char *devices) {
         static const char prefix[] = "\"" DEVICE_PREFIX;
         char id[WINDOW_ID_SIZE];
+        unsigned n = 0;
 
         for (const char *at = strstr(devices, prefix); at; at = strstr(at + 1, prefix)) {
                 unsigned number = read_number(at + strlen(prefix));
@@ -1151,8 +1158,12 @@ static void clear_leftovers(struct guest *guest, const char *devices) {
                 snprintf(id, sizeof(id), DEVICE_PREFIX "%u", number);
                 if (guest->last_number < number)
                         guest->last_number = number;
-                log_warning("the guest %s has a device %s that an earlier daemon has left: it is asked to let go of it",
-                            guest->name, id);
+                /* No daemon has left more. */
+                if (++n > LEFTOVERS_MAX)
+                        continue;
+                if (may_tell(guest))
+                        log_warning("the guest %s has a device %s that an earlier daemon has left: it is asked to let go of it",
+                                    guest->name, id);
                 qmp_detach_window(guest->qmp, id, guest->guests->settings.unplug_ms, on_leftover_gone, guest);
         }
 }

@@ -66,6 +66,7 @@ struct guest {
         struct channel *channel;
         struct qmp *qmp;
         bool is_asked;        /* what devices it has */
+        unsigned n_told;      /* lines in the log about devices of earlier daemons, of this QEMU's */
         unsigned n_leftovers; /* devices of earlier daemons that it has not let go of in time */
         pid_t pid; /* of its QEMU, or 0: its monitor's, or with libvirt whoever has a window that was plugged in; and since when */
         uint64_t pid_since;

@@ -1315,6 +1315,52 @@ static void test_devices_that_no_daemon_knows_of_are_taken_out(void **state) {
         leave_guest(&guest);
 }
 
+static unsigned count_logged(const char *text) {
+        char *log = test_daemon_log(host.daemon);
+        unsigned n = 0;
+
+        for (const char *at = log; at && (at = strstr(at, text)); at++)
+                n++;
+        free(log);
+        return n;
+}
+
+/* All of which would have to be taken out. */
+static void test_a_qemu_with_no_end_of_devices_is_asked_for_some(void **state) {
+        char *devices = strdup("[{'name': 'type'}"), *more;
+        uint64_t id;
+
+        for (int i = 100; i < 2000; i++) {
+                assert_true(asprintf(&more, "%s, {'name': 'dmabroker-%d'}", devices, i) > 0);
+                free(devices);
+                devices = more;
+        }
+        assert_true(asprintf(&more, "%s]", devices) > 0);
+        free(devices);
+        host.qemu->leftovers = more;
+        for (int i = 0; i < 4; i++) {
+                qemu_hang_up(host.qemu);
+                qemu_serve(host.qemu, true);
+                for (int n = 0; n < 16; n++)
+                        json_decref(qemu_expect(host.qemu, "device_del", &id));
+                ask_until(guest_is("one", "running"));
+        }
+        host.qemu->leftovers = NULL;
+        free(more);
+        next_attach_works();
+        assert_int_equal(count_logged("that an earlier daemon has left") + count_logged("keeps a device of an earlier"), 32);
+}
+
+static void test_a_qemu_that_does_not_say_whether_it_runs_is_told_of(void **state) {
+        qemu_hang_up(host.qemu);
+        qemu_greet(host.qemu);
+        qemu_reject(host.qemu, "query-status", "GenericError");
+        ask_until(has_logged("does not say whether it runs: It does not like that"));
+        qemu_hang_up(host.qemu);
+        qemu_serve(host.qemu, true);
+        ask_until(guest_is("one", "running"));
+}
+
 static void test_a_changed_guest_is_told_to_want_a_restart(void **state) {
         FILE *file = fopen(test_daemon_config(host.daemon), "a");
 
@@ -1910,6 +1956,8 @@ int main(int argc, char **argv) {
                 TEST(a_window_that_the_guest_kept_is_had_by_whoever_asks_again),
                 TEST(windows_whose_memory_is_gone_are_forgotten),
                 TEST(an_interrupt_leaves_nothing_behind),
+                TEST(a_qemu_with_no_end_of_devices_is_asked_for_some),
+                TEST(a_qemu_that_does_not_say_whether_it_runs_is_told_of),
                 TEST(a_changed_guest_is_told_to_want_a_restart),
                 TEST(what_comes_before_a_reset_was_not_said),
                 TEST(a_line_that_is_too_long_is_skipped),
