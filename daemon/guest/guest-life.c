@@ -188,6 +188,7 @@ void guest_take_process(struct guest *guest, pid_t pid, uint64_t since) {
                 return;
         guest->pid = pid;
         guest->pid_since = since;
+        guest_save(guest);
         guest_watch(guest);
 }
 

@@ -283,12 +283,13 @@ static void on_plugged(struct window *window, int error, bool in_doubt, const ch
                 return;
         window->state = WINDOW_PLUGGED;
         window->is_told = true;
-        if (!guest->qmp_path && window_is_connected(window))
-                guest_take_process(guest, window->pid, window->pid_since);
         log_info("the guest %s has a window of %" PRIu64 " bytes", guest->name, window->size);
         guest_save(guest);
         answer(window, NULL);
         guest_tell(guest, GUEST_ATTACHED);
+        /* It may have ended already, and all of this with it. */
+        if (!guest->qmp_path && window_is_connected(window))
+                guest_take_process(guest, window->pid, window->pid_since);
 }
 
 static void on_qmp_plugged(void *userdata, const struct qmp_answer *told) {
@@ -732,7 +733,8 @@ static void on_qmp_left(void *userdata, const struct qmp_answer *told) {
 
 /* libvirt only says that the guest was asked. */
 static void on_libvirt_left(void *userdata, int status, const char *text) {
-        on_leaving(userdata, status, status == -ECONNRESET || status == -ENODEV, text, false);
+        /* It may be that there is none any more, for which libvirt has more than one error. */
+        on_leaving(userdata, status, status < 0, text, false);
 }
 
 static int leave(struct window *window) {
@@ -1104,9 +1106,9 @@ static void on_verified(struct window *window, bool known, bool is_there) {
         /* The guest may have been somewhere else meanwhile. */
         if (window->is_placed && write_cookie(window) < 0)
                 log_warning("a window of the guest %s could not be marked again", guest->name);
-        if (window->is_unwanted)
+        if (window->is_unwanted && !window->ask_at_ms)
                 take_out(window);
-        else if (!window->is_told) {
+        else if (!window->is_unwanted && !window->is_told) {
                 window->is_told = true;
                 guest_tell(guest, GUEST_ATTACHED);
         }

@@ -68,8 +68,8 @@ struct guest {
         bool is_asked;        /* what devices it has */
         unsigned n_told;      /* lines in the log about devices of earlier daemons, of this QEMU's */
         unsigned n_leftovers; /* devices of earlier daemons that it has not let go of in time */
-        pid_t pid; /* of its QEMU, or 0: its monitor's, or with libvirt whoever has a window that was plugged in; and since when */
-        uint64_t pid_since;
+        pid_t pid; /* of its QEMU, or 0: its monitor's, or with libvirt whoever has a window that was plugged in */
+        uint64_t pid_since; /* when that began */
         pid_t refused_pid; /* of a QEMU with the guest's monitor that was told of in the log */
         struct alive *alive; /* it lives; NULL: it could not be watched, and is tried again */
         unsigned run;   /* libvirt's number for this run of it, or 0 */
