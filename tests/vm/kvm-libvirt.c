@@ -88,6 +88,11 @@ static void take_element(const char *advice, const char *from, const char *to, c
         snprintf(ret, size, "%.*s", (int)(end + strlen(to) - at), at);
 }
 
+/* It cannot be started before libvirtd has done with its last run. */
+static bool is_ending(void) {
+        return virGetLastErrorCode() == VIR_ERR_OPERATION_INVALID || virGetLastErrorCode() == VIR_ERR_OPERATION_FAILED;
+}
+
 /* What was advised, and another port of the same kind. */
 static void start(const struct kvm_place *given, struct kvm_guest *guest, const char *advice) {
         static char xml[8192], channel[512], port[256], property[256];
@@ -117,8 +122,7 @@ static void start(const struct kvm_place *given, struct kvm_guest *guest, const 
                 start_libvirtd();
         connection = reach();
         /* The daemon may know of its last QEMU's end before libvirtd does. */
-        while (!(domain = virDomainCreateXML(connection, xml, 0)) && virGetLastErrorCode() == VIR_ERR_OPERATION_INVALID &&
-               patience_ms > 0) {
+        while (!(domain = virDomainCreateXML(connection, xml, 0)) && is_ending() && patience_ms > 0) {
                 poll(NULL, 0, AGAIN_MS);
                 patience_ms -= AGAIN_MS;
         }
