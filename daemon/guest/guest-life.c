@@ -77,6 +77,7 @@ void guest_end(struct guest *guest) {
                         window_leave(window);
                 else
                         window_end(window);
+        guest_hang_up(guest);
         guest->alive = alive_forget(guest->alive);
         guest->pid = 0;
         guest->run = 0;
@@ -412,6 +413,7 @@ static void see(struct guest *guest, const struct libvirt_guest *seen, bool is_s
         else
                 libvirt_get_metadata(guest->guests->libvirt, guest->uuid, on_metadata, guest);
         set_state(guest, seen->paused ? GUEST_PAUSED : GUEST_RUNNING);
+        guest_look_who_is_there(guest);
         verify(guest);
 }
 
@@ -460,15 +462,22 @@ static void on_rebooted(void *userdata, const char *uuid) {
                 reboot(guest);
 }
 
-static void on_suspended(void *userdata, const char *uuid) {
+/* Before it is told that it has started, it is not known which run of it that is. */
+static struct guest *known_to_run(void *userdata, const char *uuid) {
         struct guest *guest = known(userdata, uuid);
+
+        return guest && guest->state != GUEST_OFF ? guest : NULL;
+}
+
+static void on_suspended(void *userdata, const char *uuid) {
+        struct guest *guest = known_to_run(userdata, uuid);
 
         if (guest)
                 set_state(guest, GUEST_PAUSED);
 }
 
 static void on_resumed(void *userdata, const char *uuid) {
-        struct guest *guest = known(userdata, uuid);
+        struct guest *guest = known_to_run(userdata, uuid);
 
         if (guest)
                 set_state(guest, GUEST_RUNNING);

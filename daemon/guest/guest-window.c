@@ -372,11 +372,11 @@ static void plug(struct window *window) {
 /* ---- reserved ---- */
 
 /* The ledger knows who has the memory before they have it. */
-static bool admits(void *userdata, const struct ucred *who) {
+static bool admits(void *userdata, int fd, const struct ucred *who) {
         struct window *window = userdata;
         struct guest *guest = window->guest;
 
-        if (!guest_admits(guest, who))
+        if (!guest_admits(guest, fd, who))
                 return false;
         window->pid = who->pid;
         window->pid_since = alive_since(who->pid);

@@ -7,6 +7,7 @@
 #include "daemon/guest/guests.h"
 #include "daemon/guest/ivshmem.h"
 #include "daemon/guest/libvirt.h"
+#include "daemon/guest/machine.h"
 #include "daemon/guest/qmp-window.h"
 #include "daemon/guest/qmp.h"
 
@@ -64,6 +65,10 @@ struct guest {
         struct caller caller; /* of our session; no session: it has ended with the guest */
         uint64_t commons;
         struct channel *channel;
+        struct held *held;    /* have connected, and are neither let in nor hung up on yet */
+        unsigned n_held;
+        bool is_judged;       /* who is connected was let in by its machine */
+        uint64_t tell_ms;     /* when it is worth a line in the log again that somebody else wanted a window */
         struct qmp *qmp;
         bool is_asked;        /* what devices it has */
         unsigned n_told;      /* lines in the log about devices of earlier daemons, of this QEMU's */
@@ -103,8 +108,6 @@ struct guests {
 };
 
 /* ---- guests.c ---- */
-/* Whether this process may be the guest's QEMU. */
-bool guest_admits(const struct guest *guest, const struct ucred *who);
 struct guest *guest_find_uuid(const struct guests *guests, const char *uuid);
 struct guest *guests_find(const struct guests *guests, const char *name, struct failure *failure);
 void guest_look(const struct guest *guest, struct guest_view *ret);
@@ -115,6 +118,17 @@ void guest_tell(const struct guest *guest, enum guest_change change);
 void guests_wake(struct guests *guests, uint64_t ms);
 /* A handle has been closed for guests_close(). */
 void guests_handle_closed(struct guests *guests);
+
+/* ---- guest-door.c ---- */
+/* Somebody has connected to its channel. Consumes fd. */
+void guest_knock(void *guest, int fd, const struct ucred *who);
+/* Libvirt has told which run of it this is: now who is held is let in, or not. */
+void guest_look_who_is_there(struct guest *guest);
+/* It has ended. */
+void guest_hang_up(struct guest *guest);
+/* Whether who has connected to one of its windows by this socket is its QEMU. */
+bool guest_admits(struct guest *guest, int fd, const struct ucred *who);
+void guest_forget_held(struct guest *guest);
 
 /* ---- guest-life.c ---- */
 extern const struct libvirt_listener guest_libvirt_listener;

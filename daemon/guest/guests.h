@@ -36,6 +36,7 @@ enum {
 #define WINDOW_MAGIC "dmabroker-window"
 
 struct guests;
+struct machine_ops;
 
 enum guest_state { GUEST_UNKNOWN, GUEST_OFF, GUEST_RUNNING, GUEST_PAUSED };
 enum guest_change { GUEST_STARTED, GUEST_STOPPED, GUEST_REBOOTED, GUEST_ATTACHED, GUEST_DETACHED, GUEST_CONNECTED };
@@ -76,12 +77,13 @@ struct guests_settings {
         bool has_user;           /* QEMU runs as this user; else as root, or as the daemon's own */
         uid_t uid;
         uint64_t unplug_ms; /* how long a guest may take to let go of a window */
+        const struct machine_ops *machines; /* NULL: systemd's; outlives it */
 };
 
 struct guests_listener {
         /* The guest's QEMU has connected; the descriptor is the callee's. */
         void (*channel)(void *userdata, const char *owner, int fd, pid_t pid, uid_t uid);
-        /* This is the process of its QEMU, and nobody else is. */
+        /* This is the process of its QEMU, and nobody else is. 0: whoever is connected is not. */
         void (*known)(void *userdata, const char *owner, pid_t pid);
         /* It has ended, or begun anew: the owner's sessions end now. */
         void (*ended)(void *userdata, const char *owner);

@@ -248,7 +248,7 @@ static const char *why_refused(struct ivshmem *server, const struct peer *peer) 
                 return "it is being closed";
         if (server->peer)
                 return "another one has it";
-        admitted = !server->options.admits || server->options.admits(server->options.userdata, &peer->who);
+        admitted = !server->options.admits || server->options.admits(server->options.userdata, peer->fd, &peer->who);
         if (server->closing)
                 return "it is being closed";
         if (!admitted)

@@ -39,6 +39,10 @@ static struct {
         char told[512]; /* what became of the guest, and whose sessions ended */
         bool closed;
         pid_t qemu; /* 0: there is none */
+        bool has_machines;
+        const char *machine; /* that this process is in, or NULL */
+        const char *registered; /* the only machine there is, or NULL */
+        int let_in; /* the last one's socket, or -1 */
 } host;
 
 /* ---- libvirt ---- */
@@ -112,10 +116,15 @@ int libvirt_get_xml(struct libvirt *libvirt, const char *uuid, libvirt_done_fn d
 /* ---- the host ---- */
 
 static void on_channel(void *userdata, const char *owner, int fd, pid_t pid, uid_t uid) {
-        close(fd);
+        if (host.let_in >= 0)
+                close(host.let_in);
+        host.let_in = fd;
 }
 
 static void on_known(void *userdata, const char *owner, pid_t pid) {
+        if (host.let_in >= 0 && pid != getpid())
+                close(host.let_in);
+        host.let_in = -1;
 }
 
 static void tell(const char *what) {
@@ -139,6 +148,23 @@ static const struct guests_listener listener = {
         .channel = on_channel, .known = on_known, .ended = on_ended, .changed = on_changed,
 };
 
+static bool are_kept(void) {
+        return host.has_machines;
+}
+
+static int of_process(pid_t pid, char ret_name[MACHINE_NAME_SIZE]) {
+        if (!host.machine)
+                return -ENODATA;
+        strcpy(ret_name, host.machine);
+        return 0;
+}
+
+static int is_there(const char *prefix) {
+        return host.registered && strncmp(host.registered, prefix, strlen(prefix)) == 0;
+}
+
+static const struct machine_ops machines = { .are_kept = are_kept, .of_process = of_process, .is_there = is_there };
+
 static void settle(void) {
         for (int i = 0; i < 8; i++) {
                 fixture_settle(&host.f);
@@ -147,7 +173,9 @@ static void settle(void) {
 }
 
 static void start_daemon(void) {
-        const struct guests_settings settings = { .directory = host.directory, .unplug_ms = 100 };
+        const struct guests_settings settings = {
+                .directory = host.directory, .unplug_ms = 100, .machines = &machines,
+        };
         const struct guest_definition definition = { .name = "one", .uuid = UUID, .window_bytes = host.configured };
 
         assert_int_equal(guests_new(&host.loop, host.f.broker, &settings, &host.guests), 0);
@@ -183,6 +211,7 @@ static int begin(void **state) {
         options.translators = translators;
         options.region_idle_ms = 0;
         memset(&host, 0, sizeof(host));
+        host.let_in = -1;
         memset(&fake, 0, sizeof(fake));
         fixture_start(&host.f, "64M@0x200000000", &options);
         assert_int_equal(uv_loop_init(&host.loop), 0);
@@ -202,6 +231,8 @@ static void kill_qemu(void) {
 static int end(void **state) {
         kill_qemu();
         stop_daemon(false);
+        if (host.let_in >= 0)
+                close(host.let_in);
         settle();
         uv_run(&host.loop, UV_RUN_DEFAULT); /* servers that have lost their windows close when everybody has heard */
         assert_int_equal(uv_loop_close(&host.loop), 0);
@@ -871,6 +902,207 @@ static void test_the_next_daemon_takes_out_what_nobody_was_promised(void **state
         assert_true(has_told(""));
 }
 
+/* ---- at the door ---- */
+
+#define OWN "qemu-1-one"
+
+static bool is_hung_up_on(int fd) {
+        char byte;
+
+        settle();
+        return recv(fd, &byte, 1, MSG_DONTWAIT) == 0;
+}
+
+static bool is_let_in(int fd) {
+        settle();
+        return host.let_in >= 0 && !is_hung_up_on(fd);
+}
+
+static int connect_from(const char *machine, const char *name) {
+        host.machine = machine;
+        return connect_to(name);
+}
+
+/* From an outsider who is gone for good then. */
+static bool lets_in(const char *machine) {
+        int fd = connect_from(machine, "channel");
+        bool is = is_let_in(fd);
+
+        assert_true(is || is_hung_up_on(fd));
+        close(fd);
+        if (is)
+                close(host.let_in);
+        host.let_in = -1;
+        return is;
+}
+
+static void begin_with_machines(void) {
+        host.has_machines = true;
+        host.registered = OWN;
+        start_daemon();
+}
+
+static void test_only_the_guests_own_machine_is_let_in(void **state) {
+        begin_with_machines();
+        lists(1, NO_METADATA);
+        assert_true(lets_in(OWN));
+        assert_false(lets_in("qemu-2-two"));
+        assert_false(lets_in("qemu-11-one"));
+        assert_false(lets_in("qemu-one"));
+        assert_false(lets_in(NULL));
+        assert_false(lets_in("container"));
+        assert_true(has_told("started connected "));
+}
+
+/* libvirt does without, or is in a container as a whole. */
+static void test_a_guest_without_a_machine_is_whoever_is_in_none(void **state) {
+        begin_with_machines();
+        host.registered = "qemu-2-two";
+        lists(1, NO_METADATA);
+        assert_true(lets_in(NULL));
+        assert_true(lets_in("container"));
+        assert_false(lets_in("qemu-2-two"));
+}
+
+static void test_where_there_are_no_machines_everybody_of_the_user_is_let_in(void **state) {
+        start_daemon();
+        assert_true(lets_in(NULL));
+        lists(1, NO_METADATA);
+        assert_true(lets_in(NULL));
+}
+
+static void test_who_comes_before_the_start_is_told_waits_for_it(void **state) {
+        int outsider, other, qemu;
+
+        begin_with_machines();
+        lists_nothing();
+        outsider = connect_from(NULL, "channel");
+        other = connect_from("qemu-2-two", "channel");
+        qemu = connect_from(OWN, "channel");
+        assert_int_equal(host.let_in, -1);
+        assert_false(is_hung_up_on(outsider) || is_hung_up_on(other) || is_hung_up_on(qemu));
+        starts(1);
+        assert_true(is_let_in(qemu));
+        assert_true(is_hung_up_on(outsider));
+        assert_true(is_hung_up_on(other));
+        assert_true(has_told("ended stopped started connected "));
+        close(outsider);
+        close(other);
+        close(qemu);
+}
+
+static void test_no_guest_keeps_another_one_from_waiting(void **state) {
+        enum { MANY = 200 };
+        int many[MANY], qemu;
+
+        begin_with_machines();
+        lists_nothing();
+        qemu = connect_from(OWN, "channel");
+        for (int i = 0; i < MANY; i++)
+                many[i] = connect_from("qemu-2-two", "channel");
+        for (int i = 0; i < MANY; i++) {
+                assert_true(is_hung_up_on(many[i]) == (i < MANY - 1));
+                close(many[i]);
+        }
+        starts(1);
+        assert_true(is_let_in(qemu));
+        close(qemu);
+}
+
+static void test_who_waits_when_the_daemon_ends_is_hung_up_on(void **state) {
+        int qemu;
+
+        begin_with_machines();
+        qemu = connect_from(OWN, "channel");
+        assert_false(is_hung_up_on(qemu));
+        restart_daemon();
+        assert_true(is_hung_up_on(qemu));
+        close(qemu);
+}
+
+static void test_with_the_guest_its_connection_ends(void **state) {
+        int first, second;
+
+        begin_with_machines();
+        lists(1, NO_METADATA);
+        first = connect_from(OWN, "channel");
+        assert_true(is_let_in(first));
+        is_lost();
+        assert_true(is_let_in(first));
+        /* It has been started anew, though the last one lives. */
+        host.registered = "qemu-2-one";
+        lists(2, NO_METADATA);
+        assert_true(is_hung_up_on(first));
+        assert_false(lets_in(OWN));
+        second = connect_from("qemu-2-one", "channel");
+        assert_true(is_let_in(second));
+        close(first);
+        close(second);
+}
+
+/* Who has its number then may be anybody. */
+static void test_who_has_ended_since_is_in_no_machine(void **state) {
+        int status;
+        pid_t pid;
+
+        begin_with_machines();
+        lists(1, NO_METADATA);
+        host.machine = OWN;
+        pid = fork();
+        if (pid == 0)
+                _exit(try_connect("channel") < 0);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+        settle();
+        assert_int_equal(host.let_in, -1);
+}
+
+/* The version that QEMU is told: not its own where it does not get the window. */
+static bool gets_window(int fd) {
+        int64_t version;
+
+        settle();
+        assert_int_equal(recv(fd, &version, sizeof(version), MSG_DONTWAIT), sizeof(version));
+        return version == 0;
+}
+
+static void test_only_the_guests_own_machine_gets_its_windows(void **state) {
+        int outsider, other, qemu;
+
+        host.configured = MIB;
+        begin_with_machines();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        outsider = connect_from(NULL, "1");
+        other = connect_from("qemu-2-two", "1");
+        qemu = connect_from(OWN, "1");
+        assert_false(gets_window(outsider));
+        assert_false(gets_window(other));
+        assert_true(gets_window(qemu));
+        answers(ATTACH, 0, NULL);
+        assert_true(has_told("started attached "));
+        close(outsider);
+        close(other);
+        close(qemu);
+}
+
+static void test_who_has_the_guests_memory_need_not_wait_for_libvirt(void **state) {
+        int qemu;
+
+        host.configured = MIB;
+        begin_with_machines();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        qemu = connect_from(OWN, "1");
+        answers(ATTACH, 0, NULL);
+        restart_daemon();
+        assert_true(lets_in(OWN));
+        assert_int_equal(n_windows(), 1);
+        close(qemu);
+}
+
 int main(int argc, char **argv) {
         const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, begin, end)
@@ -901,6 +1133,16 @@ int main(int argc, char **argv) {
                 TEST(two_with_the_same_key_are_one),
                 TEST(what_nobody_wants_is_asked_for_again_and_keeps_no_own_window_away),
                 TEST(the_next_daemon_takes_out_what_nobody_was_promised),
+                TEST(only_the_guests_own_machine_is_let_in),
+                TEST(a_guest_without_a_machine_is_whoever_is_in_none),
+                TEST(where_there_are_no_machines_everybody_of_the_user_is_let_in),
+                TEST(who_comes_before_the_start_is_told_waits_for_it),
+                TEST(no_guest_keeps_another_one_from_waiting),
+                TEST(who_waits_when_the_daemon_ends_is_hung_up_on),
+                TEST(with_the_guest_its_connection_ends),
+                TEST(who_has_ended_since_is_in_no_machine),
+                TEST(only_the_guests_own_machine_gets_its_windows),
+                TEST(who_has_the_guests_memory_need_not_wait_for_libvirt),
         };
 
         if (argc > 1 && *argv[1])
