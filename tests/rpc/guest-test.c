@@ -613,6 +613,68 @@ static void test_what_cannot_be_had_is_refused_and_costs_nothing(void **state) {
         next_attach_works();
 }
 
+/* One element of a list, and whether that is not all. */
+static json_t *take_one(struct test_client *client, const char *method, const char *params, bool *ret_more) {
+        json_t *page = ask(client, method, "%s", params), *item = json_array_get(json_object_get(page, "items"), 0);
+
+        assert_true(json_array_size(json_object_get(page, "items")) <= 1);
+        *ret_more = json_is_true(json_object_get(page, "more"));
+        json_incref(item);
+        json_decref(page);
+        return item;
+}
+
+static void test_guests_are_listed_in_pages(void **state) {
+        bool more;
+        json_t *item;
+
+        item = take_one(host.admin, "guest.list", "{'limit':1}", &more);
+        assert_string_equal(json_string_value(json_object_get(item, "guest")), "one");
+        assert_true(more);
+        json_decref(item);
+        item = take_one(host.admin, "guest.list", "{'limit':1,'after':'one'}", &more);
+        assert_string_equal(json_string_value(json_object_get(item, "guest")), "two");
+        assert_false(more);
+        json_decref(item);
+        item = take_one(host.admin, "guest.list", "{'after':'" ONE "'}", &more);
+        assert_string_equal(json_string_value(json_object_get(item, "guest")), "two");
+        json_decref(item);
+        assert_null(take_one(host.admin, "guest.list", "{'after':'two'}", &more));
+        assert_false(more);
+        ask_refused(host.admin, "unknown_guest", "guest.list", "{'after':'nobody'}");
+}
+
+static void check_pages(struct test_client *client, const uint64_t windows[3]) {
+        uint64_t after = 0;
+        char params[64];
+        bool more;
+
+        for (int i = 0; i < 3; i++) {
+                snprintf(params, sizeof(params), "{'limit':1,'after':%" PRIu64 "}", after);
+                after = ask_take_number(take_one(client, "window.list", params, &more), "window");
+                assert_int_equal(after, windows[i]);
+                assert_true(more == (i < 2));
+        }
+        snprintf(params, sizeof(params), "{'after':%" PRIu64 "}", after);
+        assert_null(take_one(client, "window.list", params, &more));
+        assert_false(more);
+}
+
+static void test_windows_are_listed_in_pages(void **state) {
+        struct test_client *channel = open_channel(host.qemu, ONE);
+        struct qemu_window seen[3];
+        uint64_t windows[3];
+
+        assert_non_null(channel);
+        for (int i = 0; i < 3; i++)
+                windows[i] = attach(MIB, &seen[i]);
+        check_pages(host.admin, windows);
+        check_pages(channel, windows);
+        test_client_close(channel);
+        for (int i = 0; i < 3; i++)
+                qemu_drop(&seen[i]);
+}
+
 static int begin_with_quota(void **state) {
         return begin_with("[quota kvm:" ONE "]\nheld_bytes = 3M\nregions = 2\n");
 }
@@ -1983,6 +2045,8 @@ int main(int argc, char **argv) {
                 cmocka_unit_test_setup_teardown(test_an_own_window_comes_when_what_was_in_its_place_is_gone,
                                                 begin_with_own_window, end),
                 TEST(a_guest_resumes_the_oldest_of_its_sessions),
+                TEST(guests_are_listed_in_pages),
+                TEST(windows_are_listed_in_pages),
         };
 
         if (argc > 1 && *argv[1])
