@@ -1024,7 +1024,7 @@ DEFINE(guest_attach_result,
 
 DEFINE(guest_detach_params,
         FIELD(guest_detach_params, window, UINT, NEEDED, HANDLE, .doc = "the window"),
-        FIELD(guest_detach_params, force, BOOL, .doc = "end the guest's sessions if something is allocated in it"));
+        FIELD(guest_detach_params, force, BOOL, .doc = "end the sessions that have something in it"));
 
 DEFINE(guest_set_quota_params,
         GUEST_ROW(guest_set_quota_params),
@@ -1440,8 +1440,8 @@ static const struct schema_method methods[METHOD_COUNT] = {
         METHOD(guest, detach),
           .summary = "take a window back from its guest",
           .doc = "Answered when the guest has let go of it; its memory is zeroed before anybody else gets it. A window in which "
-                 "something is allocated is the error busy, unless force ends the guest's sessions first. A guest that does not "
-                 "let go in time is the error timeout: then the window goes back whenever it does",
+                 "something is allocated is the error busy, unless force frees that first, and ends the sessions that have it. A "
+                 "guest that does not let go in time is the error timeout: then the window goes back whenever it does",
           .params = &guest_detach_params_struct, .results = &ok_result_struct,
           .errors = ERRORS(REASON_unknown_handle, REASON_busy, REASON_timeout, REASON_gone, REASON_source_unavailable,
                            REASON_no_memory),

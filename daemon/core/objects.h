@@ -125,6 +125,7 @@ struct session {
         struct taker *takers;     /* what it has of pools, one by one */
         uint64_t recall;          /* number of the last that it was told of */
         bool is_own;              /* the daemon's, which counts against nobody's quota */
+        bool is_user;             /* of the region that region_find_users() was last asked about */
         char *note; /* what whoever opened it must know after a restart, or NULL */
 };
 
@@ -171,6 +172,7 @@ struct holder {
         uint64_t waits, timeouts, failures;
         struct holder *due_prev, *due_next; /* in broker->due */
         bool due;
+        bool is_in_region; /* of region_find_users(), while that looks */
 };
 
 /* A request for pieces of a holder: the first member of what the holder keeps of it. */
@@ -658,6 +660,7 @@ void region_withdraw(struct region *region);
 void region_use(struct region *region, uint64_t size);
 void region_unuse(struct region *region, uint64_t size);
 struct region *region_at(struct broker *broker, uint64_t addr);
+int region_find(const struct caller *caller, uint64_t handle, struct region **ret, struct failure *failure);
 struct arena *region_arena(const struct region *region);
 
 /* bar.c */

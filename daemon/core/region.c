@@ -442,7 +442,7 @@ static void region_view(const struct region *region, struct region_view *ret) {
         };
 }
 
-static int region_find(const struct caller *caller, uint64_t handle, struct region **ret, struct failure *failure) {
+int region_find(const struct caller *caller, uint64_t handle, struct region **ret, struct failure *failure) {
         struct region *region = handle_find(&caller->session->owner->broker->handles, HANDLE_REGION, handle);
 
         if (!region || (region->owner != caller->session->owner && !caller->admin))

@@ -8,7 +8,7 @@
 #include "daemon/guest/guest.h"
 #include "daemon/log.h"
 
-enum { WATCH_AGAIN_MS = 1000, LOOK_AGAIN_MS = 1000 };
+enum { WATCH_AGAIN_MS = 1000, LOOK_AGAIN_MS = 1000, ROUNDS_MAX = 16 };
 
 /* ---- what a guest has ---- */
 
@@ -55,6 +55,59 @@ void guest_release(struct guest *guest) {
                         return;
                 }
         }
+}
+
+struct tenant {
+        uint64_t region;
+        struct alloc_view view; /* its handle is 0: there is none */
+};
+
+static int find_tenant(const struct alloc_view *view, void *userdata) {
+        struct tenant *tenant = userdata;
+
+        if (view->region != tenant->region)
+                return 0;
+        tenant->view = *view;
+        return 1;
+}
+
+/* What outlives its session. What cannot be freed by itself goes with its device. */
+static void free_tenants(const struct guest *guest, uint64_t region) {
+        const struct caller judge = { .session = guest->caller.session, .admin = true };
+        struct failure failure = { 0 };
+        struct tenant tenant;
+
+        for (uint64_t after = 0;; after = tenant.view.handle) {
+                tenant = (struct tenant){ .region = region };
+                coherent_visit(&judge, 0, guest->owner, after, find_tenant, &tenant, NULL);
+                if (!tenant.view.handle)
+                        return;
+                if (coherent_free(&judge, tenant.view.handle, NULL) < 0 &&
+                    device_close(&judge, tenant.view.device, true, NULL, NULL, &failure) < 0)
+                        log_error("the guest %s keeps a device: %s", guest->name, failure.sentence);
+        }
+}
+
+static bool is_empty(const struct guest *guest, uint64_t region) {
+        struct region_view view;
+
+        return region_get(&guest->caller, region, &view, NULL) < 0 || !view.allocs;
+}
+
+/* Where some leave, others who wait for memory may move in: they leave then. */
+void guest_empty(struct guest *guest, uint64_t region) {
+        const struct guests *guests = guest->guests;
+        size_t n = 0;
+
+        for (int i = 0; i < ROUNDS_MAX; i++) {
+                if (region_find_users(&guest->caller, region, &n, NULL) < 0)
+                        break;
+                guests->listener->lost(guests->userdata);
+                free_tenants(guest, region);
+                if (!n || is_empty(guest, region))
+                        return;
+        }
+        guest_release(guest);
 }
 
 static struct window *find_current(const struct guest *guest) {

@@ -142,7 +142,7 @@ static void give_back(struct window *window) {
         r = device_unreserve(&guest->caller, guest->commons, window->region, &failure);
         if (r == -reason_errno(REASON_busy)) {
                 /* It is gone whether or not something lies in it, and what rests in it nobody can write any more. */
-                guest_release(guest);
+                guest_empty(guest, window->region);
                 quarantine_release(&judge, guest->owner, NULL, &bytes, &failure);
                 r = device_unreserve(&guest->caller, guest->commons, window->region, &failure);
         }
@@ -846,7 +846,7 @@ struct ticket *guests_detach(struct guests *guests, uint64_t handle, bool force,
         if (r == 0 && !guest_is_reachable(window->guest, &failure))
                 r = -failure.error;
         if (r == 0 && force)
-                guest_release(window->guest);
+                guest_empty(window->guest, window->region);
         if (r == 0)
                 r = check_empty(window, &failure);
         if (r == 0) {

@@ -145,6 +145,8 @@ int guest_open_session(struct guest *guest, struct failure *failure);
 void guest_end(struct guest *guest);
 /* What was its own but the windows goes. */
 void guest_release(struct guest *guest);
+/* Likewise what lies in one of them, and no more than must go with that. */
+void guest_empty(struct guest *guest, uint64_t region);
 bool guest_is_reachable(const struct guest *guest, struct failure *failure);
 
 /* ---- guest-window.c ---- */

@@ -87,6 +87,8 @@ struct guests_listener {
         void (*known)(void *userdata, const char *owner, pid_t pid);
         /* It has ended, or begun anew: the owner's sessions end now. */
         void (*ended)(void *userdata, const char *owner);
+        /* What lies in one of its windows goes: the sessions of which session_is_user() is true end now. */
+        void (*lost)(void *userdata);
         void (*changed)(void *userdata, const struct guest_view *view, enum guest_change change);
 };
 
@@ -124,8 +126,8 @@ struct attach_request {
  * nobody waits: what was begun goes on. Reasons: unknown_guest, bad_param, limit, source_unavailable (it does not run, or QEMU
  * refuses), gone, timeout, busy (what was asked for with this key is not over), and those of device_reserve(). */
 struct ticket *guests_attach(struct guests *guests, const struct attach_request *request, broker_done_fn done, void *userdata);
-/* Likewise, with the same handle. force: what lies in it is freed, with the sessions that have it. Reasons: unknown_handle, busy,
- * timeout (the guest does not let go of it; the window is given back when it does), source_unavailable. */
+/* Likewise, with the same handle. force: what lies in it is freed, and the sessions that have something of that end. Reasons:
+ * unknown_handle, busy, timeout (the guest does not let go of it; the window is given back when it does), source_unavailable. */
 struct ticket *guests_detach(struct guests *guests, uint64_t window, bool force, broker_done_fn done, void *userdata);
 
 /* By the guest itself. Reasons: unknown_handle, bad_param, busy (things lie in it, by other addresses). */

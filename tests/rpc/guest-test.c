@@ -766,6 +766,45 @@ static void test_a_window_in_use_is_not_taken_out_unless_by_force(void **state) 
         leave_guest(&guest);
 }
 
+static void check_session(struct test_client *channel, const char *session, uint64_t alloc) {
+        json_t *list;
+
+        json_decref(ask(channel, "broker.hello", "{'session':'%s'}", session));
+        list = ask(channel, "coherent.list", "{}");
+        assert_int_equal(json_array_size(json_object_get(list, "allocs")), 1);
+        assert_int_equal(ask_peek_number(json_array_get(json_object_get(list, "allocs"), 0), "alloc"), alloc);
+        json_decref(list);
+}
+
+static void test_by_force_only_those_end_who_have_something_in_the_window(void **state) {
+        struct qemu_window second;
+        struct guest guest;
+        char session[40];
+        uint64_t alloc, window;
+        int id;
+
+        make_guest(&guest);
+        alloc = ask_alloc(guest.channel, guest.device, 2 * MIB - 8192);
+        snprintf(session, sizeof(session), "%s", guest.session);
+        window = attach(MIB, &second);
+        bind_at(guest.channel, window, AT + 16 * MIB);
+        hello(&guest); /* another session, as of the next program */
+        guest.device = ask_device(guest.channel, "disk");
+        ask_alloc(guest.channel, guest.device, 65536);
+        json_decref(ask(guest.channel, "coherent.alloc", "{'device':%" PRIu64 ",'size':65536,'lifetime':'owner'}",
+                        guest.device));
+        ask_refused(host.admin, "busy", "guest.detach", "{'window':%" PRIu64 "}", window);
+        id = begin_detach(window, "true");
+        qemu_obey(host.qemu, "device_del");
+        ask_refused(guest.channel, "gone", "coherent.list", "{}");
+        qemu_deleted(host.qemu, second.id);
+        qemu_obey(host.qemu, "chardev-remove");
+        json_decref(ask_result(host.admin, id));
+        check_session(guest.channel, session, alloc);
+        ask_refused(guest.channel, "unknown_handle", "broker.hello", "{'session':'%s'}", guest.session);
+        leave_guest(&guest);
+}
+
 static void test_a_guest_that_does_not_let_go_may_do_so_later(void **state) {
         struct guest guest;
         int id;
@@ -1994,6 +2033,7 @@ int main(int argc, char **argv) {
                 cmocka_unit_test_setup_teardown(test_a_window_without_a_port_takes_no_memory, begin_with_one_port, end),
                 TEST(nobody_but_qemu_gets_a_windows_memory),
                 TEST(a_window_in_use_is_not_taken_out_unless_by_force),
+                TEST(by_force_only_those_end_who_have_something_in_the_window),
                 TEST(a_guest_that_does_not_let_go_may_do_so_later),
                 TEST(a_guest_can_be_asked_again),
                 TEST(devices_that_no_daemon_knows_of_are_taken_out),

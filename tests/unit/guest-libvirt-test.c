@@ -138,6 +138,10 @@ static void on_ended(void *userdata, const char *owner) {
         tell("ended");
 }
 
+static void on_lost(void *userdata) {
+        tell("lost");
+}
+
 static void on_changed(void *userdata, const struct guest_view *view, enum guest_change change) {
         static const char *const names[] = { "started", "stopped", "rebooted", "attached", "detached", "connected" };
 
@@ -145,7 +149,7 @@ static void on_changed(void *userdata, const struct guest_view *view, enum guest
 }
 
 static const struct guests_listener listener = {
-        .channel = on_channel, .known = on_known, .ended = on_ended, .changed = on_changed,
+        .channel = on_channel, .known = on_known, .ended = on_ended, .lost = on_lost, .changed = on_changed,
 };
 
 static bool are_kept(void) {
