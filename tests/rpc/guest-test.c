@@ -438,8 +438,8 @@ static void test_a_window_that_qemu_refuses_goes_back(void **state) {
         int id = begin_attach(MIB);
         uint64_t command = qemu_plug_begin(host.qemu, &seen);
 
-        qemu_refuse(host.qemu, command, "GenericError");
         qemu_drop(&seen);
+        qemu_refuse(host.qemu, command, "GenericError");
         qemu_obey(host.qemu, "chardev-remove");
         ask_take_reason(ask_error(host.admin, id), "source_unavailable");
         id = begin_attach(MIB);
@@ -1776,8 +1776,8 @@ static void test_a_guest_binds_a_window_before_qemu_has_answered(void **state) {
 
         bind_at(channel, find_window(), AT);
         ask_alloc(channel, device, 4096);
-        qemu_refuse(host.qemu, command, "GenericError");
         qemu_drop(&seen);
+        qemu_refuse(host.qemu, command, "GenericError");
         qemu_obey(host.qemu, "chardev-remove");
         ask_take_reason(ask_error(host.admin, id), "source_unavailable");
         ask_until(is_all_back());
@@ -1962,8 +1962,9 @@ static void plug_beside_leftover(unsigned number, bool late) {
         id = qemu_plug_begin(host.qemu, &seen);
         snprintf(device, sizeof(device), "dmabroker-%u", number + 1);
         assert_string_equal(seen.id, device);
-        qemu_refuse(host.qemu, id, "GenericError");
+        /* Before it refuses: where it is connected then, the daemon asks whether it has the device all the same. */
         qemu_drop(&seen);
+        qemu_refuse(host.qemu, id, "GenericError");
         qemu_obey(host.qemu, "chardev-remove");
         ask_until(n_windows("one") == 0);
         snprintf(device, sizeof(device), "dmabroker-%u", number);
