@@ -240,8 +240,9 @@ static int settle(struct dmab *dmab, struct allocation *allocation, int fd) {
         return 0;
 }
 
+/* *ret_misplaced: it is in a window that the guest sees elsewhere than the broker believes. */
 static int alloc_once(dmab_device_t *device, size_t size, unsigned flags, const struct dmab_coherent_attrs *attrs, bool any,
-                      void **ret_vaddr, dmab_addr_t *ret_dma) {
+                      void **ret_vaddr, dmab_addr_t *ret_dma, bool *ret_misplaced) {
         struct dmab_coherent_attrs known = DMAB_COHERENT_ATTRS_INIT;
         struct link_reply reply = { 0 };
         struct allocation *allocation;
@@ -270,8 +271,10 @@ static int alloc_once(dmab_device_t *device, size_t size, unsigned flags, const 
                       &reply);
         if (!r)
                 r = take_answer(reply.result, allocation);
-        if (!r)
+        if (!r) {
                 r = settle(device->dmab, allocation, reply.n_fds ? reply.fds[0] : -1);
+                *ret_misplaced = r == -EBUSY;
+        }
         link_reply_release(&reply);
         if (r) {
                 struct error_state *saved = error_save();
@@ -290,11 +293,14 @@ static int alloc_once(dmab_device_t *device, size_t size, unsigned flags, const 
 /* Once more, where the window turned out to be elsewhere: it can be bound when nothing lies in it. */
 static int alloc(dmab_device_t *device, size_t size, unsigned flags, const struct dmab_coherent_attrs *attrs, bool any,
                  void **ret_vaddr, dmab_addr_t *ret_dma) {
-        int r = alloc_once(device, size, flags, attrs, any, ret_vaddr, ret_dma);
+        bool misplaced = false;
+        int r = alloc_once(device, size, flags, attrs, any, ret_vaddr, ret_dma, &misplaced);
 
-        return r == -EBUSY && link_distrusts_windows(device->dmab->link)
-                       ? alloc_once(device, size, flags, attrs, any, ret_vaddr, ret_dma)
-                       : r;
+        if (!misplaced)
+                return r;
+        /* Another thread may have looked already, when this was still in the way. */
+        link_distrust_windows(device->dmab->link);
+        return alloc_once(device, size, flags, attrs, any, ret_vaddr, ret_dma, &misplaced);
 }
 
 int dmab_alloc_coherent_attrs(dmab_device_t *device, size_t size, unsigned flags,

@@ -56,6 +56,7 @@ struct link {
         int dead;         /* -ESTALE: the session is over; every call answers this */
         unsigned timeout_ms;
         bool hurry; /* atomic */
+        pthread_mutex_t look_lock; /* whoever takes something waits until distrusted windows have been looked at */
         bool distrusts_windows; /* atomic */
         struct call_list calls; /* sent on `channel`, not answered yet */
         size_t n_calls;
@@ -576,16 +577,19 @@ void link_distrust_windows(struct link *link) {
         __atomic_store_n(&link->distrusts_windows, true, __ATOMIC_RELAXED);
 }
 
-bool link_distrusts_windows(const struct link *link) {
-        return __atomic_load_n(&link->distrusts_windows, __ATOMIC_RELAXED);
+/* Whether it was of use is told by the call itself. */
+static void look_at_windows(struct link *link) {
+        pthread_mutex_lock(&link->look_lock);
+        if (__atomic_exchange_n(&link->distrusts_windows, false, __ATOMIC_RELAXED))
+                link->events->distrusted(link->userdata);
+        pthread_mutex_unlock(&link->look_lock);
 }
 
 int link_call(struct link *link, const struct link_request *request, struct link_reply *ret) {
         int r;
 
-        /* Whether that was of use is told by the call itself. */
-        if (request->repeat == LINK_KEYED && __atomic_exchange_n(&link->distrusts_windows, false, __ATOMIC_RELAXED))
-                link->events->unbound(link->userdata);
+        if (request->repeat == LINK_KEYED && link->port)
+                look_at_windows(link);
         r = call_over_losses(link, request, ret);
         if (!is_unbound(link, r))
                 return r;
@@ -617,8 +621,10 @@ int link_open(const struct address *address, unsigned timeout_ms, const struct l
         if (!link)
                 return error_set(ENOMEM, "there is not enough memory");
         pthread_mutex_init(&link->lock, NULL);
+        pthread_mutex_init(&link->look_lock, NULL);
         pthread_cond_init(&link->changed, NULL);
         TAILQ_INIT(&link->calls);
+        link->distrusts_windows = true;
         link->timeout_ms = timeout_ms;
         link->events = events;
         link->userdata = userdata;
@@ -657,6 +663,7 @@ void link_close(struct link *link) {
         error_restore(saved);
         channel_unref(link->channel);
         pthread_cond_destroy(&link->changed);
+        pthread_mutex_destroy(&link->look_lock);
         pthread_mutex_destroy(&link->lock);
         link_free(link);
 }

@@ -48,6 +48,8 @@ struct link_events {
         /* The daemon cannot give memory to this guest because it does not know where the guest sees a window. 0: it has been
          * told, the call is made again; -errno with a sentence. It may make calls itself. */
         int (*unbound)(void *userdata);
+        /* Of windows that the daemon believes to know of: whether the guest sees them there. It may make calls itself. */
+        void (*distrusted)(void *userdata);
 };
 
 /* Connect to the daemon at address, which is borrowed, as is events, and open a session. Errors as dmab_connect(), with a
@@ -73,9 +75,9 @@ bool link_is_unknown(int r);
 /* Can descriptors come with answers? Not in a guest, where they must not be asked for: memory lies in windows there. */
 bool link_takes_fds(const struct link *link);
 
-/* A window is not where the daemon believes: `unbound` is called before anything else is taken. */
+/* A window is not where the daemon believes: `distrusted` is called before anything else is taken, by whatever thread. So it is
+ * before anything is taken at all: it may be the word of a program that lied, or of another boot. */
 void link_distrust_windows(struct link *link);
-bool link_distrusts_windows(const struct link *link);
 
 /* One more connection to the link's session, in one attempt: *ret is the caller's, who hears of events by it, and must read it
  * as long as it lives. -ESTALE: the daemon no longer knows the session. With a sentence. */

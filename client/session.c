@@ -51,7 +51,11 @@ static void link_is_lost(void *userdata) {
 }
 
 static int link_wants_windows(void *userdata) {
-        return windows_look(userdata);
+        return windows_look(userdata, false);
+}
+
+static void link_distrusts_windows(void *userdata) {
+        windows_look(userdata, true);
 }
 
 int session_copy_struct(void *known, size_t known_size, const void *given, const char *what) {
@@ -90,7 +94,9 @@ static int parse_reconnect(unsigned *ret_ms) {
 }
 
 int dmab_connect(const char *uri, dmab_t **ret) {
-        static const struct link_events events = { .over = link_is_lost, .unbound = link_wants_windows };
+        static const struct link_events events = {
+                .over = link_is_lost, .unbound = link_wants_windows, .distrusted = link_distrusts_windows,
+        };
         struct dmab *dmab;
         struct address address = { 0 };
         unsigned reconnect_ms = 0;

@@ -379,7 +379,7 @@ static int settle(struct dmab *dmab, struct search *search, const struct window 
         return r;
 }
 
-static int look_for_all(struct dmab *dmab) {
+static int look_for_all(struct dmab *dmab, bool known) {
         struct error_state *first = NULL;
         struct search *search;
         struct bar *bar;
@@ -389,6 +389,8 @@ static int look_for_all(struct dmab *dmab) {
                 r = error_set_reason(ENODEV, "source_unavailable", "the broker has given this guest no window");
         /* One that is of no use keeps nobody from the others. */
         for (size_t i = 0; i < (search ? search->n_windows : 0) && (!r || first); i++) {
+                if (known && !search->windows[i].bound)
+                        continue;
                 one = settle(dmab, search, &search->windows[i], &bar);
                 if (!one || first)
                         continue;
@@ -430,11 +432,11 @@ static int look_for(struct dmab *dmab, uint64_t region, int *ret_fd, size_t *ret
 
 /* No function of the library is a cancellation point. */
 
-int windows_look(struct dmab *dmab) {
+int windows_look(struct dmab *dmab, bool known) {
         int r, old_state;
 
         pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old_state);
-        r = look_for_all(dmab);
+        r = look_for_all(dmab, known);
         pthread_setcancelstate(old_state, NULL);
         return r;
 }

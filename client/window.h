@@ -9,6 +9,7 @@
 #ifndef DMAB_CLIENT_WINDOW_H
 #define DMAB_CLIENT_WINDOW_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,9 +17,9 @@ struct dmab;
 
 enum { WINDOW_MARK_SIZE = 4096 }; /* bytes at its end that hold no memory */
 
-/* Find every window of this guest, and tell the broker where it is unless it knows. -errno with a sentence, if there is none or
- * one of them cannot be used. Makes calls. */
-int windows_look(struct dmab *dmab);
+/* Find every window of this guest, or every one that the broker believes to know of, and tell it where it is unless it knows.
+ * -errno with a sentence, if there is none or one of them cannot be used. Makes calls. */
+int windows_look(struct dmab *dmab, bool known);
 
 /* The window that is this region: the broker knows where it is now. *ret_fd is the caller's, to map *ret_size bytes of it,
  * shared. -ENOENT: there is none; -ENODEV: no device has it; -ENXIO: it has no address; -EACCES; with a sentence, and the reason

@@ -2,7 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,10 +91,20 @@ struct alive *alive_watch(uv_loop_t *loop, pid_t pid, uint64_t since, void (*end
         return NULL;
 }
 
+/* Also one that nobody has waited for yet; but not one of which only the first thread has ended. */
+static bool has_ended(pid_t pid) {
+        struct pollfd end = { .fd = pidfd_open(pid, 0), .events = POLLIN };
+        bool has = end.fd < 0 ? errno == ESRCH : poll(&end, 1, 0) > 0;
+
+        if (end.fd >= 0)
+                close(end.fd);
+        return has;
+}
+
 bool alive_is_over(pid_t pid, uint64_t since) {
         uint64_t now_since = alive_since(pid);
 
-        return (kill(pid, 0) < 0 && errno == ESRCH) || (since && now_since && now_since != since);
+        return (since && now_since && now_since != since) || has_ended(pid);
 }
 
 struct alive *alive_forget(struct alive *alive) {

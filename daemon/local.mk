@@ -26,6 +26,7 @@ libcore_la_SOURCES = \
 	daemon/core/pool-check.c \
 	daemon/core/pool-view.c \
 	daemon/core/region.c \
+	daemon/core/region-users.c \
 	daemon/core/quarantine.c \
 	daemon/core/release.c \
 	daemon/core/request.c \

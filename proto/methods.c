@@ -998,6 +998,11 @@ DEFINE(guest_info,
         FIELD(guest_info, windows, UINT, NEEDED, .doc = "its windows"),
         FIELD(guest_info, window_bytes, UINT, NEEDED, .doc = "their bytes"));
 
+DEFINE(guest_list_params,
+        FIELD(guest_list_params, after, STRING, NAME,
+              .doc = "only those that come after this one, by its name or UUID: the last one of the page before"),
+        FIELD(guest_list_params, limit, UINT, LIST_LIMIT, .doc = DOC_LIST_LIMIT));
+
 DEFINE(guest_list_result,
         FIELD(guest_list_result, items, OBJECT, NEEDED, .array = true, .sub = &guest_info_struct, .doc = "the guests"),
         FIELD(guest_list_result, more, BOOL, NEEDED, .doc = DOC_MORE));
@@ -1019,7 +1024,7 @@ DEFINE(guest_attach_result,
 
 DEFINE(guest_detach_params,
         FIELD(guest_detach_params, window, UINT, NEEDED, HANDLE, .doc = "the window"),
-        FIELD(guest_detach_params, force, BOOL, .doc = "end the guest's sessions if something is allocated in it"));
+        FIELD(guest_detach_params, force, BOOL, .doc = "end the sessions that have something in it"));
 
 DEFINE(guest_set_quota_params,
         GUEST_ROW(guest_set_quota_params),
@@ -1038,7 +1043,9 @@ DEFINE(window_info,
         FIELD(window_info, guest_addr, HEX, .doc = "where the guest sees it, if it has told"));
 
 DEFINE(window_list_params,
-        FIELD(window_list_params, guest, STRING, NAME, .doc = "only this guest's; for administrators"));
+        FIELD(window_list_params, guest, STRING, NAME, .doc = "only this guest's; for administrators"),
+        FIELD(window_list_params, after, UINT, .doc = DOC_AFTER),
+        FIELD(window_list_params, limit, UINT, LIST_LIMIT, .doc = DOC_LIST_LIMIT));
 
 DEFINE(window_list_result,
         FIELD(window_list_result, items, OBJECT, NEEDED, .array = true, .sub = &window_info_struct, .doc = "the windows"),
@@ -1410,8 +1417,9 @@ static const struct schema_method methods[METHOD_COUNT] = {
           .errors = ERRORS(REASON_bad_address),
           .role = SCHEMA_ROLE_ADMIN },
         METHOD(guest, list),
-          .summary = "list the guests of the configuration",
-          .results = &guest_list_result_struct,
+          .summary = "list the guests of the configuration, in its order",
+          .params = &guest_list_params_struct, .results = &guest_list_result_struct,
+          .errors = ERRORS(REASON_unknown_guest),
           .role = SCHEMA_ROLE_ADMIN },
         METHOD(guest, get),
           .summary = "tell of one guest",
@@ -1432,8 +1440,8 @@ static const struct schema_method methods[METHOD_COUNT] = {
         METHOD(guest, detach),
           .summary = "take a window back from its guest",
           .doc = "Answered when the guest has let go of it; its memory is zeroed before anybody else gets it. A window in which "
-                 "something is allocated is the error busy, unless force ends the guest's sessions first. A guest that does not "
-                 "let go in time is the error timeout: then the window goes back whenever it does",
+                 "something is allocated is the error busy, unless force frees that first, and ends the sessions that have it. A "
+                 "guest that does not let go in time is the error timeout: then the window goes back whenever it does",
           .params = &guest_detach_params_struct, .results = &ok_result_struct,
           .errors = ERRORS(REASON_unknown_handle, REASON_busy, REASON_timeout, REASON_gone, REASON_source_unavailable,
                            REASON_no_memory),

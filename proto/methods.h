@@ -1094,6 +1094,12 @@ struct guest_info {
         uint64_t window_bytes;
 };
 
+struct guest_list_params {
+        uint64_t present;
+        const char *after;
+        uint64_t limit;
+};
+
 struct guest_list_result {
         uint64_t present;
         SCHEMA_LIST(struct guest_info) items;
@@ -1141,6 +1147,8 @@ struct window_info {
 struct window_list_params {
         uint64_t present;
         const char *guest;
+        uint64_t after;
+        uint64_t limit;
 };
 
 struct window_list_result {

@@ -73,7 +73,7 @@ const struct ctl_verb verb_attach = {
 };
 
 static const struct ctl_option detach_options[] = {
-        { "--force", NULL, "end the guest's sessions, and free all that it has, before" },
+        { "--force", NULL, "end the sessions that have something in it, and free all that they have, before" },
         { NULL },
 };
 

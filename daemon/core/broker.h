@@ -289,6 +289,8 @@ struct ticket *device_reserve(const struct caller *caller, const struct reserve_
                               void *userdata);
 /* Reasons: unknown_handle, wrong_device, busy (allocations live in it). */
 int device_unreserve(const struct caller *caller, uint64_t device, uint64_t region, struct failure *failure);
+/* It stays reserved, but nothing is allocated in it any more. Reasons as above. */
+int device_withdraw(const struct caller *caller, uint64_t device, uint64_t region, struct failure *failure);
 
 /* ---- coherent allocations ---- */
 
@@ -699,6 +701,11 @@ struct region_view {
 };
 
 int region_get(const struct caller *caller, uint64_t region, struct region_view *ret, struct failure *failure);
+/* Finds out which sessions of its owner's have something in it: allocations or pools that they made or whose device they opened,
+ * blocks, leases or mappings of these. session_is_user() says it of each until this is asked again. ret_n: how many. Reasons:
+ * unknown_handle, no_memory. */
+int region_find_users(const struct caller *caller, uint64_t region, size_t *ret_n, struct failure *failure);
+bool session_is_user(const struct session *session);
 /* The descriptor of the region's memory: the owner's own only, also for an administrator. Borrowed: dup before use.
  * unsupported: the source has no files. */
 int region_fd(const struct caller *caller, uint64_t region, int *ret_fd, struct failure *failure);

@@ -910,7 +910,9 @@ int device_close(const struct caller *caller, uint64_t handle, bool force, leak_
         return 0;
 }
 
-int device_unreserve(const struct caller *caller, uint64_t handle, uint64_t region_handle, struct failure *failure) {
+/* One that is reserved for this device, with nothing in it. */
+static int find_reserved(const struct caller *caller, uint64_t handle, uint64_t region_handle, struct region **ret,
+                         struct failure *failure) {
         struct broker *broker = caller->session->owner->broker;
         struct region *region = handle_find(&broker->handles, HANDLE_REGION, region_handle);
         struct device *device = NULL;
@@ -930,9 +932,28 @@ int device_unreserve(const struct caller *caller, uint64_t handle, uint64_t regi
                 failure_add_number(failure, "allocs", region->n_allocs);
                 return -reason_errno(REASON_busy);
         }
-        region_restore(region);
-        requests_serve(broker);
+        *ret = region;
         return 0;
+}
+
+int device_unreserve(const struct caller *caller, uint64_t handle, uint64_t region_handle, struct failure *failure) {
+        struct region *region;
+        int r = find_reserved(caller, handle, region_handle, &region, failure);
+
+        if (r < 0)
+                return r;
+        region_restore(region);
+        requests_serve(caller->session->owner->broker);
+        return 0;
+}
+
+int device_withdraw(const struct caller *caller, uint64_t handle, uint64_t region_handle, struct failure *failure) {
+        struct region *region;
+        int r = find_reserved(caller, handle, region_handle, &region, failure);
+
+        if (r == 0)
+                region_withdraw(region);
+        return r;
 }
 
 /* ---- masks ---- */

@@ -125,6 +125,7 @@ struct session {
         struct taker *takers;     /* what it has of pools, one by one */
         uint64_t recall;          /* number of the last that it was told of */
         bool is_own;              /* the daemon's, which counts against nobody's quota */
+        bool is_user;             /* of the region that region_find_users() was last asked about */
         char *note; /* what whoever opened it must know after a restart, or NULL */
 };
 
@@ -171,6 +172,7 @@ struct holder {
         uint64_t waits, timeouts, failures;
         struct holder *due_prev, *due_next; /* in broker->due */
         bool due;
+        bool is_in_region; /* of region_find_users(), while that looks */
 };
 
 /* A request for pieces of a holder: the first member of what the holder keeps of it. */
@@ -318,7 +320,7 @@ struct region {
         uint64_t addr, size;
         int node;
         uint64_t used, n_allocs;
-        uint64_t stride, usable; /* of an exclusive region, or 0 */
+        uint64_t stride, usable; /* of an exclusive region, or 0; usable alone is 0: it is withdrawn */
         uint64_t idle_since_ms;
         uint64_t id;     /* by which its source keeps it, not reused; it has no handle yet when it is carved */
         bool suspect;    /* its source cannot tell that all of it is what it was: what seems free in it is barred */
@@ -658,9 +660,12 @@ int region_load(struct load *load);
 void region_discard(struct region *region);
 /* Give an unused region back; it is no longer the caller's. */
 void region_restore(struct region *region);
+/* Nothing lies in it: its device gets nothing there any more. */
+void region_withdraw(struct region *region);
 void region_use(struct region *region, uint64_t size);
 void region_unuse(struct region *region, uint64_t size);
 struct region *region_at(struct broker *broker, uint64_t addr);
+int region_find(const struct caller *caller, uint64_t handle, struct region **ret, struct failure *failure);
 struct arena *region_arena(const struct region *region);
 
 /* bar.c */

@@ -157,24 +157,39 @@ void region_unuse(struct region *region, uint64_t size) {
                 region_restore(region);
 }
 
+static void pieces_remove(struct region *region) {
+        uint64_t step = region->stride ? region->stride : region->size;
+        uint64_t usable = region->stride ? region->usable : region->size, at;
+
+        for (at = 0; usable && at < region->size; at += step)
+                arena_remove(region->device->reserve, region->addr + at, smaller(usable, region->size - at));
+}
+
+void region_withdraw(struct region *region) {
+        pieces_remove(region);
+        region->stride = region->size;
+        region->usable = 0;
+        book_note(region->supply->broker, ROW_REGION, region->handle);
+}
+
 /* The usable pieces of an exclusive region become spans of their own, so that nothing crosses what is not usable. */
 static int reserve_add(struct region *region) {
         struct device *device = region->device;
         uint64_t step = region->stride ? region->stride : region->size;
         uint64_t usable = region->stride ? region->usable : region->size, at;
-        int r;
+        int r = 0;
 
         if (!device->reserve) {
                 r = arena_new(PAGE, &device->reserve);
                 if (r < 0)
                         return r;
         }
-        for (at = 0; at < region->size; at += step) {
+        for (at = 0; usable && at < region->size; at += step) {
                 r = arena_add(device->reserve, region->addr + at, smaller(usable, region->size - at), 0);
                 if (r < 0)
                         break;
         }
-        if (at < region->size) {
+        if (r < 0) {
                 while (at) {
                         at -= step;
                         arena_remove(device->reserve, region->addr + at, smaller(usable, region->size - at));
@@ -187,11 +202,7 @@ static int reserve_add(struct region *region) {
 }
 
 static void reserve_remove(struct region *region) {
-        uint64_t step = region->stride ? region->stride : region->size;
-        uint64_t usable = region->stride ? region->usable : region->size, at;
-
-        for (at = 0; at < region->size; at += step)
-                arena_remove(region->device->reserve, region->addr + at, smaller(usable, region->size - at));
+        pieces_remove(region);
         region->device->reserved_bytes -= region->size;
         device_discharge(region->device, QUOTA_low_bytes, low_part(region->addr, region->size));
         if (!region->device->reserved_bytes)
@@ -295,7 +306,7 @@ static void region_read(struct load *load, struct region *ret) {
         if (!ret->device)
                 ret->stride = ret->usable = 0;
         load->row.failed |= !ret->size || ret->addr + ret->size < ret->addr || (ret->addr | ret->size) % PAGE ||
-                            !ret->stride != !ret->usable || (ret->stride | ret->usable) % PAGE || ret->usable > ret->stride ||
+                            (ret->stride | ret->usable) % PAGE || ret->usable > ret->stride ||
                             ret->size / PAGE > UINT32_MAX;
 }
 
@@ -432,7 +443,7 @@ static void region_view(const struct region *region, struct region_view *ret) {
         };
 }
 
-static int region_find(const struct caller *caller, uint64_t handle, struct region **ret, struct failure *failure) {
+int region_find(const struct caller *caller, uint64_t handle, struct region **ret, struct failure *failure) {
         struct region *region = handle_find(&caller->session->owner->broker->handles, HANDLE_REGION, handle);
 
         if (!region || (region->owner != caller->session->owner && !caller->admin))

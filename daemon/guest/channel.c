@@ -42,21 +42,23 @@ static void on_pause_over(uv_timer_t *timer) {
         resume_accepting(timer->data);
 }
 
+void channel_refuse(struct channel *channel, int fd, pid_t pid, const char *why) {
+        if (uv_now(channel->loop) >= channel->tell_ms)
+                log_warning("a process (pid %ld) that is not the guest's QEMU was hung up on at %s: %s", (long)pid, channel->path,
+                            why);
+        channel->tell_ms = uv_now(channel->loop) + TELL_MS;
+        close(fd);
+}
+
 /* Consumes fd. */
-static void admit(struct channel *channel, int fd) {
+static void take(struct channel *channel, int fd) {
         struct ucred who = { 0 };
         socklen_t length = sizeof(who);
 
-        if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &length) < 0 ||
-            (channel->options.admits && !channel->options.admits(channel->options.userdata, &who))) {
-                if (uv_now(channel->loop) >= channel->tell_ms)
-                        log_warning("a process (pid %ld) that is not the guest's QEMU was hung up on at %s", (long)who.pid,
-                                    channel->path);
-                channel->tell_ms = uv_now(channel->loop) + TELL_MS;
-                close(fd);
-                return;
-        }
-        channel->options.connected(channel->options.userdata, fd, &who);
+        if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &length) < 0)
+                channel_refuse(channel, fd, 0, strerror(errno));
+        else
+                channel->options.connected(channel->options.userdata, fd, &who);
 }
 
 static void on_readable(uv_poll_t *handle, int status, int events) {
@@ -66,7 +68,7 @@ static void on_readable(uv_poll_t *handle, int status, int events) {
         for (int i = 0; i < ACCEPTS_AT_ONCE; i++) {
                 fd = accept4(channel->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
                 if (fd >= 0)
-                        admit(channel, fd);
+                        take(channel, fd);
                 else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
                         pause_accepting(channel);
                         return;

@@ -13,10 +13,8 @@
 #include "daemon/core/failure.h"
 
 struct channel_options {
-        bool is_open; /* everybody can connect, so that admits() must look; else root and the daemon's own user */
-        /* Whether this process is the guest's QEMU. */
-        bool (*admits)(void *userdata, const struct ucred *who);
-        /* It has connected; the descriptor is the callee's. */
+        bool is_open; /* everybody can connect; else root and the daemon's own user */
+        /* Somebody has connected, who need not be the guest's QEMU; the descriptor is the callee's. */
         void (*connected)(void *userdata, int fd, const struct ucred *who);
         void *userdata;
 };
@@ -27,6 +25,8 @@ struct channel;
 int channel_new(uv_loop_t *loop, const char *path, const struct channel_options *options, struct channel **ret,
                 struct failure *failure);
 const char *channel_path(const struct channel *channel);
+/* Hangs up on who has connected. Consumes fd. */
+void channel_refuse(struct channel *channel, int fd, pid_t pid, const char *why);
 /* Removes the socket. Frees itself when its handles are closed, and then calls closed, unless that is NULL. */
 void channel_close(struct channel *channel, void (*closed)(void *userdata));
 

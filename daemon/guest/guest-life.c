@@ -8,7 +8,7 @@
 #include "daemon/guest/guest.h"
 #include "daemon/log.h"
 
-enum { WATCH_AGAIN_MS = 1000 };
+enum { WATCH_AGAIN_MS = 1000, LOOK_AGAIN_MS = 1000, ROUNDS_MAX = 16 };
 
 /* ---- what a guest has ---- */
 
@@ -57,22 +57,93 @@ void guest_release(struct guest *guest) {
         }
 }
 
+struct tenant {
+        uint64_t region;
+        struct alloc_view view; /* its handle is 0: there is none */
+};
+
+static int find_tenant(const struct alloc_view *view, void *userdata) {
+        struct tenant *tenant = userdata;
+
+        if (view->region != tenant->region)
+                return 0;
+        tenant->view = *view;
+        return 1;
+}
+
+/* What outlives its session. What cannot be freed by itself goes with its device. */
+static void free_tenants(const struct guest *guest, uint64_t region) {
+        const struct caller judge = { .session = guest->caller.session, .admin = true };
+        struct failure failure = { 0 };
+        struct tenant tenant;
+
+        for (uint64_t after = 0;; after = tenant.view.handle) {
+                tenant = (struct tenant){ .region = region };
+                coherent_visit(&judge, 0, guest->owner, after, find_tenant, &tenant, NULL);
+                if (!tenant.view.handle)
+                        return;
+                if (coherent_free(&judge, tenant.view.handle, NULL) < 0 &&
+                    device_close(&judge, tenant.view.device, true, NULL, NULL, &failure) < 0)
+                        log_error("the guest %s keeps a device: %s", guest->name, failure.sentence);
+        }
+}
+
+static bool is_empty(const struct guest *guest, uint64_t region) {
+        struct region_view view;
+
+        return region_get(&guest->caller, region, &view, NULL) < 0 || !view.allocs;
+}
+
+/* Where some leave, others who wait for memory may move in: they leave then. */
+void guest_empty(struct guest *guest, uint64_t region) {
+        const struct guests *guests = guest->guests;
+        size_t n = 0;
+
+        for (int i = 0; i < ROUNDS_MAX; i++) {
+                if (region_find_users(&guest->caller, region, &n, NULL) < 0)
+                        break;
+                guests->listener->lost(guests->userdata);
+                free_tenants(guest, region);
+                if (!n || is_empty(guest, region))
+                        return;
+        }
+        guest_release(guest);
+}
+
+static struct window *find_current(const struct guest *guest) {
+        struct window *window;
+
+        DL_FOREACH(guest->windows, window)
+                if (!window->is_left)
+                        return window;
+        return NULL;
+}
+
 void guest_end(struct guest *guest) {
-        bool had = guest->windows;
+        struct window *window = find_current(guest);
+        bool had = window;
 
         guest_release(guest);
         /* Whoever waits for the memory of one may be another. */
-        while (guest->windows)
-                window_end(guest->windows);
+        for (; window; window = find_current(guest))
+                if (window_is_connected(window))
+                        window_leave(window);
+                else
+                        window_end(window);
+        guest_hang_up(guest);
         guest->alive = alive_forget(guest->alive);
         guest->pid = 0;
         guest->run = 0;
-        guest->is_missed = false;
+        guest->is_missed = guest->was_missed = false;
         guest->has_begun = guest->wants_own = false;
         guest->had_own = 0;
+        guest->n_told = 0;
         guest->own_bytes = guest->window_bytes; /* the metadata is read again when it starts */
-        if (had)
+        if (had && !guest->windows)
                 log_info("the guest %s has ended: what it had is the host's again", guest->name);
+        else if (had)
+                log_warning("the guest %s has ended, but a process has windows of it: these stay until it has ended as well",
+                            guest->name);
         guest_save(guest);
 }
 
@@ -101,7 +172,8 @@ static void reboot(struct guest *guest) {
         log_info("the guest %s boots anew: what it had is freed, but for its windows", guest->name);
         guest_release(guest);
         DL_FOREACH(guest->windows, window)
-                window_reset(window);
+                if (!window->is_left)
+                        window_reset(window);
         guest_save(guest);
         guest_tell(guest, GUEST_REBOOTED);
 }
@@ -123,12 +195,9 @@ static void lose_sight(struct guest *guest) {
 }
 
 bool guest_is_reachable(const struct guest *guest, struct failure *failure) {
-        const char *why = guest->state == GUEST_OFF ? "it does not run"
-                          : guest->state == GUEST_UNKNOWN
-                                  ? guest->qmp_path ? guest->qmp ? qmp_why_away(guest->qmp) : "" : guest->guests->libvirt_why
-                                  : NULL;
+        const char *why = guest->state == GUEST_OFF ? "it does not run" : guest_why_unknown(guest);
 
-        if (!why)
+        if (guest->state == GUEST_RUNNING || guest->state == GUEST_PAUSED)
                 return true;
         failure_set(failure, REASON_source_unavailable, "The guest %s cannot be reached: %s", guest->name,
                     *why ? why : "it is not known yet whether it runs");
@@ -155,12 +224,26 @@ void guest_watch(struct guest *guest) {
         if (!guest->pid || guest->alive)
                 return;
         guest->alive = alive_watch(guest->guests->loop, guest->pid, guest->pid_since, on_process_ended, guest);
+        if (guest->alive && !guest->pid_since) {
+                /* It could not be read then; without it the next daemon would take whoever has the number for this one. */
+                guest->pid_since = alive_since(guest->pid);
+                guest_save(guest);
+        }
         if (guest->alive)
                 return;
         if (alive_is_over(guest->pid, guest->pid_since))
                 on_process_ended(guest);
         else
                 guests_wake(guest->guests, WATCH_AGAIN_MS);
+}
+
+void guest_take_process(struct guest *guest, pid_t pid, uint64_t since) {
+        if (guest->pid || !pid)
+                return;
+        guest->pid = pid;
+        guest->pid_since = since;
+        guest_save(guest);
+        guest_watch(guest);
 }
 
 /* Our memory is mapped by another process, which may be about to end. */
@@ -200,17 +283,28 @@ static bool follow_process(struct guest *guest, pid_t pid) {
 
 /* ---- its monitor ---- */
 
+static void on_status(void *userdata, const struct qmp_answer *answer, const struct qmp_status *status);
+
+static void ask_status(struct guest *guest) {
+        int r = qmp_query_status(guest->qmp, on_status, guest);
+
+        if (r < 0)
+                log_warning("the guest %s cannot be asked whether it runs: %s", guest->name, strerror(-r));
+}
+
 static void on_status(void *userdata, const struct qmp_answer *answer, const struct qmp_status *status) {
         struct guest *guest = userdata;
 
-        if (guest->guests->closing)
+        /* That the monitor is lost is seen to elsewhere. */
+        if (guest->guests->closing || (answer->error && !qmp_is_ready(guest->qmp)))
                 return;
         /* It was too busy to answer, and may be so no more. */
         if (answer->error == -ETIMEDOUT)
-                qmp_query_status(guest->qmp, on_status, guest);
-        if (answer->error)
-                return;
-        set_state(guest, status->running ? GUEST_RUNNING : GUEST_PAUSED);
+                ask_status(guest);
+        else if (answer->error)
+                log_warning("the guest %s does not say whether it runs: %s", guest->name, answer->sentence);
+        else
+                set_state(guest, status->running ? GUEST_RUNNING : GUEST_PAUSED);
 }
 
 static void on_qmp_connected(void *userdata) {
@@ -221,7 +315,7 @@ static void on_qmp_connected(void *userdata) {
         verify(guest);
         /* What keeps ports and names is known before it is known to run, and gets what is its own. */
         guest_clear_leftovers(guest);
-        qmp_query_status(guest->qmp, on_status, guest);
+        ask_status(guest);
 }
 
 static void on_qmp_lost(void *userdata, const char *why) {
@@ -286,6 +380,7 @@ static void on_connected(void *userdata) {
         struct guest *guest;
 
         guests->libvirt_connected = true;
+        *guests->libvirt_why = '\0';
         DL_FOREACH(guests->all, guest)
                 guest->was_seen = false;
 }
@@ -322,7 +417,7 @@ static bool is_connected(const struct guest *guest) {
         const struct window *window;
 
         DL_FOREACH(guest->windows, window)
-                if (window_is_connected(window))
+                if (!window->is_left && window_is_connected(window))
                         return true;
         return false;
 }
@@ -330,42 +425,56 @@ static bool is_connected(const struct guest *guest) {
 /* It may be in the hands of another libvirtd than the one that is asked now. */
 static void miss(struct guest *guest) {
         guest->is_missed = is_connected(guest);
-        if (guest->is_missed)
-                log_warning("libvirt knows nothing of the guest %s, but a process has its memory: that stays until it has "
-                            "ended", guest->name);
-        else
+        if (!guest->is_missed) {
                 set_state(guest, GUEST_OFF);
+                return;
+        }
+        guest->was_missed = true;
+        guest_save(guest);
+        log_warning("libvirt knows nothing of the guest %s, but a process has its memory: that stays until it has ended",
+                    guest->name);
+        guests_wake(guest->guests, LOOK_AGAIN_MS);
 }
 
 void guest_give_up_missed(struct guest *guest) {
-        if (guest->is_missed && !is_connected(guest))
+        if (guest->is_missed && is_connected(guest))
+                guests_wake(guest->guests, LOOK_AGAIN_MS);
+        else if (guest->is_missed)
                 set_state(guest, GUEST_OFF);
 }
 
-/* The one that was known may have ended when nobody told of it. */
-static void follow_run(struct guest *guest, unsigned run) {
+/* The one that was known may have ended when nobody told of it; or lives, and this one was started all the same. The number says
+ * nothing of that where libvirtd counts anew. */
+static void follow_run(struct guest *guest, unsigned run, bool is_start) {
+        bool is_other = (is_start && guest->is_missed) || (guest->pid && alive_is_over(guest->pid, guest->pid_since)) ||
+                        (run && guest->run && guest->run != run);
+
+        if (is_other)
+                set_state(guest, GUEST_OFF);
         if (!run || guest->run == run)
                 return;
-        if (guest->run)
-                set_state(guest, GUEST_OFF);
         guest->run = run;
         guest_save(guest);
 }
 
-static void on_seen(void *userdata, const struct libvirt_guest *seen) {
-        struct guest *guest = ours(userdata, seen->uuid);
-
-        if (!guest)
-                return;
+static void see(struct guest *guest, const struct libvirt_guest *seen, bool is_start) {
         guest->was_seen = true;
+        follow_run(guest, seen->run, is_start);
         guest->is_missed = false;
-        follow_run(guest, seen->run);
         if (seen->metadata)
                 guest_take_metadata(guest, seen->metadata);
         else
                 libvirt_get_metadata(guest->guests->libvirt, guest->uuid, on_metadata, guest);
         set_state(guest, seen->paused ? GUEST_PAUSED : GUEST_RUNNING);
+        guest_look_who_is_there(guest);
         verify(guest);
+}
+
+static void on_seen(void *userdata, const struct libvirt_guest *seen) {
+        struct guest *guest = ours(userdata, seen->uuid);
+
+        if (guest)
+                see(guest, seen, false);
 }
 
 /* Who is not there has ended, perhaps while nobody was looking. */
@@ -379,32 +488,49 @@ static void on_listed(void *userdata) {
 }
 
 static void on_started(void *userdata, const struct libvirt_guest *started) {
-        on_seen(userdata, started);
+        struct guest *guest = ours(userdata, started->uuid);
+
+        if (guest)
+                see(guest, started, true);
+}
+
+/* What libvirt tells of one that it does not know of is another one's, which it could not start. */
+static struct guest *known(void *userdata, const char *uuid) {
+        struct guest *guest = ours(userdata, uuid);
+
+        return guest && !guest->is_missed ? guest : NULL;
 }
 
 static void on_stopped(void *userdata, const char *uuid, enum libvirt_stop reason) {
-        struct guest *guest = ours(userdata, uuid);
+        struct guest *guest = known(userdata, uuid);
 
         if (guest)
                 set_state(guest, GUEST_OFF);
 }
 
 static void on_rebooted(void *userdata, const char *uuid) {
-        struct guest *guest = ours(userdata, uuid);
+        struct guest *guest = known(userdata, uuid);
 
         if (guest)
                 reboot(guest);
 }
 
+/* Before it is told that it has started, it is not known which run of it that is. */
+static struct guest *known_to_run(void *userdata, const char *uuid) {
+        struct guest *guest = known(userdata, uuid);
+
+        return guest && guest->state != GUEST_OFF ? guest : NULL;
+}
+
 static void on_suspended(void *userdata, const char *uuid) {
-        struct guest *guest = ours(userdata, uuid);
+        struct guest *guest = known_to_run(userdata, uuid);
 
         if (guest)
                 set_state(guest, GUEST_PAUSED);
 }
 
 static void on_resumed(void *userdata, const char *uuid) {
-        struct guest *guest = ours(userdata, uuid);
+        struct guest *guest = known_to_run(userdata, uuid);
 
         if (guest)
                 set_state(guest, GUEST_RUNNING);

@@ -1,9 +1,10 @@
 /* What the next daemon must know of a guest, in the note of its session: a line about the guest, and one for each window.
  *
- *      guest UUID PID SINCE RUN OWN
- *      window HANDLE NUMBER COOKIE GUEST_ADDR|- PORT|-
+ *      guest UUID PID SINCE RUN OWN MISSED
+ *      window HANDLE NUMBER COOKIE GUEST_ADDR|- PORT|- PID SINCE
  *
- * unwanted instead of window: it is to be taken out if QEMU has it. */
+ * Instead of window: own: the one that it gets whenever it starts; unwanted: it is to be taken out if QEMU has it; left: a QEMU
+ * of an earlier run has it still. Earlier daemons did not write what is last in each, nor which is the own one. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -14,7 +15,7 @@
 #include "daemon/guest/guest.h"
 #include "daemon/log.h"
 
-enum { LINE_SIZE = 160 };
+enum { LINE_SIZE = 192 };
 
 int guest_save(struct guest *guest) {
         char note[(WINDOWS_MAX + 1) * LINE_SIZE];
@@ -23,8 +24,8 @@ int guest_save(struct guest *guest) {
 
         if (!guest->caller.session)
                 return 0;
-        used = (size_t)snprintf(note, sizeof(note), "guest %s %ld %" PRIu64 " %u %" PRIu64 "\n", guest->uuid, (long)guest->pid,
-                                guest->pid_since, guest->run, guest->had_own);
+        used = (size_t)snprintf(note, sizeof(note), "guest %s %ld %" PRIu64 " %u %" PRIu64 " %d\n", guest->uuid,
+                                (long)guest->pid, guest->pid_since, guest->run, guest->had_own, guest->was_missed);
         DL_FOREACH(guest->windows, window)
                 if (window->region && sizeof(note) - used > LINE_SIZE)
                         used += (size_t)window_note(window, note + used, LINE_SIZE);
@@ -43,9 +44,12 @@ static int find_commons(const struct device_view *view, void *userdata) {
 
 /* Where it can be told that it is the same run of it still, it does not begin anew. */
 static void restore_run(struct guest *guest, const char *note) {
+        int was_missed = 0;
         long pid = 0;
 
-        sscanf(note, "guest %*s %ld %" SCNu64 " %u %" SCNu64, &pid, &guest->pid_since, &guest->run, &guest->had_own);
+        sscanf(note, "guest %*s %ld %" SCNu64 " %u %" SCNu64 " %d", &pid, &guest->pid_since, &guest->run, &guest->had_own,
+               &was_missed);
+        guest->was_missed = was_missed;
         guest->pid = (pid_t)pid;
         guest->has_begun = guest->pid || guest->run;
         if (!guest->has_begun)

@@ -19,7 +19,7 @@
 /* With its number, a device over QMP. */
 #define DEVICE_PREFIX "dmabroker-"
 
-enum { ASK_AGAIN_MS = 1000, NUMBER_MAX = 1000000000 };
+enum { ASK_AGAIN_MS = 1000, PAUSE_MAX_MS = 300000, NUMBER_MAX = 1000000000, LEFTOVERS_MAX = 16 };
 
 /* ---- who waits ---- */
 
@@ -133,12 +133,18 @@ static void give_back(struct window *window) {
         r = device_unreserve(&guest->caller, guest->commons, window->region, &failure);
         if (r == -reason_errno(REASON_busy)) {
                 /* It is gone whether or not something lies in it, and what rests in it nobody can write any more. */
-                guest_release(guest);
+                guest_empty(guest, window->region);
                 quarantine_release(&judge, guest->owner, NULL, &bytes, &failure);
                 r = device_unreserve(&guest->caller, guest->commons, window->region, &failure);
         }
         if (r < 0)
                 log_error("a window of the guest %s stays reserved: %s", guest->name, failure.sentence);
+}
+
+/* It may have been what kept a port from the guest's own window. */
+static void want_own_again(struct guest *guest) {
+        guest->wants_own |= guest->has_begun && guest->own_bytes != guest->had_own;
+        guests_wake(guest->guests, 0);
 }
 
 void window_end(struct window *window) {
@@ -159,6 +165,8 @@ void window_end(struct window *window) {
         if (window->is_placed)
                 place_remove(window->addr);
         guest_save(guest);
+        if (!window->is_own && (window->is_told || window->is_unwanted))
+                want_own_again(guest);
         if (guest->wants_own)
                 guests_wake(guest->guests, 0);
         if (window->is_told)
@@ -172,17 +180,48 @@ void window_end(struct window *window) {
         free_if_over(window);
 }
 
+static void withdraw(struct window *window) {
+        struct guest *guest = window->guest;
+        const struct caller judge = { .session = guest->caller.session, .admin = true };
+        struct failure failure = { 0 };
+        uint64_t bytes;
+
+        if (device_withdraw(&guest->caller, guest->commons, window->region, &failure) == 0)
+                return;
+        quarantine_release(&judge, guest->owner, NULL, &bytes, &failure);
+        if (device_withdraw(&guest->caller, guest->commons, window->region, &failure) < 0)
+                log_error("a window of the guest %s can be allocated from: %s", guest->name, failure.sentence);
+}
+
+void window_leave(struct window *window) {
+        struct failure gone = { 0 };
+
+        window->state = WINDOW_LEAVING;
+        window->is_left = window->in_doubt = true;
+        window->is_unwanted = window->is_bound = false;
+        window->leave_until_ms = 0;
+        place_unbind(window->addr);
+        withdraw(window);
+        guest_save(window->guest);
+        failure_set(&gone, REASON_gone, "The guest %s has ended, and a process has its window", window->guest->name);
+        if (window->ask)
+                answer(window, &gone);
+        guests_wake(window->guest->guests, 0);
+}
+
 static void fail(struct window *window, const struct failure *failure) {
         answer(window, failure);
         window_end(window);
 }
 
-/* Its memory, and its server, stay until it is known what QEMU has done. */
+/* Its memory, and its server, stay until it is known what QEMU has done. What nobody has asked for nobody is told to have not. */
 static void give_up(struct window *window, const struct failure *failure) {
-        window->state = WINDOW_LEAVING;
-        window->in_doubt = window->is_unwanted = true;
+        window->in_doubt = true;
+        window->is_unwanted = !window->is_own;
+        window->state = window->is_own ? WINDOW_PLUGGED : WINDOW_LEAVING;
         guest_save(window->guest);
         answer(window, failure);
+        window->guest->wants_own |= window->is_own;
         guests_wake(window->guest->guests, 0);
 }
 
@@ -213,19 +252,19 @@ static int choose_port(struct window *window) {
         return window->guest->ports ? -ENOSPC : 0;
 }
 
-/* in_doubt: it may have been plugged in all the same. */
+/* in_doubt: it may have been plugged in all the same; so it may where a process has it, whatever is said. */
 static void on_plugged(struct window *window, int error, bool in_doubt, const char *sentence) {
         struct failure failure = { 0 };
         struct guest *guest = window->guest;
 
-        if (is_over(window) || guest->guests->closing)
+        if (is_over(window) || guest->guests->closing || window->is_left)
                 return;
         if (error) {
                 failure_set(&failure, error == -ECONNRESET ? REASON_gone : error == -ETIMEDOUT ? REASON_timeout
                                                                                               : REASON_source_unavailable,
                             "The guest %s does not get the window: %s", guest->name, sentence ? sentence : strerror(-error));
                 failure_add_text(&failure, "guest", guest->name);
-                if (in_doubt)
+                if (in_doubt || window_is_connected(window))
                         give_up(window, &failure);
                 else
                         fail(window, &failure);
@@ -239,6 +278,9 @@ static void on_plugged(struct window *window, int error, bool in_doubt, const ch
         guest_save(guest);
         answer(window, NULL);
         guest_tell(guest, GUEST_ATTACHED);
+        /* It may have ended already, and all of this with it. */
+        if (!guest->qmp_path && window_is_connected(window))
+                guest_take_process(guest, window->pid, window->pid_since);
 }
 
 static void on_qmp_plugged(void *userdata, const struct qmp_answer *told) {
@@ -320,19 +362,33 @@ static void plug(struct window *window) {
 
 /* ---- reserved ---- */
 
-static bool admits(void *userdata, const struct ucred *who) {
-        return guest_admits(((struct window *)userdata)->guest, who);
+/* The ledger knows who has the memory before they have it. */
+static bool admits(void *userdata, int fd, const struct ucred *who) {
+        struct window *window = userdata;
+        struct guest *guest = window->guest;
+
+        if (!guest_admits(guest, fd, who))
+                return false;
+        window->pid = who->pid;
+        window->pid_since = alive_since(who->pid);
+        return guest_save(guest) == 0 && broker_commit(guest->guests->broker) == 0;
 }
 
 bool window_is_connected(const struct window *window) {
-        return window->server && ivshmem_is_connected(window->server);
+        if (window->server && !ivshmem_is_connected(window->server))
+                return false;
+        return window->pid ? !alive_is_over(window->pid, window->pid_since) : window->server != NULL;
 }
 
 /* It may be this that it stayed in doubt for, or its guest. */
 static void on_connection(void *userdata, bool connected, const struct ucred *who) {
-        const struct window *window = userdata;
+        struct window *window = userdata;
 
-        if (!connected && (window->in_doubt || window->guest->is_missed))
+        if (connected)
+                return;
+        window->pid = 0;
+        guest_save(window->guest);
+        if (window->in_doubt || window->guest->is_missed)
                 guests_wake(window->guest->guests, 0);
 }
 
@@ -507,7 +563,8 @@ static void find_place(struct window *window) {
         }
 }
 
-static struct ticket *attach(struct guest *guest, const struct attach_request *wish, broker_done_fn done, void *userdata) {
+static struct ticket *attach(struct guest *guest, const struct attach_request *wish, bool is_own, broker_done_fn done,
+                             void *userdata) {
         char *key = wish->request_key ? strdup(wish->request_key) : NULL;
         struct guest_ask *ask = wish->request_key && !key ? NULL : ask_new(done, userdata);
         struct window *window = ask ? window_new(guest) : NULL;
@@ -519,6 +576,7 @@ static struct ticket *attach(struct guest *guest, const struct attach_request *w
                 failure_set(&failure, REASON_no_memory, "The daemon itself is out of memory");
                 return refuse(done, userdata, &failure);
         }
+        window->is_own = is_own;
         window->ask = ask;
         window->wanted = (struct reserve_request){
                 .device = guest->commons, .size = wish->size, .usable = wish->size - WINDOW_TAIL,
@@ -553,7 +611,7 @@ static struct ticket *attach_wanted(struct guests *guests, const struct attach_r
                 failure_add_number(&failure, "limit", WINDOWS_MAX);
                 return refuse(done, userdata, &failure);
         }
-        return attach(guest, request, done, userdata);
+        return attach(guest, request, false, done, userdata);
 }
 
 struct ticket *guests_attach(struct guests *guests, const struct attach_request *request, broker_done_fn done,
@@ -592,25 +650,44 @@ static void on_own_attached(void *userdata, const struct failure *failure, uint6
 void guest_attach_own(struct guest *guest) {
         const struct window *window;
 
-        /* It is known soon whether it has one already: then it comes to this again. */
         DL_FOREACH(guest->windows, window)
-                if (window->in_doubt || window->is_unwanted || window->state < WINDOW_PLUGGED)
-                        return;
+                if (window->is_own && !window->is_left)
+                        break;
+        /* It is known soon whether it has it; or another one has ended: then it comes to this again. */
+        if (window ? window->in_doubt || window->state < WINDOW_PLUGGED : guest->n_windows >= WINDOWS_MAX)
+                return;
         guest->wants_own = false;
-        if (guest->windows || !guest->own_bytes)
+        if (window || !guest->own_bytes)
                 have_own(guest);
         else
-                attach(guest, &(struct attach_request){ .size = guest->own_bytes }, on_own_attached, guest);
+                attach(guest, &(struct attach_request){ .size = guest->own_bytes }, true, on_own_attached, guest);
 }
 
 /* ---- out of the guest ---- */
+
+/* When it can be, that is told. */
+static bool can_be_asked(const struct guest *guest) {
+        if (guest->qmp_path)
+                return guest->qmp && qmp_is_ready(guest->qmp);
+        return guest->guests->libvirt_connected && (guest->state == GUEST_RUNNING || guest->state == GUEST_PAUSED);
+}
+
+/* It may boot, or be busy; it is asked ever more rarely. */
+static void ask_later(struct window *window) {
+        struct guests *guests = window->guest->guests;
+
+        window->pause_ms = !window->pause_ms ? ASK_AGAIN_MS : window->pause_ms > PAUSE_MAX_MS / 2 ? PAUSE_MAX_MS
+                                                                                                 : 2 * window->pause_ms;
+        window->ask_at_ms = uv_now(guests->loop) + window->pause_ms;
+        guests_wake(guests, window->pause_ms);
+}
 
 /* in_doubt: it may have let go of it all the same. */
 static void on_leaving(struct window *window, int error, bool in_doubt, const char *sentence, bool is_gone) {
         struct guest *guest = window->guest;
         struct failure failure = { 0 };
 
-        if (is_over(window) || guest->guests->closing)
+        if (is_over(window) || guest->guests->closing || window->is_left)
                 return;
         if (is_gone) {
                 window_end(window);
@@ -628,38 +705,27 @@ static void on_leaving(struct window *window, int error, bool in_doubt, const ch
                 if (!window->was_asked || error == -EBUSY)
                         window->state = WINDOW_PLUGGED;
                 window->in_doubt |= in_doubt;
+                guests_wake(guest->guests, 0);
         }
         failure_add_text(&failure, "guest", guest->name);
         answer(window, &failure);
+        if (window->is_unwanted)
+                ask_later(window);
 }
 
-void window_work(struct window *window) {
-        struct guests *guests = window->guest->guests;
-        uint64_t now = uv_now(guests->loop);
-
-        if (window->state == WINDOW_RESERVING && window->server) {
-                plug(window);
-                return;
-        }
-        window_verify(window);
-        if (window->state != WINDOW_LEAVING || !window->leave_until_ms)
-                return;
-        if (now < window->leave_until_ms) {
-                guests_wake(guests, window->leave_until_ms - now);
-                return;
-        }
-        window->leave_until_ms = 0;
-        window->n_begun++;
-        on_leaving(window, -ETIMEDOUT, false, NULL, false);
-}
-
+/* That there is no such device is no proof as long as a process has it. */
 static void on_qmp_left(void *userdata, const struct qmp_answer *told) {
-        on_leaving(userdata, told->error, !told->answered, told->sentence, !told->error);
+        const struct window *window = userdata;
+        bool is_missing = told->error == -ENODEV;
+
+        on_leaving(userdata, told->error, !told->answered || is_missing, told->sentence,
+                   !told->error || (is_missing && !window->ended && !window_is_connected(window)));
 }
 
 /* libvirt only says that the guest was asked. */
 static void on_libvirt_left(void *userdata, int status, const char *text) {
-        on_leaving(userdata, status, status == -ECONNRESET, text, false);
+        /* It may be that there is none any more, for which libvirt has more than one error. */
+        on_leaving(userdata, status, status < 0, text, false);
 }
 
 static int leave(struct window *window) {
@@ -679,6 +745,7 @@ static void take_out(struct window *window) {
         int r;
 
         window->state = WINDOW_LEAVING;
+        window->ask_at_ms = 0;
         window->n_begun++;
         r = leave(window);
         if (r < 0)
@@ -688,6 +755,47 @@ static void take_out(struct window *window) {
         guests_wake(guests, 0);
 }
 
+static void wait_to_leave(struct window *window, uint64_t now) {
+        if (now < window->leave_until_ms) {
+                guests_wake(window->guest->guests, window->leave_until_ms - now);
+                return;
+        }
+        window->leave_until_ms = 0;
+        window->n_begun++;
+        on_leaving(window, -ETIMEDOUT, false, NULL, false);
+}
+
+static void wait_to_ask(struct window *window, uint64_t now) {
+        if (now < window->ask_at_ms) {
+                guests_wake(window->guest->guests, window->ask_at_ms - now);
+                return;
+        }
+        window->was_asked = window->state == WINDOW_LEAVING;
+        take_out(window);
+}
+
+void window_work(struct window *window) {
+        struct guests *guests = window->guest->guests;
+        uint64_t now = uv_now(guests->loop);
+
+        if (window->state == WINDOW_RESERVING && window->server) {
+                plug(window);
+                return;
+        }
+        if (window->is_left) {
+                if (window_is_connected(window))
+                        guests_wake(guests, ASK_AGAIN_MS);
+                else
+                        window_end(window);
+                return;
+        }
+        window_verify(window);
+        if (window->state == WINDOW_LEAVING && window->leave_until_ms)
+                wait_to_leave(window, now);
+        else if (window->is_unwanted && !window->in_doubt && window->ask_at_ms && can_be_asked(window->guest))
+                wait_to_ask(window, now);
+}
+
 static struct window *find_window(const struct guests *guests, const char *owner, uint64_t handle, struct failure *failure) {
         struct window *window = NULL;
         const struct guest *guest;
@@ -695,7 +803,7 @@ static struct window *find_window(const struct guests *guests, const char *owner
         DL_FOREACH(guests->all, guest) {
                 if (!owner || strcmp(guest->owner, owner) == 0)
                         window = by_region(guest, handle);
-                if (window)
+                if (window && !(owner && window->is_left))
                         return window;
         }
         failure_set(failure, REASON_unknown_handle, "There is no window %" PRIu64, handle);
@@ -720,13 +828,16 @@ struct ticket *guests_detach(struct guests *guests, uint64_t handle, bool force,
         struct window *window = find_window(guests, NULL, handle, &failure);
         int r = window ? 0 : -ENOENT;
 
+        if (r == 0 && window->is_left)
+                r = failure_set(&failure, REASON_busy, "A QEMU of an earlier run of the guest %s has the window: it goes back "
+                                "when that has ended", window->guest->name);
         /* A guest that has not let go of it in time may be asked again. */
         if (r == 0 && (window->ask || window->state < WINDOW_PLUGGED || (window->state == WINDOW_LEAVING && window->n_begun)))
                 r = failure_set(&failure, REASON_busy, "The window is being plugged in or taken out already");
         if (r == 0 && !guest_is_reachable(window->guest, &failure))
                 r = -failure.error;
         if (r == 0 && force)
-                guest_release(window->guest);
+                guest_empty(window->guest, window->region);
         if (r == 0)
                 r = check_empty(window, &failure);
         if (r == 0) {
@@ -757,10 +868,9 @@ static void on_cleared(void *userdata, const struct qmp_answer *told) {
         is_over(userdata);
 }
 
-/* It may have been what kept a port from the guest's own window. */
-static void want_own_again(struct guest *guest) {
-        guest->wants_own |= guest->has_begun && guest->own_bytes != guest->had_own;
-        guests_wake(guest->guests, 0);
+/* A QEMU may have any number of them, and may say so any number of times. */
+static bool may_tell(struct guest *guest) {
+        return guest->n_told < 2 * LEFTOVERS_MAX ? ++guest->n_told : false;
 }
 
 static void on_leftover_gone(void *userdata, const struct qmp_answer *told) {
@@ -768,9 +878,10 @@ static void on_leftover_gone(void *userdata, const struct qmp_answer *told) {
 
         if (guest->guests->closing)
                 return;
-        if (told->error)
-                log_warning("the guest %s keeps a device of an earlier daemon: %s", guest->name, told->sentence);
-        else
+        if (told->error && told->error != -ENODEV) {
+                if (may_tell(guest))
+                        log_warning("the guest %s keeps a device of an earlier daemon: %s", guest->name, told->sentence);
+        } else
                 want_own_again(guest);
         guest->n_leftovers += told->error == -ETIMEDOUT;
 }
@@ -795,6 +906,8 @@ void window_removed(struct guest *guest, const char *id) {
         /* Over QMP the command that asked for it ends by this, too. */
         if (!window || (guest->qmp_path && window->state == WINDOW_LEAVING && window->n_begun && !window->is_asked))
                 return;
+        if (window->is_left)
+                return; /* by another QEMU than that which has it */
         log_info("the guest %s has let go of a window of %" PRIu64 " bytes", guest->name, window->size);
         window->n_begun++;
         window_end(window);
@@ -875,22 +988,33 @@ void window_reset(struct window *window) {
 
 /* ---- from one daemon to the next ---- */
 
+static const char *window_word(const struct window *window) {
+        return window->is_left ? "left" : window->is_unwanted ? "unwanted" : window->is_own ? "own" : "window";
+}
+
 int window_note(const struct window *window, char *text, size_t size) {
         char at[24] = "-";
 
         if (window->is_bound)
                 snprintf(at, sizeof(at), "%" PRIx64, window->guest_addr);
-        return snprintf(text, size, "%s %" PRIu64 " %u %s %s %s\n", window->is_unwanted ? "unwanted" : "window", window->region,
-                        window->number, window->cookie, at, *window->port ? window->port : "-");
+        return snprintf(text, size, "%s %" PRIu64 " %u %s %s %s %ld %" PRIu64 "\n", window_word(window), window->region,
+                        window->number, window->cookie, at, *window->port ? window->port : "-",
+                        (long)window->pid, window->pid_since);
 }
 
 static int read_line(struct window *window, const char *line) {
         char what[16], at[24], port[sizeof(window->port)];
+        long pid = 0;
+        int n;
 
-        if (sscanf(line, "%15s %" SCNu64 " %u %32[0-9a-f] %23s %31s", what, &window->region, &window->number, window->cookie, at,
-                   port) != 6 || strlen(window->cookie) != COOKIE_TEXT - 1)
+        n = sscanf(line, "%15s %" SCNu64 " %u %32[0-9a-f] %23s %31s %ld %" SCNu64, what, &window->region, &window->number,
+                   window->cookie, at, port, &pid, &window->pid_since);
+        if (n < 6 || strlen(window->cookie) != COOKIE_TEXT - 1)
                 return -EINVAL;
+        window->pid = (pid_t)pid;
         window->is_unwanted = strcmp(what, "unwanted") == 0;
+        window->is_left = strcmp(what, "left") == 0;
+        window->is_own = strcmp(what, "own") == 0 || (n == 6 && !window->is_unwanted);
         window->is_bound = strcmp(at, "-") != 0;
         if (window->is_bound)
                 window->guest_addr = strtoull(at, NULL, 16);
@@ -907,7 +1031,7 @@ int window_inherit(struct guest *guest, const char *line, struct failure *failur
         if (!window)
                 return failure_set(failure, REASON_no_memory, "there is no memory to start");
         r = read_line(window, line);
-        window->state = window->is_unwanted ? WINDOW_LEAVING : WINDOW_PLUGGED;
+        window->state = window->is_unwanted || window->is_left ? WINDOW_LEAVING : WINDOW_PLUGGED;
         window->is_told = !window->is_unwanted;
         window->in_doubt = true;
         if (r == 0)
@@ -922,6 +1046,12 @@ int window_inherit(struct guest *guest, const char *line, struct failure *failur
         if (window->is_bound)
                 place_bind(window->addr, window->guest_addr);
         return 0;
+}
+
+/* Whoever says that it is not there speaks of the very QEMU that has it, or had. Of what this daemon has served it is the
+ * connection that tells. */
+static bool is_believed(const struct window *window) {
+        return !window->server && (window->guest->qmp_path || !window->guest->was_missed);
 }
 
 /* Whoever says that it is not there need not know of the QEMU that has it mapped. Where the guest has let go of it, only the
@@ -946,13 +1076,13 @@ static void on_verified(struct window *window, bool known, bool is_there) {
         struct guest *guest = window->guest;
 
         window->is_asked = false;
-        if (is_over(window) || guest->guests->closing)
+        if (is_over(window) || guest->guests->closing || window->is_left)
                 return;
         if (!known) {
                 guests_wake(guest->guests, ASK_AGAIN_MS);
                 return;
         }
-        if (!is_there && window_is_connected(window)) {
+        if (!is_there && window_is_connected(window) && !is_believed(window)) {
                 wait_for_connection(window);
                 return;
         }
@@ -967,8 +1097,12 @@ static void on_verified(struct window *window, bool known, bool is_there) {
         /* The guest may have been somewhere else meanwhile. */
         if (window->is_placed && write_cookie(window) < 0)
                 log_warning("a window of the guest %s could not be marked again", guest->name);
-        if (window->is_unwanted)
+        if (window->is_unwanted && !window->ask_at_ms)
                 take_out(window);
+        else if (!window->is_unwanted && !window->is_told) {
+                window->is_told = true;
+                guest_tell(guest, GUEST_ATTACHED);
+        }
 }
 
 static void on_qmp_verified(void *userdata, const struct qmp_answer *told) {
@@ -1007,6 +1141,7 @@ static unsigned read_number(const char *text) {
 static void clear_leftovers(struct guest *guest, const char *devices) {
         static const char prefix[] = "\"" DEVICE_PREFIX;
         char id[WINDOW_ID_SIZE];
+        unsigned n = 0;
 
         for (const char *at = strstr(devices, prefix); at; at = strstr(at + 1, prefix)) {
                 unsigned number = read_number(at + strlen(prefix));
@@ -1016,8 +1151,12 @@ static void clear_leftovers(struct guest *guest, const char *devices) {
                 snprintf(id, sizeof(id), DEVICE_PREFIX "%u", number);
                 if (guest->last_number < number)
                         guest->last_number = number;
-                log_warning("the guest %s has a device %s that an earlier daemon has left: it is asked to let go of it",
-                            guest->name, id);
+                /* No daemon has left more. */
+                if (++n > LEFTOVERS_MAX)
+                        continue;
+                if (may_tell(guest))
+                        log_warning("the guest %s has a device %s that an earlier daemon has left: it is asked to let go of it",
+                                    guest->name, id);
                 qmp_detach_window(guest->qmp, id, guest->guests->settings.unplug_ms, on_leftover_gone, guest);
         }
 }
@@ -1046,18 +1185,11 @@ void guest_clear_leftovers(struct guest *guest) {
         guest->is_asked = ask_devices(guest) == 0;
 }
 
-/* When it can be, that is told. */
-static bool can_be_asked(const struct guest *guest) {
-        if (guest->qmp_path)
-                return guest->qmp && qmp_is_ready(guest->qmp);
-        return guest->guests->libvirt_connected && (guest->state == GUEST_RUNNING || guest->state == GUEST_PAUSED);
-}
-
 void window_verify(struct window *window) {
         char id[WINDOW_ID_SIZE], arguments[96];
         int r;
 
-        if (!window->in_doubt || window->is_asked || !can_be_asked(window->guest))
+        if (!window->in_doubt || window->is_left || window->is_asked || !can_be_asked(window->guest))
                 return;
         device_id(window, id);
         window->n_begun++;

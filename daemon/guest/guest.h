@@ -7,6 +7,7 @@
 #include "daemon/guest/guests.h"
 #include "daemon/guest/ivshmem.h"
 #include "daemon/guest/libvirt.h"
+#include "daemon/guest/machine.h"
 #include "daemon/guest/qmp-window.h"
 #include "daemon/guest/qmp.h"
 
@@ -32,15 +33,21 @@ struct window {
         char port[32]; /* that it was plugged into, or "" */
         struct reserve_request wanted; /* its key is owned */
         struct ticket *ticket; /* while it is being reserved */
-        struct ivshmem *server;
+        struct ivshmem *server; /* NULL: none yet, or QEMU has it from an earlier daemon */
+        pid_t pid; /* who has the memory by that server, or had it by an earlier daemon's, and since when it lives; 0: nobody */
+        uint64_t pid_since;
         struct guest_ask *ask; /* or NULL */
         bool is_placed;   /* its addresses are known to the translator */
         bool is_told;     /* that the guest has it */
         bool in_doubt;    /* whether QEMU has it is not known at present: it is asked as soon as that can be */
         bool is_asked;    /* it is being asked */
         unsigned n_denied; /* times that it was said not to be there, while somebody was connected to it */
+        bool is_own;      /* the one that the guest gets whenever it starts */
         bool is_unwanted; /* whoever wanted it was told that it was not had: if QEMU has it, the guest is to let go of it */
         bool was_asked;   /* the guest was, in vain, before it was asked to let go of it as it is now */
+        bool is_left;     /* by a QEMU of an earlier run of the guest, which has not ended: it is only waited for that */
+        uint64_t ask_at_ms; /* when the guest is asked once more to let go of what is unwanted, or 0 */
+        unsigned pause_ms;  /* before that */
         uint64_t leave_until_ms; /* how long it is waited for, where QEMU does not do that; or 0 */
         bool ended;       /* it is in no list any more */
         unsigned n_begun; /* commands and handles that know it */
@@ -58,11 +65,16 @@ struct guest {
         struct caller caller; /* of our session; no session: it has ended with the guest */
         uint64_t commons;
         struct channel *channel;
+        struct held *held;    /* have connected, and are neither let in nor hung up on yet */
+        unsigned n_held;
+        bool is_judged;       /* who is connected was let in by its machine */
+        uint64_t tell_ms;     /* when it is worth a line in the log again that somebody else wanted a window */
         struct qmp *qmp;
         bool is_asked;        /* what devices it has */
+        unsigned n_told;      /* lines in the log about devices of earlier daemons, of this QEMU's */
         unsigned n_leftovers; /* devices of earlier daemons that it has not let go of in time */
-        pid_t pid;           /* of the QEMU that has our memory, where it is known, or 0; and since when */
-        uint64_t pid_since;
+        pid_t pid; /* of its QEMU, or 0: its monitor's, or with libvirt whoever has a window that was plugged in */
+        uint64_t pid_since; /* when that began */
         pid_t refused_pid; /* of a QEMU with the guest's monitor that was told of in the log */
         struct alive *alive; /* it lives; NULL: it could not be watched, and is tried again */
         unsigned run;   /* libvirt's number for this run of it, or 0 */
@@ -70,10 +82,11 @@ struct guest {
         uint64_t had_own; /* what own_bytes were when it got them in this run, or 0: that is not done again */
         bool was_seen; /* since libvirt began to list */
         bool is_missed; /* libvirt does not know of it, but a process has its memory */
+        bool was_missed; /* in this run: that another libvirt has it is as likely as that this one has found it again */
         bool wants_own; /* it gets the window of the configuration as soon as that can be */
         unsigned last_number;
         struct window *windows;
-        unsigned n_windows;
+        unsigned n_windows; /* those that are left count */
 };
 
 struct guests {
@@ -95,30 +108,45 @@ struct guests {
 };
 
 /* ---- guests.c ---- */
-/* Whether this process may be the guest's QEMU. */
-bool guest_admits(const struct guest *guest, const struct ucred *who);
 struct guest *guest_find_uuid(const struct guests *guests, const char *uuid);
 struct guest *guests_find(const struct guests *guests, const char *name, struct failure *failure);
 void guest_look(const struct guest *guest, struct guest_view *ret);
+/* "" unless its state is unknown; then also where it is not known why. */
+const char *guest_why_unknown(const struct guest *guest);
 void guest_tell(const struct guest *guest, enum guest_change change);
 /* guests_work() runs in a moment, outside of whatever happens now. */
 void guests_wake(struct guests *guests, uint64_t ms);
 /* A handle has been closed for guests_close(). */
 void guests_handle_closed(struct guests *guests);
 
+/* ---- guest-door.c ---- */
+/* Somebody has connected to its channel. Consumes fd. */
+void guest_knock(void *guest, int fd, const struct ucred *who);
+/* Libvirt has told which run of it this is: now who is held is let in, or not. */
+void guest_look_who_is_there(struct guest *guest);
+/* It has ended. */
+void guest_hang_up(struct guest *guest);
+/* Whether who has connected to one of its windows by this socket is its QEMU. */
+bool guest_admits(struct guest *guest, int fd, const struct ucred *who);
+void guest_forget_held(struct guest *guest);
+
 /* ---- guest-life.c ---- */
 extern const struct libvirt_listener guest_libvirt_listener;
 int guest_begin_qmp(struct guest *guest);
 /* See to it that the end of its QEMU is told. */
 void guest_watch(struct guest *guest);
+/* This is its QEMU, since libvirt has plugged something in that this process has. */
+void guest_take_process(struct guest *guest, pid_t pid, uint64_t since);
 /* It was missed, and nobody has its memory any more: it has ended. */
 void guest_give_up_missed(struct guest *guest);
 /* Its session, and the commons in it. 0 or -errno with a sentence. */
 int guest_open_session(struct guest *guest, struct failure *failure);
-/* Everything it has goes, its windows as well. */
+/* Everything it has goes, its windows as well, but for those that a process still has. */
 void guest_end(struct guest *guest);
 /* What was its own but the windows goes. */
 void guest_release(struct guest *guest);
+/* Likewise what lies in one of them, and no more than must go with that. */
+void guest_empty(struct guest *guest, uint64_t region);
 bool guest_is_reachable(const struct guest *guest, struct failure *failure);
 
 /* ---- guest-window.c ---- */
@@ -130,12 +158,14 @@ int window_note(const struct window *window, char *text, size_t size);
 void window_work(struct window *window);
 /* Look whether QEMU has it, if that is in doubt. */
 void window_verify(struct window *window);
-/* A process has it, as far as this daemon can tell. */
+/* A process has it: is connected to its server, or was to an earlier daemon's, and lives. */
 bool window_is_connected(const struct window *window);
 /* QEMU cannot be heard any more: what the guest lets go of meanwhile is not told. */
 void window_doubt(struct window *window);
 /* QEMU does not have it any more, or never had: it goes back to the host. */
 void window_end(struct window *window);
+/* The guest has ended, or is in the hands of another QEMU, and nothing of its own lies in it: it ends when nobody has it. */
+void window_leave(struct window *window);
 /* The guest boots anew: it must tell again where it sees it. */
 void window_reset(struct window *window);
 /* The guest has let go of a device. */

@@ -38,6 +38,14 @@ static struct guest *find(const struct guests *guests, const char *name, struct 
         return guest;
 }
 
+const char *guest_why_unknown(const struct guest *guest) {
+        if (guest->state != GUEST_UNKNOWN)
+                return "";
+        if (guest->qmp_path)
+                return guest->qmp ? qmp_why_away(guest->qmp) : "";
+        return guest->is_missed ? "libvirt does not know this guest, but a process has its memory" : guest->guests->libvirt_why;
+}
+
 void guest_look(const struct guest *guest, struct guest_view *ret) {
         const struct window *window;
 
@@ -46,8 +54,7 @@ void guest_look(const struct guest *guest, struct guest_view *ret) {
                 .via = guest->qmp_path ? "qmp" : "libvirt",
                 .channel = guest->channel ? channel_path(guest->channel) : "",
                 .state = guest->state,
-                .why = guest->state != GUEST_UNKNOWN ? "" : guest->qmp_path ? guest->qmp ? qmp_why_away(guest->qmp) : ""
-                                                                             : guest->guests->libvirt_why,
+                .why = guest_why_unknown(guest),
         };
         DL_FOREACH(guest->windows, window) {
                 ret->n_windows++;
@@ -108,7 +115,8 @@ int guests_visit_windows(const struct guests *guests, const char *owner, guest_w
                 if (owner && strcmp(owner, guest->owner) != 0)
                         continue;
                 DL_FOREACH(guest->windows, window) {
-                        if (!window->region)
+                        /* Whoever asks for their own shall not look for what they cannot have. */
+                        if (!window->region || (owner && window->is_left))
                                 continue;
                         window_look(window, &view);
                         r = visit(&view, userdata);
@@ -199,6 +207,8 @@ int guests_new(uv_loop_t *loop, struct broker *broker, const struct guests_setti
         guests->loop = loop;
         guests->broker = broker;
         guests->settings = *settings;
+        if (!settings->machines)
+                guests->settings.machines = &machine_systemd_ops;
         guests->settings.directory = copy_or_null(settings->directory, &failed);
         guests->settings.libvirt_uri = copy_or_null(settings->libvirt_uri, &failed);
         if (failed) {
@@ -244,30 +254,11 @@ int guests_define(struct guests *guests, const struct guest_definition *definiti
         return failed ? -ENOMEM : 0;
 }
 
-/* The kernel's word on who it is. Where the process is not known, the user must do. */
-bool guest_admits(const struct guest *guest, const struct ucred *who) {
-        const struct guests_settings *settings = &guest->guests->settings;
-
-        if (guest->pid && who->pid != guest->pid)
-                return false;
-        return who->uid == 0 || who->uid == geteuid() || (settings->has_user && who->uid == settings->uid);
-}
-
-static bool admits(void *userdata, const struct ucred *who) {
-        return guest_admits(userdata, who);
-}
-
-static void on_channel(void *userdata, int fd, const struct ucred *who) {
-        struct guest *guest = userdata;
-
-        guest->guests->listener->channel(guest->guests->userdata, guest->owner, fd, who->pid, who->uid);
-        guest_tell(guest, GUEST_CONNECTED);
-}
 
 static int open_channel(struct guest *guest, struct failure *failure) {
         const struct guests_settings *settings = &guest->guests->settings;
         const struct channel_options options = {
-                .is_open = settings->has_user, .admits = admits, .connected = on_channel, .userdata = guest,
+                .is_open = settings->has_user, .connected = guest_knock, .userdata = guest,
         };
         char path[512];
 
@@ -302,9 +293,11 @@ static void begin_libvirt(struct guests *guests) {
         const struct libvirt_options options = {
                 .uri = guests->settings.libvirt_uri ? guests->settings.libvirt_uri : "qemu:///system",
         };
-        const char *why = libvirt_unavailable();
+        const char *why = libvirt_unavailable(), *no_machines = machine_unavailable();
         int r;
 
+        if (no_machines)
+                log_warning("what comes through a guest's channel may be of another guest's QEMU: %s", no_machines);
         if (!why) {
                 r = libvirt_new(guests->loop, &options, &guest_libvirt_listener, guests, &guests->libvirt);
                 why = r < 0 ? strerror(-r) : NULL;
@@ -371,14 +364,23 @@ static void on_work_closed(uv_handle_t *handle) {
         guests_handle_closed(handle->data);
 }
 
+/* Also what QEMU has. */
+static void end_guest(struct guest *guest) {
+        guest_release(guest);
+        while (guest->windows)
+                window_end(guest->windows);
+        guest_end(guest);
+}
+
 static void close_guest(struct guest *guest) {
         struct guests *guests = guest->guests;
 
         if (!guests->leave && guest->caller.session)
-                guest_end(guest);
+                end_guest(guest);
         while (guest->windows)
                 window_close(guest->windows);
         guest->alive = alive_forget(guest->alive);
+        guest_forget_held(guest);
         if (guest->channel) {
                 guests->n_handles++;
                 channel_close(guest->channel, on_guest_part_closed);

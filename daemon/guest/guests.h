@@ -36,6 +36,7 @@ enum {
 #define WINDOW_MAGIC "dmabroker-window"
 
 struct guests;
+struct machine_ops;
 
 enum guest_state { GUEST_UNKNOWN, GUEST_OFF, GUEST_RUNNING, GUEST_PAUSED };
 enum guest_change { GUEST_STARTED, GUEST_STOPPED, GUEST_REBOOTED, GUEST_ATTACHED, GUEST_DETACHED, GUEST_CONNECTED };
@@ -76,15 +77,18 @@ struct guests_settings {
         bool has_user;           /* QEMU runs as this user; else as root, or as the daemon's own */
         uid_t uid;
         uint64_t unplug_ms; /* how long a guest may take to let go of a window */
+        const struct machine_ops *machines; /* NULL: systemd's; outlives it */
 };
 
 struct guests_listener {
         /* The guest's QEMU has connected; the descriptor is the callee's. */
         void (*channel)(void *userdata, const char *owner, int fd, pid_t pid, uid_t uid);
-        /* This is the process of its QEMU, and nobody else is. */
+        /* This is the process of its QEMU, and nobody else is. 0: whoever is connected is not. */
         void (*known)(void *userdata, const char *owner, pid_t pid);
         /* It has ended, or begun anew: the owner's sessions end now. */
         void (*ended)(void *userdata, const char *owner);
+        /* What lies in one of its windows goes: the sessions of which session_is_user() is true end now. */
+        void (*lost)(void *userdata);
         void (*changed)(void *userdata, const struct guest_view *view, enum guest_change change);
 };
 
@@ -122,8 +126,8 @@ struct attach_request {
  * nobody waits: what was begun goes on. Reasons: unknown_guest, bad_param, limit, source_unavailable (it does not run, or QEMU
  * refuses), gone, timeout, busy (what was asked for with this key is not over), and those of device_reserve(). */
 struct ticket *guests_attach(struct guests *guests, const struct attach_request *request, broker_done_fn done, void *userdata);
-/* Likewise, with the same handle. force: what lies in it is freed, with the sessions that have it. Reasons: unknown_handle, busy,
- * timeout (the guest does not let go of it; the window is given back when it does), source_unavailable. */
+/* Likewise, with the same handle. force: what lies in it is freed, and the sessions that have something of that end. Reasons:
+ * unknown_handle, busy, timeout (the guest does not let go of it; the window is given back when it does), source_unavailable. */
 struct ticket *guests_detach(struct guests *guests, uint64_t window, bool force, broker_done_fn done, void *userdata);
 
 /* By the guest itself. Reasons: unknown_handle, bad_param, busy (things lie in it, by other addresses). */

@@ -222,14 +222,15 @@ static void refuse(struct peer *peer, bool is_told, const char *why) {
                 drop_one_refused(server);
 }
 
+static bool has_hung_up(const struct peer *peer) {
+        struct pollfd end = { .fd = peer->fd, .events = POLLRDHUP };
+
+        return poll(&end, 1, 0) > 0;
+}
+
 /* QEMU ends and is started again faster than the loop goes round. */
 static void forget_ended_peer(struct ivshmem *server) {
-        struct pollfd end = { .events = POLLRDHUP };
-
-        if (!server->peer)
-                return;
-        end.fd = server->peer->fd;
-        if (poll(&end, 1, 0) > 0)
+        if (server->peer && has_hung_up(server->peer))
                 peer_close(server->peer);
 }
 
@@ -247,7 +248,7 @@ static const char *why_refused(struct ivshmem *server, const struct peer *peer) 
                 return "it is being closed";
         if (server->peer)
                 return "another one has it";
-        admitted = !server->options.admits || server->options.admits(server->options.userdata, &peer->who);
+        admitted = !server->options.admits || server->options.admits(server->options.userdata, peer->fd, &peer->who);
         if (server->closing)
                 return "it is being closed";
         if (!admitted)
@@ -496,7 +497,7 @@ int ivshmem_new(uv_loop_t *loop, const char *path, int memory_fd, const struct i
 }
 
 bool ivshmem_is_connected(const struct ivshmem *server) {
-        return server->peer;
+        return server->peer && !has_hung_up(server->peer);
 }
 
 /* That a counter is full only means that the guest has not looked at the interrupts before. */

@@ -37,9 +37,9 @@ struct ivshmem_options {
          * QEMU that does not leave its interrupts to KVM (7.2) goes on watching their descriptors then, by number, and
          * crashes when the number is used anew. */
         unsigned vectors;
-        /* Whether this process may have the window; must not wait. who is what the kernel says of it. NULL: whoever can
-         * connect. */
-        bool (*admits)(void *userdata, const struct ucred *who);
+        /* Whether the process that has connected this socket may have the window, which it gets then; must not wait. who is
+         * what the kernel says of it. NULL: whoever can connect. */
+        bool (*admits)(void *userdata, int fd, const struct ucred *who);
         /* Somebody has the window from now on, or no more: QEMU has ended, or taken the device out. It may still be
          * mapped where the connection only was closed. Not called for who was refused, nor any more once the server is
          * being closed. NULL is fine. */

@@ -4,17 +4,19 @@ libguest_la_SOURCES = \
 	daemon/guest/channel.c daemon/guest/channel.h \
 	daemon/guest/guest.h \
 	daemon/guest/guest-advice.c \
+	daemon/guest/guest-door.c \
 	daemon/guest/guest-life.c \
 	daemon/guest/guest-note.c \
 	daemon/guest/guest-policy.c \
 	daemon/guest/guest-window.c \
 	daemon/guest/guests.c daemon/guest/guests.h \
 	daemon/guest/ivshmem.c daemon/guest/ivshmem.h \
+	daemon/guest/machine.c daemon/guest/machine.h \
 	daemon/guest/place.c daemon/guest/place.h \
 	daemon/guest/qmp.c daemon/guest/qmp.h \
 	daemon/guest/qmp-window.c daemon/guest/qmp-window.h
-libguest_la_CFLAGS = $(AM_CFLAGS) $(UV_CFLAGS)
-libguest_la_LIBADD = libguest-libvirt.la $(UV_LIBS)
+libguest_la_CFLAGS = $(AM_CFLAGS) $(SYSTEMD_CFLAGS) $(UV_CFLAGS)
+libguest_la_LIBADD = libguest-libvirt.la $(SYSTEMD_LIBS) $(UV_LIBS)
 
 # Who the guests are. Needs libdaemon.la for its loop; the library of libvirt is opened at run time.
 noinst_LTLIBRARIES += libguest-libvirt.la

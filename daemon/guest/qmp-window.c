@@ -143,7 +143,9 @@ static void on_connection_removed(void *userdata, const struct qmp_answer *answe
 static void on_unplugged(void *userdata, const struct qmp_answer *answer) {
         struct task *task = userdata;
 
-        if (answer->error < 0 && answer->error != -ENODEV)
+        if (answer->error == -ENODEV)
+                take_back(task, answer);
+        else if (answer->error < 0)
                 task_end(task, answer);
         else if (qmp_execute(task->qmp, "chardev-remove", task->connection_remove, on_connection_removed, task) < 0)
                 on_connection_removed(task, NULL);

@@ -25,7 +25,7 @@ struct qmp_window {
  * qmp_execute(). */
 int qmp_attach_window(struct qmp *qmp, const struct qmp_window *window, qmp_done_fn done, void *userdata);
 
-/* id: the window's. 0 when the device is gone, also if it was before: then the connection is taken away as well. As
+/* id: the window's. 0 when the device is gone, -ENODEV if there was none; then the connection is taken away as well. As
  * qmp_unplug(): -ETIMEDOUT: the guest does not let go of it; when it does so later, the listener is told, and detaching
  * again clears the rest away, as does qmp_clear_window(). */
 int qmp_detach_window(struct qmp *qmp, const char *id, uint64_t timeout_ms, qmp_done_fn done, void *userdata);

@@ -54,12 +54,19 @@ static void fill(struct guest_info *info, const struct guest_view *view, const s
 struct listing {
         struct method_list list;
         const struct server *server;
+        const char *after; /* the name of one that has not come yet, or NULL */
 };
 
 static int add_guest(const struct guest_view *view, void *userdata) {
         struct listing *listing = userdata;
-        struct guest_info *info = method_list_add(&listing->list);
+        struct guest_info *info;
 
+        if (listing->after) {
+                if (strcmp(view->name, listing->after) == 0)
+                        listing->after = NULL;
+                return 0;
+        }
+        info = method_list_add(&listing->list);
         if (!info)
                 return 1;
         fill(info, view, listing->server);
@@ -67,12 +74,23 @@ static int add_guest(const struct guest_view *view, void *userdata) {
 }
 
 void method_guest_list(struct rpc_call *call, const void *given) {
+        const struct guest_list_params *params = given;
         struct guest_list_result result = { 0 };
         struct listing listing = {
-                .list = { .size = sizeof(struct guest_info), .limit = PROTOCOL_LIST_MAX },
+                .list = { .size = sizeof(struct guest_info),
+                          .limit = schema_has(params, limit) ? params->limit : PROTOCOL_LIST_DEFAULT },
                 .server = method_connection(call)->server,
         };
+        struct failure failure = { 0 };
+        struct guest_view last;
 
+        if (schema_has(params, after)) {
+                if (guests_get(guests_of(call), params->after, &last, &failure) < 0) {
+                        error_answer(call, &failure);
+                        return;
+                }
+                listing.after = last.name;
+        }
         guests_visit(guests_of(call), add_guest, &listing);
         if (method_list_failed(&listing.list, call))
                 return;
@@ -112,12 +130,33 @@ static int add_window(const struct guest_window_view *view, void *userdata) {
         return 0;
 }
 
+static int by_number(const void *one, const void *other) {
+        const struct window_info *a = one, *b = other;
+
+        return a->window < b->window ? -1 : a->window > b->window;
+}
+
+/* They are visited guest by guest, so a page is cut from all of them. */
+static void answer_windows(struct rpc_call *call, const struct window_list_params *params, const struct method_list *list) {
+        size_t limit = schema_has(params, limit) ? params->limit : PROTOCOL_LIST_DEFAULT, start = 0;
+        struct window_list_result result = { 0 };
+        struct window_info *infos = list->items;
+
+        if (list->count)
+                qsort(infos, list->count, sizeof(*infos), by_number);
+        while (schema_has(params, after) && start < list->count && infos[start].window <= params->after)
+                start++;
+        result.more = list->count - start > limit;
+        result.items.items = infos ? infos + start : NULL;
+        result.items.count = result.more ? limit : list->count - start;
+        rpc_call_reply(call, &result);
+}
+
 void method_window_list(struct rpc_call *call, const void *given) {
         const struct window_list_params *params = given;
         const struct connection *connection = method_connection(call);
         const char *owner = connection->identity.admin ? NULL : connection->identity.owner;
-        struct window_list_result result = { 0 };
-        struct method_list list = { .size = sizeof(struct window_info), .limit = PROTOCOL_LIST_MAX };
+        struct method_list list = { .size = sizeof(struct window_info), .limit = SIZE_MAX };
         struct failure failure = { 0 };
         struct guest_view view;
 
@@ -133,10 +172,7 @@ void method_window_list(struct rpc_call *call, const void *given) {
         guests_visit_windows(guests_of(call), owner, add_window, &list);
         if (method_list_failed(&list, call))
                 return;
-        result.items.items = list.items;
-        result.items.count = list.count;
-        result.more = list.more;
-        rpc_call_reply(call, &result);
+        answer_windows(call, params, &list);
         free(list.items);
 }
 

@@ -244,6 +244,10 @@ static void on_ended(void *userdata, const char *owner) {
         session_end_owner(userdata, owner);
 }
 
+static void on_lost(void *userdata) {
+        session_end_users(userdata);
+}
+
 static void on_changed(void *userdata, const struct guest_view *view, enum guest_change change) {
         static const enum protocol_guest_change words[] = {
                 [GUEST_STARTED] = PROTOCOL_GUEST_STARTED,   [GUEST_STOPPED] = PROTOCOL_GUEST_STOPPED,
@@ -258,6 +262,7 @@ const struct guests_listener server_guests_listener = {
         .channel = on_channel,
         .known = on_known,
         .ended = on_ended,
+        .lost = on_lost,
         .changed = on_changed,
 };
 

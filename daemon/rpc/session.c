@@ -388,6 +388,14 @@ void session_end_owner(struct server *server, const char *owner) {
                         session_end(session);
 }
 
+void session_end_users(struct server *server) {
+        struct rpc_session *session, *next;
+
+        HASH_ITER(hh, server->sessions, session, next)
+                if (session_is_user(session->core))
+                        session_end(session);
+}
+
 void session_end_all(struct server *server) {
         struct rpc_session *session, *next;
 

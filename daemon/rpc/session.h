@@ -36,6 +36,8 @@ void session_detach(struct connection *connection);
 void session_end(struct rpc_session *session);
 void session_end_all(struct server *server);
 void session_end_owner(struct server *server, const char *owner);
+/* Those of which session_is_user() is true. */
+void session_end_users(struct server *server);
 /* Refuse what waits, in every session: the daemon ends. */
 void session_refuse_all(struct server *server);
 /* The sessions that the broker has read from its ledger. 0 or -ENOMEM: not all of them, and none is ended for that. */

@@ -58,6 +58,7 @@ struct guest {
         const char *first;
         size_t n_first;
         unsigned resets, binds, changes; /* changes: of what the thread waits for */
+        bool is_misplaced, is_taken; /* the windows; something, since then */
         struct shown windows[WINDOWS_MAX];
         size_t n_windows;
         enum guest_fault fault;
@@ -98,6 +99,8 @@ static void put_file(const struct guest *guest, size_t i, const char *name, cons
         must(fputs(text, file) >= 0);
         must(!fclose(file));
 }
+
+#define ASIDE (UINT64_C(1) << 30)
 
 static uint64_t address_of(size_t i) {
         return UINT64_C(0x8000000000) + i * UINT64_C(0x100000000);
@@ -249,7 +252,7 @@ static json_t *list_windows(struct guest *guest) {
                                          (json_int_t)window->region, "size", (json_int_t)window->size, "cookie", window->cookie);
                 char address[32];
 
-                snprintf(address, sizeof(address), "0x%" PRIx64, address_of(i));
+                snprintf(address, sizeof(address), "0x%" PRIx64, address_of(i) + (guest->is_misplaced ? ASIDE : 0));
                 if (window->bound)
                         json_object_set_new(item, "guest_addr", json_string(address));
                 json_array_append_new(items, item);
@@ -264,6 +267,7 @@ static json_t *bind_window(struct guest *guest, json_t *params) {
         for (size_t i = 0; i < guest->n_windows; i++)
                 if (guest->windows[i].region == number && address && strtoull(address, NULL, 16) == address_of(i)) {
                         guest->windows[i].bound = true;
+                        guest->is_misplaced = false;
                         guest->binds++;
                         return json_object();
                 }
@@ -291,6 +295,8 @@ static bool answer(struct guest *guest, json_t *request) {
                 return false;
         if (!strcmp(method, "window.list"))
                 result = list_windows(guest);
+        else if (!strcmp(method, "window.bind") && guest->is_taken)
+                error = refuse(EBUSY, "busy", "allocs");
         else if (!strcmp(method, "window.bind"))
                 result = bind_window(guest, params);
         else if (json_is_true(json_object_get(params, "fd")))
@@ -306,10 +312,17 @@ static bool answer(struct guest *guest, json_t *request) {
         return true;
 }
 
+static bool takes(json_t *request) {
+        const char *method = json_string_value(json_object_get(request, "method"));
+
+        return method && (!strcmp(method, "coherent.alloc") || !strcmp(method, "pool.lease") || !strcmp(method, "bounce.lease"));
+}
+
 static void take_request(struct guest *guest, const char *line, size_t length) {
         json_t *request = json_loadb(line, length, 0, NULL);
 
         if (guest->heard && !answer(guest, request)) {
+                guest->is_taken |= guest->is_misplaced && takes(request);
                 write_all(guest->connection, line, length);
                 write_all(guest->connection, "\n", 1);
         }
@@ -513,6 +526,12 @@ void guest_unbind(struct guest *guest) {
         guest_lock(guest);
         for (size_t i = 0; i < guest->n_windows; i++)
                 guest->windows[i].bound = false;
+        guest_unlock(guest);
+}
+
+void guest_misplace(struct guest *guest) {
+        guest_lock(guest);
+        guest->is_misplaced = true;
         guest_unlock(guest);
 }
 

@@ -51,6 +51,8 @@ void guest_wait_reset(struct guest *guest, unsigned n);
 
 /* As if the daemon did not know where its windows are: what wants memory is refused until they are bound. */
 void guest_unbind(struct guest *guest);
+/* As if the last program had said that its windows are elsewhere; they can be bound as long as nothing is taken. */
+void guest_misplace(struct guest *guest);
 /* How often a window was bound. */
 unsigned guest_binds(struct guest *guest);
 

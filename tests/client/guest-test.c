@@ -229,6 +229,28 @@ static void test_windows_that_come_later_are_found_and_bound(void **state) {
         task_expect_success(&task);
 }
 
+/* Whatever is taken first: nothing lies in the way yet. */
+static void test_where_the_last_program_said_that_windows_are_is_not_believed(void **state) {
+        struct fixture *fixture = *state;
+        dmab_addr_t dma;
+        dmab_pool_t *pool;
+        char bytes[64];
+        void *vaddr;
+
+        begin(fixture);
+        assert_int_equal(dmab_alloc_coherent(fixture->device, PAGE, DMAB_NOWAIT, &vaddr, &dma), 0);
+        end(fixture);
+        guest_misplace(fixture->guest);
+        begin(fixture);
+        assert_int_equal(dmab_pool_create("blocks", fixture->device, 512, 0, 0, NULL, &pool), 0);
+        assert_int_equal(dmab_pool_alloc(pool, DMAB_WAIT, &vaddr, &dma), 0);
+        end(fixture);
+        guest_misplace(fixture->guest);
+        begin(fixture);
+        assert_int_equal(dmab_map_single(fixture->device, bytes, sizeof(bytes), DMAB_TO_DEVICE, &dma), 0);
+        end(fixture);
+}
+
 static void test_a_window_that_is_of_no_use_is_said_to_be_so(void **state) {
         static const struct {
                 enum guest_fault fault;
@@ -442,6 +464,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 guest_test(test_memory_of_every_kind_lies_in_windows_and_the_host_sees_it),
                 guest_test(test_windows_that_come_later_are_found_and_bound),
+                guest_test(test_where_the_last_program_said_that_windows_are_is_not_believed),
                 guest_test(test_a_window_that_is_of_no_use_is_said_to_be_so),
                 guest_test(test_what_is_heard_before_the_answer_is_nobodys),
                 guest_test(test_the_session_goes_on_when_the_other_end_closes_or_begins_anew),

@@ -438,14 +438,31 @@ static void test_a_window_that_qemu_refuses_goes_back(void **state) {
         int id = begin_attach(MIB);
         uint64_t command = qemu_plug_begin(host.qemu, &seen);
 
+        qemu_drop(&seen);
         qemu_refuse(host.qemu, command, "GenericError");
         qemu_obey(host.qemu, "chardev-remove");
         ask_take_reason(ask_error(host.admin, id), "source_unavailable");
-        qemu_drop(&seen);
         id = begin_attach(MIB);
         qemu_reject(host.qemu, "chardev-remove", "GenericError");
         qemu_reject(host.qemu, "chardev-add", "GenericError");
         ask_take_reason(ask_error(host.admin, id), "source_unavailable");
+        next_attach_works();
+}
+
+/* Whatever it says: who is connected has been given the memory. */
+static void test_a_window_that_qemu_refuses_but_keeps_stays_until_it_does_not(void **state) {
+        struct qemu_window seen;
+        int id = begin_attach(MIB);
+        uint64_t command = qemu_plug_begin(host.qemu, &seen);
+
+        qemu_refuse(host.qemu, command, "GenericError");
+        qemu_obey(host.qemu, "chardev-remove");
+        ask_take_reason(ask_error(host.admin, id), "source_unavailable");
+        qemu_reject(host.qemu, "qom-list", "DeviceNotFound");
+        assert_int_equal(in_regions(), MIB);
+        qemu_obey(host.qemu, "chardev-remove");
+        qemu_drop(&seen);
+        qemu_reject(host.qemu, "qom-list", "DeviceNotFound");
         next_attach_works();
 }
 
@@ -596,6 +613,68 @@ static void test_what_cannot_be_had_is_refused_and_costs_nothing(void **state) {
         next_attach_works();
 }
 
+/* One element of a list, and whether that is not all. */
+static json_t *take_one(struct test_client *client, const char *method, const char *params, bool *ret_more) {
+        json_t *page = ask(client, method, "%s", params), *item = json_array_get(json_object_get(page, "items"), 0);
+
+        assert_true(json_array_size(json_object_get(page, "items")) <= 1);
+        *ret_more = json_is_true(json_object_get(page, "more"));
+        json_incref(item);
+        json_decref(page);
+        return item;
+}
+
+static void test_guests_are_listed_in_pages(void **state) {
+        bool more;
+        json_t *item;
+
+        item = take_one(host.admin, "guest.list", "{'limit':1}", &more);
+        assert_string_equal(json_string_value(json_object_get(item, "guest")), "one");
+        assert_true(more);
+        json_decref(item);
+        item = take_one(host.admin, "guest.list", "{'limit':1,'after':'one'}", &more);
+        assert_string_equal(json_string_value(json_object_get(item, "guest")), "two");
+        assert_false(more);
+        json_decref(item);
+        item = take_one(host.admin, "guest.list", "{'after':'" ONE "'}", &more);
+        assert_string_equal(json_string_value(json_object_get(item, "guest")), "two");
+        json_decref(item);
+        assert_null(take_one(host.admin, "guest.list", "{'after':'two'}", &more));
+        assert_false(more);
+        ask_refused(host.admin, "unknown_guest", "guest.list", "{'after':'nobody'}");
+}
+
+static void check_pages(struct test_client *client, const uint64_t windows[3]) {
+        uint64_t after = 0;
+        char params[64];
+        bool more;
+
+        for (int i = 0; i < 3; i++) {
+                snprintf(params, sizeof(params), "{'limit':1,'after':%" PRIu64 "}", after);
+                after = ask_take_number(take_one(client, "window.list", params, &more), "window");
+                assert_int_equal(after, windows[i]);
+                assert_true(more == (i < 2));
+        }
+        snprintf(params, sizeof(params), "{'after':%" PRIu64 "}", after);
+        assert_null(take_one(client, "window.list", params, &more));
+        assert_false(more);
+}
+
+static void test_windows_are_listed_in_pages(void **state) {
+        struct test_client *channel = open_channel(host.qemu, ONE);
+        struct qemu_window seen[3];
+        uint64_t windows[3];
+
+        assert_non_null(channel);
+        for (int i = 0; i < 3; i++)
+                windows[i] = attach(MIB, &seen[i]);
+        check_pages(host.admin, windows);
+        check_pages(channel, windows);
+        test_client_close(channel);
+        for (int i = 0; i < 3; i++)
+                qemu_drop(&seen[i]);
+}
+
 static int begin_with_quota(void **state) {
         return begin_with("[quota kvm:" ONE "]\nheld_bytes = 3M\nregions = 2\n");
 }
@@ -687,6 +766,45 @@ static void test_a_window_in_use_is_not_taken_out_unless_by_force(void **state) 
         leave_guest(&guest);
 }
 
+static void check_session(struct test_client *channel, const char *session, uint64_t alloc) {
+        json_t *list;
+
+        json_decref(ask(channel, "broker.hello", "{'session':'%s'}", session));
+        list = ask(channel, "coherent.list", "{}");
+        assert_int_equal(json_array_size(json_object_get(list, "allocs")), 1);
+        assert_int_equal(ask_peek_number(json_array_get(json_object_get(list, "allocs"), 0), "alloc"), alloc);
+        json_decref(list);
+}
+
+static void test_by_force_only_those_end_who_have_something_in_the_window(void **state) {
+        struct qemu_window second;
+        struct guest guest;
+        char session[40];
+        uint64_t alloc, window;
+        int id;
+
+        make_guest(&guest);
+        alloc = ask_alloc(guest.channel, guest.device, 2 * MIB - 8192);
+        snprintf(session, sizeof(session), "%s", guest.session);
+        window = attach(MIB, &second);
+        bind_at(guest.channel, window, AT + 16 * MIB);
+        hello(&guest); /* another session, as of the next program */
+        guest.device = ask_device(guest.channel, "disk");
+        ask_alloc(guest.channel, guest.device, 65536);
+        json_decref(ask(guest.channel, "coherent.alloc", "{'device':%" PRIu64 ",'size':65536,'lifetime':'owner'}",
+                        guest.device));
+        ask_refused(host.admin, "busy", "guest.detach", "{'window':%" PRIu64 "}", window);
+        id = begin_detach(window, "true");
+        qemu_obey(host.qemu, "device_del");
+        ask_refused(guest.channel, "gone", "coherent.list", "{}");
+        qemu_deleted(host.qemu, second.id);
+        qemu_obey(host.qemu, "chardev-remove");
+        json_decref(ask_result(host.admin, id));
+        check_session(guest.channel, session, alloc);
+        ask_refused(guest.channel, "unknown_handle", "broker.hello", "{'session':'%s'}", guest.session);
+        leave_guest(&guest);
+}
+
 static void test_a_guest_that_does_not_let_go_may_do_so_later(void **state) {
         struct guest guest;
         int id;
@@ -725,6 +843,25 @@ static void test_a_guest_can_be_asked_again(void **state) {
         qemu_obey(host.qemu, "chardev-remove");
         json_decref(ask_result(host.admin, id));
         leave_guest(&guest);
+}
+
+static void test_a_window_that_qemu_does_not_know_of_stays_while_it_has_it(void **state) {
+        struct guest guest;
+        int id;
+
+        make_guest(&guest);
+        id = begin_detach(guest.window, "false");
+        qemu_reject(host.qemu, "device_del", "DeviceNotFound");
+        qemu_reject(host.qemu, "chardev-remove", "GenericError");
+        ask_take_reason(ask_error(host.admin, id), "source_unavailable");
+        qemu_reject(host.qemu, "qom-list", "DeviceNotFound");
+        assert_int_equal(in_regions(), 2 * MIB);
+        qemu_obey(host.qemu, "chardev-remove");
+        qemu_drop(&guest.seen);
+        qemu_reject(host.qemu, "qom-list", "DeviceNotFound");
+        ask_until(is_all_back());
+        leave_guest(&guest);
+        next_attach_works();
 }
 
 static void test_a_window_that_the_guest_keeps_goes_on_as_before(void **state) {
@@ -1279,6 +1416,52 @@ static void test_devices_that_no_daemon_knows_of_are_taken_out(void **state) {
         leave_guest(&guest);
 }
 
+static unsigned count_logged(const char *text) {
+        char *log = test_daemon_log(host.daemon);
+        unsigned n = 0;
+
+        for (const char *at = log; at && (at = strstr(at, text)); at++)
+                n++;
+        free(log);
+        return n;
+}
+
+/* All of which would have to be taken out. */
+static void test_a_qemu_with_no_end_of_devices_is_asked_for_some(void **state) {
+        char *devices = strdup("[{'name': 'type'}"), *more;
+        uint64_t id;
+
+        for (int i = 100; i < 2000; i++) {
+                assert_true(asprintf(&more, "%s, {'name': 'dmabroker-%d'}", devices, i) > 0);
+                free(devices);
+                devices = more;
+        }
+        assert_true(asprintf(&more, "%s]", devices) > 0);
+        free(devices);
+        host.qemu->leftovers = more;
+        for (int i = 0; i < 4; i++) {
+                qemu_hang_up(host.qemu);
+                qemu_serve(host.qemu, true);
+                for (int n = 0; n < 16; n++)
+                        json_decref(qemu_expect(host.qemu, "device_del", &id));
+                ask_until(guest_is("one", "running"));
+        }
+        host.qemu->leftovers = NULL;
+        free(more);
+        next_attach_works();
+        assert_int_equal(count_logged("that an earlier daemon has left") + count_logged("keeps a device of an earlier"), 32);
+}
+
+static void test_a_qemu_that_does_not_say_whether_it_runs_is_told_of(void **state) {
+        qemu_hang_up(host.qemu);
+        qemu_greet(host.qemu);
+        qemu_reject(host.qemu, "query-status", "GenericError");
+        ask_until(has_logged("does not say whether it runs: It does not like that"));
+        qemu_hang_up(host.qemu);
+        qemu_serve(host.qemu, true);
+        ask_until(guest_is("one", "running"));
+}
+
 static void test_a_changed_guest_is_told_to_want_a_restart(void **state) {
         FILE *file = fopen(test_daemon_config(host.daemon), "a");
 
@@ -1593,12 +1776,12 @@ static void test_a_guest_binds_a_window_before_qemu_has_answered(void **state) {
 
         bind_at(channel, find_window(), AT);
         ask_alloc(channel, device, 4096);
+        qemu_drop(&seen);
         qemu_refuse(host.qemu, command, "GenericError");
         qemu_obey(host.qemu, "chardev-remove");
         ask_take_reason(ask_error(host.admin, id), "source_unavailable");
         ask_until(is_all_back());
         ask_refused(channel, "gone", "coherent.list", "{}");
-        qemu_drop(&seen);
         test_client_close(channel);
 }
 
@@ -1779,9 +1962,10 @@ static void plug_beside_leftover(unsigned number, bool late) {
         id = qemu_plug_begin(host.qemu, &seen);
         snprintf(device, sizeof(device), "dmabroker-%u", number + 1);
         assert_string_equal(seen.id, device);
+        /* Before it refuses: where it is connected then, the daemon asks whether it has the device all the same. */
+        qemu_drop(&seen);
         qemu_refuse(host.qemu, id, "GenericError");
         qemu_obey(host.qemu, "chardev-remove");
-        qemu_drop(&seen);
         ask_until(n_windows("one") == 0);
         snprintf(device, sizeof(device), "dmabroker-%u", number);
         snprintf(sentence, sizeof(sentence), "the guest has not let go of %s in time", device);
@@ -1837,6 +2021,7 @@ int main(int argc, char **argv) {
                 TEST(a_guest_is_no_administrator_and_not_local),
                 TEST(nobody_gets_hold_of_the_device_that_the_windows_lie_in),
                 TEST(a_window_that_qemu_refuses_goes_back),
+                TEST(a_window_that_qemu_refuses_but_keeps_stays_until_it_does_not),
                 TEST(a_window_is_kept_until_qemu_has_told_that_it_has_none),
                 TEST(a_window_that_qemu_has_all_the_same_is_taken_out),
                 TEST(a_qemu_that_does_not_answer_in_time_is_asked_what_it_has_done),
@@ -1849,9 +2034,11 @@ int main(int argc, char **argv) {
                 cmocka_unit_test_setup_teardown(test_a_window_without_a_port_takes_no_memory, begin_with_one_port, end),
                 TEST(nobody_but_qemu_gets_a_windows_memory),
                 TEST(a_window_in_use_is_not_taken_out_unless_by_force),
+                TEST(by_force_only_those_end_who_have_something_in_the_window),
                 TEST(a_guest_that_does_not_let_go_may_do_so_later),
                 TEST(a_guest_can_be_asked_again),
                 TEST(devices_that_no_daemon_knows_of_are_taken_out),
+                TEST(a_window_that_qemu_does_not_know_of_stays_while_it_has_it),
                 TEST(a_window_that_the_guest_keeps_goes_on_as_before),
                 TEST(a_guest_may_let_go_of_what_nobody_asked_for),
                 cmocka_unit_test_setup_teardown(test_a_window_counts_against_the_guests_quota, begin_with_quota, end),
@@ -1872,6 +2059,8 @@ int main(int argc, char **argv) {
                 TEST(a_window_that_the_guest_kept_is_had_by_whoever_asks_again),
                 TEST(windows_whose_memory_is_gone_are_forgotten),
                 TEST(an_interrupt_leaves_nothing_behind),
+                TEST(a_qemu_with_no_end_of_devices_is_asked_for_some),
+                TEST(a_qemu_that_does_not_say_whether_it_runs_is_told_of),
                 TEST(a_changed_guest_is_told_to_want_a_restart),
                 TEST(what_comes_before_a_reset_was_not_said),
                 TEST(a_line_that_is_too_long_is_skipped),
@@ -1897,6 +2086,8 @@ int main(int argc, char **argv) {
                 cmocka_unit_test_setup_teardown(test_an_own_window_comes_when_what_was_in_its_place_is_gone,
                                                 begin_with_own_window, end),
                 TEST(a_guest_resumes_the_oldest_of_its_sessions),
+                TEST(guests_are_listed_in_pages),
+                TEST(windows_are_listed_in_pages),
         };
 
         if (argc > 1 && *argv[1])

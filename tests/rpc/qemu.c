@@ -60,6 +60,7 @@ static void live(int control) {
                 fdpass_send(control, &piece, 1, &fd, fd >= 0);
                 if (fd >= 0)
                         close(fd);
+                send(control, &error, sizeof(error), MSG_NOSIGNAL); /* now the test alone has it */
         }
         _exit(0);
 }
@@ -93,12 +94,13 @@ static ssize_t receive(int socket, void *bytes, size_t size, int *ret_fd) {
 
 static int open_socket(struct qemu *qemu, const char *path, bool listens) {
         struct wish wish = { .listens = listens, .address.sun_family = AF_UNIX };
-        int error, fd;
+        int error, fd, none;
 
         assert_true(strlen(path) < sizeof(wish.address.sun_path));
         strcpy(wish.address.sun_path, path);
         assert_int_equal(send(qemu->control, &wish, sizeof(wish), MSG_NOSIGNAL), sizeof(wish));
         assert_int_equal(receive(qemu->control, &error, sizeof(error), &fd), sizeof(error));
+        assert_int_equal(receive(qemu->control, &error, sizeof(error), &none), sizeof(error));
         return error < 0 ? error : fd;
 }
 

@@ -615,6 +615,32 @@ static void test_a_reserved_region_serves_its_device_and_nobody_else(void **stat
         stop(&f);
 }
 
+static void test_a_region_that_is_withdrawn_stays_and_serves_nobody(void **state) {
+        struct failure failure = {};
+        struct reserve_request reserve = { .size = 2 * MIB };
+        struct answer first = {}, second = {};
+        struct fixture f;
+        uint64_t held;
+
+        start(&f, "16M@0x40000000", NULL);
+        reserve.device = open_device(&f, 0);
+        device_reserve(&f.caller, &reserve, answer, &first);
+        device_reserve(&f.caller, &reserve, answer, &second);
+        settle(&f);
+        held = take(&f, reserve.device, 2 * MIB).handle;
+        assert_int_equal(device_withdraw(&f.caller, reserve.device, first.handle, &failure), -EBUSY);
+        drop(&f, held);
+        assert_int_equal(device_withdraw(&f.caller, reserve.device, first.handle, &failure), 0);
+        assert_int_equal(take(&f, reserve.device, MIB).region, second.handle);
+        assert_int_equal(take(&f, reserve.device, MIB).region, second.handle);
+        refused(&f, (struct alloc_request){ .device = reserve.device, .size = 4096 }, REASON_no_memory);
+        assert_int_equal(usage(&f, QUOTA_regions), 2);
+        assert_int_equal(device_unreserve(&f.caller, reserve.device, first.handle, &failure), 0);
+        settle(&f);
+        assert_int_equal(usage(&f, QUOTA_regions), 1);
+        stop(&f);
+}
+
 static void test_a_reserve_serves_its_device_also_while_others_wait(void **state) {
         struct alloc_request request = { .size = MIB, .wait_ms = 1000 };
         struct reserve_request reserve = { .size = 2 * MIB };
@@ -1371,6 +1397,7 @@ int main(void) {
                 cmocka_unit_test(test_there_are_no_more_regions_than_the_process_has_descriptors_for),
                 cmocka_unit_test(test_a_reserve_has_no_more_pieces_than_can_be_entered_in_a_moment),
                 cmocka_unit_test(test_a_reserved_region_serves_its_device_and_nobody_else),
+                cmocka_unit_test(test_a_region_that_is_withdrawn_stays_and_serves_nobody),
                 cmocka_unit_test(test_a_reserve_serves_its_device_also_while_others_wait),
                 cmocka_unit_test(test_only_even_megabytes_of_a_reserved_region_are_used),
                 cmocka_unit_test(test_closing_a_device_reports_what_it_still_holds),

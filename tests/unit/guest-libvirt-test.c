@@ -2,14 +2,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 /* after the others: it redefines what they may declare */
 #include <cmocka.h>
@@ -35,6 +38,11 @@ static struct {
         struct guests *guests;
         char told[512]; /* what became of the guest, and whose sessions ended */
         bool closed;
+        pid_t qemu; /* 0: there is none */
+        bool has_machines;
+        const char *machine; /* that this process is in, or NULL */
+        const char *registered; /* the only machine there is, or NULL */
+        int let_in; /* the last one's socket, or -1 */
 } host;
 
 /* ---- libvirt ---- */
@@ -108,10 +116,15 @@ int libvirt_get_xml(struct libvirt *libvirt, const char *uuid, libvirt_done_fn d
 /* ---- the host ---- */
 
 static void on_channel(void *userdata, const char *owner, int fd, pid_t pid, uid_t uid) {
-        close(fd);
+        if (host.let_in >= 0)
+                close(host.let_in);
+        host.let_in = fd;
 }
 
 static void on_known(void *userdata, const char *owner, pid_t pid) {
+        if (host.let_in >= 0 && pid != getpid())
+                close(host.let_in);
+        host.let_in = -1;
 }
 
 static void tell(const char *what) {
@@ -125,6 +138,10 @@ static void on_ended(void *userdata, const char *owner) {
         tell("ended");
 }
 
+static void on_lost(void *userdata) {
+        tell("lost");
+}
+
 static void on_changed(void *userdata, const struct guest_view *view, enum guest_change change) {
         static const char *const names[] = { "started", "stopped", "rebooted", "attached", "detached", "connected" };
 
@@ -132,8 +149,25 @@ static void on_changed(void *userdata, const struct guest_view *view, enum guest
 }
 
 static const struct guests_listener listener = {
-        .channel = on_channel, .known = on_known, .ended = on_ended, .changed = on_changed,
+        .channel = on_channel, .known = on_known, .ended = on_ended, .lost = on_lost, .changed = on_changed,
 };
+
+static bool are_kept(void) {
+        return host.has_machines;
+}
+
+static int of_process(pid_t pid, char ret_name[MACHINE_NAME_SIZE]) {
+        if (!host.machine)
+                return -ENODATA;
+        strcpy(ret_name, host.machine);
+        return 0;
+}
+
+static int is_there(const char *prefix) {
+        return host.registered && strncmp(host.registered, prefix, strlen(prefix)) == 0;
+}
+
+static const struct machine_ops machines = { .are_kept = are_kept, .of_process = of_process, .is_there = is_there };
 
 static void settle(void) {
         for (int i = 0; i < 8; i++) {
@@ -143,7 +177,9 @@ static void settle(void) {
 }
 
 static void start_daemon(void) {
-        const struct guests_settings settings = { .directory = host.directory, .unplug_ms = 100 };
+        const struct guests_settings settings = {
+                .directory = host.directory, .unplug_ms = 100, .machines = &machines,
+        };
         const struct guest_definition definition = { .name = "one", .uuid = UUID, .window_bytes = host.configured };
 
         assert_int_equal(guests_new(&host.loop, host.f.broker, &settings, &host.guests), 0);
@@ -179,6 +215,7 @@ static int begin(void **state) {
         options.translators = translators;
         options.region_idle_ms = 0;
         memset(&host, 0, sizeof(host));
+        host.let_in = -1;
         memset(&fake, 0, sizeof(fake));
         fixture_start(&host.f, "64M@0x200000000", &options);
         assert_int_equal(uv_loop_init(&host.loop), 0);
@@ -187,9 +224,21 @@ static int begin(void **state) {
         return 0;
 }
 
+static void kill_qemu(void) {
+        if (host.qemu) {
+                kill(host.qemu, SIGKILL);
+                waitpid(host.qemu, NULL, 0);
+        }
+        host.qemu = 0;
+}
+
 static int end(void **state) {
+        kill_qemu();
         stop_daemon(false);
+        if (host.let_in >= 0)
+                close(host.let_in);
         settle();
+        uv_run(&host.loop, UV_RUN_DEFAULT); /* servers that have lost their windows close when everybody has heard */
         assert_int_equal(uv_loop_close(&host.loop), 0);
         assert_int_equal(fixture_source(&host.f).in_regions, 0);
         fixture_stop(&host.f);
@@ -279,15 +328,68 @@ static void lets_go_of(const char *alias) {
         settle();
 }
 
-/* As QEMU is. */
-static int connect_to(const char *name) {
+/* As QEMU is. -1: it cannot be. */
+static int try_connect(const char *name) {
         struct sockaddr_un address = { .sun_family = AF_UNIX };
         int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
         snprintf(address.sun_path, sizeof(address.sun_path), "%s/" UUID ".%s", host.directory, name);
-        assert_int_equal(connect(fd, (const struct sockaddr *)&address, sizeof(address)), 0);
+        return connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 ? fd : -1;
+}
+
+static int connect_to(const char *name) {
+        int fd = try_connect(name);
+
+        assert_true(fd >= 0);
         settle();
         return fd;
+}
+
+/* A process that is connected to this window, until it is killed. */
+static pid_t start_qemu(const char *name) {
+        int pair[2];
+        pid_t pid;
+        char byte;
+
+        assert_int_equal(pipe(pair), 0);
+        pid = fork();
+        if (pid == 0) {
+                prctl(PR_SET_PDEATHSIG, SIGKILL);
+                if (try_connect(name) >= 0 && write(pair[1], "", 1) == 1)
+                        for (;;)
+                                pause();
+                _exit(1);
+        }
+        close(pair[1]);
+        assert_int_equal(read(pair[0], &byte, 1), 1);
+        close(pair[0]);
+        settle();
+        return pid;
+}
+
+/* libvirt does as it was asked, and QEMU connects. */
+static void plugs_in(const char *name) {
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        kill_qemu();
+        host.qemu = start_qemu(name);
+        answers(ATTACH, 0, NULL);
+        assert_int_not_equal(window(), 0);
+}
+
+/* What it waits for comes in a second or so. */
+static void await_windows(uint64_t n) {
+        for (int i = 0; n_windows() != n && i < 100; i++) {
+                uv_run(&host.loop, UV_RUN_ONCE);
+                settle();
+        }
+        assert_int_equal(n_windows(), n);
+}
+
+static struct ticket *attach(struct answer *attached, const char *key) {
+        *attached = (struct answer){ 0 };
+        return guests_attach(host.guests, &(struct attach_request){ .guest = "one", .size = MIB, .request_key = key }, answer,
+                             attached);
 }
 
 /* ---- runs ---- */
@@ -385,6 +487,59 @@ static void test_an_own_window_that_never_came_is_had_from_the_next_daemon(void 
         assert_int_not_equal(window(), 0);
 }
 
+/* libvirt goes away while it plugs one in. */
+static void begin_in_doubt(void) {
+        host.configured = MIB;
+        start_daemon();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(ATTACH, -ECONNRESET, "it was cut");
+        is_lost();
+        assert_true(has_told("started "));
+        assert_int_equal(n_windows(), 1);
+        lists(1, NO_METADATA);
+}
+
+static void test_an_own_window_in_doubt_that_has_come_is_had(void **state) {
+        begin_in_doubt();
+        answers(GET_XML, 0, DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>"));
+        assert_true(has_told("attached "));
+        assert_int_equal(fake.n_asked, 0);
+        stays_away(NO_METADATA);
+}
+
+static void test_an_own_window_in_doubt_that_has_not_come_is_tried_again(void **state) {
+        begin_in_doubt();
+        answers(GET_XML, 0, DOMAIN(""));
+        is_plugged_in();
+        assert_true(has_told("attached "));
+        assert_int_equal(n_windows(), 1);
+}
+
+static void test_another_window_is_not_the_own_one(void **state) {
+        struct answer attached;
+
+        start_daemon();
+        lists(1, NO_METADATA);
+        attach(&attached, NULL);
+        is_plugged_in();
+        host.configured = 2 * MIB;
+        restart_daemon();
+        lists(1, NO_METADATA);
+        /* Whether it has the first one, then for a place, twice. */
+        for (int i = 0; i < 3; i++)
+                answers(GET_XML, 0, DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>"));
+        answers(ATTACH, 0, NULL);
+        assert_int_equal(n_windows(), 2);
+        restart_daemon();
+        lists(1, NO_METADATA);
+        for (int i = 0; i < 2; i++)
+                answers(GET_XML, 0, DOMAIN("<shmem><alias name='ua-dmabroker-1'/><alias name='ua-dmabroker-2'/></shmem>"));
+        assert_int_equal(fake.n_asked, 0);
+        assert_int_equal(n_windows(), 2);
+}
+
 static void test_another_size_in_the_configuration_is_had_from_the_next_daemon(void **state) {
         begin_with_own(MIB, NO_METADATA);
         lets_go_of("ua-dmabroker-1");
@@ -394,6 +549,43 @@ static void test_another_size_in_the_configuration_is_had_from_the_next_daemon(v
         is_plugged_in();
         lets_go_of("ua-dmabroker-1");
         assert_int_equal(n_windows(), 0);
+}
+
+/* It is plugged in to a process of its own. */
+static void begin_with_qemu(void) {
+        host.configured = MIB;
+        start_daemon();
+        lists(1, NO_METADATA);
+        plugs_in("1");
+        assert_true(has_told("started attached "));
+}
+
+/* Each life of libvirtd counts from 1. */
+static void test_another_run_may_have_the_same_number(void **state) {
+        begin_with_qemu();
+        is_lost();
+        kill_qemu();
+        lists(1, NO_METADATA);
+        assert_true(has_told("ended detached stopped started "));
+        plugs_in("2");
+        assert_int_equal(n_windows(), 1);
+        lets_go_of("ua-dmabroker-2");
+        assert_true(has_told("attached detached "));
+        /* Nor does it need a window, or a daemon, that it is another one. */
+        stop_daemon(true);
+        kill_qemu();
+        start_daemon();
+        lists(1, NO_METADATA);
+        is_plugged_in();
+        assert_int_equal(n_windows(), 1);
+}
+
+static void test_the_end_of_its_process_is_the_guests(void **state) {
+        begin_with_qemu();
+        is_lost();
+        kill_qemu();
+        await_windows(0);
+        assert_true(has_told("ended detached stopped "));
 }
 
 /* ---- doubt ---- */
@@ -440,13 +632,145 @@ static void test_a_guest_that_is_not_listed_has_not_ended_while_somebody_is_conn
         assert_int_equal(n_windows(), 0);
 }
 
-/* ---- places ---- */
+/* The connection to the last daemon has ended with it, and the first libvirt that is asked may be another one. */
+static void test_a_process_that_has_a_window_is_known_to_the_next_daemon(void **state) {
+        struct guest_view view;
 
-static struct ticket *attach(struct answer *attached, const char *key) {
-        *attached = (struct answer){ 0 };
-        return guests_attach(host.guests, &(struct attach_request){ .guest = "one", .size = MIB, .request_key = key }, answer,
-                             attached);
+        begin_with_own(MIB, NO_METADATA);
+        host.qemu = start_qemu("1");
+        restart_daemon();
+        lists_nothing();
+        assert_true(has_told(""));
+        assert_int_equal(n_windows(), 1);
+        assert_int_equal(guests_get(host.guests, "one", &view, NULL), 0);
+        assert_string_equal(view.why, "libvirt does not know this guest, but a process has its memory");
+        restart_daemon();
+        /* Nor is this one believed, which may have another guest of the kind. */
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN(""));
+        assert_true(has_told(""));
+        assert_int_equal(n_windows(), 1);
+        is_lost();
+        lists_nothing();
+        kill_qemu();
+        await_windows(0);
+        assert_true(has_told("ended detached stopped "));
 }
+
+/* What the guest's programs get lies in its own window, and nowhere else. */
+static void check_memory(void) {
+        const struct caller guest = fixture_session(&host.f, OWNER);
+        const struct alloc_request half = {
+                .device = fixture_open(&guest, &(struct device_options){ .name = "nic", .node = -1 }), .size = MIB / 2,
+        };
+        struct answer more = { 0 };
+
+        assert_int_equal(fixture_alloc(&host.f, &guest, &half).region, window());
+        coherent_alloc(&guest, &half, answer, &more);
+        settle();
+        require_refused(&more, REASON_no_memory);
+        session_close(guest.session);
+        settle();
+}
+
+static void starts(unsigned run) {
+        fake.listener->guest_started(fake.userdata, &(struct libvirt_guest){ .uuid = UUID, .name = "one", .run = run });
+        settle();
+        answers(GET_METADATA, 0, NO_METADATA);
+}
+
+/* As some administrator does who does not know that the first one lives; run: libvirt counts anew. */
+static void check_second_qemu(unsigned run) {
+        uint64_t first;
+
+        begin_with_own(MIB, NO_METADATA);
+        first = window();
+        host.qemu = start_qemu("1");
+        is_lost();
+        lists_nothing();
+        starts(run);
+        assert_true(has_told("ended stopped started "));
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(ATTACH, 0, NULL);
+        assert_true(has_told("attached "));
+        assert_int_equal(n_windows(), 2);
+        /* The guest's own are the new one alone. */
+        assert_int_not_equal(window(), first);
+        assert_int_equal(guests_bind(host.guests, OWNER, first, 16 * MIB, NULL), -ENOENT);
+        assert_int_equal(guests_bind(host.guests, OWNER, window(), 16 * MIB, NULL), 0);
+        check_memory();
+        restart_daemon();
+        lists(run, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN("<shmem><alias name='ua-dmabroker-2'/></shmem>"));
+        assert_int_equal(n_windows(), 2);
+        check_memory();
+        kill_qemu();
+        await_windows(1);
+        assert_int_not_equal(window(), first);
+        assert_true(has_told("detached "));
+}
+
+static void test_a_second_qemu_of_a_guest_takes_nothing_from_the_first(void **state) {
+        check_second_qemu(2);
+}
+
+static void test_a_second_qemu_with_the_number_of_the_first_does_not_either(void **state) {
+        check_second_qemu(1);
+}
+
+static void test_a_second_qemu_that_does_not_start_changes_nothing(void **state) {
+        begin_with_own(MIB, NO_METADATA);
+        host.qemu = start_qemu("1");
+        is_lost();
+        lists_nothing();
+        fake.listener->guest_resumed(fake.userdata, UUID);
+        fake.listener->guest_stopped(fake.userdata, UUID, LIBVIRT_STOP_FAILED);
+        settle();
+        assert_true(has_told(""));
+        assert_int_equal(n_windows(), 1);
+}
+
+static void test_what_was_let_go_of_without_a_daemon_is_given_back(void **state) {
+        begin_with_own(MIB, NO_METADATA);
+        host.qemu = start_qemu("1");
+        restart_daemon();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN(""));
+        assert_int_equal(n_windows(), 0);
+}
+
+/* As daemons wrote it that noted no processes of windows. */
+static int write_as_before(struct session *session, void *userdata) {
+        char note[512], *line;
+
+        if (!guests_owns_session(session_note(session)))
+                return 0;
+        snprintf(note, sizeof(note), "%s", session_note(session));
+        line = strchr(note, '\n') + 1;
+        line[-3] = '\n';
+        memmove(line - 2, line, strlen(line) + 1);
+        *strrchr(note, ' ') = '\0';
+        strcpy(strrchr(note, ' '), "\n");
+        return session_set_note(session, note);
+}
+
+static void test_what_an_older_daemon_has_written_is_read(void **state) {
+        begin_with_own(MIB, NO_METADATA);
+        host.qemu = start_qemu("1");
+        stop_daemon(true);
+        assert_int_equal(broker_visit_sessions(host.f.broker, write_as_before, NULL), 0);
+        start_daemon();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>"));
+        assert_true(has_told(""));
+        assert_int_equal(n_windows(), 1);
+        restart_daemon();
+        lists_nothing();
+        assert_int_equal(n_windows(), 0);
+}
+
+/* ---- places ---- */
 
 static void test_without_a_place_no_memory_is_taken(void **state) {
         struct answer attached;
@@ -523,6 +847,45 @@ static void test_two_with_the_same_key_are_one(void **state) {
 
 /* ---- what nobody was promised ---- */
 
+static void is_asked_again(enum kind kind) {
+        unsigned i = 0;
+
+        for (int tries = 0; i == fake.n_asked && tries < 100; tries++) {
+                uv_run(&host.loop, UV_RUN_ONCE);
+                settle();
+                for (i = 0; i < fake.n_asked && fake.asked[i].kind != kind; i++)
+                        ;
+        }
+        answers(kind, 0, NULL);
+}
+
+/* The guest boots, say. */
+static void test_what_nobody_wants_is_asked_for_again_and_keeps_no_own_window_away(void **state) {
+        static const char *const there = DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>");
+        struct answer attached;
+
+        start_daemon();
+        lists(1, NO_METADATA);
+        attach(&attached, NULL);
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(ATTACH, -ECONNRESET, "it was cut");
+        require_refused(&attached, REASON_gone);
+        host.configured = 2 * MIB;
+        restart_daemon();
+        lists(1, NO_METADATA);
+        for (int i = 0; i < 3; i++)
+                answers(GET_XML, 0, there);
+        answers(ATTACH, 0, NULL);
+        assert_true(has_told("attached "));
+        answers(DETACH, 0, NULL);
+        is_asked_again(DETACH);
+        is_asked_again(DETACH);
+        assert_int_equal(n_windows(), 2);
+        lets_go_of("ua-dmabroker-1");
+        assert_int_equal(n_windows(), 1);
+}
+
 static void test_the_next_daemon_takes_out_what_nobody_was_promised(void **state) {
         struct answer attached;
 
@@ -543,6 +906,207 @@ static void test_the_next_daemon_takes_out_what_nobody_was_promised(void **state
         assert_true(has_told(""));
 }
 
+/* ---- at the door ---- */
+
+#define OWN "qemu-1-one"
+
+static bool is_hung_up_on(int fd) {
+        char byte;
+
+        settle();
+        return recv(fd, &byte, 1, MSG_DONTWAIT) == 0;
+}
+
+static bool is_let_in(int fd) {
+        settle();
+        return host.let_in >= 0 && !is_hung_up_on(fd);
+}
+
+static int connect_from(const char *machine, const char *name) {
+        host.machine = machine;
+        return connect_to(name);
+}
+
+/* From an outsider who is gone for good then. */
+static bool lets_in(const char *machine) {
+        int fd = connect_from(machine, "channel");
+        bool is = is_let_in(fd);
+
+        assert_true(is || is_hung_up_on(fd));
+        close(fd);
+        if (is)
+                close(host.let_in);
+        host.let_in = -1;
+        return is;
+}
+
+static void begin_with_machines(void) {
+        host.has_machines = true;
+        host.registered = OWN;
+        start_daemon();
+}
+
+static void test_only_the_guests_own_machine_is_let_in(void **state) {
+        begin_with_machines();
+        lists(1, NO_METADATA);
+        assert_true(lets_in(OWN));
+        assert_false(lets_in("qemu-2-two"));
+        assert_false(lets_in("qemu-11-one"));
+        assert_false(lets_in("qemu-one"));
+        assert_false(lets_in(NULL));
+        assert_false(lets_in("container"));
+        assert_true(has_told("started connected "));
+}
+
+/* libvirt does without, or is in a container as a whole. */
+static void test_a_guest_without_a_machine_is_whoever_is_in_none(void **state) {
+        begin_with_machines();
+        host.registered = "qemu-2-two";
+        lists(1, NO_METADATA);
+        assert_true(lets_in(NULL));
+        assert_true(lets_in("container"));
+        assert_false(lets_in("qemu-2-two"));
+}
+
+static void test_where_there_are_no_machines_everybody_of_the_user_is_let_in(void **state) {
+        start_daemon();
+        assert_true(lets_in(NULL));
+        lists(1, NO_METADATA);
+        assert_true(lets_in(NULL));
+}
+
+static void test_who_comes_before_the_start_is_told_waits_for_it(void **state) {
+        int outsider, other, qemu;
+
+        begin_with_machines();
+        lists_nothing();
+        outsider = connect_from(NULL, "channel");
+        other = connect_from("qemu-2-two", "channel");
+        qemu = connect_from(OWN, "channel");
+        assert_int_equal(host.let_in, -1);
+        assert_false(is_hung_up_on(outsider) || is_hung_up_on(other) || is_hung_up_on(qemu));
+        starts(1);
+        assert_true(is_let_in(qemu));
+        assert_true(is_hung_up_on(outsider));
+        assert_true(is_hung_up_on(other));
+        assert_true(has_told("ended stopped started connected "));
+        close(outsider);
+        close(other);
+        close(qemu);
+}
+
+static void test_no_guest_keeps_another_one_from_waiting(void **state) {
+        enum { MANY = 200 };
+        int many[MANY], qemu;
+
+        begin_with_machines();
+        lists_nothing();
+        qemu = connect_from(OWN, "channel");
+        for (int i = 0; i < MANY; i++)
+                many[i] = connect_from("qemu-2-two", "channel");
+        for (int i = 0; i < MANY; i++) {
+                assert_true(is_hung_up_on(many[i]) == (i < MANY - 1));
+                close(many[i]);
+        }
+        starts(1);
+        assert_true(is_let_in(qemu));
+        close(qemu);
+}
+
+static void test_who_waits_when_the_daemon_ends_is_hung_up_on(void **state) {
+        int qemu;
+
+        begin_with_machines();
+        qemu = connect_from(OWN, "channel");
+        assert_false(is_hung_up_on(qemu));
+        restart_daemon();
+        assert_true(is_hung_up_on(qemu));
+        close(qemu);
+}
+
+static void test_with_the_guest_its_connection_ends(void **state) {
+        int first, second;
+
+        begin_with_machines();
+        lists(1, NO_METADATA);
+        first = connect_from(OWN, "channel");
+        assert_true(is_let_in(first));
+        is_lost();
+        assert_true(is_let_in(first));
+        /* It has been started anew, though the last one lives. */
+        host.registered = "qemu-2-one";
+        lists(2, NO_METADATA);
+        assert_true(is_hung_up_on(first));
+        assert_false(lets_in(OWN));
+        second = connect_from("qemu-2-one", "channel");
+        assert_true(is_let_in(second));
+        close(first);
+        close(second);
+}
+
+/* Who has its number then may be anybody. */
+static void test_who_has_ended_since_is_in_no_machine(void **state) {
+        int status;
+        pid_t pid;
+
+        begin_with_machines();
+        lists(1, NO_METADATA);
+        host.machine = OWN;
+        pid = fork();
+        if (pid == 0)
+                _exit(try_connect("channel") < 0);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+        settle();
+        assert_int_equal(host.let_in, -1);
+}
+
+/* The version that QEMU is told: not its own where it does not get the window. */
+static bool gets_window(int fd) {
+        int64_t version;
+
+        settle();
+        assert_int_equal(recv(fd, &version, sizeof(version), MSG_DONTWAIT), sizeof(version));
+        return version == 0;
+}
+
+static void test_only_the_guests_own_machine_gets_its_windows(void **state) {
+        int outsider, other, qemu;
+
+        host.configured = MIB;
+        begin_with_machines();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        outsider = connect_from(NULL, "1");
+        other = connect_from("qemu-2-two", "1");
+        qemu = connect_from(OWN, "1");
+        assert_false(gets_window(outsider));
+        assert_false(gets_window(other));
+        assert_true(gets_window(qemu));
+        answers(ATTACH, 0, NULL);
+        assert_true(has_told("started attached "));
+        close(outsider);
+        close(other);
+        close(qemu);
+}
+
+static void test_who_has_the_guests_memory_need_not_wait_for_libvirt(void **state) {
+        int qemu;
+
+        host.configured = MIB;
+        begin_with_machines();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        qemu = connect_from(OWN, "1");
+        answers(ATTACH, 0, NULL);
+        restart_daemon();
+        assert_true(lets_in(OWN));
+        assert_int_equal(n_windows(), 1);
+        close(qemu);
+}
+
 int main(int argc, char **argv) {
         const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, begin, end)
@@ -553,14 +1117,36 @@ int main(int argc, char **argv) {
                 TEST(an_own_window_that_was_taken_out_stays_away),
                 TEST(one_of_the_metadata_stays_away_too),
                 TEST(an_own_window_that_never_came_is_had_from_the_next_daemon),
+                TEST(an_own_window_in_doubt_that_has_come_is_had),
+                TEST(an_own_window_in_doubt_that_has_not_come_is_tried_again),
+                TEST(another_window_is_not_the_own_one),
                 TEST(another_size_in_the_configuration_is_had_from_the_next_daemon),
+                TEST(another_run_may_have_the_same_number),
+                TEST(the_end_of_its_process_is_the_guests),
                 TEST(a_window_that_is_not_listed_stays_while_somebody_is_connected_to_it),
                 TEST(a_guest_that_is_not_listed_has_not_ended_while_somebody_is_connected_to_its_window),
+                TEST(a_process_that_has_a_window_is_known_to_the_next_daemon),
+                TEST(a_second_qemu_of_a_guest_takes_nothing_from_the_first),
+                TEST(a_second_qemu_with_the_number_of_the_first_does_not_either),
+                TEST(a_second_qemu_that_does_not_start_changes_nothing),
+                TEST(what_was_let_go_of_without_a_daemon_is_given_back),
+                TEST(what_an_older_daemon_has_written_is_read),
                 TEST(without_a_place_no_memory_is_taken),
                 TEST(a_guest_may_end_while_a_place_is_looked_for),
                 TEST(one_with_the_same_key_needs_no_place),
                 TEST(two_with_the_same_key_are_one),
+                TEST(what_nobody_wants_is_asked_for_again_and_keeps_no_own_window_away),
                 TEST(the_next_daemon_takes_out_what_nobody_was_promised),
+                TEST(only_the_guests_own_machine_is_let_in),
+                TEST(a_guest_without_a_machine_is_whoever_is_in_none),
+                TEST(where_there_are_no_machines_everybody_of_the_user_is_let_in),
+                TEST(who_comes_before_the_start_is_told_waits_for_it),
+                TEST(no_guest_keeps_another_one_from_waiting),
+                TEST(who_waits_when_the_daemon_ends_is_hung_up_on),
+                TEST(with_the_guest_its_connection_ends),
+                TEST(who_has_ended_since_is_in_no_machine),
+                TEST(only_the_guests_own_machine_gets_its_windows),
+                TEST(who_has_the_guests_memory_need_not_wait_for_libvirt),
         };
 
         if (argc > 1 && *argv[1])

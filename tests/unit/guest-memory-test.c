@@ -248,6 +248,71 @@ static void test_others_get_nothing_of_a_window(void **state) {
         end(&s);
 }
 
+static size_t n_users(const struct scene *s) {
+        size_t n = 77;
+
+        assert_int_equal(region_find_users(&s->tracker, s->window, &n, NULL), 0);
+        return n;
+}
+
+static void test_those_who_have_something_in_a_window_are_known(void **state) {
+        struct scene s = {};
+        struct caller idle, maker;
+        struct alloc_view view;
+        struct failure failure = {};
+        size_t n;
+
+        begin_with_window(&s);
+        idle = fixture_session(&s.f, GUEST);
+        maker = fixture_session(&s.f, GUEST);
+        fixture_open(&idle, &(struct device_options){ .name = "nic", .node = -1 });
+        assert_int_equal(n_users(&s), 0);
+        /* On another one's device, with which it goes. */
+        view = fixture_alloc(&s.f, &maker, &(struct alloc_request){ .device = s.device, .size = 4096 });
+        assert_int_equal(n_users(&s), 2);
+        assert_true(session_is_user(maker.session));
+        assert_true(session_is_user(s.guest.session));
+        assert_false(session_is_user(idle.session));
+        assert_false(session_is_user(s.tracker.session));
+        assert_int_equal(coherent_free(&maker, view.handle, NULL), 0);
+        assert_int_equal(n_users(&s), 0);
+        assert_false(session_is_user(maker.session));
+        /* The device need not go for what outlives it. */
+        fixture_alloc(&s.f, &maker, &(struct alloc_request){ .device = s.device, .size = 4096, .owner_lifetime = true });
+        assert_int_equal(n_users(&s), 1);
+        assert_true(session_is_user(maker.session));
+        session_close(maker.session);
+        assert_int_equal(n_users(&s), 0);
+        assert_int_equal(region_find_users(&s.tracker, 4711, &n, &failure), -reason_errno(REASON_unknown_handle));
+        assert_int_equal(device_close(&s.guest, s.device, true, NULL, NULL, NULL), 0);
+        session_close(idle.session);
+        end(&s);
+}
+
+static void test_so_are_those_who_have_something_of_a_pool_there(void **state) {
+        struct answer pool = {}, leased = {};
+        struct scene s = {};
+        struct caller tenant, idle;
+
+        begin_with_window(&s);
+        tenant = fixture_session(&s.f, GUEST);
+        idle = fixture_session(&s.f, GUEST);
+        pool_create(&s.guest, &(struct pool_options){ .name = "ring", .device = s.device, .size = 64, .reserve = 100 }, answer,
+                    &pool);
+        fixture_settle(&s.f);
+        assert_int_equal(n_users(&s), 1);
+        pool_lease(&tenant, &(struct pool_request){ .pool = answer_handle(&pool), .count = 8 }, answer, &leased);
+        fixture_settle(&s.f);
+        answer_handle(&leased);
+        assert_int_equal(n_users(&s), 2);
+        assert_true(session_is_user(tenant.session));
+        assert_true(session_is_user(s.guest.session));
+        session_close(tenant.session);
+        assert_int_equal(n_users(&s), 1);
+        session_close(idle.session);
+        end(&s);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_a_device_of_a_guest_gets_memory_of_its_window_by_the_guests_addresses),
@@ -261,6 +326,8 @@ int main(void) {
                 cmocka_unit_test(test_windows_that_are_closed_by_force_are_there_until_they_are_empty),
                 cmocka_unit_test(test_pools_and_bounce_pools_lie_in_windows),
                 cmocka_unit_test(test_others_get_nothing_of_a_window),
+                cmocka_unit_test(test_those_who_have_something_in_a_window_are_known),
+                cmocka_unit_test(test_so_are_those_who_have_something_of_a_pool_there),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -61,7 +61,7 @@ static void on_closed(void *userdata) {
         seen.closed++;
 }
 
-static bool on_admits(void *userdata, const struct ucred *who) {
+static bool on_admits(void *userdata, int fd, const struct ucred *who) {
         if (seen.closes_when_asked)
                 ivshmem_close(server, on_closed);
         return seen.admits;

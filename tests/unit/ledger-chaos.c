@@ -748,7 +748,8 @@ static void give_back(struct chaos *chaos, const struct caller *caller) {
                 bounce_destroy(caller, pick(chaos, caller, BOUNCES), below(chaos, 3) == 0, no_mapping, NULL, NULL);
                 break;
         default:
-                device_unreserve(caller, pick(chaos, caller, DEVICES), pick(chaos, caller, RESERVED), NULL);
+                (below(chaos, 3) ? device_unreserve : device_withdraw)(caller, pick(chaos, caller, DEVICES),
+                                                                       pick(chaos, caller, RESERVED), NULL);
                 break;
         }
 }

@@ -734,12 +734,12 @@ static void test_the_connection_is_taken_away_when_the_device_is_out(void **stat
         detach(60000);
         fake_refuse(&fake, fake_expect(&fake, "{\"execute\":\"device_del\""), "DeviceNotFound", "none");
         expect_clearing();
-        expect_done(2, 0);
+        expect_done(2, -ENODEV);
         detach(60000);
         fake_refuse(&fake, fake_expect(&fake, "{\"execute\":\"device_del\""), "DeviceNotFound", "none");
         fake_expect(&fake, "{\"execute\":\"chardev-remove\"");
         fake_hang_up(&fake);
-        expect_done(3, 0);
+        expect_done(3, -ENODEV);
 }
 
 static void test_a_window_that_the_guest_keeps_stays(void **state) {

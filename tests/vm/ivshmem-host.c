@@ -216,7 +216,7 @@ struct window {
         unsigned connected, gone, closed;
 };
 
-static bool on_admits(void *userdata, const struct ucred *who) {
+static bool on_admits(void *userdata, int fd, const struct ucred *who) {
         return ((struct window *)userdata)->admits;
 }
 

@@ -56,6 +56,8 @@ struct kvm_bed {
         void (*restore)(struct kvm_guest *guest); /* from that */
         pid_t (*manager)(void);                   /* libvirtd's process; or NULL */
         void (*start_manager)(void);              /* another one, when that was killed */
+        /* Or NULL. Another one comes, which knows nothing of the guest; its QEMU, which goes on. */
+        pid_t (*lose)(struct kvm_guest *guest);
         unsigned allocs; /* that the guest may have, as its domain's metadata says; or 0 */
         bool is_slow; /* a virtual machine in a virtual machine: only what is different there */
 };

@@ -247,6 +247,49 @@ static void test_saved(void) {
         kvm_await("and all memory is the host's again", is_all_back);
 }
 
+static bool is_missed(void) {
+        json_t *got = kvm_ask("guest.get", "{\"guest\":\"vm\"}");
+        const char *why = json_string_value(json_object_get(got, "why"));
+        bool is = why && strstr(why, "does not know this guest, but a process has its memory") && kvm_number(got, "windows") == 1;
+
+        json_decref(got);
+        return is;
+}
+
+static bool runs_with_two_windows(void) {
+        return kvm_guest_is(&vm, "running", 2);
+}
+
+/* Then libvirtd starts it anew, though its first QEMU lives. It was killed before. */
+static void test_lost(void) {
+        struct kvm_guest second = { .name = vm.name, .uuid = vm.uuid, .listener = -1, .line = -1, .monitor = -1 };
+        pid_t qemu;
+
+        kvm_start(&vm);
+        kvm_is_ready(&vm);
+        kvm_await("the guest is started again", runs_without_windows);
+        kvm_attach(&vm);
+        guest_does("a program connects:", "connect");
+        guest_does("and allocates", "alloc 8192");
+        guest_does("it fills its memory", "fill 14");
+        qemu = kvm_host.bed->lose(&vm);
+        kvm_await("a libvirtd that has lost the guest does not take its window", is_missed);
+        kvm_restart_daemon();
+        kvm_await("nor does it beside a new daemon", is_missed);
+        guest_does("the guest has what it had", "verify 14");
+        guest_does("and its device reads and writes there:", "device 15");
+        kvm_start(&second);
+        kvm_is_ready(&second);
+        kvm_await("a second QEMU of the guest takes nothing from the first", runs_with_one_window);
+        kvm_attach(&second);
+        kvm_await("and gets a window of its own", runs_with_two_windows);
+        kvm_check(kill(qemu, SIGKILL) == 0, "the first one is killed");
+        kvm_await("its window goes back", runs_with_one_window);
+        kvm_host.bed->kill(&second);
+        kvm_await("and the second's, when that is killed", is_off);
+        kvm_await("all memory is the host's again", is_all_back);
+}
+
 static bool guest_maps(json_int_t mappings) {
         const char *answer = guest_ask("map %d", (int)mappings);
 
@@ -294,6 +337,8 @@ int main(int argc, char **argv) {
         test_end();
         if (kvm_host.bed->save)
                 test_saved();
+        if (kvm_host.bed->lose)
+                test_lost();
         kvm_end();
         printf("KVM-TEST-PASSED\n");
         return 0;

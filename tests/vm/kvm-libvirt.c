@@ -21,7 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { PATIENCE_MS = 30000 };
+enum { PATIENCE_MS = 30000, AGAIN_MS = 50 };
 
 static const struct kvm_place *place;
 static char uri[192];
@@ -88,9 +88,15 @@ static void take_element(const char *advice, const char *from, const char *to, c
         snprintf(ret, size, "%.*s", (int)(end + strlen(to) - at), at);
 }
 
+/* It cannot be started before libvirtd has done with its last run. */
+static bool is_ending(void) {
+        return virGetLastErrorCode() == VIR_ERR_OPERATION_INVALID || virGetLastErrorCode() == VIR_ERR_OPERATION_FAILED;
+}
+
 /* What was advised, and another port of the same kind. */
 static void start(const struct kvm_place *given, struct kvm_guest *guest, const char *advice) {
         static char xml[8192], channel[512], port[256], property[256];
+        int patience_ms = PATIENCE_MS;
         virConnectPtr connection;
         virDomainPtr domain;
 
@@ -115,7 +121,11 @@ static void start(const struct kvm_place *given, struct kvm_guest *guest, const 
         if (!libvirtd)
                 start_libvirtd();
         connection = reach();
-        domain = virDomainCreateXML(connection, xml, 0);
+        /* The daemon may know of its last QEMU's end before libvirtd does. */
+        while (!(domain = virDomainCreateXML(connection, xml, 0)) && is_ending() && patience_ms > 0) {
+                poll(NULL, 0, AGAIN_MS);
+                patience_ms -= AGAIN_MS;
+        }
         must(domain, "start the guest");
         virDomainFree(domain);
         virConnectClose(connection);
@@ -213,11 +223,25 @@ static void start_manager(void) {
         virConnectClose(reach());
 }
 
+static pid_t lose(struct kvm_guest *guest) {
+        static const char *const kinds[] = { "xml", "pid" };
+        pid_t qemu = pid(guest);
+        char path[192];
+
+        must(qemu > 1 && kill(libvirtd, SIGKILL) == 0, "kill libvirtd");
+        for (int i = 0; i < 2; i++) {
+                snprintf(path, sizeof(path), "%s/libvirt/qemu/run/%s.%s", place->run_directory, guest->name, kinds[i]);
+                must(unlink(path) == 0, path);
+        }
+        start_manager();
+        return qemu;
+}
+
 static const struct kvm_bed bed = {
         .configure = configure, .configure_guest = configure_guest, .start = start, .kill = end,
         .await_end = await_end, .pid = pid, .reset = reset,
         .pause = pause_guest, .resume = resume, .destroy = destroy, .save = save, .restore = restore,
-        .manager = manager, .start_manager = start_manager,
+        .manager = manager, .start_manager = start_manager, .lose = lose,
         .allocs = 1234,
 };
 const struct kvm_bed *const kvm_bed_libvirt = &bed;

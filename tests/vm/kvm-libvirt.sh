@@ -16,7 +16,9 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 make_initrd "$work" tests/vm/kvm-guest "virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_console" ||
         exit 99
-mkdir "$work/run" "$work/home" "$work/bin" && cp "$DMAB_VM_DEBIAN_KERNEL" "$work/kernel" || exit 99
+mkdir -p "$work/run" "$work/home/libvirt" "$work/bin" && cp "$DMAB_VM_DEBIAN_KERNEL" "$work/kernel" || exit 99
+# Who keeps the log of a guest does not let another QEMU of the same guest start.
+printf 'stdio_handler = "file"\n' >"$work/home/libvirt/qemu.conf" || exit 99
 printf 'auth_unix_rw = "none"\nlog_outputs = "2:stderr"\n' >"$work/run/libvirtd.conf"
 "$TOP_BUILDDIR/libtool" --silent --mode=install install -m755 "$TOP_BUILDDIR/dmabrokerd" "$work/bin" 2>/dev/null &&
         "$TOP_BUILDDIR/libtool" --silent --mode=install install -m755 "$TOP_BUILDDIR/tests/vm/$program" "$work/bin" 2>/dev/null &&

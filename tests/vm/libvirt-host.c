@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <libvirt/libvirt.h>
 #include <libvirt/virterror.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -272,7 +273,10 @@ static void start_guest(char number) {
                  "<memballoon model='none'/>%.*s</devices>%s</domain>",
                  number, number, number, (int)(strstr(advice, "<!-- in <domain") - advice), advice,
                  strstr(advice, "<qemu:override>"));
-        domain = virDomainCreateXML(actor, xml, 0);
+        /* libvirtd tells of the end of its last run before it has done with that. */
+        for (int i = 0; !(domain = virDomainCreateXML(actor, xml, 0)) && i < 100 &&
+                        virGetLastErrorCode() == VIR_ERR_OPERATION_FAILED; i++)
+                poll(NULL, 0, 20);
         check(domain, "start a guest");
         virDomainFree(domain);
         free(advice);
