@@ -283,6 +283,7 @@ static void on_plugged(struct window *window, int error, bool in_doubt, const ch
                 return;
         window->state = WINDOW_PLUGGED;
         window->is_told = true;
+        window->is_unconfirmed = false;
         log_info("the guest %s has a window of %" PRIu64 " bytes", guest->name, window->size);
         guest_save(guest);
         answer(window, NULL);
@@ -451,6 +452,8 @@ static int prepare(struct window *window, struct failure *failure) {
         }
         if (r == 0 && !*window->port)
                 r = take_port(window, failure);
+        /* Whoever is asked for it may end with its QEMU having it, and so may the daemon. */
+        window->is_unconfirmed = true;
         if (r == 0 && guest_save(window->guest) < 0)
                 r = failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
         return r == 0 ? serve(window, failure) : r;
@@ -1006,21 +1009,23 @@ int window_note(const struct window *window, char *text, size_t size) {
 
         if (window->is_bound)
                 snprintf(at, sizeof(at), "%" PRIx64, window->guest_addr);
-        return snprintf(text, size, "%s %" PRIu64 " %u %s %s %s %ld %" PRIu64 "\n", window_word(window), window->region,
-                        window->number, window->cookie, at, *window->port ? window->port : "-",
-                        (long)window->pid, window->pid_since);
+        return snprintf(text, size, "%s %" PRIu64 " %u %s %s %s %ld %" PRIu64 " %d\n", window_word(window),
+                        window->region, window->number, window->cookie, at, *window->port ? window->port : "-",
+                        (long)window->pid, window->pid_since, window->is_unconfirmed);
 }
 
 static int read_line(struct window *window, const char *line) {
         char what[16], at[24], port[sizeof(window->port)];
+        int is_unconfirmed = 0;
         long pid = 0;
         int n;
 
-        n = sscanf(line, "%15s %" SCNu64 " %u %32[0-9a-f] %23s %31s %ld %" SCNu64, what, &window->region, &window->number,
-                   window->cookie, at, port, &pid, &window->pid_since);
+        n = sscanf(line, "%15s %" SCNu64 " %u %32[0-9a-f] %23s %31s %ld %" SCNu64 " %d", what, &window->region, &window->number,
+                   window->cookie, at, port, &pid, &window->pid_since, &is_unconfirmed);
         if (n < 6 || strlen(window->cookie) != COOKIE_TEXT - 1)
                 return -EINVAL;
         window->pid = (pid_t)pid;
+        window->is_unconfirmed = is_unconfirmed;
         window->is_unwanted = strcmp(what, "unwanted") == 0;
         window->is_left = strcmp(what, "left") == 0;
         window->is_own = strcmp(what, "own") == 0 || (n == 6 && !window->is_unwanted);
@@ -1060,7 +1065,15 @@ int window_inherit(struct guest *guest, const char *line, struct failure *failur
 /* Whoever says that it is not there speaks of the very QEMU that has it, or had. Of what this daemon has served it is the
  * connection that tells. */
 static bool is_believed(const struct window *window) {
-        return !window->server && (window->guest->qmp_path || !window->guest->was_missed);
+        return !window->server && (window->guest->qmp_path || (!window->guest->was_missed && !window->is_unconfirmed));
+}
+
+/* A libvirt that denies it once, while a process has it, may go on doing so. */
+static void set_confirmed(struct window *window, bool is_confirmed) {
+        if (window->is_unconfirmed == !is_confirmed)
+                return;
+        window->is_unconfirmed = !is_confirmed;
+        guest_save(window->guest);
 }
 
 /* Whoever says that it is not there need not know of the QEMU that has it mapped. Where the guest has let go of it, only the
@@ -1072,6 +1085,7 @@ static void wait_for_connection(struct window *window) {
         if (++window->n_denied == 2)
                 log_warning("the guest %s is said to have no window of %" PRIu64 " bytes any more, but a process is connected "
                             "to it: it stays until that is not", guest->name, window->size);
+        set_confirmed(window, false);
         guests_wake(guest->guests, ASK_AGAIN_MS);
         if (!guest->qmp_path)
                 return;
@@ -1103,6 +1117,7 @@ static void on_verified(struct window *window, bool known, bool is_there) {
                 window_end(window);
                 return;
         }
+        set_confirmed(window, true);
         /* The guest may have been somewhere else meanwhile. */
         if (window->is_placed && write_cookie(window) < 0)
                 log_warning("a window of the guest %s could not be marked again", guest->name);

@@ -41,6 +41,7 @@ struct window {
         bool is_told;     /* that the guest has it */
         bool in_doubt;    /* whether QEMU has it is not known at present: it is asked as soon as that can be */
         bool is_asked;    /* it is being asked */
+        bool is_unconfirmed; /* libvirt has not said yet that QEMU has it, or denied that while a process had it */
         unsigned n_denied; /* times that it was said not to be there, while somebody was connected to it */
         bool is_own;      /* the one that the guest gets whenever it starts */
         bool is_unwanted; /* whoever wanted it was told that it was not had: if QEMU has it, the guest is to let go of it */

@@ -382,6 +382,22 @@ static void await_windows(uint64_t n) {
         assert_int_equal(n_windows(), n);
 }
 
+static bool was_asked(enum kind kind) {
+        for (unsigned i = 0; i < fake.n_asked; i++)
+                if (fake.asked[i].kind == kind)
+                        return true;
+        return false;
+}
+
+/* In a second or so; text: the answer. */
+static void is_asked_again(enum kind kind, const char *text) {
+        for (int tries = 0; !was_asked(kind) && tries < 100; tries++) {
+                uv_run(&host.loop, UV_RUN_ONCE);
+                settle();
+        }
+        answers(kind, 0, text);
+}
+
 static struct ticket *attach(struct answer *attached, const char *key) {
         *attached = (struct answer){ 0 };
         return guests_attach(host.guests, &(struct attach_request){ .guest = "one", .size = MIB, .request_key = key }, answer,
@@ -727,6 +743,80 @@ static void test_a_second_qemu_that_does_not_start_changes_nothing(void **state)
         assert_int_equal(n_windows(), 1);
 }
 
+#define THERE DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>")
+
+/* libvirtd is killed when QEMU has the window, and the next one does not know of it; nor may the next daemon believe that. */
+static void test_a_window_of_which_libvirt_has_lost_the_record_is_not_taken_from_its_qemu(void **state) {
+        uint64_t first;
+
+        host.configured = MIB;
+        start_daemon();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        host.qemu = start_qemu("1");
+        first = window();
+        answers(ATTACH, -ECONNRESET, "it was cut");
+        is_lost();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN(""));
+        assert_int_equal(n_windows(), 1);
+        for (int i = 0; i < 2; i++) {
+                restart_daemon();
+                lists(1, NO_METADATA);
+                answers(GET_XML, 0, DOMAIN(""));
+                assert_int_equal(n_windows(), 1);
+                assert_true(has_told(""));
+        }
+        kill_qemu();
+        is_asked_again(GET_XML, DOMAIN(""));
+        assert_int_not_equal(window(), first);
+}
+
+static void test_a_window_that_was_had_and_is_denied_since_is_not_taken_by_the_next_daemon(void **state) {
+        uint64_t first;
+
+        begin_with_own(MIB, NO_METADATA);
+        first = window();
+        host.qemu = start_qemu("1");
+        is_lost();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN(""));
+        restart_daemon();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN(""));
+        assert_int_equal(n_windows(), 1);
+        kill_qemu();
+        is_asked_again(GET_XML, DOMAIN(""));
+        assert_int_not_equal(window(), first);
+}
+
+/* libvirt is about to plug it in when the daemon is killed. */
+static void test_a_window_that_is_about_to_be_plugged_in_is_not_taken_by_the_next_daemon(void **state) {
+        uint64_t first;
+
+        host.configured = MIB;
+        start_daemon();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        host.qemu = start_qemu("1");
+        first = window();
+        restart_daemon();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN(""));
+        assert_int_equal(window(), first);
+        is_lost();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, THERE);
+        assert_int_equal(window(), first);
+        /* From then on libvirt is believed again. */
+        restart_daemon();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN(""));
+        assert_int_not_equal(window(), first);
+}
+
 static void test_what_was_let_go_of_without_a_daemon_is_given_back(void **state) {
         begin_with_own(MIB, NO_METADATA);
         host.qemu = start_qemu("1");
@@ -746,8 +836,9 @@ static int write_as_before(struct session *session, void *userdata) {
         line = strchr(note, '\n') + 1;
         line[-3] = '\n';
         memmove(line - 2, line, strlen(line) + 1);
-        *strrchr(note, ' ') = '\0';
-        strcpy(strrchr(note, ' '), "\n");
+        for (int i = 0; i < 3; i++)
+                *strrchr(note, ' ') = '\0';
+        strcat(note, "\n");
         return session_set_note(session, note);
 }
 
@@ -843,18 +934,6 @@ static void test_two_with_the_same_key_are_one(void **state) {
 
 /* ---- what nobody was promised ---- */
 
-static void is_asked_again(enum kind kind) {
-        unsigned i = 0;
-
-        for (int tries = 0; i == fake.n_asked && tries < 100; tries++) {
-                uv_run(&host.loop, UV_RUN_ONCE);
-                settle();
-                for (i = 0; i < fake.n_asked && fake.asked[i].kind != kind; i++)
-                        ;
-        }
-        answers(kind, 0, NULL);
-}
-
 /* The guest boots, say. */
 static void test_what_nobody_wants_is_asked_for_again_and_keeps_no_own_window_away(void **state) {
         static const char *const there = DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>");
@@ -875,8 +954,8 @@ static void test_what_nobody_wants_is_asked_for_again_and_keeps_no_own_window_aw
         answers(ATTACH, 0, NULL);
         assert_true(has_told("attached "));
         answers(DETACH, 0, NULL);
-        is_asked_again(DETACH);
-        is_asked_again(DETACH);
+        is_asked_again(DETACH, NULL);
+        is_asked_again(DETACH, NULL);
         assert_int_equal(n_windows(), 2);
         lets_go_of("ua-dmabroker-1");
         assert_int_equal(n_windows(), 1);
@@ -1125,6 +1204,9 @@ int main(int argc, char **argv) {
                 TEST(a_second_qemu_of_a_guest_takes_nothing_from_the_first),
                 TEST(a_second_qemu_with_the_number_of_the_first_does_not_either),
                 TEST(a_second_qemu_that_does_not_start_changes_nothing),
+                TEST(a_window_of_which_libvirt_has_lost_the_record_is_not_taken_from_its_qemu),
+                TEST(a_window_that_was_had_and_is_denied_since_is_not_taken_by_the_next_daemon),
+                TEST(a_window_that_is_about_to_be_plugged_in_is_not_taken_by_the_next_daemon),
                 TEST(what_was_let_go_of_without_a_daemon_is_given_back),
                 TEST(what_an_older_daemon_has_written_is_read),
                 TEST(without_a_place_no_memory_is_taken),
