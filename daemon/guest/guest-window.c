@@ -372,16 +372,36 @@ static void plug(struct window *window) {
 
 /* ---- reserved ---- */
 
+/* Once, to a QEMU that was asked to take it in: it is not cleared for the next one, and none connects anew. By libvirt's other
+ * windows it may be known which process that is. */
+static bool is_to_be_had_by(const struct window *window, pid_t pid) {
+        const struct guest *guest = window->guest;
+
+        if (window->is_left || window->was_given || (window->state != WINDOW_PLUGGING && !window->in_doubt))
+                return false;
+        return guest->qmp_path || !guest->pid || guest->pid == pid;
+}
+
+static void on_not_given(void *userdata) {
+        struct window *window = userdata;
+
+        window->pid = 0;
+        guest_save(window->guest);
+}
+
 /* The ledger knows who has the memory before they have it. */
 static bool admits(void *userdata, int fd, const struct ucred *who) {
         struct window *window = userdata;
         struct guest *guest = window->guest;
 
-        if (!guest_admits(guest, fd, who))
+        if (!is_to_be_had_by(window, who->pid) || !guest_admits(guest, fd, who))
                 return false;
         window->pid = who->pid;
         window->pid_since = alive_since(who->pid);
-        return guest_save(guest) == 0 && broker_commit(guest->guests->broker) == 0;
+        if (guest_save(guest) == 0 && broker_commit(guest->guests->broker) == 0)
+                return true;
+        on_not_given(window);
+        return false;
 }
 
 bool window_is_connected(const struct window *window) {
@@ -394,6 +414,7 @@ bool window_is_connected(const struct window *window) {
 static void on_connection(void *userdata, bool connected, const struct ucred *who) {
         struct window *window = userdata;
 
+        window->was_given |= connected;
         if (connected)
                 return;
         window->pid = 0;
@@ -405,7 +426,8 @@ static void on_connection(void *userdata, bool connected, const struct ucred *wh
 static int serve(struct window *window, struct failure *failure) {
         const struct guests_settings *settings = &window->guest->guests->settings;
         const struct ivshmem_options options = {
-                .is_open = settings->has_user, .admits = admits, .changed = on_connection, .userdata = window,
+                .is_open = settings->has_user, .admits = admits, .changed = on_connection,
+                .not_given = on_not_given, .userdata = window,
         };
         char path[WINDOW_PATH_SIZE];
         int fd, r;

@@ -36,6 +36,7 @@ struct window {
         struct ivshmem *server; /* NULL: none yet, or QEMU has it from an earlier daemon */
         pid_t pid; /* who has the memory by that server, or had it by an earlier daemon's, and since when it lives; 0: nobody */
         uint64_t pid_since;
+        bool was_given; /* by that server: it is not given again */
         struct guest_ask *ask; /* or NULL */
         bool is_placed;   /* its addresses are known to the translator */
         bool is_told;     /* that the guest has it */

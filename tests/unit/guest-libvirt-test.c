@@ -572,6 +572,30 @@ static void begin_with_qemu(void) {
         assert_true(has_told("started attached "));
 }
 
+/* The version that QEMU is told: not its own where it does not get the window. */
+static bool gets_window(int fd) {
+        int64_t version;
+
+        settle();
+        assert_int_equal(recv(fd, &version, sizeof(version), MSG_DONTWAIT), sizeof(version));
+        return version == 0;
+}
+
+/* To this one, which is connected by what is returned. */
+static int begin_as_qemu(void) {
+        int fd;
+
+        host.configured = MIB;
+        start_daemon();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        fd = connect_to("1");
+        answers(ATTACH, 0, NULL);
+        assert_true(has_told("started attached "));
+        return fd;
+}
+
 /* Each life of libvirtd counts from 1. */
 static void test_another_run_may_have_the_same_number(void **state) {
         begin_with_qemu();
@@ -605,8 +629,7 @@ static void test_the_end_of_its_process_is_the_guests(void **state) {
 static void test_a_window_that_is_not_listed_stays_while_somebody_is_connected_to_it(void **state) {
         int fd;
 
-        begin_with_own(MIB, NO_METADATA);
-        fd = connect_to("1");
+        fd = begin_as_qemu();
         is_lost();
         lists(1, NO_METADATA);
         answers(GET_XML, 0, DOMAIN(""));
@@ -615,6 +638,38 @@ static void test_a_window_that_is_not_listed_stays_while_somebody_is_connected_t
         settle();
         answers(GET_XML, 0, DOMAIN(""));
         assert_int_equal(n_windows(), 0);
+}
+
+/* What was written there is its QEMU's, which does not come again. */
+static void test_a_window_is_given_once(void **state) {
+        int qemu = begin_as_qemu(), next;
+
+        assert_true(gets_window(qemu));
+        close(qemu);
+        settle();
+        next = connect_to("1");
+        assert_false(gets_window(next));
+        close(next);
+        is_lost();
+        next = connect_to("1");
+        assert_false(gets_window(next));
+        close(next);
+}
+
+static void test_a_window_of_a_known_process_is_given_to_no_other(void **state) {
+        struct answer attached;
+        int other;
+
+        begin_with_qemu();
+        attach(&attached, NULL);
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        other = connect_to("2");
+        assert_false(gets_window(other));
+        answers(ATTACH, -EINVAL, "it did not work");
+        require_refused(&attached, REASON_source_unavailable);
+        assert_int_equal(n_windows(), 1);
+        close(other);
 }
 
 static void lists_nothing(void) {
@@ -626,8 +681,7 @@ static void lists_nothing(void) {
 static void test_a_guest_that_is_not_listed_has_not_ended_while_somebody_is_connected_to_its_window(void **state) {
         int fd;
 
-        begin_with_own(MIB, NO_METADATA);
-        fd = connect_to("1");
+        fd = begin_as_qemu();
         is_lost();
         lists_nothing();
         assert_int_equal(n_windows(), 1);
@@ -648,8 +702,7 @@ static void test_a_guest_that_is_not_listed_has_not_ended_while_somebody_is_conn
 static void test_a_process_that_has_a_window_is_known_to_the_next_daemon(void **state) {
         struct guest_view view;
 
-        begin_with_own(MIB, NO_METADATA);
-        host.qemu = start_qemu("1");
+        begin_with_qemu();
         restart_daemon();
         lists_nothing();
         assert_true(has_told(""));
@@ -695,9 +748,8 @@ static void starts(unsigned run) {
 static void check_second_qemu(unsigned run) {
         uint64_t first;
 
-        begin_with_own(MIB, NO_METADATA);
+        begin_with_qemu();
         first = window();
-        host.qemu = start_qemu("1");
         is_lost();
         lists_nothing();
         starts(run);
@@ -732,8 +784,7 @@ static void test_a_second_qemu_with_the_number_of_the_first_does_not_either(void
 }
 
 static void test_a_second_qemu_that_does_not_start_changes_nothing(void **state) {
-        begin_with_own(MIB, NO_METADATA);
-        host.qemu = start_qemu("1");
+        begin_with_qemu();
         is_lost();
         lists_nothing();
         fake.listener->guest_resumed(fake.userdata, UUID);
@@ -774,11 +825,7 @@ static void test_a_window_of_which_libvirt_has_lost_the_record_is_not_taken_from
 }
 
 static void test_a_window_that_was_had_and_is_denied_since_is_not_taken_by_the_next_daemon(void **state) {
-        uint64_t first;
-
-        begin_with_own(MIB, NO_METADATA);
-        first = window();
-        host.qemu = start_qemu("1");
+        begin_with_qemu();
         is_lost();
         lists(1, NO_METADATA);
         answers(GET_XML, 0, DOMAIN(""));
@@ -786,9 +833,9 @@ static void test_a_window_that_was_had_and_is_denied_since_is_not_taken_by_the_n
         lists(1, NO_METADATA);
         answers(GET_XML, 0, DOMAIN(""));
         assert_int_equal(n_windows(), 1);
+        assert_true(has_told(""));
         kill_qemu();
-        is_asked_again(GET_XML, DOMAIN(""));
-        assert_int_not_equal(window(), first);
+        await_windows(0);
 }
 
 /* libvirt is about to plug it in when the daemon is killed. */
@@ -818,8 +865,7 @@ static void test_a_window_that_is_about_to_be_plugged_in_is_not_taken_by_the_nex
 }
 
 static void test_what_was_let_go_of_without_a_daemon_is_given_back(void **state) {
-        begin_with_own(MIB, NO_METADATA);
-        host.qemu = start_qemu("1");
+        begin_with_qemu();
         restart_daemon();
         lists(1, NO_METADATA);
         answers(GET_XML, 0, DOMAIN(""));
@@ -843,8 +889,7 @@ static int write_as_before(struct session *session, void *userdata) {
 }
 
 static void test_what_an_older_daemon_has_written_is_read(void **state) {
-        begin_with_own(MIB, NO_METADATA);
-        host.qemu = start_qemu("1");
+        begin_with_qemu();
         stop_daemon(true);
         assert_int_equal(broker_visit_sessions(host.f.broker, write_as_before, NULL), 0);
         start_daemon();
@@ -1136,15 +1181,6 @@ static void test_who_has_ended_since_is_in_no_machine(void **state) {
         assert_int_equal(host.let_in, -1);
 }
 
-/* The version that QEMU is told: not its own where it does not get the window. */
-static bool gets_window(int fd) {
-        int64_t version;
-
-        settle();
-        assert_int_equal(recv(fd, &version, sizeof(version), MSG_DONTWAIT), sizeof(version));
-        return version == 0;
-}
-
 static void test_only_the_guests_own_machine_gets_its_windows(void **state) {
         int outsider, other, qemu;
 
@@ -1199,6 +1235,8 @@ int main(int argc, char **argv) {
                 TEST(another_run_may_have_the_same_number),
                 TEST(the_end_of_its_process_is_the_guests),
                 TEST(a_window_that_is_not_listed_stays_while_somebody_is_connected_to_it),
+                TEST(a_window_is_given_once),
+                TEST(a_window_of_a_known_process_is_given_to_no_other),
                 TEST(a_guest_that_is_not_listed_has_not_ended_while_somebody_is_connected_to_its_window),
                 TEST(a_process_that_has_a_window_is_known_to_the_next_daemon),
                 TEST(a_second_qemu_of_a_guest_takes_nothing_from_the_first),
