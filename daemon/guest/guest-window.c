@@ -174,7 +174,8 @@ void window_end(struct window *window) {
         if (window->is_placed)
                 place_remove(window->addr);
         guest_save(guest);
-        if (!window->is_own && (window->is_told || window->is_unwanted))
+        /* One that is left is of another run than that which may have no own one yet. */
+        if (window->is_left || (!window->is_own && (window->is_told || window->is_unwanted)))
                 want_own_again(guest);
         if (guest->wants_own)
                 guests_wake(guest->guests, 0);

@@ -783,6 +783,22 @@ static void test_a_second_qemu_with_the_number_of_the_first_does_not_either(void
         check_second_qemu(1);
 }
 
+/* It was what kept the memory from the second one, say. */
+static void test_with_the_first_qemu_gone_the_second_tries_for_its_own_window_again(void **state) {
+        begin_with_qemu();
+        is_lost();
+        lists_nothing();
+        starts(2);
+        answers(GET_XML, 0, "<domain><devices/></domain>");
+        assert_int_equal(n_windows(), 1);
+        kill_qemu();
+        is_asked_again(GET_XML, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(ATTACH, 0, NULL);
+        assert_int_equal(n_windows(), 1);
+        assert_int_not_equal(window(), 0);
+}
+
 static void test_a_second_qemu_that_does_not_start_changes_nothing(void **state) {
         begin_with_qemu();
         is_lost();
@@ -1241,6 +1257,7 @@ int main(int argc, char **argv) {
                 TEST(a_process_that_has_a_window_is_known_to_the_next_daemon),
                 TEST(a_second_qemu_of_a_guest_takes_nothing_from_the_first),
                 TEST(a_second_qemu_with_the_number_of_the_first_does_not_either),
+                TEST(with_the_first_qemu_gone_the_second_tries_for_its_own_window_again),
                 TEST(a_second_qemu_that_does_not_start_changes_nothing),
                 TEST(a_window_of_which_libvirt_has_lost_the_record_is_not_taken_from_its_qemu),
                 TEST(a_window_that_was_had_and_is_denied_since_is_not_taken_by_the_next_daemon),
