@@ -79,6 +79,7 @@ struct guest {
         uint64_t pid_since; /* when that began */
         pid_t refused_pid; /* of a QEMU with the guest's monitor that was told of in the log */
         struct alive *alive; /* it lives; NULL: it could not be watched, and is tried again */
+        uint64_t look_at_ms; /* when libvirt is asked whether it runs in another process than that which has ended, or 0 */
         unsigned run;   /* libvirt's number for this run of it, or 0 */
         bool has_begun; /* and not ended since */
         uint64_t had_own; /* what own_bytes were when it got them in this run, or 0: that is not done again */
@@ -141,6 +142,8 @@ void guest_watch(struct guest *guest);
 void guest_take_process(struct guest *guest, pid_t pid, uint64_t since);
 /* It was missed, and nobody has its memory any more: it has ended. */
 void guest_give_up_missed(struct guest *guest);
+/* Its process has ended, and libvirt has not said so. */
+void guest_look_for_another(struct guest *guest);
 /* Its session, and the commons in it. 0 or -errno with a sentence. */
 int guest_open_session(struct guest *guest, struct failure *failure);
 /* Everything it has goes, its windows as well, but for those that a process still has. */

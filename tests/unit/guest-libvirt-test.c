@@ -25,6 +25,7 @@
 #define UUID "6f1c6f0e-3a55-4a8a-9d0e-0c6f0b8a2d11"
 #define OWNER "kvm:" UUID
 #define DOMAIN(devices) "<domain><devices><controller type='pci' model='pci-root'/>" devices "</devices></domain>"
+#define THERE DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>")
 #define METADATA "<guest window='1M'/>"
 #define NO_METADATA "<guest/>"
 
@@ -47,7 +48,7 @@ static struct {
 
 /* ---- libvirt ---- */
 
-enum kind { ATTACH, DETACH, GET_XML, GET_METADATA };
+enum kind { ATTACH, DETACH, GET_XML, GET_METADATA, LIST };
 
 static struct {
         const struct libvirt_listener *listener;
@@ -95,6 +96,9 @@ static int submit(enum kind kind, libvirt_done_fn done, void *userdata) {
         return 0;
 }
 
+static void on_nothing(void *userdata, int status, const char *text) {
+}
+
 int libvirt_attach(struct libvirt *libvirt, const char *uuid, const char *xml, bool persistent, libvirt_done_fn done,
                    void *userdata) {
         return submit(ATTACH, done, userdata);
@@ -111,6 +115,10 @@ int libvirt_get_metadata(struct libvirt *libvirt, const char *uuid, libvirt_done
 
 int libvirt_get_xml(struct libvirt *libvirt, const char *uuid, libvirt_done_fn done, void *userdata) {
         return submit(GET_XML, done, userdata);
+}
+
+int libvirt_list(struct libvirt *libvirt, libvirt_done_fn done, void *userdata) {
+        return submit(LIST, done ? done : on_nothing, userdata);
 }
 
 /* ---- the host ---- */
@@ -624,6 +632,36 @@ static void test_the_end_of_its_process_is_the_guests(void **state) {
         assert_true(has_told("ended detached stopped "));
 }
 
+/* It was started anew, with the number of the first one, before that one had ended. */
+static void test_a_second_process_is_looked_for_when_the_first_ends(void **state) {
+        begin_with_qemu();
+        is_lost();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, THERE);
+        kill_qemu();
+        await_windows(0);
+        assert_true(has_told("ended detached stopped "));
+        while (!was_asked(LIST))
+                uv_run(&host.loop, UV_RUN_ONCE);
+        see(1, NO_METADATA);
+        fake.listener->listed(fake.userdata);
+        answers(LIST, 0, NULL);
+        assert_true(has_told("started "));
+        is_plugged_in();
+}
+
+static void test_none_is_looked_for_where_libvirt_tells_of_the_end(void **state) {
+        begin_with_qemu();
+        kill_qemu();
+        await_windows(0);
+        fake.listener->guest_stopped(fake.userdata, UUID, LIBVIRT_STOP_SHUTDOWN);
+        for (int i = 0; i < 15; i++) {
+                usleep(100000);
+                settle();
+        }
+        assert_int_equal(fake.n_asked, 0);
+}
+
 /* ---- doubt ---- */
 
 static void test_a_window_that_is_not_listed_stays_while_somebody_is_connected_to_it(void **state) {
@@ -809,8 +847,6 @@ static void test_a_second_qemu_that_does_not_start_changes_nothing(void **state)
         assert_true(has_told(""));
         assert_int_equal(n_windows(), 1);
 }
-
-#define THERE DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>")
 
 /* libvirtd is killed when QEMU has the window, and the next one does not know of it; nor may the next daemon believe that. */
 static void test_a_window_of_which_libvirt_has_lost_the_record_is_not_taken_from_its_qemu(void **state) {
@@ -1250,6 +1286,8 @@ int main(int argc, char **argv) {
                 TEST(another_size_in_the_configuration_is_had_from_the_next_daemon),
                 TEST(another_run_may_have_the_same_number),
                 TEST(the_end_of_its_process_is_the_guests),
+                TEST(a_second_process_is_looked_for_when_the_first_ends),
+                TEST(none_is_looked_for_where_libvirt_tells_of_the_end),
                 TEST(a_window_that_is_not_listed_stays_while_somebody_is_connected_to_it),
                 TEST(a_window_is_given_once),
                 TEST(a_window_of_a_known_process_is_given_to_no_other),
