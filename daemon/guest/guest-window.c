@@ -1150,6 +1150,9 @@ static void on_verified(struct window *window, bool known, bool is_there) {
                 window->is_told = true;
                 guest_tell(guest, GUEST_ATTACHED);
         }
+        /* It may have ended already, and all of this with it. */
+        if (!guest->qmp_path && window_is_connected(window))
+                guest_take_process(guest, window->pid, window->pid_since);
 }
 
 static void on_qmp_verified(void *userdata, const struct qmp_answer *told) {

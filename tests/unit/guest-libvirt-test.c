@@ -662,6 +662,24 @@ static void test_none_is_looked_for_where_libvirt_tells_of_the_end(void **state)
         assert_int_equal(fake.n_asked, 0);
 }
 
+static void test_a_process_is_known_also_where_libvirt_tells_of_its_window_later(void **state) {
+        host.configured = MIB;
+        start_daemon();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        host.qemu = start_qemu("1");
+        answers(ATTACH, -ECONNRESET, "it was cut");
+        is_lost();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, THERE);
+        assert_true(has_told("started attached "));
+        is_lost();
+        kill_qemu();
+        await_windows(0);
+        assert_true(has_told("ended detached stopped "));
+}
+
 /* ---- doubt ---- */
 
 static void test_a_window_that_is_not_listed_stays_while_somebody_is_connected_to_it(void **state) {
@@ -1288,6 +1306,7 @@ int main(int argc, char **argv) {
                 TEST(the_end_of_its_process_is_the_guests),
                 TEST(a_second_process_is_looked_for_when_the_first_ends),
                 TEST(none_is_looked_for_where_libvirt_tells_of_the_end),
+                TEST(a_process_is_known_also_where_libvirt_tells_of_its_window_later),
                 TEST(a_window_that_is_not_listed_stays_while_somebody_is_connected_to_it),
                 TEST(a_window_is_given_once),
                 TEST(a_window_of_a_known_process_is_given_to_no_other),
