@@ -748,6 +748,12 @@ static void on_leaving(struct window *window, int error, bool in_doubt, const ch
                 ask_later(window);
 }
 
+/* Whoever says that it is not there speaks of the very QEMU that has it, or had. Of what this daemon has served it is the
+ * connection that tells. */
+static bool is_believed(const struct window *window) {
+        return !window->server && (window->guest->qmp_path || (!window->guest->was_missed && !window->is_unconfirmed));
+}
+
 /* That there is no such device is no proof as long as a process has it. */
 static void on_qmp_left(void *userdata, const struct qmp_answer *told) {
         const struct window *window = userdata;
@@ -775,6 +781,18 @@ static int leave(struct window *window) {
         return libvirt_detach_alias(guests->libvirt, window->guest->uuid, id, false, on_libvirt_left, window);
 }
 
+static int check_empty(struct window *window, struct failure *failure) {
+        struct region_view view;
+        int r = region_get(&window->guest->caller, window->region, &view, failure);
+
+        if (r < 0 || !view.allocs)
+                return r;
+        r = failure_set(failure, REASON_busy, "The window holds %" PRIu64 " allocations of the guest %s: free them, or use force",
+                        view.allocs, window->guest->name);
+        failure_add_number(failure, "allocs", view.allocs);
+        return r;
+}
+
 static void take_out(struct window *window) {
         struct guests *guests = window->guest->guests;
         int r;
@@ -788,6 +806,14 @@ static void take_out(struct window *window) {
         else if (!window->guest->qmp_path)
                 window->leave_until_ms = uv_now(guests->loop) + guests->settings.unplug_ms;
         guests_wake(guests, 0);
+}
+
+/* Not from under what lies in it. */
+static void take_out_unwanted(struct window *window) {
+        if (check_empty(window, NULL) < 0)
+                ask_later(window);
+        else
+                take_out(window);
 }
 
 static void wait_to_leave(struct window *window, uint64_t now) {
@@ -806,7 +832,7 @@ static void wait_to_ask(struct window *window, uint64_t now) {
                 return;
         }
         window->was_asked = window->state == WINDOW_LEAVING;
-        take_out(window);
+        take_out_unwanted(window);
 }
 
 void window_work(struct window *window) {
@@ -844,18 +870,6 @@ static struct window *find_window(const struct guests *guests, const char *owner
         failure_set(failure, REASON_unknown_handle, "There is no window %" PRIu64, handle);
         failure_add_number(failure, "window", handle);
         return NULL;
-}
-
-static int check_empty(struct window *window, struct failure *failure) {
-        struct region_view view;
-        int r = region_get(&window->guest->caller, window->region, &view, failure);
-
-        if (r < 0 || !view.allocs)
-                return r;
-        r = failure_set(failure, REASON_busy, "The window holds %" PRIu64 " allocations of the guest %s: free them, or use force",
-                        view.allocs, window->guest->name);
-        failure_add_number(failure, "allocs", view.allocs);
-        return r;
 }
 
 struct ticket *guests_detach(struct guests *guests, uint64_t handle, bool force, broker_done_fn done, void *userdata) {
@@ -1085,12 +1099,6 @@ int window_inherit(struct guest *guest, const char *line, struct failure *failur
         return 0;
 }
 
-/* Whoever says that it is not there speaks of the very QEMU that has it, or had. Of what this daemon has served it is the
- * connection that tells. */
-static bool is_believed(const struct window *window) {
-        return !window->server && (window->guest->qmp_path || (!window->guest->was_missed && !window->is_unconfirmed));
-}
-
 /* A libvirt that denies it once, while a process has it, may go on doing so. */
 static void set_confirmed(struct window *window, bool is_confirmed) {
         if (window->is_unconfirmed == !is_confirmed)
@@ -1145,7 +1153,7 @@ static void on_verified(struct window *window, bool known, bool is_there) {
         if (window->is_placed && write_cookie(window) < 0)
                 log_warning("a window of the guest %s could not be marked again", guest->name);
         if (window->is_unwanted && !window->ask_at_ms)
-                take_out(window);
+                take_out_unwanted(window);
         else if (!window->is_unwanted && !window->is_told) {
                 window->is_told = true;
                 guest_tell(guest, GUEST_ATTACHED);

@@ -1076,6 +1076,33 @@ static void test_what_nobody_wants_is_asked_for_again_and_keeps_no_own_window_aw
         assert_int_equal(n_windows(), 1);
 }
 
+/* The guest finds it before libvirt is lost. */
+static void test_what_nobody_wants_stays_as_long_as_the_guest_uses_it(void **state) {
+        struct answer attached;
+        struct caller guest;
+
+        start_daemon();
+        lists(1, NO_METADATA);
+        attach(&attached, NULL);
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        assert_int_equal(guests_bind(host.guests, OWNER, window(), 16 * MIB, NULL), 0);
+        guest = fixture_session(&host.f, OWNER);
+        fixture_alloc(&host.f, &guest, &(struct alloc_request){
+                .device = fixture_open(&guest, &(struct device_options){ .name = "nic", .node = -1 }), .size = MIB / 2,
+        });
+        answers(ATTACH, -ECONNRESET, "it was cut");
+        require_refused(&attached, REASON_gone);
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, THERE);
+        assert_false(was_asked(DETACH));
+        session_close(guest.session);
+        settle();
+        is_asked_again(DETACH, NULL);
+        lets_go_of("ua-dmabroker-1");
+        assert_int_equal(n_windows(), 0);
+}
+
 static void test_the_next_daemon_takes_out_what_nobody_was_promised(void **state) {
         struct answer attached;
 
@@ -1326,6 +1353,7 @@ int main(int argc, char **argv) {
                 TEST(one_with_the_same_key_needs_no_place),
                 TEST(two_with_the_same_key_are_one),
                 TEST(what_nobody_wants_is_asked_for_again_and_keeps_no_own_window_away),
+                TEST(what_nobody_wants_stays_as_long_as_the_guest_uses_it),
                 TEST(the_next_daemon_takes_out_what_nobody_was_promised),
                 TEST(only_the_guests_own_machine_is_let_in),
                 TEST(a_guest_without_a_machine_is_whoever_is_in_none),
