@@ -754,13 +754,14 @@ static bool is_believed(const struct window *window) {
         return !window->server && (window->guest->qmp_path || (!window->guest->was_missed && !window->is_unconfirmed));
 }
 
-/* That there is no such device is no proof as long as a process has it. */
+/* That there is no such device is no proof as long as a process has it by this daemon. */
 static void on_qmp_left(void *userdata, const struct qmp_answer *told) {
         const struct window *window = userdata;
         bool is_missing = told->error == -ENODEV;
 
         on_leaving(userdata, told->error, !told->answered || is_missing, told->sentence,
-                   !told->error || (is_missing && !window->ended && !window_is_connected(window)));
+                   !told->error ||
+                           (is_missing && !window->ended && (!window_is_connected(window) || is_believed(window))));
 }
 
 /* libvirt only says that the guest was asked. */
