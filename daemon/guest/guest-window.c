@@ -1108,6 +1108,29 @@ static void set_confirmed(struct window *window, bool is_confirmed) {
         guest_save(window->guest);
 }
 
+/* Ever more rarely: it may be for as long as the process lives. */
+static void verify_later(struct window *window) {
+        unsigned n = window->n_denied < 10 ? window->n_denied : 10;
+        uint64_t pause_ms = (uint64_t)ASK_AGAIN_MS << (n - 1);
+
+        if (pause_ms > PAUSE_MAX_MS)
+                pause_ms = PAUSE_MAX_MS;
+        window->verify_at_ms = uv_now(window->guest->guests->loop) + pause_ms;
+        guests_wake(window->guest->guests, ASK_AGAIN_MS);
+}
+
+/* Whether it is too early to ask again. A connection's end is told; a process's, where an earlier daemon had that, is not. */
+static bool is_verified_later(const struct window *window) {
+        struct guests *guests = window->guest->guests;
+        uint64_t now = uv_now(guests->loop);
+
+        if (now >= window->verify_at_ms || !window_is_connected(window))
+                return false;
+        guests_wake(guests, window->server && window->verify_at_ms - now > ASK_AGAIN_MS ? window->verify_at_ms - now
+                                                                                       : ASK_AGAIN_MS);
+        return true;
+}
+
 /* Whoever says that it is not there need not know of the QEMU that has it mapped. Where the guest has let go of it, only the
  * connection that it had is left, which nobody but us takes away from a QEMU of ours; QEMU does not do it to a device. */
 static void wait_for_connection(struct window *window) {
@@ -1118,7 +1141,7 @@ static void wait_for_connection(struct window *window) {
                 log_warning("the guest %s is said to have no window of %" PRIu64 " bytes any more, but a process is connected "
                             "to it: it stays until that is not", guest->name, window->size);
         set_confirmed(window, false);
-        guests_wake(guest->guests, ASK_AGAIN_MS);
+        verify_later(window);
         if (!guest->qmp_path)
                 return;
         device_id(window, id);
@@ -1248,7 +1271,8 @@ void window_verify(struct window *window) {
         char id[WINDOW_ID_SIZE], arguments[96];
         int r;
 
-        if (!window->in_doubt || window->is_left || window->is_asked || !can_be_asked(window->guest))
+        if (!window->in_doubt || window->is_left || window->is_asked || !can_be_asked(window->guest) ||
+            is_verified_later(window))
                 return;
         device_id(window, id);
         window->n_begun++;
@@ -1264,6 +1288,7 @@ void window_verify(struct window *window) {
 
 void window_doubt(struct window *window) {
         window->in_doubt |= window->state >= WINDOW_PLUGGED;
+        window->verify_at_ms = 0; /* who is asked next may know better */
 }
 
 static void on_server_closed_for_good(void *userdata) {

@@ -44,6 +44,7 @@ struct window {
         bool is_asked;    /* it is being asked */
         bool is_unconfirmed; /* libvirt has not said yet that QEMU has it, or denied that while a process had it */
         unsigned n_denied; /* times that it was said not to be there, while somebody was connected to it */
+        uint64_t verify_at_ms; /* before that it is not asked about again, as long as somebody is connected */
         bool is_own;      /* the one that the guest gets whenever it starts */
         bool is_unwanted; /* whoever wanted it was told that it was not had: if QEMU has it, the guest is to let go of it */
         bool was_asked;   /* the guest was, in vain, before it was asked to let go of it as it is now */

@@ -728,6 +728,39 @@ static void test_a_window_of_a_known_process_is_given_to_no_other(void **state) 
         close(other);
 }
 
+static unsigned asks_within(unsigned ms) {
+        uint64_t end = uv_hrtime() / 1000000 + ms;
+        unsigned n = 0;
+
+        while (uv_hrtime() / 1000000 < end) {
+                usleep(50000);
+                settle();
+                if (was_asked(GET_XML)) {
+                        answers(GET_XML, 0, DOMAIN(""));
+                        n++;
+                }
+        }
+        return n;
+}
+
+static void test_whoever_denies_a_window_is_asked_ever_more_rarely(void **state) {
+        int fd = begin_as_qemu();
+
+        is_lost();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN(""));
+        assert_int_equal(asks_within(2500), 1);
+        assert_int_equal(n_windows(), 1);
+        /* But not where there is something new. */
+        is_lost();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN(""));
+        close(fd);
+        settle();
+        answers(GET_XML, 0, DOMAIN(""));
+        assert_int_equal(n_windows(), 0);
+}
+
 static void lists_nothing(void) {
         connects();
         fake.listener->listed(fake.userdata);
@@ -1335,6 +1368,7 @@ int main(int argc, char **argv) {
                 TEST(none_is_looked_for_where_libvirt_tells_of_the_end),
                 TEST(a_process_is_known_also_where_libvirt_tells_of_its_window_later),
                 TEST(a_window_that_is_not_listed_stays_while_somebody_is_connected_to_it),
+                TEST(whoever_denies_a_window_is_asked_ever_more_rarely),
                 TEST(a_window_is_given_once),
                 TEST(a_window_of_a_known_process_is_given_to_no_other),
                 TEST(a_guest_that_is_not_listed_has_not_ended_while_somebody_is_connected_to_its_window),
