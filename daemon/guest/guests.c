@@ -184,6 +184,7 @@ static void on_work(uv_timer_t *timer) {
         DL_FOREACH(guests->all, guest) {
                 guest_watch(guest);
                 guest_give_up_missed(guest);
+                guest_look_for_another(guest);
                 if (guest->wants_own && guest_is_reachable(guest, NULL))
                         guest_attach_own(guest);
                 work_on_windows(guest);
