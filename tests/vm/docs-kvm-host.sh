@@ -375,6 +375,8 @@ with_qemu() {
         host 'usermod -aG vm dmabroker'
         host 'install -D -o vm -g vm -m 600 YOUR-IMAGE.qcow2 /var/lib/vm/web.qcow2' 'YOUR-IMAGE.qcow2=/var/lib/image.qcow2'
         block ini '### With QEMU alone' 2 >/etc/systemd/system/vm-web.service
+        # Two processors of a guest whose host's are emulated may wait for each other for minutes.
+        sed -i 's/ -smp 2 / -smp 1 /' /etc/systemd/system/vm-web.service
         host 'dmabrokerd --check-config'
         host 'systemctl restart dmabroker'
         wait_for "its monitor is missed" eval 'dmabrokerctl guests --json | grep -q "cannot be connected to: No such file or directory"'
@@ -395,26 +397,10 @@ with_qemu() {
         attach_and_use
         detach "$WINDOW"
 
-        say "a window at each start, on a machine of type pc"
-        configure 'window = 16M' 'guest web'
-        sed -i 's/-machine q35,/-machine pc,/; /pcie-root-port/d; s/\(server=on,wait=off\) \\$/\1 \\/' /etc/systemd/system/vm-web.service
-        sed -i '/-qmp/s/ \\$//' /etc/systemd/system/vm-web.service
-        sed -i '/^ports = /d' $CONFIG
-        host 'systemctl restart dmabroker'
-        host 'systemctl daemon-reload'
+        say "power off"
         echo systemctl poweroff >&"$TO"
         wait_for "it is off" eval '! systemctl is-active --quiet vm-web'
         console_ends
-        host 'systemctl enable --now vm-web'
-        wait_for "its console is there" test -S /run/vm-web/console
-        console "$(sed -n 's/.*`\(socat [^`]*\)`.*/\1/p' $TEXT)"
-        hear READY
-        wait_for "it has its window" has_windows 1
-        WINDOW=$(window_of)
-        use_in_guest
-        hang_up
-        systemctl stop vm-web
-        wait_for "its window has gone back" has_windows 0
 }
 
 [ -e /run/nothing ] || mkfifo /run/nothing
