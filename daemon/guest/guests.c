@@ -255,7 +255,6 @@ int guests_define(struct guests *guests, const struct guest_definition *definiti
         return failed ? -ENOMEM : 0;
 }
 
-
 static int open_channel(struct guest *guest, struct failure *failure) {
         const struct guests_settings *settings = &guest->guests->settings;
         const struct channel_options options = {
