@@ -291,6 +291,29 @@ static void answers(enum kind kind, int status, const char *text) {
         settle();
 }
 
+/* libvirtd is gone and another one knows the same run of the guest, of which it tells this. */
+static void finds_again(const char *xml) {
+        is_lost();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, xml);
+}
+
+/* The daemon is. */
+static void next_daemon_finds(const char *xml) {
+        restart_daemon();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, xml);
+}
+
+/* The guest runs, and libvirt is to plug its own window in. */
+static void begin_to_plug(void) {
+        host.configured = MIB;
+        start_daemon();
+        lists(1, NO_METADATA);
+        for (int i = 0; i < 2; i++)
+                answers(GET_XML, 0, DOMAIN(""));
+}
+
 static bool has_told(const char *what) {
         bool has = strcmp(host.told, what) == 0;
 
@@ -469,9 +492,7 @@ static void test_the_same_run_keeps_what_it_has(void **state) {
 
         begin_with_own(MIB, NO_METADATA);
         first = window();
-        is_lost();
-        lists(1, NO_METADATA);
-        answers(GET_XML, 0, DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>"));
+        finds_again(DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>"));
         assert_true(has_told(""));
         assert_int_equal(window(), first);
         assert_int_equal(fake.n_asked, 0);
@@ -538,11 +559,7 @@ static void test_an_own_window_that_never_came_is_had_from_the_next_daemon(void 
 
 /* libvirt goes away while it plugs one in. */
 static void begin_in_doubt(void) {
-        host.configured = MIB;
-        start_daemon();
-        lists(1, NO_METADATA);
-        answers(GET_XML, 0, DOMAIN(""));
-        answers(GET_XML, 0, DOMAIN(""));
+        begin_to_plug();
         answers(ATTACH, -ECONNRESET, "it was cut");
         is_lost();
         assert_true(has_told("started "));
@@ -622,11 +639,7 @@ static bool gets_window(int fd) {
 static int begin_as_qemu(void) {
         int fd;
 
-        host.configured = MIB;
-        start_daemon();
-        lists(1, NO_METADATA);
-        answers(GET_XML, 0, DOMAIN(""));
-        answers(GET_XML, 0, DOMAIN(""));
+        begin_to_plug();
         fd = connect_to("1");
         answers(ATTACH, 0, NULL);
         assert_true(has_told("started attached "));
@@ -664,9 +677,7 @@ static void test_the_end_of_its_process_is_the_guests(void **state) {
 /* It was started anew, with the number of the first one, before that one had ended. */
 static void test_a_second_process_is_looked_for_when_the_first_ends(void **state) {
         begin_with_qemu();
-        is_lost();
-        lists(1, NO_METADATA);
-        answers(GET_XML, 0, THERE);
+        finds_again(THERE);
         kill_qemu();
         await_windows(0);
         assert_true(has_told("ended detached stopped "));
@@ -689,16 +700,10 @@ static void test_none_is_looked_for_where_libvirt_tells_of_the_end(void **state)
 }
 
 static void test_a_process_is_known_also_where_libvirt_tells_of_its_window_later(void **state) {
-        host.configured = MIB;
-        start_daemon();
-        lists(1, NO_METADATA);
-        answers(GET_XML, 0, DOMAIN(""));
-        answers(GET_XML, 0, DOMAIN(""));
+        begin_to_plug();
         host.qemu = start_qemu("1");
         answers(ATTACH, -ECONNRESET, "it was cut");
-        is_lost();
-        lists(1, NO_METADATA);
-        answers(GET_XML, 0, THERE);
+        finds_again(THERE);
         assert_true(has_told("started attached "));
         is_lost();
         kill_qemu();
@@ -712,9 +717,7 @@ static void test_a_window_that_is_not_listed_stays_while_somebody_is_connected_t
         int fd;
 
         fd = begin_as_qemu();
-        is_lost();
-        lists(1, NO_METADATA);
-        answers(GET_XML, 0, DOMAIN(""));
+        finds_again(DOMAIN(""));
         assert_int_equal(n_windows(), 1);
         close(fd);
         settle();
@@ -757,15 +760,11 @@ static void test_a_window_of_a_known_process_is_given_to_no_other(void **state) 
 static void test_whoever_denies_a_window_is_asked_ever_more_rarely(void **state) {
         int fd = begin_as_qemu();
 
-        is_lost();
-        lists(1, NO_METADATA);
-        answers(GET_XML, 0, DOMAIN(""));
+        finds_again(DOMAIN(""));
         assert_int_equal(asks_within(2500), 1);
         assert_int_equal(n_windows(), 1);
         /* But not where there is something new. */
-        is_lost();
-        lists(1, NO_METADATA);
-        answers(GET_XML, 0, DOMAIN(""));
+        finds_again(DOMAIN(""));
         close(fd);
         settle();
         answers(GET_XML, 0, DOMAIN(""));
@@ -785,9 +784,7 @@ static void test_a_guest_that_is_not_listed_has_not_ended_while_somebody_is_conn
         is_lost();
         lists_nothing();
         assert_int_equal(n_windows(), 1);
-        is_lost();
-        lists(1, NO_METADATA);
-        answers(GET_XML, 0, DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>"));
+        finds_again(DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>"));
         is_lost();
         lists_nothing();
         assert_true(has_told(""));
@@ -914,22 +911,14 @@ static void test_a_second_qemu_that_does_not_start_changes_nothing(void **state)
 static void test_a_window_of_which_libvirt_has_lost_the_record_is_not_taken_from_its_qemu(void **state) {
         uint64_t first;
 
-        host.configured = MIB;
-        start_daemon();
-        lists(1, NO_METADATA);
-        answers(GET_XML, 0, DOMAIN(""));
-        answers(GET_XML, 0, DOMAIN(""));
+        begin_to_plug();
         host.qemu = start_qemu("1");
         first = window();
         answers(ATTACH, -ECONNRESET, "it was cut");
-        is_lost();
-        lists(1, NO_METADATA);
-        answers(GET_XML, 0, DOMAIN(""));
+        finds_again(DOMAIN(""));
         assert_int_equal(n_windows(), 1);
         for (int i = 0; i < 2; i++) {
-                restart_daemon();
-                lists(1, NO_METADATA);
-                answers(GET_XML, 0, DOMAIN(""));
+                next_daemon_finds(DOMAIN(""));
                 assert_int_equal(n_windows(), 1);
                 assert_true(has_told(""));
         }
@@ -940,12 +929,8 @@ static void test_a_window_of_which_libvirt_has_lost_the_record_is_not_taken_from
 
 static void test_a_window_that_was_had_and_is_denied_since_is_not_taken_by_the_next_daemon(void **state) {
         begin_with_qemu();
-        is_lost();
-        lists(1, NO_METADATA);
-        answers(GET_XML, 0, DOMAIN(""));
-        restart_daemon();
-        lists(1, NO_METADATA);
-        answers(GET_XML, 0, DOMAIN(""));
+        finds_again(DOMAIN(""));
+        next_daemon_finds(DOMAIN(""));
         assert_int_equal(n_windows(), 1);
         assert_true(has_told(""));
         kill_qemu();
@@ -956,33 +941,21 @@ static void test_a_window_that_was_had_and_is_denied_since_is_not_taken_by_the_n
 static void test_a_window_that_is_about_to_be_plugged_in_is_not_taken_by_the_next_daemon(void **state) {
         uint64_t first;
 
-        host.configured = MIB;
-        start_daemon();
-        lists(1, NO_METADATA);
-        answers(GET_XML, 0, DOMAIN(""));
-        answers(GET_XML, 0, DOMAIN(""));
+        begin_to_plug();
         host.qemu = start_qemu("1");
         first = window();
-        restart_daemon();
-        lists(1, NO_METADATA);
-        answers(GET_XML, 0, DOMAIN(""));
+        next_daemon_finds(DOMAIN(""));
         assert_int_equal(window(), first);
-        is_lost();
-        lists(1, NO_METADATA);
-        answers(GET_XML, 0, THERE);
+        finds_again(THERE);
         assert_int_equal(window(), first);
         /* From then on libvirt is believed again. */
-        restart_daemon();
-        lists(1, NO_METADATA);
-        answers(GET_XML, 0, DOMAIN(""));
+        next_daemon_finds(DOMAIN(""));
         assert_int_not_equal(window(), first);
 }
 
 static void test_what_was_let_go_of_without_a_daemon_is_given_back(void **state) {
         begin_with_qemu();
-        restart_daemon();
-        lists(1, NO_METADATA);
-        answers(GET_XML, 0, DOMAIN(""));
+        next_daemon_finds(DOMAIN(""));
         assert_int_equal(n_windows(), 0);
 }
 
@@ -1067,9 +1040,7 @@ static void test_one_with_the_same_key_needs_no_place(void **state) {
         settle();
         assert_int_equal(fake.n_asked, 0);
         assert_int_equal(answer_handle(&again), answer_handle(&attached));
-        restart_daemon();
-        lists(1, NO_METADATA);
-        answers(GET_XML, 0, DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>"));
+        next_daemon_finds(DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>"));
         attach(&again, "k");
         settle();
         assert_int_equal(fake.n_asked, 0);
@@ -1159,9 +1130,7 @@ static void test_the_next_daemon_takes_out_what_nobody_was_promised(void **state
         answers(GET_XML, 0, DOMAIN(""));
         answers(ATTACH, -ECONNRESET, "it was cut");
         require_refused(&attached, REASON_gone);
-        restart_daemon();
-        lists(1, NO_METADATA);
-        answers(GET_XML, 0, DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>"));
+        next_daemon_finds(DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>"));
         answers(DETACH, 0, NULL);
         assert_int_equal(n_windows(), 1);
         lets_go_of("ua-dmabroker-1");
