@@ -43,6 +43,7 @@ static struct {
         bool has_machines;
         const char *machine; /* that this process is in, or NULL */
         const char *registered; /* the only machine there is, or NULL */
+        int deaf; /* -errno: systemd answers nothing else of machines; or 0 */
         int let_in; /* the last one's socket, or -1 */
 } host;
 
@@ -172,7 +173,7 @@ static int of_process(pid_t pid, char ret_name[MACHINE_NAME_SIZE]) {
 }
 
 static int is_there(const char *prefix) {
-        return host.registered && strncmp(host.registered, prefix, strlen(prefix)) == 0;
+        return host.deaf ? host.deaf : host.registered && strncmp(host.registered, prefix, strlen(prefix)) == 0;
 }
 
 static const struct machine_ops machines = { .are_kept = are_kept, .of_process = of_process, .is_there = is_there };
@@ -1200,6 +1201,15 @@ static void test_a_guest_without_a_machine_is_whoever_is_in_none(void **state) {
         assert_false(lets_in("qemu-2-two"));
 }
 
+static void test_while_nobody_tells_of_machines_only_who_is_in_the_guests_is_let_in(void **state) {
+        begin_with_machines();
+        lists(1, NO_METADATA);
+        host.deaf = -EIO;
+        assert_false(lets_in(NULL));
+        assert_false(lets_in("container"));
+        assert_true(lets_in(OWN));
+}
+
 static void test_where_there_are_no_machines_everybody_of_the_user_is_let_in(void **state) {
         start_daemon();
         assert_true(lets_in(NULL));
@@ -1373,6 +1383,7 @@ int main(int argc, char **argv) {
                 TEST(the_next_daemon_takes_out_what_nobody_was_promised),
                 TEST(only_the_guests_own_machine_is_let_in),
                 TEST(a_guest_without_a_machine_is_whoever_is_in_none),
+                TEST(while_nobody_tells_of_machines_only_who_is_in_the_guests_is_let_in),
                 TEST(where_there_are_no_machines_everybody_of_the_user_is_let_in),
                 TEST(who_comes_before_the_start_is_told_waits_for_it),
                 TEST(no_guest_keeps_another_one_from_waiting),
