@@ -137,6 +137,8 @@ void guest_end(struct guest *guest) {
         guest->is_missed = guest->was_missed = false;
         guest->has_begun = guest->wants_own = false;
         guest->had_own = 0;
+        guest->own_at_ms = 0;
+        guest->n_own_failed = 0;
         guest->n_told = 0;
         guest->own_bytes = guest->window_bytes; /* the metadata is read again when it starts */
         if (had && !guest->windows)

@@ -150,6 +150,13 @@ static void give_back(struct window *window) {
                 log_error("a window of the guest %s stays reserved: %s", guest->name, failure.sentence);
 }
 
+/* Before it is tried once more what was in vain so often: ever more rarely. */
+static uint64_t pause_after(unsigned n) {
+        uint64_t ms = (uint64_t)ASK_AGAIN_MS << (n < 10 ? n : 10);
+
+        return ms < PAUSE_MAX_MS ? ms : PAUSE_MAX_MS;
+}
+
 /* It may have been what kept a port from the guest's own window. */
 static void want_own_again(struct guest *guest) {
         guest->wants_own |= guest->has_begun && guest->own_bytes != guest->had_own;
@@ -224,6 +231,14 @@ static void fail(struct window *window, const struct failure *failure) {
         window_end(window);
 }
 
+/* At once when that has failed for the first time. What fells libvirtd is not to do so for ever. */
+static void want_own_later(struct guest *guest) {
+        unsigned n = guest->n_own_failed++;
+
+        guest->wants_own = true;
+        guest->own_at_ms = n ? uv_now(guest->guests->loop) + pause_after(n - 1) : 0;
+}
+
 /* Its memory, and its server, stay until it is known what QEMU has done. What nobody has asked for nobody is told to have not. */
 static void give_up(struct window *window, const struct failure *failure) {
         window->in_doubt = true;
@@ -231,7 +246,8 @@ static void give_up(struct window *window, const struct failure *failure) {
         window->state = window->is_own ? WINDOW_PLUGGED : WINDOW_LEAVING;
         guest_save(window->guest);
         answer(window, failure);
-        window->guest->wants_own |= window->is_own;
+        if (window->is_own)
+                want_own_later(window->guest);
         guests_wake(window->guest->guests, 0);
 }
 
@@ -669,6 +685,7 @@ struct ticket *guests_attach(struct guests *guests, const struct attach_request 
 
 static void have_own(struct guest *guest) {
         guest->had_own = guest->own_bytes;
+        guest->n_own_failed = 0;
         guest_save(guest);
 }
 
@@ -683,8 +700,13 @@ static void on_own_attached(void *userdata, const struct failure *failure, uint6
 }
 
 void guest_attach_own(struct guest *guest) {
+        uint64_t now = uv_now(guest->guests->loop);
         const struct window *window;
 
+        if (now < guest->own_at_ms) {
+                guests_wake(guest->guests, guest->own_at_ms - now);
+                return;
+        }
         DL_FOREACH(guest->windows, window)
                 if (window->is_own && !window->is_left)
                         break;
@@ -710,11 +732,10 @@ static bool can_be_asked(const struct guest *guest) {
 /* It may boot, or be busy; it is asked ever more rarely. */
 static void ask_later(struct window *window) {
         struct guests *guests = window->guest->guests;
+        uint64_t pause_ms = pause_after(window->n_put_off++);
 
-        window->pause_ms = !window->pause_ms ? ASK_AGAIN_MS : window->pause_ms > PAUSE_MAX_MS / 2 ? PAUSE_MAX_MS
-                                                                                                 : 2 * window->pause_ms;
-        window->ask_at_ms = uv_now(guests->loop) + window->pause_ms;
-        guests_wake(guests, window->pause_ms);
+        window->ask_at_ms = uv_now(guests->loop) + pause_ms;
+        guests_wake(guests, pause_ms);
 }
 
 /* in_doubt: it may have let go of it all the same. */
@@ -1110,12 +1131,7 @@ static void set_confirmed(struct window *window, bool is_confirmed) {
 
 /* Ever more rarely: it may be for as long as the process lives. */
 static void verify_later(struct window *window) {
-        unsigned n = window->n_denied < 10 ? window->n_denied : 10;
-        uint64_t pause_ms = (uint64_t)ASK_AGAIN_MS << (n - 1);
-
-        if (pause_ms > PAUSE_MAX_MS)
-                pause_ms = PAUSE_MAX_MS;
-        window->verify_at_ms = uv_now(window->guest->guests->loop) + pause_ms;
+        window->verify_at_ms = uv_now(window->guest->guests->loop) + pause_after(window->n_denied - 1);
         guests_wake(window->guest->guests, ASK_AGAIN_MS);
 }
 

@@ -50,7 +50,7 @@ struct window {
         bool was_asked;   /* the guest was, in vain, before it was asked to let go of it as it is now */
         bool is_left;     /* by a QEMU of an earlier run of the guest, which has not ended: it is only waited for that */
         uint64_t ask_at_ms; /* when the guest is asked once more to let go of what is unwanted, or 0 */
-        unsigned pause_ms;  /* before that */
+        unsigned n_put_off; /* times that this was put off */
         uint64_t leave_until_ms; /* how long it is waited for, where QEMU does not do that; or 0 */
         bool ended;       /* it is in no list any more */
         unsigned n_begun; /* commands and handles that know it */
@@ -88,6 +88,8 @@ struct guest {
         bool is_missed; /* libvirt does not know of it, but a process has its memory */
         bool was_missed; /* in this run: that another libvirt has it is as likely as that this one has found it again */
         bool wants_own; /* it gets the window of the configuration as soon as that can be */
+        uint64_t own_at_ms; /* but not before */
+        unsigned n_own_failed; /* times that it is not known whether it got it, one after the other */
         unsigned last_number;
         struct window *windows;
         unsigned n_windows; /* those that are left count */

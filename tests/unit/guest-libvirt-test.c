@@ -584,6 +584,22 @@ static void test_an_own_window_in_doubt_that_has_not_come_is_tried_again(void **
         assert_int_equal(n_windows(), 1);
 }
 
+/* It may be this that libvirtd dies of. */
+static void test_an_own_window_that_fails_each_time_is_tried_ever_more_rarely(void **state) {
+        begin_in_doubt();
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(ATTACH, -ECONNRESET, "it was cut");
+        finds_again(DOMAIN(""));
+        assert_int_equal(fake.n_asked, 0);
+        assert_int_equal(n_windows(), 0);
+        is_asked_again(GET_XML, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(ATTACH, 0, NULL);
+        assert_int_equal(n_windows(), 1);
+}
+
 static void test_another_window_is_not_the_own_one(void **state) {
         struct answer attached;
 
@@ -1352,6 +1368,7 @@ int main(int argc, char **argv) {
                 TEST(an_own_window_that_never_came_is_had_from_the_next_daemon),
                 TEST(an_own_window_in_doubt_that_has_come_is_had),
                 TEST(an_own_window_in_doubt_that_has_not_come_is_tried_again),
+                TEST(an_own_window_that_fails_each_time_is_tried_ever_more_rarely),
                 TEST(another_window_is_not_the_own_one),
                 TEST(another_size_in_the_configuration_is_had_from_the_next_daemon),
                 TEST(another_run_may_have_the_same_number),
