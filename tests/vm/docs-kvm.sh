@@ -17,9 +17,6 @@ grep -q '^#define HAVE_LIBVIRT' "$TOP_BUILDDIR/config.h" || skip "the daemon is 
 work=$(mktemp -d) || exit 99
 trap 'rm -rf "$work"' EXIT
 unset MAKEFLAGS MFLAGS MAKELEVEL
-directory_of() {
-        echo "$INSTALL_DIRECTORIES" | tr -s ' \t' '\n' | sed -n "s|^$1=||p"
-}
 
 # What the host gets, and what the guest does: the library, the command, and the example of the text.
 make -s -C "$TOP_BUILDDIR" install DESTDIR="$work/install" >"$work/log" 2>&1 || { cat "$work/log"; exit 99; }
@@ -93,14 +90,8 @@ SCRIPT
 mkdir "$work/host/initrd" && initrd_with "$work/host/initrd" "$work/host/script" "virtio_ring virtio virtio_pci_modern_dev \
         virtio_pci_legacy_dev virtio_pci virtio_blk 9pnet 9pnet_virtio netfs fscache 9p crc16 mbcache jbd2 crc32c_generic ext4 overlay" || exit 99
 
-start=$(date +%s)
-timeout "${PATIENCE:-1200}" qemu-system-x86_64 -accel tcg,thread=multi -cpu qemu64,+svm,+npt -machine q35 -m 4096 -smp 2 -nodefaults \
-        -display none -serial "file:$work/serial" -kernel "$DMAB_VM_DEBIAN_KERNEL" -initrd "$work/host/initrd/initrd" \
+run_machine "$work" "${PATIENCE:-1200}" -accel tcg,thread=multi -cpu qemu64,+svm,+npt -machine q35 -m 4096 -smp 2 \
+        -kernel "$DMAB_VM_DEBIAN_KERNEL" -initrd "$work/host/initrd/initrd" \
         -drive file="$work/host/disk,format=raw,if=virtio,cache=unsafe" \
         -virtfs local,path=/,mount_tag=root,security_model=passthrough,readonly=on,multidevs=remap \
         -append "console=ttyS0 quiet loglevel=3 panic=-1 nokaslr mitigations=off"
-status=$?
-tr -d '\r' <"$work/serial"
-echo "the machine ran for $(($(date +%s) - start)) s"
-[ $status -eq 0 ] || { echo "the machine did not end"; exit 1; }
-grep -q '^VM-TEST-PASSED' "$work/serial"

@@ -52,7 +52,6 @@ TESTS += $(kvm_scripts)
 EXTRA_DIST += tests/vm/initrd.sh
 
 dist_check_SCRIPTS += tests/vm/docs-kvm.sh
-TESTS += tests/vm/docs-kvm.sh
 EXTRA_DIST += tests/vm/debian.sh tests/vm/docs-kvm-host.sh tests/vm/fetch-debs.sh
 
 check_PROGRAMS += tests/vm/ivshmem-host
