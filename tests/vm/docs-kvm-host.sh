@@ -14,15 +14,16 @@ say() {
         printf '\n== [%s s] %s\n' "$up" "$*"
 }
 
+# What went wrong comes last: of a long log the end is what is seen.
 die() {
-        printf 'FAILED: %s\n' "$*"
-        [ ! -s $OUT ] || { echo "the last output:"; cat $OUT; }
-        echo "the guest's last words: ${LINE:-}"
+        journalctl --no-pager -b -k | grep -e DENIED -e oops -i | tail
+        tail -n 10 /var/log/libvirt/qemu/web.log
+        journalctl --no-pager -b -o short-monotonic -u dmabroker -u libvirtd -u vm-web | tail -n 40
         dmabrokerctl guests
         dmabrokerctl windows
-        journalctl --no-pager -b -o short-monotonic -u dmabroker -u libvirtd -u vm-web | tail -n 60
-        journalctl --no-pager -b -k | grep -e DENIED -e oops -i | tail
-        tail -n 20 /var/log/libvirt/qemu/web.log
+        echo "the guest's last words: ${LINE:-}"
+        [ ! -s $OUT ] || { echo "the last output:"; tail -n 20 $OUT; }
+        printf 'FAILED: %s\n' "$*"
         echo VM-TEST-FAILED
         exit 1
 }

@@ -8,7 +8,8 @@ mkdir -p "$1/archives/partial" && cd "$1" || exit 1
 fetch() {
         apt-get -q install --download-only -y --no-install-recommends -o Dir::Cache::archives="$PWD/archives" \
                 qemu-system-x86 libvirt-daemon-system libvirt-clients libvirt-dev apparmor pciutils udev socat uuid-runtime qemu-utils &&
-                (cd archives && apt-get -q download grub-pc-bin grub-common) && touch complete
+                rm -f archives/grub-*.deb && (cd archives && apt-get -q download grub-pc-bin grub-common)
 }
 
-[ -e complete ] || { command -v apt-get >/dev/null && { fetch || { apt-get -q update && fetch; }; }; }
+# What is there already is not fetched again, but what it is changes with the lists of packages.
+command -v apt-get >/dev/null && { fetch || { apt-get -q update && fetch; }; }
