@@ -127,7 +127,7 @@ static void take_recall(struct agent *agent, json_t *params) {
 /* One was plugged in, and memory waits in it until the daemon knows where it is. With the lock held. */
 static void take_windows(struct agent *agent) {
         callback_begin(agent, agent);
-        windows_look(agent->dmab, false); /* who needs one that is of no use is told why */
+        windows_look(agent->dmab); /* who needs one that is of no use is told why */
         callback_end(agent);
 }
 

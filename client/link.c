@@ -580,8 +580,9 @@ void link_distrust_windows(struct link *link) {
 /* Whether it was of use is told by the call itself. */
 static void look_at_windows(struct link *link) {
         pthread_mutex_lock(&link->look_lock);
-        if (__atomic_exchange_n(&link->distrusts_windows, false, __ATOMIC_RELAXED))
-                link->events->distrusted(link->userdata);
+        if (__atomic_exchange_n(&link->distrusts_windows, false, __ATOMIC_RELAXED) &&
+            link->events->distrusted(link->userdata) < 0)
+                link_distrust_windows(link);
         pthread_mutex_unlock(&link->look_lock);
 }
 

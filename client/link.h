@@ -48,8 +48,9 @@ struct link_events {
         /* The daemon cannot give memory to this guest because it does not know where the guest sees a window. 0: it has been
          * told, the call is made again; -errno with a sentence. It may make calls itself. */
         int (*unbound)(void *userdata);
-        /* Of windows that the daemon believes to know of: whether the guest sees them there. It may make calls itself. */
-        void (*distrusted)(void *userdata);
+        /* Of windows that the daemon believes to know of: whether the guest sees them there. -errno: they could not be looked
+         * at. It may make calls itself. */
+        int (*distrusted)(void *userdata);
 };
 
 /* Connect to the daemon at address, which is borrowed, as is events, and open a session. Errors as dmab_connect(), with a

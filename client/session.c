@@ -51,11 +51,11 @@ static void link_is_lost(void *userdata) {
 }
 
 static int link_wants_windows(void *userdata) {
-        return windows_look(userdata, false);
+        return windows_look(userdata);
 }
 
-static void link_distrusts_windows(void *userdata) {
-        windows_look(userdata, true);
+static int link_distrusts_windows(void *userdata) {
+        return windows_check(userdata);
 }
 
 int session_copy_struct(void *known, size_t known_size, const void *given, const char *what) {

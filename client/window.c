@@ -379,7 +379,7 @@ static int settle(struct dmab *dmab, struct search *search, const struct window 
         return r;
 }
 
-static int look_for_all(struct dmab *dmab, bool known) {
+static int look_for_all(struct dmab *dmab) {
         struct error_state *first = NULL;
         struct search *search;
         struct bar *bar;
@@ -389,8 +389,6 @@ static int look_for_all(struct dmab *dmab, bool known) {
                 r = error_set_reason(ENODEV, "source_unavailable", "the broker has given this guest no window");
         /* One that is of no use keeps nobody from the others. */
         for (size_t i = 0; i < (search ? search->n_windows : 0) && (!r || first); i++) {
-                if (known && !search->windows[i].bound)
-                        continue;
                 one = settle(dmab, search, &search->windows[i], &bar);
                 if (!one || first)
                         continue;
@@ -399,6 +397,21 @@ static int look_for_all(struct dmab *dmab, bool known) {
         }
         error_restore(first);
         search_end(search);
+        return r;
+}
+
+/* What is wrong with one is told to whoever needs it. */
+static int check_bound(struct dmab *dmab) {
+        struct error_state *saved = error_save();
+        struct search *search;
+        struct bar *bar;
+        int r = search_begin(dmab, &search);
+
+        for (size_t i = 0; !r && i < search->n_windows; i++)
+                if (search->windows[i].bound)
+                        settle(dmab, search, &search->windows[i], &bar);
+        search_end(search);
+        error_restore(saved);
         return r;
 }
 
@@ -432,11 +445,20 @@ static int look_for(struct dmab *dmab, uint64_t region, int *ret_fd, size_t *ret
 
 /* No function of the library is a cancellation point. */
 
-int windows_look(struct dmab *dmab, bool known) {
+int windows_look(struct dmab *dmab) {
         int r, old_state;
 
         pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old_state);
-        r = look_for_all(dmab, known);
+        r = look_for_all(dmab);
+        pthread_setcancelstate(old_state, NULL);
+        return r;
+}
+
+int windows_check(struct dmab *dmab) {
+        int r, old_state;
+
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old_state);
+        r = check_bound(dmab);
         pthread_setcancelstate(old_state, NULL);
         return r;
 }

@@ -9,7 +9,6 @@
 #ifndef DMAB_CLIENT_WINDOW_H
 #define DMAB_CLIENT_WINDOW_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,9 +16,13 @@ struct dmab;
 
 enum { WINDOW_MARK_SIZE = 4096 }; /* bytes at its end that hold no memory */
 
-/* Find every window of this guest, or every one that the broker believes to know of, and tell it where it is unless it knows.
- * -errno with a sentence, if there is none or one of them cannot be used. Makes calls. */
-int windows_look(struct dmab *dmab, bool known);
+/* Find every window of this guest, and tell the broker where it is unless it knows. -errno with a sentence, if there is none or
+ * one of them cannot be used. Makes calls. */
+int windows_look(struct dmab *dmab);
+
+/* Find those that the broker believes to know of, and tell it where they are if they are not there. -errno, with no sentence:
+ * they could not be looked at. Makes calls. */
+int windows_check(struct dmab *dmab);
 
 /* The window that is this region: the broker knows where it is now. *ret_fd is the caller's, to map *ret_size bytes of it,
  * shared. -ENOENT: there is none; -ENODEV: no device has it; -ENXIO: it has no address; -EACCES; with a sentence, and the reason

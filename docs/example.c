@@ -29,6 +29,8 @@ int main(void) {
         if (dmab_alloc_coherent(nic, size, DMAB_WAIT | DMAB_ZERO, &ring, &dma))
                 return fail("allocate");
         printf("the device is given 0x%" PRIx64 ", the program has it at %p\n", dma, ring);
+        if (dmab_addressing(nic, ring) == DMAB_ADDRESSING_SIMULATED)
+                puts("(this address is made up: give it to no device)");
         strcpy(ring, "hello, device");
 
         if (dmab_free_coherent(nic, size, ring, dma))

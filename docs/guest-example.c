@@ -29,6 +29,8 @@ int main(int argc, char **argv) {
         if (dmab_alloc_coherent(device, size, DMAB_WAIT | DMAB_ZERO, &ring, &dma))
                 return fail("allocate");
         printf("the device is given 0x%" PRIx64 " (%s), the program has it at %p\n", dma, dmab_device_translation(device), ring);
+        if (dmab_addressing(device, ring) == DMAB_ADDRESSING_SIMULATED)
+                puts("(this address is made up: give it to no device)");
         strcpy(ring, "hello, device");
 
         if (dmab_free_coherent(device, size, ring, dma))

@@ -1,3 +1,6 @@
+# One machine for many minutes: while it runs, all others do.
+TESTS += tests/vm/docs-kvm.sh
+
 include tests/lib/local.mk
 include tests/unit/local.mk
 include tests/rpc/local.mk

@@ -55,11 +55,18 @@ static bool begins_with(const char *text, const char *prefix) {
 /* run: not 0. */
 static enum verdict judge(const struct guest *guest, unsigned run, const char *machine, char why[WHY_SIZE]) {
         char own[sizeof(LIBVIRTS) + 16];
-        bool is_libvirts = begins_with(machine, LIBVIRTS);
+        int is_there;
 
         snprintf(own, sizeof(own), LIBVIRTS "%u-", run);
-        if (is_libvirts ? begins_with(machine, own) : machines_of(guest)->is_there(own) == 0)
+        if (begins_with(machine, own))
                 return ADMITTED;
+        is_there = begins_with(machine, LIBVIRTS) ? 1 : machines_of(guest)->is_there(own);
+        if (is_there == 0)
+                return ADMITTED;
+        if (is_there < 0) {
+                snprintf(why, WHY_SIZE, "which machines there are cannot be found out: %s", strerror(-is_there));
+                return REFUSED;
+        }
         snprintf(why, WHY_SIZE, "it is in %s%s, and the guest in a machine %s...", *machine ? "the machine " : "no machine",
                  machine, own);
         return REFUSED;

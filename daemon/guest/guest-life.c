@@ -137,6 +137,8 @@ void guest_end(struct guest *guest) {
         guest->is_missed = guest->was_missed = false;
         guest->has_begun = guest->wants_own = false;
         guest->had_own = 0;
+        guest->own_at_ms = 0;
+        guest->n_own_failed = 0;
         guest->n_told = 0;
         guest->own_bytes = guest->window_bytes; /* the metadata is read again when it starts */
         if (had && !guest->windows)
@@ -215,9 +217,31 @@ static void on_process_ended(void *userdata) {
         /* Also where nobody had said that it ran. */
         if (guest->pid)
                 guest_end(guest);
-        /* Another one may have been waiting for that. */
+        /* Another one may have been waiting for that, or runs already. libvirt tells of the end of this one, if of none other. */
         if (guest->qmp)
                 qmp_hurry(guest->qmp);
+        if (guest->qmp_path)
+                return;
+        guest->look_at_ms = uv_now(guest->guests->loop) + LOOK_AGAIN_MS;
+        guests_wake(guest->guests, LOOK_AGAIN_MS);
+}
+
+void guest_look_for_another(struct guest *guest) {
+        struct guests *guests = guest->guests;
+        uint64_t now = uv_now(guests->loop);
+
+        if (!guest->look_at_ms)
+                return;
+        if (now < guest->look_at_ms) {
+                guests_wake(guests, guest->look_at_ms - now);
+                return;
+        }
+        guest->look_at_ms = 0;
+        /* When it is connected anew, it lists them anyway. */
+        if (!guests->libvirt_connected || guest->state != GUEST_OFF || libvirt_list(guests->libvirt, NULL, NULL) != -EAGAIN)
+                return;
+        guest->look_at_ms = now + LOOK_AGAIN_MS;
+        guests_wake(guests, LOOK_AGAIN_MS);
 }
 
 void guest_watch(struct guest *guest) {
@@ -504,8 +528,10 @@ static struct guest *known(void *userdata, const char *uuid) {
 static void on_stopped(void *userdata, const char *uuid, enum libvirt_stop reason) {
         struct guest *guest = known(userdata, uuid);
 
-        if (guest)
-                set_state(guest, GUEST_OFF);
+        if (!guest)
+                return;
+        guest->look_at_ms = 0;
+        set_state(guest, GUEST_OFF);
 }
 
 static void on_rebooted(void *userdata, const char *uuid) {

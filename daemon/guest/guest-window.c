@@ -141,6 +141,13 @@ static void give_back(struct window *window) {
                 log_error("a window of the guest %s stays reserved: %s", guest->name, failure.sentence);
 }
 
+/* Before it is tried once more what was in vain so often: ever more rarely. */
+static uint64_t pause_after(unsigned n) {
+        uint64_t ms = (uint64_t)ASK_AGAIN_MS << (n < 10 ? n : 10);
+
+        return ms < PAUSE_MAX_MS ? ms : PAUSE_MAX_MS;
+}
+
 /* It may have been what kept a port from the guest's own window. */
 static void want_own_again(struct guest *guest) {
         guest->wants_own |= guest->has_begun && guest->own_bytes != guest->had_own;
@@ -165,7 +172,8 @@ void window_end(struct window *window) {
         if (window->is_placed)
                 place_remove(window->addr);
         guest_save(guest);
-        if (!window->is_own && (window->is_told || window->is_unwanted))
+        /* One that is left is of another run than that which may have no own one yet. */
+        if (window->is_left || (!window->is_own && (window->is_told || window->is_unwanted)))
                 want_own_again(guest);
         if (guest->wants_own)
                 guests_wake(guest->guests, 0);
@@ -214,6 +222,14 @@ static void fail(struct window *window, const struct failure *failure) {
         window_end(window);
 }
 
+/* At once when that has failed for the first time. What fells libvirtd is not to do so for ever. */
+static void want_own_later(struct guest *guest) {
+        unsigned n = guest->n_own_failed++;
+
+        guest->wants_own = true;
+        guest->own_at_ms = n ? uv_now(guest->guests->loop) + pause_after(n - 1) : 0;
+}
+
 /* Its memory, and its server, stay until it is known what QEMU has done. What nobody has asked for nobody is told to have not. */
 static void give_up(struct window *window, const struct failure *failure) {
         window->in_doubt = true;
@@ -221,7 +237,8 @@ static void give_up(struct window *window, const struct failure *failure) {
         window->state = window->is_own ? WINDOW_PLUGGED : WINDOW_LEAVING;
         guest_save(window->guest);
         answer(window, failure);
-        window->guest->wants_own |= window->is_own;
+        if (window->is_own)
+                want_own_later(window->guest);
         guests_wake(window->guest->guests, 0);
 }
 
@@ -274,6 +291,7 @@ static void on_plugged(struct window *window, int error, bool in_doubt, const ch
                 return;
         window->state = WINDOW_PLUGGED;
         window->is_told = true;
+        window->is_unconfirmed = false;
         log_info("the guest %s has a window of %" PRIu64 " bytes", guest->name, window->size);
         guest_save(guest);
         answer(window, NULL);
@@ -362,16 +380,36 @@ static void plug(struct window *window) {
 
 /* ---- reserved ---- */
 
+/* Once, to a QEMU that was asked to take it in: it is not cleared for the next one, and none connects anew. By libvirt's other
+ * windows it may be known which process that is. */
+static bool is_to_be_had_by(const struct window *window, pid_t pid) {
+        const struct guest *guest = window->guest;
+
+        if (window->is_left || window->was_given || (window->state != WINDOW_PLUGGING && !window->in_doubt))
+                return false;
+        return guest->qmp_path || !guest->pid || guest->pid == pid;
+}
+
+static void on_not_given(void *userdata) {
+        struct window *window = userdata;
+
+        window->pid = 0;
+        guest_save(window->guest);
+}
+
 /* The ledger knows who has the memory before they have it. */
 static bool admits(void *userdata, int fd, const struct ucred *who) {
         struct window *window = userdata;
         struct guest *guest = window->guest;
 
-        if (!guest_admits(guest, fd, who))
+        if (!is_to_be_had_by(window, who->pid) || !guest_admits(guest, fd, who))
                 return false;
         window->pid = who->pid;
         window->pid_since = alive_since(who->pid);
-        return guest_save(guest) == 0 && broker_commit(guest->guests->broker) == 0;
+        if (guest_save(guest) == 0 && broker_commit(guest->guests->broker) == 0)
+                return true;
+        on_not_given(window);
+        return false;
 }
 
 bool window_is_connected(const struct window *window) {
@@ -384,6 +422,7 @@ bool window_is_connected(const struct window *window) {
 static void on_connection(void *userdata, bool connected, const struct ucred *who) {
         struct window *window = userdata;
 
+        window->was_given |= connected;
         if (connected)
                 return;
         window->pid = 0;
@@ -395,7 +434,8 @@ static void on_connection(void *userdata, bool connected, const struct ucred *wh
 static int serve(struct window *window, struct failure *failure) {
         const struct guests_settings *settings = &window->guest->guests->settings;
         const struct ivshmem_options options = {
-                .is_open = settings->has_user, .admits = admits, .changed = on_connection, .userdata = window,
+                .is_open = settings->has_user, .admits = admits, .changed = on_connection,
+                .not_given = on_not_given, .userdata = window,
         };
         char path[WINDOW_PATH_SIZE];
         int fd, r;
@@ -442,6 +482,8 @@ static int prepare(struct window *window, struct failure *failure) {
         }
         if (r == 0 && !*window->port)
                 r = take_port(window, failure);
+        /* Whoever is asked for it may end with its QEMU having it, and so may the daemon. */
+        window->is_unconfirmed = true;
         if (r == 0 && guest_save(window->guest) < 0)
                 r = failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
         return r == 0 ? serve(window, failure) : r;
@@ -634,6 +676,7 @@ struct ticket *guests_attach(struct guests *guests, const struct attach_request 
 
 static void have_own(struct guest *guest) {
         guest->had_own = guest->own_bytes;
+        guest->n_own_failed = 0;
         guest_save(guest);
 }
 
@@ -648,8 +691,13 @@ static void on_own_attached(void *userdata, const struct failure *failure, uint6
 }
 
 void guest_attach_own(struct guest *guest) {
+        uint64_t now = uv_now(guest->guests->loop);
         const struct window *window;
 
+        if (now < guest->own_at_ms) {
+                guests_wake(guest->guests, guest->own_at_ms - now);
+                return;
+        }
         DL_FOREACH(guest->windows, window)
                 if (window->is_own && !window->is_left)
                         break;
@@ -675,11 +723,10 @@ static bool can_be_asked(const struct guest *guest) {
 /* It may boot, or be busy; it is asked ever more rarely. */
 static void ask_later(struct window *window) {
         struct guests *guests = window->guest->guests;
+        uint64_t pause_ms = pause_after(window->n_put_off++);
 
-        window->pause_ms = !window->pause_ms ? ASK_AGAIN_MS : window->pause_ms > PAUSE_MAX_MS / 2 ? PAUSE_MAX_MS
-                                                                                                 : 2 * window->pause_ms;
-        window->ask_at_ms = uv_now(guests->loop) + window->pause_ms;
-        guests_wake(guests, window->pause_ms);
+        window->ask_at_ms = uv_now(guests->loop) + pause_ms;
+        guests_wake(guests, pause_ms);
 }
 
 /* in_doubt: it may have let go of it all the same. */
@@ -713,13 +760,20 @@ static void on_leaving(struct window *window, int error, bool in_doubt, const ch
                 ask_later(window);
 }
 
-/* That there is no such device is no proof as long as a process has it. */
+/* Whoever says that it is not there speaks of the very QEMU that has it, or had. Of what this daemon has served it is the
+ * connection that tells. */
+static bool is_believed(const struct window *window) {
+        return !window->server && (window->guest->qmp_path || (!window->guest->was_missed && !window->is_unconfirmed));
+}
+
+/* That there is no such device is no proof as long as a process has it by this daemon. */
 static void on_qmp_left(void *userdata, const struct qmp_answer *told) {
         const struct window *window = userdata;
         bool is_missing = told->error == -ENODEV;
 
         on_leaving(userdata, told->error, !told->answered || is_missing, told->sentence,
-                   !told->error || (is_missing && !window->ended && !window_is_connected(window)));
+                   !told->error ||
+                           (is_missing && !window->ended && (!window_is_connected(window) || is_believed(window))));
 }
 
 /* libvirt only says that the guest was asked. */
@@ -740,6 +794,18 @@ static int leave(struct window *window) {
         return libvirt_detach_alias(guests->libvirt, window->guest->uuid, id, false, on_libvirt_left, window);
 }
 
+static int check_empty(struct window *window, struct failure *failure) {
+        struct region_view view;
+        int r = region_get(&window->guest->caller, window->region, &view, failure);
+
+        if (r < 0 || !view.allocs)
+                return r;
+        r = failure_set(failure, REASON_busy, "The window holds %" PRIu64 " allocations of the guest %s: free them, or use force",
+                        view.allocs, window->guest->name);
+        failure_add_number(failure, "allocs", view.allocs);
+        return r;
+}
+
 static void take_out(struct window *window) {
         struct guests *guests = window->guest->guests;
         int r;
@@ -753,6 +819,14 @@ static void take_out(struct window *window) {
         else if (!window->guest->qmp_path)
                 window->leave_until_ms = uv_now(guests->loop) + guests->settings.unplug_ms;
         guests_wake(guests, 0);
+}
+
+/* Not from under what lies in it. */
+static void take_out_unwanted(struct window *window) {
+        if (check_empty(window, NULL) < 0)
+                ask_later(window);
+        else
+                take_out(window);
 }
 
 static void wait_to_leave(struct window *window, uint64_t now) {
@@ -771,7 +845,7 @@ static void wait_to_ask(struct window *window, uint64_t now) {
                 return;
         }
         window->was_asked = window->state == WINDOW_LEAVING;
-        take_out(window);
+        take_out_unwanted(window);
 }
 
 void window_work(struct window *window) {
@@ -809,18 +883,6 @@ static struct window *find_window(const struct guests *guests, const char *owner
         failure_set(failure, REASON_unknown_handle, "There is no window %" PRIu64, handle);
         failure_add_number(failure, "window", handle);
         return NULL;
-}
-
-static int check_empty(struct window *window, struct failure *failure) {
-        struct region_view view;
-        int r = region_get(&window->guest->caller, window->region, &view, failure);
-
-        if (r < 0 || !view.allocs)
-                return r;
-        r = failure_set(failure, REASON_busy, "The window holds %" PRIu64 " allocations of the guest %s: free them, or use force",
-                        view.allocs, window->guest->name);
-        failure_add_number(failure, "allocs", view.allocs);
-        return r;
 }
 
 struct ticket *guests_detach(struct guests *guests, uint64_t handle, bool force, broker_done_fn done, void *userdata) {
@@ -997,21 +1059,23 @@ int window_note(const struct window *window, char *text, size_t size) {
 
         if (window->is_bound)
                 snprintf(at, sizeof(at), "%" PRIx64, window->guest_addr);
-        return snprintf(text, size, "%s %" PRIu64 " %u %s %s %s %ld %" PRIu64 "\n", window_word(window), window->region,
-                        window->number, window->cookie, at, *window->port ? window->port : "-",
-                        (long)window->pid, window->pid_since);
+        return snprintf(text, size, "%s %" PRIu64 " %u %s %s %s %ld %" PRIu64 " %d\n", window_word(window),
+                        window->region, window->number, window->cookie, at, *window->port ? window->port : "-",
+                        (long)window->pid, window->pid_since, window->is_unconfirmed);
 }
 
 static int read_line(struct window *window, const char *line) {
         char what[16], at[24], port[sizeof(window->port)];
+        int is_unconfirmed = 0;
         long pid = 0;
         int n;
 
-        n = sscanf(line, "%15s %" SCNu64 " %u %32[0-9a-f] %23s %31s %ld %" SCNu64, what, &window->region, &window->number,
-                   window->cookie, at, port, &pid, &window->pid_since);
+        n = sscanf(line, "%15s %" SCNu64 " %u %32[0-9a-f] %23s %31s %ld %" SCNu64 " %d", what, &window->region, &window->number,
+                   window->cookie, at, port, &pid, &window->pid_since, &is_unconfirmed);
         if (n < 6 || strlen(window->cookie) != COOKIE_TEXT - 1)
                 return -EINVAL;
         window->pid = (pid_t)pid;
+        window->is_unconfirmed = is_unconfirmed;
         window->is_unwanted = strcmp(what, "unwanted") == 0;
         window->is_left = strcmp(what, "left") == 0;
         window->is_own = strcmp(what, "own") == 0 || (n == 6 && !window->is_unwanted);
@@ -1048,10 +1112,30 @@ int window_inherit(struct guest *guest, const char *line, struct failure *failur
         return 0;
 }
 
-/* Whoever says that it is not there speaks of the very QEMU that has it, or had. Of what this daemon has served it is the
- * connection that tells. */
-static bool is_believed(const struct window *window) {
-        return !window->server && (window->guest->qmp_path || !window->guest->was_missed);
+/* A libvirt that denies it once, while a process has it, may go on doing so. */
+static void set_confirmed(struct window *window, bool is_confirmed) {
+        if (window->is_unconfirmed == !is_confirmed)
+                return;
+        window->is_unconfirmed = !is_confirmed;
+        guest_save(window->guest);
+}
+
+/* Ever more rarely: it may be for as long as the process lives. */
+static void verify_later(struct window *window) {
+        window->verify_at_ms = uv_now(window->guest->guests->loop) + pause_after(window->n_denied - 1);
+        guests_wake(window->guest->guests, ASK_AGAIN_MS);
+}
+
+/* Whether it is too early to ask again. A connection's end is told; a process's, where an earlier daemon had that, is not. */
+static bool is_verified_later(const struct window *window) {
+        struct guests *guests = window->guest->guests;
+        uint64_t now = uv_now(guests->loop);
+
+        if (now >= window->verify_at_ms || !window_is_connected(window))
+                return false;
+        guests_wake(guests, window->server && window->verify_at_ms - now > ASK_AGAIN_MS ? window->verify_at_ms - now
+                                                                                       : ASK_AGAIN_MS);
+        return true;
 }
 
 /* Whoever says that it is not there need not know of the QEMU that has it mapped. Where the guest has let go of it, only the
@@ -1063,7 +1147,8 @@ static void wait_for_connection(struct window *window) {
         if (++window->n_denied == 2)
                 log_warning("the guest %s is said to have no window of %" PRIu64 " bytes any more, but a process is connected "
                             "to it: it stays until that is not", guest->name, window->size);
-        guests_wake(guest->guests, ASK_AGAIN_MS);
+        set_confirmed(window, false);
+        verify_later(window);
         if (!guest->qmp_path)
                 return;
         device_id(window, id);
@@ -1094,15 +1179,19 @@ static void on_verified(struct window *window, bool known, bool is_there) {
                 window_end(window);
                 return;
         }
+        set_confirmed(window, true);
         /* The guest may have been somewhere else meanwhile. */
         if (window->is_placed && write_cookie(window) < 0)
                 log_warning("a window of the guest %s could not be marked again", guest->name);
         if (window->is_unwanted && !window->ask_at_ms)
-                take_out(window);
+                take_out_unwanted(window);
         else if (!window->is_unwanted && !window->is_told) {
                 window->is_told = true;
                 guest_tell(guest, GUEST_ATTACHED);
         }
+        /* It may have ended already, and all of this with it. */
+        if (!guest->qmp_path && window_is_connected(window))
+                guest_take_process(guest, window->pid, window->pid_since);
 }
 
 static void on_qmp_verified(void *userdata, const struct qmp_answer *told) {
@@ -1189,7 +1278,8 @@ void window_verify(struct window *window) {
         char id[WINDOW_ID_SIZE], arguments[96];
         int r;
 
-        if (!window->in_doubt || window->is_left || window->is_asked || !can_be_asked(window->guest))
+        if (!window->in_doubt || window->is_left || window->is_asked || !can_be_asked(window->guest) ||
+            is_verified_later(window))
                 return;
         device_id(window, id);
         window->n_begun++;
@@ -1205,6 +1295,7 @@ void window_verify(struct window *window) {
 
 void window_doubt(struct window *window) {
         window->in_doubt |= window->state >= WINDOW_PLUGGED;
+        window->verify_at_ms = 0; /* who is asked next may know better */
 }
 
 static void on_server_closed_for_good(void *userdata) {

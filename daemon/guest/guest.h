@@ -36,18 +36,21 @@ struct window {
         struct ivshmem *server; /* NULL: none yet, or QEMU has it from an earlier daemon */
         pid_t pid; /* who has the memory by that server, or had it by an earlier daemon's, and since when it lives; 0: nobody */
         uint64_t pid_since;
+        bool was_given; /* by that server: it is not given again */
         struct guest_ask *ask; /* or NULL */
         bool is_placed;   /* its addresses are known to the translator */
         bool is_told;     /* that the guest has it */
         bool in_doubt;    /* whether QEMU has it is not known at present: it is asked as soon as that can be */
         bool is_asked;    /* it is being asked */
+        bool is_unconfirmed; /* libvirt has not said yet that QEMU has it, or denied that while a process had it */
         unsigned n_denied; /* times that it was said not to be there, while somebody was connected to it */
+        uint64_t verify_at_ms; /* before that it is not asked about again, as long as somebody is connected */
         bool is_own;      /* the one that the guest gets whenever it starts */
         bool is_unwanted; /* whoever wanted it was told that it was not had: if QEMU has it, the guest is to let go of it */
         bool was_asked;   /* the guest was, in vain, before it was asked to let go of it as it is now */
         bool is_left;     /* by a QEMU of an earlier run of the guest, which has not ended: it is only waited for that */
         uint64_t ask_at_ms; /* when the guest is asked once more to let go of what is unwanted, or 0 */
-        unsigned pause_ms;  /* before that */
+        unsigned n_put_off; /* times that this was put off */
         uint64_t leave_until_ms; /* how long it is waited for, where QEMU does not do that; or 0 */
         bool ended;       /* it is in no list any more */
         unsigned n_begun; /* commands and handles that know it */
@@ -77,6 +80,7 @@ struct guest {
         uint64_t pid_since; /* when that began */
         pid_t refused_pid; /* of a QEMU with the guest's monitor that was told of in the log */
         struct alive *alive; /* it lives; NULL: it could not be watched, and is tried again */
+        uint64_t look_at_ms; /* when libvirt is asked whether it runs in another process than that which has ended, or 0 */
         unsigned run;   /* libvirt's number for this run of it, or 0 */
         bool has_begun; /* and not ended since */
         uint64_t had_own; /* what own_bytes were when it got them in this run, or 0: that is not done again */
@@ -84,6 +88,8 @@ struct guest {
         bool is_missed; /* libvirt does not know of it, but a process has its memory */
         bool was_missed; /* in this run: that another libvirt has it is as likely as that this one has found it again */
         bool wants_own; /* it gets the window of the configuration as soon as that can be */
+        uint64_t own_at_ms; /* but not before */
+        unsigned n_own_failed; /* times that it is not known whether it got it, one after the other */
         unsigned last_number;
         struct window *windows;
         unsigned n_windows; /* those that are left count */
@@ -139,6 +145,8 @@ void guest_watch(struct guest *guest);
 void guest_take_process(struct guest *guest, pid_t pid, uint64_t since);
 /* It was missed, and nobody has its memory any more: it has ended. */
 void guest_give_up_missed(struct guest *guest);
+/* Its process has ended, and libvirt has not said so. */
+void guest_look_for_another(struct guest *guest);
 /* Its session, and the commons in it. 0 or -errno with a sentence. */
 int guest_open_session(struct guest *guest, struct failure *failure);
 /* Everything it has goes, its windows as well, but for those that a process still has. */

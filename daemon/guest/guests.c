@@ -184,6 +184,7 @@ static void on_work(uv_timer_t *timer) {
         DL_FOREACH(guests->all, guest) {
                 guest_watch(guest);
                 guest_give_up_missed(guest);
+                guest_look_for_another(guest);
                 if (guest->wants_own && guest_is_reachable(guest, NULL))
                         guest_attach_own(guest);
                 work_on_windows(guest);
@@ -253,7 +254,6 @@ int guests_define(struct guests *guests, const struct guest_definition *definiti
         guests->n++;
         return failed ? -ENOMEM : 0;
 }
-
 
 static int open_channel(struct guest *guest, struct failure *failure) {
         const struct guests_settings *settings = &guest->guests->settings;

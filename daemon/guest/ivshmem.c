@@ -241,38 +241,44 @@ static bool is_memory_as_it_was(const struct ivshmem *server) {
 }
 
 static const char *why_refused(struct ivshmem *server, const struct peer *peer) {
-        bool admitted;
-
         forget_ended_peer(server);
         if (server->closing)
                 return "it is being closed";
         if (server->peer)
                 return "another one has it";
-        admitted = !server->options.admits || server->options.admits(server->options.userdata, peer->fd, &peer->who);
-        if (server->closing)
-                return "it is being closed";
-        if (!admitted)
-                return "it is not admitted";
-        return is_memory_as_it_was(server) ? NULL : "the memory has changed its size";
+        if (!is_memory_as_it_was(server))
+                return "the memory has changed its size";
+        if (!server->options.admits || server->options.admits(server->options.userdata, peer->fd, &peer->who))
+                return NULL;
+        return server->closing ? "it is being closed" : "it is not admitted";
+}
+
+/* 0, or -errno; then is_told tells whether the peer knows. */
+static int give(struct ivshmem *server, const struct peer *peer, bool *is_told) {
+        int r = server->closing ? -ECANCELED : make_vectors(server);
+
+        *is_told = r == 0;
+        if (r == 0)
+                r = send_window(server, peer);
+        if (r < 0)
+                close_vectors(server);
+        return r;
 }
 
 static void answer(struct ivshmem *server, struct peer *peer) {
         const char *why = why_refused(server, peer);
+        bool is_told;
         int r;
 
         if (why) {
                 refuse(peer, false, why);
                 return;
         }
-        r = make_vectors(server);
+        r = give(server, peer, &is_told);
         if (r < 0) {
-                refuse(peer, false, strerror(-r));
-                return;
-        }
-        r = send_window(server, peer);
-        if (r < 0) {
-                close_vectors(server);
-                refuse(peer, true, strerror(-r));
+                refuse(peer, is_told, strerror(-r));
+                if (server->options.not_given && !server->closing)
+                        server->options.not_given(server->options.userdata);
                 return;
         }
         server->peer = peer;

@@ -44,6 +44,8 @@ struct ivshmem_options {
          * mapped where the connection only was closed. Not called for who was refused, nor any more once the server is
          * being closed. NULL is fine. */
         void (*changed)(void *userdata, bool connected, const struct ucred *who);
+        /* Who was admitted last could not be given it, and has nothing of it. NULL is fine. */
+        void (*not_given)(void *userdata);
         void *userdata;
 };
 

@@ -1,5 +1,6 @@
 /* device.list, device.get, device.open, device.set_mask, device.supported, device.close, device.reserve, device.unreserve */
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -50,32 +51,11 @@ static int add_device(const struct device_view *view, void *userdata) {
         return 0;
 }
 
-static int by_handle(const void *one, const void *other) {
-        const struct device_info *a = one, *b = other;
-
-        return a->device < b->device ? -1 : a->device > b->device;
-}
-
-/* The core visits devices in an order of its own, so a page is cut from all of them. */
-static void answer_page(struct rpc_call *call, const struct device_list_params *params, struct method_list *list) {
-        struct device_info *infos = list->items;
-        size_t limit = schema_has(params, limit) ? params->limit : PROTOCOL_LIST_DEFAULT, start = 0;
-        struct device_list_result result = { 0 };
-
-        if (list->count)
-                qsort(infos, list->count, sizeof(*infos), by_handle);
-        while (schema_has(params, after) && start < list->count && infos[start].device <= params->after)
-                start++;
-        result.more = list->count - start > limit;
-        result.devices.items = infos ? infos + start : NULL;
-        result.devices.count = result.more ? limit : list->count - start;
-        rpc_call_reply(call, &result);
-}
-
 void method_device_list(struct rpc_call *call, const void *given) {
         const struct device_list_params *params = given;
         struct method_list list = { .size = sizeof(struct device_info), .limit = SIZE_MAX };
         const char *owner = schema_has(params, owner) ? params->owner : NULL;
+        struct device_list_result result = { 0 };
         struct failure failure = { 0 };
         struct caller caller;
 
@@ -85,8 +65,14 @@ void method_device_list(struct rpc_call *call, const void *given) {
                 error_answer(call, &failure);
         else if (method_list_failed(&list, call))
                 return;
-        else
-                answer_page(call, params, &list);
+        else {
+                method_list_page(&list, offsetof(struct device_info, device), schema_has(params, after) ? params->after : 0,
+                                 schema_has(params, limit) ? params->limit : PROTOCOL_LIST_DEFAULT);
+                result.devices.items = list.items;
+                result.devices.count = list.count;
+                result.more = list.more;
+                rpc_call_reply(call, &result);
+        }
         free(list.items);
 }
 

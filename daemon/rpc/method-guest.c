@@ -1,4 +1,5 @@
 /* guest.list, guest.get, guest.attach, guest.detach, guest.evict, window.list, window.bind */
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -130,33 +131,12 @@ static int add_window(const struct guest_window_view *view, void *userdata) {
         return 0;
 }
 
-static int by_number(const void *one, const void *other) {
-        const struct window_info *a = one, *b = other;
-
-        return a->window < b->window ? -1 : a->window > b->window;
-}
-
-/* They are visited guest by guest, so a page is cut from all of them. */
-static void answer_windows(struct rpc_call *call, const struct window_list_params *params, const struct method_list *list) {
-        size_t limit = schema_has(params, limit) ? params->limit : PROTOCOL_LIST_DEFAULT, start = 0;
-        struct window_list_result result = { 0 };
-        struct window_info *infos = list->items;
-
-        if (list->count)
-                qsort(infos, list->count, sizeof(*infos), by_number);
-        while (schema_has(params, after) && start < list->count && infos[start].window <= params->after)
-                start++;
-        result.more = list->count - start > limit;
-        result.items.items = infos ? infos + start : NULL;
-        result.items.count = result.more ? limit : list->count - start;
-        rpc_call_reply(call, &result);
-}
-
 void method_window_list(struct rpc_call *call, const void *given) {
         const struct window_list_params *params = given;
         const struct connection *connection = method_connection(call);
         const char *owner = connection->identity.admin ? NULL : connection->identity.owner;
         struct method_list list = { .size = sizeof(struct window_info), .limit = SIZE_MAX };
+        struct window_list_result result = { 0 };
         struct failure failure = { 0 };
         struct guest_view view;
 
@@ -172,7 +152,12 @@ void method_window_list(struct rpc_call *call, const void *given) {
         guests_visit_windows(guests_of(call), owner, add_window, &list);
         if (method_list_failed(&list, call))
                 return;
-        answer_windows(call, params, &list);
+        method_list_page(&list, offsetof(struct window_info, window), schema_has(params, after) ? params->after : 0,
+                         schema_has(params, limit) ? params->limit : PROTOCOL_LIST_DEFAULT);
+        result.items.items = list.items;
+        result.items.count = list.count;
+        result.more = list.more;
+        rpc_call_reply(call, &result);
         free(list.items);
 }
 

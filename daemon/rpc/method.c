@@ -227,6 +227,35 @@ bool method_list_failed(struct method_list *list, struct rpc_call *call) {
         return true;
 }
 
+static uint64_t handle_at(const void *element, size_t at) {
+        uint64_t handle;
+
+        memcpy(&handle, (const char *)element + at, sizeof(handle));
+        return handle;
+}
+
+static int by_handle(const void *one, const void *other, void *at) {
+        uint64_t a = handle_at(one, *(const size_t *)at), b = handle_at(other, *(const size_t *)at);
+
+        return a < b ? -1 : a > b;
+}
+
+void method_list_page(struct method_list *list, size_t at, uint64_t after, size_t limit) {
+        char *items = list->items;
+        size_t start = 0;
+
+        if (!list->count)
+                return;
+        qsort_r(items, list->count, list->size, by_handle, &at);
+        while (start < list->count && handle_at(items + start * list->size, at) <= after)
+                start++;
+        list->count -= start;
+        memmove(items, items + start * list->size, list->count * list->size);
+        list->more = list->count > limit;
+        if (list->more)
+                list->count = limit;
+}
+
 void method_refuse_busy(struct rpc_call *call, const struct failure *failure, const char *name,
                         const struct schema_struct *sub, const struct method_list *list) {
         struct rpc_error error;

@@ -149,6 +149,9 @@ struct method_list {
 
 void *method_list_add(struct method_list *list); /* zeroed; NULL: limit or memory, the visit should end */
 bool method_list_failed(struct method_list *list, struct rpc_call *call); /* then the call is answered, the list freed */
+/* Of a list of everything, in whatever order: leaves what comes after that handle, in their order and not more than `limit`. In
+ * each element a handle is `at` bytes from its beginning. */
+void method_list_page(struct method_list *list, size_t at, uint64_t after, size_t limit);
 
 /* Answers with the core's failure; if that is busy, with a list of what is in the way: structs that sub describes, by this
  * name, and `more` if the list was cut. The list stays the caller's. */

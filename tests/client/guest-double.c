@@ -59,6 +59,7 @@ struct guest {
         size_t n_first;
         unsigned resets, binds, changes; /* changes: of what the thread waits for */
         bool is_misplaced, is_taken; /* the windows; something, since then */
+        bool denies_list; /* once */
         struct shown windows[WINDOWS_MAX];
         size_t n_windows;
         enum guest_fault fault;
@@ -293,7 +294,10 @@ static bool answer(struct guest *guest, json_t *request) {
 
         if (!method)
                 return false;
-        if (!strcmp(method, "window.list"))
+        if (!strcmp(method, "window.list") && guest->denies_list) {
+                guest->denies_list = false;
+                error = refuse(EDQUOT, "quota", "calls_per_second");
+        } else if (!strcmp(method, "window.list"))
                 result = list_windows(guest);
         else if (!strcmp(method, "window.bind") && guest->is_taken)
                 error = refuse(EBUSY, "busy", "allocs");
@@ -532,6 +536,12 @@ void guest_unbind(struct guest *guest) {
 void guest_misplace(struct guest *guest) {
         guest_lock(guest);
         guest->is_misplaced = true;
+        guest_unlock(guest);
+}
+
+void guest_deny_list(struct guest *guest) {
+        guest_lock(guest);
+        guest->denies_list = true;
         guest_unlock(guest);
 }
 

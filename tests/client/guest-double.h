@@ -53,6 +53,8 @@ void guest_wait_reset(struct guest *guest, unsigned n);
 void guest_unbind(struct guest *guest);
 /* As if the last program had said that its windows are elsewhere; they can be bound as long as nothing is taken. */
 void guest_misplace(struct guest *guest);
+/* The next window.list is refused. */
+void guest_deny_list(struct guest *guest);
 /* How often a window was bound. */
 unsigned guest_binds(struct guest *guest);
 

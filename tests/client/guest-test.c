@@ -251,6 +251,24 @@ static void test_where_the_last_program_said_that_windows_are_is_not_believed(vo
         end(fixture);
 }
 
+/* Nothing was looked at, so it is before the next thing that is taken. */
+static void test_windows_that_could_not_be_looked_at_are_later(void **state) {
+        struct fixture *fixture = *state;
+        dmab_addr_t dma;
+        dmab_pool_t *pool;
+        void *vaddr;
+
+        begin(fixture);
+        assert_int_equal(dmab_alloc_coherent(fixture->device, PAGE, DMAB_NOWAIT, &vaddr, &dma), 0);
+        end(fixture);
+        guest_misplace(fixture->guest);
+        guest_deny_list(fixture->guest);
+        begin(fixture);
+        assert_int_equal(dmab_pool_create("blocks", fixture->device, 512, 0, 0, NULL, &pool), 0);
+        assert_int_equal(dmab_pool_alloc(pool, DMAB_WAIT, &vaddr, &dma), 0);
+        end(fixture);
+}
+
 static void test_a_window_that_is_of_no_use_is_said_to_be_so(void **state) {
         static const struct {
                 enum guest_fault fault;
@@ -465,6 +483,7 @@ int main(void) {
                 guest_test(test_memory_of_every_kind_lies_in_windows_and_the_host_sees_it),
                 guest_test(test_windows_that_come_later_are_found_and_bound),
                 guest_test(test_where_the_last_program_said_that_windows_are_is_not_believed),
+                guest_test(test_windows_that_could_not_be_looked_at_are_later),
                 guest_test(test_a_window_that_is_of_no_use_is_said_to_be_so),
                 guest_test(test_what_is_heard_before_the_answer_is_nobodys),
                 guest_test(test_the_session_goes_on_when_the_other_end_closes_or_begins_anew),

@@ -25,6 +25,7 @@
 #define UUID "6f1c6f0e-3a55-4a8a-9d0e-0c6f0b8a2d11"
 #define OWNER "kvm:" UUID
 #define DOMAIN(devices) "<domain><devices><controller type='pci' model='pci-root'/>" devices "</devices></domain>"
+#define THERE DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>")
 #define METADATA "<guest window='1M'/>"
 #define NO_METADATA "<guest/>"
 
@@ -42,12 +43,13 @@ static struct {
         bool has_machines;
         const char *machine; /* that this process is in, or NULL */
         const char *registered; /* the only machine there is, or NULL */
+        int deaf; /* -errno: systemd answers nothing else of machines; or 0 */
         int let_in; /* the last one's socket, or -1 */
 } host;
 
 /* ---- libvirt ---- */
 
-enum kind { ATTACH, DETACH, GET_XML, GET_METADATA };
+enum kind { ATTACH, DETACH, GET_XML, GET_METADATA, LIST };
 
 static struct {
         const struct libvirt_listener *listener;
@@ -95,6 +97,9 @@ static int submit(enum kind kind, libvirt_done_fn done, void *userdata) {
         return 0;
 }
 
+static void on_nothing(void *userdata, int status, const char *text) {
+}
+
 int libvirt_attach(struct libvirt *libvirt, const char *uuid, const char *xml, bool persistent, libvirt_done_fn done,
                    void *userdata) {
         return submit(ATTACH, done, userdata);
@@ -111,6 +116,10 @@ int libvirt_get_metadata(struct libvirt *libvirt, const char *uuid, libvirt_done
 
 int libvirt_get_xml(struct libvirt *libvirt, const char *uuid, libvirt_done_fn done, void *userdata) {
         return submit(GET_XML, done, userdata);
+}
+
+int libvirt_list(struct libvirt *libvirt, libvirt_done_fn done, void *userdata) {
+        return submit(LIST, done ? done : on_nothing, userdata);
 }
 
 /* ---- the host ---- */
@@ -164,7 +173,7 @@ static int of_process(pid_t pid, char ret_name[MACHINE_NAME_SIZE]) {
 }
 
 static int is_there(const char *prefix) {
-        return host.registered && strncmp(host.registered, prefix, strlen(prefix)) == 0;
+        return host.deaf ? host.deaf : host.registered && strncmp(host.registered, prefix, strlen(prefix)) == 0;
 }
 
 static const struct machine_ops machines = { .are_kept = are_kept, .of_process = of_process, .is_there = is_there };
@@ -283,6 +292,29 @@ static void answers(enum kind kind, int status, const char *text) {
         settle();
 }
 
+/* libvirtd is gone and another one knows the same run of the guest, of which it tells this. */
+static void finds_again(const char *xml) {
+        is_lost();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, xml);
+}
+
+/* The daemon is. */
+static void next_daemon_finds(const char *xml) {
+        restart_daemon();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, xml);
+}
+
+/* The guest runs, and libvirt is to plug its own window in. */
+static void begin_to_plug(void) {
+        host.configured = MIB;
+        start_daemon();
+        lists(1, NO_METADATA);
+        for (int i = 0; i < 2; i++)
+                answers(GET_XML, 0, DOMAIN(""));
+}
+
 static bool has_told(const char *what) {
         bool has = strcmp(host.told, what) == 0;
 
@@ -386,6 +418,47 @@ static void await_windows(uint64_t n) {
         assert_int_equal(n_windows(), n);
 }
 
+static bool was_asked(enum kind kind) {
+        for (unsigned i = 0; i < fake.n_asked; i++)
+                if (fake.asked[i].kind == kind)
+                        return true;
+        return false;
+}
+
+/* In a second or so; text: the answer. */
+static void is_asked_again(enum kind kind, const char *text) {
+        for (int tries = 0; !was_asked(kind) && tries < 100; tries++) {
+                uv_run(&host.loop, UV_RUN_ONCE);
+                settle();
+        }
+        answers(kind, 0, text);
+}
+
+static void on_time_over(uv_timer_t *timer) {
+        *(bool *)timer->data = true;
+        uv_close((uv_handle_t *)timer, NULL);
+}
+
+/* So often it is asked for a domain, in which there is nothing. */
+static unsigned asks_within(unsigned ms) {
+        bool is_over = false;
+        uv_timer_t timer = { .data = &is_over };
+        unsigned n = 0;
+
+        uv_timer_init(&host.loop, &timer);
+        uv_timer_start(&timer, on_time_over, ms, 0);
+        while (!is_over) {
+                uv_run(&host.loop, UV_RUN_ONCE);
+                settle();
+                if (was_asked(GET_XML)) {
+                        answers(GET_XML, 0, DOMAIN(""));
+                        n++;
+                }
+        }
+        settle();
+        return n;
+}
+
 static struct ticket *attach(struct answer *attached, const char *key) {
         *attached = (struct answer){ 0 };
         return guests_attach(host.guests, &(struct attach_request){ .guest = "one", .size = MIB, .request_key = key }, answer,
@@ -420,9 +493,7 @@ static void test_the_same_run_keeps_what_it_has(void **state) {
 
         begin_with_own(MIB, NO_METADATA);
         first = window();
-        is_lost();
-        lists(1, NO_METADATA);
-        answers(GET_XML, 0, DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>"));
+        finds_again(DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>"));
         assert_true(has_told(""));
         assert_int_equal(window(), first);
         assert_int_equal(fake.n_asked, 0);
@@ -489,11 +560,7 @@ static void test_an_own_window_that_never_came_is_had_from_the_next_daemon(void 
 
 /* libvirt goes away while it plugs one in. */
 static void begin_in_doubt(void) {
-        host.configured = MIB;
-        start_daemon();
-        lists(1, NO_METADATA);
-        answers(GET_XML, 0, DOMAIN(""));
-        answers(GET_XML, 0, DOMAIN(""));
+        begin_to_plug();
         answers(ATTACH, -ECONNRESET, "it was cut");
         is_lost();
         assert_true(has_told("started "));
@@ -514,6 +581,22 @@ static void test_an_own_window_in_doubt_that_has_not_come_is_tried_again(void **
         answers(GET_XML, 0, DOMAIN(""));
         is_plugged_in();
         assert_true(has_told("attached "));
+        assert_int_equal(n_windows(), 1);
+}
+
+/* It may be this that libvirtd dies of. */
+static void test_an_own_window_that_fails_each_time_is_tried_ever_more_rarely(void **state) {
+        begin_in_doubt();
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(ATTACH, -ECONNRESET, "it was cut");
+        finds_again(DOMAIN(""));
+        assert_int_equal(fake.n_asked, 0);
+        assert_int_equal(n_windows(), 0);
+        is_asked_again(GET_XML, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(ATTACH, 0, NULL);
         assert_int_equal(n_windows(), 1);
 }
 
@@ -560,6 +643,26 @@ static void begin_with_qemu(void) {
         assert_true(has_told("started attached "));
 }
 
+/* The version that QEMU is told: not its own where it does not get the window. */
+static bool gets_window(int fd) {
+        int64_t version;
+
+        settle();
+        assert_int_equal(recv(fd, &version, sizeof(version), MSG_DONTWAIT), sizeof(version));
+        return version == 0;
+}
+
+/* To this one, which is connected by what is returned. */
+static int begin_as_qemu(void) {
+        int fd;
+
+        begin_to_plug();
+        fd = connect_to("1");
+        answers(ATTACH, 0, NULL);
+        assert_true(has_told("started attached "));
+        return fd;
+}
+
 /* Each life of libvirtd counts from 1. */
 static void test_another_run_may_have_the_same_number(void **state) {
         begin_with_qemu();
@@ -588,17 +691,97 @@ static void test_the_end_of_its_process_is_the_guests(void **state) {
         assert_true(has_told("ended detached stopped "));
 }
 
+/* It was started anew, with the number of the first one, before that one had ended. */
+static void test_a_second_process_is_looked_for_when_the_first_ends(void **state) {
+        begin_with_qemu();
+        finds_again(THERE);
+        kill_qemu();
+        await_windows(0);
+        assert_true(has_told("ended detached stopped "));
+        while (!was_asked(LIST))
+                uv_run(&host.loop, UV_RUN_ONCE);
+        see(1, NO_METADATA);
+        fake.listener->listed(fake.userdata);
+        answers(LIST, 0, NULL);
+        assert_true(has_told("started "));
+        is_plugged_in();
+}
+
+static void test_none_is_looked_for_where_libvirt_tells_of_the_end(void **state) {
+        begin_with_qemu();
+        kill_qemu();
+        await_windows(0);
+        fake.listener->guest_stopped(fake.userdata, UUID, LIBVIRT_STOP_SHUTDOWN);
+        assert_int_equal(asks_within(1500), 0);
+        assert_int_equal(fake.n_asked, 0);
+}
+
+static void test_a_process_is_known_also_where_libvirt_tells_of_its_window_later(void **state) {
+        begin_to_plug();
+        host.qemu = start_qemu("1");
+        answers(ATTACH, -ECONNRESET, "it was cut");
+        finds_again(THERE);
+        assert_true(has_told("started attached "));
+        is_lost();
+        kill_qemu();
+        await_windows(0);
+        assert_true(has_told("ended detached stopped "));
+}
+
 /* ---- doubt ---- */
 
 static void test_a_window_that_is_not_listed_stays_while_somebody_is_connected_to_it(void **state) {
         int fd;
 
-        begin_with_own(MIB, NO_METADATA);
-        fd = connect_to("1");
-        is_lost();
-        lists(1, NO_METADATA);
-        answers(GET_XML, 0, DOMAIN(""));
+        fd = begin_as_qemu();
+        finds_again(DOMAIN(""));
         assert_int_equal(n_windows(), 1);
+        close(fd);
+        settle();
+        answers(GET_XML, 0, DOMAIN(""));
+        assert_int_equal(n_windows(), 0);
+}
+
+/* What was written there is its QEMU's, which does not come again. */
+static void test_a_window_is_given_once(void **state) {
+        int qemu = begin_as_qemu(), next;
+
+        assert_true(gets_window(qemu));
+        close(qemu);
+        settle();
+        next = connect_to("1");
+        assert_false(gets_window(next));
+        close(next);
+        is_lost();
+        next = connect_to("1");
+        assert_false(gets_window(next));
+        close(next);
+}
+
+static void test_a_window_of_a_known_process_is_given_to_no_other(void **state) {
+        struct answer attached;
+        int other;
+
+        begin_with_qemu();
+        attach(&attached, NULL);
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        other = connect_to("2");
+        assert_false(gets_window(other));
+        answers(ATTACH, -EINVAL, "it did not work");
+        require_refused(&attached, REASON_source_unavailable);
+        assert_int_equal(n_windows(), 1);
+        close(other);
+}
+
+static void test_whoever_denies_a_window_is_asked_ever_more_rarely(void **state) {
+        int fd = begin_as_qemu();
+
+        finds_again(DOMAIN(""));
+        assert_int_equal(asks_within(2500), 1);
+        assert_int_equal(n_windows(), 1);
+        /* But not where there is something new. */
+        finds_again(DOMAIN(""));
         close(fd);
         settle();
         answers(GET_XML, 0, DOMAIN(""));
@@ -614,14 +797,11 @@ static void lists_nothing(void) {
 static void test_a_guest_that_is_not_listed_has_not_ended_while_somebody_is_connected_to_its_window(void **state) {
         int fd;
 
-        begin_with_own(MIB, NO_METADATA);
-        fd = connect_to("1");
+        fd = begin_as_qemu();
         is_lost();
         lists_nothing();
         assert_int_equal(n_windows(), 1);
-        is_lost();
-        lists(1, NO_METADATA);
-        answers(GET_XML, 0, DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>"));
+        finds_again(DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>"));
         is_lost();
         lists_nothing();
         assert_true(has_told(""));
@@ -636,8 +816,7 @@ static void test_a_guest_that_is_not_listed_has_not_ended_while_somebody_is_conn
 static void test_a_process_that_has_a_window_is_known_to_the_next_daemon(void **state) {
         struct guest_view view;
 
-        begin_with_own(MIB, NO_METADATA);
-        host.qemu = start_qemu("1");
+        begin_with_qemu();
         restart_daemon();
         lists_nothing();
         assert_true(has_told(""));
@@ -683,9 +862,8 @@ static void starts(unsigned run) {
 static void check_second_qemu(unsigned run) {
         uint64_t first;
 
-        begin_with_own(MIB, NO_METADATA);
+        begin_with_qemu();
         first = window();
-        host.qemu = start_qemu("1");
         is_lost();
         lists_nothing();
         starts(run);
@@ -719,9 +897,24 @@ static void test_a_second_qemu_with_the_number_of_the_first_does_not_either(void
         check_second_qemu(1);
 }
 
+/* It was what kept the memory from the second one, say. */
+static void test_with_the_first_qemu_gone_the_second_tries_for_its_own_window_again(void **state) {
+        begin_with_qemu();
+        is_lost();
+        lists_nothing();
+        starts(2);
+        answers(GET_XML, 0, "<domain><devices/></domain>");
+        assert_int_equal(n_windows(), 1);
+        kill_qemu();
+        is_asked_again(GET_XML, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(ATTACH, 0, NULL);
+        assert_int_equal(n_windows(), 1);
+        assert_int_not_equal(window(), 0);
+}
+
 static void test_a_second_qemu_that_does_not_start_changes_nothing(void **state) {
-        begin_with_own(MIB, NO_METADATA);
-        host.qemu = start_qemu("1");
+        begin_with_qemu();
         is_lost();
         lists_nothing();
         fake.listener->guest_resumed(fake.userdata, UUID);
@@ -731,12 +924,55 @@ static void test_a_second_qemu_that_does_not_start_changes_nothing(void **state)
         assert_int_equal(n_windows(), 1);
 }
 
-static void test_what_was_let_go_of_without_a_daemon_is_given_back(void **state) {
-        begin_with_own(MIB, NO_METADATA);
+/* libvirtd is killed when QEMU has the window, and the next one does not know of it; nor may the next daemon believe that. */
+static void test_a_window_of_which_libvirt_has_lost_the_record_is_not_taken_from_its_qemu(void **state) {
+        uint64_t first;
+
+        begin_to_plug();
         host.qemu = start_qemu("1");
-        restart_daemon();
-        lists(1, NO_METADATA);
-        answers(GET_XML, 0, DOMAIN(""));
+        first = window();
+        answers(ATTACH, -ECONNRESET, "it was cut");
+        finds_again(DOMAIN(""));
+        assert_int_equal(n_windows(), 1);
+        for (int i = 0; i < 2; i++) {
+                next_daemon_finds(DOMAIN(""));
+                assert_int_equal(n_windows(), 1);
+                assert_true(has_told(""));
+        }
+        kill_qemu();
+        is_asked_again(GET_XML, DOMAIN(""));
+        assert_int_not_equal(window(), first);
+}
+
+static void test_a_window_that_was_had_and_is_denied_since_is_not_taken_by_the_next_daemon(void **state) {
+        begin_with_qemu();
+        finds_again(DOMAIN(""));
+        next_daemon_finds(DOMAIN(""));
+        assert_int_equal(n_windows(), 1);
+        assert_true(has_told(""));
+        kill_qemu();
+        await_windows(0);
+}
+
+/* libvirt is about to plug it in when the daemon is killed. */
+static void test_a_window_that_is_about_to_be_plugged_in_is_not_taken_by_the_next_daemon(void **state) {
+        uint64_t first;
+
+        begin_to_plug();
+        host.qemu = start_qemu("1");
+        first = window();
+        next_daemon_finds(DOMAIN(""));
+        assert_int_equal(window(), first);
+        finds_again(THERE);
+        assert_int_equal(window(), first);
+        /* From then on libvirt is believed again. */
+        next_daemon_finds(DOMAIN(""));
+        assert_int_not_equal(window(), first);
+}
+
+static void test_what_was_let_go_of_without_a_daemon_is_given_back(void **state) {
+        begin_with_qemu();
+        next_daemon_finds(DOMAIN(""));
         assert_int_equal(n_windows(), 0);
 }
 
@@ -750,14 +986,16 @@ static int write_as_before(struct session *session, void *userdata) {
         line = strchr(note, '\n') + 1;
         line[-3] = '\n';
         memmove(line - 2, line, strlen(line) + 1);
-        *strrchr(note, ' ') = '\0';
-        strcpy(strrchr(note, ' '), "\n");
+        for (int i = 0; i < 2; i++)
+                *strrchr(note, ' ') = '\0';
+        line = strrchr(note, ' ');
+        line[0] = '\n';
+        line[1] = '\0';
         return session_set_note(session, note);
 }
 
 static void test_what_an_older_daemon_has_written_is_read(void **state) {
-        begin_with_own(MIB, NO_METADATA);
-        host.qemu = start_qemu("1");
+        begin_with_qemu();
         stop_daemon(true);
         assert_int_equal(broker_visit_sessions(host.f.broker, write_as_before, NULL), 0);
         start_daemon();
@@ -819,9 +1057,7 @@ static void test_one_with_the_same_key_needs_no_place(void **state) {
         settle();
         assert_int_equal(fake.n_asked, 0);
         assert_int_equal(answer_handle(&again), answer_handle(&attached));
-        restart_daemon();
-        lists(1, NO_METADATA);
-        answers(GET_XML, 0, DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>"));
+        next_daemon_finds(DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>"));
         attach(&again, "k");
         settle();
         assert_int_equal(fake.n_asked, 0);
@@ -847,18 +1083,6 @@ static void test_two_with_the_same_key_are_one(void **state) {
 
 /* ---- what nobody was promised ---- */
 
-static void is_asked_again(enum kind kind) {
-        unsigned i = 0;
-
-        for (int tries = 0; i == fake.n_asked && tries < 100; tries++) {
-                uv_run(&host.loop, UV_RUN_ONCE);
-                settle();
-                for (i = 0; i < fake.n_asked && fake.asked[i].kind != kind; i++)
-                        ;
-        }
-        answers(kind, 0, NULL);
-}
-
 /* The guest boots, say. */
 static void test_what_nobody_wants_is_asked_for_again_and_keeps_no_own_window_away(void **state) {
         static const char *const there = DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>");
@@ -879,11 +1103,38 @@ static void test_what_nobody_wants_is_asked_for_again_and_keeps_no_own_window_aw
         answers(ATTACH, 0, NULL);
         assert_true(has_told("attached "));
         answers(DETACH, 0, NULL);
-        is_asked_again(DETACH);
-        is_asked_again(DETACH);
+        is_asked_again(DETACH, NULL);
+        is_asked_again(DETACH, NULL);
         assert_int_equal(n_windows(), 2);
         lets_go_of("ua-dmabroker-1");
         assert_int_equal(n_windows(), 1);
+}
+
+/* The guest finds it before libvirt is lost. */
+static void test_what_nobody_wants_stays_as_long_as_the_guest_uses_it(void **state) {
+        struct answer attached;
+        struct caller guest;
+
+        start_daemon();
+        lists(1, NO_METADATA);
+        attach(&attached, NULL);
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        assert_int_equal(guests_bind(host.guests, OWNER, window(), 16 * MIB, NULL), 0);
+        guest = fixture_session(&host.f, OWNER);
+        fixture_alloc(&host.f, &guest, &(struct alloc_request){
+                .device = fixture_open(&guest, &(struct device_options){ .name = "nic", .node = -1 }), .size = MIB / 2,
+        });
+        answers(ATTACH, -ECONNRESET, "it was cut");
+        require_refused(&attached, REASON_gone);
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, THERE);
+        assert_false(was_asked(DETACH));
+        session_close(guest.session);
+        settle();
+        is_asked_again(DETACH, NULL);
+        lets_go_of("ua-dmabroker-1");
+        assert_int_equal(n_windows(), 0);
 }
 
 static void test_the_next_daemon_takes_out_what_nobody_was_promised(void **state) {
@@ -896,9 +1147,7 @@ static void test_the_next_daemon_takes_out_what_nobody_was_promised(void **state
         answers(GET_XML, 0, DOMAIN(""));
         answers(ATTACH, -ECONNRESET, "it was cut");
         require_refused(&attached, REASON_gone);
-        restart_daemon();
-        lists(1, NO_METADATA);
-        answers(GET_XML, 0, DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>"));
+        next_daemon_finds(DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>"));
         answers(DETACH, 0, NULL);
         assert_int_equal(n_windows(), 1);
         lets_go_of("ua-dmabroker-1");
@@ -966,6 +1215,15 @@ static void test_a_guest_without_a_machine_is_whoever_is_in_none(void **state) {
         assert_true(lets_in(NULL));
         assert_true(lets_in("container"));
         assert_false(lets_in("qemu-2-two"));
+}
+
+static void test_while_nobody_tells_of_machines_only_who_is_in_the_guests_is_let_in(void **state) {
+        begin_with_machines();
+        lists(1, NO_METADATA);
+        host.deaf = -EIO;
+        assert_false(lets_in(NULL));
+        assert_false(lets_in("container"));
+        assert_true(lets_in(OWN));
 }
 
 static void test_where_there_are_no_machines_everybody_of_the_user_is_let_in(void **state) {
@@ -1061,15 +1319,6 @@ static void test_who_has_ended_since_is_in_no_machine(void **state) {
         assert_int_equal(host.let_in, -1);
 }
 
-/* The version that QEMU is told: not its own where it does not get the window. */
-static bool gets_window(int fd) {
-        int64_t version;
-
-        settle();
-        assert_int_equal(recv(fd, &version, sizeof(version), MSG_DONTWAIT), sizeof(version));
-        return version == 0;
-}
-
 static void test_only_the_guests_own_machine_gets_its_windows(void **state) {
         int outsider, other, qemu;
 
@@ -1119,16 +1368,27 @@ int main(int argc, char **argv) {
                 TEST(an_own_window_that_never_came_is_had_from_the_next_daemon),
                 TEST(an_own_window_in_doubt_that_has_come_is_had),
                 TEST(an_own_window_in_doubt_that_has_not_come_is_tried_again),
+                TEST(an_own_window_that_fails_each_time_is_tried_ever_more_rarely),
                 TEST(another_window_is_not_the_own_one),
                 TEST(another_size_in_the_configuration_is_had_from_the_next_daemon),
                 TEST(another_run_may_have_the_same_number),
                 TEST(the_end_of_its_process_is_the_guests),
+                TEST(a_second_process_is_looked_for_when_the_first_ends),
+                TEST(none_is_looked_for_where_libvirt_tells_of_the_end),
+                TEST(a_process_is_known_also_where_libvirt_tells_of_its_window_later),
                 TEST(a_window_that_is_not_listed_stays_while_somebody_is_connected_to_it),
+                TEST(whoever_denies_a_window_is_asked_ever_more_rarely),
+                TEST(a_window_is_given_once),
+                TEST(a_window_of_a_known_process_is_given_to_no_other),
                 TEST(a_guest_that_is_not_listed_has_not_ended_while_somebody_is_connected_to_its_window),
                 TEST(a_process_that_has_a_window_is_known_to_the_next_daemon),
                 TEST(a_second_qemu_of_a_guest_takes_nothing_from_the_first),
                 TEST(a_second_qemu_with_the_number_of_the_first_does_not_either),
+                TEST(with_the_first_qemu_gone_the_second_tries_for_its_own_window_again),
                 TEST(a_second_qemu_that_does_not_start_changes_nothing),
+                TEST(a_window_of_which_libvirt_has_lost_the_record_is_not_taken_from_its_qemu),
+                TEST(a_window_that_was_had_and_is_denied_since_is_not_taken_by_the_next_daemon),
+                TEST(a_window_that_is_about_to_be_plugged_in_is_not_taken_by_the_next_daemon),
                 TEST(what_was_let_go_of_without_a_daemon_is_given_back),
                 TEST(what_an_older_daemon_has_written_is_read),
                 TEST(without_a_place_no_memory_is_taken),
@@ -1136,9 +1396,11 @@ int main(int argc, char **argv) {
                 TEST(one_with_the_same_key_needs_no_place),
                 TEST(two_with_the_same_key_are_one),
                 TEST(what_nobody_wants_is_asked_for_again_and_keeps_no_own_window_away),
+                TEST(what_nobody_wants_stays_as_long_as_the_guest_uses_it),
                 TEST(the_next_daemon_takes_out_what_nobody_was_promised),
                 TEST(only_the_guests_own_machine_is_let_in),
                 TEST(a_guest_without_a_machine_is_whoever_is_in_none),
+                TEST(while_nobody_tells_of_machines_only_who_is_in_the_guests_is_let_in),
                 TEST(where_there_are_no_machines_everybody_of_the_user_is_let_in),
                 TEST(who_comes_before_the_start_is_told_waits_for_it),
                 TEST(no_guest_keeps_another_one_from_waiting),

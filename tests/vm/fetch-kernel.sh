@@ -11,7 +11,8 @@ find_kernel() {
 
 fetch() {
         package=$(apt-cache depends linux-image-amd64 | sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p' | head -n 1)
-        [ -n "$package" ] && apt-get -q download "$package" && dpkg -x "$package"_*.deb . && rm -f "$package"_*.deb
+        [ -n "$package" ] && apt-get -q download "$package" && dpkg -x "$package"_*.deb . && rm -f "$package"_*.deb &&
+                PATH=$PATH:/usr/sbin depmod -b "$PWD" "$(ls lib/modules)"
 }
 
 if [ -z "$(find_kernel)" ]; then

@@ -2,6 +2,14 @@
 #
 #       need_machine TOOL …
 #
+# Such a machine, for so many seconds at most: what it says on its serial line is printed. 0: it has ended and said VM-TEST-PASSED.
+#
+#       run_machine WORK SECONDS ARGUMENT-OF-QEMU …
+#
+# Where `make install` puts things, by the names that the Makefile gives: bin, lib, conf, …
+#
+#       directory_of NAME
+#
 # An initrd with a program of ours as the first process, and modules of Debian's kernel in the order given.
 #
 #       make_initrd WORK PROGRAM "MODULE …" [PROGRAM …]
@@ -20,6 +28,26 @@ need_machine() {
         for tool in qemu-system-x86_64 cpio ldd "$@"; do
                 PATH=$PATH:/usr/sbin command -v "$tool" >/dev/null || skip "$tool is not installed"
         done
+}
+
+directory_of() {
+        echo "$INSTALL_DIRECTORIES" | tr -s ' \t' '\n' | sed -n "s|^$1=||p"
+}
+
+run_machine() {
+        machine_work=$1
+        machine_seconds=$2
+        shift 2
+        machine_start=$(date +%s)
+        timeout "$machine_seconds" qemu-system-x86_64 -nodefaults -display none -serial "file:$machine_work/serial" "$@" \
+                2>"$machine_work/qemu"
+        machine_status=$?
+        tr -d '\r' <"$machine_work/serial"
+        echo "the machine ran for $(($(date +%s) - machine_start)) s"
+        # What TCG cannot do of a processor is of no concern.
+        grep -v "TCG doesn't support" "$machine_work/qemu"
+        [ $machine_status -eq 0 ] || { echo "the machine did not end"; return 1; }
+        grep -q '^VM-TEST-PASSED' "$machine_work/serial"
 }
 
 make_initrd() {

@@ -15,7 +15,7 @@ trap 'rm -rf "$work"' EXIT
 make_initrd "$work" tests/vm/iommu-guest "irqbypass vfio vfio_virqfd vfio_iommu_type1 vfio-pci-core vfio-pci" dmabrokerd || exit 99
 
 # kind: which IOMMU.
-run_machine() {
+run_kind() {
         kernel=$DMAB_VM_DEBIAN_KERNEL
         edu=edu
         case $1 in
@@ -44,10 +44,9 @@ run_machine() {
                 argument=WAY=noiommu
                 ;;
         esac
-        timeout $((300 + ${WRITES:-20})) qemu-system-x86_64 -accel tcg -machine q35,kernel-irqchip=split -m 512 -smp 1 \
-                -nodefaults -display none -no-reboot "$@" -device $edu,addr=2 -device $edu,addr=3 \
-                -serial "file:$work/serial" -kernel "$kernel" -initrd "$work/initrd" \
-                -append "console=ttyS0 panic=-1 nokaslr mitigations=off $argument loglevel=4 WRITES=${WRITES:-20}" 2>"$work/qemu"
+        run_machine "$work" $((300 + ${WRITES:-20})) -accel tcg -machine q35,kernel-irqchip=split -m 512 -smp 1 -no-reboot "$@" \
+                -device $edu,addr=2 -device $edu,addr=3 -kernel "$kernel" -initrd "$work/initrd" \
+                -append "console=ttyS0 panic=-1 nokaslr mitigations=off $argument loglevel=4 WRITES=${WRITES:-20}"
 }
 
 if [ $# -eq 0 ]; then
@@ -62,13 +61,5 @@ if [ $# -eq 0 ]; then
 fi
 for kind; do
         echo "--- $kind ---"
-        start=$(date +%s)
-        run_machine "$kind"
-        status=$?
-        tr -d '\r' <"$work/serial"
-        echo "the machine ran for $(($(date +%s) - start)) s"
-        # What TCG cannot do of a processor is of no concern.
-        grep -v "TCG doesn't support" "$work/qemu"
-        [ $status -eq 0 ] || { echo "the machine did not end"; exit 1; }
-        grep -q '^VM-TEST-PASSED' "$work/serial" || exit 1
+        run_kind "$kind" || exit 1
 done

@@ -278,11 +278,14 @@ static void test_lost(void) {
         kvm_await("nor does it beside a new daemon", is_missed);
         guest_does("the guest has what it had", "verify 14");
         guest_does("and its device reads and writes there:", "device 15");
+        guest_does("it fills its memory anew", "fill 16");
         kvm_start(&second);
         kvm_is_ready(&second);
         kvm_await("a second QEMU of the guest takes nothing from the first", runs_with_one_window);
         kvm_attach(&second);
         kvm_await("and gets a window of its own", runs_with_two_windows);
+        guest_does("the first one still has what it had", "verify 16");
+        guest_does("and its device reads and writes there:", "device 17");
         kvm_check(kill(qemu, SIGKILL) == 0, "the first one is killed");
         kvm_await("its window goes back", runs_with_one_window);
         kvm_host.bed->kill(&second);

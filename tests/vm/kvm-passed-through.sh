@@ -26,13 +26,7 @@ done
 make_initrd "$work/host" tests/vm/kvm-l1 "irqbypass vfio vfio_virqfd vfio_iommu_type1 vfio-pci-core vfio-pci" \
         dmabrokerd tests/vm/kvm-host || exit 99
 
-start=$(date +%s)
-timeout 700 qemu-system-x86_64 -accel tcg -cpu qemu64 -machine q35,kernel-irqchip=split -m 1536 -smp 1 -nodefaults -display none \
-        -no-reboot -device intel-iommu,intremap=on,caching-mode=on -device edu,addr=2,dma_mask=0xffffffffff \
-        -serial "file:$work/serial" -kernel "$DMAB_VM_DEBIAN_KERNEL" -initrd "$work/host/initrd" \
+run_machine "$work" 700 -accel tcg -cpu qemu64 -machine q35,kernel-irqchip=split -m 1536 -smp 1 -no-reboot \
+        -device intel-iommu,intremap=on,caching-mode=on -device edu,addr=2,dma_mask=0xffffffffff \
+        -kernel "$DMAB_VM_DEBIAN_KERNEL" -initrd "$work/host/initrd" \
         -append "console=ttyS0 panic=-1 nokaslr mitigations=off intel_iommu=on loglevel=4"
-status=$?
-tr -d '\r' <"$work/serial"
-echo "the machine ran for $(($(date +%s) - start)) s"
-[ $status -eq 0 ] || { echo "the machine did not end"; exit 1; }
-grep -q '^VM-TEST-PASSED' "$work/serial"

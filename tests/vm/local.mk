@@ -51,6 +51,9 @@ dist_check_SCRIPTS += $(kvm_scripts)
 TESTS += $(kvm_scripts)
 EXTRA_DIST += tests/vm/initrd.sh
 
+dist_check_SCRIPTS += tests/vm/docs-kvm.sh
+EXTRA_DIST += tests/vm/debian.sh tests/vm/docs-kvm-host.sh tests/vm/fetch-debs.sh
+
 check_PROGRAMS += tests/vm/ivshmem-host
 tests_vm_ivshmem_host_SOURCES = tests/vm/ivshmem-host.c
 tests_vm_ivshmem_host_CFLAGS = $(AM_CFLAGS) $(UV_CFLAGS) $(JANSSON_CFLAGS)

@@ -2,17 +2,8 @@
 # The service under a real systemd, in a virtual machine: systemd-guest.sh says what is proven there. The machine's root is
 # an image in memory that is made of this system's own files (systemd, a shell, the libraries they need) and of what
 # `make install` puts there. The kernel comes from DMAB_VM_DEBIAN_KERNEL (fetch-kernel.sh gets one); ./run sees to it.
-skip() {
-        echo "skipped: $*"
-        exit 77
-}
-
-[ -n "$DMAB_VM_DEBIAN_KERNEL" ] || skip "DMAB_VM_DEBIAN_KERNEL names no kernel of Debian (tests/vm/fetch-kernel.sh)"
-[ "$(uname -m)" = x86_64 ] || skip "the virtual machine is x86_64"
-[ -z "$SANITIZE_CFLAGS" ] || skip "sanitizers want more memory than the virtual machine has"
-for tool in qemu-system-x86_64 cpio ldd bash setpriv; do
-        command -v $tool >/dev/null || skip "$tool is not installed"
-done
+. "$(dirname "$0")/initrd.sh"
+need_machine bash setpriv
 [ -x /lib/systemd/systemd ] || skip "systemd is not installed"
 grep -q '^#define HAVE_SYSTEMD' "$TOP_BUILDDIR/config.h" || skip "the daemon is built without libsystemd"
 
@@ -20,10 +11,6 @@ work=$(mktemp -d) || exit 99
 trap 'rm -rf "$work"' EXIT
 root=$work/root
 unset MAKEFLAGS MFLAGS MAKELEVEL
-
-directory_of() {
-        echo "$INSTALL_DIRECTORIES" | tr -s ' \t' '\n' | sed -n "s|^$1=||p"
-}
 
 # ---- the root file system ----
 
@@ -133,12 +120,6 @@ echo "the image has $(($(stat -c %s "$work/initrd") >> 20)) MiB"
 
 # ---- the machine ----
 
-start=$(date +%s)
-timeout 300 qemu-system-x86_64 -accel tcg -cpu qemu64 -machine q35 -m 1536 -smp 1 -nodefaults -display none -no-reboot \
-        -serial "file:$work/serial" -kernel "$DMAB_VM_DEBIAN_KERNEL" -initrd "$work/initrd" \
+run_machine "$work" 300 -accel tcg -cpu qemu64 -machine q35 -m 1536 -smp 1 -no-reboot \
+        -kernel "$DMAB_VM_DEBIAN_KERNEL" -initrd "$work/initrd" \
         -append "console=ttyS0 quiet panic=-1 nokaslr mitigations=off psi=1 systemd.unit=test.target"
-status=$?
-tr -d '\r' <"$work/serial"
-echo "the machine ran for $(($(date +%s) - start)) s"
-[ $status -eq 0 ] || { echo "the machine did not end"; exit 1; }
-grep -q '^VM-TEST-PASSED' "$work/serial"
