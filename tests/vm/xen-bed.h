@@ -10,6 +10,8 @@
 #include <xenctrl.h>
 #include <xenstore.h>
 
+enum { XEN_FIRST_COSTS = 1 }; /* pages, which stay in use from the first domain of a boot on */
+
 struct xen_guest {
         const char *name, *uuid;
         const char *type; /* "pv" or "pvh" */

@@ -1,9 +1,10 @@
-/* Parts of the test that xen-host.c is, each with guests that do not run yet and do not any more. */
+/* Parts of the test that xen-host.c is. */
 #ifndef DMAB_TESTS_VM_XEN_MEMORY_H
 #define DMAB_TESTS_VM_XEN_MEMORY_H
 
 #include "tests/vm/xen-bed.h"
 
+/* Both run; of the second nothing is left. */
 void xen_test_memory(struct xen_guest *pv, struct xen_guest *pvh);
 /* The source is killed at many moments, without guests. */
 void xen_test_kills(void);

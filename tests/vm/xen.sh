@@ -3,9 +3,17 @@
 # of both kinds with xen-guest.c in them. xen-host.c says what is proven. Xen comes from DMAB_VM_XEN (fetch-xen.sh gets it), the
 # kernel of all of them from DMAB_VM_DEBIAN_KERNEL (fetch-kernel.sh); ./run sees to both.
 . "$(dirname "$0")/initrd.sh"
-need_machine gzip ldconfig
+need_machine gzip ldconfig od xz
 [ -n "$DMAB_VM_XEN" ] || skip "DMAB_VM_XEN names no Xen of Debian's (tests/vm/fetch-xen.sh)"
 [ -x "$TOP_BUILDDIR/tests/vm/xen-host" ] || skip "this build goes without Xen"
+
+# Unpacked here it is once, in a second; in there it would be for each start of a guest. One that is packed in another way is
+# taken as it is.
+unpack_kernel() {
+        begin=$((($(od -An -tu1 -j497 -N1 "$1") + 1) * 512 + $(od -An -tu4 -j584 -N4 "$1")))
+        length=$(($(od -An -tu4 -j588 -N4 "$1") - 4))
+        tail -c "+$((begin + 1))" "$1" | head -c "$length" | xz -dc >"$2" 2>/dev/null || cp "$1" "$2"
+}
 
 work=$(mktemp -d) || exit 99
 trap 'rm -rf "$work"' EXIT
@@ -20,8 +28,8 @@ for program in xenstored xen-init-dom0 xenconsoled xl; do
         cp "$DMAB_VM_XEN"/usr/lib/xen-*/bin/"$program" "$root/usr/bin/" || exit 99
         ldd "$root/usr/bin/$program" | grep 'not found' && skip "a library of $program is not installed (libxen-dev brings it along)"
 done
-cp -L "$unwinder" "$root$unwinder" && cp "$DMAB_VM_DEBIAN_KERNEL" "$root/boot/kernel" && gzip -1 <"$work/guest/initrd" >"$root/boot/initrd" &&
-        gzip -dc "$DMAB_VM_XEN"/boot/xen-*.gz >"$work/xen" || exit 99
+cp -L "$unwinder" "$root$unwinder" && cp "$work/guest/initrd" "$root/boot/initrd" &&
+        unpack_kernel "$DMAB_VM_DEBIAN_KERNEL" "$root/boot/kernel" && gzip -dc "$DMAB_VM_XEN"/boot/xen-*.gz >"$work/xen" || exit 99
 make_initrd "$work/host" tests/vm/xen-host "xen-evtchn xen-gntdev xen-gntalloc xen-privcmd xenfs" dmabrokerd || exit 99
 
 start=$(date +%s)
