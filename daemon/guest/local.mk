@@ -15,7 +15,16 @@ libguest_la_SOURCES = \
 	daemon/guest/place.c daemon/guest/place.h \
 	daemon/guest/qmp.c daemon/guest/qmp.h \
 	daemon/guest/qmp-window.c daemon/guest/qmp-window.h
-libguest_la_CFLAGS = $(AM_CFLAGS) $(SYSTEMD_CFLAGS) $(UV_CFLAGS)
+if HAVE_XEN
+libguest_la_SOURCES += \
+	daemon/guest/xen.c daemon/guest/xen.h \
+	daemon/guest/xen-lister.c \
+	daemon/guest/xen-shared.h \
+	daemon/guest/xen-watcher.c
+else
+libguest_la_SOURCES += daemon/guest/xen-none.c daemon/guest/xen.h
+endif
+libguest_la_CFLAGS = $(AM_CFLAGS) $(SYSTEMD_CFLAGS) $(UV_CFLAGS) $(XEN_CFLAGS)
 libguest_la_LIBADD = libguest-libvirt.la $(SYSTEMD_LIBS) $(UV_LIBS)
 
 # Who the guests are. Needs libdaemon.la for its loop; the library of libvirt is opened at run time.
@@ -24,6 +33,7 @@ libguest_libvirt_la_SOURCES = \
 	daemon/guest/guest-port.c daemon/guest/guest-port.h \
 	daemon/guest/guest-xml.c daemon/guest/guest-xml.h \
 	daemon/guest/libvirt.h \
+	daemon/guest/thread.c daemon/guest/thread.h \
 	daemon/guest/xml-scan.c daemon/guest/xml-scan.h
 if HAVE_LIBVIRT
 libguest_libvirt_la_SOURCES += \
@@ -32,8 +42,7 @@ libguest_libvirt_la_SOURCES += \
 	daemon/guest/libvirt-library.c daemon/guest/libvirt-library.h \
 	daemon/guest/libvirt-loop.c daemon/guest/libvirt-loop.h \
 	daemon/guest/libvirt-shared.h \
-	daemon/guest/libvirt-worker.c \
-	daemon/guest/thread.c daemon/guest/thread.h
+	daemon/guest/libvirt-worker.c
 else
 libguest_libvirt_la_SOURCES += daemon/guest/libvirt-none.c
 endif

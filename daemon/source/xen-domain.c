@@ -122,19 +122,83 @@ static bool is_ours(const xc_domaininfo_t *info, uint64_t identity) {
                !(info->flags & XEN_DOMINF_hvm_guest);
 }
 
-static int note_domain(const xc_domaininfo_t *info, struct xen_domain **domains, size_t *n) {
-        struct xen_domain *more = realloc(*domains, (*n + 1) * sizeof(*more));
+/* Each of Xen's domains, until visit() fails. */
+static int visit_domains(struct xen_host *host, int (*visit)(void *userdata, const xc_domaininfo_t *info), void *userdata) {
+        xc_domaininfo_t infos[LIST_PIECE];
+        uint32_t first = 0;
+        int got, r = 0;
+
+        do {
+                got = host->library->xc_domain_getinfolist(host->control, first, LIST_PIECE, infos);
+                r = got < 0 ? -errno : 0;
+                for (int i = 0; i < got && r == 0; i++) {
+                        r = visit(userdata, &infos[i]);
+                        first = infos[i].domain + 1u;
+                }
+        } while (r == 0 && got == LIST_PIECE);
+        return r;
+}
+
+struct listing {
+        struct xen_listed *all;
+        size_t n;
+};
+
+static int note_listed(void *userdata, const xc_domaininfo_t *info) {
+        struct listing *listing = userdata;
+        struct xen_listed *more = realloc(listing->all, (listing->n + 1) * sizeof(*more));
 
         if (!more)
                 return -ENOMEM;
-        more[(*n)++] = (struct xen_domain){
+        listing->all = more;
+        more[listing->n] = (struct xen_listed){
+                .domid = info->domain,
+                .is_pv = !(info->flags & XEN_DOMINF_hvm_guest),
+                .is_paused = info->flags & XEN_DOMINF_paused,
+                .is_dying = info->flags & XEN_DOMINF_dying,
+                .is_down = info->flags & XEN_DOMINF_shutdown,
+                .why_down = info->flags >> XEN_DOMINF_shutdownshift & XEN_DOMINF_shutdownmask,
+        };
+        memcpy(more[listing->n++].uuid, info->handle, sizeof(more->uuid));
+        return 0;
+}
+
+int xen_host_list(struct xen_host *host, struct xen_listed **ret, size_t *ret_n) {
+        struct listing listing = { 0 };
+        int r = visit_domains(host, note_listed, &listing);
+
+        if (r < 0) {
+                free(listing.all);
+                return r;
+        }
+        *ret = listing.all;
+        *ret_n = listing.n;
+        return 0;
+}
+
+struct search {
+        uint64_t identity;
+        struct xen_domain *domains;
+        size_t n;
+};
+
+static int note_domain(void *userdata, const xc_domaininfo_t *info) {
+        struct search *search = userdata;
+        struct xen_domain *more;
+
+        if (!is_ours(info, search->identity))
+                return 0;
+        more = realloc(search->domains, (search->n + 1) * sizeof(*more));
+        if (!more)
+                return -ENOMEM;
+        more[search->n++] = (struct xen_domain){
                 .domid = info->domain,
                 .number = get_number(info->handle + 14, 2),
                 .grant_frames = get_number(info->handle + 12, 2),
                 .pages = info->tot_pages,
                 .is_dying = info->flags & XEN_DOMINF_dying,
         };
-        *domains = more;
+        search->domains = more;
         return 0;
 }
 
@@ -145,29 +209,17 @@ static int by_number(const void *a, const void *b) {
 }
 
 int xen_domains_find(struct xen_host *host, uint64_t identity, struct xen_domain **ret, size_t *ret_n) {
-        xc_domaininfo_t infos[LIST_PIECE];
-        struct xen_domain *domains = NULL;
-        uint32_t first = 0;
-        size_t n = 0;
-        int got, r = 0;
+        struct search search = { .identity = identity };
+        int r = visit_domains(host, note_domain, &search);
 
-        do {
-                got = host->library->xc_domain_getinfolist(host->control, first, LIST_PIECE, infos);
-                r = got < 0 ? -errno : 0;
-                for (int i = 0; i < got && r == 0; i++) {
-                        if (is_ours(&infos[i], identity))
-                                r = note_domain(&infos[i], &domains, &n);
-                        first = infos[i].domain + 1u;
-                }
-        } while (r == 0 && got == LIST_PIECE);
         if (r < 0) {
-                free(domains);
+                free(search.domains);
                 return r;
         }
-        if (n)
-                qsort(domains, n, sizeof(*domains), by_number);
-        *ret = domains;
-        *ret_n = n;
+        if (search.n)
+                qsort(search.domains, search.n, sizeof(*search.domains), by_number);
+        *ret = search.domains;
+        *ret_n = search.n;
         return 0;
 }
 

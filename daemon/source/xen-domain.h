@@ -39,6 +39,15 @@ struct xen_domain {
         bool is_dying;
 };
 
+/* Any domain, whosever it is. */
+struct xen_listed {
+        uint32_t domid;
+        uint8_t uuid[16];
+        bool is_pv, is_paused, is_dying;
+        bool is_down;      /* it has shut down, and is there until somebody destroys it */
+        unsigned why_down; /* SHUTDOWN_... of Xen's */
+};
+
 /* The way to the hypervisor. *ret_about, unless it is NULL: "Xen 4.17", until it is closed. -errno with a sentence. */
 int xen_host_open(struct xen_host **ret, const char **ret_about, struct failure *failure);
 /* Returns NULL; NULL is fine. */
@@ -46,6 +55,8 @@ struct xen_host *xen_host_close(struct xen_host *host);
 /* Bytes that no domain has. 0 if Xen does not tell. */
 uint64_t xen_host_free(struct xen_host *host);
 
+/* All that there are, dom0 and dying ones included: *ret is malloc()ed. -errno. */
+int xen_host_list(struct xen_host *host, struct xen_listed **ret, size_t *ret_n);
 /* Those of this identity that there are, dying ones included, by number: *ret is malloc()ed. -errno. */
 int xen_domains_find(struct xen_host *host, uint64_t identity, struct xen_domain **ret, size_t *ret_n);
 /* A new one without memory. -errno with a sentence. */

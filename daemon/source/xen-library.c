@@ -10,6 +10,7 @@
 
 #define CONTROL "libxenctrl.so." XEN_RELEASE
 #define MEMORY "libxenforeignmemory.so.1"
+#define STORE "libxenstore.so.4"
 
 static struct {
         pthread_once_t once;
@@ -44,6 +45,21 @@ static bool take_symbols(void *control, void *memory) {
         return true;
 }
 
+/* Xenstore only hurries what is found out without it. */
+static bool take_store(void) {
+        void *store = dlopen(STORE, RTLD_NOW | RTLD_LOCAL);
+
+        if (!store)
+                return false;
+#define TAKE(name) \
+        found.library.name = (__typeof__(name) *)dlsym(store, #name); \
+        if (!found.library.name) \
+                return false;
+        XEN_LIBRARY_STORE(TAKE)
+#undef TAKE
+        return true;
+}
+
 /* Where there is no Xen its libraries are none of our business. */
 static void load(void) {
         void *control, *memory;
@@ -56,6 +72,7 @@ static void load(void) {
         control = open_library(CONTROL);
         memory = control ? open_library(MEMORY) : NULL;
         found.usable = memory && take_symbols(control, memory);
+        found.library.has_store = found.usable && take_store();
 }
 
 const struct xen_library *xen_library(const char **ret_why) {

@@ -6,8 +6,10 @@
 #include <config.h>
 #ifdef HAVE_XEN
 
+#include <stdbool.h>
 #include <xenctrl.h>
 #include <xenforeignmemory.h>
+#include <xenstore.h>
 
 /* libxenctrl promises nothing from one release to the next; the other keeps what it has. */
 #define XEN_LIBRARY_CONTROL(each) \
@@ -30,11 +32,19 @@
         each(xenforeignmemory_open) \
         each(xenforeignmemory_unmap) \
         each(xenforeignmemory_unmap_resource)
+#define XEN_LIBRARY_STORE(each) \
+        each(xs_check_watch) \
+        each(xs_close) \
+        each(xs_fileno) \
+        each(xs_open) \
+        each(xs_watch)
 
 struct xen_library {
+        bool has_store; /* else there is none of the last ones */
 #define XEN_LIBRARY_MEMBER(name) __typeof__(name) *name;
         XEN_LIBRARY_CONTROL(XEN_LIBRARY_MEMBER)
         XEN_LIBRARY_MEMORY(XEN_LIBRARY_MEMBER)
+        XEN_LIBRARY_STORE(XEN_LIBRARY_MEMBER)
 #undef XEN_LIBRARY_MEMBER
 };
 

@@ -1,0 +1,19 @@
+/* A build without Xen. */
+#include <errno.h>
+
+#include "daemon/guest/xen.h"
+
+const char *xen_unavailable(void) {
+        return "this build goes without Xen";
+}
+
+int xen_tracker_new(uv_loop_t *loop, const struct xen_options *options, const struct xen_listener *ops, void *userdata,
+                    struct xen_tracker **ret) {
+        return -ENOPKG;
+}
+
+void xen_tracker_close(struct xen_tracker *tracker, void (*closed)(void *userdata)) {
+}
+
+void xen_tracker_hurry(struct xen_tracker *tracker) {
+}
