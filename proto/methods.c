@@ -38,7 +38,7 @@ static const char *const sync_names[] = { "cpu", "device", NULL };
 static const char *const topic_names[] = { "recall", "pressure", "leak", "guest", NULL };
 static const char *const guest_state_names[] = { "unknown", "off", "running", "paused", NULL };
 static const char *const guest_change_names[] = { "started", "stopped", "rebooted", "attached", "detached", "connected", NULL };
-static const char *const guest_via_names[] = { "libvirt", "qmp", NULL };
+static const char *const guest_via_names[] = { "libvirt", "qmp", "none", NULL };
 static const char *const window_state_names[] = { "reserving", "plugging", "plugged", "leaving", NULL };
 static const char *const pressure_names[] = { "requests", "host", NULL };
 static const char *const source_state_names[] = { "ready", "unavailable", NULL };
@@ -991,7 +991,7 @@ DEFINE(guest_info,
         FIELD(guest_info, uuid, STRING, NEEDED, .doc = "its UUID"),
         FIELD(guest_info, owner, STRING, NEEDED, .doc = DOC_CHARGED),
         FIELD(guest_info, state, ENUM, NEEDED, .names = guest_state_names, .doc = "whether it runs"),
-        FIELD(guest_info, via, ENUM, NEEDED, .names = guest_via_names, .doc = "who is asked about it"),
+        FIELD(guest_info, via, ENUM, NEEDED, .names = guest_via_names, .doc = "who is asked about it; none: it is not in the configuration any more"),
         FIELD(guest_info, why, STRING, .doc = "why nothing is known of it"),
         FIELD(guest_info, channel, STRING, NEEDED, .doc = "the socket that its QEMU connects to"),
         FIELD(guest_info, connected, BOOL, NEEDED, .doc = "whether it is connected there"),

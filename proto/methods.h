@@ -115,7 +115,7 @@ enum protocol_guest_change {
         PROTOCOL_GUEST_DETACHED,
         PROTOCOL_GUEST_CONNECTED
 };
-enum protocol_guest_via { PROTOCOL_VIA_LIBVIRT, PROTOCOL_VIA_QMP };
+enum protocol_guest_via { PROTOCOL_VIA_LIBVIRT, PROTOCOL_VIA_QMP, PROTOCOL_VIA_NONE };
 enum protocol_window_state {
         PROTOCOL_WINDOW_RESERVING,
         PROTOCOL_WINDOW_PLUGGING,

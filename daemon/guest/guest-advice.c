@@ -53,13 +53,15 @@ int guests_advise(const struct guests *guests, const char *name, uint64_t size, 
 
         if (!guest)
                 return -reason_errno(REASON_unknown_guest);
+        if (guest->via == GUEST_BY_NOBODY)
+                return failure_set(failure, REASON_unknown_guest, "The guest %s is not in the configuration any more", name);
         if (size < WINDOW_SIZE_MIN || size > WINDOW_SIZE_MAX || size & (size - 1))
                 return failure_set(failure, REASON_bad_param, "A window has a power of two of bytes, at least %llu",
                                    (unsigned long long)WINDOW_SIZE_MIN);
         file = open_memstream(&text, &length);
         if (!file)
                 return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
-        if (guest->qmp_path)
+        if (guest->via == GUEST_BY_QMP)
                 of_qemu(guest, size, file);
         else
                 r = of_libvirt(guest, size, file);

@@ -143,7 +143,7 @@ void guest_end(struct guest *guest) {
         guest->own_bytes = guest->window_bytes; /* the metadata is read again when it starts */
         if (had && !guest->windows)
                 log_info("the guest %s has ended: what it had is the host's again", guest->name);
-        else if (had)
+        else if (had && guest->via != GUEST_BY_NOBODY)
                 log_warning("the guest %s has ended, but a process has windows of it: these stay until it has ended as well",
                             guest->name);
         guest_save(guest);
@@ -220,7 +220,7 @@ static void on_process_ended(void *userdata) {
         /* Another one may have been waiting for that, or runs already. libvirt tells of the end of this one, if of none other. */
         if (guest->qmp)
                 qmp_hurry(guest->qmp);
-        if (guest->qmp_path)
+        if (guest->via != GUEST_BY_LIBVIRT)
                 return;
         guest->look_at_ms = uv_now(guest->guests->loop) + LOOK_AGAIN_MS;
         guests_wake(guest->guests, LOOK_AGAIN_MS);
@@ -396,7 +396,7 @@ int guest_begin_qmp(struct guest *guest) {
 static struct guest *ours(void *userdata, const char *uuid) {
         struct guest *guest = guest_find_uuid(userdata, uuid);
 
-        return guest && !guest->qmp_path ? guest : NULL;
+        return guest && guest->via == GUEST_BY_LIBVIRT ? guest : NULL;
 }
 
 static void on_connected(void *userdata) {
@@ -417,7 +417,7 @@ static void on_lost(void *userdata, const char *why) {
         snprintf(guests->libvirt_why, sizeof(guests->libvirt_why), "%s", why);
         log_warning("guests cannot be followed through libvirt at present: %s", why);
         DL_FOREACH(guests->all, guest)
-                if (!guest->qmp_path) {
+                if (guest->via == GUEST_BY_LIBVIRT) {
                         guest->is_missed = false; /* it is asked for anew */
                         lose_sight(guest);
                 }
@@ -507,7 +507,7 @@ static void on_listed(void *userdata) {
         struct guest *guest;
 
         DL_FOREACH(guests->all, guest)
-                if (!guest->qmp_path && !guest->was_seen)
+                if (guest->via == GUEST_BY_LIBVIRT && !guest->was_seen)
                         miss(guest);
 }
 

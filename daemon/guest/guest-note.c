@@ -85,7 +85,6 @@ struct restoring {
         int r;
 };
 
-/* Of a guest that is not in the configuration any more everything ends: it cannot be followed. */
 static int visit(struct session *session, void *userdata) {
         struct restoring *restoring = userdata;
         const char *note = session_note(session);
@@ -96,9 +95,17 @@ static int visit(struct session *session, void *userdata) {
                 return 0;
         sscanf(note, "guest %36s", uuid);
         guest = guest_find_uuid(restoring->guests, uuid);
-        if (!guest || guest->caller.session) {
-                log_warning("the guest %s, which an earlier daemon knew, is not in the configuration: what it has is freed when "
-                            "it ends", uuid);
+        if (!guest) {
+                log_warning("the guest %s, which an earlier daemon knew, is not in the configuration: a window that a process has "
+                            "goes back when that has ended", uuid);
+                guest = guests_remember(restoring->guests, uuid);
+        }
+        if (!guest) {
+                restoring->r = failure_set(restoring->failure, REASON_no_memory, "there is no memory to start");
+                return restoring->r;
+        }
+        if (guest->caller.session) {
+                log_error("the guest %s has two sessions in the ledger: the second one ends", uuid);
                 session_abandon(session);
                 return 0;
         }
@@ -111,6 +118,14 @@ static int visit(struct session *session, void *userdata) {
                 restoring->r = 0;
         }
         return restoring->r;
+}
+
+static int find_any(struct session *session, void *userdata) {
+        return guests_owns_session(session_note(session));
+}
+
+bool guests_are_known(const struct guests *guests) {
+        return broker_visit_sessions(guests->broker, find_any, NULL);
 }
 
 int guests_restore(struct guests *guests, struct failure *failure) {

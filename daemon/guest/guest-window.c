@@ -1098,6 +1098,11 @@ int window_inherit(struct guest *guest, const char *line, struct failure *failur
         window->state = window->is_unwanted || window->is_left ? WINDOW_LEAVING : WINDOW_PLUGGED;
         window->is_told = !window->is_unwanted;
         window->in_doubt = true;
+        if (guest->via == GUEST_BY_NOBODY && !window->pid) {
+                /* It cannot be asked whether its QEMU, if that is known, has it. */
+                window->pid = guest->pid;
+                window->pid_since = guest->pid_since;
+        }
         if (r == 0)
                 r = take_place(window, failure);
         if (r < 0) {

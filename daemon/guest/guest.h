@@ -60,6 +60,7 @@ struct guest {
         struct guest *prev, *next; /* in guests->all */
         struct guests *guests;
         char name[GUEST_NAME_MAX + 1], uuid[GUEST_UUID_LENGTH + 1], owner[GUEST_UUID_LENGTH + 8];
+        enum guest_via via;
         char *qmp_path, *ports;
         uint64_t window_bytes; /* of the configuration */
         uint64_t own_bytes;    /* that, or of its metadata: what it gets whenever it starts */
@@ -102,7 +103,7 @@ struct guests {
         const struct guests_listener *listener;
         void *userdata;
         struct guest *all;
-        size_t n;
+        size_t n; /* of the configuration */
         struct libvirt *libvirt;
         bool libvirt_connected;
         char libvirt_why[160];
@@ -114,6 +115,8 @@ struct guests {
 };
 
 /* ---- guests.c ---- */
+/* One that is not in the configuration any more; NULL: no memory. */
+struct guest *guests_remember(struct guests *guests, const char *uuid);
 struct guest *guest_find_uuid(const struct guests *guests, const char *uuid);
 struct guest *guests_find(const struct guests *guests, const char *name, struct failure *failure);
 void guest_look(const struct guest *guest, struct guest_view *ret);
@@ -193,7 +196,9 @@ void guest_take_metadata(struct guest *guest, const char *text);
 /* ---- guest-note.c ---- */
 /* The session's note: what the next daemon must know. */
 int guest_save(struct guest *guest);
-/* Take over what sessions of earlier daemons know. */
+/* Whether sessions of earlier daemons know of any guest. */
+bool guests_are_known(const struct guests *guests);
+/* Take over what they know. */
 int guests_restore(struct guests *guests, struct failure *failure);
 
 #endif

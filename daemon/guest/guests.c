@@ -41,7 +41,9 @@ static struct guest *find(const struct guests *guests, const char *name, struct 
 const char *guest_why_unknown(const struct guest *guest) {
         if (guest->state != GUEST_UNKNOWN)
                 return "";
-        if (guest->qmp_path)
+        if (guest->via == GUEST_BY_NOBODY)
+                return "it is not in the configuration any more, but a process has its memory";
+        if (guest->via == GUEST_BY_QMP)
                 return guest->qmp ? qmp_why_away(guest->qmp) : "";
         return guest->is_missed ? "libvirt does not know this guest, but a process has its memory" : guest->guests->libvirt_why;
 }
@@ -51,7 +53,7 @@ void guest_look(const struct guest *guest, struct guest_view *ret) {
 
         *ret = (struct guest_view){
                 .name = guest->name, .uuid = guest->uuid, .owner = guest->owner,
-                .via = guest->qmp_path ? "qmp" : "libvirt",
+                .via = guest->via,
                 .channel = guest->channel ? channel_path(guest->channel) : "",
                 .state = guest->state,
                 .why = guest_why_unknown(guest),
@@ -172,22 +174,39 @@ static void work_on_windows(struct guest *guest) {
         }
 }
 
+static struct guest *guest_free(struct guest *guest) {
+        free(guest->qmp_path);
+        free(guest->ports);
+        free(guest);
+        return NULL;
+}
+
+/* Of one that is not in the configuration nothing else is left to follow. */
+static void forget_if_over(struct guest *guest) {
+        if (guest->via != GUEST_BY_NOBODY || guest->windows)
+                return;
+        session_close(guest->caller.session);
+        DL_DELETE(guest->guests->all, guest);
+        guest_free(guest);
+}
+
 static void on_work(uv_timer_t *timer) {
         struct guests *guests = timer->data;
-        struct guest *guest;
+        struct guest *guest, *next;
 
         /* Nobody gets memory of which the ledger does not know yet whose it is. */
         if (broker_commit(guests->broker) < 0) {
                 guests_wake(guests, 100);
                 return;
         }
-        DL_FOREACH(guests->all, guest) {
+        DL_FOREACH_SAFE(guests->all, guest, next) {
                 guest_watch(guest);
                 guest_give_up_missed(guest);
                 guest_look_for_another(guest);
                 if (guest->wants_own && guest_is_reachable(guest, NULL))
                         guest_attach_own(guest);
                 work_on_windows(guest);
+                forget_if_over(guest);
         }
 }
 
@@ -229,6 +248,28 @@ static bool is_uuid(const char *text) {
         return i == GUEST_UUID_LENGTH;
 }
 
+static struct guest *guest_new(struct guests *guests, const char *name, const char *uuid) {
+        struct guest *guest = calloc(1, sizeof(*guest));
+
+        if (!guest)
+                return NULL;
+        guest->guests = guests;
+        strcpy(guest->name, name);
+        for (size_t i = 0; uuid[i]; i++)
+                guest->uuid[i] = uuid[i] >= 'A' && uuid[i] <= 'F' ? (char)(uuid[i] + 32) : uuid[i];
+        snprintf(guest->owner, sizeof(guest->owner), "kvm:%s", guest->uuid);
+        DL_APPEND(guests->all, guest);
+        return guest;
+}
+
+struct guest *guests_remember(struct guests *guests, const char *uuid) {
+        struct guest *guest = guest_new(guests, uuid, uuid);
+
+        if (guest)
+                guest->via = GUEST_BY_NOBODY;
+        return guest;
+}
+
 int guests_define(struct guests *guests, const struct guest_definition *definition) {
         struct guest *guest;
         bool failed = false;
@@ -237,20 +278,14 @@ int guests_define(struct guests *guests, const struct guest_definition *definiti
                 return -EINVAL;
         if (find(guests, definition->name, NULL) || guest_find_uuid(guests, definition->uuid))
                 return -EEXIST;
-        guest = calloc(1, sizeof(*guest));
+        guest = guest_new(guests, definition->name, definition->uuid);
         if (!guest)
                 return -ENOMEM;
-        guest->guests = guests;
-        strcpy(guest->name, definition->name);
-        for (size_t i = 0; definition->uuid[i]; i++)
-                guest->uuid[i] = definition->uuid[i] >= 'A' && definition->uuid[i] <= 'F' ? (char)(definition->uuid[i] + 32)
-                                                                                          : definition->uuid[i];
-        snprintf(guest->owner, sizeof(guest->owner), "kvm:%s", guest->uuid);
+        guest->via = definition->qmp ? GUEST_BY_QMP : GUEST_BY_LIBVIRT;
         guest->qmp_path = copy_or_null(definition->qmp, &failed);
         guest->ports = copy_or_null(definition->ports, &failed);
         guest->window_bytes = guest->own_bytes = definition->window_bytes;
         guest->has_quota = definition->has_quota;
-        DL_APPEND(guests->all, guest);
         guests->n++;
         return failed ? -ENOMEM : 0;
 }
@@ -308,12 +343,33 @@ static void begin_libvirt(struct guests *guests) {
         log_warning("guests cannot be followed through libvirt: %s", why);
 }
 
+static int begin_guest(struct guest *guest, struct failure *failure) {
+        int r = 0;
+
+        /* Its QEMU keeps the windows that it has, and cannot be heard. */
+        if (guest->via == GUEST_BY_NOBODY) {
+                guest_end(guest);
+                return 0;
+        }
+        if (!guest->caller.session)
+                r = guest_open_session(guest, failure);
+        if (r == 0)
+                r = open_channel(guest, failure);
+        if (r == 0)
+                remove_old_sockets(guest);
+        if (r == 0 && guest->via == GUEST_BY_QMP)
+                r = guest_begin_qmp(guest);
+        if (r < 0 && !failure->error)
+                failure_set_errno(failure, REASON_no_memory, -r, "the guest %s cannot be served: %s", guest->name, strerror(-r));
+        return r;
+}
+
 int guests_begin(struct guests *guests, const struct guests_listener *listener, void *userdata, struct failure *failure) {
         bool wants_libvirt = false;
         struct guest *guest;
         int r;
 
-        if (!guests->n)
+        if (!guests->n && !guests_are_known(guests))
                 return 0;
         guests->listener = listener;
         guests->userdata = userdata;
@@ -323,20 +379,12 @@ int guests_begin(struct guests *guests, const struct guests_listener *listener, 
         guests->work.data = guests;
         r = guests_restore(guests, failure);
         DL_FOREACH(guests->all, guest) {
-                if (r == 0 && !guest->caller.session)
-                        r = guest_open_session(guest, failure);
                 if (r == 0)
-                        r = open_channel(guest, failure);
-                if (r == 0)
-                        remove_old_sockets(guest);
-                if (r == 0 && guest->qmp_path)
-                        r = guest_begin_qmp(guest);
-                wants_libvirt |= !guest->qmp_path;
-                if (r < 0)
-                        return failure && failure->error ? r : failure_set_errno(failure, REASON_no_memory, -r, "the guest %s "
-                                                                                 "cannot be served: %s", guest->name,
-                                                                                 strerror(-r));
+                        r = begin_guest(guest, failure);
+                wants_libvirt |= guest->via == GUEST_BY_LIBVIRT;
         }
+        if (r < 0)
+                return r;
         if (wants_libvirt)
                 begin_libvirt(guests);
         guests_wake(guests, 0);
@@ -420,11 +468,8 @@ struct guests *guests_free(struct guests *guests) {
 
         if (!guests)
                 return NULL;
-        DL_FOREACH_SAFE(guests->all, guest, next) {
-                free(guest->qmp_path);
-                free(guest->ports);
-                free(guest);
-        }
+        DL_FOREACH_SAFE(guests->all, guest, next)
+                guest_free(guest);
         free((char *)guests->settings.directory);
         free((char *)guests->settings.libvirt_uri);
         free(guests);

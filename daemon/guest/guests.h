@@ -8,7 +8,8 @@
  * What can go wrong: the guest does not run, or nobody can be asked about it: then nothing is plugged in. It ends, however:
  * everything it has is released. It boots anew: its sessions end and its windows stay, to be bound again. It does not let go of a
  * window: that stays until it does. The daemon ends: the windows stay where they are, and the next daemon looks which of them
- * QEMU still has.
+ * QEMU still has. It is not in the configuration any more: nobody is asked about it, and it is called by its UUID, until no
+ * process has a window of it.
  *
  * All functions belong to the loop's thread. */
 #ifndef DMAB_GUEST_GUESTS_H
@@ -39,14 +40,15 @@ struct guests;
 struct machine_ops;
 
 enum guest_state { GUEST_UNKNOWN, GUEST_OFF, GUEST_RUNNING, GUEST_PAUSED };
+enum guest_via { GUEST_BY_LIBVIRT, GUEST_BY_QMP, GUEST_BY_NOBODY };
 enum guest_change { GUEST_STARTED, GUEST_STOPPED, GUEST_REBOOTED, GUEST_ATTACHED, GUEST_DETACHED, GUEST_CONNECTED };
 /* Plugging: QEMU has been asked to take it in; leaving: the guest, to let go of it. */
 enum window_state { WINDOW_RESERVING, WINDOW_PLUGGING, WINDOW_PLUGGED, WINDOW_LEAVING };
 
 struct guest_view {
         const char *name, *uuid, *owner;
-        const char *via; /* "libvirt" or "qmp" */
-        const char *channel; /* the path that QEMU connects to */
+        enum guest_via via;  /* who is asked about it; nobody: it is not in the configuration */
+        const char *channel; /* the path that QEMU connects to, or "" */
         enum guest_state state;
         const char *why; /* nobody can be asked about it: a sentence, or "" */
         uint64_t n_windows, window_bytes;
@@ -106,6 +108,7 @@ struct guests *guests_free(struct guests *guests); /* NULL is fine; also when gu
 /* Whether this session is one of ours, by its note: it is nobody's to resume, and ends with its guest. */
 bool guests_owns_session(const char *note);
 
+/* Of the configuration. */
 size_t guests_count(const struct guests *guests);
 typedef int (*guest_visit_fn)(const struct guest_view *view, void *userdata);
 int guests_visit(const struct guests *guests, guest_visit_fn visit, void *userdata);

@@ -40,11 +40,22 @@ static enum protocol_window_state window_state_of(enum window_state state) {
         }
 }
 
+static enum protocol_guest_via via_of(enum guest_via via) {
+        switch (via) {
+        case GUEST_BY_LIBVIRT:
+                return PROTOCOL_VIA_LIBVIRT;
+        case GUEST_BY_QMP:
+                return PROTOCOL_VIA_QMP;
+        default:
+                return PROTOCOL_VIA_NONE;
+        }
+}
+
 static void fill(struct guest_info *info, const struct guest_view *view, const struct server *server) {
         *info = (struct guest_info){
                 .guest = view->name, .uuid = view->uuid, .owner = view->owner,
                 .state = state_of(view->state),
-                .via = strcmp(view->via, "qmp") == 0 ? PROTOCOL_VIA_QMP : PROTOCOL_VIA_LIBVIRT,
+                .via = via_of(view->via),
                 .channel = view->channel, .connected = server_has_channel(server, view->owner),
                 .windows = view->n_windows, .window_bytes = view->window_bytes,
         };

@@ -1,5 +1,6 @@
 /* KVM guests, beside a real daemon: what hostile and unlucky ones do, and QEMUs that do not answer, or lie, or die. */
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -1261,6 +1262,70 @@ static void test_a_guest_that_died_without_a_daemon_has_nothing_more(void **stat
         leave_guest(&guest);
 }
 
+static void forget_guest(const char *name) {
+        char *path = strdup(test_daemon_config(host.daemon)), line[128], *at;
+        FILE *file = fopen(path, "w");
+
+        assert_non_null(file);
+        snprintf(line, sizeof(line), "[guest %s]", name);
+        at = strstr(host.config, line);
+        assert_non_null(at);
+        fprintf(file, "%.*s%s", (int)(at - host.config), host.config, strstr(at + 1, "[guest "));
+        assert_int_equal(fclose(file), 0);
+        free(path);
+}
+
+static bool is_forgotten(const char *name) {
+        json_t *answer, *error;
+        bool is;
+
+        ask_send(host.admin, "guest.get", "{'guest':'%s'}", name);
+        answer = ask_read(host.admin);
+        error = json_object_get(json_object_get(answer, "error"), "data");
+        is = error && strcmp(json_string_value(json_object_get(error, "reason")), "unknown_guest") == 0;
+        json_decref(answer);
+        return is;
+}
+
+/* Its QEMU cannot be heard any more, but has the memory. */
+static void test_of_a_guest_that_is_taken_out_of_the_configuration_qemu_keeps_its_windows(void **state) {
+        struct guest one;
+        json_t *info;
+        uint64_t dma;
+
+        make_guest(&one);
+        alloc_at(&one, "owner", &dma);
+        qemu_hang_up(host.qemu);
+        assert_int_equal(test_daemon_stop(host.daemon), 0);
+        forget_guest("one");
+        for (int i = 0; i < 2; i++) {
+                comes_back();
+                info = guest(ONE);
+                assert_string_equal(json_string_value(json_object_get(info, "guest")), ONE);
+                assert_string_equal(json_string_value(json_object_get(info, "via")), "none");
+                assert_string_equal(json_string_value(json_object_get(info, "state")), "unknown");
+                assert_string_equal(json_string_value(json_object_get(info, "channel")), "");
+                assert_non_null(strstr(json_string_value(json_object_get(info, "why")), "not in the configuration"));
+                assert_int_equal(ask_take_number(info, "windows"), 1);
+                assert_int_equal(count("guests"), 1);
+                assert_int_equal(count("allocs"), 0);
+                assert_int_equal(in_regions(), 2 * MIB);
+                ask_refused(host.admin, "source_unavailable", "guest.attach", "{'guest':'" ONE "','size':%" PRIu64 "}",
+                            (uint64_t)MIB);
+                ask_refused(host.admin, "busy", "guest.detach", "{'window':%" PRIu64 ",'force':true}", one.window);
+                ask_refused(host.admin, "unknown_guest", "guest.attach", "{'guest':'" ONE "','size':%" PRIu64 ",'dry_run':true}",
+                            (uint64_t)MIB);
+                json_decref(ask(host.admin, "guest.evict", "{'guest':'" ONE "'}"));
+                if (!i)
+                        assert_int_equal(test_daemon_kill(host.daemon), 0);
+        }
+        assert_int_equal(qemu_connect(host.qemu, one.seen.socket), -ENOENT);
+        host.qemu = qemu_kill(host.qemu);
+        ask_until(is_forgotten(ONE));
+        assert_int_equal(in_regions(), 0);
+        leave_guest(&one);
+}
+
 /* At each step of an attachment: before QEMU has heard of it, and after each of its answers. */
 static void test_a_daemon_killed_in_an_attachment_leaves_no_memory_behind(void **state) {
         for (int step = 0; step < 4; step++) {
@@ -2054,6 +2119,7 @@ int main(int argc, char **argv) {
                 TEST(a_window_and_what_lies_in_it_outlive_a_daemon),
                 TEST(a_window_that_qemu_has_no_more_after_a_daemons_death_goes_back),
                 TEST(a_guest_that_died_without_a_daemon_has_nothing_more),
+                TEST(of_a_guest_that_is_taken_out_of_the_configuration_qemu_keeps_its_windows),
                 TEST(a_daemon_killed_in_an_attachment_leaves_no_memory_behind),
                 TEST(a_window_that_qemu_got_while_its_daemon_died_is_the_guests),
                 TEST(a_window_that_nobody_was_promised_is_taken_out_by_the_next_daemon),

@@ -36,6 +36,7 @@ static struct {
         uv_loop_t loop;
         char directory[32];
         uint64_t configured; /* the window of the configuration */
+        const char *instead; /* the UUID of another guest, which alone is in the configuration; "": none is. Or NULL */
         struct guests *guests;
         char told[512]; /* what became of the guest, and whose sessions ended */
         bool closed;
@@ -143,7 +144,8 @@ static void tell(const char *what) {
 }
 
 static void on_ended(void *userdata, const char *owner) {
-        assert_string_equal(owner, OWNER);
+        if (!host.instead)
+                assert_string_equal(owner, OWNER);
         tell("ended");
 }
 
@@ -189,10 +191,13 @@ static void start_daemon(void) {
         const struct guests_settings settings = {
                 .directory = host.directory, .unplug_ms = 100, .machines = &machines,
         };
-        const struct guest_definition definition = { .name = "one", .uuid = UUID, .window_bytes = host.configured };
+        const struct guest_definition definition = {
+                .name = "one", .uuid = host.instead ? host.instead : UUID, .window_bytes = host.configured,
+        };
 
         assert_int_equal(guests_new(&host.loop, host.f.broker, &settings, &host.guests), 0);
-        assert_int_equal(guests_define(host.guests, &definition), 0);
+        if (*definition.uuid)
+                assert_int_equal(guests_define(host.guests, &definition), 0);
         assert_int_equal(guests_begin(host.guests, &listener, NULL, NULL), 0);
         settle();
         *host.told = '\0';
@@ -341,7 +346,7 @@ static uint64_t window(void) {
 static uint64_t n_windows(void) {
         struct guest_view view;
 
-        assert_int_equal(guests_get(host.guests, "one", &view, NULL), 0);
+        assert_int_equal(guests_get(host.guests, UUID, &view, NULL), 0);
         return view.n_windows;
 }
 
@@ -970,6 +975,37 @@ static void test_a_window_that_is_about_to_be_plugged_in_is_not_taken_by_the_nex
         assert_int_not_equal(window(), first);
 }
 
+static void forget_a_guest_that_runs(const char *instead) {
+        struct guest_view view;
+
+        begin_with_qemu();
+        host.configured = 0;
+        host.instead = instead;
+        for (int i = 0; i < 2; i++) {
+                restart_daemon();
+                assert_int_equal(guests_get(host.guests, UUID, &view, NULL), 0);
+                assert_int_equal(view.n_windows, 1);
+                assert_int_equal(view.state, GUEST_UNKNOWN);
+                assert_non_null(strstr(view.why, "not in the configuration"));
+                assert_int_equal(fixture_source(&host.f).in_regions, MIB);
+        }
+        kill_qemu();
+        for (int i = 0; fixture_source(&host.f).in_regions && i < 100; i++) {
+                uv_run(&host.loop, UV_RUN_ONCE);
+                settle();
+        }
+        assert_int_equal(fixture_source(&host.f).in_regions, 0);
+        assert_true(guests_get(host.guests, UUID, &view, NULL) < 0);
+}
+
+static void test_of_a_guest_that_is_not_in_the_configuration_any_more_its_qemu_keeps_what_it_has(void **state) {
+        forget_a_guest_that_runs("0f1e2d3c-4b5a-4697-8877-665544332211");
+}
+
+static void test_so_it_does_where_no_guest_is_left_in_the_configuration(void **state) {
+        forget_a_guest_that_runs("");
+}
+
 static void test_what_was_let_go_of_without_a_daemon_is_given_back(void **state) {
         begin_with_qemu();
         next_daemon_finds(DOMAIN(""));
@@ -1389,6 +1425,8 @@ int main(int argc, char **argv) {
                 TEST(a_window_of_which_libvirt_has_lost_the_record_is_not_taken_from_its_qemu),
                 TEST(a_window_that_was_had_and_is_denied_since_is_not_taken_by_the_next_daemon),
                 TEST(a_window_that_is_about_to_be_plugged_in_is_not_taken_by_the_next_daemon),
+                TEST(of_a_guest_that_is_not_in_the_configuration_any_more_its_qemu_keeps_what_it_has),
+                TEST(so_it_does_where_no_guest_is_left_in_the_configuration),
                 TEST(what_was_let_go_of_without_a_daemon_is_given_back),
                 TEST(what_an_older_daemon_has_written_is_read),
                 TEST(without_a_place_no_memory_is_taken),
