@@ -59,7 +59,7 @@ static struct ticket *refuse(broker_done_fn done, void *userdata, const struct f
 /* ---- names ---- */
 
 static void device_id(const struct window *window, char id[WINDOW_ID_SIZE]) {
-        snprintf(id, WINDOW_ID_SIZE, "%s%u", window->guest->qmp_path ? DEVICE_PREFIX : GUEST_ALIAS_PREFIX, window->number);
+        snprintf(id, WINDOW_ID_SIZE, "%s%u", window->guest->way->prefix, window->number);
 }
 
 static void socket_path(const struct window *window, char path[WINDOW_PATH_SIZE]) {
@@ -297,7 +297,7 @@ static void on_plugged(struct window *window, int error, bool in_doubt, const ch
         answer(window, NULL);
         guest_tell(guest, GUEST_ATTACHED);
         /* It may have ended already, and all of this with it. */
-        if (!guest->qmp_path && window_is_connected(window))
+        if (guest->way->finds_process && window_is_connected(window))
                 guest_take_process(guest, window->pid, window->pid_since);
 }
 
@@ -318,7 +318,7 @@ static int plug_by_qmp(struct window *window) {
         return qmp_attach_window(window->guest->qmp, &plugged, on_qmp_plugged, window);
 }
 
-static int plug_by_libvirt(struct window *window, const struct guest_pci_address *address) {
+static int plug_into_domain(struct window *window, const struct guest_pci_address *address) {
         char path[WINDOW_PATH_SIZE], number[16], name[32], *xml;
         const struct guest_shmem shmem = { .name = name, .alias = number, .server_path = path, .address = address };
         int r;
@@ -334,8 +334,7 @@ static int plug_by_libvirt(struct window *window, const struct guest_pci_address
         return r;
 }
 
-/* In which port there is room is told by the domain as it runs. 0 or 1 as guest_port_choose() says; or -errno, and the window
- * has been told. */
+/* 0 or 1 as guest_port_choose() says; or -errno, and the window has been told. */
 static int choose_in_domain(struct window *window, int status, const char *text, struct guest_pci_address *ret) {
         int r = status;
 
@@ -358,22 +357,28 @@ static void on_domain(void *userdata, int status, const char *text) {
 
         if (r < 0)
                 return;
-        r = plug_by_libvirt(window, r == 0 ? &address : NULL);
+        r = plug_into_domain(window, r == 0 ? &address : NULL);
         if (r < 0)
                 on_plugged(window, r, false, NULL);
 }
 
+/* In which port there is room is told by the domain as it runs. */
+static int ask_domain(struct window *window, libvirt_done_fn done) {
+        const struct guest *guest = window->guest;
+
+        return guest->guests->libvirt ? libvirt_get_xml(guest->guests->libvirt, guest->uuid, done, window) : -ENOTCONN;
+}
+
+static int plug_by_libvirt(struct window *window) {
+        return ask_domain(window, on_domain);
+}
+
 static void plug(struct window *window) {
-        struct guest *guest = window->guest;
         int r;
 
         window->state = WINDOW_PLUGGING;
         window->n_begun++;
-        if (guest->qmp_path)
-                r = plug_by_qmp(window);
-        else
-                r = guest->guests->libvirt ? libvirt_get_xml(guest->guests->libvirt, guest->uuid, on_domain, window)
-                                           : -ENOTCONN;
+        r = window->guest->way->plug(window);
         if (r < 0)
                 on_plugged(window, r, false, NULL);
 }
@@ -387,7 +392,7 @@ static bool is_to_be_had_by(const struct window *window, pid_t pid) {
 
         if (window->is_left || window->was_given || (window->state != WINDOW_PLUGGING && !window->in_doubt))
                 return false;
-        return guest->qmp_path || !guest->pid || guest->pid == pid;
+        return !guest->way->finds_process || !guest->pid || guest->pid == pid;
 }
 
 static void on_not_given(void *userdata) {
@@ -571,6 +576,24 @@ static void on_place_found(void *userdata, int status, const char *text) {
         is_over(window);
 }
 
+static void find_place_by_libvirt(struct window *window) {
+        int r;
+
+        window->n_begun++;
+        r = ask_domain(window, on_place_found);
+        if (r < 0)
+                on_plugged(window, r, false, NULL);
+}
+
+static void find_place_by_qmp(struct window *window) {
+        struct failure failure = { 0 };
+
+        if (take_port(window, &failure) < 0)
+                fail(window, &failure);
+        else
+                reserve(window);
+}
+
 /* There is one with this key already, or it is on its way: this one takes nothing. */
 static bool is_asked_again(const struct window *window) {
         const char *key = window->wanted.request_key;
@@ -586,23 +609,10 @@ static bool is_asked_again(const struct window *window) {
 
 /* Memory that comes to nothing counts as the guest's until it is zeroed: first there must be a place for it. */
 static void find_place(struct window *window) {
-        struct guest *guest = window->guest;
-        struct failure failure = { 0 };
-        int r;
-
         if (is_asked_again(window))
                 reserve(window);
-        else if (guest->qmp_path && take_port(window, &failure) < 0)
-                fail(window, &failure);
-        else if (guest->qmp_path)
-                reserve(window);
-        else {
-                window->n_begun++;
-                r = guest->guests->libvirt ? libvirt_get_xml(guest->guests->libvirt, guest->uuid, on_place_found, window)
-                                           : -ENOTCONN;
-                if (r < 0)
-                        on_plugged(window, r, false, NULL);
-        }
+        else
+                window->guest->way->find_place(window);
 }
 
 static struct ticket *attach(struct guest *guest, const struct attach_request *wish, bool is_own, broker_done_fn done,
@@ -715,8 +725,14 @@ void guest_attach_own(struct guest *guest) {
 
 /* When it can be, that is told. */
 static bool can_be_asked(const struct guest *guest) {
-        if (guest->qmp_path)
-                return guest->qmp && qmp_is_ready(guest->qmp);
+        return guest->way->can_be_asked(guest);
+}
+
+static bool can_be_asked_by_qmp(const struct guest *guest) {
+        return guest->qmp && qmp_is_ready(guest->qmp);
+}
+
+static bool can_be_asked_by_libvirt(const struct guest *guest) {
         return guest->guests->libvirt_connected && (guest->state == GUEST_RUNNING || guest->state == GUEST_PAUSED);
 }
 
@@ -763,7 +779,7 @@ static void on_leaving(struct window *window, int error, bool in_doubt, const ch
 /* Whoever says that it is not there speaks of the very QEMU that has it, or had. Of what this daemon has served it is the
  * connection that tells. */
 static bool is_believed(const struct window *window) {
-        return !window->server && (window->guest->qmp_path || (!window->guest->was_missed && !window->is_unconfirmed));
+        return !window->server && (window->guest->way->is_sure || (!window->guest->was_missed && !window->is_unconfirmed));
 }
 
 /* That there is no such device is no proof as long as a process has it by this daemon. */
@@ -782,13 +798,18 @@ static void on_libvirt_left(void *userdata, int status, const char *text) {
         on_leaving(userdata, status, status < 0, text, false);
 }
 
-static int leave(struct window *window) {
+static int leave_by_qmp(struct window *window) {
+        char id[WINDOW_ID_SIZE];
+
+        device_id(window, id);
+        return qmp_detach_window(window->guest->qmp, id, window->guest->guests->settings.unplug_ms, on_qmp_left, window);
+}
+
+static int leave_by_libvirt(struct window *window) {
         const struct guests *guests = window->guest->guests;
         char id[WINDOW_ID_SIZE];
 
         device_id(window, id);
-        if (window->guest->qmp_path)
-                return qmp_detach_window(window->guest->qmp, id, guests->settings.unplug_ms, on_qmp_left, window);
         if (!guests->libvirt)
                 return -ENOTCONN;
         return libvirt_detach_alias(guests->libvirt, window->guest->uuid, id, false, on_libvirt_left, window);
@@ -813,10 +834,10 @@ static void take_out(struct window *window) {
         window->state = WINDOW_LEAVING;
         window->ask_at_ms = 0;
         window->n_begun++;
-        r = leave(window);
+        r = window->guest->way->leave(window);
         if (r < 0)
                 on_leaving(window, r, false, NULL, false);
-        else if (!window->guest->qmp_path)
+        else if (!window->guest->way->tells_timeout)
                 window->leave_until_ms = uv_now(guests->loop) + guests->settings.unplug_ms;
         guests_wake(guests, 0);
 }
@@ -963,10 +984,10 @@ static void leftover_removed(struct guest *guest, const char *id) {
 void window_removed(struct guest *guest, const char *id) {
         struct window *window = by_id(guest, id);
 
-        if (!window && guest->qmp_path)
+        if (!window && guest->qmp)
                 leftover_removed(guest, id);
         /* Over QMP the command that asked for it ends by this, too. */
-        if (!window || (guest->qmp_path && window->state == WINDOW_LEAVING && window->n_begun && !window->is_asked))
+        if (!window || (guest->qmp && window->state == WINDOW_LEAVING && window->n_begun && !window->is_asked))
                 return;
         if (window->is_left)
                 return; /* by another QEMU than that which has it */
@@ -974,7 +995,7 @@ void window_removed(struct guest *guest, const char *id) {
         window->n_begun++;
         window_end(window);
         /* The connection that the device had is left. */
-        if (!guest->qmp_path || qmp_clear_window(guest->qmp, id, on_cleared, window) < 0)
+        if (!guest->qmp || qmp_clear_window(guest->qmp, id, on_cleared, window) < 0)
                 is_over(window);
 }
 
@@ -1154,7 +1175,7 @@ static void wait_for_connection(struct window *window) {
                             "to it: it stays until that is not", guest->name, window->size);
         set_confirmed(window, false);
         verify_later(window);
-        if (!guest->qmp_path)
+        if (!guest->qmp)
                 return;
         device_id(window, id);
         window->n_begun++;
@@ -1195,7 +1216,7 @@ static void on_verified(struct window *window, bool known, bool is_there) {
                 guest_tell(guest, GUEST_ATTACHED);
         }
         /* It may have ended already, and all of this with it. */
-        if (!guest->qmp_path && window_is_connected(window))
+        if (guest->way->finds_process && window_is_connected(window))
                 guest_take_process(guest, window->pid, window->pid_since);
 }
 
@@ -1279,24 +1300,53 @@ void guest_clear_leftovers(struct guest *guest) {
         guest->is_asked = ask_devices(guest) == 0;
 }
 
-void window_verify(struct window *window) {
+static int verify_by_qmp(struct window *window) {
         char id[WINDOW_ID_SIZE], arguments[96];
+
+        device_id(window, id);
+        snprintf(arguments, sizeof(arguments), "{\"path\":\"/machine/peripheral/%s\"}", id);
+        return qmp_execute(window->guest->qmp, "qom-list", arguments, on_qmp_verified, window);
+}
+
+static int verify_by_libvirt(struct window *window) {
+        return libvirt_get_xml(window->guest->guests->libvirt, window->guest->uuid, on_libvirt_verified, window);
+}
+
+void window_verify(struct window *window) {
         int r;
 
         if (!window->in_doubt || window->is_left || window->is_asked || !can_be_asked(window->guest) ||
             is_verified_later(window))
                 return;
-        device_id(window, id);
         window->n_begun++;
         window->is_asked = true;
-        if (window->guest->qmp_path) {
-                snprintf(arguments, sizeof(arguments), "{\"path\":\"/machine/peripheral/%s\"}", id);
-                r = qmp_execute(window->guest->qmp, "qom-list", arguments, on_qmp_verified, window);
-        } else
-                r = libvirt_get_xml(window->guest->guests->libvirt, window->guest->uuid, on_libvirt_verified, window);
+        r = window->guest->way->verify(window);
         if (r < 0)
                 on_verified(window, false, false);
 }
+
+/* ---- the ways ---- */
+
+const struct window_way window_qmp_way = {
+        .prefix = DEVICE_PREFIX,
+        .is_sure = true,
+        .tells_timeout = true,
+        .find_place = find_place_by_qmp,
+        .plug = plug_by_qmp,
+        .leave = leave_by_qmp,
+        .can_be_asked = can_be_asked_by_qmp,
+        .verify = verify_by_qmp,
+};
+
+const struct window_way window_libvirt_way = {
+        .prefix = GUEST_ALIAS_PREFIX,
+        .finds_process = true,
+        .find_place = find_place_by_libvirt,
+        .plug = plug_by_libvirt,
+        .leave = leave_by_libvirt,
+        .can_be_asked = can_be_asked_by_libvirt,
+        .verify = verify_by_libvirt,
+};
 
 void window_doubt(struct window *window) {
         window->in_doubt |= window->state >= WINDOW_PLUGGED;

@@ -56,11 +56,26 @@ struct window {
         unsigned n_begun; /* commands and handles that know it */
 };
 
+/* How windows come into a guest and out of it: what differs with who is asked for that. What is begun ends with one of the
+ * calls of guest-window.c, unless -errno is returned. */
+struct window_way {
+        const char *prefix;  /* of the names of its devices */
+        bool finds_process;  /* it is a window's connection that tells which process the guest's is */
+        bool is_sure;        /* who says that a window is not there speaks of the guest that has it, or had */
+        bool tells_timeout;  /* also that the guest does not let go of a window in time */
+        void (*find_place)(struct window *window); /* before its memory is reserved */
+        int (*plug)(struct window *window);
+        int (*leave)(struct window *window);
+        bool (*can_be_asked)(const struct guest *guest);
+        int (*verify)(struct window *window);
+};
+
 struct guest {
         struct guest *prev, *next; /* in guests->all */
         struct guests *guests;
         char name[GUEST_NAME_MAX + 1], uuid[GUEST_UUID_LENGTH + 1], owner[GUEST_UUID_LENGTH + 8];
         enum guest_via via;
+        const struct window_way *way;
         char *qmp_path, *ports;
         uint64_t window_bytes; /* of the configuration */
         uint64_t own_bytes;    /* that, or of its metadata: what it gets whenever it starts */
@@ -161,6 +176,7 @@ void guest_empty(struct guest *guest, uint64_t region);
 bool guest_is_reachable(const struct guest *guest, struct failure *failure);
 
 /* ---- guest-window.c ---- */
+extern const struct window_way window_qmp_way, window_libvirt_way;
 /* A window that an earlier daemon has left, in guest->windows. */
 int window_inherit(struct guest *guest, const char *line, struct failure *failure);
 /* What the next daemon must know of it: a line for the session's note. */

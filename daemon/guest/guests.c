@@ -258,6 +258,7 @@ static struct guest *guest_new(struct guests *guests, const char *name, const ch
         for (size_t i = 0; uuid[i]; i++)
                 guest->uuid[i] = uuid[i] >= 'A' && uuid[i] <= 'F' ? (char)(uuid[i] + 32) : uuid[i];
         snprintf(guest->owner, sizeof(guest->owner), "kvm:%s", guest->uuid);
+        guest->way = &window_libvirt_way;
         DL_APPEND(guests->all, guest);
         return guest;
 }
@@ -282,6 +283,7 @@ int guests_define(struct guests *guests, const struct guest_definition *definiti
         if (!guest)
                 return -ENOMEM;
         guest->via = definition->qmp ? GUEST_BY_QMP : GUEST_BY_LIBVIRT;
+        guest->way = definition->qmp ? &window_qmp_way : &window_libvirt_way;
         guest->qmp_path = copy_or_null(definition->qmp, &failed);
         guest->ports = copy_or_null(definition->ports, &failed);
         guest->window_bytes = guest->own_bytes = definition->window_bytes;
