@@ -370,9 +370,10 @@ void memory_reconfigure(struct memory *memory, const struct config *old, const s
 /* ---- beginning and end ---- */
 
 static int broker_make(struct memory *memory, const struct config *config, struct failure *failure) {
-        static const struct translator_ops *const translators[] = { &translator_guest_ops, &translator_vfio_ops,
-                                                                      &translator_noiommu_ops, &translator_identity_ops,
-                                                                      NULL };
+        static const struct translator_ops *const translators[] = {
+                &translator_guest_ops, &translator_grant_ops, &translator_vfio_ops, &translator_noiommu_ops,
+                &translator_identity_ops, NULL,
+        };
         struct broker_options options;
         int r;
 

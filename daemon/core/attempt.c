@@ -361,7 +361,7 @@ static int request_explain(struct request *request) {
                 if (supply_suits(supply, request))
                         prospect_add(&prospect, supply, request);
                 else
-                        prospect.apart |= supply->info.flags & SOURCE_GUESTS && !request->device->is_commons;
+                        prospect.apart |= supply->info.flags & SOURCE_GUESTS && !supply_grants(supply, request);
         }
         if (!prospect.returning && prospect.reachable < request->want.size) {
                 if (!prospect.reachable && request->want.limit != UINT64_MAX)

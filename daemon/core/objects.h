@@ -485,9 +485,16 @@ static inline bool device_lends(const struct device *lender, const struct device
         return lender == device || (lender->is_commons && lender->owner == device->owner);
 }
 
-/* Whether its memory can go to who asks, if it is for guests alone, and to a device that is behind an IOMMU, if it is for one. */
+/* Whether it is where windows of guests who are granted theirs come from, and nothing else does. */
+static inline bool supply_grants(const struct supply *supply, const struct request *request) {
+        const bool is_granted = request->device->is_commons && translator_grants(request->device->translator);
+
+        return !(supply->info.flags & SOURCE_GUESTS) == !is_granted;
+}
+
+/* Whether its memory can go to who asks, and to a device that is behind an IOMMU, if it is for one. */
 static inline bool supply_suits(const struct supply *supply, const struct request *request) {
-        if (supply->info.flags & SOURCE_GUESTS && !request->device->is_commons)
+        if (!supply_grants(supply, request))
                 return false;
         return !(supply->info.flags & SOURCE_APART) || request->anonymous || !translator_translates(request->device->translator);
 }

@@ -86,7 +86,8 @@ enum {
                                     * address at carve, and gets the memory back at restore */
         SOURCE_PINS = 1 << 2,      /* the memory cannot move while a region lives */
         SOURCE_APART = 1 << 4,     /* an IOMMU cannot be given its memory */
-        SOURCE_GUESTS = 1 << 5,    /* no process of the host can map its memory: it is for windows of guests alone */
+        SOURCE_GUESTS = 1 << 5,    /* no process of the host can map its memory: it is for windows of guests that are
+                                    * granted them (TRANSLATOR_GRANTS) */
         SOURCE_AIMS = 1 << 6,      /* GROW can be told how high memory may lie */
         SOURCE_RETURNS = 1 << 7,   /* what holders still have in use comes back later: after RESTORE or RECLAIM with -EBUSY
                                     * RECLAIM is submitted now and then, until its status is 0 */

@@ -81,6 +81,8 @@ enum {
         /* ... but they follow from where the memory lies: as far apart as that, and aligned as it is up to the grain of its
          * source. So its place is looked for with the alignment and the boundary that they must have. */
         TRANSLATOR_FOLLOWS = 1 << 2,
+        /* Memory reaches its owner by grants: there is none but that of a source for guests alone (SOURCE_GUESTS). */
+        TRANSLATOR_GRANTS = 1 << 3,
 };
 
 static inline bool translator_protects(const struct translator_ops *ops) {
@@ -89,6 +91,10 @@ static inline bool translator_protects(const struct translator_ops *ops) {
 
 static inline bool translator_translates(const struct translator_ops *ops) {
         return ops->struct_size > offsetof(struct translator_ops, flags) && ops->flags & TRANSLATOR_TRANSLATES;
+}
+
+static inline bool translator_grants(const struct translator_ops *ops) {
+        return ops->struct_size > offsetof(struct translator_ops, flags) && ops->flags & TRANSLATOR_GRANTS;
 }
 
 static inline bool translator_has_device(const struct translator_ops *ops) {

@@ -7,18 +7,20 @@
 
 #include <utlist.h>
 
+#include "daemon/iommu/pci.h"
+
 struct place {
         struct place *next;
         uint64_t addr, size, guest_addr;
         bool is_bound;
 };
 
-/* There is nothing to remember of a device. */
+/* What is to be known of a device. */
 struct translation {
-        char nothing;
+        bool has_machine_addresses; /* wherever the guest sees its memory */
 };
 
-static struct translation guest;
+static struct translation guest, named = { .has_machine_addresses = true };
 static struct place *places;
 
 /* ---- the table ---- */
@@ -32,8 +34,12 @@ static struct place *find(uint64_t addr) {
         return NULL;
 }
 
+static bool is_of_xen(const char *owner) {
+        return strncmp(owner, "xen:", 4) == 0;
+}
+
 bool place_is_guest(const char *owner) {
-        return strncmp(owner, "kvm:", 4) == 0 || strncmp(owner, "xen:", 4) == 0;
+        return strncmp(owner, "kvm:", 4) == 0 || is_of_xen(owner);
 }
 
 int place_add(uint64_t addr, uint64_t size) {
@@ -73,19 +79,31 @@ void place_remove(uint64_t addr) {
 
 /* ---- the translator ---- */
 
-static int guest_attach(const char *name, const char *owner, bool permitted, struct translation **ret,
-                        struct translator_facts *ret_facts, struct failure *failure) {
+static int take(const char *name, struct translation *translation, struct translation **ret, struct translator_facts *ret_facts,
+                struct failure *failure) {
         struct translator_facts facts = { .node = -1, .mask = UINT64_MAX, .present = true };
 
-        if (!place_is_guest(owner))
-                return -ENODEV;
         if (strlen(name) >= sizeof(facts.name))
                 return failure_set(failure, REASON_bad_param, "the device's name has more than %zu characters",
                                    sizeof(facts.name) - 1);
         snprintf(facts.name, sizeof(facts.name), "%s", name);
         *ret_facts = facts;
-        *ret = &guest;
+        *ret = translation;
         return 0;
+}
+
+static int guest_attach(const char *name, const char *owner, bool permitted, struct translation **ret,
+                        struct translator_facts *ret_facts, struct failure *failure) {
+        return is_of_xen(owner) || !place_is_guest(owner) ? -ENODEV : take(name, &guest, ret, ret_facts, failure);
+}
+
+static int grant_attach(const char *name, const char *owner, bool permitted, struct translation **ret,
+                        struct translator_facts *ret_facts, struct failure *failure) {
+        char pci[PCI_NAME_MAX];
+
+        if (!is_of_xen(owner))
+                return -ENODEV;
+        return take(name, pci_name_parse(name, pci) ? &guest : &named, ret, ret_facts, failure);
 }
 
 static void guest_detach(struct translation *translation) {
@@ -122,13 +140,13 @@ static int guest_map(struct translation *translation, const struct translator_ru
 
         if (!place || run->size > place->size - (run->addr - place->addr))
                 return failure_set(failure, REASON_source_unavailable, "This memory lies in none of the guest's windows");
-        if (!place->is_bound) {
+        if (!place->is_bound && !translation->has_machine_addresses) {
                 failure_set(failure, REASON_source_unavailable, "The guest has not told yet where it sees its window "
                             "(window.bind), so that no address can be given to a device");
                 failure_add_number(failure, "unbound", 1);
                 return -failure->error;
         }
-        dma = place->guest_addr + (run->addr - place->addr);
+        dma = translation->has_machine_addresses ? run->addr : place->guest_addr + (run->addr - place->addr);
         r = judge(run, dma, failure);
         if (r == 0)
                 *ret_dma = dma;
@@ -165,6 +183,23 @@ const struct translator_ops translator_guest_ops = {
         .map = guest_map,
         .unmap = guest_unmap,
         .flags = TRANSLATOR_TRANSLATES | TRANSLATOR_FOLLOWS,
+        .serves = guest_serves,
+        .restore = guest_restore,
+        .restored = nothing_to_do,
+        .committed = nothing_to_do,
+        .device_fd = guest_device_fd,
+};
+
+/* That a grant is revoked does not end the mapping that the guest has by it. */
+const struct translator_ops translator_grant_ops = {
+        .struct_size = sizeof(struct translator_ops),
+        .version = TRANSLATOR_OPS_VERSION,
+        .name = "grant",
+        .attach = grant_attach,
+        .detach = guest_detach,
+        .map = guest_map,
+        .unmap = guest_unmap,
+        .flags = TRANSLATOR_TRANSLATES | TRANSLATOR_FOLLOWS | TRANSLATOR_GRANTS,
         .serves = guest_serves,
         .restore = guest_restore,
         .restored = nothing_to_do,

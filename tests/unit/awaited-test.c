@@ -10,11 +10,13 @@
 #include <cmocka.h>
 
 #include "daemon/source/sources.h"
+#include "daemon/iommu/none.h"
 #include "tests/unit/core-fixture.h"
 
 static struct {
         struct fixture f;
         struct source_ops ops;
+        struct translator_ops granting; /* of what is called windows */
         bool is_in_use;        /* what ends now is, for those that hold it */
         struct source_run run; /* that is awaited */
         unsigned reclaims;
@@ -59,9 +61,24 @@ static int no_file(struct source_backing *backing) {
         return -1;
 }
 
+static int take_granted(const char *name, const char *owner, bool permitted, struct translation **ret,
+                        struct translator_facts *ret_facts, struct failure *failure) {
+        if (strcmp(name, "windows") != 0)
+                return -ENODEV;
+        return translator_identity_ops.attach(name, owner, permitted, ret, ret_facts, failure);
+}
+
 static int begin(void **state) {
+        static const struct translator_ops *const translators[] = { &bed.granting, &translator_identity_ops, NULL };
+        struct broker_options options;
+
         memset(&bed, 0, sizeof(bed));
-        fixture_start_growing(&bed.f, "16M@0x10000000,64M@0x100000000", "0", NULL);
+        bed.granting = translator_identity_ops;
+        bed.granting.attach = take_granted;
+        bed.granting.flags |= TRANSLATOR_GRANTS;
+        broker_options_default(&options);
+        options.translators = translators;
+        fixture_start_growing(&bed.f, "16M@0x10000000,64M@0x100000000", "0", &options);
         bed.ops = source_sim_ops;
         bed.ops.describe = describe;
         bed.ops.submit = submit;
@@ -97,6 +114,17 @@ static void test_others_get_none_and_nothing_is_taken_for_them(void **state) {
         fixture_settle(&bed.f);
         require_refused(&answered, REASON_no_memory);
         assert_non_null(strstr(answered.failure.sentence, "what only guests can map"));
+        assert_int_equal(fixture_source(&bed.f).total, 0);
+}
+
+static void test_windows_that_are_not_granted_get_none_either(void **state) {
+        const uint64_t device = fixture_open(&bed.f.caller, &(struct device_options){ .name = "others", .commons = true });
+        const struct reserve_request request = { .device = device, .size = 2 * MIB };
+        struct answer answered = { 0 };
+
+        device_reserve(&bed.f.caller, &request, answer, &answered);
+        fixture_settle(&bed.f);
+        require_refused(&answered, REASON_no_memory);
         assert_int_equal(fixture_source(&bed.f).total, 0);
 }
 
@@ -149,6 +177,7 @@ int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
         const struct CMUnitTest tests[] = {
                 TEST(test_others_get_none_and_nothing_is_taken_for_them),
+                TEST(test_windows_that_are_not_granted_get_none_either),
                 TEST(test_a_region_without_a_file_is_written_but_not_passed),
                 TEST(test_a_source_that_aims_is_told_the_mask),
                 TEST(test_what_is_in_use_is_awaited_and_not_lost),

@@ -9,9 +9,11 @@
 
 #include "daemon/guest/place.h"
 #include "daemon/iommu/none.h"
+#include "daemon/source/sources.h"
 #include "tests/unit/core-fixture.h"
 
 #define GUEST "kvm:1b4e28ba-2fa1-11d2-883f-0016d3cca427"
+#define XEN_GUEST "xen:1b4e28ba-2fa1-11d2-883f-0016d3cca427"
 #define SEEN UINT64_C(0x800000000)
 
 enum { WINDOW = 1 << 20, COOKIE = 4096 };
@@ -41,17 +43,38 @@ static uint64_t add_window(struct scene *s, uint64_t size) {
         return window;
 }
 
-static void begin(struct scene *s) {
-        static const struct translator_ops *const translators[] = { &translator_guest_ops, &translator_identity_ops, NULL };
+static void describe(struct source *source, struct source_info *ret) {
+        source_sim_ops.describe(source, ret);
+        ret->flags |= SOURCE_GUESTS;
+}
+
+static void begin_with(struct scene *s, const char *owner, bool is_granted) {
+        static const struct translator_ops *const translators[] = { &translator_guest_ops, &translator_grant_ops,
+                                                                      &translator_identity_ops, NULL };
+        static struct source_ops granting;
         struct broker_options options;
 
         broker_options_default(&options);
         options.translators = translators;
         fixture_start(&s->f, "64M@0x200000000", &options);
-        s->tracker = fixture_session(&s->f, GUEST);
-        s->guest = fixture_session(&s->f, GUEST);
+        granting = source_sim_ops;
+        granting.describe = describe;
+        if (is_granted)
+                s->f.source->ops = &granting;
+        fixture_source(&s->f);
+        s->tracker = fixture_session(&s->f, owner);
+        s->guest = fixture_session(&s->f, owner);
         s->commons = fixture_open(&s->tracker, &(struct device_options){ .name = "windows", .node = -1, .commons = true });
         s->device = fixture_open(&s->guest, &(struct device_options){ .name = "card", .node = -1 });
+}
+
+static void begin(struct scene *s) {
+        begin_with(s, GUEST, false);
+}
+
+static void begin_granted(struct scene *s) {
+        begin_with(s, XEN_GUEST, true);
+        s->window = add_window(s, WINDOW);
 }
 
 static void begin_with_window(struct scene *s) {
@@ -313,6 +336,57 @@ static void test_so_are_those_who_have_something_of_a_pool_there(void **state) {
         end(&s);
 }
 
+/* ---- of Xen's ---- */
+
+static void test_a_device_by_name_of_a_granted_guest_has_machine_addresses_wherever_that_sees_them(void **state) {
+        struct device_view device;
+        struct alloc_view view;
+        struct scene s = {};
+
+        begin_granted(&s);
+        view = fixture_alloc(&s.f, &s.guest, &(struct alloc_request){ .device = s.device, .size = 4096 });
+        assert_int_equal(view.dma_addr, s.addr + view.offset);
+        place_bind(s.addr, SEEN);
+        view = fixture_alloc(&s.f, &s.guest, &(struct alloc_request){ .device = s.device, .size = 4096 });
+        assert_int_equal(view.dma_addr, s.addr + view.offset);
+        assert_int_equal(device_get(&s.guest, s.device, &device, NULL), 0);
+        assert_string_equal(device.translation, "grant");
+        end(&s);
+}
+
+static void test_one_on_its_bus_has_those_at_which_the_guest_sees_them(void **state) {
+        struct alloc_view view;
+        struct answer got = {};
+        struct scene s = {};
+        uint64_t device;
+
+        begin_granted(&s);
+        device = fixture_open(&s.guest, &(struct device_options){ .name = "0000:00:05.0", .node = -1 });
+        coherent_alloc(&s.guest, &(struct alloc_request){ .device = device, .size = 4096 }, answer, &got);
+        fixture_settle(&s.f);
+        require_refused(&got, REASON_source_unavailable);
+        place_bind(s.addr, SEEN);
+        view = fixture_alloc(&s.f, &s.guest, &(struct alloc_request){ .device = device, .size = 4096 });
+        assert_int_equal(view.dma_addr, SEEN + view.offset);
+        end(&s);
+}
+
+static void expect_no_window(const char *owner, bool is_granted) {
+        struct answer got = {};
+        struct scene s = {};
+
+        begin_with(&s, owner, is_granted);
+        device_reserve(&s.tracker, &(struct reserve_request){ .device = s.commons, .size = WINDOW }, answer, &got);
+        fixture_settle(&s.f);
+        require_refused(&got, REASON_no_memory);
+        end(&s);
+}
+
+static void test_windows_are_of_memory_that_can_be_granted_or_of_what_can_be_mapped(void **state) {
+        expect_no_window(XEN_GUEST, false);
+        expect_no_window(GUEST, true);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_a_device_of_a_guest_gets_memory_of_its_window_by_the_guests_addresses),
@@ -328,6 +402,9 @@ int main(void) {
                 cmocka_unit_test(test_others_get_nothing_of_a_window),
                 cmocka_unit_test(test_those_who_have_something_in_a_window_are_known),
                 cmocka_unit_test(test_so_are_those_who_have_something_of_a_pool_there),
+                cmocka_unit_test(test_a_device_by_name_of_a_granted_guest_has_machine_addresses_wherever_that_sees_them),
+                cmocka_unit_test(test_one_on_its_bus_has_those_at_which_the_guest_sees_them),
+                cmocka_unit_test(test_windows_are_of_memory_that_can_be_granted_or_of_what_can_be_mapped),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

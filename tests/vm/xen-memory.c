@@ -309,7 +309,7 @@ static void heir_life(void *userdata) {
 
 void xen_test_kills(void) {
         uint64_t before = xen_free_pages();
-        enum { KILLS = 40 };
+        enum { KILLS = 20 };
         unsigned left = 0;
         struct life life;
         char byte;
