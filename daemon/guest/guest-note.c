@@ -96,8 +96,8 @@ static int visit(struct session *session, void *userdata) {
         sscanf(note, "guest %36s", uuid);
         guest = guest_find_uuid(restoring->guests, uuid);
         if (!guest) {
-                log_warning("the guest %s, which an earlier daemon knew, is not in the configuration: a window that a process has "
-                            "goes back when that has ended", uuid);
+                log_warning("the guest %s, which an earlier daemon knew, is not in the configuration: windows that a process has "
+                            "go back when that has ended", uuid);
                 guest = guests_remember(restoring->guests, uuid);
         }
         if (!guest) {

@@ -55,8 +55,8 @@ static int begin(void **state) {
         return begin_with(CONFIG);
 }
 
-/* Of the free pages that the kernel happens to have, too few may lie side by side: the daemon may ask it for others. Tests that do
- * not need several in one piece ask for one page. */
+/* Of the free pages that the kernel happens to have, too few may lie side by side: the daemon may ask it for others. Tests that
+ * do not need several in one piece ask for one page. */
 static int begin_more(void **state) {
         return begin_with(CONFIG "grow = system\nlimit = 3G\n");
 }

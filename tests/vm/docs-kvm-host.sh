@@ -138,6 +138,18 @@ hear() {
         die "the guest does not say $1"
 }
 
+# virsh throws away what was typed before its terminal is as it wants it, and does not say when that is.
+rouse() {
+        local until=$((SECONDS + 120))
+        while [ $SECONDS -lt $until ]; do
+                echo 'echo "here: $((40 + 2))"' >&"$TO"
+                while IFS= read -r -t 5 -u "$FROM" LINE; do
+                        [[ $LINE != *'here: 42'* ]] || return
+                done
+        done
+        die "the guest's console is dead"
+}
+
 # guest COMMAND [TEXT=VALUE]: what it prints is in $OUT as well.
 guest() {
         said 'guest#' "$@"
@@ -321,7 +333,7 @@ EDITOR
         systemctl restart libvirtd || die "no restart of libvirtd"
         wait_for "libvirtd is seen again" is_guest 'running libvirt yes'
         console 'virsh console web'
-        hear 'Escape character'
+        rouse
         echo systemctl reboot >&"$TO"
         hear READY
         dmabrokerctl allocs >$OUT
