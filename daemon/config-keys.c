@@ -5,6 +5,7 @@
 
 static const char *const access_names[] = { "group", "everyone", NULL };
 static const char *const pressure_names[] = { "off", "psi", NULL };
+static const char *const hypervisor_names[] = { [CONFIG_KVM] = "kvm", [CONFIG_XEN] = "xen", NULL };
 static const char *const log_target_names[] = { "auto", "journal", "stderr", NULL };
 
 #define IN_CONFIG(member) .offset = offsetof(struct config, member)
@@ -122,6 +123,8 @@ const struct config_key config_keys[] = {
                .doc = "how long a guest may take to let go of a window"),
 
         GUEST("uuid", TEXT, IN_GUEST(uuid), .doc = "the guest's UUID, by which it is known whatever its name"),
+        GUEST("hypervisor", CHOICE, IN_GUEST(hypervisor), .fallback = "kvm", .choices = hypervisor_names,
+              .doc = "whose guest it is"),
         GUEST("qmp", TEXT, IN_GUEST(qmp),
               .doc = "the socket of a monitor (QMP) of its QEMU, for hosts without libvirt"),
         GUEST("ports", TEXT, IN_GUEST(ports),

@@ -214,9 +214,9 @@ static enum section_kind begin_quota(struct parser *parser, const char *owner) {
                 parser->index = 0;
                 return SECTION_QUOTA;
         }
-        if (!is_user(owner) && (strncmp(owner, "kvm:", 4) != 0 || !is_uuid(owner + 4))) {
+        if (!is_user(owner) && ((strncmp(owner, "kvm:", 4) != 0 && strncmp(owner, "xen:", 4) != 0) || !is_uuid(owner + 4))) {
                 complain(parser, parser->line, "[%s]: write [quota default], [quota user:UID] with the user's number, or "
-                         "[quota kvm:UUID] with the guest's, in small letters", parser->section);
+                         "[quota kvm:UUID] (or xen:) with the guest's, in small letters", parser->section);
                 return SECTION_UNKNOWN;
         }
         quotas = grow(parser, config->quotas, config->n_quotas, sizeof(*quotas));
@@ -467,6 +467,12 @@ static void judge_guests(struct parser *parser) {
 
                 for (char *at = guest->uuid; at && *at; at++)
                         *at = (char)tolower((unsigned char)*at);
+#ifndef HAVE_XEN
+                if (guest->hypervisor == CONFIG_XEN)
+                        complain(parser, guest->line, "[guest %s]: this build goes without Xen", guest->name);
+#endif
+                if (guest->hypervisor == CONFIG_XEN && (guest->qmp || guest->ports))
+                        complain(parser, guest->line, "[guest %s]: a guest of Xen's has no qmp and no ports", guest->name);
                 if (!guest->uuid || !is_uuid(guest->uuid))
                         complain(parser, guest->line, "[guest %s] needs its uuid, as 36 characters", guest->name);
                 if (guest->window_bytes && (guest->window_bytes < (1 << 20) || guest->window_bytes & (guest->window_bytes - 1)))

@@ -60,7 +60,7 @@ struct config_source {
 };
 
 struct config_quota {
-        char *owner; /* user:UID or kvm:UUID; NULL: of everybody */
+        char *owner; /* user:UID, kvm:UUID or xen:UUID; NULL: of everybody */
         struct quota quota;
         struct guarantee guaranteed;
 };
@@ -71,8 +71,11 @@ struct config_device {
         struct quota limits; /* of QUOTA_OF_DEVICES */
 };
 
+enum { CONFIG_KVM, CONFIG_XEN };
+
 struct config_guest {
         char *name, *uuid, *qmp, *ports;
+        uint64_t hypervisor; /* CONFIG_KVM, CONFIG_XEN */
         uint64_t window_bytes;
         unsigned line; /* of its section */
 };

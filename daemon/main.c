@@ -426,9 +426,11 @@ static void watch_keeper(struct daemon *daemon) {
                             uv_strerror(r));
 }
 
-static bool has_quota(const struct config *config, const char *uuid) {
+static bool has_quota(const struct config *config, const struct config_guest *guest) {
+        const char *prefix = guest->hypervisor == CONFIG_XEN ? "xen:" : "kvm:";
+
         for (size_t i = 0; i < config->n_quotas; i++)
-                if (strncmp(config->quotas[i].owner, "kvm:", 4) == 0 && strcmp(config->quotas[i].owner + 4, uuid) == 0)
+                if (strncmp(config->quotas[i].owner, prefix, 4) == 0 && strcmp(config->quotas[i].owner + 4, guest->uuid) == 0)
                         return true;
         return false;
 }
@@ -453,7 +455,7 @@ static int define_guests(struct daemon *daemon, struct failure *failure) {
                 r = guests_define(daemon->guests, &(struct guest_definition){
                                   .name = config->guests[i].name, .uuid = config->guests[i].uuid, .qmp = config->guests[i].qmp,
                                   .ports = config->guests[i].ports, .window_bytes = config->guests[i].window_bytes,
-                                  .has_quota = has_quota(config, config->guests[i].uuid) });
+                                  .has_quota = has_quota(config, &config->guests[i]), .is_xen = config->guests[i].hypervisor == CONFIG_XEN });
         if (r < 0)
                 return failure_set_errno(failure, REASON_no_memory, -r, "the guests cannot be served: %s", strerror(-r));
         return 0;

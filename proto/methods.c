@@ -38,7 +38,7 @@ static const char *const sync_names[] = { "cpu", "device", NULL };
 static const char *const topic_names[] = { "recall", "pressure", "leak", "guest", NULL };
 static const char *const guest_state_names[] = { "unknown", "off", "running", "paused", NULL };
 static const char *const guest_change_names[] = { "started", "stopped", "rebooted", "attached", "detached", "connected", NULL };
-static const char *const guest_via_names[] = { "libvirt", "qmp", "none", NULL };
+static const char *const guest_via_names[] = { "libvirt", "qmp", "none", "xen", NULL };
 static const char *const window_state_names[] = { "reserving", "plugging", "plugged", "leaving", NULL };
 static const char *const pressure_names[] = { "requests", "host", NULL };
 static const char *const source_state_names[] = { "ready", "unavailable", NULL };
@@ -1034,6 +1034,11 @@ DEFINE(guest_set_quota_params,
         FIELD(guest_set_quota_params, unlimited, ENUM, .array = true, .max_items = 64, .names = quota_names,
               .doc = "as of quota.set"));
 
+DEFINE(window_grant,
+        FIELD(window_grant, domain, UINT, NEEDED, .doc = "the domain that grants"),
+        FIELD(window_grant, first, UINT, NEEDED, .doc = "the reference of the first page"),
+        FIELD(window_grant, count, UINT, NEEDED, .doc = "how many pages there are, whose references follow on it"));
+
 DEFINE(window_info,
         FIELD(window_info, window, UINT, NEEDED, HANDLE, .doc = "its handle"),
         FIELD(window_info, region, UINT, NEEDED, HANDLE, .doc = "the region that it is, by the same number"),
@@ -1041,7 +1046,9 @@ DEFINE(window_info,
         FIELD(window_info, size, UINT, NEEDED, .doc = "its bytes"),
         FIELD(window_info, cookie, STRING, NEEDED, .doc = "32 hexadecimal digits: what is in its last page"),
         FIELD(window_info, state, ENUM, NEEDED, .names = window_state_names, .doc = "how far it is"),
-        FIELD(window_info, guest_addr, HEX, .doc = "where the guest sees it, if it has told"));
+        FIELD(window_info, guest_addr, HEX, .doc = "where the guest sees it, if it has told"),
+        FIELD(window_info, grants, OBJECT, .array = true, .sub = &window_grant_struct,
+              .doc = "of a guest of Xen's: by what it maps the window, from its first page on"));
 
 DEFINE(window_list_params,
         FIELD(window_list_params, guest, STRING, NAME, .doc = "only this guest's; for administrators"),

@@ -115,7 +115,7 @@ enum protocol_guest_change {
         PROTOCOL_GUEST_DETACHED,
         PROTOCOL_GUEST_CONNECTED
 };
-enum protocol_guest_via { PROTOCOL_VIA_LIBVIRT, PROTOCOL_VIA_QMP, PROTOCOL_VIA_NONE };
+enum protocol_guest_via { PROTOCOL_VIA_LIBVIRT, PROTOCOL_VIA_QMP, PROTOCOL_VIA_NONE, PROTOCOL_VIA_XEN };
 enum protocol_window_state {
         PROTOCOL_WINDOW_RESERVING,
         PROTOCOL_WINDOW_PLUGGING,
@@ -1133,6 +1133,13 @@ struct guest_detach_params {
         bool force SCHEMA_SLOT;
 };
 
+struct window_grant {
+        uint64_t present;
+        uint64_t domain;
+        uint64_t first;
+        uint64_t count;
+};
+
 struct window_info {
         uint64_t present;
         uint64_t window;
@@ -1142,6 +1149,7 @@ struct window_info {
         const char *cookie;
         enum protocol_window_state state SCHEMA_SLOT;
         uint64_t guest_addr; /* optional */
+        SCHEMA_LIST(struct window_grant) grants; /* optional */
 };
 
 struct window_list_params {

@@ -12,6 +12,10 @@
 /* What libvirt adds by itself takes the lowest ports. */
 enum { FREE_PORT = 8 };
 
+/* Of memory, by 1,024 pages of its table of mappings, which is what a guest of Xen's has unless more is said; and by one. */
+#define XEN_MAPPED_BY_DEFAULT (UINT64_C(1) << 30)
+#define XEN_MAPPED_BY_FRAME (UINT64_C(1) << 20)
+
 static int of_libvirt(const struct guest *guest, uint64_t size, FILE *file) {
         uint64_t reserve = guest_port_reserve(size);
         char *channel = NULL, *port = NULL;
@@ -44,6 +48,13 @@ static void of_qemu(const struct guest *guest, uint64_t size, FILE *file) {
         fprintf(file, "\n# and in the section [guest %s] of the broker's configuration: ports = dmabroker1\n", guest->name);
 }
 
+/* A guest that maps more than its table of mappings has entries for cannot have its window. */
+static void of_xen(uint64_t size, FILE *file) {
+        fprintf(file, "# in the guest's xl.cfg:\nmax_grant_version = 1\n");
+        if (size > XEN_MAPPED_BY_DEFAULT)
+                fprintf(file, "max_maptrack_frames = %" PRIu64 "\n", 2 * size / XEN_MAPPED_BY_FRAME);
+}
+
 int guests_advise(const struct guests *guests, const char *name, uint64_t size, char **ret, struct failure *failure) {
         struct guest *guest = guests_find(guests, name, failure);
         char *text = NULL;
@@ -61,7 +72,9 @@ int guests_advise(const struct guests *guests, const char *name, uint64_t size, 
         file = open_memstream(&text, &length);
         if (!file)
                 return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
-        if (guest->via == GUEST_BY_QMP)
+        if (guest->is_xen)
+                of_xen(size, file);
+        else if (guest->via == GUEST_BY_QMP)
                 of_qemu(guest, size, file);
         else
                 r = of_libvirt(guest, size, file);

@@ -125,11 +125,13 @@ void guest_end(struct guest *guest) {
 
         guest_release(guest);
         /* Whoever waits for the memory of one may be another. */
-        for (; window; window = find_current(guest))
+        for (; window; window = find_current(guest)) {
+                window_take_back(window);
                 if (window_is_connected(window))
                         window_leave(window);
                 else
                         window_end(window);
+        }
         guest_hang_up(guest);
         guest->alive = alive_forget(guest->alive);
         guest->pid = 0;
@@ -143,13 +145,15 @@ void guest_end(struct guest *guest) {
         guest->own_bytes = guest->window_bytes; /* the metadata is read again when it starts */
         if (had && !guest->windows)
                 log_info("the guest %s has ended: what it had is the host's again", guest->name);
+        else if (had && guest->is_xen)
+                log_info("the guest %s has ended: the windows that it has mapped still stay until it has not", guest->name);
         else if (had && guest->via != GUEST_BY_NOBODY)
                 log_warning("the guest %s has ended, but a process has windows of it: these stay until it has ended as well",
                             guest->name);
         guest_save(guest);
 }
 
-static void set_state(struct guest *guest, enum guest_state state) {
+void guest_set_state(struct guest *guest, enum guest_state state) {
         enum guest_state before = guest->state;
         bool runs = state == GUEST_RUNNING || state == GUEST_PAUSED;
 
@@ -180,15 +184,14 @@ static void reboot(struct guest *guest) {
         guest_tell(guest, GUEST_REBOOTED);
 }
 
-/* Windows that an earlier daemon has left, or that nothing was heard of for a while, are there still, or are not. */
-static void verify(struct guest *guest) {
+void guest_verify(struct guest *guest) {
         struct window *window, *next;
 
         DL_FOREACH_SAFE(guest->windows, window, next)
                 window_verify(window);
 }
 
-static void lose_sight(struct guest *guest) {
+void guest_lose_sight(struct guest *guest) {
         struct window *window;
 
         guest->state = GUEST_UNKNOWN;
@@ -213,7 +216,7 @@ static void on_process_ended(void *userdata) {
         struct guest *guest = userdata;
 
         guest->alive = alive_forget(guest->alive);
-        set_state(guest, GUEST_OFF);
+        guest_set_state(guest, GUEST_OFF);
         /* Also where nobody had said that it ran. */
         if (guest->pid)
                 guest_end(guest);
@@ -328,7 +331,7 @@ static void on_status(void *userdata, const struct qmp_answer *answer, const str
         else if (answer->error)
                 log_warning("the guest %s does not say whether it runs: %s", guest->name, answer->sentence);
         else
-                set_state(guest, status->running ? GUEST_RUNNING : GUEST_PAUSED);
+                guest_set_state(guest, status->running ? GUEST_RUNNING : GUEST_PAUSED);
 }
 
 static void on_qmp_connected(void *userdata) {
@@ -336,7 +339,7 @@ static void on_qmp_connected(void *userdata) {
 
         if (!follow_process(guest, qmp_pid(guest->qmp)))
                 return;
-        verify(guest);
+        guest_verify(guest);
         /* What keeps ports and names is known before it is known to run, and gets what is its own. */
         guest_clear_leftovers(guest);
         ask_status(guest);
@@ -347,7 +350,7 @@ static void on_qmp_lost(void *userdata, const char *why) {
 
         /* It may be that only its monitor is away: whether it has ended is told by the process. */
         if (guest->state != GUEST_OFF)
-                lose_sight(guest);
+                guest_lose_sight(guest);
 }
 
 static void on_qmp_event(void *userdata, const struct qmp_event *event) {
@@ -364,7 +367,7 @@ static void on_qmp_event(void *userdata, const struct qmp_event *event) {
         case QMP_EVENT_RESUME:
                 /* Until then it is asked whether it runs as well. */
                 if (!guest->is_asked)
-                        set_state(guest, event->kind == QMP_EVENT_STOP ? GUEST_PAUSED : GUEST_RUNNING);
+                        guest_set_state(guest, event->kind == QMP_EVENT_STOP ? GUEST_PAUSED : GUEST_RUNNING);
                 break;
         case QMP_EVENT_DEVICE_DELETED:
                 if (event->device)
@@ -419,7 +422,7 @@ static void on_lost(void *userdata, const char *why) {
         DL_FOREACH(guests->all, guest)
                 if (guest->via == GUEST_BY_LIBVIRT) {
                         guest->is_missed = false; /* it is asked for anew */
-                        lose_sight(guest);
+                        guest_lose_sight(guest);
                 }
 }
 
@@ -450,7 +453,7 @@ static bool is_connected(const struct guest *guest) {
 static void miss(struct guest *guest) {
         guest->is_missed = is_connected(guest);
         if (!guest->is_missed) {
-                set_state(guest, GUEST_OFF);
+                guest_set_state(guest, GUEST_OFF);
                 return;
         }
         guest->was_missed = true;
@@ -464,7 +467,7 @@ void guest_give_up_missed(struct guest *guest) {
         if (guest->is_missed && is_connected(guest))
                 guests_wake(guest->guests, LOOK_AGAIN_MS);
         else if (guest->is_missed)
-                set_state(guest, GUEST_OFF);
+                guest_set_state(guest, GUEST_OFF);
 }
 
 /* The one that was known may have ended when nobody told of it; or lives, and this one was started all the same. The number says
@@ -474,7 +477,7 @@ static void follow_run(struct guest *guest, unsigned run, bool is_start) {
                         (run && guest->run && guest->run != run);
 
         if (is_other)
-                set_state(guest, GUEST_OFF);
+                guest_set_state(guest, GUEST_OFF);
         if (!run || guest->run == run)
                 return;
         guest->run = run;
@@ -489,9 +492,9 @@ static void see(struct guest *guest, const struct libvirt_guest *seen, bool is_s
                 guest_take_metadata(guest, seen->metadata);
         else
                 libvirt_get_metadata(guest->guests->libvirt, guest->uuid, on_metadata, guest);
-        set_state(guest, seen->paused ? GUEST_PAUSED : GUEST_RUNNING);
+        guest_set_state(guest, seen->paused ? GUEST_PAUSED : GUEST_RUNNING);
         guest_look_who_is_there(guest);
-        verify(guest);
+        guest_verify(guest);
 }
 
 static void on_seen(void *userdata, const struct libvirt_guest *seen) {
@@ -531,7 +534,7 @@ static void on_stopped(void *userdata, const char *uuid, enum libvirt_stop reaso
         if (!guest)
                 return;
         guest->look_at_ms = 0;
-        set_state(guest, GUEST_OFF);
+        guest_set_state(guest, GUEST_OFF);
 }
 
 static void on_rebooted(void *userdata, const char *uuid) {
@@ -552,14 +555,14 @@ static void on_suspended(void *userdata, const char *uuid) {
         struct guest *guest = known_to_run(userdata, uuid);
 
         if (guest)
-                set_state(guest, GUEST_PAUSED);
+                guest_set_state(guest, GUEST_PAUSED);
 }
 
 static void on_resumed(void *userdata, const char *uuid) {
         struct guest *guest = known_to_run(userdata, uuid);
 
         if (guest)
-                set_state(guest, GUEST_RUNNING);
+                guest_set_state(guest, GUEST_RUNNING);
 }
 
 static void on_removed(void *userdata, const char *uuid, const char *alias) {

@@ -89,16 +89,20 @@ static int visit(struct session *session, void *userdata) {
         struct restoring *restoring = userdata;
         const char *note = session_note(session);
         char uuid[GUEST_UUID_LENGTH + 1] = "";
+        bool is_xen;
         struct guest *guest;
 
         if (!guests_owns_session(note))
                 return 0;
         sscanf(note, "guest %36s", uuid);
+        is_xen = strncmp(session_owner(session), "xen:", 4) == 0;
         guest = guest_find_uuid(restoring->guests, uuid);
+        if (guest && guest->is_xen != is_xen)
+                guest = NULL; /* it is another hypervisor's now, and has nothing yet */
         if (!guest) {
                 log_warning("the guest %s, which an earlier daemon knew, is not in the configuration: windows that a process has "
                             "go back when that has ended", uuid);
-                guest = guests_remember(restoring->guests, uuid);
+                guest = guests_remember(restoring->guests, uuid, is_xen);
         }
         if (!guest) {
                 restoring->r = failure_set(restoring->failure, REASON_no_memory, "there is no memory to start");

@@ -99,6 +99,7 @@ static void free_if_over(struct window *window) {
         if (!window->ended || window->n_begun)
                 return;
         free((char *)window->wanted.request_key);
+        free(window->grants);
         free(window);
 }
 
@@ -109,6 +110,10 @@ static bool is_over(struct window *window) {
         window->n_begun--;
         free_if_over(window);
         return ended;
+}
+
+void window_begun_over(struct window *window) {
+        is_over(window);
 }
 
 static void on_server_closed(void *userdata) {
@@ -154,6 +159,11 @@ static void want_own_again(struct guest *guest) {
         guests_wake(guest->guests, 0);
 }
 
+void window_take_back(struct window *window) {
+        if (window->guest->way->take_back && window->is_placed)
+                window->guest->way->take_back(window);
+}
+
 void window_end(struct window *window) {
         struct guest *guest = window->guest;
 
@@ -167,8 +177,10 @@ void window_end(struct window *window) {
         /* Before its memory goes back: whoever waits for that may want its port. */
         DL_DELETE(guest->windows, window);
         guest->n_windows--;
-        if (window->region)
+        if (window->region) {
+                window_take_back(window);
                 give_back(window);
+        }
         if (window->is_placed)
                 place_remove(window->addr);
         guest_save(guest);
@@ -205,6 +217,7 @@ void window_leave(struct window *window) {
         struct failure gone = { 0 };
 
         window->state = WINDOW_LEAVING;
+        window->n_looked = 0;
         window->is_left = window->in_doubt = true;
         window->is_unwanted = window->is_bound = false;
         window->leave_until_ms = 0;
@@ -270,15 +283,17 @@ static int choose_port(struct window *window) {
 }
 
 /* in_doubt: it may have been plugged in all the same; so it may where a process has it, whatever is said. */
-static void on_plugged(struct window *window, int error, bool in_doubt, const char *sentence) {
+void window_plugged(struct window *window, int error, bool in_doubt, const char *sentence) {
         struct failure failure = { 0 };
         struct guest *guest = window->guest;
 
         if (is_over(window) || guest->guests->closing || window->is_left)
                 return;
         if (error) {
-                failure_set(&failure, error == -ECONNRESET ? REASON_gone : error == -ETIMEDOUT ? REASON_timeout
-                                                                                              : REASON_source_unavailable,
+                failure_set(&failure, error == -ECONNRESET  ? REASON_gone
+                                      : error == -ETIMEDOUT ? REASON_timeout
+                                      : error == -E2BIG     ? REASON_limit
+                                                            : REASON_source_unavailable,
                             "The guest %s does not get the window: %s", guest->name, sentence ? sentence : strerror(-error));
                 failure_add_text(&failure, "guest", guest->name);
                 if (in_doubt || window_is_connected(window))
@@ -302,11 +317,11 @@ static void on_plugged(struct window *window, int error, bool in_doubt, const ch
 }
 
 static void on_qmp_plugged(void *userdata, const struct qmp_answer *told) {
-        on_plugged(userdata, told->error, !told->answered, told->sentence);
+        window_plugged(userdata, told->error, !told->answered, told->sentence);
 }
 
 static void on_libvirt_plugged(void *userdata, int status, const char *text) {
-        on_plugged(userdata, status, status == -ECONNRESET, text);
+        window_plugged(userdata, status, status == -ECONNRESET, text);
 }
 
 static int plug_by_qmp(struct window *window) {
@@ -343,7 +358,7 @@ static int choose_in_domain(struct window *window, int status, const char *text,
         if (r == 0)
                 r = guest_port_choose(text, window->wanted.size, ret);
         if (r < 0)
-                on_plugged(window, r, false,
+                window_plugged(window, r, false,
                            r == -ENOSPC  ? "no PCIe root port of it is free: add some to the domain (attach --dry-run shows how)"
                            : r == -EFBIG ? "no free PCIe root port of it has room for so much: attach --dry-run shows how"
                                          : status < 0 ? text : NULL);
@@ -359,7 +374,7 @@ static void on_domain(void *userdata, int status, const char *text) {
                 return;
         r = plug_into_domain(window, r == 0 ? &address : NULL);
         if (r < 0)
-                on_plugged(window, r, false, NULL);
+                window_plugged(window, r, false, NULL);
 }
 
 /* In which port there is room is told by the domain as it runs. */
@@ -380,7 +395,7 @@ static void plug(struct window *window) {
         window->n_begun++;
         r = window->guest->way->plug(window);
         if (r < 0)
-                on_plugged(window, r, false, NULL);
+                window_plugged(window, r, false, NULL);
 }
 
 /* ---- reserved ---- */
@@ -418,6 +433,8 @@ static bool admits(void *userdata, int fd, const struct ucred *who) {
 }
 
 bool window_is_connected(const struct window *window) {
+        if (window->guest->way->is_had)
+                return window->is_placed && window->guest->way->is_had(window);
         if (window->server && !ivshmem_is_connected(window->server))
                 return false;
         return window->pid ? !alive_is_over(window->pid, window->pid_since) : window->server != NULL;
@@ -491,7 +508,10 @@ static int prepare(struct window *window, struct failure *failure) {
         window->is_unconfirmed = true;
         if (r == 0 && guest_save(window->guest) < 0)
                 r = failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
-        return r == 0 ? serve(window, failure) : r;
+        if (r == 0 && window->guest->way->serve)
+                r = window->guest->way->serve(window, failure);
+        window->is_ready = r == 0;
+        return r;
 }
 
 static struct window *by_region(const struct guest *guest, uint64_t region) {
@@ -559,7 +579,7 @@ static struct window *window_new(struct guest *guest) {
 }
 
 /* It may end before this returns, and must have been begun. */
-static void reserve(struct window *window) {
+void window_reserve(struct window *window) {
         struct ticket *ticket = device_reserve(&window->guest->caller, &window->wanted, on_reserved, window);
 
         if (!window->ended && !window->region)
@@ -572,7 +592,7 @@ static void on_place_found(void *userdata, int status, const char *text) {
 
         if (choose_in_domain(window, status, text, &address) < 0)
                 return;
-        reserve(window);
+        window_reserve(window);
         is_over(window);
 }
 
@@ -582,7 +602,7 @@ static void find_place_by_libvirt(struct window *window) {
         window->n_begun++;
         r = ask_domain(window, on_place_found);
         if (r < 0)
-                on_plugged(window, r, false, NULL);
+                window_plugged(window, r, false, NULL);
 }
 
 static void find_place_by_qmp(struct window *window) {
@@ -591,7 +611,7 @@ static void find_place_by_qmp(struct window *window) {
         if (take_port(window, &failure) < 0)
                 fail(window, &failure);
         else
-                reserve(window);
+                window_reserve(window);
 }
 
 /* There is one with this key already, or it is on its way: this one takes nothing. */
@@ -610,7 +630,7 @@ static bool is_asked_again(const struct window *window) {
 /* Memory that comes to nothing counts as the guest's until it is zeroed: first there must be a place for it. */
 static void find_place(struct window *window) {
         if (is_asked_again(window))
-                reserve(window);
+                window_reserve(window);
         else
                 window->guest->way->find_place(window);
 }
@@ -832,6 +852,7 @@ static void take_out(struct window *window) {
         int r;
 
         window->state = WINDOW_LEAVING;
+        window->n_looked = 0;
         window->ask_at_ms = 0;
         window->n_begun++;
         r = window->guest->way->leave(window);
@@ -869,20 +890,30 @@ static void wait_to_ask(struct window *window, uint64_t now) {
         take_out_unwanted(window);
 }
 
+/* What is only looked at is looked at soon, and ever more rarely. */
+static unsigned look_again_ms(struct window *window) {
+        const unsigned ms = window->guest->way->is_had && window->n_looked < 7 ? 10u << window->n_looked : ASK_AGAIN_MS;
+
+        window->n_looked++;
+        return ms;
+}
+
 void window_work(struct window *window) {
         struct guests *guests = window->guest->guests;
         uint64_t now = uv_now(guests->loop);
 
-        if (window->state == WINDOW_RESERVING && window->server) {
+        if (window->state == WINDOW_RESERVING && window->is_ready) {
                 plug(window);
                 return;
         }
-        if (window->is_left) {
-                if (window_is_connected(window))
-                        guests_wake(guests, ASK_AGAIN_MS);
-                else
+        if (window->is_left || (window->state == WINDOW_LEAVING && window->guest->way->is_had)) {
+                if (!window_is_connected(window)) {
                         window_end(window);
-                return;
+                        return;
+                }
+                guests_wake(guests, look_again_ms(window));
+                if (window->is_left)
+                        return;
         }
         window_verify(window);
         if (window->state == WINDOW_LEAVING && window->leave_until_ms)
@@ -1044,6 +1075,12 @@ int guests_bind(struct guests *guests, const char *owner, uint64_t handle, uint6
         }
         if (window->is_bound && window->guest_addr == guest_addr)
                 return 0;
+        if (window->guest->is_pv) {
+                failure_set(failure, REASON_bad_param, "The guest has machine addresses: it sees the window at 0x%" PRIx64
+                            " and nowhere else", window->addr);
+                failure_add_text(failure, "param", "guest_addr");
+                return -failure->error;
+        }
         r = check_empty(window, failure);
         if (r == 0)
                 r = clear_place(window, guest_addr, failure);
@@ -1183,7 +1220,7 @@ static void wait_for_connection(struct window *window) {
                 is_over(window);
 }
 
-static void on_verified(struct window *window, bool known, bool is_there) {
+void window_verified(struct window *window, bool known, bool is_there) {
         struct guest *guest = window->guest;
 
         window->is_asked = false;
@@ -1221,7 +1258,7 @@ static void on_verified(struct window *window, bool known, bool is_there) {
 }
 
 static void on_qmp_verified(void *userdata, const struct qmp_answer *told) {
-        on_verified(userdata, told->answered && (!told->error || told->error == -ENODEV), !told->error);
+        window_verified(userdata, told->answered && (!told->error || told->error == -ENODEV), !told->error);
 }
 
 static void on_libvirt_verified(void *userdata, int status, const char *text) {
@@ -1230,7 +1267,7 @@ static void on_libvirt_verified(void *userdata, int status, const char *text) {
 
         device_id(window, id);
         snprintf(quoted, sizeof(quoted), "'%s'", id);
-        on_verified(window, status == 0, status == 0 && strstr(text, quoted));
+        window_verified(window, status == 0, status == 0 && strstr(text, quoted));
 }
 
 /* ---- what no daemon knows of ---- */
@@ -1322,7 +1359,7 @@ void window_verify(struct window *window) {
         window->is_asked = true;
         r = window->guest->way->verify(window);
         if (r < 0)
-                on_verified(window, false, false);
+                window_verified(window, false, false);
 }
 
 /* ---- the ways ---- */
@@ -1332,6 +1369,7 @@ const struct window_way window_qmp_way = {
         .is_sure = true,
         .tells_timeout = true,
         .find_place = find_place_by_qmp,
+        .serve = serve,
         .plug = plug_by_qmp,
         .leave = leave_by_qmp,
         .can_be_asked = can_be_asked_by_qmp,
@@ -1342,6 +1380,7 @@ const struct window_way window_libvirt_way = {
         .prefix = GUEST_ALIAS_PREFIX,
         .finds_process = true,
         .find_place = find_place_by_libvirt,
+        .serve = serve,
         .plug = plug_by_libvirt,
         .leave = leave_by_libvirt,
         .can_be_asked = can_be_asked_by_libvirt,

@@ -10,6 +10,7 @@
 #include "daemon/guest/machine.h"
 #include "daemon/guest/qmp-window.h"
 #include "daemon/guest/qmp.h"
+#include "daemon/guest/xen.h"
 
 enum { COOKIE_BYTES = 16, COOKIE_TEXT = 2 * COOKIE_BYTES + 1, WINDOW_ID_SIZE = 32, WINDOW_PATH_SIZE = 108 };
 
@@ -33,7 +34,11 @@ struct window {
         char port[32]; /* that it was plugged into, or "" */
         struct reserve_request wanted; /* its key is owned */
         struct ticket *ticket; /* while it is being reserved */
+        bool is_ready;       /* to be plugged in: it is reserved, and the ledger is to know of it */
         struct ivshmem *server; /* NULL: none yet, or QEMU has it from an earlier daemon */
+        struct xen_grant_run *grants; /* by which the guest has it, as far as they are known */
+        size_t n_grants;
+        unsigned n_looked;   /* times that it was looked whether nobody has it any more */
         pid_t pid; /* who has the memory by that server, or had it by an earlier daemon's, and since when it lives; 0: nobody */
         uint64_t pid_since;
         bool was_given; /* by that server: it is not given again */
@@ -64,10 +69,14 @@ struct window_way {
         bool is_sure;        /* who says that a window is not there speaks of the guest that has it, or had */
         bool tells_timeout;  /* also that the guest does not let go of a window in time */
         void (*find_place)(struct window *window); /* before its memory is reserved */
+        int (*serve)(struct window *window, struct failure *failure); /* it can be had; NULL: nothing is to be done */
         int (*plug)(struct window *window);
         int (*leave)(struct window *window);
         bool (*can_be_asked)(const struct guest *guest);
         int (*verify)(struct window *window);
+        /* Both or neither. Where there are these, it is looked now and then whether a window that leaves has been let go of. */
+        void (*take_back)(struct window *window); /* nobody can get it any more; who has it, has it still */
+        bool (*is_had)(const struct window *window);
 };
 
 struct guest {
@@ -75,6 +84,8 @@ struct guest {
         struct guests *guests;
         char name[GUEST_NAME_MAX + 1], uuid[GUEST_UUID_LENGTH + 1], owner[GUEST_UUID_LENGTH + 8];
         enum guest_via via;
+        bool is_xen;
+        bool is_pv; /* of Xen's, in this run: it has machine addresses */
         const struct window_way *way;
         char *qmp_path, *ports;
         uint64_t window_bytes; /* of the configuration */
@@ -97,7 +108,7 @@ struct guest {
         pid_t refused_pid; /* of a QEMU with the guest's monitor that was told of in the log */
         struct alive *alive; /* it lives; NULL: it could not be watched, and is tried again */
         uint64_t look_at_ms; /* when libvirt is asked whether it runs in another process than that which has ended, or 0 */
-        unsigned run;   /* libvirt's number for this run of it, or 0 */
+        unsigned run;   /* libvirt's number for this run of it, or of Xen's domain, or 0 */
         bool has_begun; /* and not ended since */
         uint64_t had_own; /* what own_bytes were when it got them in this run, or 0: that is not done again */
         bool was_seen; /* since libvirt began to list */
@@ -122,6 +133,8 @@ struct guests {
         struct libvirt *libvirt;
         bool libvirt_connected;
         char libvirt_why[160];
+        struct xen_tracker *xen;
+        char xen_why[160];
         uv_timer_t work; /* what cannot be done where it is found out */
         bool begun, closing, leave;
         unsigned n_handles; /* that must be closed before closed() is called */
@@ -131,7 +144,7 @@ struct guests {
 
 /* ---- guests.c ---- */
 /* One that is not in the configuration any more; NULL: no memory. */
-struct guest *guests_remember(struct guests *guests, const char *uuid);
+struct guest *guests_remember(struct guests *guests, const char *uuid, bool is_xen);
 struct guest *guest_find_uuid(const struct guests *guests, const char *uuid);
 struct guest *guests_find(const struct guests *guests, const char *name, struct failure *failure);
 void guest_look(const struct guest *guest, struct guest_view *ret);
@@ -157,6 +170,12 @@ void guest_forget_held(struct guest *guest);
 /* ---- guest-life.c ---- */
 extern const struct libvirt_listener guest_libvirt_listener;
 int guest_begin_qmp(struct guest *guest);
+/* It is known that it runs, or that it does not. */
+void guest_set_state(struct guest *guest, enum guest_state state);
+/* Nothing is known of it for a while. */
+void guest_lose_sight(struct guest *guest);
+/* Windows that an earlier daemon has left, or that nothing was heard of for a while, are there still, or are not. */
+void guest_verify(struct guest *guest);
 /* See to it that the end of its QEMU is told. */
 void guest_watch(struct guest *guest);
 /* This is its QEMU, since libvirt has plugged something in that this process has. */
@@ -175,8 +194,19 @@ void guest_release(struct guest *guest);
 void guest_empty(struct guest *guest, uint64_t region);
 bool guest_is_reachable(const struct guest *guest, struct failure *failure);
 
-/* ---- guest-window.c ---- */
-extern const struct window_way window_qmp_way, window_libvirt_way;
+/* ---- guest-xen.c ---- */
+extern const struct xen_listener guest_xen_listener;
+
+/* ---- guest-window.c, xen-window.c ---- */
+extern const struct window_way window_qmp_way, window_libvirt_way, window_xen_way;
+/* For the ways. A place was found. The window may be no more when this returns. */
+void window_reserve(struct window *window);
+/* The ends of plug(), leave() and verify(). error: 0 or -errno, with a sentence or NULL. in_doubt: it may have come in, or left, all
+ * the same. The window may be no more when these return; not so within verify(), where only a known end is told otherwise. */
+void window_plugged(struct window *window, int error, bool in_doubt, const char *sentence);
+void window_verified(struct window *window, bool known, bool is_there);
+/* What was begun is over, without an end. */
+void window_begun_over(struct window *window);
 /* A window that an earlier daemon has left, in guest->windows. */
 int window_inherit(struct guest *guest, const char *line, struct failure *failure);
 /* What the next daemon must know of it: a line for the session's note. */
@@ -191,6 +221,8 @@ bool window_is_connected(const struct window *window);
 void window_doubt(struct window *window);
 /* QEMU does not have it any more, or never had: it goes back to the host. */
 void window_end(struct window *window);
+/* Nobody can get it any more, where that is ours to say. */
+void window_take_back(struct window *window);
 /* The guest has ended, or is in the hands of another QEMU, and nothing of its own lies in it: it ends when nobody has it. */
 void window_leave(struct window *window);
 /* The guest boots anew: it must tell again where it sees it. */

@@ -43,6 +43,8 @@ const char *guest_why_unknown(const struct guest *guest) {
                 return "";
         if (guest->via == GUEST_BY_NOBODY)
                 return "it is not in the configuration any more, but a process has its memory";
+        if (guest->via == GUEST_BY_XEN)
+                return guest->guests->xen_why;
         if (guest->via == GUEST_BY_QMP)
                 return guest->qmp ? qmp_why_away(guest->qmp) : "";
         return guest->is_missed ? "libvirt does not know this guest, but a process has its memory" : guest->guests->libvirt_why;
@@ -104,6 +106,7 @@ static void window_look(const struct window *window, struct guest_window_view *r
         *ret = (struct guest_window_view){
                 .guest = window->guest->name, .owner = window->guest->owner, .window = window->region, .size = window->size,
                 .cookie = window->cookie, .state = window->state, .is_bound = window->is_bound, .guest_addr = window->guest_addr,
+                .grants = window->grants, .n_grants = window->n_grants,
         };
 }
 
@@ -248,7 +251,7 @@ static bool is_uuid(const char *text) {
         return i == GUEST_UUID_LENGTH;
 }
 
-static struct guest *guest_new(struct guests *guests, const char *name, const char *uuid) {
+static struct guest *guest_new(struct guests *guests, const char *name, const char *uuid, bool is_xen) {
         struct guest *guest = calloc(1, sizeof(*guest));
 
         if (!guest)
@@ -257,14 +260,15 @@ static struct guest *guest_new(struct guests *guests, const char *name, const ch
         strcpy(guest->name, name);
         for (size_t i = 0; uuid[i]; i++)
                 guest->uuid[i] = uuid[i] >= 'A' && uuid[i] <= 'F' ? (char)(uuid[i] + 32) : uuid[i];
-        snprintf(guest->owner, sizeof(guest->owner), "kvm:%s", guest->uuid);
-        guest->way = &window_libvirt_way;
+        snprintf(guest->owner, sizeof(guest->owner), "%s:%s", is_xen ? "xen" : "kvm", guest->uuid);
+        guest->is_xen = is_xen;
+        guest->way = is_xen ? &window_xen_way : &window_libvirt_way;
         DL_APPEND(guests->all, guest);
         return guest;
 }
 
-struct guest *guests_remember(struct guests *guests, const char *uuid) {
-        struct guest *guest = guest_new(guests, uuid, uuid);
+struct guest *guests_remember(struct guests *guests, const char *uuid, bool is_xen) {
+        struct guest *guest = guest_new(guests, uuid, uuid, is_xen);
 
         if (guest)
                 guest->via = GUEST_BY_NOBODY;
@@ -279,11 +283,12 @@ int guests_define(struct guests *guests, const struct guest_definition *definiti
                 return -EINVAL;
         if (find(guests, definition->name, NULL) || guest_find_uuid(guests, definition->uuid))
                 return -EEXIST;
-        guest = guest_new(guests, definition->name, definition->uuid);
+        guest = guest_new(guests, definition->name, definition->uuid, definition->is_xen);
         if (!guest)
                 return -ENOMEM;
-        guest->via = definition->qmp ? GUEST_BY_QMP : GUEST_BY_LIBVIRT;
-        guest->way = definition->qmp ? &window_qmp_way : &window_libvirt_way;
+        guest->via = definition->is_xen ? GUEST_BY_XEN : definition->qmp ? GUEST_BY_QMP : GUEST_BY_LIBVIRT;
+        if (guest->via == GUEST_BY_QMP)
+                guest->way = &window_qmp_way;
         guest->qmp_path = copy_or_null(definition->qmp, &failed);
         guest->ports = copy_or_null(definition->ports, &failed);
         guest->window_bytes = guest->own_bytes = definition->window_bytes;
@@ -345,6 +350,21 @@ static void begin_libvirt(struct guests *guests) {
         log_warning("guests cannot be followed through libvirt: %s", why);
 }
 
+static void begin_xen(struct guests *guests) {
+        const struct xen_options options = { 0 };
+        const char *why = xen_unavailable();
+        int r;
+
+        if (!why) {
+                r = xen_tracker_new(guests->loop, &options, &guest_xen_listener, guests, &guests->xen);
+                why = r < 0 ? strerror(-r) : NULL;
+        }
+        if (!why)
+                return;
+        snprintf(guests->xen_why, sizeof(guests->xen_why), "%s", why);
+        log_warning("guests of Xen's cannot be followed: %s", why);
+}
+
 static int begin_guest(struct guest *guest, struct failure *failure) {
         int r = 0;
 
@@ -355,9 +375,9 @@ static int begin_guest(struct guest *guest, struct failure *failure) {
         }
         if (!guest->caller.session)
                 r = guest_open_session(guest, failure);
-        if (r == 0)
+        if (r == 0 && !guest->is_xen)
                 r = open_channel(guest, failure);
-        if (r == 0)
+        if (r == 0 && !guest->is_xen)
                 remove_old_sockets(guest);
         if (r == 0 && guest->via == GUEST_BY_QMP)
                 r = guest_begin_qmp(guest);
@@ -367,7 +387,7 @@ static int begin_guest(struct guest *guest, struct failure *failure) {
 }
 
 int guests_begin(struct guests *guests, const struct guests_listener *listener, void *userdata, struct failure *failure) {
-        bool wants_libvirt = false;
+        bool wants_libvirt = false, wants_xen = false;
         struct guest *guest;
         int r;
 
@@ -384,11 +404,14 @@ int guests_begin(struct guests *guests, const struct guests_listener *listener, 
                 if (r == 0)
                         r = begin_guest(guest, failure);
                 wants_libvirt |= guest->via == GUEST_BY_LIBVIRT;
+                wants_xen |= guest->via == GUEST_BY_XEN;
         }
         if (r < 0)
                 return r;
         if (wants_libvirt)
                 begin_libvirt(guests);
+        if (wants_xen)
+                begin_xen(guests);
         guests_wake(guests, 0);
         return 0;
 }
@@ -406,7 +429,7 @@ static void on_guest_part_closed(void *userdata) {
         guests_handle_closed(guest->guests);
 }
 
-static void on_libvirt_closed(void *userdata) {
+static void on_hypervisor_closed(void *userdata) {
         guests_handle_closed(userdata);
 }
 
@@ -457,8 +480,13 @@ void guests_close(struct guests *guests, bool leave, void (*closed)(void *userda
                 guests->closing = true;
                 if (guests->libvirt) {
                         guests->n_handles++;
-                        libvirt_close(guests->libvirt, on_libvirt_closed);
+                        libvirt_close(guests->libvirt, on_hypervisor_closed);
                         guests->libvirt = NULL;
+                }
+                if (guests->xen) {
+                        guests->n_handles++;
+                        xen_tracker_close(guests->xen, on_hypervisor_closed);
+                        guests->xen = NULL;
                 }
                 uv_close((uv_handle_t *)&guests->work, on_work_closed);
         }

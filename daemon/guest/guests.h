@@ -5,6 +5,9 @@
  * libvirt, or through QEMU's monitor (QMP) where the configuration names one. The guest finds a window by the cookie in its
  * last page, which the daemon writes and never reads, and says where it sees it (guests_bind).
  *
+ * A guest of Xen's is the owner xen:UUID. Its windows are granted to it: it maps them itself, by what window.list says. Where it is
+ * told to let go of one, or has ended, the grants are revoked, and what it still has mapped is waited for.
+ *
  * What can go wrong: the guest does not run, or nobody can be asked about it: then nothing is plugged in. It ends, however:
  * everything it has is released. It boots anew: its sessions end and its windows stay, to be bound again. It does not let go of a
  * window: that stays until it does. The daemon ends: the windows stay where they are, and the next daemon looks which of them
@@ -22,6 +25,7 @@
 #include <uv.h>
 
 #include "daemon/core/broker.h"
+#include "daemon/source/xen-grants.h"
 
 enum {
         GUEST_NAME_MAX = 63,
@@ -40,7 +44,7 @@ struct guests;
 struct machine_ops;
 
 enum guest_state { GUEST_UNKNOWN, GUEST_OFF, GUEST_RUNNING, GUEST_PAUSED };
-enum guest_via { GUEST_BY_LIBVIRT, GUEST_BY_QMP, GUEST_BY_NOBODY };
+enum guest_via { GUEST_BY_LIBVIRT, GUEST_BY_QMP, GUEST_BY_XEN, GUEST_BY_NOBODY };
 enum guest_change { GUEST_STARTED, GUEST_STOPPED, GUEST_REBOOTED, GUEST_ATTACHED, GUEST_DETACHED, GUEST_CONNECTED };
 /* Plugging: QEMU has been asked to take it in; leaving: the guest, to let go of it. */
 enum window_state { WINDOW_RESERVING, WINDOW_PLUGGING, WINDOW_PLUGGED, WINDOW_LEAVING };
@@ -62,11 +66,14 @@ struct guest_window_view {
         enum window_state state;
         bool is_bound;
         uint64_t guest_addr;
+        const struct xen_grant_run *grants; /* by which a guest of Xen's maps it, in the order of its addresses */
+        size_t n_grants;
 };
 
 /* What the configuration says of one guest; strings are copied. */
 struct guest_definition {
         const char *name, *uuid;
+        bool is_xen;           /* it is a domain of Xen's, which says itself what becomes of it */
         const char *qmp;       /* the monitor's socket, or NULL: libvirt is asked */
         const char *ports;     /* with qmp: free PCIe root ports by their ids, between commas; or NULL: QEMU chooses a slot */
         uint64_t window_bytes; /* that it gets whenever it starts, or 0: what the metadata of its domain says */

@@ -9,6 +9,7 @@ libguest_la_SOURCES = \
 	daemon/guest/guest-note.c \
 	daemon/guest/guest-policy.c \
 	daemon/guest/guest-window.c \
+	daemon/guest/guest-xen.c \
 	daemon/guest/guests.c daemon/guest/guests.h \
 	daemon/guest/ivshmem.c daemon/guest/ivshmem.h \
 	daemon/guest/machine.c daemon/guest/machine.h \
@@ -20,7 +21,8 @@ libguest_la_SOURCES += \
 	daemon/guest/xen.c daemon/guest/xen.h \
 	daemon/guest/xen-lister.c \
 	daemon/guest/xen-shared.h \
-	daemon/guest/xen-watcher.c
+	daemon/guest/xen-watcher.c \
+	daemon/guest/xen-window.c
 else
 libguest_la_SOURCES += daemon/guest/xen-none.c daemon/guest/xen.h
 endif

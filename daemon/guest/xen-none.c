@@ -1,7 +1,7 @@
 /* A build without Xen. */
 #include <errno.h>
 
-#include "daemon/guest/xen.h"
+#include "daemon/guest/guest.h"
 
 const char *xen_unavailable(void) {
         return "this build goes without Xen";
@@ -17,3 +17,6 @@ void xen_tracker_close(struct xen_tracker *tracker, void (*closed)(void *userdat
 
 void xen_tracker_hurry(struct xen_tracker *tracker) {
 }
+
+/* Of guests that a daemon with Xen has left. They have nothing, since their memory is not to be had either. */
+const struct window_way window_xen_way = { .prefix = "" };

@@ -1,4 +1,5 @@
 /* guest.list, guest.get, guest.attach, guest.detach, guest.evict, window.list, window.bind */
+#include <errno.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,6 +47,8 @@ static enum protocol_guest_via via_of(enum guest_via via) {
                 return PROTOCOL_VIA_LIBVIRT;
         case GUEST_BY_QMP:
                 return PROTOCOL_VIA_QMP;
+        case GUEST_BY_XEN:
+                return PROTOCOL_VIA_XEN;
         default:
                 return PROTOCOL_VIA_NONE;
         }
@@ -142,6 +145,42 @@ static int add_window(const struct guest_window_view *view, void *userdata) {
         return 0;
 }
 
+static int find_grants(const struct guest_window_view *view, void *userdata) {
+        struct window_info *info = userdata;
+        struct window_grant *grants;
+
+        if (view->window != info->window)
+                return 0;
+        grants = view->n_grants ? calloc(view->n_grants, sizeof(*grants)) : NULL;
+        for (size_t i = 0; grants && i < view->n_grants; i++)
+                grants[i] = (struct window_grant){ .domain = view->grants[i].domid, .first = view->grants[i].first,
+                                                   .count = view->grants[i].count };
+        if (!grants)
+                return view->n_grants ? -ENOMEM : 1;
+        info->grants.items = grants;
+        info->grants.count = view->n_grants;
+        schema_mark(info, grants);
+        return 1;
+}
+
+/* Of those that are answered, when they are known. */
+static int add_grants(const struct rpc_call *call, struct method_list *list) {
+        struct window_info *items = list->items;
+        int r = 0;
+
+        for (size_t i = 0; r >= 0 && i < list->count; i++)
+                r = guests_visit_windows(guests_of(call), NULL, find_grants, &items[i]);
+        return r < 0 ? r : 0;
+}
+
+static void free_windows(struct method_list *list) {
+        struct window_info *items = list->items;
+
+        for (size_t i = 0; i < list->count; i++)
+                free((struct window_grant *)items[i].grants.items);
+        free(items);
+}
+
 void method_window_list(struct rpc_call *call, const void *given) {
         const struct window_list_params *params = given;
         const struct connection *connection = method_connection(call);
@@ -165,11 +204,17 @@ void method_window_list(struct rpc_call *call, const void *given) {
                 return;
         method_list_page(&list, offsetof(struct window_info, window), schema_has(params, after) ? params->after : 0,
                          schema_has(params, limit) ? params->limit : PROTOCOL_LIST_DEFAULT);
+        if (add_grants(call, &list) < 0) {
+                free_windows(&list);
+                failure_set(&failure, REASON_no_memory, "The daemon itself is out of memory");
+                error_answer(call, &failure);
+                return;
+        }
         result.items.items = list.items;
         result.items.count = list.count;
         result.more = list.more;
         rpc_call_reply(call, &result);
-        free(list.items);
+        free_windows(&list);
 }
 
 /* ---- the administrator ---- */

@@ -112,7 +112,7 @@ static bool is_owner(const struct rpc_call *call, const char *text) {
         unsigned long uid;
         char canonical[32];
 
-        if (strncmp(text, "kvm:", 4) == 0)
+        if (strncmp(text, "kvm:", 4) == 0 || strncmp(text, "xen:", 4) == 0)
                 return guests_get(method_connection(call)->server->guests, text + 4, &view, NULL) == 0 &&
                        strcmp(view.owner, text) == 0;
         if (sscanf(text, "user:%lu", &uid) != 1)
@@ -161,8 +161,8 @@ void method_quota_set(struct rpc_call *call, const void *given) {
         const struct quota_set_params *params = given;
 
         if (schema_has(params, owner) ? !is_owner(call, params->owner) : !schema_has(params, device))
-                rpc_call_fail_format(call, REASON_bad_param, "owner must be user:UID, with the user's number, or kvm:UUID of a "
-                                     "guest of the configuration");
+                rpc_call_fail_format(call, REASON_bad_param, "owner must be user:UID, with the user's number, or kvm:UUID or "
+                                     "xen:UUID of a guest of the configuration");
         else
                 set(call, params);
 }

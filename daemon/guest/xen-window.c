@@ -1,0 +1,95 @@
+/* Windows of Xen's guests: what they are granted, and what they have mapped of it. The grant table of the memory domain is all that
+ * is to be known of that, and outlives the daemon. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "daemon/guest/guest.h"
+#include "daemon/guest/place.h"
+#include "daemon/log.h"
+
+/* There is always room in a guest; in the grant table that is found out when the memory is there. */
+static void find_place(struct window *window) {
+        window_reserve(window);
+}
+
+static void bind_to_machine(struct window *window) {
+        window->is_bound = true;
+        window->guest_addr = window->addr;
+        place_bind(window->addr, window->addr);
+}
+
+/* The ledger knows of it: if this is the daemon's end, the next one finds what is granted, or takes it back. */
+static int plug(struct window *window) {
+        struct guest *guest = window->guest;
+        struct failure failure = { 0 };
+        int r;
+
+        free(window->grants);
+        window->grants = NULL;
+        window->n_grants = 0;
+        r = xen_grants_give(window->addr, window->size, guest->run, false, &window->grants, &window->n_grants, &failure);
+        if (r == 0 && guest->is_pv)
+                bind_to_machine(window);
+        window_plugged(window, r, false, r < 0 ? failure.sentence : NULL);
+        return 0;
+}
+
+static void take_back(struct window *window) {
+        xen_grants_revoke(window->addr, window->size);
+}
+
+static bool is_had(const struct window *window) {
+        struct xen_table_use use;
+
+        return xen_grants_look(window->addr, window->size, &use) == 0 && use.busy;
+}
+
+/* Whether the guest lets go of it is looked at from now on. */
+static int leave(struct window *window) {
+        take_back(window);
+        window_begun_over(window);
+        return 0;
+}
+
+static bool can_be_asked(const struct guest *guest) {
+        return guest->run && (guest->state == GUEST_RUNNING || guest->state == GUEST_PAUSED);
+}
+
+/* A daemon that was killed may have granted nothing of it yet, or not all. */
+static int verify(struct window *window) {
+        struct guest *guest = window->guest;
+        struct failure failure = { 0 };
+        int r = 0;
+
+        if (window->state != WINDOW_LEAVING) {
+                free(window->grants);
+                window->grants = NULL;
+                window->n_grants = 0;
+                r = xen_grants_find(window->addr, window->size, guest->run, &window->grants, &window->n_grants, &failure);
+        }
+        if (r == 0 && guest->is_pv && window->state != WINDOW_LEAVING)
+                bind_to_machine(window);
+        if (r == 0 || r == -ENOMEM) {
+                window_verified(window, r == 0, true);
+                return 0;
+        }
+        log_info("the guest %s has no window of %" PRIu64 " bytes any more", guest->name, window->size);
+        window->is_asked = false;
+        window_begun_over(window);
+        take_back(window);
+        window_leave(window);
+        return 0;
+}
+
+const struct window_way window_xen_way = {
+        .prefix = "",
+        .is_sure = true,
+        .find_place = find_place,
+        .plug = plug,
+        .leave = leave,
+        .can_be_asked = can_be_asked,
+        .verify = verify,
+        .take_back = take_back,
+        .is_had = is_had,
+};
