@@ -1,6 +1,8 @@
 /* Reading the configuration file. libinih splits the lines; its reader callback is ours, so that every error, also one
  * that libinih would pass over in silence, is known with its line: each line is judged before libinih sees it, and the
  * section that it belongs to is kept here. */
+#include <config.h>
+
 #include "daemon/config.h"
 
 #include <ctype.h>

@@ -455,7 +455,8 @@ static int define_guests(struct daemon *daemon, struct failure *failure) {
                 r = guests_define(daemon->guests, &(struct guest_definition){
                                   .name = config->guests[i].name, .uuid = config->guests[i].uuid, .qmp = config->guests[i].qmp,
                                   .ports = config->guests[i].ports, .window_bytes = config->guests[i].window_bytes,
-                                  .has_quota = has_quota(config, &config->guests[i]), .is_xen = config->guests[i].hypervisor == CONFIG_XEN });
+                                  .has_quota = has_quota(config, &config->guests[i]),
+                                  .is_xen = config->guests[i].hypervisor == CONFIG_XEN });
         if (r < 0)
                 return failure_set_errno(failure, REASON_no_memory, -r, "the guests cannot be served: %s", strerror(-r));
         return 0;

@@ -1015,6 +1015,9 @@ DEFINE(guest_attach_params,
         FIELD(guest_attach_params, size, UINT, NEEDED, POSITIVE,
               .doc = "bytes of the window, a power of two of at least 1 MiB; its last 4096 are not allocated"),
         FIELD(guest_attach_params, dry_run, BOOL, .doc = "do nothing, and tell what the domain needs for it"),
+        FIELD(guest_attach_params, mask, HEX,
+              .doc = "of a guest of Xen's: all of the window lies at or below this machine address, all ones below; anywhere "
+                     "unless given"),
         FIELD(guest_attach_params, request_key, STRING, NAME, .doc = DOC_REQUEST_KEY));
 
 DEFINE(guest_attach_result,
@@ -1436,8 +1439,8 @@ static const struct schema_method methods[METHOD_COUNT] = {
           .role = SCHEMA_ROLE_ADMIN },
         METHOD(guest, attach),
           .summary = "give a guest a window: memory that it sees as a PCI device",
-          .doc = "Memory of this size is reserved for the guest, plugged into its QEMU while it runs, and answered when the "
-                 "guest can find it. What the guest allocates from then on lies there. The window stays when the guest boots "
+          .doc = "Memory of this size is reserved for the guest, plugged into its QEMU while it runs, or granted to it under Xen, "
+                 "and answered when the guest can find it. What the guest allocates from then on lies there. The window stays when the guest boots "
                  "anew, and goes with it when it ends. With dry_run nothing is done: advice is what an administrator adds to "
                  "the domain",
           .params = &guest_attach_params_struct, .results = &guest_attach_result_struct,

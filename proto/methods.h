@@ -1117,6 +1117,7 @@ struct guest_attach_params {
         uint64_t size;
         bool dry_run SCHEMA_SLOT;
         const char *request_key;
+        uint64_t mask;
 };
 
 struct guest_attach_result {

@@ -7,6 +7,7 @@
 #define N(array) (sizeof(array) / sizeof(*(array)))
 
 static const struct ctl_option attach_options[] = {
+        { "--mask", "BITS|0xMASK", "of a guest of Xen's: the machine addresses that it may have: 32, or 0xffffffff" },
         { "--dry-run", NULL, "do nothing, and print what has to be added to the guest before" },
         { NULL },
 };
@@ -23,7 +24,7 @@ static enum ctl_status attach_params(struct ctl *ctl, json_t *params) {
                 return status;
         json_object_set_new(params, "size", json_integer((json_int_t)size));
         ctl_param_flag(ctl, "--dry-run", params, "dry_run");
-        return CTL_OK;
+        return ctl_param_mask(ctl, "--mask", params, "mask");
 }
 
 static void show_attached(json_t *result) {
@@ -59,13 +60,13 @@ static enum ctl_status run_attach(struct ctl *ctl) {
 const struct ctl_verb verb_attach = {
         .name = "attach",
         .operands = "GUEST SIZE",
-        .summary = "give a guest a window: memory that it sees as a PCI device",
+        .summary = "give a guest a window: memory that it sees as a PCI device, or is granted",
         .doc = "SIZE is a power of two, at least 1M, and may end with K, M or G; the last 4096 bytes of a window are not "
                "allocated. The guest must run. What it allocates from then on lies in its windows, which stay when it boots "
                "anew, and go when it ends. GUEST is the name of one in the daemon's configuration, or its UUID. Prints the "
                "number that \"dmabrokerctl detach\" takes, and the path of the guest's channel. With --dry-run, prints the XML "
-               "of the domain, or the arguments of QEMU, with which the guest has a channel and a port that a window of this "
-               "size fits into. For administrators.",
+               "of the domain, the arguments of QEMU, or the lines of xl.cfg, with which the guest has a channel and a port that "
+               "a window of this size fits into. For administrators.",
         .options = attach_options,
         .min_operands = 2,
         .max_operands = 2,

@@ -651,7 +651,7 @@ static struct ticket *attach(struct guest *guest, const struct attach_request *w
         window->is_own = is_own;
         window->ask = ask;
         window->wanted = (struct reserve_request){
-                .device = guest->commons, .size = wish->size, .usable = wish->size - WINDOW_TAIL,
+                .device = guest->commons, .size = wish->size, .usable = wish->size - WINDOW_TAIL, .mask = wish->mask,
                 .request_key = key, .request_digest = wish->request_digest,
         };
         window->n_begun++;
@@ -674,6 +674,12 @@ static struct ticket *attach_wanted(struct guests *guests, const struct attach_r
                 failure_set(&failure, REASON_bad_param, "A window has a power of two of bytes, at least %llu: it becomes the "
                             "memory of a PCI device", (unsigned long long)WINDOW_SIZE_MIN);
                 failure_add_text(&failure, "param", "size");
+                return refuse(done, userdata, &failure);
+        }
+        if (request->mask && !guest->is_xen) {
+                failure_set(&failure, REASON_unsupported, "The guest %s has addresses of its own: a mask of the machine's means "
+                            "nothing to it", guest->name);
+                failure_add_text(&failure, "param", "mask");
                 return refuse(done, userdata, &failure);
         }
         if (!guest_is_reachable(guest, &failure))
@@ -1169,6 +1175,8 @@ int window_inherit(struct guest *guest, const char *line, struct failure *failur
                 window_end(window);
                 return failure->reason == REASON_no_memory ? r : 0;
         }
+        if (guest->way->inherit)
+                guest->way->inherit(window);
         guest->last_number = window->number > last - 1 ? window->number : last - 1;
         if (window->is_bound)
                 place_bind(window->addr, window->guest_addr);

@@ -1,6 +1,7 @@
-/* What becomes of Xen's guests, as Xen tells. A guest is a domain: it boots anew, or comes back after it was saved, as another one. */
-#include <string.h>
+/* What becomes of Xen's guests, as Xen tells. A guest is a domain: it boots anew, or comes back after it was saved, as another
+ * one. */
 #include <stdio.h>
+#include <string.h>
 #include <utlist.h>
 
 #include "daemon/guest/guest.h"

@@ -74,6 +74,7 @@ struct window_way {
         int (*leave)(struct window *window);
         bool (*can_be_asked)(const struct guest *guest);
         int (*verify)(struct window *window);
+        void (*inherit)(struct window *window); /* an earlier daemon's: what can be known of it without asking; or NULL */
         /* Both or neither. Where there are these, it is looked now and then whether a window that leaves has been let go of. */
         void (*take_back)(struct window *window); /* nobody can get it any more; who has it, has it still */
         bool (*is_had)(const struct window *window);
@@ -201,8 +202,8 @@ extern const struct xen_listener guest_xen_listener;
 extern const struct window_way window_qmp_way, window_libvirt_way, window_xen_way;
 /* For the ways. A place was found. The window may be no more when this returns. */
 void window_reserve(struct window *window);
-/* The ends of plug(), leave() and verify(). error: 0 or -errno, with a sentence or NULL. in_doubt: it may have come in, or left, all
- * the same. The window may be no more when these return; not so within verify(), where only a known end is told otherwise. */
+/* The ends of plug() and verify(). error: 0 or -errno, with a sentence or NULL. in_doubt: it may have come in all the same. The
+ * window may be no more when these return, which within verify() must not be: there it can only be told that it is there. */
 void window_plugged(struct window *window, int error, bool in_doubt, const char *sentence);
 void window_verified(struct window *window, bool known, bool is_there);
 /* What was begun is over, without an end. */

@@ -5,8 +5,8 @@
  * libvirt, or through QEMU's monitor (QMP) where the configuration names one. The guest finds a window by the cookie in its
  * last page, which the daemon writes and never reads, and says where it sees it (guests_bind).
  *
- * A guest of Xen's is the owner xen:UUID. Its windows are granted to it: it maps them itself, by what window.list says. Where it is
- * told to let go of one, or has ended, the grants are revoked, and what it still has mapped is waited for.
+ * A guest of Xen's is the owner xen:UUID. Its windows are granted to it: it maps them itself, by what window.list says. Where it
+ * is told to let go of one, or has ended, the grants are revoked, and what it still has mapped is waited for.
  *
  * What can go wrong: the guest does not run, or nobody can be asked about it: then nothing is plugged in. It ends, however:
  * everything it has is released. It boots anew: its sessions end and its windows stay, to be bound again. It does not let go of a
@@ -128,12 +128,14 @@ int guests_visit_windows(const struct guests *guests, const char *owner, guest_w
 struct attach_request {
         const char *guest;
         uint64_t size;
+        uint64_t mask;           /* of the machine addresses of a guest of Xen's, or 0 */
         const char *request_key; /* one for each guest, beside those that it has itself; or NULL */
         uint64_t request_digest;
 };
 
 /* done gets the window's handle, or why there is none; the ticket is as one of the core's, but cancelled it only means that
- * nobody waits: what was begun goes on. Reasons: unknown_guest, bad_param, limit, source_unavailable (it does not run, or QEMU
+ * nobody waits: what was begun goes on. Reasons: unknown_guest, bad_param, unsupported (a mask where
+ * machine addresses are of no concern), limit, source_unavailable (it does not run, or QEMU
  * refuses), gone, timeout, busy (what was asked for with this key is not over), and those of device_reserve(). */
 struct ticket *guests_attach(struct guests *guests, const struct attach_request *request, broker_done_fn done, void *userdata);
 /* Likewise, with the same handle. force: what lies in it is freed, and the sessions that have something of that end. Reasons:

@@ -1,5 +1,5 @@
-/* Where guests see their windows: the translators `guest` and `grant`. A device of a guest, passed through to it or emulated, is given
- * guest physical addresses; what lies in a window has that of the window's beginning, which the guest itself has told, plus
+/* Where guests see their windows: the translators `guest` and `grant`. A device of a guest, passed through to it or emulated, is
+ * given guest physical addresses; what lies in a window has that of the window's beginning, which the guest itself has told, plus
  * the distance. A guest that tells a wrong one has devices that write to wrong places of its own memory, and of nobody else's.
  *
  * One table for the whole daemon, on the loop's thread, as the core's calls of a translator are. */

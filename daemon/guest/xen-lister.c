@@ -18,10 +18,13 @@ struct lister {
 };
 
 static void write_uuid(const uint8_t bytes[16], char ret[XEN_UUID_SIZE]) {
-        char *at = ret;
+        size_t used = 0;
 
-        for (unsigned i = 0; i < 16; i++)
-                at += sprintf(at, i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", bytes[i]);
+        for (unsigned i = 0; i < 16; i++) {
+                const char *dash = i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "";
+
+                used += (size_t)snprintf(ret + used, XEN_UUID_SIZE - used, "%s%02x", dash, bytes[i]);
+        }
 }
 
 static const char *why_over(const struct xen_listed *listed) {

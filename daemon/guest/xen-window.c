@@ -1,5 +1,5 @@
-/* Windows of Xen's guests: what they are granted, and what they have mapped of it. The grant table of the memory domain is all that
- * is to be known of that, and outlives the daemon. */
+/* Windows of Xen's guests: what they are granted, and what they have mapped of it. The grant table of the memory domain is all
+ * that is to be known of that, and outlives the daemon. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -11,6 +11,12 @@
 /* There is always room in a guest; in the grant table that is found out when the memory is there. */
 static void find_place(struct window *window) {
         window_reserve(window);
+}
+
+static void forget_grants(struct window *window) {
+        free(window->grants);
+        window->grants = NULL;
+        window->n_grants = 0;
 }
 
 static void bind_to_machine(struct window *window) {
@@ -25,9 +31,7 @@ static int plug(struct window *window) {
         struct failure failure = { 0 };
         int r;
 
-        free(window->grants);
-        window->grants = NULL;
-        window->n_grants = 0;
+        forget_grants(window);
         r = xen_grants_give(window->addr, window->size, guest->run, false, &window->grants, &window->n_grants, &failure);
         if (r == 0 && guest->is_pv)
                 bind_to_machine(window);
@@ -36,6 +40,7 @@ static int plug(struct window *window) {
 }
 
 static void take_back(struct window *window) {
+        forget_grants(window);
         xen_grants_revoke(window->addr, window->size);
 }
 
@@ -56,18 +61,22 @@ static bool can_be_asked(const struct guest *guest) {
         return guest->run && (guest->state == GUEST_RUNNING || guest->state == GUEST_PAUSED);
 }
 
+static int find_grants(struct window *window) {
+        forget_grants(window);
+        return xen_grants_find(window->addr, window->size, window->guest->run, &window->grants, &window->n_grants, NULL);
+}
+
+/* By the domain that the guest was last. */
+static void inherit(struct window *window) {
+        if (window->state != WINDOW_LEAVING)
+                find_grants(window);
+}
+
 /* A daemon that was killed may have granted nothing of it yet, or not all. */
 static int verify(struct window *window) {
         struct guest *guest = window->guest;
-        struct failure failure = { 0 };
-        int r = 0;
+        int r = window->state == WINDOW_LEAVING ? 0 : find_grants(window);
 
-        if (window->state != WINDOW_LEAVING) {
-                free(window->grants);
-                window->grants = NULL;
-                window->n_grants = 0;
-                r = xen_grants_find(window->addr, window->size, guest->run, &window->grants, &window->n_grants, &failure);
-        }
         if (r == 0 && guest->is_pv && window->state != WINDOW_LEAVING)
                 bind_to_machine(window);
         if (r == 0 || r == -ENOMEM) {
@@ -90,6 +99,7 @@ const struct window_way window_xen_way = {
         .leave = leave,
         .can_be_asked = can_be_asked,
         .verify = verify,
+        .inherit = inherit,
         .take_back = take_back,
         .is_had = is_had,
 };

@@ -266,6 +266,7 @@ void method_guest_attach(struct rpc_call *call, const void *given) {
         const struct guest_attach_params *params = given;
         struct attach_request request = {
                 .size = params->size,
+                .mask = schema_has(params, mask) ? params->mask : 0,
                 .request_key = schema_has(params, request_key) ? params->request_key : NULL,
         };
         struct guest_attach_params digested = *params;

@@ -3,7 +3,9 @@
 #include <config.h>
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -250,7 +252,7 @@ static void nap(void) {
         uv_timer_init(&loop, &timer);
         uv_timer_start(&timer, (uv_timer_cb)uv_stop, 0, 0);
         uv_close((uv_handle_t *)&timer, NULL);
-        usleep(2000);
+        poll(NULL, 0, 2);
         uv_run(&loop, UV_RUN_NOWAIT);
 }
 
@@ -410,7 +412,7 @@ static void test_a_xenstore_that_does_not_answer_holds_up_nothing(void **state) 
         /* It ends by itself, with what it has. */
         assert_int_equal(write(fake.unmute[1], "ab", 2), 2);
         while (!fake.n_closed)
-                usleep(1000);
+                poll(NULL, 0, 1);
 }
 
 static void test_it_ends_at_any_moment(void **state) {
@@ -418,7 +420,8 @@ static void test_it_ends_at_any_moment(void **state) {
                 is_closed = false;
                 set_domain(1, 1, 0, i % 2 ? XEN_DOMINF_paused : 0);
                 begin_tracker(1, 0);
-                usleep(i * 37 % 500);
+                for (unsigned turns = i * 37 % 50; turns > 0; turns--)
+                        sched_yield();
                 end_tracker();
         }
         xen_tracker_close(NULL, on_closed);

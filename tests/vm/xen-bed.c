@@ -1,8 +1,10 @@
 #include "tests/vm/xen-bed.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -73,6 +75,32 @@ static void run(char *const *arguments) {
                 ;
         if (status != 0)
                 xen_give_up("%s ends with status 0x%x", arguments[0], (unsigned)status);
+}
+
+void xen_kill(const char *name) {
+        DIR *processes = opendir("/proc");
+        struct dirent *entry;
+        char path[300], comm[32] = "";
+        unsigned n = 0;
+
+        while (processes && (entry = readdir(processes))) {
+                FILE *file;
+
+                snprintf(path, sizeof(path), "/proc/%s/comm", entry->d_name);
+                file = atoi(entry->d_name) > 1 ? fopen(path, "re") : NULL;
+                if (!file)
+                        continue;
+                if (fgets(comm, sizeof(comm), file))
+                        comm[strcspn(comm, "\n")] = '\0';
+                if (strcmp(comm, name) == 0)
+                        n += kill(atoi(entry->d_name), SIGKILL) == 0;
+                fclose(file);
+        }
+        if (processes)
+                closedir(processes);
+        if (!n)
+                xen_give_up("there is no %s to kill", name);
+        printf("%s is killed\n", name);
 }
 
 /* Where programs of Xen's keep sockets, locks and logs. */
@@ -243,14 +271,20 @@ void xen_start(struct xen_guest *guest) {
         printf("%s is domain %u, and ready after %lld ms\n", guest->name, guest->domid, (long long)(xen_now_ms() - began));
 }
 
-static bool is_gone(void *userdata) {
+/* Xen tells of the next one that there is, if it is not there. */
+static bool is_over(void *userdata) {
         const struct xen_guest *guest = userdata;
         xc_domaininfo_t info;
+
+        return xc_domain_getinfolist(xen_xc, guest->domid, 1, &info) != 1 || info.domain != guest->domid;
+}
+
+static bool is_gone(void *userdata) {
+        const struct xen_guest *guest = userdata;
         char path[64], **names;
         unsigned n;
 
-        /* The next one that there is, if it is not there. */
-        if (xc_domain_getinfolist(xen_xc, guest->domid, 1, &info) == 1 && info.domain == guest->domid)
+        if (!is_over(userdata))
                 return false;
         snprintf(path, sizeof(path), "/local/domain/%u", guest->domid);
         names = xs_directory(xen_store, XBT_NULL, path, &n);
@@ -262,6 +296,12 @@ void xen_await_end(struct xen_guest *guest) {
         xen_await("nothing is left of the domain", is_gone, guest);
         close(guest->console);
         guest->console = -1;
+}
+
+void xen_forget(struct xen_guest *guest) {
+        close(guest->console);
+        guest->console = -1;
+        xen_await("Xen has nothing left of the domain", is_over, guest);
 }
 
 void xen_await_reboot(struct xen_guest *guest) {

@@ -29,6 +29,9 @@ void xen_give_up(const char *format, ...) __attribute__((format(printf, 1, 2), n
 void xen_check(bool right, const char *what);
 int64_t xen_now_ms(void);
 
+/* Kill all processes of this name. */
+void xen_kill(const char *name);
+
 /* The machine, and Xen's daemons in it. guests: that the test has, for xen_give_up(). */
 void xen_begin(struct xen_guest *guests, size_t n_guests);
 /* The test has passed: the machine ends. */
@@ -44,6 +47,8 @@ uint64_t xen_free_pages(void);
 void xen_start(struct xen_guest *guest);
 /* Until Xen has nothing left of the domain, and xenstore neither. */
 void xen_await_end(struct xen_guest *guest);
+/* Its console is left alone, and xenstore is not asked: until Xen has nothing left of it. */
+void xen_forget(struct xen_guest *guest);
 /* The same, and it is another domain by then and ready. */
 void xen_await_reboot(struct xen_guest *guest);
 void xen_say(struct xen_guest *guest, const char *line);

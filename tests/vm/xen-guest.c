@@ -126,6 +126,34 @@ static void do_frames(const struct place *place) {
         printf("\n= ok 0x%" PRIx64 " %u\n", first, runs);
 }
 
+/* The last page of a window is the daemon's. */
+static void do_fill(const struct place *place) {
+        for (uint32_t i = 0; i + 1 < place->pages; i++)
+                snprintf(place->memory + (size_t)i * PAGE, PAGE, "page %" PRIu32, i);
+        printf("\n= ok\n");
+}
+
+static void do_zero(const struct place *place) {
+        uint32_t n = 0;
+
+        for (uint32_t i = 0; i < place->pages; i++) {
+                const char *page = place->memory + (size_t)i * PAGE;
+
+                n += !page[0] && memcmp(page, page + 1, PAGE - 1) == 0;
+        }
+        printf("\n= ok %" PRIu32 "\n", n);
+}
+
+static void do_cookie(const struct place *place) {
+        static const char magic[] = "dmabroker-window";
+        const char *page = place->memory + (size_t)(place->pages - 1) * PAGE;
+
+        printf("\n= ");
+        for (size_t i = 0; memcmp(page, magic, strlen(magic)) == 0 && i < 16; i++)
+                printf("%02x", (unsigned char)page[strlen(magic) + i]);
+        printf("\n");
+}
+
 static void do_unmap(struct place *place) {
         munmap(place->memory, (size_t)place->pages * PAGE);
         close(place->fd);
@@ -144,6 +172,12 @@ static void obey(const char *line) {
                 do_see(place_of(line + 4));
         else if (strncmp(line, "frames ", 7) == 0)
                 do_frames(place_of(line + 7));
+        else if (strncmp(line, "fill ", 5) == 0)
+                do_fill(place_of(line + 5));
+        else if (strncmp(line, "zero ", 5) == 0)
+                do_zero(place_of(line + 5));
+        else if (strncmp(line, "cookie ", 7) == 0)
+                do_cookie(place_of(line + 7));
         else if (strncmp(line, "unmap ", 6) == 0)
                 do_unmap(place_of(line + 6));
         else if (strcmp(line, "off") == 0)

@@ -17,11 +17,11 @@
 #define MIB (UINT64_C(1) << 20)
 #define NARROW ((UINT64_C(1) << 29) - 1)
 
-enum { PAGE = 4096, TO_PV = 8192, TO_PVH = 6144, LOST = 4096, DOMAINS_MAX = 32, FULL_TABLE = LIFE_ENTRIES - 8 };
+enum { PAGE = 4096, KEPT = 8192, DOOMED = 6144, LOST = 4096, DOMAINS_MAX = 32, FULL_TABLE = LIFE_ENTRIES - 8 };
 
 static struct {
-        struct xen_guest *pv, *pvh;
-        struct life_grant to_pv, to_pvh, lost; /* which no life takes over */
+        struct xen_guest *staying, *dying;
+        struct life_grant kept, doomed, lost; /* which no life takes over */
         uint64_t held;
 } bed;
 
@@ -85,7 +85,7 @@ static void straddle(struct life_grant *grant) {
 
         grant->addr = grant->region;
         grant->size = grant->region_size;
-        give(grant, bed.pv->domid);
+        give(grant, bed.staying->domid);
         xen_grants_revoke(grant->region, grant->region_size);
         printf("a region of %" PRIu64 " MiB takes %u runs of entries, %u of %u in the first\n", grant->region_size / MIB,
                grant->n_runs, grant->runs[0].count, (unsigned)(grant->region_size / PAGE));
@@ -112,11 +112,11 @@ static void fill_tables(void) {
                 life_check(xen_domain_map_table(host, &domains[i], &entries, &handles[i]) == 0, "a table is mapped");
                 tables[i] = (struct xen_table){ .entries = entries, .n = LIFE_ENTRIES };
                 used = xen_table_count(&tables[i]);
-                life_check(xen_table_give(&tables[i], 0x80000000, FULL_TABLE - used, bed.pv->domid, false, refs) == 0,
+                life_check(xen_table_give(&tables[i], 0x80000000, FULL_TABLE - used, bed.staying->domid, false, refs) == 0,
                            "a table takes all entries that there are");
                 all += FULL_TABLE;
         }
-        life_check(xen_grants_give(bed.lost.region, bed.lost.region_size, bed.pv->domid, false, &runs, &n_runs,
+        life_check(xen_grants_give(bed.lost.region, bed.lost.region_size, bed.staying->domid, false, &runs, &n_runs,
                                    &failure) == -E2BIG,
                    "full tables give nothing");
         printf("%zu tables are full with %u entries: %s\n", n, all, failure.sentence);
@@ -145,33 +145,33 @@ static void first_life(void *userdata) {
         printf("%" PRIu64 " MiB of Xen's in %zu pieces, joined the largest is of %" PRIu64 " MiB at 0x%" PRIx64 "\n",
                bed.held / MIB,
                life_arrived()->n_arrived, run.size / MIB, run.addr);
-        life_check(run.size >= (uint64_t)TO_PV * PAGE, "there is a large piece");
-        bed.to_pv = carve(run.addr, run.size > 160 * MIB ? 160 * MIB : run.size, (uint64_t)TO_PV * PAGE);
+        life_check(run.size >= (uint64_t)KEPT * PAGE, "there is a large piece");
+        bed.kept = carve(run.addr, run.size > 160 * MIB ? 160 * MIB : run.size, (uint64_t)KEPT * PAGE);
         bed.held += life_grow(32 * MIB, NARROW, &run);
         for (size_t i = 0; i < life_arrived()->n_arrived; i++)
                 life_check(life_arrived()->arrived[i].addr + life_arrived()->arrived[i].size - 1 <= NARROW, "a mask is kept");
         printf("%" PRIu64 " MiB at 0x%" PRIx64 " are below 512 MiB, as asked for\n", run.size / MIB, run.addr);
         life_check(run.size >= 32 * MIB, "32 MiB come in one piece");
-        bed.to_pvh = carve(run.addr, (uint64_t)TO_PVH * PAGE, (uint64_t)TO_PVH * PAGE);
+        bed.doomed = carve(run.addr, (uint64_t)DOOMED * PAGE, (uint64_t)DOOMED * PAGE);
         bed.held += life_grow(16 * MIB, UINT64_MAX, &run);
         life_check(run.size >= 16 * MIB, "16 MiB come in one piece");
         bed.lost = carve(run.addr, (uint64_t)LOST * PAGE, (uint64_t)LOST * PAGE);
-        straddle(&bed.to_pv);
-        fill(&bed.to_pv, 0, "page", true);
-        fill(&bed.to_pvh, 0, "page", true);
+        straddle(&bed.kept);
+        fill(&bed.kept, 0, "page", true);
+        fill(&bed.doomed, 0, "page", true);
         fill(&bed.lost, 0, "page", true);
-        give(&bed.to_pv, bed.pv->domid);
-        give(&bed.to_pvh, bed.pvh->domid);
+        give(&bed.kept, bed.staying->domid);
+        give(&bed.doomed, bed.dying->domid);
         fill_tables();
-        give(&bed.lost, bed.pvh->domid);
+        give(&bed.lost, bed.dying->domid);
         life_say(&bed, sizeof(bed));
         life_wait();
         /* Guests have mapped everything, and answered in every page. */
-        fill(&bed.to_pv, PAGE / 2, "seen", false);
-        fill(&bed.to_pvh, PAGE / 2, "seen", false);
-        life_check(xen_grants_look(bed.to_pv.addr, bed.to_pv.size,
-                                   &use) == 0 && use.granted == TO_PV && use.reading == TO_PV &&
-                           use.writing == TO_PV, "Xen says that all of it is mapped");
+        fill(&bed.kept, PAGE / 2, "seen", false);
+        fill(&bed.doomed, PAGE / 2, "seen", false);
+        life_check(xen_grants_look(bed.kept.addr, bed.kept.size,
+                                   &use) == 0 && use.granted == KEPT && use.reading == KEPT &&
+                           use.writing == KEPT, "Xen says that all of it is mapped");
         life_say("", 1);
         life_wait();
 }
@@ -194,20 +194,20 @@ static void second_life(void *userdata) {
 
         life_open("400M");
         life_check(life_kept() == bed.held, "all that the first life had is found");
-        life_adopt(bed.to_pv.region, bed.to_pv.region_size);
-        life_adopt(bed.to_pvh.region, bed.to_pvh.region_size);
-        find_again(&bed.to_pv, bed.pv->domid);
-        find_again(&bed.to_pvh, bed.pvh->domid);
-        life_verify(bed.to_pv.addr);
-        fill(&bed.to_pv, PAGE / 2, "seen", false);
+        life_adopt(bed.kept.region, bed.kept.region_size);
+        life_adopt(bed.doomed.region, bed.doomed.region_size);
+        find_again(&bed.kept, bed.staying->domid);
+        find_again(&bed.doomed, bed.dying->domid);
+        life_verify(bed.kept.addr);
+        fill(&bed.kept, PAGE / 2, "seen", false);
         life_check(life_reclaim(&got) == -EBUSY && !touches(&bed.lost), "what a guest has mapped does not come back");
-        life_check(got == bed.held - bed.to_pv.region_size - bed.to_pvh.region_size - bed.lost.size, "all the rest does");
+        life_check(got == bed.held - bed.kept.region_size - bed.doomed.region_size - bed.lost.size, "all the rest does");
         life_grow(64 * MIB, UINT64_MAX, &run);
-        life_check(!touches(&bed.lost) && !touches(&bed.to_pv) && !touches(&bed.to_pvh), "Xen does not give it again either");
+        life_check(!touches(&bed.lost) && !touches(&bed.kept) && !touches(&bed.doomed), "Xen does not give it again either");
         bed.held += 64 * MIB;
-        life_check(xen_grants_revoke(bed.to_pv.addr, bed.to_pv.size) == 0, "grants are revoked");
-        xen_grants_look(bed.to_pv.addr, bed.to_pv.size, &use);
-        life_check(use.granted == 0 && use.busy == TO_PV, "they are in use still");
+        life_check(xen_grants_revoke(bed.kept.addr, bed.kept.size) == 0, "grants are revoked");
+        xen_grants_look(bed.kept.addr, bed.kept.size, &use);
+        life_check(use.granted == 0 && use.busy == KEPT, "they are in use still");
         life_say(&bed.held, sizeof(bed.held));
         life_wait();
 }
@@ -222,32 +222,32 @@ static void reclaim_all(uint64_t wanted, const char *what) {
 }
 
 static void third_life(void *userdata) {
-        const uint64_t rest = bed.to_pv.region_size - bed.to_pv.size;
+        const uint64_t rest = bed.kept.region_size - bed.kept.size;
         uint64_t got, sum = 0;
 
         life_open("400M");
         life_check(life_kept() == bed.held, "all that the second life had is found");
-        life_adopt(bed.to_pv.region, bed.to_pv.region_size);
-        life_check(life_restore(bed.to_pv.region) == -EBUSY && !touches(&bed.to_pv), "a region that is in use does not "
+        life_adopt(bed.kept.region, bed.kept.region_size);
+        life_check(life_restore(bed.kept.region) == -EBUSY && !touches(&bed.kept), "a region that is in use does not "
                    "end as a whole");
         for (size_t i = 0; i < life_arrived()->n_arrived; i++)
                 sum += life_arrived()->arrived[i].size;
         life_check(sum == rest, "what of it is not in use comes back");
-        life_check(life_reclaim(&got) == -EBUSY && !touches(&bed.to_pv) && !touches(&bed.to_pvh) && !touches(&bed.lost),
+        life_check(life_reclaim(&got) == -EBUSY && !touches(&bed.kept) && !touches(&bed.doomed) && !touches(&bed.lost),
                    "nothing that is mapped comes back");
         life_say("", 1);
         life_wait();
-        /* The PV guest has it no more. */
-        for (sum = 0; sum < bed.to_pv.size; sum += got) {
+        /* The guest that stays has it no more. */
+        for (sum = 0; sum < bed.kept.size; sum += got) {
                 life_check(life_reclaim(&got) == -EBUSY, "the other guest has its memory still");
                 poll(NULL, 0, 20);
         }
-        life_carve(bed.to_pv.addr, bed.to_pv.size);
-        check_zero(bed.to_pv.addr, bed.to_pv.size);
-        life_check(life_restore(bed.to_pv.addr) == 0, "what nobody has comes back at once");
+        life_carve(bed.kept.addr, bed.kept.size);
+        check_zero(bed.kept.addr, bed.kept.size);
+        life_check(life_restore(bed.kept.addr) == 0, "what nobody has comes back at once");
         life_say("", 1);
         life_wait();
-        reclaim_all(bed.to_pvh.size + bed.lost.size, "a dead guest's memory comes back");
+        reclaim_all(bed.doomed.size + bed.lost.size, "a dead guest's memory comes back");
         life_shrink(0, UINT64_C(1) << 40);
         life_say("", 1);
         life_wait();
@@ -367,22 +367,23 @@ static void check_frames(struct xen_guest *guest, const struct life_grant *grant
         expect(guest, "frames 0", answer, "its frames are one run of the machine's, at the address that we say");
 }
 
-void xen_test_memory(struct xen_guest *pv, struct xen_guest *pvh) {
+void xen_test_memory(struct xen_guest *staying, struct xen_guest *dying) {
         unsigned domains;
         struct life life;
         char byte;
 
         domains = xen_count_domains();
-        bed.pv = pv;
-        bed.pvh = pvh;
+        bed.staying = staying;
+        bed.dying = dying;
 
         life_begin(&life, first_life, NULL);
         life_hear(&life, &bed, sizeof(bed));
-        map(pv, 0, &bed.to_pv);
-        check_frames(pv, &bed.to_pv);
-        map(pvh, 0, &bed.to_pvh);
-        map(pvh, 1, &bed.lost);
-        expect(pvh, map_line(2, &bed.to_pv), "error: Invalid argument", "a guest cannot map what another was granted");
+        map(staying, 0, &bed.kept);
+        map(dying, 0, &bed.doomed);
+        if (strcmp(dying->type, "pv") == 0)
+                check_frames(dying, &bed.doomed);
+        map(dying, 1, &bed.lost);
+        expect(dying, map_line(2, &bed.kept), "error: Invalid argument", "a guest cannot map what another was granted");
         life_tell(&life);
         life_hear(&life, &byte, 1);
         life_kill(&life);
@@ -393,14 +394,14 @@ void xen_test_memory(struct xen_guest *pv, struct xen_guest *pvh) {
 
         life_begin(&life, third_life, NULL);
         life_hear(&life, &byte, 1);
-        expect(pv, "see 0", "ok 8192", "what is mapped is as it was");
-        expect(pv, "unmap 0", "ok", "a guest unmaps");
-        expect(pv, map_line(0, &bed.to_pv), "error: Invalid argument", "what was revoked cannot be mapped");
+        expect(staying, "see 0", "ok 8192", "what is mapped is as it was");
+        expect(staying, "unmap 0", "ok", "a guest unmaps");
+        expect(staying, map_line(0, &bed.kept), "error: Invalid argument", "what was revoked cannot be mapped");
         life_tell(&life);
         life_hear(&life, &byte, 1);
-        expect(pvh, "see 0", "ok 6144", "what the other guest has mapped is as it was");
-        xen_say(pvh, "crash");
-        xen_await_end(pvh);
+        expect(dying, "see 0", "ok 6144", "what the other guest has mapped is as it was");
+        xen_say(dying, "crash");
+        xen_await_end(dying);
         life_tell(&life);
         life_hear(&life, &byte, 1);
         xen_check(xen_count_domains() == domains - 1, "memory domains that are empty have ended");

@@ -1,0 +1,604 @@
+/* Guests of Xen's, by what Xen says of its domains: here it is the test that says it, and that maps. Link with --wrap for what is
+ * played. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+/* after the others: it redefines what they may declare */
+#include <cmocka.h>
+
+#include "daemon/guest/guest.h"
+#include "daemon/guest/place.h"
+#include "daemon/iommu/none.h"
+#include "daemon/source/sources.h"
+#include "tests/unit/core-fixture.h"
+
+#define UUID "6f1c6f0e-3a55-4a8a-9d0e-0c6f0b8a2d11"
+#define OTHER "6f1c6f0e-3a55-4a8a-9d0e-0c6f0b8a2d12"
+
+enum { GRANTED = 16, MEMORY_DOMAIN = 99 };
+
+static struct {
+        struct fixture f;
+        uv_loop_t loop;
+        char directory[32];
+        uint64_t own;        /* bytes of the window of the configuration */
+        bool is_kvm;         /* by the configuration that there is now */
+        bool is_forgotten;   /* another one is in it */
+        struct guests *guests;
+        char told[512];
+        bool closed;
+        struct failure why;
+        uint64_t window;
+        bool is_answered;
+} host;
+
+/* ---- Xen ---- */
+
+static struct {
+        const struct xen_listener *listener;
+        void *userdata;
+        /* Memory that was granted: to whom, and whether that is revoked, and who has it mapped. */
+        struct granted {
+                uint64_t addr, size;
+                uint32_t domid;
+                bool is_granted, is_mapped;
+        } granted[GRANTED];
+        int no_give;
+        unsigned n_given;
+        bool is_partial; /* not all of what is asked for is found */
+} fake;
+
+const char *__wrap_xen_unavailable(void);
+int __wrap_xen_tracker_new(uv_loop_t *loop, const struct xen_options *options, const struct xen_listener *ops, void *userdata,
+                           struct xen_tracker **ret);
+void __wrap_xen_tracker_close(struct xen_tracker *tracker, void (*closed)(void *userdata));
+int __wrap_xen_grants_give(uint64_t addr, uint64_t size, uint32_t guest, bool is_readonly, struct xen_grant_run **ret,
+                           size_t *ret_n, struct failure *failure);
+int __wrap_xen_grants_find(uint64_t addr, uint64_t size, uint32_t guest, struct xen_grant_run **ret, size_t *ret_n,
+                           struct failure *failure);
+int __wrap_xen_grants_revoke(uint64_t addr, uint64_t size);
+int __wrap_xen_grants_look(uint64_t addr, uint64_t size, struct xen_table_use *ret);
+
+const char *__wrap_xen_unavailable(void) {
+        return NULL;
+}
+
+int __wrap_xen_tracker_new(uv_loop_t *loop, const struct xen_options *options, const struct xen_listener *ops, void *userdata,
+                           struct xen_tracker **ret) {
+        fake.listener = ops;
+        fake.userdata = userdata;
+        *ret = (struct xen_tracker *)&fake;
+        return 0;
+}
+
+void __wrap_xen_tracker_close(struct xen_tracker *tracker, void (*closed)(void *userdata)) {
+        closed(fake.userdata);
+}
+
+static struct granted *find_granted(uint64_t addr) {
+        for (struct granted *granted = fake.granted; granted < fake.granted + GRANTED; granted++)
+                if (granted->size && granted->addr == addr)
+                        return granted;
+        return NULL;
+}
+
+static int one_run(uint64_t size, struct xen_grant_run **ret, size_t *ret_n) {
+        *ret = calloc(1, sizeof(**ret));
+        **ret = (struct xen_grant_run){ .domid = MEMORY_DOMAIN, .first = 8, .count = (uint32_t)(size / 4096) };
+        *ret_n = 1;
+        return 0;
+}
+
+int __wrap_xen_grants_give(uint64_t addr, uint64_t size, uint32_t guest, bool is_readonly, struct xen_grant_run **ret,
+                           size_t *ret_n, struct failure *failure) {
+        struct granted *granted = find_granted(addr);
+
+        if (fake.no_give)
+                return failure_set(failure, REASON_limit, "the grant table has no entries left for it");
+        assert_true(!granted || (!granted->is_granted && !granted->is_mapped));
+        for (granted = granted ? granted : fake.granted; granted->size && granted->addr != addr; granted++)
+                assert_true(granted < fake.granted + GRANTED - 1);
+        *granted = (struct granted){ .addr = addr, .size = size, .domid = guest, .is_granted = true };
+        fake.n_given++;
+        return one_run(size, ret, ret_n);
+}
+
+int __wrap_xen_grants_find(uint64_t addr, uint64_t size, uint32_t guest, struct xen_grant_run **ret, size_t *ret_n,
+                           struct failure *failure) {
+        const struct granted *granted = find_granted(addr);
+
+        if (fake.is_partial || !granted || !granted->is_granted || granted->domid != guest || granted->size != size)
+                return failure_set(failure, REASON_unknown_handle, "there is no entry");
+        return one_run(size, ret, ret_n);
+}
+
+int __wrap_xen_grants_revoke(uint64_t addr, uint64_t size) {
+        struct granted *granted = find_granted(addr);
+
+        if (granted)
+                granted->is_granted = false;
+        return 0;
+}
+
+int __wrap_xen_grants_look(uint64_t addr, uint64_t size, struct xen_table_use *ret) {
+        const struct granted *granted = find_granted(addr);
+
+        *ret = (struct xen_table_use){ .granted = granted && granted->is_granted,
+                                       .busy = granted && (granted->is_granted || granted->is_mapped) };
+        return 0;
+}
+
+/* Domains that are granted something still; or that have something mapped, by the only one that there is. */
+static unsigned n_granted(uint32_t domid) {
+        unsigned n = 0;
+
+        for (unsigned i = 0; i < GRANTED; i++)
+                n += fake.granted[i].is_granted && fake.granted[i].domid == domid;
+        return n;
+}
+
+static void map_all(bool is_mapped) {
+        for (unsigned i = 0; i < GRANTED; i++)
+                fake.granted[i].is_mapped = is_mapped && fake.granted[i].is_granted;
+}
+
+/* ---- the host ---- */
+
+static void tell(const char *what) {
+        size_t used = strlen(host.told);
+
+        snprintf(host.told + used, sizeof(host.told) - used, "%s ", what);
+}
+
+static void on_channel(void *userdata, const char *owner, int fd, pid_t pid, uid_t uid) {
+        fail_msg("a guest of Xen's has no such channel");
+}
+
+static void on_known(void *userdata, const char *owner, pid_t pid) {
+}
+
+static void on_ended(void *userdata, const char *owner) {
+        tell("ended");
+}
+
+static void on_lost(void *userdata) {
+        tell("lost");
+}
+
+static void on_changed(void *userdata, const struct guest_view *view, enum guest_change change) {
+        static const char *const names[] = { "started", "stopped", "rebooted", "attached", "detached", "connected" };
+
+        tell(names[change]);
+}
+
+static const struct guests_listener listener = {
+        .channel = on_channel, .known = on_known, .ended = on_ended, .lost = on_lost, .changed = on_changed,
+};
+
+static void settle(void) {
+        for (int i = 0; i < 8; i++) {
+                fixture_settle(&host.f);
+                uv_run(&host.loop, UV_RUN_NOWAIT);
+        }
+}
+
+static void start_daemon(void) {
+        const struct guests_settings settings = { .directory = host.directory, .unplug_ms = 50 };
+        const struct guest_definition definition = {
+                .name = "one", .uuid = host.is_forgotten ? OTHER : UUID, .window_bytes = host.own, .is_xen = !host.is_kvm,
+                .qmp = host.is_kvm ? "/nowhere" : NULL,
+        };
+
+        assert_int_equal(guests_new(&host.loop, host.f.broker, &settings, &host.guests), 0);
+        assert_int_equal(guests_define(host.guests, &definition), 0);
+        assert_int_equal(guests_begin(host.guests, &listener, NULL, &host.why), 0);
+        settle();
+        *host.told = '\0';
+}
+
+static void on_closed(void *userdata) {
+        host.closed = true;
+}
+
+static void stop_daemon(bool leave) {
+        host.closed = false;
+        guests_close(host.guests, leave, on_closed, NULL);
+        while (!host.closed)
+                uv_run(&host.loop, UV_RUN_ONCE);
+        guests_free(host.guests);
+}
+
+static void describe(struct source *source, struct source_info *ret) {
+        source_sim_ops.describe(source, ret);
+        ret->flags |= SOURCE_GUESTS;
+}
+
+static int begin(void **state) {
+        static const struct translator_ops *const translators[] = { &translator_guest_ops, &translator_grant_ops,
+                                                                      &translator_identity_ops, NULL };
+        static struct source_ops granting;
+        struct broker_options options;
+
+        broker_options_default(&options);
+        options.translators = translators;
+        options.region_idle_ms = 0;
+        memset(&host, 0, sizeof(host));
+        memset(&fake, 0, sizeof(fake));
+        fixture_start(&host.f, "64M@0x200000000", &options);
+        granting = source_sim_ops;
+        granting.describe = describe;
+        host.f.source->ops = &granting;
+        fixture_source(&host.f);
+        assert_int_equal(uv_loop_init(&host.loop), 0);
+        strcpy(host.directory, "/tmp/dmab-guest-XXXXXX");
+        assert_non_null(mkdtemp(host.directory));
+        return 0;
+}
+
+static int end(void **state) {
+        stop_daemon(false);
+        settle();
+        uv_run(&host.loop, UV_RUN_DEFAULT);
+        assert_int_equal(uv_loop_close(&host.loop), 0);
+        assert_int_equal(fixture_source(&host.f).in_regions, 0);
+        fixture_stop(&host.f);
+        assert_int_equal(rmdir(host.directory), 0);
+        return 0;
+}
+
+/* ---- what Xen says ---- */
+
+#define DOMAIN(id, how) { .uuid = UUID, .domid = id, .state = how, .why_over = "", .is_pv = true }
+#define DOMAIN_OVER(id, why) { .uuid = UUID, .domid = id, .state = XEN_OVER, .why_over = why, .is_pv = true }
+#define DOMAIN_HVM(id) { .uuid = UUID, .domid = id, .state = XEN_RUNNING, .why_over = "" }
+
+#define lists(...) list((const struct xen_seen[]){ { .uuid = OTHER, .domid = 1, .why_over = "" }, __VA_ARGS__ }, \
+                        sizeof((const struct xen_seen[]){ { .domid = 1 }, __VA_ARGS__ }) / sizeof(struct xen_seen))
+
+static void list(const struct xen_seen *all, size_t n) {
+        fake.listener->listed(fake.userdata, all, n);
+        settle();
+}
+
+static void no_domain(void) {
+        list(NULL, 0);
+}
+
+static bool has_told(const char *what) {
+        bool has = strcmp(host.told, what) == 0;
+
+        if (!has)
+                print_message("told: %s\n", host.told);
+        *host.told = '\0';
+        return has;
+}
+
+/* ---- windows ---- */
+
+static int find(const struct guest_window_view *view, void *userdata) {
+        *(struct guest_window_view *)userdata = *view;
+        return 1;
+}
+
+static struct guest_window_view window(void) {
+        struct guest_window_view view = { 0 };
+
+        guests_visit_windows(host.guests, NULL, find, &view);
+        return view;
+}
+
+static enum guest_state state_of_guest(void) {
+        struct guest_view view;
+
+        assert_int_equal(guests_get(host.guests, UUID, &view, NULL), 0);
+        assert_int_equal(view.via, GUEST_BY_XEN);
+        return view.state;
+}
+
+static void on_done(void *userdata, const struct failure *failure, uint64_t handle) {
+        host.is_answered = true;
+        host.window = handle;
+        host.why = failure ? *failure : (struct failure){ 0 };
+}
+
+static void attach(uint64_t size) {
+        host.is_answered = false;
+        guests_attach(host.guests, &(struct attach_request){ .guest = "one", .size = size }, on_done, NULL);
+        settle();
+}
+
+static void detach(void) {
+        host.is_answered = false;
+        guests_detach(host.guests, window().window, false, on_done, NULL);
+        settle();
+}
+
+/* What it is looked at for now and then. */
+static void await(bool (*is_so)(void)) {
+        for (int i = 0; !is_so() && i < 200; i++) {
+                uv_run(&host.loop, UV_RUN_ONCE);
+                settle();
+        }
+        assert_true(is_so());
+}
+
+static bool has_none(void) {
+        return window().window == 0 && fixture_source(&host.f).in_regions == 0;
+}
+
+static bool is_answered(void) {
+        return host.is_answered;
+}
+
+/* A guest that runs as this domain and has its own window mapped. */
+static void begin_with_own(uint32_t domid) {
+        host.own = MIB;
+        start_daemon();
+        lists(DOMAIN(domid, XEN_RUNNING));
+        assert_int_equal(window().state, WINDOW_PLUGGED);
+        map_all(true);
+        *host.told = '\0';
+}
+
+static void test_a_guest_that_runs_is_granted_its_window(void **state) {
+        host.own = MIB;
+        start_daemon();
+        assert_int_equal(state_of_guest(), GUEST_UNKNOWN);
+        no_domain();
+        assert_int_equal(state_of_guest(), GUEST_OFF);
+        *host.told = '\0';
+        lists(DOMAIN(7, XEN_PAUSED));
+        assert_int_equal(state_of_guest(), GUEST_PAUSED);
+        assert_true(has_told("started attached "));
+        assert_int_equal(n_granted(7), 1);
+        assert_int_equal(window().n_grants, 1);
+        assert_int_equal(window().grants[0].domid, MEMORY_DOMAIN);
+        assert_int_equal(window().grants[0].count, MIB / 4096);
+        lists(DOMAIN(7, XEN_RUNNING));
+        assert_int_equal(state_of_guest(), GUEST_RUNNING);
+        assert_true(has_told(""));
+        assert_int_equal(fake.n_given, 1);
+}
+
+static void test_only_a_paravirtualised_guest_sees_it_by_machine_addresses(void **state) {
+        struct failure failure = { 0 };
+
+        begin_with_own(7);
+        assert_true(window().is_bound);
+        assert_int_equal(window().guest_addr, fake.granted[0].addr);
+        assert_int_equal(guests_bind(host.guests, "xen:" UUID, window().window, fake.granted[0].addr, &failure), 0);
+        assert_int_equal(guests_bind(host.guests, "xen:" UUID, window().window, 0x10000000, &failure), -EINVAL);
+        assert_non_null(strstr(failure.sentence, "machine addresses"));
+        map_all(false);
+        lists(DOMAIN_HVM(8));
+        assert_false(window().is_bound);
+        assert_int_equal(guests_bind(host.guests, "xen:" UUID, window().window, 0x10000000, &failure), 0);
+}
+
+static void test_what_a_dead_guest_has_mapped_is_nobodys_until_it_has_not(void **state) {
+        uint64_t addr;
+
+        begin_with_own(7);
+        addr = fake.granted[0].addr;
+        lists(DOMAIN_OVER(7, "crash"));
+        assert_int_equal(state_of_guest(), GUEST_OFF);
+        assert_int_equal(n_granted(7), 0);
+        assert_int_equal(window().state, WINDOW_LEAVING);
+        assert_int_equal(fixture_source(&host.f).in_regions, MIB);
+        assert_true(has_told("ended stopped "));
+        /* It is back as another domain, and gets other memory. */
+        lists(DOMAIN_OVER(7, "crash"), DOMAIN(8, XEN_RUNNING));
+        assert_int_equal(n_granted(8), 1);
+        assert_true(fake.granted[1].addr != addr);
+        map_all(false);
+        no_domain();
+        await(has_none);
+}
+
+static void test_a_guest_that_boots_anew_is_another_domain(void **state) {
+        uint64_t before;
+
+        begin_with_own(7);
+        before = window().window;
+        map_all(false);
+        lists(DOMAIN(9, XEN_RUNNING));
+        assert_true(has_told("ended detached stopped started attached "));
+        assert_int_equal(n_granted(7), 0);
+        assert_int_equal(n_granted(9), 1);
+        assert_true(window().window != before);
+}
+
+static void test_of_two_domains_the_known_one_is_it_until_it_has_ended(void **state) {
+        begin_with_own(7);
+        lists(DOMAIN(7, XEN_RUNNING), DOMAIN(8, XEN_PAUSED));
+        lists(DOMAIN(7, XEN_PAUSED), DOMAIN(8, XEN_PAUSED));
+        assert_true(has_told(""));
+        map_all(false);
+        lists(DOMAIN_OVER(7, "suspended"), DOMAIN(8, XEN_RUNNING));
+        assert_int_equal(n_granted(7), 0);
+        assert_int_equal(n_granted(8), 1);
+}
+
+static void test_full_tables_are_a_limit_and_nothing_is_taken(void **state) {
+        start_daemon();
+        lists(DOMAIN(7, XEN_RUNNING));
+        fake.no_give = 1;
+        attach(2 * MIB);
+        assert_true(host.is_answered);
+        assert_int_equal(host.why.reason, REASON_limit);
+        assert_non_null(strstr(host.why.sentence, "no entries left"));
+        assert_int_equal(fixture_source(&host.f).in_regions, 0);
+        fake.no_give = 0;
+        attach(2 * MIB);
+        assert_int_not_equal(host.window, 0);
+}
+
+static void test_what_is_not_mapped_comes_back_at_once(void **state) {
+        begin_with_own(7);
+        map_all(false);
+        detach();
+        await(is_answered);
+        assert_int_equal(host.why.error, 0);
+        assert_true(has_none());
+        assert_int_equal(n_granted(7), 0);
+}
+
+static void test_a_guest_that_never_unmaps_is_waited_for(void **state) {
+        begin_with_own(7);
+        detach();
+        assert_false(host.is_answered);
+        assert_int_equal(n_granted(7), 0);
+        await(is_answered);
+        assert_int_equal(host.why.reason, REASON_timeout);
+        assert_int_equal(window().state, WINDOW_LEAVING);
+        /* Asked again, it is waited for again. */
+        detach();
+        map_all(false);
+        await(is_answered);
+        assert_int_equal(host.why.error, 0);
+        assert_true(has_none());
+}
+
+static void test_the_next_daemon_finds_what_is_granted(void **state) {
+        uint64_t before;
+
+        begin_with_own(7);
+        before = window().window;
+        stop_daemon(true);
+        start_daemon();
+        assert_int_equal(window().n_grants, 1);
+        lists(DOMAIN(7, XEN_RUNNING));
+        assert_int_equal(window().window, before);
+        assert_int_equal(window().n_grants, 1);
+        assert_true(window().is_bound);
+        assert_int_equal(fake.n_given, 1);
+        assert_true(has_told(""));
+}
+
+/* By a daemon that was killed while it did that. */
+static void test_what_was_granted_in_part_is_taken_back(void **state) {
+        begin_with_own(7);
+        stop_daemon(true);
+        fake.is_partial = true;
+        start_daemon();
+        lists(DOMAIN(7, XEN_RUNNING));
+        assert_int_equal(n_granted(7), 0);
+        assert_int_equal(window().state, WINDOW_LEAVING);
+        map_all(false);
+        await(has_none);
+        attach(MIB);
+        assert_int_equal(n_granted(7), 1);
+}
+
+static void test_what_a_guest_had_that_ended_without_a_daemon_is_taken_back(void **state) {
+        begin_with_own(7);
+        stop_daemon(true);
+        start_daemon();
+        assert_int_equal(n_granted(7), 1);
+        no_domain();
+        assert_int_equal(n_granted(7), 0);
+        assert_int_equal(window().state, WINDOW_LEAVING);
+        map_all(false);
+        await(has_none);
+}
+
+static void test_what_leaves_does_so_under_the_next_daemon_too(void **state) {
+        begin_with_own(7);
+        detach();
+        stop_daemon(true);
+        start_daemon();
+        lists(DOMAIN(7, XEN_RUNNING));
+        assert_int_equal(window().state, WINDOW_LEAVING);
+        host.own = 0;
+        map_all(false);
+        stop_daemon(true);
+        start_daemon();
+        await(has_none);
+}
+
+static void test_a_xen_that_says_nothing_leaves_everything_as_it_is(void **state) {
+        struct guest_view view;
+
+        begin_with_own(7);
+        fake.listener->lost(fake.userdata, "it is silent");
+        settle();
+        assert_int_equal(state_of_guest(), GUEST_UNKNOWN);
+        guests_get(host.guests, UUID, &view, NULL);
+        assert_string_equal(view.why, "it is silent");
+        assert_int_equal(n_granted(7), 1);
+        attach(2 * MIB);
+        assert_int_equal(host.why.reason, REASON_source_unavailable);
+        lists(DOMAIN(7, XEN_RUNNING));
+        assert_int_equal(state_of_guest(), GUEST_RUNNING);
+        assert_true(has_told(""));
+        assert_int_equal(fake.n_given, 1);
+}
+
+static void test_one_that_is_not_in_the_configuration_any_more_keeps_what_it_has_mapped(void **state) {
+        begin_with_own(7);
+        stop_daemon(true);
+        host.is_forgotten = true;
+        host.own = 0;
+        start_daemon();
+        assert_int_equal(n_granted(7), 0);
+        assert_int_equal(fixture_source(&host.f).in_regions, MIB);
+        map_all(false);
+        await(has_none);
+        assert_int_equal(guests_get(host.guests, UUID, &(struct guest_view){ 0 }, NULL), -ENOENT);
+}
+
+static void test_one_that_is_another_hypervisors_now_has_nothing_of_before(void **state) {
+        struct guest_view view;
+
+        begin_with_own(7);
+        stop_daemon(true);
+        host.is_kvm = true;
+        host.own = 0;
+        start_daemon();
+        assert_int_equal(guests_get(host.guests, "one", &view, NULL), 0);
+        assert_string_equal(view.owner, "kvm:" UUID);
+        assert_int_equal(view.n_windows, 0);
+        assert_int_equal(n_granted(7), 0);
+        map_all(false);
+        await(has_none);
+}
+
+static void test_a_daemon_that_ends_takes_everything_back(void **state) {
+        begin_with_own(7);
+        stop_daemon(false);
+        settle();
+        assert_int_equal(n_granted(7), 0);
+        assert_int_equal(fixture_source(&host.f).in_regions, 0);
+        start_daemon();
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                TEST(test_a_guest_that_runs_is_granted_its_window),
+                TEST(test_only_a_paravirtualised_guest_sees_it_by_machine_addresses),
+                TEST(test_what_a_dead_guest_has_mapped_is_nobodys_until_it_has_not),
+                TEST(test_a_guest_that_boots_anew_is_another_domain),
+                TEST(test_of_two_domains_the_known_one_is_it_until_it_has_ended),
+                TEST(test_full_tables_are_a_limit_and_nothing_is_taken),
+                TEST(test_what_is_not_mapped_comes_back_at_once),
+                TEST(test_a_guest_that_never_unmaps_is_waited_for),
+                TEST(test_the_next_daemon_finds_what_is_granted),
+                TEST(test_what_was_granted_in_part_is_taken_back),
+                TEST(test_what_a_guest_had_that_ended_without_a_daemon_is_taken_back),
+                TEST(test_what_leaves_does_so_under_the_next_daemon_too),
+                TEST(test_a_xen_that_says_nothing_leaves_everything_as_it_is),
+                TEST(test_one_that_is_not_in_the_configuration_any_more_keeps_what_it_has_mapped),
+                TEST(test_one_that_is_another_hypervisors_now_has_nothing_of_before),
+                TEST(test_a_daemon_that_ends_takes_everything_back),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
