@@ -1,8 +1,8 @@
 /* Who comes in as a guest, through its channel or to its windows. The kernel says which process has connected, and of which user;
  * with a monitor, that it is the one which has it. All QEMUs of libvirt's are one user's. So there:
  *
- * - Whoever is in a machine of libvirt's (machine.h) must be in this guest's. Machines are called qemu-ID-NAME, by libvirt's
- *   number for this run of the guest; of what is left of its name, two may have the same.
+ * - Whoever is in a machine of libvirt's (machine.h) must be in this guest's. Its name has libvirt's number for this run of the
+ *   guest, and what is left of the guest's name: that two guests may have in common, and the number a guest of another libvirt.
  * - Who is in none is let in only where this guest has none either: libvirt does without systemd-machined.
  * - As long as the number is not told, nobody is let in; but QEMU connects before libvirt tells of the start, and need not come
  *   a second time. So who comes then is held, unread, until it is known. From each machine only the last one is: no guest can
@@ -54,11 +54,11 @@ static bool begins_with(const char *text, const char *prefix) {
 
 /* run: not 0. */
 static enum verdict judge(const struct guest *guest, unsigned run, const char *machine, char why[WHY_SIZE]) {
-        char own[sizeof(LIBVIRTS) + 16];
+        char own[LIBVIRT_MACHINE_SIZE];
         int is_there;
 
-        snprintf(own, sizeof(own), LIBVIRTS "%u-", run);
-        if (begins_with(machine, own))
+        machine_name(run, guest->domain, own);
+        if (machine_is(machine, own))
                 return ADMITTED;
         is_there = begins_with(machine, LIBVIRTS) ? 1 : machines_of(guest)->is_there(own);
         if (is_there == 0)
@@ -67,7 +67,7 @@ static enum verdict judge(const struct guest *guest, unsigned run, const char *m
                 snprintf(why, WHY_SIZE, "which machines there are cannot be found out: %s", strerror(-is_there));
                 return REFUSED;
         }
-        snprintf(why, WHY_SIZE, "it is in %s%s, and the guest in a machine %s...", *machine ? "the machine " : "no machine",
+        snprintf(why, WHY_SIZE, "it is in %s%s, and the guest in a machine %s", *machine ? "the machine " : "no machine",
                  machine, own);
         return REFUSED;
 }

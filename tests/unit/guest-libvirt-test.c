@@ -36,6 +36,7 @@ static struct {
         uv_loop_t loop;
         char directory[32];
         uint64_t configured; /* the window of the configuration */
+        const char *domain;  /* libvirt's name for the guest */
         struct guests *guests;
         char told[512]; /* what became of the guest, and whose sessions ended */
         bool closed;
@@ -172,8 +173,8 @@ static int of_process(pid_t pid, char ret_name[MACHINE_NAME_SIZE]) {
         return 0;
 }
 
-static int is_there(const char *prefix) {
-        return host.deaf ? host.deaf : host.registered && strncmp(host.registered, prefix, strlen(prefix)) == 0;
+static int is_there(const char *name) {
+        return host.deaf ? host.deaf : host.registered && machine_is(host.registered, name);
 }
 
 static const struct machine_ops machines = { .are_kept = are_kept, .of_process = of_process, .is_there = is_there };
@@ -225,6 +226,7 @@ static int begin(void **state) {
         options.region_idle_ms = 0;
         memset(&host, 0, sizeof(host));
         host.let_in = -1;
+        host.domain = "one";
         memset(&fake, 0, sizeof(fake));
         fixture_start(&host.f, "64M@0x200000000", &options);
         assert_int_equal(uv_loop_init(&host.loop), 0);
@@ -262,7 +264,7 @@ static void connects(void) {
 }
 
 static void see(unsigned run, const char *metadata) {
-        fake.listener->guest_seen(fake.userdata, &(struct libvirt_guest){ .uuid = UUID, .name = "one", .run = run,
+        fake.listener->guest_seen(fake.userdata, &(struct libvirt_guest){ .uuid = UUID, .name = host.domain, .run = run,
                                                                           .metadata = metadata });
 }
 
@@ -853,7 +855,7 @@ static void check_memory(void) {
 }
 
 static void starts(unsigned run) {
-        fake.listener->guest_started(fake.userdata, &(struct libvirt_guest){ .uuid = UUID, .name = "one", .run = run });
+        fake.listener->guest_started(fake.userdata, &(struct libvirt_guest){ .uuid = UUID, .name = host.domain, .run = run });
         settle();
         answers(GET_METADATA, 0, NO_METADATA);
 }
@@ -1200,11 +1202,59 @@ static void test_only_the_guests_own_machine_is_let_in(void **state) {
         lists(1, NO_METADATA);
         assert_true(lets_in(OWN));
         assert_false(lets_in("qemu-2-two"));
-        assert_false(lets_in("qemu-11-one"));
+        assert_false(lets_in("qemu-1-two"));
+        assert_false(lets_in("qemu-1-one-two"));
+        assert_false(lets_in("qemu-1-o"));
+        assert_false(lets_in("qemu-0-one"));
         assert_false(lets_in("qemu-one"));
         assert_false(lets_in(NULL));
         assert_false(lets_in("container"));
         assert_true(has_told("started connected "));
+}
+
+/* Each user may have a libvirt of its own, and each of these counts from 1. */
+static void test_machines_of_other_libvirts_with_the_guests_number_are_not_the_guests(void **state) {
+        begin_with_machines();
+        lists(1, NO_METADATA);
+        assert_false(lets_in("qemu-joe-1-one"));
+        assert_false(lets_in("qemu-1-1-one"));
+        assert_false(lets_in("qemu-embed-0123abcd-1-one"));
+        /* Nor do they say that the guest has one. */
+        host.registered = "qemu-1-two";
+        assert_true(lets_in(NULL));
+        host.registered = OWN;
+        assert_false(lets_in(NULL));
+}
+
+#define TEN "0123456789"
+#define FIFTY TEN TEN TEN TEN TEN
+
+/* By virDomainDriverGenerateMachineName(); older versions of it left two dashes where something else was between them. */
+static void test_of_the_guests_name_its_machine_has_what_may_be_in_a_hosts_name(void **state) {
+        static const char *const names[][2] = {
+                { "Web.example-2", "qemu-1-Web.example-2" },
+                { "my web_server (old)", "qemu-1-mywebserverold" },
+                { "-.web.-", "qemu-1-web" },
+                { "a..b.-c--d", "qemu-1-a.b.c-d" },
+                { "caf\u00e9-1", "qemu-1-caf-1" },
+                { "\u7db2", "qemu-1" },
+                { FIFTY TEN, "qemu-1-" FIFTY "0123456" },
+                { FIFTY "012345-8", "qemu-1-" FIFTY "012345" },
+                { FIFTY "01234-.6", "qemu-1-" FIFTY "01234-6" },
+                { "a-_-b", "qemu-1-a-b" },
+                { "a-_-b", "qemu-1-a--b" },
+                { "5-one", "qemu-1-5-one" },
+        };
+
+        begin_with_machines();
+        for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+                host.domain = names[i][0];
+                lists(1, NO_METADATA);
+                host.registered = names[i][1];
+                assert_false(lets_in(NULL));
+                assert_true(lets_in(names[i][1]));
+                assert_false(lets_in(OWN));
+        }
 }
 
 /* libvirt does without, or is in a container as a whole. */
@@ -1399,6 +1449,8 @@ int main(int argc, char **argv) {
                 TEST(what_nobody_wants_stays_as_long_as_the_guest_uses_it),
                 TEST(the_next_daemon_takes_out_what_nobody_was_promised),
                 TEST(only_the_guests_own_machine_is_let_in),
+                TEST(machines_of_other_libvirts_with_the_guests_number_are_not_the_guests),
+                TEST(of_the_guests_name_its_machine_has_what_may_be_in_a_hosts_name),
                 TEST(a_guest_without_a_machine_is_whoever_is_in_none),
                 TEST(while_nobody_tells_of_machines_only_who_is_in_the_guests_is_let_in),
                 TEST(where_there_are_no_machines_everybody_of_the_user_is_let_in),
