@@ -60,6 +60,14 @@ bool machine_is(const char *machine, const char *name) {
         return strcmp(cleaned, name) == 0;
 }
 
+unsigned machine_run(const char *machine, const char *cleaned) {
+        unsigned run = strncmp(machine, "qemu-", 5) == 0 ? (unsigned)strtoul(machine + 5, NULL, 10) : 0;
+        char name[LIBVIRT_MACHINE_SIZE];
+
+        machine_name(run, cleaned, name);
+        return machine_is(machine, name) ? run : 0;
+}
+
 /* ---- systemd ---- */
 
 #ifdef HAVE_SYSTEMD

@@ -32,6 +32,9 @@ void machine_name(unsigned run, const char *cleaned, char ret_name[LIBVIRT_MACHI
 /* Whether this machine is called so, by whatever version of libvirt. */
 bool machine_is(const char *machine, const char *name);
 
+/* The run of this guest whose machine this is, or 0: it is none of its. */
+unsigned machine_run(const char *machine, const char *cleaned);
+
 /* NULL if systemd can be asked for all that it knows, else a sentence. */
 const char *machine_unavailable(void);
 

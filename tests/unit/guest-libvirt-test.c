@@ -1352,6 +1352,90 @@ static void test_with_the_guest_its_connection_ends(void **state) {
         close(second);
 }
 
+/* Its last QEMU has ended, and libvirt has started it again, but has not told of either. */
+static void test_who_comes_from_a_later_run_than_is_known_waits_for_it(void **state) {
+        int first, second;
+
+        begin_with_machines();
+        lists(1, NO_METADATA);
+        first = connect_from(OWN, "channel");
+        assert_true(is_let_in(first));
+        second = connect_from("qemu-12-one", "channel");
+        assert_false(is_hung_up_on(second));
+        lists(1, NO_METADATA);
+        assert_false(is_hung_up_on(first) || is_hung_up_on(second));
+        assert_true(has_told("started connected "));
+        fake.listener->guest_stopped(fake.userdata, UUID, LIBVIRT_STOP_FAILED);
+        assert_true(is_hung_up_on(first));
+        assert_false(is_hung_up_on(second));
+        starts(12);
+        assert_true(is_let_in(second));
+        assert_true(has_told("ended stopped started connected "));
+        close(first);
+        close(second);
+}
+
+static void test_who_waits_for_a_later_run_than_there_is_is_hung_up_on_when_it_is_past(void **state) {
+        int second, third;
+
+        begin_with_machines();
+        lists(1, NO_METADATA);
+        second = connect_from("qemu-2-one", "channel");
+        third = connect_from("qemu-3-one", "channel");
+        host.registered = "qemu-3-one";
+        lists(3, NO_METADATA);
+        assert_true(is_hung_up_on(second));
+        assert_true(is_let_in(third));
+        assert_false(lets_in(OWN));
+        assert_false(lets_in("qemu-4-two"));
+        assert_false(lets_in("qemu-4-one-two"));
+        assert_false(lets_in("qemu-04-one"));
+        assert_false(lets_in("qemu-4294967300-one"));
+        close(second);
+        close(third);
+}
+
+static void test_of_those_that_wait_for_later_runs_the_last_ones_are_kept(void **state) {
+        enum { MANY = 100, KEPT = 64 };
+        char machine[32];
+        int many[MANY];
+
+        begin_with_machines();
+        lists(1, NO_METADATA);
+        for (int i = 0; i < MANY; i++) {
+                snprintf(machine, sizeof(machine), "qemu-%d-one", i + 2);
+                many[i] = connect_from(machine, "channel");
+        }
+        lists(1, NO_METADATA);
+        for (int i = 0; i < MANY; i++)
+                assert_true(is_hung_up_on(many[i]) == (i < MANY - KEPT));
+        lists(MANY + 1, NO_METADATA);
+        assert_true(is_let_in(many[MANY - 1]));
+        for (int i = 0; i < MANY; i++) {
+                assert_true(is_hung_up_on(many[i]) == (i < MANY - 1));
+                close(many[i]);
+        }
+}
+
+/* The windows that there are are those of the run that is known. */
+static void test_who_comes_from_a_later_run_gets_no_window_of_this_one(void **state) {
+        int later, qemu;
+
+        host.configured = MIB;
+        begin_with_machines();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        later = connect_from("qemu-2-one", "1");
+        qemu = connect_from(OWN, "1");
+        assert_false(gets_window(later));
+        assert_true(gets_window(qemu));
+        answers(ATTACH, 0, NULL);
+        assert_true(has_told("started attached "));
+        close(later);
+        close(qemu);
+}
+
 /* Who has its number then may be anybody. */
 static void test_who_has_ended_since_is_in_no_machine(void **state) {
         int status;
@@ -1458,6 +1542,10 @@ int main(int argc, char **argv) {
                 TEST(no_guest_keeps_another_one_from_waiting),
                 TEST(who_waits_when_the_daemon_ends_is_hung_up_on),
                 TEST(with_the_guest_its_connection_ends),
+                TEST(who_comes_from_a_later_run_than_is_known_waits_for_it),
+                TEST(who_waits_for_a_later_run_than_there_is_is_hung_up_on_when_it_is_past),
+                TEST(of_those_that_wait_for_later_runs_the_last_ones_are_kept),
+                TEST(who_comes_from_a_later_run_gets_no_window_of_this_one),
                 TEST(who_has_ended_since_is_in_no_machine),
                 TEST(only_the_guests_own_machine_gets_its_windows),
                 TEST(who_has_the_guests_memory_need_not_wait_for_libvirt),
