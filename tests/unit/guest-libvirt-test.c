@@ -586,20 +586,49 @@ static void test_an_own_window_in_doubt_that_has_not_come_is_tried_again(void **
         assert_int_equal(n_windows(), 1);
 }
 
-/* It may be this that libvirtd dies of. */
-static void test_an_own_window_that_fails_each_time_is_tried_ever_more_rarely(void **state) {
-        begin_in_doubt();
-        answers(GET_XML, 0, DOMAIN(""));
-        answers(GET_XML, 0, DOMAIN(""));
-        answers(GET_XML, 0, DOMAIN(""));
+/* libvirtd dies of it, and the next one tells that QEMU has it not. */
+static void own_window_fails(const char *metadata) {
+        for (int i = 0; i < 2; i++)
+                answers(GET_XML, 0, DOMAIN(""));
         answers(ATTACH, -ECONNRESET, "it was cut");
-        finds_again(DOMAIN(""));
-        assert_int_equal(fake.n_asked, 0);
-        assert_int_equal(n_windows(), 0);
-        is_asked_again(GET_XML, DOMAIN(""));
+        is_lost();
+        lists(1, metadata);
         answers(GET_XML, 0, DOMAIN(""));
-        answers(ATTACH, 0, NULL);
+        assert_int_equal(n_windows(), was_asked(GET_XML));
+}
+
+/* Then it is not tried before so much time has passed, nor put off for longer. */
+static void own_window_fails_and_waits(const char *metadata, uint64_t pause_ms) {
+        const struct guest *guest = guest_find_uuid(host.guests, UUID);
+        uint64_t from = uv_now(&host.loop);
+
+        own_window_fails(metadata);
+        assert_in_range(guest->own_at_ms, from + pause_ms, uv_now(&host.loop) + pause_ms);
+        while (!was_asked(GET_XML)) {
+                uv_run(&host.loop, UV_RUN_ONCE);
+                settle();
+        }
+        assert_true(uv_now(&host.loop) >= guest->own_at_ms);
+}
+
+static void test_an_own_window_that_fails_each_time_is_tried_ever_more_rarely(void **state) {
+        static const char another[] = "<guest window='2M'/>";
+
+        start_daemon();
+        lists(1, METADATA);
+        own_window_fails(METADATA);
+        own_window_fails_and_waits(METADATA, 1000);
+        own_window_fails_and_waits(METADATA, 2000);
+        is_plugged_in();
         assert_int_equal(n_windows(), 1);
+        /* That was that: the next one that fails is the first one again. */
+        lets_go_of("ua-dmabroker-4");
+        assert_int_equal(n_windows(), 0);
+        fake.listener->metadata_changed(fake.userdata, UUID, another);
+        settle();
+        own_window_fails(another);
+        own_window_fails_and_waits(another, 1000);
+        is_plugged_in();
 }
 
 static void test_another_window_is_not_the_own_one(void **state) {
