@@ -56,7 +56,7 @@ static bool begins_with(const char *text, const char *prefix) {
 /* run: not 0. */
 static enum verdict judge(const struct guest *guest, unsigned run, const char *machine, char why[WHY_SIZE]) {
         unsigned its_run = machine_run(machine, guest->domain);
-        char own[LIBVIRT_MACHINE_SIZE];
+        char own[LIBVIRT_MACHINE_SIZE], numbered[sizeof(LIBVIRTS) + 16];
         int is_there;
 
         if (its_run == run)
@@ -66,7 +66,9 @@ static enum verdict judge(const struct guest *guest, unsigned run, const char *m
                 return HELD;
         }
         machine_name(run, guest->domain, own);
-        is_there = begins_with(machine, LIBVIRTS) ? 1 : machines_of(guest)->is_there(own);
+        /* By its number alone: a libvirt may make something else of a guest's name than is known here. */
+        snprintf(numbered, sizeof(numbered), LIBVIRTS "%u%s", run, *guest->domain ? "-" : "");
+        is_there = begins_with(machine, LIBVIRTS) ? 1 : machines_of(guest)->is_there(numbered);
         if (is_there == 0)
                 return ADMITTED;
         if (is_there < 0) {

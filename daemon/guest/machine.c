@@ -53,7 +53,8 @@ void machine_name(unsigned run, const char *cleaned, char ret_name[LIBVIRT_MACHI
         machine_clean(whole, ret_name);
 }
 
-bool machine_is(const char *machine, const char *name) {
+/* Whether this machine is called so, by whatever version of libvirt. */
+static bool machine_is(const char *machine, const char *name) {
         char cleaned[LIBVIRT_MACHINE_SIZE];
 
         machine_clean(machine, cleaned);
@@ -92,12 +93,12 @@ static int of_process(pid_t pid, char ret_name[MACHINE_NAME_SIZE]) {
         return r;
 }
 
-static int is_there(const char *name) {
+static int is_there(const char *prefix) {
         char **names = NULL;
         int r = sd_get_machine_names(&names), is = 0;
 
         for (int i = 0; i < r; i++) {
-                is |= machine_is(names[i], name);
+                is |= strncmp(names[i], prefix, strlen(prefix)) == 0;
                 free(names[i]);
         }
         free(names);
@@ -118,7 +119,7 @@ static int of_process(pid_t pid, char ret_name[MACHINE_NAME_SIZE]) {
         return -ENODATA;
 }
 
-static int is_there(const char *name) {
+static int is_there(const char *prefix) {
         return 0;
 }
 

@@ -17,8 +17,8 @@ struct machine_ops {
         bool (*are_kept)(void);
         /* 0: in this one; -ENODATA: in none; -ESRCH: there is no such process; or another -errno. */
         int (*of_process)(pid_t pid, char ret_name[MACHINE_NAME_SIZE]);
-        /* Whether there is a machine of this name, by machine_is(). 0, 1 or -errno. */
-        int (*is_there)(const char *name);
+        /* Whether there is a machine whose name begins like this. 0, 1 or -errno. */
+        int (*is_there)(const char *prefix);
 };
 
 extern const struct machine_ops machine_systemd_ops;
@@ -28,9 +28,6 @@ void machine_clean(const char *name, char ret_name[LIBVIRT_MACHINE_SIZE]);
 
 /* What libvirtd calls the machine of a guest in this run of it: qemu-RUN-NAME. The libvirt of a user has that before RUN. */
 void machine_name(unsigned run, const char *cleaned, char ret_name[LIBVIRT_MACHINE_SIZE]);
-
-/* Whether this machine is called so, by whatever version of libvirt. */
-bool machine_is(const char *machine, const char *name);
 
 /* The run of this guest whose machine this is, or 0: it is none of its. */
 unsigned machine_run(const char *machine, const char *cleaned);

@@ -175,8 +175,8 @@ static int of_process(pid_t pid, char ret_name[MACHINE_NAME_SIZE]) {
         return 0;
 }
 
-static int is_there(const char *name) {
-        return host.deaf ? host.deaf : host.registered && machine_is(host.registered, name);
+static int is_there(const char *prefix) {
+        return host.deaf ? host.deaf : host.registered && strncmp(host.registered, prefix, strlen(prefix)) == 0;
 }
 
 static const struct machine_ops machines = { .are_kept = are_kept, .of_process = of_process, .is_there = is_there };
@@ -1284,11 +1284,11 @@ static void test_machines_of_other_libvirts_with_the_guests_number_are_not_the_g
         assert_false(lets_in("qemu-joe-1-one"));
         assert_false(lets_in("qemu-1-1-one"));
         assert_false(lets_in("qemu-embed-0123abcd-1-one"));
-        /* Nor do they say that the guest has one. */
+        /* But one may be what an unknown libvirt has made of the guest's name. */
         host.registered = "qemu-1-two";
-        assert_true(lets_in(NULL));
-        host.registered = OWN;
         assert_false(lets_in(NULL));
+        host.registered = "qemu-joe-1-one";
+        assert_true(lets_in(NULL));
 }
 
 #define TEN "0123456789"
