@@ -577,20 +577,24 @@ void link_distrust_windows(struct link *link) {
         __atomic_store_n(&link->distrusts_windows, true, __ATOMIC_RELAXED);
 }
 
-/* Whether it was of use is told by the call itself. */
-static void look_at_windows(struct link *link) {
+/* Where they could not be looked at, the call itself tells whether that matters. */
+static int look_at_windows(struct link *link) {
+        int r = 0;
+
         pthread_mutex_lock(&link->look_lock);
-        if (__atomic_exchange_n(&link->distrusts_windows, false, __ATOMIC_RELAXED) &&
-            link->events->distrusted(link->userdata) < 0)
+        if (__atomic_exchange_n(&link->distrusts_windows, false, __ATOMIC_RELAXED))
+                r = link->events->distrusted(link->userdata);
+        if (r)
                 link_distrust_windows(link);
         pthread_mutex_unlock(&link->look_lock);
+        return r < 0 ? r : 0;
 }
 
 int link_call(struct link *link, const struct link_request *request, struct link_reply *ret) {
-        int r;
+        int r = request->repeat == LINK_KEYED && link->port ? look_at_windows(link) : 0;
 
-        if (request->repeat == LINK_KEYED && link->port)
-                look_at_windows(link);
+        if (r)
+                return r;
         r = call_over_losses(link, request, ret);
         if (!is_unbound(link, r))
                 return r;

@@ -48,8 +48,8 @@ struct link_events {
         /* The daemon cannot give memory to this guest because it does not know where the guest sees a window. 0: it has been
          * told, the call is made again; -errno with a sentence. It may make calls itself. */
         int (*unbound)(void *userdata);
-        /* Of windows that the daemon believes to know of: whether the guest sees them there. -errno: they could not be looked
-         * at. It may make calls itself. */
+        /* Of windows that the daemon believes to know of: whether the guest sees them there. Positive: they could not be looked
+         * at. -errno with a sentence: nothing may be taken before it has been told. It may make calls itself. */
         int (*distrusted)(void *userdata);
 };
 

@@ -400,18 +400,27 @@ static int look_for_all(struct dmab *dmab) {
         return r;
 }
 
-/* What is wrong with one is told to whoever needs it. */
-static int check_bound(struct dmab *dmab) {
-        struct error_state *saved = error_save();
-        struct search *search;
+/* What is wrong with it, or lies in it, is told to whoever needs it; one that is not there any more nobody needs. */
+static int check(struct dmab *dmab, struct search *search, const struct window *window) {
         struct bar *bar;
-        int r = search_begin(dmab, &search);
+        int r = window->bound && !await_bar(search, window, &bar) ? bind_window(dmab, window, bar) : 0;
+
+        if (!r || r == -EBUSY || error_is("unknown_handle"))
+                return 0;
+        return dmab_last_error_json() ? r : WINDOWS_LATER; /* the broker's own word, or that it is not heard */
+}
+
+static int check_bound(struct dmab *dmab) {
+        struct error_state *saved = error_save(), *refused;
+        struct search *search;
+        int r = search_begin(dmab, &search) ? WINDOWS_LATER : 0;
 
         for (size_t i = 0; !r && i < search->n_windows; i++)
-                if (search->windows[i].bound)
-                        settle(dmab, search, &search->windows[i], &bar);
+                r = check(dmab, search, &search->windows[i]);
+        refused = r < 0 ? error_save() : NULL;
         search_end(search);
         error_restore(saved);
+        error_restore(refused);
         return r;
 }
 

@@ -20,8 +20,10 @@ enum { WINDOW_MARK_SIZE = 4096 }; /* bytes at its end that hold no memory */
  * one of them cannot be used. Makes calls. */
 int windows_look(struct dmab *dmab);
 
-/* Find those that the broker believes to know of, and tell it where they are if they are not there. -errno, with no sentence:
- * they could not be looked at. Makes calls. */
+/* Find those that the broker believes to know of, and tell it where they are if they are not there. -errno with a sentence: it
+ * refuses to hear that of one, in which nothing lies: what it gave of that would have a wrong address. WINDOWS_LATER, with no
+ * sentence: nothing is known. Makes calls. */
+enum { WINDOWS_LATER = 1 };
 int windows_check(struct dmab *dmab);
 
 /* The window that is this region: the broker knows where it is now. *ret_fd is the caller's, to map *ret_size bytes of it,

@@ -1,12 +1,13 @@
 /* Who comes in as a guest, through its channel or to its windows. The kernel says which process has connected, and of which user;
  * with a monitor, that it is the one which has it. All QEMUs of libvirt's are one user's. So there:
  *
- * - Whoever is in a machine of libvirt's (machine.h) must be in this guest's. Machines are called qemu-ID-NAME, by libvirt's
- *   number for this run of the guest; of what is left of its name, two may have the same.
+ * - Whoever is in a machine of libvirt's (machine.h) must be in this guest's. Its name has libvirt's number for this run of the
+ *   guest, and what is left of the guest's name: that two guests may have in common, and the number a guest of another libvirt.
  * - Who is in none is let in only where this guest has none either: libvirt does without systemd-machined.
  * - As long as the number is not told, nobody is let in; but QEMU connects before libvirt tells of the start, and need not come
  *   a second time. So who comes then is held, unread, until it is known. From each machine only the last one is: no guest can
- *   keep another one out. The process that is known to have this guest's memory need not wait for that.
+ *   keep another one out. The process that is known to have this guest's memory need not wait for that. Who comes from a later
+ *   run than is known is held likewise: libvirt has started the guest again and not told yet.
  * - When it ends, who was let in is hung up on: a QEMU that lives on is not the guest any more. */
 #include "daemon/guest/guest.h"
 
@@ -54,20 +55,27 @@ static bool begins_with(const char *text, const char *prefix) {
 
 /* run: not 0. */
 static enum verdict judge(const struct guest *guest, unsigned run, const char *machine, char why[WHY_SIZE]) {
-        char own[sizeof(LIBVIRTS) + 16];
+        unsigned its_run = machine_run(machine, guest->domain);
+        char own[LIBVIRT_MACHINE_SIZE], numbered[sizeof(LIBVIRTS) + 16];
         int is_there;
 
-        snprintf(own, sizeof(own), LIBVIRTS "%u-", run);
-        if (begins_with(machine, own))
+        if (its_run == run)
                 return ADMITTED;
-        is_there = begins_with(machine, LIBVIRTS) ? 1 : machines_of(guest)->is_there(own);
+        if (its_run > run) {
+                snprintf(why, WHY_SIZE, "it is in the machine %s, of which libvirt has not told yet", machine);
+                return HELD;
+        }
+        machine_name(run, guest->domain, own);
+        /* By its number alone: a libvirt may make something else of a guest's name than is known here. */
+        snprintf(numbered, sizeof(numbered), LIBVIRTS "%u%s", run, *guest->domain ? "-" : "");
+        is_there = begins_with(machine, LIBVIRTS) ? 1 : machines_of(guest)->is_there(numbered);
         if (is_there == 0)
                 return ADMITTED;
         if (is_there < 0) {
                 snprintf(why, WHY_SIZE, "which machines there are cannot be found out: %s", strerror(-is_there));
                 return REFUSED;
         }
-        snprintf(why, WHY_SIZE, "it is in %s%s, and the guest in a machine %s...", *machine ? "the machine " : "no machine",
+        snprintf(why, WHY_SIZE, "it is in %s%s, and the guest in a machine %s", *machine ? "the machine " : "no machine",
                  machine, own);
         return REFUSED;
 }
@@ -186,22 +194,29 @@ static bool has_hung_up(const struct held *held) {
 }
 
 void guest_look_who_is_there(struct guest *guest) {
-        unsigned run = run_of(guest);
+        unsigned run = run_of(guest), n = guest->n_held;
         char why[WHY_SIZE];
-        struct held *held;
 
         if (!run)
                 return;
-        while ((held = guest->held)) {
-                int fd = held->fd;
+        /* Who has to wait on takes its turn again, behind the others. */
+        for (struct held *held; n && (held = guest->held); n--) {
                 struct ucred who = held->who;
-                bool is_gone = has_hung_up(held);
-                enum verdict verdict = judge(guest, run, held->machine, why);
+                int fd = held->fd;
+                enum verdict verdict;
 
+                if (has_hung_up(held)) {
+                        drop(guest, held);
+                        continue;
+                }
+                verdict = judge(guest, run, held->machine, why);
+                if (verdict == HELD) {
+                        DL_DELETE(guest->held, held);
+                        DL_APPEND(guest->held, held);
+                        continue;
+                }
                 let_go(guest, held);
-                if (is_gone)
-                        close(fd);
-                else if (verdict == ADMITTED)
+                if (verdict == ADMITTED)
                         admit(guest, fd, &who);
                 else
                         channel_refuse(guest->channel, fd, who.pid, why);

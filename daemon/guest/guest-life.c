@@ -486,6 +486,7 @@ static void follow_run(struct guest *guest, unsigned run, bool is_start) {
 
 static void see(struct guest *guest, const struct libvirt_guest *seen, bool is_start) {
         guest->was_seen = true;
+        machine_clean(seen->name, guest->domain);
         follow_run(guest, seen->run, is_start);
         guest->is_missed = false;
         if (seen->metadata)

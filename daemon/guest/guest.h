@@ -109,7 +109,9 @@ struct guest {
         pid_t refused_pid; /* of a QEMU with the guest's monitor that was told of in the log */
         struct alive *alive; /* it lives; NULL: it could not be watched, and is tried again */
         uint64_t look_at_ms; /* when libvirt is asked whether it runs in another process than that which has ended, or 0 */
-        unsigned run;   /* libvirt's number for this run of it, or of Xen's domain, or 0 */
+        unsigned run;   /* libvirt's number for this run of it, or that of Xen's domain, or 0 */
+        char domain[LIBVIRT_MACHINE_SIZE]; /* libvirt's name for it, by machine_clean(), since it was seen: before that no window
+                                            * of it is to be had */
         bool has_begun; /* and not ended since */
         uint64_t had_own; /* what own_bytes were when it got them in this run, or 0: that is not done again */
         bool was_seen; /* since libvirt began to list */

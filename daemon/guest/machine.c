@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
@@ -19,6 +20,54 @@
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77
 #endif
+
+/* ---- names ---- */
+
+static bool is_letter_or_digit(char c) {
+        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+}
+
+/* As libvirt's virDomainDriverGenerateMachineName(): letters, digits, dots and dashes; of dots and dashes in a row the first, and
+ * none at either end. Older versions leave two where something else was between them. */
+void machine_clean(const char *name, char ret_name[LIBVIRT_MACHINE_SIZE]) {
+        bool is_after_mark = true;
+        size_t n = 0;
+
+        for (; *name && n < LIBVIRT_MACHINE_SIZE - 1; name++) {
+                bool is_mark = *name == '.' || *name == '-';
+
+                if (is_mark ? is_after_mark : !is_letter_or_digit(*name))
+                        continue;
+                ret_name[n++] = *name;
+                is_after_mark = is_mark;
+        }
+        if (n && is_after_mark)
+                n--;
+        ret_name[n] = '\0';
+}
+
+void machine_name(unsigned run, const char *cleaned, char ret_name[LIBVIRT_MACHINE_SIZE]) {
+        char whole[LIBVIRT_MACHINE_SIZE + sizeof("qemu-4294967295-")];
+
+        snprintf(whole, sizeof(whole), "qemu-%u-%s", run, cleaned);
+        machine_clean(whole, ret_name);
+}
+
+/* Whether this machine is called so, by whatever version of libvirt. */
+static bool machine_is(const char *machine, const char *name) {
+        char cleaned[LIBVIRT_MACHINE_SIZE];
+
+        machine_clean(machine, cleaned);
+        return strcmp(cleaned, name) == 0;
+}
+
+unsigned machine_run(const char *machine, const char *cleaned) {
+        unsigned run = strncmp(machine, "qemu-", 5) == 0 ? (unsigned)strtoul(machine + 5, NULL, 10) : 0;
+        char name[LIBVIRT_MACHINE_SIZE];
+
+        machine_name(run, cleaned, name);
+        return machine_is(machine, name) ? run : 0;
+}
 
 /* ---- systemd ---- */
 

@@ -6,7 +6,10 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-enum { MACHINE_NAME_SIZE = 256 };
+enum {
+        MACHINE_NAME_SIZE = 256,
+        LIBVIRT_MACHINE_SIZE = 64 + 1, /* of what libvirt calls one */
+};
 
 /* Who is asked. */
 struct machine_ops {
@@ -19,6 +22,15 @@ struct machine_ops {
 };
 
 extern const struct machine_ops machine_systemd_ops;
+
+/* What of a guest's name is in that of its machine: what may be in a host's name. */
+void machine_clean(const char *name, char ret_name[LIBVIRT_MACHINE_SIZE]);
+
+/* What libvirtd calls the machine of a guest in this run of it: qemu-RUN-NAME. The libvirt of a user has that before RUN. */
+void machine_name(unsigned run, const char *cleaned, char ret_name[LIBVIRT_MACHINE_SIZE]);
+
+/* The run of this guest whose machine this is, or 0: it is none of its. */
+unsigned machine_run(const char *machine, const char *cleaned);
 
 /* NULL if systemd can be asked for all that it knows, else a sentence. */
 const char *machine_unavailable(void);

@@ -76,7 +76,7 @@ struct qmp {
 /* ---- sentences ---- */
 
 static void copy_sentence(char *buffer, const char *text) {
-        snprintf(buffer, SENTENCE_MAX, "%s", text);
+        snprintf(buffer, SENTENCE_MAX, "%s", *text ? text : "no reason is given");
         for (char *at = buffer; *at; at++)
                 if ((unsigned char)*at < ' ' || *at == 0x7f)
                         *at = ' ';

@@ -60,6 +60,8 @@ struct guest {
         unsigned resets, binds, changes; /* changes: of what the thread waits for */
         bool is_misplaced, is_taken; /* the windows; something, since then */
         bool denies_list; /* once */
+        int bind_error; /* once, or 0 */
+        const char *bind_reason;
         struct shown windows[WINDOWS_MAX];
         size_t n_windows;
         enum guest_fault fault;
@@ -299,7 +301,10 @@ static bool answer(struct guest *guest, json_t *request) {
                 error = refuse(EDQUOT, "quota", "calls_per_second");
         } else if (!strcmp(method, "window.list"))
                 result = list_windows(guest);
-        else if (!strcmp(method, "window.bind") && guest->is_taken)
+        else if (!strcmp(method, "window.bind") && guest->bind_error) {
+                error = refuse(guest->bind_error, guest->bind_reason, "window");
+                guest->bind_error = 0;
+        } else if (!strcmp(method, "window.bind") && guest->is_taken)
                 error = refuse(EBUSY, "busy", "allocs");
         else if (!strcmp(method, "window.bind"))
                 result = bind_window(guest, params);
@@ -542,6 +547,13 @@ void guest_misplace(struct guest *guest) {
 void guest_deny_list(struct guest *guest) {
         guest_lock(guest);
         guest->denies_list = true;
+        guest_unlock(guest);
+}
+
+void guest_deny_bind(struct guest *guest, int error, const char *reason) {
+        guest_lock(guest);
+        guest->bind_error = error;
+        guest->bind_reason = reason;
         guest_unlock(guest);
 }
 

@@ -55,6 +55,8 @@ void guest_unbind(struct guest *guest);
 void guest_misplace(struct guest *guest);
 /* The next window.list is refused. */
 void guest_deny_list(struct guest *guest);
+/* The next window.bind is refused so; reason must live on. */
+void guest_deny_bind(struct guest *guest, int error, const char *reason);
 /* How often a window was bound. */
 unsigned guest_binds(struct guest *guest);
 

@@ -251,22 +251,74 @@ static void test_where_the_last_program_said_that_windows_are_is_not_believed(vo
         end(fixture);
 }
 
-/* Nothing was looked at, so it is before the next thing that is taken. */
-static void test_windows_that_could_not_be_looked_at_are_later(void **state) {
-        struct fixture *fixture = *state;
+static void misplace_windows(struct fixture *fixture) {
         dmab_addr_t dma;
-        dmab_pool_t *pool;
         void *vaddr;
 
         begin(fixture);
         assert_int_equal(dmab_alloc_coherent(fixture->device, PAGE, DMAB_NOWAIT, &vaddr, &dma), 0);
         end(fixture);
         guest_misplace(fixture->guest);
-        guest_deny_list(fixture->guest);
-        begin(fixture);
+}
+
+static void take_a_block(struct fixture *fixture) {
+        dmab_addr_t dma;
+        dmab_pool_t *pool;
+        void *vaddr;
+
         assert_int_equal(dmab_pool_create("blocks", fixture->device, 512, 0, 0, NULL, &pool), 0);
         assert_int_equal(dmab_pool_alloc(pool, DMAB_WAIT, &vaddr, &dma), 0);
+}
+
+/* Nothing was looked at, so it is before the next thing that is taken. */
+static void test_windows_that_could_not_be_looked_at_are_later(void **state) {
+        struct fixture *fixture = *state;
+
+        misplace_windows(fixture);
+        guest_deny_list(fixture->guest);
+        begin(fixture);
+        take_a_block(fixture);
+}
+
+/* What is taken there would have an address that is not its own. */
+static void test_nothing_is_taken_while_the_broker_refuses_to_hear_where_a_window_is(void **state) {
+        struct fixture *fixture = *state;
+
+        misplace_windows(fixture);
+        guest_deny_bind(fixture->guest, EDQUOT, "quota");
+        assert_int_equal(dmab_connect(fixture->uri, &fixture->dmab), 0);
+        assert_int_equal(dmab_device_open(fixture->dmab, "card", NULL, &fixture->device), -EDQUOT);
+        expect_sentence("the double refuses that");
+        assert_string_equal(dmab_last_reason(), "quota");
+        /* But it is told again. */
+        assert_int_equal(dmab_device_open(fixture->dmab, "card", NULL, &fixture->device), 0);
+        assert_int_equal(guest_binds(fixture->guest), 2);
+        take_a_block(fixture);
+}
+
+static void test_a_window_that_goes_while_it_is_looked_at_keeps_nobody_from_the_others(void **state) {
+        struct fixture *fixture = *state;
+
+        misplace_windows(fixture);
+        guest_deny_bind(fixture->guest, ENOENT, "unknown_handle");
+        begin(fixture);
+}
+
+/* Until that has been given back; elsewhere something may be had. */
+static void test_a_misplaced_window_in_which_things_lie_is_told_of_to_who_gets_something_there(void **state) {
+        struct fixture *fixture = *state;
+        dmab_addr_t dma;
+        void *vaddr;
+
+        begin(fixture);
+        assert_int_equal(dmab_alloc_coherent(fixture->device, PAGE, DMAB_NOWAIT, &vaddr, &dma), 0);
+        guest_misplace(fixture->guest);
+        assert_int_equal(dmab_alloc_coherent(fixture->device, PAGE, DMAB_NOWAIT, &vaddr, &dma), 0);
         end(fixture);
+        begin(fixture);
+        assert_int_equal(dmab_alloc_coherent(fixture->device, PAGE, DMAB_NOWAIT, &vaddr, &dma), -EBUSY);
+        assert_string_equal(dmab_last_reason(), "busy");
+        assert_int_equal(count_allocs(fixture), 0);
 }
 
 static void test_a_window_that_is_of_no_use_is_said_to_be_so(void **state) {
@@ -484,6 +536,9 @@ int main(void) {
                 guest_test(test_windows_that_come_later_are_found_and_bound),
                 guest_test(test_where_the_last_program_said_that_windows_are_is_not_believed),
                 guest_test(test_windows_that_could_not_be_looked_at_are_later),
+                guest_test(test_nothing_is_taken_while_the_broker_refuses_to_hear_where_a_window_is),
+                guest_test(test_a_window_that_goes_while_it_is_looked_at_keeps_nobody_from_the_others),
+                guest_test(test_a_misplaced_window_in_which_things_lie_is_told_of_to_who_gets_something_there),
                 guest_test(test_a_window_that_is_of_no_use_is_said_to_be_so),
                 guest_test(test_what_is_heard_before_the_answer_is_nobodys),
                 guest_test(test_the_session_goes_on_when_the_other_end_closes_or_begins_anew),

@@ -11,14 +11,7 @@
 #include "proto/dispatch.h"
 #include "proto/frame.h"
 #include "proto/methods.h"
-
-#define CHECK(condition)                 \
-        do {                             \
-                if (!(condition))        \
-                        abort();         \
-        } while (0)
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "tests/fuzz/fuzz.h"
 
 enum { LATE_MAX = 64 };
 

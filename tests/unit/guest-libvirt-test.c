@@ -37,6 +37,7 @@ static struct {
         char directory[32];
         uint64_t configured; /* the window of the configuration */
         const char *instead; /* the UUID of another guest, which alone is in the configuration; "": none is. Or NULL */
+        const char *domain;  /* libvirt's name for the guest */
         struct guests *guests;
         char told[512]; /* what became of the guest, and whose sessions ended */
         bool closed;
@@ -230,6 +231,7 @@ static int begin(void **state) {
         options.region_idle_ms = 0;
         memset(&host, 0, sizeof(host));
         host.let_in = -1;
+        host.domain = "one";
         memset(&fake, 0, sizeof(fake));
         fixture_start(&host.f, "64M@0x200000000", &options);
         assert_int_equal(uv_loop_init(&host.loop), 0);
@@ -267,7 +269,7 @@ static void connects(void) {
 }
 
 static void see(unsigned run, const char *metadata) {
-        fake.listener->guest_seen(fake.userdata, &(struct libvirt_guest){ .uuid = UUID, .name = "one", .run = run,
+        fake.listener->guest_seen(fake.userdata, &(struct libvirt_guest){ .uuid = UUID, .name = host.domain, .run = run,
                                                                           .metadata = metadata });
 }
 
@@ -589,20 +591,49 @@ static void test_an_own_window_in_doubt_that_has_not_come_is_tried_again(void **
         assert_int_equal(n_windows(), 1);
 }
 
-/* It may be this that libvirtd dies of. */
-static void test_an_own_window_that_fails_each_time_is_tried_ever_more_rarely(void **state) {
-        begin_in_doubt();
-        answers(GET_XML, 0, DOMAIN(""));
-        answers(GET_XML, 0, DOMAIN(""));
-        answers(GET_XML, 0, DOMAIN(""));
+/* libvirtd dies of it, and the next one tells that QEMU has it not. */
+static void own_window_fails(const char *metadata) {
+        for (int i = 0; i < 2; i++)
+                answers(GET_XML, 0, DOMAIN(""));
         answers(ATTACH, -ECONNRESET, "it was cut");
-        finds_again(DOMAIN(""));
-        assert_int_equal(fake.n_asked, 0);
-        assert_int_equal(n_windows(), 0);
-        is_asked_again(GET_XML, DOMAIN(""));
+        is_lost();
+        lists(1, metadata);
         answers(GET_XML, 0, DOMAIN(""));
-        answers(ATTACH, 0, NULL);
+        assert_int_equal(n_windows(), was_asked(GET_XML));
+}
+
+/* Then it is not tried before so much time has passed, nor put off for longer. */
+static void own_window_fails_and_waits(const char *metadata, uint64_t pause_ms) {
+        const struct guest *guest = guest_find_uuid(host.guests, UUID);
+        uint64_t from = uv_now(&host.loop);
+
+        own_window_fails(metadata);
+        assert_in_range(guest->own_at_ms, from + pause_ms, uv_now(&host.loop) + pause_ms);
+        while (!was_asked(GET_XML)) {
+                uv_run(&host.loop, UV_RUN_ONCE);
+                settle();
+        }
+        assert_true(uv_now(&host.loop) >= guest->own_at_ms);
+}
+
+static void test_an_own_window_that_fails_each_time_is_tried_ever_more_rarely(void **state) {
+        static const char another[] = "<guest window='2M'/>";
+
+        start_daemon();
+        lists(1, METADATA);
+        own_window_fails(METADATA);
+        own_window_fails_and_waits(METADATA, 1000);
+        own_window_fails_and_waits(METADATA, 2000);
+        is_plugged_in();
         assert_int_equal(n_windows(), 1);
+        /* That was that: the next one that fails is the first one again. */
+        lets_go_of("ua-dmabroker-4");
+        assert_int_equal(n_windows(), 0);
+        fake.listener->metadata_changed(fake.userdata, UUID, another);
+        settle();
+        own_window_fails(another);
+        own_window_fails_and_waits(another, 1000);
+        is_plugged_in();
 }
 
 static void test_another_window_is_not_the_own_one(void **state) {
@@ -858,7 +889,7 @@ static void check_memory(void) {
 }
 
 static void starts(unsigned run) {
-        fake.listener->guest_started(fake.userdata, &(struct libvirt_guest){ .uuid = UUID, .name = "one", .run = run });
+        fake.listener->guest_started(fake.userdata, &(struct libvirt_guest){ .uuid = UUID, .name = host.domain, .run = run });
         settle();
         answers(GET_METADATA, 0, NO_METADATA);
 }
@@ -1236,11 +1267,59 @@ static void test_only_the_guests_own_machine_is_let_in(void **state) {
         lists(1, NO_METADATA);
         assert_true(lets_in(OWN));
         assert_false(lets_in("qemu-2-two"));
-        assert_false(lets_in("qemu-11-one"));
+        assert_false(lets_in("qemu-1-two"));
+        assert_false(lets_in("qemu-1-one-two"));
+        assert_false(lets_in("qemu-1-o"));
+        assert_false(lets_in("qemu-0-one"));
         assert_false(lets_in("qemu-one"));
         assert_false(lets_in(NULL));
         assert_false(lets_in("container"));
         assert_true(has_told("started connected "));
+}
+
+/* Each user may have a libvirt of its own, and each of these counts from 1. */
+static void test_machines_of_other_libvirts_with_the_guests_number_are_not_the_guests(void **state) {
+        begin_with_machines();
+        lists(1, NO_METADATA);
+        assert_false(lets_in("qemu-joe-1-one"));
+        assert_false(lets_in("qemu-1-1-one"));
+        assert_false(lets_in("qemu-embed-0123abcd-1-one"));
+        /* But one may be what an unknown libvirt has made of the guest's name. */
+        host.registered = "qemu-1-two";
+        assert_false(lets_in(NULL));
+        host.registered = "qemu-joe-1-one";
+        assert_true(lets_in(NULL));
+}
+
+#define TEN "0123456789"
+#define FIFTY TEN TEN TEN TEN TEN
+
+/* By virDomainDriverGenerateMachineName(); older versions of it left two dashes where something else was between them. */
+static void test_of_the_guests_name_its_machine_has_what_may_be_in_a_hosts_name(void **state) {
+        static const char *const names[][2] = {
+                { "Web.example-2", "qemu-1-Web.example-2" },
+                { "my web_server (old)", "qemu-1-mywebserverold" },
+                { "-.web.-", "qemu-1-web" },
+                { "a..b.-c--d", "qemu-1-a.b.c-d" },
+                { "caf\u00e9-1", "qemu-1-caf-1" },
+                { "\u7db2", "qemu-1" },
+                { FIFTY TEN, "qemu-1-" FIFTY "0123456" },
+                { FIFTY "012345-8", "qemu-1-" FIFTY "012345" },
+                { FIFTY "01234-.6", "qemu-1-" FIFTY "01234-6" },
+                { "a-_-b", "qemu-1-a-b" },
+                { "a-_-b", "qemu-1-a--b" },
+                { "5-one", "qemu-1-5-one" },
+        };
+
+        begin_with_machines();
+        for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+                host.domain = names[i][0];
+                lists(1, NO_METADATA);
+                host.registered = names[i][1];
+                assert_false(lets_in(NULL));
+                assert_true(lets_in(names[i][1]));
+                assert_false(lets_in(OWN));
+        }
 }
 
 /* libvirt does without, or is in a container as a whole. */
@@ -1336,6 +1415,90 @@ static void test_with_the_guest_its_connection_ends(void **state) {
         assert_true(is_let_in(second));
         close(first);
         close(second);
+}
+
+/* Its last QEMU has ended, and libvirt has started it again, but has not told of either. */
+static void test_who_comes_from_a_later_run_than_is_known_waits_for_it(void **state) {
+        int first, second;
+
+        begin_with_machines();
+        lists(1, NO_METADATA);
+        first = connect_from(OWN, "channel");
+        assert_true(is_let_in(first));
+        second = connect_from("qemu-12-one", "channel");
+        assert_false(is_hung_up_on(second));
+        lists(1, NO_METADATA);
+        assert_false(is_hung_up_on(first) || is_hung_up_on(second));
+        assert_true(has_told("started connected "));
+        fake.listener->guest_stopped(fake.userdata, UUID, LIBVIRT_STOP_FAILED);
+        assert_true(is_hung_up_on(first));
+        assert_false(is_hung_up_on(second));
+        starts(12);
+        assert_true(is_let_in(second));
+        assert_true(has_told("ended stopped started connected "));
+        close(first);
+        close(second);
+}
+
+static void test_who_waits_for_a_later_run_than_there_is_is_hung_up_on_when_it_is_past(void **state) {
+        int second, third;
+
+        begin_with_machines();
+        lists(1, NO_METADATA);
+        second = connect_from("qemu-2-one", "channel");
+        third = connect_from("qemu-3-one", "channel");
+        host.registered = "qemu-3-one";
+        lists(3, NO_METADATA);
+        assert_true(is_hung_up_on(second));
+        assert_true(is_let_in(third));
+        assert_false(lets_in(OWN));
+        assert_false(lets_in("qemu-4-two"));
+        assert_false(lets_in("qemu-4-one-two"));
+        assert_false(lets_in("qemu-04-one"));
+        assert_false(lets_in("qemu-4294967300-one"));
+        close(second);
+        close(third);
+}
+
+static void test_of_those_that_wait_for_later_runs_the_last_ones_are_kept(void **state) {
+        enum { MANY = 100, KEPT = 64 };
+        char machine[32];
+        int many[MANY];
+
+        begin_with_machines();
+        lists(1, NO_METADATA);
+        for (int i = 0; i < MANY; i++) {
+                snprintf(machine, sizeof(machine), "qemu-%d-one", i + 2);
+                many[i] = connect_from(machine, "channel");
+        }
+        lists(1, NO_METADATA);
+        for (int i = 0; i < MANY; i++)
+                assert_true(is_hung_up_on(many[i]) == (i < MANY - KEPT));
+        lists(MANY + 1, NO_METADATA);
+        assert_true(is_let_in(many[MANY - 1]));
+        for (int i = 0; i < MANY; i++) {
+                assert_true(is_hung_up_on(many[i]) == (i < MANY - 1));
+                close(many[i]);
+        }
+}
+
+/* The windows that there are are those of the run that is known. */
+static void test_who_comes_from_a_later_run_gets_no_window_of_this_one(void **state) {
+        int later, qemu;
+
+        host.configured = MIB;
+        begin_with_machines();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, DOMAIN(""));
+        answers(GET_XML, 0, DOMAIN(""));
+        later = connect_from("qemu-2-one", "1");
+        qemu = connect_from(OWN, "1");
+        assert_false(gets_window(later));
+        assert_true(gets_window(qemu));
+        answers(ATTACH, 0, NULL);
+        assert_true(has_told("started attached "));
+        close(later);
+        close(qemu);
 }
 
 /* Who has its number then may be anybody. */
@@ -1437,6 +1600,8 @@ int main(int argc, char **argv) {
                 TEST(what_nobody_wants_stays_as_long_as_the_guest_uses_it),
                 TEST(the_next_daemon_takes_out_what_nobody_was_promised),
                 TEST(only_the_guests_own_machine_is_let_in),
+                TEST(machines_of_other_libvirts_with_the_guests_number_are_not_the_guests),
+                TEST(of_the_guests_name_its_machine_has_what_may_be_in_a_hosts_name),
                 TEST(a_guest_without_a_machine_is_whoever_is_in_none),
                 TEST(while_nobody_tells_of_machines_only_who_is_in_the_guests_is_let_in),
                 TEST(where_there_are_no_machines_everybody_of_the_user_is_let_in),
@@ -1444,6 +1609,10 @@ int main(int argc, char **argv) {
                 TEST(no_guest_keeps_another_one_from_waiting),
                 TEST(who_waits_when_the_daemon_ends_is_hung_up_on),
                 TEST(with_the_guest_its_connection_ends),
+                TEST(who_comes_from_a_later_run_than_is_known_waits_for_it),
+                TEST(who_waits_for_a_later_run_than_there_is_is_hung_up_on_when_it_is_past),
+                TEST(of_those_that_wait_for_later_runs_the_last_ones_are_kept),
+                TEST(who_comes_from_a_later_run_gets_no_window_of_this_one),
                 TEST(who_has_ended_since_is_in_no_machine),
                 TEST(only_the_guests_own_machine_gets_its_windows),
                 TEST(who_has_the_guests_memory_need_not_wait_for_libvirt),

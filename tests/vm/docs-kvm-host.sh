@@ -399,6 +399,7 @@ with_qemu() {
 
         say "4. the guest's hardware"
         host 'dmabrokerctl attach web 16M --dry-run'
+        [ "$(grep -c '^-' $OUT)" -ge 4 ] || die "that is no advice"
         grep '^-' $OUT | sed 's/ *\\$//' | while read -r line; do
                 grep -qF -e "$line" /etc/systemd/system/vm-web.service || die "the unit lacks: $line"
         done || exit 1
