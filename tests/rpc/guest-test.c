@@ -609,6 +609,7 @@ static void test_what_cannot_be_had_is_refused_and_costs_nothing(void **state) {
         ask_refused(host.admin, "bad_param", "guest.attach", "{'guest':'one','size':3145728}");
         ask_refused(host.admin, "bad_param", "guest.attach", "{'guest':'one','size':4096}");
         ask_refused(host.admin, "bad_param", "guest.attach", "{'guest':'one','size':2199023255552}");
+        ask_refused(host.admin, "unsupported", "guest.attach", "{'guest':'one','size':1048576,'mask':'0xffffffff'}");
         ask_refused(host.admin, "unknown_guest", "guest.attach", "{'guest':'three','size':1048576}");
         ask_refused(host.admin, "source_unavailable", "guest.attach", "{'guest':'two','size':1048576}");
         next_attach_works();

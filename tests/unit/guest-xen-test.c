@@ -307,10 +307,14 @@ static void on_done(void *userdata, const struct failure *failure, uint64_t hand
         host.why = failure ? *failure : (struct failure){ 0 };
 }
 
-static void attach(uint64_t size) {
+static void attach_below(uint64_t size, uint64_t mask) {
         host.is_answered = false;
-        guests_attach(host.guests, &(struct attach_request){ .guest = "one", .size = size }, on_done, NULL);
+        guests_attach(host.guests, &(struct attach_request){ .guest = "one", .size = size, .mask = mask }, on_done, NULL);
         settle();
+}
+
+static void attach(uint64_t size) {
+        attach_below(size, 0);
 }
 
 static void detach(void) {
@@ -437,6 +441,17 @@ static void test_full_tables_are_a_limit_and_nothing_is_taken(void **state) {
         fake.no_give = 0;
         attach(2 * MIB);
         assert_int_not_equal(host.window, 0);
+}
+
+static void test_a_mask_is_that_of_the_machines_addresses(void **state) {
+        start_daemon();
+        lists(DOMAIN(7, XEN_RUNNING));
+        attach_below(2 * MIB, MASK32);
+        assert_true(host.is_answered);
+        assert_int_equal(host.why.reason, REASON_mask);
+        attach_below(2 * MIB, MASK32 << 4 | 15);
+        assert_int_equal(host.why.error, 0);
+        assert_int_equal(n_granted(7), 1);
 }
 
 static void test_what_is_not_mapped_comes_back_at_once(void **state) {
@@ -588,6 +603,7 @@ int main(void) {
                 TEST(test_a_guest_that_boots_anew_is_another_domain),
                 TEST(test_of_two_domains_the_known_one_is_it_until_it_has_ended),
                 TEST(test_full_tables_are_a_limit_and_nothing_is_taken),
+                TEST(test_a_mask_is_that_of_the_machines_addresses),
                 TEST(test_what_is_not_mapped_comes_back_at_once),
                 TEST(test_a_guest_that_never_unmaps_is_waited_for),
                 TEST(test_the_next_daemon_finds_what_is_granted),
