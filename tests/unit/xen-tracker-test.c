@@ -8,6 +8,8 @@
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -34,12 +36,13 @@ int __real_connect(int fd, const struct sockaddr *address, socklen_t length);
 static struct {
         pthread_mutex_t mutex;
         xc_domaininfo_t domains[DOMAINS];
-        unsigned n, n_lists;
+        unsigned n;
+        atomic_uint n_lists;
         int no_list;    /* errno */
         int store[2];   /* a byte for each thing that xenstore tells */
-        unsigned n_opened, n_closed;
-        bool is_away;   /* xenstore: nobody is at its socket */
-        bool is_mute;   /* it takes a connection, and says nothing ever */
+        atomic_uint n_opened, n_closed;
+        atomic_bool is_away; /* xenstore: nobody is at its socket */
+        atomic_bool is_mute; /* it takes a connection, and says nothing ever */
         int unmute[2];
 } fake = { .mutex = PTHREAD_MUTEX_INITIALIZER };
 
@@ -89,16 +92,12 @@ static int memory_close(xenforeignmemory_handle *memory) {
 }
 
 static struct xs_handle *store_open(unsigned long flags) {
-        pthread_mutex_lock(&fake.mutex);
         fake.n_opened++;
-        pthread_mutex_unlock(&fake.mutex);
         return (struct xs_handle *)&fake;
 }
 
 static void store_close(struct xs_handle *store) {
-        pthread_mutex_lock(&fake.mutex);
         fake.n_closed++;
-        pthread_mutex_unlock(&fake.mutex);
 }
 
 static bool store_watch(struct xs_handle *store, const char *path, const char *token) {
@@ -214,7 +213,8 @@ static void run(void) {
 static int begin(void **state) {
         n_told = n_lost = 0;
         is_closed = false;
-        fake.n = fake.n_lists = fake.n_opened = fake.n_closed = 0;
+        fake.n = 0;
+        fake.n_lists = fake.n_opened = fake.n_closed = 0;
         fake.no_list = 0;
         fake.is_away = fake.is_mute = false;
         set_domain(0, 0, 0xff, 0);

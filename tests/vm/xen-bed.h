@@ -47,7 +47,7 @@ uint64_t xen_free_pages(void);
 void xen_start(struct xen_guest *guest);
 /* Until Xen has nothing left of the domain, and xenstore neither. */
 void xen_await_end(struct xen_guest *guest);
-/* Its console is left alone, and xenstore is not asked: until Xen has nothing left of it. */
+/* Until Xen has nothing left of it. It was not xl that destroyed it, so that xenstore has something still. */
 void xen_forget(struct xen_guest *guest);
 /* The same, and it is another domain by then and ready. */
 void xen_await_reboot(struct xen_guest *guest);

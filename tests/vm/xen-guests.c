@@ -318,7 +318,7 @@ static void test_destroy(struct xen_guest *guest) {
         await(guest, "", "what a destroyed guest had mapped is the host's again");
         printf("%lld ms after its end began\n", (long long)(xen_now_ms() - began));
         await_state(guest, "off", "and it is known not to run");
-        xen_await_end(guest);
+        xen_forget(guest);
         check_books();
 }
 
