@@ -101,7 +101,7 @@ static void region_unbar(struct region *region) {
         size_t i;
 
         for (i = 0; i < bar->n; i++)
-                arena_release(region_arena(region), bar->pieces[i].number, NULL);
+                region_put_block(region, bar->pieces[i].number);
         broker->book.barred_bytes -= bar->bytes;
         quarantine_leave(broker, &bar->resting, bar->bytes);
         book_drop(broker, ROW_BAR, region->handle);

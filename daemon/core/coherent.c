@@ -160,7 +160,7 @@ void alloc_free(struct alloc *alloc) {
         } else {
                 if (alloc->flags & ALLOC_RESTING)
                         book_drop(broker, ROW_RESTING, block.addr);
-                arena_release(region_arena(alloc->region), alloc->block, NULL);
+                region_put_block(alloc->region, alloc->block);
                 region_unuse(alloc->region, block.size);
         }
         tray_put(broker, alloc);

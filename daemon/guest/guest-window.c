@@ -197,15 +197,11 @@ void window_end(struct window *window) {
         free_if_over(window);
 }
 
-static void withdraw(struct window *window) {
-        struct guest *guest = window->guest;
-        const struct caller judge = { .session = guest->caller.session, .admin = true };
+/* The guest gets nothing of it any more. */
+static void withdraw(const struct window *window) {
+        const struct guest *guest = window->guest;
         struct failure failure = { 0 };
-        uint64_t bytes;
 
-        if (device_withdraw(&guest->caller, guest->commons, window->region, &failure) == 0)
-                return;
-        quarantine_release(&judge, guest->owner, NULL, &bytes, &failure);
         if (device_withdraw(&guest->caller, guest->commons, window->region, &failure) < 0)
                 log_error("a window of the guest %s can be allocated from: %s", guest->name, failure.sentence);
 }
@@ -1121,6 +1117,8 @@ int window_inherit(struct guest *guest, const char *line, struct failure *failur
                 return failure->reason == REASON_no_memory ? r : 0;
         }
         guest->last_number = window->number > last - 1 ? window->number : last - 1;
+        if (window->is_left)
+                withdraw(window);
         if (window->is_bound)
                 place_bind(window->addr, window->guest_addr);
         return 0;

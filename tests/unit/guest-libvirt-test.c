@@ -215,9 +215,38 @@ static void stop_daemon(bool leave) {
         guests_free(host.guests);
 }
 
+struct commons {
+        struct caller caller;
+        uint64_t device;
+};
+
+static int find_commons(const struct device_view *view, void *userdata) {
+        ((struct commons *)userdata)->device = view->handle;
+        return strcmp(view->name, "windows") == 0;
+}
+
+static int reinstate(const struct region_view *view, void *userdata) {
+        const struct commons *commons = userdata;
+
+        if (view->device == commons->device)
+                assert_int_equal(device_reinstate(&commons->caller, commons->device, view->handle, NULL), 0);
+        return 0;
+}
+
+/* What the ledger does not know: here the broker goes on. */
+static int forget(struct session *session, void *userdata) {
+        struct commons commons = { .caller.session = session };
+
+        if (!guests_owns_session(session_note(session)))
+                return 0;
+        assert_int_equal(device_visit(&commons.caller, NULL, find_commons, &commons, NULL), 0);
+        return region_visit(&commons.caller, NULL, 0, reinstate, &commons, NULL);
+}
+
 /* The next one knows what the last one has written down. */
 static void restart_daemon(void) {
         stop_daemon(true);
+        assert_int_equal(broker_visit_sessions(host.f.broker, forget, NULL), 0);
         start_daemon();
 }
 
