@@ -236,10 +236,14 @@ static bool bar_holds(const struct resting *resting, uint64_t machine_addr) {
         return false;
 }
 
+static const struct region *region_of(const struct resting *resting) {
+        return bar_of(resting)->region;
+}
+
 static void bar_end(struct resting *resting) {
         region_unbar(bar_of(resting)->region);
 }
 
 const struct resting_ops bar_resting_ops = {
-        .owner = bar_owner, .look = bar_look, .holds = bar_holds, .end = bar_end,
+        .owner = bar_owner, .look = bar_look, .holds = bar_holds, .region = region_of, .end = bar_end,
 };

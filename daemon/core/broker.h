@@ -647,6 +647,8 @@ int quarantine_visit(const struct caller *caller, const char *owner, uint64_t af
  * Admin only: not_permitted. bad_address: nothing rests there. */
 int quarantine_release(const struct caller *caller, const char *owner, const uint64_t *machine_addr, uint64_t *ret_bytes,
                        struct failure *failure);
+/* The same of what lies in this region and belongs to no pool; nothing else. Reasons: not_permitted, unknown_handle. */
+int quarantine_release_region(const struct caller *caller, uint64_t region, struct failure *failure);
 /* Bytes that rest, of all owners. */
 uint64_t broker_quarantined(const struct broker *broker);
 

@@ -253,12 +253,16 @@ static bool resting_holds(const struct resting *resting, uint64_t machine_addr) 
         return machine_addr >= alloc_addr(alloc) && machine_addr - alloc_addr(alloc) < alloc_size(alloc);
 }
 
+static const struct region *resting_region(const struct resting *resting) {
+        return resting_alloc(resting)->region;
+}
+
 static void resting_end(struct resting *resting) {
         alloc_free(resting_alloc(resting));
 }
 
 const struct resting_ops alloc_resting_ops = {
-        .owner = resting_owner, .look = resting_look, .holds = resting_holds, .end = resting_end,
+        .owner = resting_owner, .look = resting_look, .holds = resting_holds, .region = resting_region, .end = resting_end,
 };
 
 /* ---- the ledger ---- */

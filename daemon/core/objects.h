@@ -66,6 +66,8 @@ struct resting_ops {
         /* What of it does not follow from struct resting; since_ms instead of ages. */
         void (*look)(const struct resting *resting, struct quarantine_view *ret);
         bool (*holds)(const struct resting *resting, uint64_t machine_addr);
+        /* That it lies in as a whole, and goes with. NULL: it goes with what it belongs to. */
+        const struct region *(*region)(const struct resting *resting);
         /* It may be reused. */
         void (*end)(struct resting *resting);
 };

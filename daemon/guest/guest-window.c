@@ -132,18 +132,38 @@ static void close_server(struct window *window, void (*closed)(void *userdata)) 
         window->server = NULL;
 }
 
-static void give_back(struct window *window) {
-        struct guest *guest = window->guest;
+/* The guest gets nothing of it any more. */
+static bool withdraw(const struct window *window) {
+        const struct guest *guest = window->guest;
+        struct failure failure = { 0 };
+
+        if (device_withdraw(&guest->caller, guest->commons, window->region, &failure) == 0)
+                return true;
+        log_error("a window of the guest %s can be allocated from: %s", guest->name, failure.sentence);
+        return false;
+}
+
+/* It is withdrawn: nobody gets what a device may write still, before the whole window is zeroed. */
+static void end_rest(const struct window *window) {
+        const struct guest *guest = window->guest;
         const struct caller judge = { .session = guest->caller.session, .admin = true };
         struct failure failure = { 0 };
-        uint64_t bytes;
+
+        if (quarantine_release_region(&judge, window->region, &failure) < 0)
+                log_error("what rests in a window of the guest %s stays: %s", guest->name, failure.sentence);
+}
+
+static void give_back(struct window *window) {
+        struct guest *guest = window->guest;
+        struct failure failure = { 0 };
         int r;
 
         r = device_unreserve(&guest->caller, guest->commons, window->region, &failure);
         if (r == -reason_errno(REASON_busy)) {
-                /* It is gone whether or not something lies in it, and what rests in it nobody can write any more. */
+                /* It is gone whether or not something lies in it; and nobody moves in meanwhile. */
+                withdraw(window);
                 guest_empty(guest, window->region);
-                quarantine_release(&judge, guest->owner, NULL, &bytes, &failure);
+                end_rest(window);
                 r = device_unreserve(&guest->caller, guest->commons, window->region, &failure);
         }
         if (r < 0)
@@ -197,15 +217,6 @@ void window_end(struct window *window) {
         free_if_over(window);
 }
 
-/* The guest gets nothing of it any more. */
-static void withdraw(const struct window *window) {
-        const struct guest *guest = window->guest;
-        struct failure failure = { 0 };
-
-        if (device_withdraw(&guest->caller, guest->commons, window->region, &failure) < 0)
-                log_error("a window of the guest %s can be allocated from: %s", guest->name, failure.sentence);
-}
-
 void window_leave(struct window *window) {
         struct failure gone = { 0 };
 
@@ -214,7 +225,8 @@ void window_leave(struct window *window) {
         window->is_unwanted = window->is_bound = false;
         window->leave_until_ms = 0;
         place_unbind(window->addr);
-        withdraw(window);
+        if (withdraw(window))
+                end_rest(window);
         guest_save(window->guest);
         failure_set(&gone, REASON_gone, "The guest %s has ended, and a process has its window", window->guest->name);
         if (window->ask)

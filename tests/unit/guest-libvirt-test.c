@@ -1220,6 +1220,50 @@ static void test_the_next_daemon_takes_out_what_nobody_was_promised(void **state
         assert_true(has_told(""));
 }
 
+/* ---- what lies in windows, and rests there ---- */
+
+enum { MOST = MIB - WINDOW_TAIL };
+
+static void sees(uint64_t handle, uint64_t guest_addr) {
+        assert_int_equal(guests_bind(host.guests, OWNER, handle, guest_addr, NULL), 0);
+}
+
+static struct caller start_program(uint64_t *ret_device) {
+        struct caller program = fixture_session(&host.f, OWNER);
+
+        *ret_device = fixture_open(&program, &(struct device_options){ .name = "nic", .node = -1 });
+        return program;
+}
+
+/* A program has all that there is in each of two windows, and dies; its device may write there still. */
+static void leave_at_rest_in_two_windows(void) {
+        struct answer attached;
+        struct caller program;
+        uint64_t device;
+
+        begin_with_own(MIB, NO_METADATA);
+        sees(window(), 16 * MIB);
+        attach(&attached, NULL);
+        for (int i = 0; i < 2; i++)
+                answers(GET_XML, 0, DOMAIN(""));
+        answers(ATTACH, 0, NULL);
+        sees(answer_handle(&attached), 32 * MIB);
+        program = start_program(&device);
+        for (int i = 0; i < 2; i++)
+                fixture_alloc(&host.f, &program, &(struct alloc_request){ .device = device, .size = MOST });
+        session_abandon(program.session);
+        settle();
+        assert_int_equal(broker_quarantined(host.f.broker), 2 * MOST);
+}
+
+static void test_with_a_window_goes_what_rests_in_it_and_nothing_else(void **state) {
+        leave_at_rest_in_two_windows();
+        lets_go_of("ua-dmabroker-1");
+        assert_int_equal(n_windows(), 1);
+        assert_int_equal(fixture_source(&host.f).in_regions, MIB);
+        assert_int_equal(broker_quarantined(host.f.broker), MOST);
+}
+
 /* ---- at the door ---- */
 
 #define OWN "qemu-1-one"
@@ -1465,6 +1509,7 @@ int main(int argc, char **argv) {
                 TEST(what_nobody_wants_is_asked_for_again_and_keeps_no_own_window_away),
                 TEST(what_nobody_wants_stays_as_long_as_the_guest_uses_it),
                 TEST(the_next_daemon_takes_out_what_nobody_was_promised),
+                TEST(with_a_window_goes_what_rests_in_it_and_nothing_else),
                 TEST(only_the_guests_own_machine_is_let_in),
                 TEST(a_guest_without_a_machine_is_whoever_is_in_none),
                 TEST(while_nobody_tells_of_machines_only_who_is_in_the_guests_is_let_in),
