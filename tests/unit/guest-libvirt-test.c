@@ -1051,7 +1051,7 @@ static int write_as_before(struct session *session, void *userdata) {
         line = strchr(note, '\n') + 1;
         line[-3] = '\n';
         memmove(line - 2, line, strlen(line) + 1);
-        for (int i = 0; i < 2; i++)
+        for (int i = 0; i < 3; i++)
                 *strrchr(note, ' ') = '\0';
         line = strrchr(note, ' ');
         line[0] = '\n';
@@ -1262,6 +1262,142 @@ static void test_with_a_window_goes_what_rests_in_it_and_nothing_else(void **sta
         assert_int_equal(n_windows(), 1);
         assert_int_equal(fixture_source(&host.f).in_regions, MIB);
         assert_int_equal(broker_quarantined(host.f.broker), MOST);
+}
+
+/* ---- while a window is leaving ---- */
+
+static void program_gets(const struct caller *program, uint64_t device) {
+        fixture_alloc(&host.f, program, &(struct alloc_request){ .device = device, .size = 4096 });
+}
+
+static void program_gets_nothing(const struct caller *program, uint64_t device) {
+        struct answer more = { 0 };
+
+        coherent_alloc(program, &(struct alloc_request){ .device = device, .size = 4096 }, answer, &more);
+        settle();
+        require_refused(&more, REASON_no_memory);
+}
+
+static bool is_in(enum window_state state) {
+        struct guest_window_view view = { 0 };
+
+        guests_visit_windows(host.guests, OWNER, find, &view);
+        return view.state == state;
+}
+
+/* With its own window, and a program that has a device. */
+static struct caller begin_with_program(uint64_t *ret_device) {
+        begin_with_own(MIB, NO_METADATA);
+        sees(window(), 16 * MIB);
+        return start_program(ret_device);
+}
+
+static void detach(struct answer *detached, bool force) {
+        *detached = (struct answer){ 0 };
+        guests_detach(host.guests, window(), force, answer, detached);
+        settle();
+}
+
+static void test_what_is_leaving_serves_nobody(void **state) {
+        struct answer detached;
+        uint64_t device;
+        struct caller program = begin_with_program(&device);
+
+        detach(&detached, false);
+        program_gets_nothing(&program, device);
+        answers(DETACH, 0, NULL);
+        while (!detached.given)
+                uv_run(&host.loop, UV_RUN_ONCE);
+        require_refused(&detached, REASON_timeout);
+        program_gets_nothing(&program, device);
+        lets_go_of("ua-dmabroker-1");
+        assert_int_equal(n_windows(), 0);
+}
+
+static void test_what_the_guest_does_not_let_go_of_serves_again(void **state) {
+        struct answer detached, waits = { 0 };
+        uint64_t device;
+        struct caller program = begin_with_program(&device);
+
+        detach(&detached, false);
+        coherent_alloc(&program, &(struct alloc_request){ .device = device, .size = 4096, .wait_ms = 1000 }, answer, &waits);
+        settle();
+        assert_false(waits.given);
+        answers(DETACH, -EREMOTEIO, "the guest refuses");
+        require_refused(&detached, REASON_source_unavailable);
+        answer_handle(&waits);
+        assert_true(is_in(WINDOW_PLUGGED));
+}
+
+/* The guest may have been asked, and may answer whenever it wants to. */
+static void test_what_is_leaving_when_libvirt_is_lost_serves_nobody(void **state) {
+        struct answer detached;
+        uint64_t device;
+        struct caller program = begin_with_program(&device);
+
+        detach(&detached, false);
+        answers(DETACH, -ECONNRESET, "it was cut");
+        require_refused(&detached, REASON_source_unavailable);
+        finds_again(THERE);
+        program_gets_nothing(&program, device);
+        assert_true(is_in(WINDOW_LEAVING));
+        detach(&detached, false);
+        answers(DETACH, -ENOTCONN, "another one");
+        assert_true(is_in(WINDOW_LEAVING));
+        lets_go_of("ua-dmabroker-1");
+        assert_int_equal(n_windows(), 0);
+}
+
+static void test_what_is_leaving_serves_nobody_with_the_next_daemon_either(void **state) {
+        struct answer detached;
+        uint64_t device;
+        struct caller program = begin_with_program(&device);
+
+        detach(&detached, false);
+        answers(DETACH, 0, NULL);
+        for (int i = 0; i < 2; i++) {
+                next_daemon_finds(THERE);
+                assert_true(is_in(WINDOW_LEAVING));
+                program_gets_nothing(&program, device);
+        }
+        assert_int_equal(fake.n_asked, 0);
+        lets_go_of("ua-dmabroker-1");
+        assert_int_equal(n_windows(), 0);
+        /* It was its own one, and is not plugged in again. */
+        assert_int_equal(fake.n_asked, 0);
+}
+
+static void test_a_guest_that_boots_anew_has_not_been_asked(void **state) {
+        struct answer detached;
+        struct caller program;
+        uint64_t device;
+
+        begin_with_own(MIB, NO_METADATA);
+        detach(&detached, false);
+        answers(DETACH, 0, NULL);
+        next_daemon_finds(THERE);
+        fake.listener->guest_rebooted(fake.userdata, UUID);
+        settle();
+        answers(GET_XML, 0, THERE);
+        assert_true(is_in(WINDOW_PLUGGED));
+        sees(window(), 16 * MIB);
+        program = start_program(&device);
+        program_gets(&program, device);
+        next_daemon_finds(THERE);
+        assert_true(is_in(WINDOW_PLUGGED));
+        /* It may do so while it is waited for. */
+        session_close(program.session);
+        detach(&detached, false);
+        answers(DETACH, 0, NULL);
+        fake.listener->guest_rebooted(fake.userdata, UUID);
+        settle();
+        answers(GET_XML, 0, THERE);
+        assert_true(is_in(WINDOW_LEAVING));
+        while (!detached.given)
+                uv_run(&host.loop, UV_RUN_ONCE);
+        require_refused(&detached, REASON_timeout);
+        is_asked_again(GET_XML, THERE);
+        assert_true(is_in(WINDOW_PLUGGED));
 }
 
 /* ---- at the door ---- */
@@ -1510,6 +1646,11 @@ int main(int argc, char **argv) {
                 TEST(what_nobody_wants_stays_as_long_as_the_guest_uses_it),
                 TEST(the_next_daemon_takes_out_what_nobody_was_promised),
                 TEST(with_a_window_goes_what_rests_in_it_and_nothing_else),
+                TEST(what_is_leaving_serves_nobody),
+                TEST(what_the_guest_does_not_let_go_of_serves_again),
+                TEST(what_is_leaving_when_libvirt_is_lost_serves_nobody),
+                TEST(what_is_leaving_serves_nobody_with_the_next_daemon_either),
+                TEST(a_guest_that_boots_anew_has_not_been_asked),
                 TEST(only_the_guests_own_machine_is_let_in),
                 TEST(a_guest_without_a_machine_is_whoever_is_in_none),
                 TEST(while_nobody_tells_of_machines_only_who_is_in_the_guests_is_let_in),
