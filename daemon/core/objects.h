@@ -322,7 +322,7 @@ struct region {
         uint64_t addr, size;
         int node;
         uint64_t used, n_allocs;
-        uint64_t stride, usable; /* of an exclusive region, or 0; usable alone is 0: an earlier daemon has withdrawn it for good */
+        uint64_t stride, usable; /* of an exclusive region, or 0; usable alone is 0: withdrawn for good, earlier */
         bool withdrawn;          /* its device gets nothing there: what is free of it is taken, with a note that says so */
         uint64_t idle_since_ms;
         uint64_t id;     /* by which its source keeps it, not reused; it has no handle yet when it is carved */
