@@ -54,7 +54,7 @@ void request_release(struct request *request) {
 
         /* A region that is on its way back has forgotten its blocks. */
         if (region && region->state == REGION_LIVE) {
-                arena_release(region_arena(region), request->block.number, NULL);
+                region_put_block(region, request->block.number);
                 region_unuse(region, request->block.size);
         }
         request->region = NULL;

@@ -101,7 +101,7 @@ static void region_unbar(struct region *region) {
         size_t i;
 
         for (i = 0; i < bar->n; i++)
-                arena_release(region_arena(region), bar->pieces[i].number, NULL);
+                region_put_block(region, bar->pieces[i].number);
         broker->book.barred_bytes -= bar->bytes;
         quarantine_leave(broker, &bar->resting, bar->bytes);
         book_drop(broker, ROW_BAR, region->handle);
@@ -236,10 +236,14 @@ static bool bar_holds(const struct resting *resting, uint64_t machine_addr) {
         return false;
 }
 
+static const struct region *region_of(const struct resting *resting) {
+        return bar_of(resting)->region;
+}
+
 static void bar_end(struct resting *resting) {
         region_unbar(bar_of(resting)->region);
 }
 
 const struct resting_ops bar_resting_ops = {
-        .owner = bar_owner, .look = bar_look, .holds = bar_holds, .end = bar_end,
+        .owner = bar_owner, .look = bar_look, .holds = bar_holds, .region = region_of, .end = bar_end,
 };

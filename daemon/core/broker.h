@@ -289,8 +289,12 @@ struct ticket *device_reserve(const struct caller *caller, const struct reserve_
                               void *userdata);
 /* Reasons: unknown_handle, wrong_device, busy (allocations live in it). */
 int device_unreserve(const struct caller *caller, uint64_t device, uint64_t region, struct failure *failure);
-/* It stays reserved, but nothing is allocated in it any more. Reasons as above. */
+/* It stays reserved, and what lies in it stays, but nothing is allocated in it any more, also of what is freed there, until it
+ * is reinstated. The ledger does not know: whoever withdraws it does so again after broker_load(). Twice is as good as once.
+ * Reasons: unknown_handle, wrong_device, no_memory. */
 int device_withdraw(const struct caller *caller, uint64_t device, uint64_t region, struct failure *failure);
+/* Who waits for memory may have it. Reasons: unknown_handle, wrong_device. */
+int device_reinstate(const struct caller *caller, uint64_t device, uint64_t region, struct failure *failure);
 
 /* ---- coherent allocations ---- */
 
@@ -643,6 +647,8 @@ int quarantine_visit(const struct caller *caller, const char *owner, uint64_t af
  * Admin only: not_permitted. bad_address: nothing rests there. */
 int quarantine_release(const struct caller *caller, const char *owner, const uint64_t *machine_addr, uint64_t *ret_bytes,
                        struct failure *failure);
+/* The same of what lies in this region and belongs to no pool; nothing else. Reasons: not_permitted, unknown_handle. */
+int quarantine_release_region(const struct caller *caller, uint64_t region, struct failure *failure);
 /* Bytes that rest, of all owners. */
 uint64_t broker_quarantined(const struct broker *broker);
 

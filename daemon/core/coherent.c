@@ -160,7 +160,7 @@ void alloc_free(struct alloc *alloc) {
         } else {
                 if (alloc->flags & ALLOC_RESTING)
                         book_drop(broker, ROW_RESTING, block.addr);
-                arena_release(region_arena(alloc->region), alloc->block, NULL);
+                region_put_block(alloc->region, alloc->block);
                 region_unuse(alloc->region, block.size);
         }
         tray_put(broker, alloc);
@@ -253,12 +253,16 @@ static bool resting_holds(const struct resting *resting, uint64_t machine_addr) 
         return machine_addr >= alloc_addr(alloc) && machine_addr - alloc_addr(alloc) < alloc_size(alloc);
 }
 
+static const struct region *resting_region(const struct resting *resting) {
+        return resting_alloc(resting)->region;
+}
+
 static void resting_end(struct resting *resting) {
         alloc_free(resting_alloc(resting));
 }
 
 const struct resting_ops alloc_resting_ops = {
-        .owner = resting_owner, .look = resting_look, .holds = resting_holds, .end = resting_end,
+        .owner = resting_owner, .look = resting_look, .holds = resting_holds, .region = resting_region, .end = resting_end,
 };
 
 /* ---- the ledger ---- */

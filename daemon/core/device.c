@@ -910,7 +910,7 @@ int device_close(const struct caller *caller, uint64_t handle, bool force, leak_
         return 0;
 }
 
-/* One that is reserved for this device, with nothing in it. */
+/* One that is reserved for this device. */
 static int find_reserved(const struct caller *caller, uint64_t handle, uint64_t region_handle, struct region **ret,
                          struct failure *failure) {
         struct broker *broker = caller->session->owner->broker;
@@ -926,20 +926,25 @@ static int find_reserved(const struct caller *caller, uint64_t handle, uint64_t 
         if (region->device != device)
                 return failure_set(failure, REASON_wrong_device, "Region %llu is not reserved for device %s",
                                    (unsigned long long)region_handle, device->name);
-        if (region->n_allocs) {
-                failure_set(failure, REASON_busy, "Region %llu still holds %llu allocations",
-                            (unsigned long long)region_handle, (unsigned long long)region->n_allocs);
-                failure_add_number(failure, "allocs", region->n_allocs);
-                return -reason_errno(REASON_busy);
-        }
         *ret = region;
         return 0;
+}
+
+static int check_vacant(const struct region *region, struct failure *failure) {
+        if (!region->n_allocs)
+                return 0;
+        failure_set(failure, REASON_busy, "Region %llu still holds %llu allocations", (unsigned long long)region->handle,
+                    (unsigned long long)region->n_allocs);
+        failure_add_number(failure, "allocs", region->n_allocs);
+        return -reason_errno(REASON_busy);
 }
 
 int device_unreserve(const struct caller *caller, uint64_t handle, uint64_t region_handle, struct failure *failure) {
         struct region *region;
         int r = find_reserved(caller, handle, region_handle, &region, failure);
 
+        if (r == 0)
+                r = check_vacant(region, failure);
         if (r < 0)
                 return r;
         region_restore(region);
@@ -951,9 +956,20 @@ int device_withdraw(const struct caller *caller, uint64_t handle, uint64_t regio
         struct region *region;
         int r = find_reserved(caller, handle, region_handle, &region, failure);
 
-        if (r == 0)
-                region_withdraw(region);
+        if (r == 0 && region_withdraw(region) < 0)
+                r = failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
         return r;
+}
+
+int device_reinstate(const struct caller *caller, uint64_t handle, uint64_t region_handle, struct failure *failure) {
+        struct region *region;
+        int r = find_reserved(caller, handle, region_handle, &region, failure);
+
+        if (r < 0)
+                return r;
+        region_reinstate(region);
+        requests_serve(caller->session->owner->broker);
+        return 0;
 }
 
 /* ---- masks ---- */

@@ -66,6 +66,8 @@ struct resting_ops {
         /* What of it does not follow from struct resting; since_ms instead of ages. */
         void (*look)(const struct resting *resting, struct quarantine_view *ret);
         bool (*holds)(const struct resting *resting, uint64_t machine_addr);
+        /* That it lies in as a whole, and goes with. NULL: it goes with what it belongs to. */
+        const struct region *(*region)(const struct resting *resting);
         /* It may be reused. */
         void (*end)(struct resting *resting);
 };
@@ -320,7 +322,8 @@ struct region {
         uint64_t addr, size;
         int node;
         uint64_t used, n_allocs;
-        uint64_t stride, usable; /* of an exclusive region, or 0; usable alone is 0: it is withdrawn */
+        uint64_t stride, usable; /* of an exclusive region, or 0; usable alone is 0: withdrawn for good, earlier */
+        bool withdrawn;          /* its device gets nothing there: what is free of it is taken, with a note that says so */
         uint64_t idle_since_ms;
         uint64_t id;     /* by which its source keeps it, not reused; it has no handle yet when it is carved */
         bool suspect;    /* its source cannot tell that all of it is what it was: what seems free in it is barred */
@@ -667,8 +670,11 @@ int region_load(struct load *load);
 void region_discard(struct region *region);
 /* Give an unused region back; it is no longer the caller's. */
 void region_restore(struct region *region);
-/* Nothing lies in it: its device gets nothing there any more. */
-void region_withdraw(struct region *region);
+/* Its device gets nothing there any more; what lies in it stays. -ENOMEM. */
+int region_withdraw(struct region *region);
+void region_reinstate(struct region *region);
+/* An allocated block of its arena is nobody's any more. */
+void region_put_block(struct region *region, uint32_t number);
 void region_use(struct region *region, uint64_t size);
 void region_unuse(struct region *region, uint64_t size);
 struct region *region_at(struct broker *broker, uint64_t addr);

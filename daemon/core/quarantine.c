@@ -247,14 +247,23 @@ static int pick_order(const void *one, const void *other) {
         return a->id < b->id ? -1 : a->id > b->id;
 }
 
-/* Those of the selection's owner that came after the one it names, in the order in which they came. */
-static int pick_from(const struct selection *selection, const struct broker *broker, struct pick *ret) {
+static bool lies_in(const struct resting *resting, const struct region *region) {
+        const struct resting_ops *ops = ops_of(resting);
+
+        return ops->region && ops->region(resting) == region;
+}
+
+/* Those of the selection's owner that came after the one it names, in the order in which they came. of: in this region alone,
+ * or NULL. */
+static int pick_from(const struct selection *selection, const struct region *of, const struct broker *broker,
+                     struct pick *ret) {
         struct resting *resting;
         int r = 0;
 
         *ret = (struct pick){};
         for (resting = next_of_all(broker, NULL); resting && r == 0; resting = next_of_all(broker, resting))
-                if (resting->id > selection->after && (selection->all || ops_of(resting)->owner(resting) == selection->owner))
+                if (resting->id > selection->after && (!of || lies_in(resting, of)) &&
+                    (selection->all || ops_of(resting)->owner(resting) == selection->owner))
                         r = pick_add(ret, resting);
         if (r < 0)
                 free(ret->items);
@@ -275,7 +284,7 @@ int quarantine_visit(const struct caller *caller, const char *owner, uint64_t af
         r = selection_begin(&selection, caller, owner, 0, after, failure);
         if (r < 0)
                 return r;
-        if (pick_from(&selection, broker, &pick) < 0)
+        if (pick_from(&selection, NULL, broker, &pick) < 0)
                 return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
         for (i = 0; i < pick.n; i++) {
                 look(pick.items[i], now_ms(broker), &view);
@@ -288,11 +297,12 @@ int quarantine_visit(const struct caller *caller, const char *owner, uint64_t af
 
 /* ---- an administrator's word ---- */
 
-static int release_all(struct broker *broker, const struct selection *selection, struct failure *failure) {
+static int release_all(struct broker *broker, const struct selection *selection, const struct region *of,
+                       struct failure *failure) {
         struct pick pick;
         size_t i;
 
-        if (pick_from(selection, broker, &pick) < 0)
+        if (pick_from(selection, of, broker, &pick) < 0)
                 return failure_set(failure, REASON_no_memory, "The daemon itself is out of memory");
         /* What ends takes nothing else along that rests. */
         for (i = 0; i < pick.n; i++)
@@ -328,7 +338,7 @@ int quarantine_release(const struct caller *caller, const char *owner, const uin
         r = selection_begin(&selection, caller, owner, 0, 0, failure);
         if (r == 0)
                 r = machine_addr ? release_at(broker, &selection, *machine_addr, failure)
-                                 : release_all(broker, &selection, failure);
+                                 : release_all(broker, &selection, NULL, failure);
         if (r < 0)
                 return r;
         /* Everything is nobody's: what was kept and is not known goes back when the next daemon starts. */
@@ -337,6 +347,22 @@ int quarantine_release(const struct caller *caller, const char *owner, const uin
         *ret_bytes = before - broker->resting_bytes;
         requests_serve(broker);
         return 0;
+}
+
+int quarantine_release_region(const struct caller *caller, uint64_t handle, struct failure *failure) {
+        const struct selection everything = { .all = true };
+        struct broker *broker = caller->session->owner->broker;
+        struct region *region = NULL;
+        int r;
+
+        if (!caller->admin)
+                return failure_set(failure, REASON_not_permitted, "Only an administrator may say that devices are quiet");
+        r = region_find(caller, handle, &region, failure);
+        if (r == 0)
+                r = release_all(broker, &everything, region, failure);
+        if (r == 0)
+                requests_serve(broker);
+        return r;
 }
 
 /* ---- the books ---- */

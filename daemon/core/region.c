@@ -5,6 +5,9 @@
 
 #include "daemon/core/objects.h"
 
+/* The note of a block that is nobody's, in a region that is withdrawn. */
+#define KEPT_BACK UINT64_MAX
+
 size_t region_index(const struct supply *supply, uint64_t addr) {
         size_t low = 0, high = supply->n_regions, middle;
 
@@ -165,11 +168,65 @@ static void pieces_remove(struct region *region) {
                 arena_remove(region->device->reserve, region->addr + at, smaller(usable, region->size - at));
 }
 
-void region_withdraw(struct region *region) {
-        pieces_remove(region);
-        region->stride = region->size;
-        region->usable = 0;
-        book_note(region->supply->broker, ROW_REGION, region->handle);
+void region_put_block(struct region *region, uint32_t number) {
+        if (region->withdrawn)
+                arena_note(region_arena(region), number, KEPT_BACK);
+        else
+                arena_release(region_arena(region), number, NULL);
+}
+
+static int keep_back(struct arena *arena, const struct arena_block *block, bool is_free) {
+        struct arena_block taken;
+        int r = is_free ? arena_alloc_at(arena, block->addr, block->size, &taken) : 0;
+
+        if (is_free && r == 0)
+                arena_note(arena, taken.number, KEPT_BACK);
+        return r;
+}
+
+static int let_go(struct arena *arena, const struct arena_block *block, bool is_free) {
+        if (!is_free && block->note == KEPT_BACK)
+                arena_release(arena, block->number, NULL);
+        return 0;
+}
+
+/* Every block of an exclusive region, until visit fails; it may take or release the block. */
+static int blocks_visit(const struct region *region,
+                        int (*visit)(struct arena *arena, const struct arena_block *block, bool is_free)) {
+        struct arena *arena = region_arena(region);
+        uint64_t step = region->stride ? region->stride : region->size;
+        uint64_t usable = region->stride ? region->usable : region->size, at, done, size;
+        struct arena_block block;
+        bool is_free;
+        int r = 0;
+
+        for (at = 0; usable && at < region->size && r == 0; at += step) {
+                size = smaller(usable, region->size - at);
+                for (done = 0; done < size && r == 0; done = block.addr + block.size - (region->addr + at)) {
+                        r = arena_lookup(arena, region->addr + at + done, &block, &is_free);
+                        if (r == 0)
+                                r = visit(arena, &block, is_free);
+                }
+        }
+        return r;
+}
+
+int region_withdraw(struct region *region) {
+        int r;
+
+        if (region->withdrawn)
+                return 0;
+        region->withdrawn = true;
+        r = blocks_visit(region, keep_back);
+        if (r < 0)
+                region_reinstate(region);
+        return r;
+}
+
+void region_reinstate(struct region *region) {
+        if (region->withdrawn)
+                blocks_visit(region, let_go);
+        region->withdrawn = false;
 }
 
 /* The usable pieces of an exclusive region become spans of their own, so that nothing crosses what is not usable. */
@@ -380,8 +437,10 @@ void region_restore(struct region *region) {
         struct supply *supply = region->supply;
         size_t index = region_index(supply, region->addr);
 
-        if (region->device)
+        if (region->device) {
+                region_reinstate(region);
                 reserve_remove(region);
+        }
         if (region->device && region->device->is_commons)
                 region->device->n_lent -= region->n_allocs;
         if (!region->device) {

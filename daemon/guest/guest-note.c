@@ -1,10 +1,11 @@
 /* What the next daemon must know of a guest, in the note of its session: a line about the guest, and one for each window.
  *
  *      guest UUID PID SINCE RUN OWN MISSED
- *      window HANDLE NUMBER COOKIE GUEST_ADDR|- PORT|- PID SINCE UNCONFIRMED
+ *      window HANDLE NUMBER COOKIE GUEST_ADDR|- PORT|- PID SINCE UNCONFIRMED TO_LEAVE
  *
  * Instead of window: own: the one that it gets whenever it starts; unwanted: it is to be taken out if QEMU has it; left: a QEMU
- * of an earlier run has it still. Earlier daemons did not write what is last in each, nor which is the own one. */
+ * of an earlier run has it still. TO_LEAVE: the guest was asked to let go of it. Earlier daemons did not write what is last in
+ * each, nor which is the own one. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>

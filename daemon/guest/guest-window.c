@@ -128,18 +128,50 @@ static void close_server(struct window *window, void (*closed)(void *userdata)) 
         window->server = NULL;
 }
 
-static void give_back(struct window *window) {
+/* The guest gets nothing of it any more. */
+static bool withdraw(const struct window *window) {
+        const struct guest *guest = window->guest;
+        struct failure failure = { 0 };
+
+        if (device_withdraw(&guest->caller, guest->commons, window->region, &failure) == 0)
+                return true;
+        log_error("a window of the guest %s can be allocated from: %s", guest->name, failure.sentence);
+        return false;
+}
+
+/* It stays in the guest, which has all of it as before. */
+static void stay(struct window *window) {
         struct guest *guest = window->guest;
+        struct failure failure = { 0 };
+
+        window->state = WINDOW_PLUGGED;
+        window->is_to_leave = window->is_reset = false;
+        guest_save(guest);
+        if (device_reinstate(&guest->caller, guest->commons, window->region, &failure) < 0)
+                log_error("a window of the guest %s cannot be allocated from: %s", guest->name, failure.sentence);
+}
+
+/* It is withdrawn: nobody gets what a device may write still, before the whole window is zeroed. */
+static void end_rest(const struct window *window) {
+        const struct guest *guest = window->guest;
         const struct caller judge = { .session = guest->caller.session, .admin = true };
         struct failure failure = { 0 };
-        uint64_t bytes;
+
+        if (quarantine_release_region(&judge, window->region, &failure) < 0)
+                log_error("what rests in a window of the guest %s stays: %s", guest->name, failure.sentence);
+}
+
+static void give_back(struct window *window) {
+        struct guest *guest = window->guest;
+        struct failure failure = { 0 };
         int r;
 
         r = device_unreserve(&guest->caller, guest->commons, window->region, &failure);
         if (r == -reason_errno(REASON_busy)) {
-                /* It is gone whether or not something lies in it, and what rests in it nobody can write any more. */
+                /* It is gone whether or not something lies in it; and nobody moves in meanwhile. */
+                withdraw(window);
                 guest_empty(guest, window->region);
-                quarantine_release(&judge, guest->owner, NULL, &bytes, &failure);
+                end_rest(window);
                 r = device_unreserve(&guest->caller, guest->commons, window->region, &failure);
         }
         if (r < 0)
@@ -200,15 +232,6 @@ void window_end(struct window *window) {
         free_if_over(window);
 }
 
-/* The guest gets nothing of it any more. */
-static void withdraw(const struct window *window) {
-        const struct guest *guest = window->guest;
-        struct failure failure = { 0 };
-
-        if (device_withdraw(&guest->caller, guest->commons, window->region, &failure) < 0)
-                log_error("a window of the guest %s can be allocated from: %s", guest->name, failure.sentence);
-}
-
 void window_leave(struct window *window) {
         struct failure gone = { 0 };
 
@@ -218,7 +241,8 @@ void window_leave(struct window *window) {
         window->is_unwanted = window->is_bound = false;
         window->leave_until_ms = 0;
         place_unbind(window->addr);
-        withdraw(window);
+        if (withdraw(window))
+                end_rest(window);
         guest_save(window->guest);
         failure_set(&gone, REASON_gone, "The guest %s has ended, and a process has its window", window->guest->name);
         if (window->ask)
@@ -244,6 +268,8 @@ static void give_up(struct window *window, const struct failure *failure) {
         window->in_doubt = true;
         window->is_unwanted = !window->is_own;
         window->state = window->is_own ? WINDOW_PLUGGED : WINDOW_LEAVING;
+        if (window->is_unwanted)
+                withdraw(window);
         guest_save(window->guest);
         answer(window, failure);
         if (window->is_own)
@@ -784,14 +810,18 @@ static void on_leaving(struct window *window, int error, bool in_doubt, const ch
                 failure_set(&failure, REASON_timeout, "The guest %s does not let go of the window: it goes back when it does",
                             guest->name);
         else {
-                failure_set(&failure, REASON_source_unavailable, "The guest %s keeps the window: %s", guest->name,
-                            sentence ? sentence : strerror(-error));
-                /* QEMU does not take it well to be asked again before the guest has answered. */
-                if (!window->was_asked || error == -EBUSY)
-                        window->state = WINDOW_PLUGGED;
+                failure_set(&failure, REASON_source_unavailable,
+                            error == -ECONNRESET ? "Whether the guest %s lets go of the window is not known: %s"
+                                                 : "The guest %s keeps the window: %s",
+                            guest->name, sentence ? sentence : strerror(-error));
+                /* QEMU does not take it well to be asked again before the guest has answered; and if its answer is lost, the
+                 * guest may have been asked. */
+                if (error == -EBUSY || (!window->was_asked && error != -ECONNRESET))
+                        stay(window);
                 window->in_doubt |= in_doubt;
-                guests_wake(guest->guests, 0);
         }
+        window->in_doubt |= window->is_reset;
+        guests_wake(guest->guests, 0);
         failure_add_text(&failure, "guest", guest->name);
         answer(window, &failure);
         if (window->is_unwanted)
@@ -849,15 +879,30 @@ static int check_empty(struct window *window, struct failure *failure) {
         return r;
 }
 
+/* Nobody gets anything there from now on, nor by the next daemon. */
+static int begin_to_leave(struct window *window) {
+        struct guest *guest = window->guest;
+        int r = withdraw(window) ? 0 : -ENOMEM;
+
+        window->was_asked = window->is_to_leave;
+        window->is_to_leave = true;
+        window->is_reset = false;
+        window->state = WINDOW_LEAVING;
+        if (r == 0)
+                r = guest_save(guest);
+        return r < 0 ? r : broker_commit(guest->guests->broker);
+}
+
 static void take_out(struct window *window) {
         struct guests *guests = window->guest->guests;
         int r;
 
-        window->state = WINDOW_LEAVING;
         window->n_looked = 0;
         window->ask_at_ms = 0;
         window->n_begun++;
-        r = window->guest->way->leave(window);
+        r = begin_to_leave(window);
+        if (r == 0)
+                r = window->guest->way->leave(window);
         if (r < 0)
                 on_leaving(window, r, false, NULL, false);
         else if (!window->guest->way->tells_timeout)
@@ -888,7 +933,6 @@ static void wait_to_ask(struct window *window, uint64_t now) {
                 guests_wake(window->guest->guests, window->ask_at_ms - now);
                 return;
         }
-        window->was_asked = window->state == WINDOW_LEAVING;
         take_out_unwanted(window);
 }
 
@@ -963,7 +1007,6 @@ struct ticket *guests_detach(struct guests *guests, uint64_t handle, bool force,
         }
         if (r < 0)
                 return refuse(done, userdata, &failure);
-        window->was_asked = window->state == WINDOW_LEAVING;
         take_out(window);
         return window->ask ? &window->ask->ticket : NULL;
 }
@@ -1036,7 +1079,7 @@ void window_kept(struct guest *guest, const char *id) {
         struct window *window = by_id(guest, id);
 
         if (window && window->state == WINDOW_LEAVING && !window->n_begun)
-                window->state = WINDOW_PLUGGED;
+                stay(window);
 }
 
 /* ---- the guest's own word ---- */
@@ -1101,6 +1144,11 @@ int guests_bind(struct guests *guests, const char *owner, uint64_t handle, uint6
 
 void window_reset(struct window *window) {
         window->is_bound = false;
+        /* It may have gone with that; or else it stays. */
+        if (window->is_to_leave && !window->is_unwanted) {
+                window->is_reset = window->in_doubt = true;
+                guests_wake(window->guest->guests, 0);
+        }
         if (!window->is_placed)
                 return;
         place_unbind(window->addr);
@@ -1119,23 +1167,24 @@ int window_note(const struct window *window, char *text, size_t size) {
 
         if (window->is_bound)
                 snprintf(at, sizeof(at), "%" PRIx64, window->guest_addr);
-        return snprintf(text, size, "%s %" PRIu64 " %u %s %s %s %ld %" PRIu64 " %d\n", window_word(window),
+        return snprintf(text, size, "%s %" PRIu64 " %u %s %s %s %ld %" PRIu64 " %d %d\n", window_word(window),
                         window->region, window->number, window->cookie, at, *window->port ? window->port : "-",
-                        (long)window->pid, window->pid_since, window->is_unconfirmed);
+                        (long)window->pid, window->pid_since, window->is_unconfirmed, window->is_to_leave);
 }
 
 static int read_line(struct window *window, const char *line) {
         char what[16], at[24], port[sizeof(window->port)];
-        int is_unconfirmed = 0;
+        int is_unconfirmed = 0, is_to_leave = 0;
         long pid = 0;
         int n;
 
-        n = sscanf(line, "%15s %" SCNu64 " %u %32[0-9a-f] %23s %31s %ld %" SCNu64 " %d", what, &window->region, &window->number,
-                   window->cookie, at, port, &pid, &window->pid_since, &is_unconfirmed);
+        n = sscanf(line, "%15s %" SCNu64 " %u %32[0-9a-f] %23s %31s %ld %" SCNu64 " %d %d", what, &window->region,
+                   &window->number, window->cookie, at, port, &pid, &window->pid_since, &is_unconfirmed, &is_to_leave);
         if (n < 6 || strlen(window->cookie) != COOKIE_TEXT - 1)
                 return -EINVAL;
         window->pid = (pid_t)pid;
         window->is_unconfirmed = is_unconfirmed;
+        window->is_to_leave = is_to_leave;
         window->is_unwanted = strcmp(what, "unwanted") == 0;
         window->is_left = strcmp(what, "left") == 0;
         window->is_own = strcmp(what, "own") == 0 || (n == 6 && !window->is_unwanted);
@@ -1155,7 +1204,7 @@ int window_inherit(struct guest *guest, const char *line, struct failure *failur
         if (!window)
                 return failure_set(failure, REASON_no_memory, "there is no memory to start");
         r = read_line(window, line);
-        window->state = window->is_unwanted || window->is_left ? WINDOW_LEAVING : WINDOW_PLUGGED;
+        window->state = window->is_unwanted || window->is_left || window->is_to_leave ? WINDOW_LEAVING : WINDOW_PLUGGED;
         window->is_told = !window->is_unwanted;
         window->in_doubt = true;
         if (guest->via == GUEST_BY_NOBODY && !window->pid) {
@@ -1174,7 +1223,7 @@ int window_inherit(struct guest *guest, const char *line, struct failure *failur
         if (guest->way->inherit)
                 guest->way->inherit(window);
         guest->last_number = window->number > last - 1 ? window->number : last - 1;
-        if (window->is_left)
+        if (window->state == WINDOW_LEAVING)
                 withdraw(window);
         if (window->is_bound)
                 place_bind(window->addr, window->guest_addr);
@@ -1249,6 +1298,8 @@ void window_verified(struct window *window, bool known, bool is_there) {
                 return;
         }
         set_confirmed(window, true);
+        if (window->is_reset && !window->ask)
+                stay(window);
         /* The guest may have been somewhere else meanwhile. */
         if (window->is_placed && write_cookie(window) < 0)
                 log_warning("a window of the guest %s could not be marked again", guest->name);

@@ -52,7 +52,9 @@ struct window {
         uint64_t verify_at_ms; /* before that it is not asked about again, as long as somebody is connected */
         bool is_own;      /* the one that the guest gets whenever it starts */
         bool is_unwanted; /* whoever wanted it was told that it was not had: if QEMU has it, the guest is to let go of it */
-        bool was_asked;   /* the guest was, in vain, before it was asked to let go of it as it is now */
+        bool is_to_leave; /* the guest was asked to let go of it, and has not refused: it may do so whenever it wants to */
+        bool was_asked;   /* that was so already before it was asked as it is now */
+        bool is_reset;    /* but the guest has begun anew since: it is not asked any more */
         bool is_left;     /* by a QEMU of an earlier run of the guest, which has not ended: it is only waited for that */
         uint64_t ask_at_ms; /* when the guest is asked once more to let go of what is unwanted, or 0 */
         unsigned n_put_off; /* times that this was put off */

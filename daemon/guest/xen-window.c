@@ -66,9 +66,11 @@ static int find_grants(struct window *window) {
         return xen_grants_find(window->addr, window->size, window->guest->run, &window->grants, &window->n_grants, NULL);
 }
 
-/* By the domain that the guest was last. */
+/* By the domain that the guest was last. What was to leave may not have been taken back yet. */
 static void inherit(struct window *window) {
-        if (window->state != WINDOW_LEAVING)
+        if (window->state == WINDOW_LEAVING)
+                take_back(window);
+        else
                 find_grants(window);
 }
 

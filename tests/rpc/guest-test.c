@@ -808,6 +808,10 @@ static void test_by_force_only_those_end_who_have_something_in_the_window(void *
         leave_guest(&guest);
 }
 
+static void gets_nothing(const struct guest *guest) {
+        ask_refused(guest->channel, "no_memory", "coherent.alloc", "{'device':%" PRIu64 ",'size':4096}", guest->device);
+}
+
 static void test_a_guest_that_does_not_let_go_may_do_so_later(void **state) {
         struct guest guest;
         int id;
@@ -816,8 +820,10 @@ static void test_a_guest_that_does_not_let_go_may_do_so_later(void **state) {
         id = begin_detach(guest.window, "false");
         ask_refused(host.admin, "busy", "guest.detach", "{'window':%" PRIu64 "}", 0 + guest.window);
         qemu_obey(host.qemu, "device_del");
+        gets_nothing(&guest);
         ask_take_reason(ask_error(host.admin, id), "timeout");
         assert_true(is_window(guest.window, "leaving"));
+        gets_nothing(&guest);
         assert_int_equal(in_regions(), 2 * MIB);
         qemu_deleted(host.qemu, guest.seen.id);
         qemu_obey(host.qemu, "chardev-remove");
@@ -1440,6 +1446,38 @@ static void test_windows_whose_memory_is_gone_are_forgotten(void **state) {
                 qemu_drop(&seen[i]);
         serve_again(host.qemu, false);
         next_attach_works();
+}
+
+/* The guest may let go of it at any time, whoever hears of that. */
+static void test_what_a_guest_was_asked_for_serves_nobody_with_the_next_daemon(void **state) {
+        struct guest guest;
+        uint64_t dma;
+
+        make_guest(&guest);
+        begin_detach(guest.window, "false");
+        qemu_obey(host.qemu, "device_del");
+        for (int i = 0; i < 2; i++) {
+                test_client_close(guest.channel);
+                qemu_hang_up(host.qemu);
+                assert_int_equal(test_daemon_kill(host.daemon), 0);
+                comes_back();
+                assert_true(is_window(guest.window, "leaving"));
+                serve_again(host.qemu, true);
+                guest.channel = open_channel(host.qemu, ONE);
+                json_decref(ask(guest.channel, "broker.hello", "{'session':'%s'}", guest.session));
+                if (i == 0)
+                        gets_nothing(&guest);
+                else {
+                        qemu_event(host.qemu, "RESET");
+                        qemu_obey(host.qemu, "qom-list");
+                        ask_until(is_window(guest.window, "plugged"));
+                }
+        }
+        hello(&guest);
+        guest.device = ask_device(guest.channel, "nic");
+        bind_at(guest.channel, guest.window, AT);
+        alloc_at(&guest, "session", &dma);
+        leave_guest(&guest);
 }
 
 static void test_an_interrupt_leaves_nothing_behind(void **state) {
@@ -2126,6 +2164,7 @@ int main(int argc, char **argv) {
                 TEST(a_window_that_nobody_was_promised_is_taken_out_by_the_next_daemon),
                 TEST(a_window_that_the_guest_kept_is_had_by_whoever_asks_again),
                 TEST(windows_whose_memory_is_gone_are_forgotten),
+                TEST(what_a_guest_was_asked_for_serves_nobody_with_the_next_daemon),
                 TEST(an_interrupt_leaves_nothing_behind),
                 TEST(a_qemu_with_no_end_of_devices_is_asked_for_some),
                 TEST(a_qemu_that_does_not_say_whether_it_runs_is_told_of),

@@ -615,29 +615,81 @@ static void test_a_reserved_region_serves_its_device_and_nobody_else(void **stat
         stop(&f);
 }
 
+static uint64_t reserve(struct fixture *f, struct reserve_request request) {
+        struct answer reserved = {};
+
+        device_reserve(&f->caller, &request, answer, &reserved);
+        settle(f);
+        assert_int_equal(reserved.failure.error, 0);
+        return reserved.handle;
+}
+
 static void test_a_region_that_is_withdrawn_stays_and_serves_nobody(void **state) {
         struct failure failure = {};
-        struct reserve_request reserve = { .size = 2 * MIB };
-        struct answer first = {}, second = {};
         struct fixture f;
-        uint64_t held;
+        uint64_t device, first, second;
 
         start(&f, "16M@0x40000000", NULL);
-        reserve.device = open_device(&f, 0);
-        device_reserve(&f.caller, &reserve, answer, &first);
-        device_reserve(&f.caller, &reserve, answer, &second);
-        settle(&f);
-        held = take(&f, reserve.device, 2 * MIB).handle;
-        assert_int_equal(device_withdraw(&f.caller, reserve.device, first.handle, &failure), -EBUSY);
-        drop(&f, held);
-        assert_int_equal(device_withdraw(&f.caller, reserve.device, first.handle, &failure), 0);
-        assert_int_equal(take(&f, reserve.device, MIB).region, second.handle);
-        assert_int_equal(take(&f, reserve.device, MIB).region, second.handle);
-        refused(&f, (struct alloc_request){ .device = reserve.device, .size = 4096 }, REASON_no_memory);
+        device = open_device(&f, 0);
+        first = reserve(&f, (struct reserve_request){ .device = device, .size = 2 * MIB });
+        second = reserve(&f, (struct reserve_request){ .device = device, .size = 2 * MIB });
+        assert_int_equal(device_withdraw(&f.caller, device, first, &failure), 0);
+        assert_int_equal(take(&f, device, MIB).region, second);
+        assert_int_equal(take(&f, device, MIB).region, second);
+        refused(&f, (struct alloc_request){ .device = device, .size = 4096 }, REASON_no_memory);
         assert_int_equal(usage(&f, QUOTA_regions), 2);
-        assert_int_equal(device_unreserve(&f.caller, reserve.device, first.handle, &failure), 0);
+        assert_int_equal(device_unreserve(&f.caller, device, first, &failure), 0);
         settle(&f);
         assert_int_equal(usage(&f, QUOTA_regions), 1);
+        stop(&f);
+}
+
+static void test_what_is_freed_in_a_region_that_is_withdrawn_serves_nobody(void **state) {
+        struct fixture f;
+        uint64_t device, region, held[3];
+
+        start(&f, "16M@0x40000000", NULL);
+        device = open_device(&f, 0);
+        region = reserve(&f, (struct reserve_request){ .device = device, .size = 2 * MIB });
+        for (int i = 0; i < 3; i++)
+                held[i] = take(&f, device, MIB / 2).handle;
+        for (int i = 0; i < 2; i++)
+                assert_int_equal(device_withdraw(&f.caller, device, region, NULL), 0);
+        for (int i = 0; i < 3; i++) {
+                refused(&f, (struct alloc_request){ .device = device, .size = 4096 }, REASON_no_memory);
+                drop(&f, held[i]);
+        }
+        refused(&f, (struct alloc_request){ .device = device, .size = 4096 }, REASON_no_memory);
+        check(&f);
+        assert_int_equal(device_unreserve(&f.caller, device, region, NULL), 0);
+        stop(&f);
+}
+
+static void test_a_region_that_is_reinstated_serves_as_before(void **state) {
+        struct alloc_request request = { .size = MIB, .wait_ms = 1000 };
+        struct answer waits = {};
+        struct fixture f;
+        uint64_t region, first, second;
+
+        start(&f, "16M@0x40000000", NULL);
+        request.device = open_device(&f, 0);
+        region = reserve(&f, (struct reserve_request){ .device = request.device, .size = 4 * MIB, .stride = 2 * MIB,
+                                                       .usable = MIB });
+        first = take(&f, request.device, MIB / 2).handle;
+        second = take(&f, request.device, MIB / 2).handle;
+        assert_int_equal(device_withdraw(&f.caller, request.device, region, NULL), 0);
+        drop(&f, first);
+        coherent_alloc(&f.caller, &request, answer, &waits);
+        settle(&f);
+        assert_false(waits.given);
+        assert_int_equal(device_reinstate(&f.caller, request.device, region, NULL), 0);
+        settle(&f);
+        assert_true(waits.given && !waits.failure.error);
+        drop(&f, second);
+        /* What was free, what was freed and what was there are one piece again. */
+        assert_int_equal(take(&f, request.device, MIB).region, region);
+        refused(&f, (struct alloc_request){ .device = request.device, .size = 4096 }, REASON_no_memory);
+        assert_int_equal(device_reinstate(&f.caller, request.device, region + 1, NULL), -ENOENT);
         stop(&f);
 }
 
@@ -1398,6 +1450,8 @@ int main(void) {
                 cmocka_unit_test(test_a_reserve_has_no_more_pieces_than_can_be_entered_in_a_moment),
                 cmocka_unit_test(test_a_reserved_region_serves_its_device_and_nobody_else),
                 cmocka_unit_test(test_a_region_that_is_withdrawn_stays_and_serves_nobody),
+                cmocka_unit_test(test_what_is_freed_in_a_region_that_is_withdrawn_serves_nobody),
+                cmocka_unit_test(test_a_region_that_is_reinstated_serves_as_before),
                 cmocka_unit_test(test_a_reserve_serves_its_device_also_while_others_wait),
                 cmocka_unit_test(test_only_even_megabytes_of_a_reserved_region_are_used),
                 cmocka_unit_test(test_closing_a_device_reports_what_it_still_holds),

@@ -216,9 +216,38 @@ static void stop_daemon(bool leave) {
         guests_free(host.guests);
 }
 
+struct commons {
+        struct caller caller;
+        uint64_t device;
+};
+
+static int find_commons(const struct device_view *view, void *userdata) {
+        ((struct commons *)userdata)->device = view->handle;
+        return strcmp(view->name, "windows") == 0;
+}
+
+static int reinstate(const struct region_view *view, void *userdata) {
+        const struct commons *commons = userdata;
+
+        if (view->device == commons->device)
+                assert_int_equal(device_reinstate(&commons->caller, commons->device, view->handle, NULL), 0);
+        return 0;
+}
+
+/* What the ledger does not know: here the broker goes on. */
+static int forget(struct session *session, void *userdata) {
+        struct commons commons = { .caller.session = session };
+
+        if (!guests_owns_session(session_note(session)))
+                return 0;
+        assert_int_equal(device_visit(&commons.caller, NULL, find_commons, &commons, NULL), 0);
+        return region_visit(&commons.caller, NULL, 0, reinstate, &commons, NULL);
+}
+
 /* The next one knows what the last one has written down. */
 static void restart_daemon(void) {
         stop_daemon(true);
+        assert_int_equal(broker_visit_sessions(host.f.broker, forget, NULL), 0);
         start_daemon();
 }
 
@@ -1053,7 +1082,7 @@ static int write_as_before(struct session *session, void *userdata) {
         line = strchr(note, '\n') + 1;
         line[-3] = '\n';
         memmove(line - 2, line, strlen(line) + 1);
-        for (int i = 0; i < 2; i++)
+        for (int i = 0; i < 3; i++)
                 *strrchr(note, ' ') = '\0';
         line = strrchr(note, ' ');
         line[0] = '\n';
@@ -1220,6 +1249,186 @@ static void test_the_next_daemon_takes_out_what_nobody_was_promised(void **state
         lets_go_of("ua-dmabroker-1");
         assert_int_equal(n_windows(), 0);
         assert_true(has_told(""));
+}
+
+/* ---- what lies in windows, and rests there ---- */
+
+enum { MOST = MIB - WINDOW_TAIL };
+
+static void sees(uint64_t handle, uint64_t guest_addr) {
+        assert_int_equal(guests_bind(host.guests, OWNER, handle, guest_addr, NULL), 0);
+}
+
+static struct caller start_program(uint64_t *ret_device) {
+        struct caller program = fixture_session(&host.f, OWNER);
+
+        *ret_device = fixture_open(&program, &(struct device_options){ .name = "nic", .node = -1 });
+        return program;
+}
+
+/* A program has all that there is in each of two windows, and dies; its device may write there still. */
+static void leave_at_rest_in_two_windows(void) {
+        struct answer attached;
+        struct caller program;
+        uint64_t device;
+
+        begin_with_own(MIB, NO_METADATA);
+        sees(window(), 16 * MIB);
+        attach(&attached, NULL);
+        for (int i = 0; i < 2; i++)
+                answers(GET_XML, 0, DOMAIN(""));
+        answers(ATTACH, 0, NULL);
+        sees(answer_handle(&attached), 32 * MIB);
+        program = start_program(&device);
+        for (int i = 0; i < 2; i++)
+                fixture_alloc(&host.f, &program, &(struct alloc_request){ .device = device, .size = MOST });
+        session_abandon(program.session);
+        settle();
+        assert_int_equal(broker_quarantined(host.f.broker), 2 * MOST);
+}
+
+static void test_with_a_window_goes_what_rests_in_it_and_nothing_else(void **state) {
+        leave_at_rest_in_two_windows();
+        lets_go_of("ua-dmabroker-1");
+        assert_int_equal(n_windows(), 1);
+        assert_int_equal(fixture_source(&host.f).in_regions, MIB);
+        assert_int_equal(broker_quarantined(host.f.broker), MOST);
+}
+
+/* ---- while a window is leaving ---- */
+
+static void program_gets(const struct caller *program, uint64_t device) {
+        fixture_alloc(&host.f, program, &(struct alloc_request){ .device = device, .size = 4096 });
+}
+
+static void program_gets_nothing(const struct caller *program, uint64_t device) {
+        struct answer more = { 0 };
+
+        coherent_alloc(program, &(struct alloc_request){ .device = device, .size = 4096 }, answer, &more);
+        settle();
+        require_refused(&more, REASON_no_memory);
+}
+
+static bool is_in(enum window_state state) {
+        struct guest_window_view view = { 0 };
+
+        guests_visit_windows(host.guests, OWNER, find, &view);
+        return view.state == state;
+}
+
+/* With its own window, and a program that has a device. */
+static struct caller begin_with_program(uint64_t *ret_device) {
+        begin_with_own(MIB, NO_METADATA);
+        sees(window(), 16 * MIB);
+        return start_program(ret_device);
+}
+
+static void detach(struct answer *detached, bool force) {
+        *detached = (struct answer){ 0 };
+        guests_detach(host.guests, window(), force, answer, detached);
+        settle();
+}
+
+static void test_what_is_leaving_serves_nobody(void **state) {
+        struct answer detached;
+        uint64_t device;
+        struct caller program = begin_with_program(&device);
+
+        detach(&detached, false);
+        program_gets_nothing(&program, device);
+        answers(DETACH, 0, NULL);
+        while (!detached.given)
+                uv_run(&host.loop, UV_RUN_ONCE);
+        require_refused(&detached, REASON_timeout);
+        program_gets_nothing(&program, device);
+        lets_go_of("ua-dmabroker-1");
+        assert_int_equal(n_windows(), 0);
+}
+
+static void test_what_the_guest_does_not_let_go_of_serves_again(void **state) {
+        struct answer detached, waits = { 0 };
+        uint64_t device;
+        struct caller program = begin_with_program(&device);
+
+        detach(&detached, false);
+        coherent_alloc(&program, &(struct alloc_request){ .device = device, .size = 4096, .wait_ms = 1000 }, answer, &waits);
+        settle();
+        assert_false(waits.given);
+        answers(DETACH, -EREMOTEIO, "the guest refuses");
+        require_refused(&detached, REASON_source_unavailable);
+        answer_handle(&waits);
+        assert_true(is_in(WINDOW_PLUGGED));
+}
+
+/* The guest may have been asked, and may answer whenever it wants to. */
+static void test_what_is_leaving_when_libvirt_is_lost_serves_nobody(void **state) {
+        struct answer detached;
+        uint64_t device;
+        struct caller program = begin_with_program(&device);
+
+        detach(&detached, false);
+        answers(DETACH, -ECONNRESET, "it was cut");
+        require_refused(&detached, REASON_source_unavailable);
+        finds_again(THERE);
+        program_gets_nothing(&program, device);
+        assert_true(is_in(WINDOW_LEAVING));
+        detach(&detached, false);
+        answers(DETACH, -ENOTCONN, "another one");
+        assert_true(is_in(WINDOW_LEAVING));
+        lets_go_of("ua-dmabroker-1");
+        assert_int_equal(n_windows(), 0);
+}
+
+static void test_what_is_leaving_serves_nobody_with_the_next_daemon_either(void **state) {
+        struct answer detached;
+        uint64_t device;
+        struct caller program = begin_with_program(&device);
+
+        detach(&detached, false);
+        answers(DETACH, 0, NULL);
+        for (int i = 0; i < 2; i++) {
+                next_daemon_finds(THERE);
+                assert_true(is_in(WINDOW_LEAVING));
+                program_gets_nothing(&program, device);
+        }
+        assert_int_equal(fake.n_asked, 0);
+        lets_go_of("ua-dmabroker-1");
+        assert_int_equal(n_windows(), 0);
+        /* It was its own one, and is not plugged in again. */
+        assert_int_equal(fake.n_asked, 0);
+}
+
+static void test_a_guest_that_boots_anew_has_not_been_asked(void **state) {
+        struct answer detached;
+        struct caller program;
+        uint64_t device;
+
+        begin_with_own(MIB, NO_METADATA);
+        detach(&detached, false);
+        answers(DETACH, 0, NULL);
+        next_daemon_finds(THERE);
+        fake.listener->guest_rebooted(fake.userdata, UUID);
+        settle();
+        answers(GET_XML, 0, THERE);
+        assert_true(is_in(WINDOW_PLUGGED));
+        sees(window(), 16 * MIB);
+        program = start_program(&device);
+        program_gets(&program, device);
+        next_daemon_finds(THERE);
+        assert_true(is_in(WINDOW_PLUGGED));
+        /* It may do so while it is waited for. */
+        session_close(program.session);
+        detach(&detached, false);
+        answers(DETACH, 0, NULL);
+        fake.listener->guest_rebooted(fake.userdata, UUID);
+        settle();
+        answers(GET_XML, 0, THERE);
+        assert_true(is_in(WINDOW_LEAVING));
+        while (!detached.given)
+                uv_run(&host.loop, UV_RUN_ONCE);
+        require_refused(&detached, REASON_timeout);
+        is_asked_again(GET_XML, THERE);
+        assert_true(is_in(WINDOW_PLUGGED));
 }
 
 /* ---- at the door ---- */
@@ -1599,6 +1808,12 @@ int main(int argc, char **argv) {
                 TEST(what_nobody_wants_is_asked_for_again_and_keeps_no_own_window_away),
                 TEST(what_nobody_wants_stays_as_long_as_the_guest_uses_it),
                 TEST(the_next_daemon_takes_out_what_nobody_was_promised),
+                TEST(with_a_window_goes_what_rests_in_it_and_nothing_else),
+                TEST(what_is_leaving_serves_nobody),
+                TEST(what_the_guest_does_not_let_go_of_serves_again),
+                TEST(what_is_leaving_when_libvirt_is_lost_serves_nobody),
+                TEST(what_is_leaving_serves_nobody_with_the_next_daemon_either),
+                TEST(a_guest_that_boots_anew_has_not_been_asked),
                 TEST(only_the_guests_own_machine_is_let_in),
                 TEST(machines_of_other_libvirts_with_the_guests_number_are_not_the_guests),
                 TEST(of_the_guests_name_its_machine_has_what_may_be_in_a_hosts_name),

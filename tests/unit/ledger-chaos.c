@@ -720,6 +720,10 @@ static int no_mapping(const struct mapping_view *view, void *userdata) {
 }
 
 static void give_back(struct chaos *chaos, const struct caller *caller) {
+        static int (*const return_region[])(const struct caller *caller, uint64_t device, uint64_t region,
+                                            struct failure *failure) = {
+                device_unreserve, device_unreserve, device_withdraw, device_reinstate,
+        };
         uint64_t bytes;
 
         switch (below(chaos, 14)) {
@@ -748,8 +752,7 @@ static void give_back(struct chaos *chaos, const struct caller *caller) {
                 bounce_destroy(caller, pick(chaos, caller, BOUNCES), below(chaos, 3) == 0, no_mapping, NULL, NULL);
                 break;
         default:
-                (below(chaos, 3) ? device_unreserve : device_withdraw)(caller, pick(chaos, caller, DEVICES),
-                                                                       pick(chaos, caller, RESERVED), NULL);
+                return_region[below(chaos, 4)](caller, pick(chaos, caller, DEVICES), pick(chaos, caller, RESERVED), NULL);
                 break;
         }
 }

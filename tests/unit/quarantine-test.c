@@ -270,6 +270,34 @@ static void test_whoever_waits_gets_what_is_released(void **state) {
         fixture_stop(&f);
 }
 
+static void test_of_one_region_all_may_end_but_what_is_a_pools(void **state) {
+        struct caller vanishing, admin;
+        struct failure failure = {};
+        struct alloc_view alloc;
+        struct views views;
+        struct fixture f;
+
+        start(&f);
+        admin = admin_of(&f);
+        vanishing = fixture_session(&f, NULL);
+        lease_blocks(&f, &vanishing, make_pool(&f, &f.caller, "nic"), 3);
+        alloc = take(&f, &vanishing, "gpu", 8192);
+        session_abandon(vanishing.session);
+        vanishing = fixture_session(&f, "user:2000");
+        take(&f, &vanishing, "gpu", 4096);
+        session_abandon(vanishing.session);
+        assert_int_equal(quarantine_release_region(&f.caller, alloc.region, &failure), -EPERM);
+        require_failure(&failure, REASON_not_permitted);
+        assert_int_equal(quarantine_release_region(&admin, 4711, &failure), -ENOENT);
+        views = list(&admin, NULL);
+        assert_int_equal(views.at[0].what, QUARANTINE_BLOCKS);
+        assert_int_equal(quarantine_release_region(&admin, views.at[0].region, &failure), 0);
+        assert_int_equal(list(&admin, NULL).n, 3);
+        assert_int_equal(quarantine_release_region(&admin, alloc.region, &failure), 0);
+        assert_int_equal(broker_quarantined(f.broker), 3 * 64 + 4096);
+        fixture_stop(&f);
+}
+
 static void test_each_device_has_its_time(void **state) {
         struct caller vanishing, admin;
         struct views views;
@@ -531,6 +559,7 @@ int main(void) {
                 cmocka_unit_test(test_a_list_goes_on_after_an_id),
                 cmocka_unit_test(test_an_owner_sees_only_what_was_its_own),
                 cmocka_unit_test(test_an_administrators_word_ends_it),
+                cmocka_unit_test(test_of_one_region_all_may_end_but_what_is_a_pools),
                 cmocka_unit_test(test_whoever_waits_gets_what_is_released),
                 cmocka_unit_test(test_each_device_has_its_time),
                 cmocka_unit_test(test_another_time_is_for_what_comes_to_rest_later),

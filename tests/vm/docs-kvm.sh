@@ -94,4 +94,4 @@ run_machine "$work" "${PATIENCE:-1200}" -accel tcg -cpu qemu64,+svm,+npt -machin
         -kernel "$DMAB_VM_DEBIAN_KERNEL" -initrd "$work/host/initrd/initrd" \
         -drive file="$work/host/disk,format=raw,if=virtio,cache=unsafe" \
         -virtfs local,path=/,mount_tag=root,security_model=passthrough,readonly=on,multidevs=remap \
-        -append "console=ttyS0 quiet loglevel=3 panic=-1 nokaslr mitigations=off"
+        -append "console=ttyS0 quiet loglevel=3 panic=-1 nokaslr mitigations=off nohz=off highres=off"
