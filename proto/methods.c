@@ -1439,10 +1439,10 @@ static const struct schema_method methods[METHOD_COUNT] = {
           .role = SCHEMA_ROLE_ADMIN },
         METHOD(guest, attach),
           .summary = "give a guest a window: memory that it sees as a PCI device",
-          .doc = "Memory of this size is reserved for the guest, plugged into its QEMU while it runs, or granted to it under Xen, "
-                 "and answered when the guest can find it. What the guest allocates from then on lies there. The window stays when the guest boots "
-                 "anew, and goes with it when it ends. With dry_run nothing is done: advice is what an administrator adds to "
-                 "the domain",
+          .doc = "Memory of this size is reserved for the guest, plugged into its QEMU while it runs, or granted to it under "
+                 "Xen, and answered when the guest can find it. What the guest allocates from then on lies there. The window "
+                 "stays when the guest boots anew, but for Xen, and goes with it when it ends. With dry_run nothing is done: "
+                 "advice is what an administrator adds to the domain",
           .params = &guest_attach_params_struct, .results = &guest_attach_result_struct,
           .errors = ERRORS(REASON_unknown_guest, REASON_bad_param, REASON_limit, REASON_quota, REASON_unsupported,
                            MEMORY_REASONS),

@@ -165,9 +165,9 @@ const struct ctl_verb verb_quota = {
         .operands = "[OWNER|GUEST]",
         .summary = "show what an owner may have and has, or set the limits",
         .doc = "OWNER is user:UID, or kvm:UUID or xen:UUID for a guest, which GUEST is the name of; yourself unless given. "
-               "Administrators may name anybody and set limits. A limit below what is in use takes nothing away; it only allows no more. What "
-               "is guaranteed takes the place of what was guaranteed before, both parts of it; the part of it that the owner "
-               "does not hold is unmet, and stays free for it.",
+               "Administrators may name anybody and set limits. A limit below what is in use takes nothing away; it only allows "
+               "no more. What is guaranteed takes the place of what was guaranteed before, both parts of it; the part of it that "
+               "the owner does not hold is unmet, and stays free for it.",
         .options = options,
         .max_operands = 1,
         .run = run_quota,
