@@ -374,9 +374,14 @@ static int choose_in_domain(struct window *window, int status, const char *text,
                 r = -ECANCELED;
         if (r == 0)
                 r = guest_port_choose(text, window->wanted.size, ret);
+        if (r == 1 && window->is_own && guest_port_is_kvm(text))
+                r = -EOPNOTSUPP;
         if (r < 0)
                 on_plugged(window, r, false,
-                           r == -ENOSPC  ? "no PCIe root port of it is free: add some to the domain (attach --dry-run shows how)"
+                           /* Its host bridge shows the device at once, and answers with addresses that KVM cannot map. */
+                           r == -EOPNOTSUPP ? "QEMU would end if one came to a machine of type pc while its firmware is at work: "
+                                              "attach it when the guest's system runs"
+                           : r == -ENOSPC  ? "no PCIe root port of it is free: add some to the domain (attach --dry-run shows how)"
                            : r == -EFBIG ? "no free PCIe root port of it has room for so much: attach --dry-run shows how"
                                          : status < 0 ? text : NULL);
         return r;
