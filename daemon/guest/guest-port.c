@@ -191,3 +191,10 @@ int guest_port_choose(const char *domain_xml, uint64_t size, struct guest_pci_ad
         free(machine);
         return r;
 }
+
+bool guest_port_is_kvm(const char *domain_xml) {
+        struct xml_scan scan;
+
+        xml_scan_init(&scan, domain_xml);
+        return xml_scan_next(&scan) == XML_OPEN && xml_scan_is(&scan, "domain") && xml_scan_attribute_is(&scan, "type", "kvm");
+}

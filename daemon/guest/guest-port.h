@@ -2,6 +2,7 @@
 #ifndef DMAB_GUEST_GUEST_PORT_H
 #define DMAB_GUEST_GUEST_PORT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "daemon/guest/guest-xml.h"
@@ -16,5 +17,8 @@ uint64_t guest_port_reserve(uint64_t size);
  * reserves enough: the guest would never see the memory, though libvirt reports success; guest_xml_root_port() is the advice.
  * -EINVAL: this is no XML of a domain. -ENOMEM. */
 int guest_port_choose(const char *domain_xml, uint64_t size, struct guest_pci_address *ret);
+
+/* Whether KVM runs it, by the same XML. */
+bool guest_port_is_kvm(const char *domain_xml);
 
 #endif

@@ -371,6 +371,22 @@ static int plug_into_domain(struct window *window, const struct guest_pci_addres
         return r;
 }
 
+/* NULL: as errno says. */
+static const char *why_no_place(int error) {
+        switch (error) {
+        case -ENOSPC:
+                return "no PCIe root port of it is free: add some to the domain (attach --dry-run shows how)";
+        case -EFBIG:
+                return "no free PCIe root port of it has room for so much: attach --dry-run shows how";
+        case -EOPNOTSUPP:
+                /* Its host bridge shows the device at once, and answers with addresses that KVM cannot map. */
+                return "QEMU would end if one came to a machine of type pc while its firmware is at work: attach it when "
+                       "the guest's system runs";
+        default:
+                return NULL;
+        }
+}
+
 /* 0 or 1 as guest_port_choose() says; or -errno, and the window has been told. */
 static int choose_in_domain(struct window *window, int status, const char *text, struct guest_pci_address *ret) {
         int r = status;
@@ -379,11 +395,10 @@ static int choose_in_domain(struct window *window, int status, const char *text,
                 r = -ECANCELED;
         if (r == 0)
                 r = guest_port_choose(text, window->wanted.size, ret);
+        if (r == 1 && window->is_own && guest_port_is_kvm(text))
+                r = -EOPNOTSUPP;
         if (r < 0)
-                window_plugged(window, r, false,
-                           r == -ENOSPC  ? "no PCIe root port of it is free: add some to the domain (attach --dry-run shows how)"
-                           : r == -EFBIG ? "no free PCIe root port of it has room for so much: attach --dry-run shows how"
-                                         : status < 0 ? text : NULL);
+                window_plugged(window, r, false, status < 0 ? text : why_no_place(r));
         return r;
 }
 

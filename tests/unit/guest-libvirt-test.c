@@ -665,6 +665,27 @@ static void test_an_own_window_that_fails_each_time_is_tried_ever_more_rarely(vo
         is_plugged_in();
 }
 
+/* At its start the firmware is at work. */
+static void test_a_machine_of_type_pc_under_kvm_gets_a_window_only_when_somebody_asks_for_it(void **state) {
+        static const char domain[] = "<domain type='kvm'><devices><controller type='pci' model='pci-root'/></devices></domain>";
+        struct answer attached;
+
+        host.configured = MIB;
+        start_daemon();
+        lists(1, NO_METADATA);
+        answers(GET_XML, 0, domain);
+        assert_int_equal(fake.n_asked, 0);
+        assert_int_equal(n_windows(), 0);
+        assert_int_equal(fixture_source(&host.f).in_regions, 0);
+        attach(&attached, NULL);
+        settle();
+        for (int i = 0; i < 2; i++)
+                answers(GET_XML, 0, domain);
+        answers(ATTACH, 0, NULL);
+        assert_int_equal(n_windows(), 1);
+        assert_int_not_equal(window(), 0);
+}
+
 static void test_another_window_is_not_the_own_one(void **state) {
         struct answer attached;
 
@@ -1777,6 +1798,7 @@ int main(int argc, char **argv) {
                 TEST(an_own_window_in_doubt_that_has_come_is_had),
                 TEST(an_own_window_in_doubt_that_has_not_come_is_tried_again),
                 TEST(an_own_window_that_fails_each_time_is_tried_ever_more_rarely),
+                TEST(a_machine_of_type_pc_under_kvm_gets_a_window_only_when_somebody_asks_for_it),
                 TEST(another_window_is_not_the_own_one),
                 TEST(another_size_in_the_configuration_is_had_from_the_next_daemon),
                 TEST(another_run_may_have_the_same_number),
