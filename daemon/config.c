@@ -627,7 +627,8 @@ static bool same_text(const char *one, const char *other) {
 
 static bool same_guest(const struct config_guest *one, const struct config_guest *other) {
         return same_text(one->name, other->name) && same_text(one->uuid, other->uuid) && same_text(one->qmp, other->qmp) &&
-               same_text(one->ports, other->ports) && one->window_bytes == other->window_bytes;
+               same_text(one->ports, other->ports) && one->window_bytes == other->window_bytes &&
+               one->hypervisor == other->hypervisor;
 }
 
 bool config_needs_restart(const struct config *old, const struct config *new, char *text, size_t text_size) {

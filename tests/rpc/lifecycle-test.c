@@ -193,6 +193,24 @@ static void test_a_stall_longer_than_its_window_is_an_error(void **state) {
         expect(WORDS("--check-config", "--config", fixture->config), NULL, 1, WORDS("conf:3: ", "pressure_window"));
 }
 
+static void test_guests_are_of_a_hypervisor_that_there_is(void **state) {
+        static const char xen[] = "[guest one]\nuuid = 1b4e28ba-2fa1-11d2-883f-0016d3cca427\nhypervisor = xen\n";
+        struct fixture *fixture = *state;
+
+        write_file(fixture->config, xen);
+#ifdef HAVE_XEN
+        expect(WORDS("--check-config", "--config", fixture->config), NULL, 0, WORDS("good"));
+#else
+        expect(WORDS("--check-config", "--config", fixture->config), NULL, 1, WORDS("conf:1: ", "goes without Xen"));
+#endif
+        write_file(fixture->config, "[guest one]\nuuid = 1b4e28ba-2fa1-11d2-883f-0016d3cca427\nhypervisor = xen\nqmp = /sock\n");
+        expect(WORDS("--check-config", "--config", fixture->config), NULL, 1, WORDS("conf:1: ", "no qmp and no ports"));
+        write_file(fixture->config, "[guest one]\nuuid = 1b4e28ba-2fa1-11d2-883f-0016d3cca427\nhypervisor = vmware\n");
+        expect(WORDS("--check-config", "--config", fixture->config), NULL, 1, WORDS("conf:3: ", "kvm"));
+        write_file(fixture->config, "[quota xen:1b4e28ba-2fa1-11d2-883f-0016d3cca427]\nbytes = 1M\n");
+        expect(WORDS("--check-config", "--config", fixture->config), NULL, 0, WORDS("good"));
+}
+
 static void test_a_configuration_that_is_not_there_is_told(void **state) {
         struct fixture *fixture = *state;
 
@@ -565,6 +583,7 @@ int main(void) {
                 T(test_the_simulation_beside_a_real_source_is_an_error),
                 T(test_memory_guaranteed_to_everybody_is_an_error),
                 T(test_a_stall_longer_than_its_window_is_an_error),
+                T(test_guests_are_of_a_hypervisor_that_there_is),
                 T(test_a_configuration_that_is_not_there_is_told),
                 T(test_an_unreadable_configuration_is_told),
                 T(test_a_directory_is_no_configuration),
