@@ -1,4 +1,6 @@
 /* KVM guests, beside a real daemon: what hostile and unlucky ones do, and QEMUs that do not answer, or lie, or die. */
+#include <config.h>
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -603,6 +605,34 @@ static void test_windows_come_side_by_side_up_to_the_limit(void **state) {
         assert_int_equal(n_windows("one"), 16);
         assert_int_equal(in_regions(), 16 * MIB);
 }
+
+#ifdef HAVE_XEN
+static int begin_with_xen(void **state) {
+        return begin_with("[guest domu]\nuuid = 6f1c6f0e-3a55-4a8a-9d0e-0c6f0b8a2d44\nhypervisor = xen\n");
+}
+
+/* One program serves hosts with Xen and without it. */
+static void test_a_guest_of_xens_is_not_known_where_there_is_no_xen(void **state) {
+        json_t *info = ask(host.admin, "guest.get", "{'guest':'domu'}");
+
+        if (access("/dev/xen/privcmd", F_OK) == 0)
+                skip();
+        assert_string_equal(json_string_value(json_object_get(info, "owner")), "xen:6f1c6f0e-3a55-4a8a-9d0e-0c6f0b8a2d44");
+        assert_string_equal(json_string_value(json_object_get(info, "via")), "xen");
+        assert_string_equal(json_string_value(json_object_get(info, "state")), "unknown");
+        assert_non_null(strstr(json_string_value(json_object_get(info, "why")), "no dom0 of Xen"));
+        json_decref(info);
+        ask_refused(host.admin, "source_unavailable", "guest.attach", "{'guest':'domu','size':1048576}");
+        info = ask(host.admin, "guest.attach", "{'guest':'domu','size':4294967296,'dry_run':true}");
+        assert_non_null(strstr(json_string_value(json_object_get(info, "advice")), "max_grant_version = 1"));
+        assert_non_null(strstr(json_string_value(json_object_get(info, "advice")), "max_maptrack_frames = 8192"));
+        json_decref(info);
+        json_decref(ask(host.admin, "quota.set", "{'owner':'xen:6f1c6f0e-3a55-4a8a-9d0e-0c6f0b8a2d44','limits':{'allocs':7}}"));
+        ask_refused(host.admin, "bad_param", "quota.set",
+                    "{'owner':'kvm:6f1c6f0e-3a55-4a8a-9d0e-0c6f0b8a2d44','limits':{'allocs':7}}");
+        next_attach_works();
+}
+#endif
 
 static void test_what_cannot_be_had_is_refused_and_costs_nothing(void **state) {
         ask_refused(host.admin, "no_memory", "guest.attach", "{'guest':'one','size':1073741824}");
@@ -2135,6 +2165,9 @@ int main(int argc, char **argv) {
                 TEST(a_window_is_asked_for_twice_and_had_once),
                 TEST(a_guest_comes_to_no_administrators_key),
                 TEST(windows_come_side_by_side_up_to_the_limit),
+#ifdef HAVE_XEN
+                cmocka_unit_test_setup_teardown(test_a_guest_of_xens_is_not_known_where_there_is_no_xen, begin_with_xen, end),
+#endif
                 TEST(what_cannot_be_had_is_refused_and_costs_nothing),
                 cmocka_unit_test_setup_teardown(test_a_window_without_a_port_takes_no_memory, begin_with_one_port, end),
                 TEST(nobody_but_qemu_gets_a_windows_memory),

@@ -9,13 +9,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/source/xen-domain.h"
+#include "daemon/source/xen-table.h"
 #include "tests/lib/client.h"
 #include "tests/lib/daemon.h"
 #include "tests/vm/xen-memory.h"
 
 #define MIB (UINT64_C(1) << 20)
 
-enum { PAGE = 4096, OWN_MIB = 4, SOON_MS = 20000 };
+enum { PAGE = 4096, OWN_MIB = 4, SOON_MS = 20000, KILLS = 16 };
 
 static struct test_daemon *process;
 static struct test_client *client;
@@ -220,7 +222,51 @@ static struct seen attach(struct xen_guest *guest, unsigned mib) {
 
 /* ---- what befalls them ---- */
 
+static uint32_t count_entries(struct xen_host *host, const struct xen_listed *listed) {
+        /* Their UUIDs say what they are, and how large their tables may become. */
+        const struct xen_domain domain = { .domid = listed->domid, .grant_frames = listed->uuid[12] * 256u + listed->uuid[13] };
+        struct xen_table table = { .n = domain.grant_frames * XEN_ENTRIES_PER_FRAME };
+        uint32_t n;
+        void *handle;
+
+        if (memcmp(listed->uuid, "dmab", 4) != 0 || xen_domain_map_table(host, &domain, &table.entries, &handle) < 0)
+                return 0;
+        n = xen_table_count(&table);
+        xen_domain_unmap_table(host, handle);
+        return n;
+}
+
+/* What memory domains have granted, or somebody has mapped: entries of theirs that are not free. */
+static uint64_t granted_pages(void) {
+        struct xen_listed *listed = NULL;
+        struct xen_host *host = NULL;
+        uint64_t sum = 0;
+        size_t n = 0;
+
+        if (xen_host_open(&host, NULL, NULL) < 0 || xen_host_list(host, &listed, &n) < 0)
+                give_up("Xen lists its domains", "it does not");
+        for (size_t i = 0; i < n; i++)
+                sum += count_entries(host, &listed[i]);
+        free(listed);
+        xen_host_close(host);
+        return sum;
+}
+
+static uint64_t window_pages(void) {
+        uint64_t sum = 0;
+
+        for (const char *item = ask("window.list", "{}"); (item = strstr(item, "{\"window\":")); item++)
+                sum += number_after(item, "\"size\":") / PAGE;
+        return sum;
+}
+
+/* Also that of what was granted each page is in a window, and is told of. */
 static void check_books(void) {
+        const uint64_t granted = granted_pages(), told = window_pages();
+
+        if (granted != told)
+                xen_give_up("%" PRIu64 " pages are granted, and windows have %" PRIu64, granted, told);
+        printf("%" PRIu64 " entries are in use, as many as windows have pages\n", granted);
         expect("the books are right", ask("debug.check", "{}"), "\"problems\":[]");
 }
 
@@ -306,6 +352,48 @@ static void test_detach(struct xen_guest *guest) {
                 give_up("it is gone", look(guest).state);
 }
 
+/* Whatever the daemon was about to do, the next one has no window or a whole one, and nothing else is granted. */
+static void test_kills(struct xen_guest *guest) {
+        static const char attach[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"guest.attach\",\"params\":"
+                                     "{\"guest\":\"pvh\",\"size\":8388608}}\n";
+        unsigned n_had = 0, n_taken = 0;
+        struct seen seen;
+        char request[160];
+
+        for (unsigned i = 0; i < KILLS; i++) {
+                seen = look(guest);
+                n_taken += seen.is_there;
+                snprintf(request, sizeof(request), "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"guest.detach\",\"params\":"
+                         "{\"window\":%" PRIu64 "}}\n", seen.window);
+                test_client_send_text(client, seen.is_there ? request : attach);
+                poll(NULL, 0, (int)(i * 7 % 12));
+                restart();
+                await_state(guest, "running", "after a kill a guest is known");
+                seen = look(guest);
+                if (seen.is_there && strcmp(seen.state, "plugged") != 0)
+                        seen = await(guest, "", "what was to leave has left");
+                n_had += seen.is_there;
+                if (seen.is_there) {
+                        map(guest, &seen);
+                        tell(guest, "ok", "the guest unmaps it", "unmap 0");
+                }
+                check_books();
+        }
+        printf("%d kills while a window came or went: %u times it was to go, %u times the guest had it afterwards\n", KILLS,
+               n_taken, n_had);
+        seen = look(guest);
+        if (seen.is_there)
+                expect("it is taken back", ask("guest.detach", "{\"window\":%" PRIu64 "}", seen.window), "\"ok\":true");
+}
+
+static void test_pause(struct xen_guest *guest) {
+        if (xc_domain_pause(xen_xc, guest->domid) < 0)
+                xen_give_up("%s cannot be paused", guest->name);
+        await_state(guest, "paused", "a guest that is paused is known to be");
+        xc_domain_unpause(xen_xc, guest->domid);
+        await_state(guest, "running", "and to run again");
+}
+
 static void test_destroy(struct xen_guest *guest) {
         const struct seen seen = attach(guest, 16);
         int64_t began;
@@ -363,6 +451,8 @@ void xen_test_guests(struct xen_guest *pv, struct xen_guest *pvh) {
         test_kill(pv, pvh);
         test_never_unmaps(pvh);
         test_detach(pvh);
+        test_pause(pvh);
+        test_kills(pvh);
         test_reboot(pv);
         test_destroy(pvh);
         test_without_xenstore(pv);
