@@ -21,6 +21,7 @@ enum { PAGE = 4096, OWN_MIB = 4, SOON_MS = 20000, KILLS = 16 };
 
 static struct test_daemon *process;
 static struct test_client *client;
+static int64_t attach_ms; /* that the last attachment took */
 
 /* One of a guest's windows, as the daemon tells. */
 struct seen {
@@ -215,9 +216,14 @@ static void check_not_mapped(struct xen_guest *guest, const struct seen *seen, c
 }
 
 static struct seen attach(struct xen_guest *guest, unsigned mib) {
+        const int64_t began = xen_now_ms();
+        struct seen seen;
+
         expect("a guest is given a window",
                ask("guest.attach", "{\"guest\":\"%s\",\"size\":%" PRIu64 "}", guest->name, mib * MIB), "\"window\":");
-        return await(guest, "plugged", "it has it");
+        seen = await(guest, "plugged", "it has it");
+        attach_ms = xen_now_ms() - began;
+        return seen;
 }
 
 /* ---- what befalls them ---- */
@@ -354,19 +360,20 @@ static void test_detach(struct xen_guest *guest) {
 
 /* Whatever the daemon was about to do, the next one has no window or a whole one, and nothing else is granted. */
 static void test_kills(struct xen_guest *guest) {
-        static const char attach[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"guest.attach\",\"params\":"
+        static const char wish[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"guest.attach\",\"params\":"
                                      "{\"guest\":\"pvh\",\"size\":8388608}}\n";
         unsigned n_had = 0, n_taken = 0;
         struct seen seen;
         char request[160];
 
+        seen = attach(guest, 8);
         for (unsigned i = 0; i < KILLS; i++) {
                 seen = look(guest);
                 n_taken += seen.is_there;
                 snprintf(request, sizeof(request), "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"guest.detach\",\"params\":"
                          "{\"window\":%" PRIu64 "}}\n", seen.window);
-                test_client_send_text(client, seen.is_there ? request : attach);
-                poll(NULL, 0, (int)(i * 7 % 12));
+                test_client_send_text(client, seen.is_there ? request : wish);
+                poll(NULL, 0, (int)(2 * attach_ms * i / KILLS));
                 restart();
                 await_state(guest, "running", "after a kill a guest is known");
                 seen = look(guest);
@@ -379,11 +386,37 @@ static void test_kills(struct xen_guest *guest) {
                 }
                 check_books();
         }
-        printf("%d kills while a window came or went: %u times it was to go, %u times the guest had it afterwards\n", KILLS,
-               n_taken, n_had);
+        printf("%d kills within %lld ms while a window came or went: %u times it was to go, %u times the guest had it afterwards\n", KILLS,
+               (long long)(2 * attach_ms), n_taken, n_had);
         seen = look(guest);
         if (seen.is_there)
                 expect("it is taken back", ask("guest.detach", "{\"window\":%" PRIu64 "}", seen.window), "\"ok\":true");
+}
+
+static bool are_only_guests(void *userdata) {
+        return xen_count_domains() == 3;
+}
+
+/* For good, not for another one. Both guests have windows mapped. */
+static void test_end(struct xen_guest *pv, struct xen_guest *pvh) {
+        struct seen seen = attach(pvh, 8);
+
+        map(pvh, &seen);
+        test_client_close(client);
+        client = NULL;
+        xen_check(test_daemon_end(process) == 0, "a daemon ends while guests have windows mapped");
+        process = NULL;
+        xen_check(!are_only_guests(NULL), "the memory domain stays as long as they have");
+        tell(pv, "ok", "a guest goes on with its window", "fill 0");
+        tell(pvh, "ok", "and so does the other", "fill 0");
+        tell(pv, "ok", "it unmaps it", "unmap 0");
+        tell(pvh, "ok", "and so does the other", "unmap 0");
+        xen_await("then it is Xen's again", are_only_guests, NULL);
+        begin();
+        seen = await(pv, "plugged", "the next daemon gives a guest that runs its own window");
+        map(pv, &seen);
+        check_zero(pv, &seen);
+        check_books();
 }
 
 static void test_pause(struct xen_guest *guest) {
@@ -453,6 +486,7 @@ void xen_test_guests(struct xen_guest *pv, struct xen_guest *pvh) {
         test_detach(pvh);
         test_pause(pvh);
         test_kills(pvh);
+        test_end(pv, pvh);
         test_reboot(pv);
         test_destroy(pvh);
         test_without_xenstore(pv);
