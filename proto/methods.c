@@ -1051,7 +1051,8 @@ DEFINE(window_info,
         FIELD(window_info, state, ENUM, NEEDED, .names = window_state_names, .doc = "how far it is"),
         FIELD(window_info, guest_addr, HEX, .doc = "where the guest sees it, if it has told"),
         FIELD(window_info, grants, OBJECT, .array = true, .sub = &window_grant_struct,
-              .doc = "of a guest of Xen's: by what it maps the window, from its first page on"));
+              .doc = "of a guest of Xen's: by what it maps the window, from its first page on"),
+        FIELD(window_info, mapped, UINT, .doc = "of a guest of Xen's: how many bytes of it are mapped at this moment"));
 
 DEFINE(window_list_params,
         FIELD(window_list_params, guest, STRING, NAME, .doc = "only this guest's; for administrators"),

@@ -1151,6 +1151,7 @@ struct window_info {
         enum protocol_window_state state SCHEMA_SLOT;
         uint64_t guest_addr; /* optional */
         SCHEMA_LIST(struct window_grant) grants; /* optional */
+        uint64_t mapped; /* optional */
 };
 
 struct window_list_params {

@@ -77,9 +77,10 @@ struct window_way {
         bool (*can_be_asked)(const struct guest *guest);
         int (*verify)(struct window *window);
         void (*inherit)(struct window *window); /* an earlier daemon's: what can be known of it without asking; or NULL */
-        /* Both or neither. Where there are these, it is looked now and then whether a window that leaves has been let go of. */
+        /* All or none. Where there are these, it is looked now and then whether a window that leaves has been let go of. */
         void (*take_back)(struct window *window); /* nobody can get it any more; who has it, has it still */
         bool (*is_had)(const struct window *window);
+        uint64_t (*count_mapped)(const struct window *window); /* bytes that are mapped at this moment */
 };
 
 struct guest {

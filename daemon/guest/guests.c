@@ -106,7 +106,6 @@ static void window_look(const struct window *window, struct guest_window_view *r
         *ret = (struct guest_window_view){
                 .guest = window->guest->name, .owner = window->guest->owner, .window = window->region, .size = window->size,
                 .cookie = window->cookie, .state = window->state, .is_bound = window->is_bound, .guest_addr = window->guest_addr,
-                .grants = window->grants, .n_grants = window->n_grants,
         };
 }
 
@@ -130,6 +129,20 @@ int guests_visit_windows(const struct guests *guests, const char *owner, guest_w
                 }
         }
         return 0;
+}
+
+bool guests_look_grants(const struct guests *guests, uint64_t handle, struct guest_grants_view *ret) {
+        const struct window *window;
+        const struct guest *guest;
+
+        DL_FOREACH(guests->all, guest)
+                DL_FOREACH(guest->windows, window)
+                        if (window->region == handle && window->is_placed && guest->way->count_mapped) {
+                                *ret = (struct guest_grants_view){ .runs = window->grants, .n = window->n_grants,
+                                                                   .mapped = guest->way->count_mapped(window) };
+                                return true;
+                        }
+        return false;
 }
 
 bool guests_owns_session(const char *note) {

@@ -66,8 +66,14 @@ struct guest_window_view {
         enum window_state state;
         bool is_bound;
         uint64_t guest_addr;
-        const struct xen_grant_run *grants; /* by which a guest of Xen's maps it, in the order of its addresses */
-        size_t n_grants;
+};
+
+/* By what a guest of Xen's maps its window, in the order of its addresses, and how many bytes of it are mapped at this moment,
+ * by whatever grants there were. */
+struct guest_grants_view {
+        const struct xen_grant_run *runs; /* until something else is done */
+        size_t n;
+        uint64_t mapped;
 };
 
 /* What the configuration says of one guest; strings are copied. */
@@ -124,6 +130,9 @@ int guests_get(const struct guests *guests, const char *guest, struct guest_view
 typedef int (*guest_window_visit_fn)(const struct guest_window_view *view, void *userdata);
 /* owner: only this one's, or NULL. */
 int guests_visit_windows(const struct guests *guests, const char *owner, guest_window_visit_fn visit, void *userdata);
+
+/* false: there is no such window, or it is not granted. */
+bool guests_look_grants(const struct guests *guests, uint64_t window, struct guest_grants_view *ret);
 
 struct attach_request {
         const char *guest;

@@ -7,6 +7,7 @@
 #include "daemon/guest/guest.h"
 #include "daemon/guest/place.h"
 #include "daemon/log.h"
+#include "daemon/source/xen-domain.h"
 
 /* There is always room in a guest; in the grant table that is found out when the memory is there. */
 static void find_place(struct window *window) {
@@ -48,6 +49,15 @@ static bool is_had(const struct window *window) {
         struct xen_table_use use;
 
         return xen_grants_look(window->addr, window->size, &use) == 0 && use.busy;
+}
+
+/* What is mapped is mapped to be read, and most of it to be written, too. */
+static uint64_t count_mapped(const struct window *window) {
+        struct xen_table_use use;
+
+        if (xen_grants_look(window->addr, window->size, &use) < 0)
+                return 0;
+        return (use.reading > use.writing ? use.reading : use.writing) * XEN_PAGE;
 }
 
 /* Whether the guest lets go of it is looked at from now on. */
@@ -104,4 +114,5 @@ const struct window_way window_xen_way = {
         .inherit = inherit,
         .take_back = take_back,
         .is_had = is_had,
+        .count_mapped = count_mapped,
 };

@@ -145,32 +145,33 @@ static int add_window(const struct guest_window_view *view, void *userdata) {
         return 0;
 }
 
-static int find_grants(const struct guest_window_view *view, void *userdata) {
-        struct window_info *info = userdata;
+static int add_grants(const struct guests *guests, struct window_info *info) {
+        struct guest_grants_view view;
         struct window_grant *grants;
 
-        if (view->window != info->window)
+        if (!guests_look_grants(guests, info->window, &view))
                 return 0;
-        grants = view->n_grants ? calloc(view->n_grants, sizeof(*grants)) : NULL;
-        for (size_t i = 0; grants && i < view->n_grants; i++)
-                grants[i] = (struct window_grant){ .domain = view->grants[i].domid, .first = view->grants[i].first,
-                                                   .count = view->grants[i].count };
+        grants = calloc(view.n + 1, sizeof(*grants));
         if (!grants)
-                return view->n_grants ? -ENOMEM : 1;
+                return -ENOMEM;
+        for (size_t i = 0; i < view.n; i++)
+                grants[i] = (struct window_grant){ .domain = view.runs[i].domid, .first = view.runs[i].first,
+                                                   .count = view.runs[i].count };
         info->grants.items = grants;
-        info->grants.count = view->n_grants;
+        info->grants.count = view.n;
         schema_mark(info, grants);
-        return 1;
+        schema_put(info, mapped, view.mapped);
+        return 0;
 }
 
 /* Of those that are answered, when they are known. */
-static int add_grants(const struct rpc_call *call, struct method_list *list) {
+static int add_all_grants(const struct rpc_call *call, struct method_list *list) {
         struct window_info *items = list->items;
         int r = 0;
 
-        for (size_t i = 0; r >= 0 && i < list->count; i++)
-                r = guests_visit_windows(guests_of(call), NULL, find_grants, &items[i]);
-        return r < 0 ? r : 0;
+        for (size_t i = 0; r == 0 && i < list->count; i++)
+                r = add_grants(guests_of(call), &items[i]);
+        return r;
 }
 
 static void free_windows(struct method_list *list) {
@@ -204,7 +205,7 @@ void method_window_list(struct rpc_call *call, const void *given) {
                 return;
         method_list_page(&list, offsetof(struct window_info, window), schema_has(params, after) ? params->after : 0,
                          schema_has(params, limit) ? params->limit : PROTOCOL_LIST_DEFAULT);
-        if (add_grants(call, &list) < 0) {
+        if (add_all_grants(call, &list) < 0) {
                 free_windows(&list);
                 failure_set(&failure, REASON_no_memory, "The daemon itself is out of memory");
                 error_answer(call, &failure);

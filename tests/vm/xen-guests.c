@@ -27,6 +27,7 @@ static int64_t attach_ms; /* that the last attachment took */
 struct seen {
         bool is_there;
         uint64_t window, size, addr; /* of the machine's memory */
+        uint64_t mapped;
         char cookie[40], state[16];
         bool is_bound_there; /* the guest sees it at that address */
         char runs[900];      /* for the guest */
@@ -132,6 +133,7 @@ static struct seen look(const struct xen_guest *guest) {
                 return seen;
         seen.window = number_after(item, "\"window\":");
         seen.size = number_after(item, "\"size\":");
+        seen.mapped = number_after(item, "\"mapped\":");
         word_after(item, "\"cookie\":\"", seen.cookie, sizeof(seen.cookie));
         word_after(item, "\"state\":\"", seen.state, sizeof(seen.state));
         seen.addr = number_after(item, "\"guest_addr\":");
@@ -201,6 +203,8 @@ static void map(struct xen_guest *guest, const struct seen *seen) {
         snprintf(answer, sizeof(answer), "ok %" PRIu64, seen->size / PAGE);
         tell(guest, answer, "a guest maps its window", "map 0%s", seen->runs);
         tell(guest, seen->cookie, "it is that which the daemon has marked", "cookie 0");
+        if (look(guest).mapped != seen->size)
+                give_up("all of it is told to be mapped", guest->name);
 }
 
 static void check_zero(struct xen_guest *guest, const struct seen *seen) {
@@ -386,8 +390,8 @@ static void test_kills(struct xen_guest *guest) {
                 }
                 check_books();
         }
-        printf("%d kills within %lld ms while a window came or went: %u times it was to go, %u times the guest had it afterwards\n", KILLS,
-               (long long)(2 * attach_ms), n_taken, n_had);
+        printf("%d kills within %lld ms while a window came or went: %u times it was to go, %u times the guest had it "
+               "afterwards\n", KILLS, (long long)(2 * attach_ms), n_taken, n_had);
         seen = look(guest);
         if (seen.is_there)
                 expect("it is taken back", ask("guest.detach", "{\"window\":%" PRIu64 "}", seen.window), "\"ok\":true");
@@ -453,7 +457,8 @@ static void test_without_xenstore(struct xen_guest *guest) {
                ask("guest.get", "{\"guest\":\"%s\"}", guest->name), "\"state\":\"running\"");
         xen_say(guest, "crash");
         await_state(guest, "off", "that a guest crashes is known without xenstore");
-        await(guest, "leaving", "what it had is not used as long as there is the domain");
+        if (await(guest, "leaving", "what it had is not used as long as there is the domain").mapped != seen.size)
+                give_up("all of it is told to be mapped", guest->name);
         restart();
         if (strcmp(look(guest).state, "leaving") != 0 || look(guest).addr != seen.addr)
                 give_up("nor by the next daemon", look(guest).state);
