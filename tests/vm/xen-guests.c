@@ -17,7 +17,7 @@
 
 #define MIB (UINT64_C(1) << 20)
 
-enum { PAGE = 4096, OWN_MIB = 4, SOON_MS = 20000, KILLS = 16 };
+enum { PAGE = 4096, OWN_MIB = 4, SOON_MS = 20000, KILLS = 12 };
 
 static struct test_daemon *process;
 static struct test_client *client;
@@ -73,7 +73,7 @@ static void begin(void) {
         const struct test_daemon_options options = { .source = "xen", .config = config, .survives = true };
 
         snprintf(config, sizeof(config),
-                 "[source xen]\nreserve = 32M\nlimit = 256M\nidle_ms = 200\n[guests]\nunplug_timeout = 1s\n"
+                 "[daemon]\nkeep = 10min\n[source xen]\nreserve = 32M\nlimit = 256M\nidle_ms = 200\n[guests]\nunplug_timeout = 1s\n"
                  "[guest pv]\nhypervisor = xen\nuuid = 2b9a3d70-8f0e-4f0b-9d6f-5a1c7f3e0a01\nwindow = %dM\n"
                  "[guest pvh]\nhypervisor = xen\nuuid = 2b9a3d70-8f0e-4f0b-9d6f-5a1c7f3e0a02\n",
                  OWN_MIB);
@@ -322,7 +322,9 @@ static void test_reboot(struct xen_guest *pv) {
         do
                 now = await(pv, "plugged", "a guest that has booted anew has a window of its own");
         while (now.window == before.window);
-        check_not_mapped(pv, &before, "what it had before cannot be mapped any more");
+        /* By the same entries it would have what it has now. */
+        if (strcmp(before.runs, now.runs) != 0)
+                check_not_mapped(pv, &before, "what it had before cannot be mapped any more");
         map(pv, &now);
         check_zero(pv, &now);
         check_books();
