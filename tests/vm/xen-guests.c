@@ -17,7 +17,7 @@
 
 #define MIB (UINT64_C(1) << 20)
 
-enum { PAGE = 4096, OWN_MIB = 4, SOON_MS = 20000, KILLS = 12 };
+enum { PAGE = 4096, OWN_MIB = 4, SOON_MS = 60000, KILLS = 12 };
 
 static struct test_daemon *process;
 static struct test_client *client;
