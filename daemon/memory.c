@@ -1,3 +1,5 @@
+#include <config.h>
+
 #include "daemon/memory.h"
 
 #include <errno.h>
@@ -371,8 +373,11 @@ void memory_reconfigure(struct memory *memory, const struct config *old, const s
 
 static int broker_make(struct memory *memory, const struct config *config, struct failure *failure) {
         static const struct translator_ops *const translators[] = {
-                &translator_guest_ops, &translator_grant_ops, &translator_vfio_ops, &translator_noiommu_ops,
-                &translator_identity_ops, NULL,
+                &translator_guest_ops,
+#ifdef HAVE_XEN
+                &translator_grant_ops,
+#endif
+                &translator_vfio_ops, &translator_noiommu_ops, &translator_identity_ops, NULL,
         };
         struct broker_options options;
         int r;
