@@ -333,7 +333,7 @@ tests_unit_guest_libvirt_test_LDADD = libdaemon.la $(CMOCKA_LIBS)
 
 if HAVE_XEN
 xen_tests = tests/unit/xen-absent-test tests/unit/xen-source-test tests/unit/xen-table-test \
-	tests/unit/xen-tracker-test tests/unit/guest-xen-test
+	tests/unit/xen-tracker-test tests/unit/guest-xen-test tests/unit/vchan-ring-test
 check_PROGRAMS += $(xen_tests)
 TESTS += $(xen_tests)
 tests_unit_xen_absent_test_SOURCES = tests/unit/xen-absent-test.c
@@ -356,6 +356,9 @@ tests_unit_xen_tracker_test_SOURCES = tests/unit/xen-tracker-test.c
 tests_unit_xen_tracker_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS) $(XEN_CFLAGS) -pthread
 tests_unit_xen_tracker_test_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=xen_library,--wrap=connect
 tests_unit_xen_tracker_test_LDADD = libdaemon.la $(CMOCKA_LIBS)
+tests_unit_vchan_ring_test_SOURCES = tests/unit/vchan-ring-test.c client/vchan-ring.c client/vchan-ring.h
+tests_unit_vchan_ring_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(XEN_CFLAGS) -pthread
+tests_unit_vchan_ring_test_LDADD = -lxenvchan $(CMOCKA_LIBS)
 endif
 
 if HAVE_LIBVIRT
