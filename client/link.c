@@ -14,6 +14,7 @@
 #include "client/clock.h"
 #include "client/error.h"
 #include "client/port.h"
+#include "client/port-device.h"
 #include "include/dmabroker.h"
 
 enum {
@@ -197,8 +198,8 @@ static int make_channel(struct link *link, bool listens, struct channel **ret) {
 static int port_timed_out(struct link *link) {
         port_distrust(link->port);
         return error_set(ETIMEDOUT,
-                         "whoever is at the host's end of the virtio port %s does not answer: dmabrokerd is stopped or "
-                         "overloaded, or it is somebody else", link->path);
+                         "whoever is at the host's end of the %s %s does not answer: dmabrokerd is stopped or "
+                         "overloaded, or it is somebody else", port_kind(link->port), link->path);
 }
 
 static void keep_limits(struct link *link, const struct link_limits *limits) {
@@ -635,8 +636,8 @@ int link_open(const struct address *address, unsigned timeout_ms, const struct l
         link->userdata = userdata;
         link->path = strdup(address->path);
         r = link->path ? 0 : error_set(ENOMEM, "there is not enough memory");
-        if (!r && address->port)
-                r = port_new(link->path, &link->port);
+        if (!r && address->kind != ADDRESS_SOCKET)
+                r = port_new(address->kind == ADDRESS_XEN ? &port_vchan_ops : &port_virtio_ops, link->path, &link->port);
         if (r)
                 goto free_link;
         if (getrandom(&link->random, sizeof(link->random), 0) != sizeof(link->random)) {

@@ -23,6 +23,9 @@ libdmabroker_la_SOURCES = \
 	client/pool.c client/pool.h \
 	client/pool-info.c \
 	client/port.c client/port.h \
+	client/port-device.h \
+	client/port-vchan.c \
+	client/port-virtio.c \
 	client/refill.c \
 	client/region.c client/region.h \
 	client/result.c client/result.h \
@@ -31,7 +34,10 @@ libdmabroker_la_SOURCES = \
 	client/slots.c client/slots.h \
 	client/streaming.c client/streaming.h \
 	client/tracking.c client/tracking.h \
-	client/window.c client/window.h
+	client/vchan-ring.c client/vchan-ring.h \
+	client/window.c client/window.h \
+	client/xen-device.h \
+	client/xen-store.c client/xen-store.h
 libdmabroker_la_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS) -pthread -fvisibility=hidden
 libdmabroker_la_LDFLAGS = $(AM_LDFLAGS) -pthread -version-info 0:0:0 \
 	-Wl,--version-script=$(top_srcdir)/client/libdmabroker.map

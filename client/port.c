@@ -1,7 +1,6 @@
 #include "client/port.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
 #include <poll.h>
 #include <pthread.h>
@@ -13,12 +12,12 @@
 #include <sys/eventfd.h>
 #include <sys/random.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "client/channel.h"
 #include "client/clock.h"
 #include "client/error.h"
+#include "client/port-device.h"
 #include "proto/frame.h"
 
 enum {
@@ -49,6 +48,7 @@ struct member {
 };
 
 struct port {
+        const struct port_device_ops *ops;
         char *path;
         int wake; /* eventfd: something below has changed */
         pthread_mutex_t lock;   /* guards all below; not held while waiting */
@@ -58,7 +58,7 @@ struct port {
         struct member *members; /* others than the thread only add some */
         size_t n_members;
 
-        int fd; /* the device; -1: closed. The thread closes it; others open it */
+        struct port_device *device; /* NULL: closed. The thread closes it; others open it */
         bool synced;
         char sync_id[32];
         uint64_t sync_ms; /* when it was asked last */
@@ -252,16 +252,11 @@ static int take_line(struct port *port, const char *line, size_t length) {
         return r;
 }
 
-static int receive(struct port *port) {
-        ssize_t n = read(port->fd, port->piece, sizeof(port->piece));
+static int take_piece(struct port *port, size_t size) {
         const char *piece = port->piece, *line;
-        size_t size = n > 0 ? n : 0, length;
+        size_t length;
         int r = 0;
 
-        if (n < 0)
-                return errno == EAGAIN || errno == EINTR ? 0 : -errno;
-        if (!n)
-                return -ECONNRESET;
         port->heard_ms = clock_ms();
         port->probe_ms = 0;
         while (!r) {
@@ -277,17 +272,31 @@ static int receive(struct port *port) {
         return r;
 }
 
+/* A device need not tell a second time of what is left after a piece that was full. */
+static int receive(struct port *port) {
+        ssize_t n;
+        int r;
+
+        do {
+                n = port->ops->read(port->device, port->piece, sizeof(port->piece));
+                if (n < 0)
+                        return n == -EAGAIN || n == -EINTR ? 0 : (int)n;
+                r = n ? take_piece(port, n) : -ECONNRESET;
+        } while (!r && n == sizeof(port->piece));
+        return r;
+}
+
 /* ---- what goes to the host ---- */
 
 static int flush(struct port *port) {
         ssize_t n = 1;
 
         while (port->out.used && n > 0) {
-                n = write(port->fd, port->out.at, port->out.used);
+                n = port->ops->write(port->device, port->out.at, port->out.used);
                 if (n > 0)
                         bytes_drop(&port->out, n);
-                else if (n < 0 && errno != EAGAIN && errno != EINTR)
-                        return -errno;
+                else if (n < 0 && n != -EAGAIN && n != -EINTR)
+                        return (int)n;
         }
         return 0;
 }
@@ -309,7 +318,7 @@ static int sync_ask(struct port *port) {
 
 /* When there is something to do though nothing happens; UINT64_MAX: never. */
 static uint64_t next_ms(const struct port *port) {
-        if (port->fd < 0)
+        if (!port->device)
                 return UINT64_MAX;
         if (!port->synced)
                 return port->sync_ms + SYNC_AGAIN_MS;
@@ -339,11 +348,9 @@ static int watch_time(struct port *port) {
 /* ---- the thread ---- */
 
 static void close_device(struct port *port) {
-        int fd = port->fd;
-
-        port->fd = -1;
-        if (fd >= 0)
-                close(fd);
+        if (port->device)
+                port->ops->close(port->device);
+        port->device = NULL;
         frame_reader_deinit(&port->reader);
         bytes_clear(&port->out);
 }
@@ -370,7 +377,10 @@ static void prepare(const struct port *port, struct polled *polled) {
         struct member *member = port->members;
 
         polled->fds[0] = (struct pollfd){ .fd = port->wake, .events = POLLIN };
-        polled->fds[1] = (struct pollfd){ .fd = port->fd, .events = port->out.used ? POLLIN | POLLOUT : POLLIN };
+        polled->fds[1] = (struct pollfd){ .fd = -1 };
+        if (port->device)
+                polled->fds[1] = (struct pollfd){ .fd = port->device->fd,
+                                                  .events = port->ops->events(port->device, port->out.used) };
         for (polled->n = 0; member && polled->n < MEMBERS_MAX; member = member->next) {
                 polled->fds[2 + polled->n] = (struct pollfd){
                         .fd = member->fd, .events = member->out.used ? (short)(listen | POLLOUT) : listen };
@@ -394,12 +404,12 @@ static int serve(struct port *port, const struct polled *polled) {
 
         if (polled->fds[0].revents && read(port->wake, &count, sizeof(count)) < 0 && errno != EAGAIN)
                 r = -errno;
-        if (port->fd < 0 || r)
+        if (!port->device || r)
                 return r;
-        if (polled->fds[1].revents & POLLIN)
+        /* It may have been opened since. */
+        r = port->ops->woken(port->device, polled->fds[1].fd == port->device->fd ? polled->fds[1].revents : 0);
+        if (r > 0)
                 r = receive(port);
-        else if (polled->fds[1].revents & (POLLHUP | POLLERR | POLLNVAL))
-                r = -ECONNRESET;
         for (size_t i = 0; i < polled->n && !r; i++)
                 if (polled->fds[2 + i].revents)
                         r = serve_member(port, polled->members[i], polled->fds[2 + i].revents);
@@ -460,70 +470,24 @@ static int start(struct port *port) {
 
 /* ---- the device ---- */
 
-static int open_error(const char *path, int error) {
-        switch (error) {
-        case ENOENT:
-                return error_set(error,
-                                 "there is no virtio port at %s: give this guest a channel of that name on its host, and "
-                                 "load virtio_console (virtio:PATH names another port)", path);
-        case EBUSY:
-                return error_set(error,
-                                 "the virtio port %s is in use: another process has it open, or another session of this one, and "
-                                 "only one can; end it, or give this guest one more channel", path);
-        case EACCES:
-        case EPERM:
-                return error_set(error,
-                                 "this user may not use the virtio port %s: run as root, or let a rule of udev give the port to "
-                                 "a group", path);
-        case ENODEV:
-        case ENXIO:
-                return error_set(error, "the virtio port %s has been unplugged, or is a console", path);
-        default:
-                return error_set(error, "cannot open the virtio port %s: %s", path, strerrordesc_np(error));
-        }
-}
-
-/* Is there anybody at the other end? Nothing that is sent would be kept for who comes later. */
-static int check_device(const char *path, int fd) {
-        struct pollfd poller = { .fd = fd, .events = POLLIN };
-        struct stat about;
-
-        if (fstat(fd, &about))
-                return open_error(path, errno);
-        if (!S_ISCHR(about.st_mode))
-                return error_set(EINVAL, "%s is no virtio port, nor any other character device; write unix:PATH for a socket",
-                                 path);
-        if (poll(&poller, 1, 0) > 0 && poller.revents & (POLLHUP | POLLERR))
-                return error_set(ECONNREFUSED,
-                                 "nobody is at the host's end of the virtio port %s: dmabrokerd does not run there, or has not "
-                                 "attached this guest", path);
-        return 0;
-}
-
 /* With the lock held. */
 static int open_device(struct port *port) {
         uint64_t random;
-        int fd, r;
+        int r;
 
         if (getrandom(&random, sizeof(random), 0) != sizeof(random))
                 return error_set(EIO, "the kernel gives no random numbers");
-        fd = open(port->path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
-        if (fd < 0)
-                return open_error(port->path, errno);
-        r = check_device(port->path, fd);
-        if (r) {
-                close(fd);
+        r = port->ops->open(port->path, &port->device);
+        if (r)
                 return r;
-        }
-        port->fd = fd;
         port->synced = false;
         port->probe_ms = 0;
         snprintf(port->sync_id, sizeof(port->sync_id), "sync-%016llx", (unsigned long long)random);
         frame_reader_init(&port->reader, CHANNEL_MESSAGE_MAX, true);
         if (!sync_ask(port))
                 return 0;
-        port->fd = -1;
-        close(fd);
+        port->ops->close(port->device);
+        port->device = NULL;
         return no_memory();
 }
 
@@ -559,8 +523,8 @@ static int join(struct port *port, struct member *member) {
         while (port->distrusted)
                 pthread_cond_wait(&port->changed, &port->lock);
         if (port->n_members == MEMBERS_MAX)
-                return error_set(EBUSY, "the virtio port %s is about to be closed", port->path);
-        r = port->fd < 0 ? open_device(port) : 0;
+                return error_set(EBUSY, "the %s %s is about to be closed", port->ops->kind, port->path);
+        r = port->device ? 0 : open_device(port);
         if (!r)
                 r = start(port);
         if (r) {
@@ -603,13 +567,13 @@ void port_distrust(struct port *port) {
 
 /* ---- the port ---- */
 
-int port_new(const char *path, struct port **ret) {
+int port_new(const struct port_device_ops *ops, const char *path, struct port **ret) {
         struct port *port = calloc(1, sizeof(*port));
         int r;
 
         if (!port)
                 return no_memory();
-        port->fd = -1;
+        port->ops = ops;
         port->path = strdup(path);
         if (!port->path) {
                 free(port);
@@ -658,9 +622,13 @@ struct port *port_free(struct port *port) {
 void port_abandon(struct port *port) {
         for (const struct member *member = port->members; member; member = member->next)
                 close(member->fd);
-        if (port->fd >= 0)
-                close(port->fd);
+        if (port->device)
+                port->ops->abandon(port->device);
         close(port->wake);
         free(port->path);
         free(port);
+}
+
+const char *port_kind(const struct port *port) {
+        return port->ops->kind;
 }

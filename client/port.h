@@ -1,4 +1,5 @@
-/* A virtio port: the character device over which a guest talks to the broker on its host.
+/* A port: the device over which a guest talks to the broker on its host. It is a virtio port, or what dom0 shares with a guest of
+ * Xen's (port-device.h).
  *
  * It differs from a socket: one process at a time has it open, and it is one stream, of which nobody says where a conversation
  * ends. What the daemon says may be an answer to somebody who had the port before; what is sent may get lost when the daemon is
@@ -21,11 +22,15 @@
 #include <stdbool.h>
 
 struct port;
+struct port_device_ops;
 
 enum { PORT_PREFIX_SIZE = 18 }; /* "0123456789abcdef-" */
 
 /* The port at path; nothing is opened yet. -ENOMEM, -EMFILE with a sentence. */
-int port_new(const char *path, struct port **ret);
+int port_new(const struct port_device_ops *ops, const char *path, struct port **ret);
+
+/* What it is called in sentences, before its path: "virtio port". */
+const char *port_kind(const struct port *port);
 
 /* End the thread and close the device. No connection is used any more. Returns NULL; NULL is fine. */
 struct port *port_free(struct port *port);
@@ -36,8 +41,8 @@ void port_abandon(struct port *port);
 /* One more connection: *ret_fd is a stream socket of the caller's. The ids of its requests are JSON strings that begin with
  * prefix. events: notifications are passed on to it; it must be read then. Opens the device if it is not open. Thread-safe.
  *
- * -ECONNREFUSED: nobody has the host's end; -ENOENT, -EACCES; -EBUSY: another process has it open; -EINVAL: it is no
- * character device. With a sentence. */
+ * -ECONNREFUSED: nobody has the host's end; -ENOENT, -EACCES; -EBUSY: another process has it open; -EINVAL: it is none.
+ * With a sentence. */
 int port_join(struct port *port, bool events, int *ret_fd, char prefix[PORT_PREFIX_SIZE]);
 
 /* An answer has not come in time: all connections are lost, and the next one begins anew. */

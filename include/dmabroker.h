@@ -60,9 +60,13 @@ const char *dmab_version(void);
  *    find and map them, the process must be root or have been given their `enable` and `resource2` in
  *    /sys/bus/pci/devices. dma addresses are those of the guest: what a device in it must be given. No file
  *    descriptors come from the host;
+ *  - `xen:` inside a guest of Xen's, for the daemon of its dom0, likewise: xenstore shows the way (dmabroker/vchan, or
+ *    `xen:PATH` another one), and the windows are granted to the guest. The process must be root or have been given
+ *    /dev/xen/xenbus, /dev/xen/evtchn and /dev/xen/gntdev. dma addresses are those of the machine for every device of a
+ *    paravirtualised guest, and for one that is not called by a PCI address in any other;
  *  - `auto:`, NULL or "" for the socket that the environment variable DMABROKER_SOCKET names, else
- *    /run/dmabroker/dmabroker.sock if it is there, else the virtio port if that is there.
- * `xen:` answers -EOPNOTSUPP in this release.
+ *    /run/dmabroker/dmabroker.sock if it is there, else the virtio port if that is there, else `xen:` if a daemon in dom0
+ *    knows this guest.
  * The caller ends *ret with dmab_disconnect().
  *
  * -ENOENT, -ECONNREFUSED: no daemon listens there, or nobody is at the host's end of the port; -EACCES: the socket or port is not

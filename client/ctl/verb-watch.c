@@ -344,7 +344,8 @@ static enum ctl_status check_topics(const struct ctl *ctl) {
 
 /* The port was opened by the library, which passes no events on. */
 static bool is_in_guest(const struct ctl *ctl) {
-        return (ctl->socket && !strncmp(ctl->socket, "virtio:", 7)) || !strcmp(dmab_role(ctl->dmab), "guest");
+        return !strcmp(dmab_role(ctl->dmab), "guest") ||
+               (ctl->socket && (!strncmp(ctl->socket, "virtio:", 7) || !strncmp(ctl->socket, "xen:", 4)));
 }
 
 static enum ctl_status run_watch(struct ctl *ctl) {
@@ -358,7 +359,7 @@ static enum ctl_status run_watch(struct ctl *ctl) {
         if (status == CTL_OK)
                 status = ctl_connect(ctl);
         if (status == CTL_OK && is_in_guest(ctl)) {
-                fprintf(stderr, "dmabrokerctl: watch needs a socket, and a guest has a virtio port: watch on its host\n");
+                fprintf(stderr, "dmabrokerctl: watch needs a socket, which a guest does not have: watch on its host\n");
                 return CTL_FAILURE;
         }
         if (status != CTL_OK)

@@ -11,8 +11,8 @@ const struct ctl_verb *const ctl_verbs[] = {
 
 const struct ctl_option ctl_common_options[] = {
         { "--socket", "PATH",
-          "the daemon's socket, or virtio:PATH for a virtio port in a guest; DMABROKER_SOCKET, /run/dmabroker/dmabroker.sock or "
-          "/dev/virtio-ports/org.dmabroker.0 unless given" },
+          "the daemon's socket, or virtio:PATH for a virtio port in a guest, or xen: in a guest of Xen's; DMABROKER_SOCKET, "
+          "/run/dmabroker/dmabroker.sock, /dev/virtio-ports/org.dmabroker.0 or xen: unless given" },
         { "--json", NULL, "print the daemon's answer as JSON instead of a table" },
         { "--help", NULL, "print help on the verb" },
         { NULL },

@@ -117,7 +117,8 @@ static void test_addresses_that_are_none_are_refused(void **state) {
         expect_failure("virtio:/nowhere/port", ENOENT, "/nowhere/port");
         if (access("/dev/virtio-ports/org.dmabroker.0", F_OK))
                 expect_failure("virtio:", ENOENT, "/dev/virtio-ports/org.dmabroker.0");
-        expect_failure("xen:0", EOPNOTSUPP, "guest");
+        if (access("/dev/xen/gntdev", F_OK))
+                expect_failure("xen:", ENOENT, "no guest of Xen's");
         memset(long_path, 'x', sizeof(long_path));
         memcpy(long_path, "unix:/", 6);
         long_path[sizeof(long_path) - 1] = '\0';
