@@ -18,6 +18,7 @@
 
 #include "client/clock.h"
 #include "client/error.h"
+#include "client/grant-window.h"
 #include "client/params.h"
 #include "client/result.h"
 #include "client/session.h"
@@ -40,6 +41,8 @@ struct window {
         uint64_t number, region, size, guest_addr;
         bool bound;
         unsigned char cookie[COOKIE_SIZE];
+        struct grant_run *grants; /* by which a guest of Xen's maps it; NULL: it is a device's memory */
+        size_t n_grants;
 };
 
 /* The BAR of a device. */
@@ -231,6 +234,39 @@ static int take_cookie(json_t *item, unsigned char cookie[COOKIE_SIZE]) {
         return 0;
 }
 
+static int take_run(json_t *item, struct grant_run *run) {
+        uint64_t domain = 0, first = 0, count = 0;
+        int r = result_uint(item, "domain", &domain);
+
+        if (!r)
+                r = result_uint(item, "first", &first);
+        if (!r)
+                r = result_uint(item, "count", &count);
+        if (!r && (domain > UINT16_MAX || first > UINT32_MAX || count > UINT32_MAX))
+                r = error_set(EPROTO, "the daemon's answer has a window with grants that cannot be");
+        *run = (struct grant_run){ .domain = (uint32_t)domain, .first = (uint32_t)first, .count = (uint32_t)count };
+        return r;
+}
+
+static int take_grants(json_t *item, struct window *window) {
+        json_t *grants = json_object_get(item, "grants"), *run;
+        size_t i;
+        int r;
+
+        if (!grants)
+                return 0;
+        window->grants = calloc(json_array_size(grants) + 1, sizeof(*window->grants));
+        if (!window->grants)
+                return error_set(ENOMEM, "there is not enough memory");
+        json_array_foreach(grants, i, run) {
+                r = take_run(run, &window->grants[i]);
+                if (r)
+                        return r;
+                window->n_grants++;
+        }
+        return 0;
+}
+
 static int take_window(json_t *item, struct window *window) {
         int r = result_uint(item, "window", &window->number);
 
@@ -240,6 +276,8 @@ static int take_window(json_t *item, struct window *window) {
                 r = result_uint(item, "size", &window->size);
         if (!r)
                 r = take_cookie(item, window->cookie);
+        if (!r)
+                r = take_grants(item, window);
         window->bound = json_object_get(item, "guest_addr");
         if (!r && window->bound)
                 r = result_hex(item, "guest_addr", &window->guest_addr);
@@ -272,11 +310,18 @@ static int list_windows(struct dmab *dmab, struct search *search) {
 
 /* ---- both ---- */
 
+static bool needs_devices(const struct search *search) {
+        for (size_t i = 0; i < search->n_windows; i++)
+                if (!search->windows[i].grants)
+                        return true;
+        return false;
+}
+
 static int search_begin(struct dmab *dmab, struct search **ret) {
         struct search *search = calloc(1, sizeof(*search));
         int r = search ? list_windows(dmab, search) : error_set(ENOMEM, "there is not enough memory");
 
-        if (!r)
+        if (!r && needs_devices(search))
                 r = find_bars(search);
         if (!r)
                 search->deadline_ms = clock_ms() + APPEAR_MS;
@@ -295,6 +340,8 @@ static void search_end(struct search *search) {
         if (!search)
                 return;
         forget_bars(search);
+        for (size_t i = 0; i < search->n_windows; i++)
+                free(search->windows[i].grants);
         free(search->windows);
         free(search);
 }
@@ -379,6 +426,16 @@ static int settle(struct dmab *dmab, struct search *search, const struct window 
         return r;
 }
 
+/* The broker knows where a paravirtualised guest sees it. */
+static int settle_granted(const struct window *window) {
+        if (window->bound)
+                return 0;
+        return error_set_reason(ENXIO, "source_unavailable",
+                                "window %" PRIu64 " of the broker has no address in this guest that a PCI device could be given: only "
+                                "a paravirtualised guest of Xen's sees it in one piece. A device that is not called by a PCI address "
+                                "is given the machine's", window->number);
+}
+
 static int look_for_all(struct dmab *dmab) {
         struct error_state *first = NULL;
         struct search *search;
@@ -389,7 +446,8 @@ static int look_for_all(struct dmab *dmab) {
                 r = error_set_reason(ENODEV, "source_unavailable", "the broker has given this guest no window");
         /* One that is of no use keeps nobody from the others. */
         for (size_t i = 0; i < (search ? search->n_windows : 0) && (!r || first); i++) {
-                one = settle(dmab, search, &search->windows[i], &bar);
+                one = search->windows[i].grants ? settle_granted(&search->windows[i])
+                                                : settle(dmab, search, &search->windows[i], &bar);
                 if (!one || first)
                         continue;
                 r = one;
@@ -403,7 +461,7 @@ static int look_for_all(struct dmab *dmab) {
 /* What is wrong with it, or lies in it, is told to whoever needs it; one that is not there any more nobody needs. */
 static int check(struct dmab *dmab, struct search *search, const struct window *window) {
         struct bar *bar;
-        int r = window->bound && !await_bar(search, window, &bar) ? bind_window(dmab, window, bar) : 0;
+        int r = window->bound && !window->grants && !await_bar(search, window, &bar) ? bind_window(dmab, window, bar) : 0;
 
         if (!r || r == -EBUSY || error_is("unknown_handle"))
                 return 0;
@@ -424,10 +482,33 @@ static int check_bound(struct dmab *dmab) {
         return r;
 }
 
+static int open_device(struct dmab *dmab, struct search *search, const struct window *window, int *ret_fd, size_t *ret_size) {
+        struct bar *bar;
+        int r = settle(dmab, search, window, &bar);
+
+        /* Bound elsewhere, by a program that lied or in a boot that the broker took no notice of the end of: what was given
+         * there lies in the way, and is about to be given back. */
+        if (r == -EBUSY)
+                link_distrust_windows(dmab->link);
+        if (r)
+                return r;
+        *ret_fd = bar->fd;
+        *ret_size = bar->size;
+        bar->fd = -1;
+        return 0;
+}
+
+static int open_granted(const struct window *window, int *ret_fd, size_t *ret_size) {
+        int r = grant_window_open(window->number, window->grants, window->n_grants, window->size, ret_fd);
+
+        if (!r)
+                *ret_size = window->size;
+        return r;
+}
+
 static int look_for(struct dmab *dmab, uint64_t region, int *ret_fd, size_t *ret_size) {
         const struct window *window = NULL;
         struct search *search;
-        struct bar *bar = NULL;
         int r = search_begin(dmab, &search);
 
         for (size_t i = 0; !r && i < search->n_windows && !window; i++)
@@ -438,16 +519,8 @@ static int look_for(struct dmab *dmab, uint64_t region, int *ret_fd, size_t *ret
                                      "the broker has put memory into region %" PRIu64 ", which is no window of this guest",
                                      region);
         if (!r)
-                r = settle(dmab, search, window, &bar);
-        /* Bound elsewhere, by a program that lied or in a boot that the broker took no notice of the end of: what was given
-         * there lies in the way, and is about to be given back. */
-        if (r == -EBUSY)
-                link_distrust_windows(dmab->link);
-        if (!r) {
-                *ret_fd = bar->fd;
-                *ret_size = bar->size;
-                bar->fd = -1;
-        }
+                r = window->grants ? open_granted(window, ret_fd, ret_size)
+                                   : open_device(dmab, search, window, ret_fd, ret_size);
         search_end(search);
         return r;
 }
