@@ -133,6 +133,7 @@ void guest_end(struct guest *guest) {
                         window_end(window);
         }
         guest_hang_up(guest);
+        guest_end_vchan(guest);
         guest->alive = alive_forget(guest->alive);
         guest->pid = 0;
         guest->run = 0;

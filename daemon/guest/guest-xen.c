@@ -28,6 +28,49 @@ static void tell_why(const struct guest *guest, const struct xen_seen *all, size
                                  seen->why_over);
 }
 
+/* ---- the channel ---- */
+
+static void on_vchan_connected(void *userdata, int fd) {
+        struct guest *guest = userdata;
+
+        guest->guests->listener->channel(guest->guests->userdata, guest->owner, fd, 0, 0);
+        guest_tell(guest, GUEST_CONNECTED);
+}
+
+static void begin_vchan(struct guest *guest) {
+        static const struct xen_channel_listener listener = { .connected = on_vchan_connected };
+        int r;
+
+        if (guest->vchan || guest->run == guest->vchan_run)
+                return;
+        guest->vchan_run = guest->run;
+        r = xen_channel_new(guest->guests->loop, guest->run, guest->name, &listener, guest, &guest->vchan);
+        if (r < 0 && r != -ENOPKG)
+                log_warning("the guest %s gets no channel: %s", guest->name, strerror(-r));
+}
+
+static void on_vchan_closed(void *userdata) {
+        struct guests *guests = userdata;
+
+        if (guests->closed)
+                guests_handle_closed(guests);
+        else
+                guests->n_handles--;
+}
+
+void guest_end_vchan(struct guest *guest) {
+        struct xen_channel *vchan = guest->vchan;
+
+        guest->vchan = NULL;
+        guest->vchan_run = 0;
+        if (!vchan)
+                return;
+        guest->guests->n_handles++;
+        xen_channel_close(vchan, on_vchan_closed, guest->guests);
+}
+
+/* ---- what becomes of it ---- */
+
 static void follow(struct guest *guest, const struct xen_seen *all, size_t n) {
         const struct xen_seen *current = find_current(guest, all, n);
 
@@ -44,6 +87,7 @@ static void follow(struct guest *guest, const struct xen_seen *all, size_t n) {
         }
         guest_set_state(guest, current->state == XEN_PAUSED ? GUEST_PAUSED : GUEST_RUNNING);
         guest_verify(guest);
+        begin_vchan(guest);
 }
 
 static void on_listed(void *userdata, const struct xen_seen *all, size_t n) {

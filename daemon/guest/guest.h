@@ -11,6 +11,7 @@
 #include "daemon/guest/qmp-window.h"
 #include "daemon/guest/qmp.h"
 #include "daemon/guest/xen.h"
+#include "daemon/guest/xen-channel.h"
 
 enum { COOKIE_BYTES = 16, COOKIE_TEXT = 2 * COOKIE_BYTES + 1, WINDOW_ID_SIZE = 32, WINDOW_PATH_SIZE = 108 };
 
@@ -99,6 +100,8 @@ struct guest {
         struct caller caller; /* of our session; no session: it has ended with the guest */
         uint64_t commons;
         struct channel *channel;
+        struct xen_channel *vchan; /* of Xen's, in this run; or NULL */
+        unsigned vchan_run;        /* for which it was tried to make it */
         struct held *held;    /* have connected, and are neither let in nor hung up on yet */
         unsigned n_held;
         bool is_judged;       /* who is connected was let in by its machine */
@@ -143,7 +146,7 @@ struct guests {
         char xen_why[160];
         uv_timer_t work; /* what cannot be done where it is found out */
         bool begun, closing, leave;
-        unsigned n_handles; /* that must be closed before closed() is called */
+        unsigned n_handles; /* that must be closed before closed() is called; before guests_close() those that are being closed */
         void (*closed)(void *userdata);
         void *closed_userdata;
 };
@@ -202,6 +205,8 @@ bool guest_is_reachable(const struct guest *guest, struct failure *failure);
 
 /* ---- guest-xen.c ---- */
 extern const struct xen_listener guest_xen_listener;
+/* Who is connected by its channel is hung up on; another one is made when it runs again. */
+void guest_end_vchan(struct guest *guest);
 
 /* ---- guest-window.c, xen-window.c ---- */
 extern const struct window_way window_qmp_way, window_libvirt_way, window_xen_way;

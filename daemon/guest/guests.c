@@ -467,6 +467,7 @@ static void close_guest(struct guest *guest) {
                 window_close(guest->windows);
         guest->alive = alive_forget(guest->alive);
         guest_forget_held(guest);
+        guest_end_vchan(guest);
         if (guest->channel) {
                 guests->n_handles++;
                 channel_close(guest->channel, on_guest_part_closed);
@@ -485,7 +486,7 @@ void guests_close(struct guests *guests, bool leave, void (*closed)(void *userda
         guests->closed = closed;
         guests->closed_userdata = userdata;
         guests->leave = leave;
-        guests->n_handles = 1; /* until this returns */
+        guests->n_handles++; /* until this returns */
         if (guests->begun) {
                 guests->n_handles++;
                 DL_FOREACH(guests->all, guest)

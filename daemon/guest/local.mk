@@ -18,13 +18,16 @@ libguest_la_SOURCES = \
 	daemon/guest/qmp-window.c daemon/guest/qmp-window.h
 if HAVE_XEN
 libguest_la_SOURCES += \
+	daemon/guest/vchan-library.c daemon/guest/vchan-library.h \
+	daemon/guest/vchan-task.c daemon/guest/vchan-task.h \
 	daemon/guest/xen.c daemon/guest/xen.h \
+	daemon/guest/xen-channel.c daemon/guest/xen-channel.h \
 	daemon/guest/xen-lister.c \
 	daemon/guest/xen-shared.h \
 	daemon/guest/xen-watcher.c \
 	daemon/guest/xen-window.c
 else
-libguest_la_SOURCES += daemon/guest/xen-none.c daemon/guest/xen.h
+libguest_la_SOURCES += daemon/guest/xen-none.c daemon/guest/xen.h daemon/guest/xen-channel.h
 endif
 libguest_la_CFLAGS = $(AM_CFLAGS) $(SYSTEMD_CFLAGS) $(UV_CFLAGS) $(XEN_CFLAGS)
 libguest_la_LIBADD = libguest-libvirt.la $(SYSTEMD_LIBS) $(UV_LIBS)
