@@ -52,6 +52,13 @@ static struct {
         int no_give;
         unsigned n_given;
         bool is_partial; /* not all of what is asked for is found */
+        struct {
+                const struct xen_channel_listener *ops;
+                void *userdata;
+                uint32_t domid; /* 0: there is none */
+                unsigned n_made;
+                int error;
+        } channel;
 } fake;
 
 const char *__wrap_xen_unavailable(void);
@@ -64,6 +71,29 @@ int __wrap_xen_grants_find(uint64_t addr, uint64_t size, uint32_t guest, struct 
                            struct failure *failure);
 int __wrap_xen_grants_revoke(uint64_t addr, uint64_t size);
 int __wrap_xen_grants_look(uint64_t addr, uint64_t size, struct xen_table_use *ret);
+
+int __wrap_xen_channel_new(uv_loop_t *loop, uint32_t domid, const char *name, const struct xen_channel_listener *ops,
+                           void *userdata, struct xen_channel **ret);
+void __wrap_xen_channel_close(struct xen_channel *channel, void (*closed)(void *userdata), void *userdata);
+
+int __wrap_xen_channel_new(uv_loop_t *loop, uint32_t domid, const char *name, const struct xen_channel_listener *ops,
+                           void *userdata, struct xen_channel **ret) {
+        fake.channel.n_made++;
+        if (fake.channel.error)
+                return fake.channel.error;
+        assert_int_equal(fake.channel.domid, 0);
+        fake.channel.ops = ops;
+        fake.channel.userdata = userdata;
+        fake.channel.domid = domid;
+        *ret = (struct xen_channel *)&fake.channel;
+        return 0;
+}
+
+void __wrap_xen_channel_close(struct xen_channel *channel, void (*closed)(void *userdata), void *userdata) {
+        assert_ptr_equal(channel, &fake.channel);
+        fake.channel.domid = 0;
+        closed(userdata);
+}
 
 const char *__wrap_xen_unavailable(void) {
         return NULL;
@@ -158,7 +188,9 @@ static void tell(const char *what) {
 }
 
 static void on_channel(void *userdata, const char *owner, int fd, pid_t pid, uid_t uid) {
-        fail_msg("a guest of Xen's has no such channel");
+        assert_string_equal(owner, "xen:" UUID);
+        tell("channel");
+        close(fd);
 }
 
 static void on_known(void *userdata, const char *owner, pid_t pid) {
@@ -377,6 +409,46 @@ static void test_a_guest_that_runs_is_granted_its_window(void **state) {
         assert_int_equal(state_of_guest(), GUEST_RUNNING);
         assert_true(has_told(""));
         assert_int_equal(fake.n_given, 1);
+}
+
+static void test_a_guest_has_a_channel_in_each_run_of_it(void **state) {
+        start_daemon();
+        no_domain();
+        assert_int_equal(fake.channel.n_made, 0);
+        *host.told = '\0';
+        lists(DOMAIN(7, XEN_PAUSED));
+        assert_int_equal(fake.channel.domid, 7);
+        assert_true(has_told("started "));
+        fake.channel.ops->connected(fake.channel.userdata, dup(0));
+        assert_true(has_told("channel connected "));
+        /* It goes on over it, whatever is known of it. */
+        lists(DOMAIN(7, XEN_RUNNING));
+        fake.listener->lost(fake.userdata, "it says nothing");
+        lists(DOMAIN(7, XEN_RUNNING));
+        assert_int_equal(fake.channel.n_made, 1);
+        lists(DOMAIN_OVER(7, "reboot"));
+        assert_int_equal(fake.channel.domid, 0);
+        lists(DOMAIN(8, XEN_RUNNING));
+        assert_int_equal(fake.channel.domid, 8);
+        lists(DOMAIN(9, XEN_RUNNING));
+        assert_int_equal(fake.channel.domid, 9);
+        assert_int_equal(fake.channel.n_made, 3);
+        /* The next daemon makes its own. */
+        stop_daemon(true);
+        assert_int_equal(fake.channel.domid, 0);
+        start_daemon();
+        lists(DOMAIN(9, XEN_RUNNING));
+        assert_int_equal(fake.channel.domid, 9);
+}
+
+static void test_a_host_that_has_no_channels_is_asked_once_for_each_run(void **state) {
+        start_daemon();
+        fake.channel.error = -ENOPKG;
+        lists(DOMAIN(7, XEN_RUNNING));
+        lists(DOMAIN(7, XEN_PAUSED));
+        assert_int_equal(fake.channel.n_made, 1);
+        lists(DOMAIN(8, XEN_RUNNING));
+        assert_int_equal(fake.channel.n_made, 2);
 }
 
 static void test_only_a_paravirtualised_guest_sees_it_by_machine_addresses(void **state) {
@@ -609,6 +681,8 @@ static void test_a_daemon_that_ends_takes_everything_back(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 TEST(test_a_guest_that_runs_is_granted_its_window),
+                TEST(test_a_guest_has_a_channel_in_each_run_of_it),
+                TEST(test_a_host_that_has_no_channels_is_asked_once_for_each_run),
                 TEST(test_only_a_paravirtualised_guest_sees_it_by_machine_addresses),
                 TEST(test_what_a_dead_guest_has_mapped_is_nobodys_until_it_has_not),
                 TEST(test_a_guest_that_boots_anew_is_another_domain),

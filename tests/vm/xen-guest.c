@@ -20,6 +20,7 @@
 #include <xen/gntdev.h>
 
 #include "tests/vm/machine.h"
+#include "tests/vm/xen-guest-work.h"
 
 /* What Xen has told the guest's kernel of the guest. */
 static void do_tell(const char *what) {
@@ -110,19 +111,9 @@ static void do_see(const struct place *place) {
 
 /* Where the page tables have it, which in a paravirtualised guest is where the machine has it. */
 static void do_frames(const struct place *place) {
-        int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-        uint64_t entry = 0, first = 0, last = 0;
-        unsigned runs = 0;
+        unsigned runs;
+        const uint64_t first = guest_frames(place->memory, place->pages, &runs);
 
-        for (uint32_t i = 0; i < place->pages; i++) {
-                if (pread(fd, &entry, sizeof(entry), (off_t)((uintptr_t)place->memory / PAGE + i) * (off_t)sizeof(entry)) < 0)
-                        break;
-                entry &= (UINT64_C(1) << 55) - 1;
-                first = i ? first : entry;
-                runs += !i || entry != last + 1;
-                last = entry;
-        }
-        close(fd);
         printf("\n= ok 0x%" PRIx64 " %u\n", first, runs);
 }
 
@@ -186,7 +177,7 @@ static void obey(const char *line) {
                 reboot(RB_AUTOBOOT);
         else if (strcmp(line, "crash") == 0)
                 machine_write_file("/proc/sysrq-trigger", "c");
-        else
+        else if (!guest_work(line))
                 printf("\n= error: what is %s?\n", line);
 }
 

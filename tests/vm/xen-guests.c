@@ -13,6 +13,7 @@
 #include "daemon/source/xen-table.h"
 #include "tests/lib/client.h"
 #include "tests/lib/daemon.h"
+#include "tests/vm/xen-guests.h"
 #include "tests/vm/xen-memory.h"
 
 #define MIB (UINT64_C(1) << 20)
@@ -23,25 +24,13 @@ static struct test_daemon *process;
 static struct test_client *client;
 static int64_t attach_ms; /* that the last attachment took */
 
-/* One of a guest's windows, as the daemon tells. */
-struct seen {
-        bool is_there;
-        uint64_t window, size, addr; /* of the machine's memory */
-        uint64_t mapped;
-        char cookie[40], state[16];
-        bool is_bound_there; /* the guest sees it at that address */
-        char runs[900];      /* for the guest */
-};
-
-static void __attribute__((noreturn)) give_up(const char *what, const char *answer) {
+void give_up(const char *what, const char *answer) {
         char *log = process ? test_daemon_log(process) : NULL;
 
         xen_give_up("%s: %s\n%s", what, answer, log ? log : "");
 }
 
-/* The answer is the client's until the next one. */
-static const char *ask(const char *method, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static const char *ask(const char *method, const char *format, ...) {
+const char *ask(const char *method, const char *format, ...) {
         char params[256], request[400];
         const char *answer;
         va_list arguments;
@@ -55,10 +44,14 @@ static const char *ask(const char *method, const char *format, ...) {
         return answer;
 }
 
-static void expect(const char *what, const char *answer, const char *text) {
+void expect(const char *what, const char *answer, const char *text) {
         if (!strstr(answer, text))
                 give_up(what, answer);
         printf("ok: %s\n", what);
+}
+
+pid_t daemon_pid(void) {
+        return test_daemon_pid(process);
 }
 
 static void meet(void) {
@@ -125,7 +118,7 @@ static const char *find_item(const struct xen_guest *guest) {
         return NULL;
 }
 
-static struct seen look(const struct xen_guest *guest) {
+struct seen look(const struct xen_guest *guest) {
         const char *item = find_item(guest), *at;
         struct seen seen = { .is_there = item };
         char key[40];
@@ -182,9 +175,7 @@ static void await_state(const struct xen_guest *guest, const char *state, const 
 
 /* ---- what a guest does ---- */
 
-static void tell(struct xen_guest *guest, const char *answer, const char *what, const char *format, ...)
-        __attribute__((format(printf, 4, 5)));
-static void tell(struct xen_guest *guest, const char *answer, const char *what, const char *format, ...) {
+void tell(struct xen_guest *guest, const char *answer, const char *what, const char *format, ...) {
         char line[1024];
         const char *got;
         va_list arguments;
@@ -220,7 +211,7 @@ static void check_not_mapped(struct xen_guest *guest, const struct seen *seen, c
         tell(guest, "error: Invalid argument", what, "map 1%s", seen->runs);
 }
 
-static struct seen attach(struct xen_guest *guest, unsigned mib) {
+struct seen attach(struct xen_guest *guest, unsigned mib) {
         const int64_t began = xen_now_ms();
         struct seen seen;
 
@@ -272,7 +263,7 @@ static uint64_t window_pages(void) {
 }
 
 /* Also that of what was granted each page is in a window, and is told of. */
-static void check_books(void) {
+void check_books(void) {
         const uint64_t granted = granted_pages(), told = window_pages();
 
         if (granted != told)
@@ -281,7 +272,7 @@ static void check_books(void) {
         expect("the books are right", ask("debug.check", "{}"), "\"problems\":[]");
 }
 
-static void restart(void) {
+void restart(void) {
         if (test_daemon_restart(process, SIGKILL) < 0)
                 give_up("dmabrokerd", "does not start after a kill");
         meet();
@@ -496,6 +487,7 @@ void xen_test_guests(struct xen_guest *pv, struct xen_guest *pvh) {
         test_kill(pv, pvh);
         test_never_unmaps(pvh);
         test_detach(pvh);
+        xen_test_library(pv, pvh);
         test_pause(pvh);
         test_kills(pvh);
         test_end(pv, pvh);

@@ -17,18 +17,21 @@ unpack_kernel() {
 
 work=$(mktemp -d) || exit 99
 trap 'rm -rf "$work"' EXIT
-make_initrd "$work/guest" tests/vm/xen-guest "xen-gntdev" || exit 99
+make_initrd "$work/guest" tests/vm/xen-guest "xen-gntdev xen-evtchn" dmabrokerctl || exit 99
 
 root=$work/host/root
 # The C library opens it when a thread of xl's is cancelled.
 unwinder=$(PATH=$PATH:/usr/sbin ldconfig -p | awk '/libgcc_s\.so\.1 .*x86-64/ { print $NF; exit }')
 [ -n "$unwinder" ] || skip "libgcc_s is not installed"
-mkdir -p "$root/boot" "$root/usr/bin" "$root/etc/xen" "$root$(dirname "$unwinder")" && : >"$root/etc/xen/xl.conf" || exit 99
+# The daemon opens it when it runs.
+vchan=$(PATH=$PATH:/usr/sbin ldconfig -p | awk '/libxenvchan\.so\.[0-9].*x86-64/ { print $NF; exit }')
+[ -n "$vchan" ] || skip "libxenvchan is not installed"
+mkdir -p "$root/boot" "$root/usr/bin" "$root/etc/xen" "$root$(dirname "$unwinder")" "$root$(dirname "$vchan")" && : >"$root/etc/xen/xl.conf" || exit 99
 for program in xenstored xen-init-dom0 xenconsoled xl; do
         cp "$DMAB_VM_XEN"/usr/lib/xen-*/bin/"$program" "$root/usr/bin/" || exit 99
         ldd "$root/usr/bin/$program" | grep 'not found' && skip "a library of $program is not installed (libxen-dev brings it along)"
 done
-cp -L "$unwinder" "$root$unwinder" && cp "$work/guest/initrd" "$root/boot/initrd" &&
+cp -L "$unwinder" "$root$unwinder" && cp -L "$vchan" "$root$vchan" && cp "$work/guest/initrd" "$root/boot/initrd" &&
         unpack_kernel "$DMAB_VM_DEBIAN_KERNEL" "$root/boot/kernel" && gzip -dc "$DMAB_VM_XEN"/boot/xen-*.gz >"$work/xen" || exit 99
 make_initrd "$work/host" tests/vm/xen-host "xen-evtchn xen-gntdev xen-gntalloc xen-privcmd xenfs" dmabrokerd || exit 99
 
