@@ -311,6 +311,14 @@ tests_unit_slots_model_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_slots_model_LDADD = $(CMOCKA_LIBS)
 endif
 
+if HAVE_CMOCKA
+check_PROGRAMS += tests/unit/xen-store-test
+TESTS += tests/unit/xen-store-test
+tests_unit_xen_store_test_SOURCES = tests/unit/xen-store-test.c client/xen-store.c client/xen-store.h
+tests_unit_xen_store_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) -pthread
+tests_unit_xen_store_test_LDADD = $(CMOCKA_LIBS)
+endif
+
 # Guests. Those of libvirt use the library's own test driver.
 if HAVE_CMOCKA
 check_PROGRAMS += tests/unit/guest-xml-test
@@ -333,7 +341,8 @@ tests_unit_guest_libvirt_test_LDADD = libdaemon.la $(CMOCKA_LIBS)
 
 if HAVE_XEN
 xen_tests = tests/unit/xen-absent-test tests/unit/xen-source-test tests/unit/xen-table-test \
-	tests/unit/xen-tracker-test tests/unit/guest-xen-test tests/unit/vchan-ring-test
+	tests/unit/xen-tracker-test tests/unit/guest-xen-test tests/unit/vchan-ring-test \
+	tests/unit/xen-channel-test
 check_PROGRAMS += $(xen_tests)
 TESTS += $(xen_tests)
 tests_unit_xen_absent_test_SOURCES = tests/unit/xen-absent-test.c
@@ -357,6 +366,10 @@ tests_unit_xen_tracker_test_SOURCES = tests/unit/xen-tracker-test.c
 tests_unit_xen_tracker_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS) $(XEN_CFLAGS) -pthread
 tests_unit_xen_tracker_test_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=xen_library,--wrap=connect
 tests_unit_xen_tracker_test_LDADD = libdaemon.la $(CMOCKA_LIBS)
+tests_unit_xen_channel_test_SOURCES = tests/unit/xen-channel-test.c client/vchan-ring.c client/vchan-ring.h
+tests_unit_xen_channel_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS) $(XEN_CFLAGS) -pthread
+tests_unit_xen_channel_test_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=vchan_library
+tests_unit_xen_channel_test_LDADD = libdaemon.la -lxenvchan $(CMOCKA_LIBS)
 tests_unit_vchan_ring_test_SOURCES = tests/unit/vchan-ring-test.c client/vchan-ring.c client/vchan-ring.h
 tests_unit_vchan_ring_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(XEN_CFLAGS) -pthread
 tests_unit_vchan_ring_test_LDADD = -lxenvchan $(CMOCKA_LIBS)
