@@ -15,8 +15,8 @@ enum { PAGES_MAX = 1 << 22 };
 static int cannot_open(uint64_t window, int error) {
         if (error == EACCES || error == EPERM)
                 return error_set_reason(EACCES, "source_unavailable",
-                                        "this user may not map window %" PRIu64 " of the broker: run as root, or let a rule of udev "
-                                        "give " XEN_GRANTS " to a group", window);
+                                        "this user may not map window %" PRIu64 " of the broker: run as root, or let a rule "
+                                        "of udev give " XEN_GRANTS " to a group", window);
         return error_set_reason(error, "source_unavailable",
                                 "window %" PRIu64 " of the broker is granted to this guest, and cannot be mapped by " XEN_GRANTS
                                 ": %s; is xen_gntdev loaded?", window, strerrordesc_np(error));
@@ -28,8 +28,8 @@ static int take_note(uint64_t window, struct ioctl_gntdev_map_grant_ref *request
                 return 0;
         if (errno == EINVAL)
                 return error_set_reason(EINVAL, "source_unavailable",
-                                        "window %" PRIu64 " of the broker has %" PRIu32 " pages, more than this kernel maps at once: "
-                                        "see the parameter `limit` of xen_gntdev", window, request->count);
+                                        "window %" PRIu64 " of the broker has %" PRIu32 " pages, more than this kernel maps at "
+                                        "once: see the parameter `limit` of xen_gntdev", window, request->count);
         return cannot_open(window, errno);
 }
 

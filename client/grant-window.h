@@ -10,9 +10,9 @@ struct grant_run {
         uint32_t domain, first, count;
 };
 
-/* *ret_fd is the caller's, to map `size` bytes of it at 0, shared, in one piece and once; they are mapped until they are unmapped,
- * whether it is closed or not. window: its number, for sentences. -ENOENT: this kernel maps no grants; -EACCES; -EPROTO: they are
- * not as many pages; with a sentence, and the reason source_unavailable. */
+/* *ret_fd is the caller's, to map `size` bytes of it at 0, shared, in one piece and once; they are mapped until they are
+ * unmapped, whether it is closed or not. window: its number, for sentences. -ENOENT: this kernel maps no grants; -EACCES;
+ * -EPROTO: they are not as many pages; with a sentence, and the reason source_unavailable. */
 int grant_window_open(uint64_t window, const struct grant_run *runs, size_t n, uint64_t size, int *ret_fd);
 
 #endif

@@ -2,8 +2,8 @@
  * each end tells the other that something has changed.
  *
  * The host has one ring for the guest, and so one process at a time can have its end: the one that holds a lock on the device
- * by which grants are mapped, of which there is one in the guest. When it ends, however it does, the kernel clears the byte in the page that says that
- * it lives, and tells the host; for the host's end dom0's kernel does the same. */
+ * by which grants are mapped, of which there is one in the guest. When it ends, however it does, the kernel clears the byte in
+ * the page that says that it lives, and tells the host; for the host's end dom0's kernel does the same. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -48,8 +48,8 @@ static int device_error(const char *path, int error) {
                                  "xen_evtchn)", path);
         case EACCES:
         case EPERM:
-                return error_set(EACCES, "this user may not use %s: run as root, or let a rule of udev give the devices in /dev/xen "
-                                 "to a group", path);
+                return error_set(EACCES, "this user may not use %s: run as root, or let a rule of udev give the devices in "
+                                 "/dev/xen to a group", path);
         default:
                 return error_set(error, "cannot open %s: %s", path, strerrordesc_np(error));
         }
@@ -84,8 +84,8 @@ static int read_node(const char *path, const char *name, uint32_t *ret) {
 
 /* dom0 has taken back what it had shared, and is about to share something else, if it lives. */
 static int host_is_gone(const char *path) {
-        return error_set(ECONNREFUSED, "nobody is at the host's end of the Xen channel %s: dmabrokerd does not run in dom0, or begins "
-                         "just now", path);
+        return error_set(ECONNREFUSED, "nobody is at the host's end of the Xen channel %s: dmabrokerd does not run in dom0, or "
+                         "begins just now", path);
 }
 
 /* Room for that many pages, at *ret. *ret_index: what the kernel calls them. */

@@ -431,9 +431,9 @@ static int settle_granted(const struct window *window) {
         if (window->bound)
                 return 0;
         return error_set_reason(ENXIO, "source_unavailable",
-                                "window %" PRIu64 " of the broker has no address in this guest that a PCI device could be given: only "
-                                "a paravirtualised guest of Xen's sees it in one piece. A device that is not called by a PCI address "
-                                "is given the machine's", window->number);
+                                "window %" PRIu64 " of the broker has no address in this guest that a PCI device could be "
+                                "given: only a paravirtualised guest of Xen's sees it in one piece. A device that is not called "
+                                "by a PCI address is given the machine's", window->number);
 }
 
 static int look_for_all(struct dmab *dmab) {

@@ -1,8 +1,8 @@
 /* Windows: where a guest sees the broker's memory.
  *
  * In a guest of Xen's a window is what the broker says it has granted (grant-window.h). In all others it is the memory of an
- * ivshmem device, its BAR 2, which the broker has plugged into the guest. The broker says what windows there are (window.list), and
- * in the last page of each it has written its magic and the window's cookie: that is how the device is found which has it,
+ * ivshmem device, its BAR 2, which the broker has plugged into the guest. The broker says what windows there are (window.list),
+ * and in the last page of each it has written its magic and the window's cookie: that is how the device is found which has it,
  * whatever its address is. The broker must be told where the guest sees it (window.bind),
  * since what a device of the guest must be given is an address of the guest's.
  *

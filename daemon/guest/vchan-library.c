@@ -1,5 +1,3 @@
-#include <config.h>
-
 #include "daemon/guest/vchan-library.h"
 
 #include <dlfcn.h>

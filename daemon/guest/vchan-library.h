@@ -2,6 +2,10 @@
 #ifndef DMAB_GUEST_VCHAN_LIBRARY_H
 #define DMAB_GUEST_VCHAN_LIBRARY_H
 
+/* There is nothing of this in a build without Xen. */
+#include <config.h>
+#ifdef HAVE_XEN
+
 #include <libxenvchan.h>
 #include <xenstore.h>
 
@@ -29,4 +33,5 @@ struct vchan_library {
  * Any thread may ask. */
 const struct vchan_library *vchan_library(const char **ret_why);
 
+#endif
 #endif

@@ -10,7 +10,7 @@ struct libxenvchan;
 struct vchan_library;
 struct vchan_task;
 
-/* Nothing of the task is on the loop any more. vchan: that was made, and is the callee's; NULL: none was, or the task was left. */
+/* Nothing of the task is on the loop any more. vchan: that was made, and is the callee's; NULL: none was, or it was left. */
 typedef void (*vchan_task_over_fn)(void *userdata, struct libxenvchan *vchan);
 
 /* Make one for the domain, and tell it of that by xenstore. 0 or -errno. */

@@ -1,12 +1,12 @@
-/* The channel of a guest of Xen's: a vchan, of which its dom0 is the server. Memory is shared with the guest, and an event channel
- * tells each end that the other has done something.
+/* The channel of a guest of Xen's: a vchan, of which its dom0 is the server. Memory is shared with the guest, and an event
+ * channel tells each end that the other has done something.
  *
- * The happy path: the vchan is made as soon as there is the domain, and xenstore tells the guest where it is. Whenever a program of
- * the guest's opens its end, a conversation begins: a socket that is given to whoever serves guests, and between which and
+ * The happy path: the vchan is made as soon as there is the domain, and xenstore tells the guest where it is. Whenever a program
+ * of the guest's opens its end, a conversation begins: a socket that is given to whoever serves guests, and between which and
  * the vchan bytes are passed on. It ends with the program, or when whoever has the socket closes it; then another one may begin.
  *
- * What can go wrong: xenstore does not answer, and it is tried again when it does not say so, and waited for when it says nothing;
- * the guest writes more than is read: it is not read from until there is room; it does not read: what it is told waits
+ * What can go wrong: xenstore does not answer, and it is tried again when it does not say so, and waited for when it says
+ * nothing; the guest writes more than is read: it is not read from until there is room; it does not read: what it is told waits
  * in the socket, of which whoever has the other end takes notice; what it writes into indices cannot be: then nothing goes over
  * any more until it mends that. No guest can do more to its channel than that, and nothing to another one's.
  *

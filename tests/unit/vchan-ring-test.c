@@ -338,8 +338,10 @@ static void test_garbage_touches_nothing_else(void **state) {
                 vchan_ring_read(&scene.guest, piece, (size_t)(rand() % (int)sizeof(piece)), &tells);
                 vchan_ring_write(&scene.guest, piece, (size_t)(rand() % (int)sizeof(piece)), &tells);
         }
-        for (size_t i = 0; i < GUARD; i++)
-                assert_true(out[i] == 0x5a && in[i] == 0x5a && out[sizeof(out) - 1 - i] == 0x5a && in[sizeof(in) - 1 - i] == 0x5a);
+        for (size_t i = 0; i < GUARD; i++) {
+                assert_true(out[i] == 0x5a && out[sizeof(out) - 1 - i] == 0x5a);
+                assert_true(in[i] == 0x5a && in[sizeof(in) - 1 - i] == 0x5a);
+        }
         end();
 }
 
