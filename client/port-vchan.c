@@ -122,9 +122,8 @@ static int map_page(struct vchan *vchan, const char *path, uint32_t ref, uint64_
         if (r)
                 return error_set(-r, "cannot map what dom0 shares: %s", strerrordesc_np(-r));
         vchan->page = at;
-        if (vchan_layout_read(vchan->page, &vchan->layout))
-                return error_set(EPROTO, "what dom0 shares at %s is no vchan", path);
-        return 0;
+        /* It may be another page that is shared by that number meanwhile. */
+        return vchan_layout_read(vchan->page, &vchan->layout) ? host_is_gone(path) : 0;
 }
 
 static int map_stream(struct vchan *vchan, const uint32_t *refs, unsigned n, char **ret) {
