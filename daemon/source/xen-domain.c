@@ -156,6 +156,8 @@ static int note_listed(void *userdata, const xc_domaininfo_t *info) {
                 .is_pv = !(info->flags & XEN_DOMINF_hvm_guest),
                 .is_paused = info->flags & XEN_DOMINF_paused,
                 .is_dying = info->flags & XEN_DOMINF_dying,
+                .is_running = info->flags & XEN_DOMINF_running,
+                .ran_ns = info->cpu_time,
                 .is_down = info->flags & XEN_DOMINF_shutdown,
                 .why_down = info->flags >> XEN_DOMINF_shutdownshift & XEN_DOMINF_shutdownmask,
         };

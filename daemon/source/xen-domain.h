@@ -43,7 +43,10 @@ struct xen_domain {
 struct xen_listed {
         uint32_t domid;
         uint8_t uuid[16];
-        bool is_pv, is_paused, is_dying;
+        bool is_pv, is_paused;
+        bool is_dying;     /* it has nothing any more; while it is being destroyed nothing tells */
+        bool is_running;   /* at this moment */
+        uint64_t ran_ns;   /* in all */
         bool is_down;      /* it has shut down, and is there until somebody destroys it */
         unsigned why_down; /* SHUTDOWN_... of Xen's */
 };

@@ -1,7 +1,7 @@
 /* The books of source xen: which grains its memory domains have, and what each of them is at present. A grain that is
  * free is zeroed and has no grants; one that was given back while a guest still had it mapped is *awaited* until Xen
- * says that it has not any more; one that an earlier daemon has left is *left* until a region has it again, or until it
- * is reclaimed.
+ * says that it has not any more, and until that guest has run since, or is no more with all its devices; one that an
+ * earlier daemon has left is *left* until a region has it again, or until it is reclaimed.
  *
  * Not thread-safe: the source's worker has them from its first job on. */
 #ifndef DMAB_SOURCE_XEN_STOCK_H

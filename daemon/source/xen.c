@@ -241,7 +241,7 @@ static int xen_carve(struct xen *xen, struct source_job *job) {
 static int returned(int r, struct failure *failure) {
         if (r == -EBUSY)
                 failure_set(failure, REASON_busy,
-                            "a guest still has some of the memory mapped: it is used again when it has not");
+                            "a guest still has some of the memory, or its devices may: it is used again when they have not");
         else if (r < 0)
                 failure_set_errno(failure, REASON_source_unavailable, -r,
                                   "some of the memory is no more: its domain was ended by somebody else");

@@ -53,6 +53,10 @@ void fake_xen_forge(uint64_t frame, uint16_t owner) {
         notes[frame] = UINT64_C(0xdab) << 32;
 }
 
+void fake_xen_guest(uint16_t domid) {
+        fake_xen.domains[domid] = (struct fake_domain){ .is_there = true };
+}
+
 void fake_xen_destroy(uint16_t domid) {
         struct fake_domain *domain = &fake_xen.domains[domid];
 
@@ -114,13 +118,21 @@ static int set_limit(xc_interface *control, uint32_t domid, uint64_t kib) {
 }
 
 static int list(xc_interface *control, uint32_t first, unsigned max, xc_domaininfo_t *ret) {
+        void (*listed)(void) = fake_xen.listed;
         unsigned n = 0;
 
-        for (uint32_t domid = first; domid < FAKE_DOMAINS && n < max; domid++)
-                if (fake_xen.domains[domid].is_there) {
-                        ret[n] = (xc_domaininfo_t){ .domain = (domid_t)domid, .tot_pages = fake_xen.domains[domid].pages };
-                        memcpy(ret[n++].handle, fake_xen.domains[domid].handle, 16);
-                }
+        for (uint32_t domid = first; domid < FAKE_DOMAINS && n < max; domid++) {
+                struct fake_domain *domain = &fake_xen.domains[domid];
+
+                if (!domain->is_there)
+                        continue;
+                domain->ran_ns += domain->is_stopped ? 0 : 1000;
+                ret[n] = (xc_domaininfo_t){ .domain = (domid_t)domid, .tot_pages = domain->pages, .cpu_time = domain->ran_ns };
+                memcpy(ret[n++].handle, domain->handle, 16);
+        }
+        fake_xen.listed = NULL;
+        if (listed)
+                listed();
         return (int)n;
 }
 

@@ -274,6 +274,108 @@ static void test_a_mapped_page_keeps_its_grain_over_a_restart(void **state) {
         ops->close(source);
 }
 
+/* ---- guests that end ---- */
+
+enum { GUEST = 7 };
+static grant_entry_v1_t *mapped; /* an entry of a region that the guest has mapped */
+
+static struct source_backing *begin_mapped(uint64_t *ret_addr) {
+        struct source_backing *backing = begin_region(ret_addr);
+        struct xen_grant_run *runs = NULL;
+        size_t n = 0;
+
+        fake_xen_guest(GUEST);
+        assert_int_equal(xen_grants_give(*ret_addr, 4096, GUEST, false, &runs, &n, &why), 0);
+        mapped = (grant_entry_v1_t *)fake_xen.domains[1].table + runs[0].first;
+        mapped->flags |= GTF_reading | GTF_writing;
+        free(runs);
+        return backing;
+}
+
+static void unmap(void) {
+        mapped->flags &= (uint16_t)~(GTF_reading | GTF_writing);
+}
+
+/* As Xen begins with it: nothing of it is mapped any more, but its devices are there. */
+static void begin_to_die(void) {
+        fake_xen.domains[GUEST].is_stopped = true;
+        unmap();
+}
+
+static int reclaim(void) {
+        return run((struct source_job){ .kind = SOURCE_RECLAIM });
+}
+
+static void test_what_a_living_guest_unmaps_comes_back_at_once(void **state) {
+        struct source_backing *backing;
+        uint64_t addr;
+
+        begin_source(NULL, NULL);
+        backing = begin_mapped(&addr);
+        xen_grants_revoke(addr, 4096);
+        unmap();
+        assert_int_equal(run((struct source_job){ .kind = SOURCE_RESTORE, .backing = backing }), 0);
+        assert_int_equal(arrived(), 4 * MIB);
+        assert_int_equal(mapped->frame, 0);
+        ops->close(source);
+}
+
+static void test_a_dying_guests_devices_keep_what_it_had(void **state) {
+        struct source_backing *backing;
+        uint64_t addr;
+
+        begin_source(NULL, NULL);
+        backing = begin_mapped(&addr);
+        begin_to_die();
+        assert_int_equal(run((struct source_job){ .kind = SOURCE_RESTORE, .backing = backing }), -EBUSY);
+        assert_int_equal(arrived(), 2 * MIB);
+        for (int i = 0; i < 3; i++) {
+                assert_int_equal(reclaim(), -EBUSY);
+                assert_int_equal(arrived(), 0);
+        }
+        fake_xen_destroy(GUEST);
+        assert_int_equal(reclaim(), 0);
+        assert_int_equal(arrived(), 2 * MIB);
+        ops->close(source);
+}
+
+/* It has run for a little after the list was made, and is killed before the table is looked at. */
+static void run_and_die(void) {
+        fake_xen.domains[GUEST].ran_ns += 7;
+        begin_to_die();
+}
+
+static void test_a_guest_that_dies_meanwhile_is_not_taken_for_one_that_lives(void **state) {
+        struct source_backing *backing;
+        uint64_t addr;
+
+        begin_source(NULL, NULL);
+        backing = begin_mapped(&addr);
+        fake_xen.listed = run_and_die;
+        assert_int_equal(run((struct source_job){ .kind = SOURCE_RESTORE, .backing = backing }), -EBUSY);
+        assert_int_equal(reclaim(), -EBUSY);
+        assert_int_equal(arrived(), 0);
+        fake_xen_destroy(GUEST);
+        assert_int_equal(reclaim(), 0);
+        ops->close(source);
+}
+
+static void test_the_next_daemon_knows_whose_it_was(void **state) {
+        uint64_t addr;
+
+        begin_to_leave();
+        begin_mapped(&addr);
+        begin_to_die();
+        leave();
+        begin_source(NULL, NULL);
+        assert_int_equal(reclaim(), -EBUSY);
+        assert_int_equal(arrived(), 2 * MIB);
+        fake_xen.domains[GUEST].is_stopped = false;
+        assert_int_equal(reclaim(), 0);
+        assert_int_equal(arrived(), 2 * MIB);
+        ops->close(source);
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
         const struct CMUnitTest tests[] = {
@@ -289,6 +391,10 @@ int main(void) {
                 TEST(test_a_domain_that_somebody_ended_is_noticed),
                 TEST(test_what_others_have_is_not_taken_for_ours),
                 TEST(test_a_mapped_page_keeps_its_grain_over_a_restart),
+                TEST(test_what_a_living_guest_unmaps_comes_back_at_once),
+                TEST(test_a_dying_guests_devices_keep_what_it_had),
+                TEST(test_a_guest_that_dies_meanwhile_is_not_taken_for_one_that_lives),
+                TEST(test_the_next_daemon_knows_whose_it_was),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
