@@ -48,7 +48,7 @@ enum source_job_kind {
         SOURCE_RECLAIM, /* before any other job where something was kept: the memory of kept regions that nobody has
                          * adopted, zeroed, and stock that was kept: `arrived`. -EBUSY as for SOURCE_RESTORE. A source
                          * whose memory comes back by GROW, or that keeps no stock, tells nothing as arrived. With
-                         * SOURCE_RETURNS also later, for what has become free since */
+                         * SOURCE_RETURNS and `later`: at any time, for what -EBUSY was told of, and nothing else */
         SOURCE_COPY,    /* copy `size` bytes at `from_offset` of `from` to `offset` of `backing`, either of which may be
                          * another source's; both backings live until the job is done */
         SOURCE_JOB_KINDS
@@ -61,6 +61,7 @@ struct source_job {
         uint64_t id;         /* in: CARVE: the region's number, never used before in this state directory; without a keep
                               * it means nothing */
         uint64_t offset;     /* in: ZERO, COPY */
+        bool later;          /* in: RECLAIM */
         int node;            /* in: GROW's preferred NUMA node, or -1 */
         struct source_backing *backing;
         const struct source_ops *to_ops, *from_ops; /* in: COPY: of either backing */
@@ -90,7 +91,7 @@ enum {
                                     * granted them (TRANSLATOR_GRANTS) */
         SOURCE_AIMS = 1 << 6,      /* GROW can be told how high memory may lie */
         SOURCE_RETURNS = 1 << 7,   /* what holders still have in use comes back later: after RESTORE or RECLAIM with -EBUSY
-                                    * RECLAIM is submitted now and then, until its status is 0 */
+                                    * RECLAIM is submitted now and then, `later`, until its status is 0 */
         SOURCE_ANONYMOUS = 1 << 3, /* with SOURCE_CHOOSES: ordinary memory for what is swapped out. What it tells as addresses
                                     * only tells its regions apart: no device gets them, and no layer shows them */
 };

@@ -302,11 +302,13 @@ static void reclaim_done(struct source_job *source_job) {
         requests_serve(supply->broker);
 }
 
-static int reclaim_submit(struct supply *supply) {
+/* later: only what is awaited. */
+static int reclaim_submit(struct supply *supply, bool later) {
         struct supply_job *job = job_new(SOURCE_RECLAIM);
 
         if (!job)
                 return -ENOMEM;
+        job->job.later = later;
         job->job.node = -1;
         job_submit(supply, job, reclaim_done);
         return 0;
@@ -453,7 +455,7 @@ void supply_tick(struct supply *supply, uint64_t now) {
         if (now >= supply->low_dry_until_ms)
                 supply->low_dry_until_ms = 0;
         if (supply->reclaim_ms && now >= supply->reclaim_ms)
-                supply->reclaim_ms = reclaim_submit(supply) < 0 ? now + RECLAIM_MS : 0;
+                supply->reclaim_ms = reclaim_submit(supply, true) < 0 ? now + RECLAIM_MS : 0;
         while (supply->idle && now >= supply->idle->idle_since_ms + supply->broker->options.region_idle_ms)
                 region_restore(supply->idle);
         if (!stock_is_idle(supply) || now < supply->touched_ms + smaller(supply->info.idle_ms, IDLE_MAX_MS))
@@ -959,7 +961,7 @@ int supply_begin(struct supply *supply) {
         supply->source->ops->describe(supply->source, &supply->info);
         /* What is kept and not known of stays where it is when some that was known has been forgotten. */
         if (supply->info.kept && !supply->broker->book.withheld)
-                return reclaim_submit(supply);
+                return reclaim_submit(supply, false);
         if (supply_chooses(supply) || supply->held >= supply->info.reserve)
                 return 0;
         return grow_submit(supply, NULL, supply->info.reserve - supply->held, -1);

@@ -392,7 +392,7 @@ int xen_stock_give(struct xen_stock *stock, uint64_t addr, uint64_t size, struct
 int xen_stock_reclaim(struct xen_stock *stock, struct source_job *job) {
         xen_members_look(&stock->members);
         for (size_t i = 0; i < stock->n_grains; i++)
-                if (stock->grains[i].state == XEN_GRAIN_LEFT || stock->grains[i].state == XEN_GRAIN_AWAITED)
+                if (stock->grains[i].state == XEN_GRAIN_AWAITED || (stock->grains[i].state == XEN_GRAIN_LEFT && !job->later))
                         grain_revoke(&stock->grains[i]);
         return return_all_wanted(stock, job);
 }

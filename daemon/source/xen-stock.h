@@ -43,7 +43,7 @@ int xen_stock_take(struct xen_stock *stock, uint64_t addr, uint64_t size, enum x
 /* The reverse: whoever was granted any of it has it no more, and what nobody has mapped is zeroed and free: arrived.
  * -EBUSY: the rest is awaited, as is what could not be zeroed; -ENXIO: some of it is no more. */
 int xen_stock_give(struct xen_stock *stock, uint64_t addr, uint64_t size, struct source_job *job);
-/* The same with all that is left or awaited. -EBUSY: some of it is still mapped. */
+/* The same with all that is awaited and, unless job->later, left. -EBUSY: some of it is awaited still. */
 int xen_stock_reclaim(struct xen_stock *stock, struct source_job *job);
 
 #endif

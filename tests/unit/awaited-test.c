@@ -40,6 +40,8 @@ static void on_restored(struct source_job *job) {
 
 static void on_reclaimed(struct source_job *job) {
         bed.reclaims++;
+        /* What a damaged ledger withholds is not to be taken by the way. */
+        assert_true(job->later);
         job->status = bed.is_in_use ? -EBUSY : 0;
         if (!bed.is_in_use && bed.run.size)
                 assert_int_equal(source_job_arrive(job, bed.run.addr, bed.run.size, bed.run.node), 0);

@@ -306,6 +306,30 @@ static int reclaim(void) {
         return run((struct source_job){ .kind = SOURCE_RECLAIM });
 }
 
+static void test_what_is_looked_for_later_is_not_what_was_left(void **state) {
+        struct source_backing *backing = NULL;
+        struct source_info info;
+        uint64_t addr, left;
+
+        begin_to_leave();
+        begin_mapped(&addr);
+        assert_int_equal(grow(6 * MIB, UINT64_MAX), 0);
+        leave();
+        begin_source(NULL, NULL);
+        assert_int_equal(ops->adopt(source, 1, addr, 4 * MIB, -1, &backing, &why), 0);
+        ops->describe(source, &info);
+        left = info.kept;
+        assert_int_equal(run((struct source_job){ .kind = SOURCE_RESTORE, .backing = backing }), -EBUSY);
+        unmap();
+        assert_int_equal(run((struct source_job){ .kind = SOURCE_RECLAIM, .later = true }), 0);
+        assert_int_equal(arrived(), 2 * MIB);
+        ops->describe(source, &info);
+        assert_int_equal(info.kept, left);
+        assert_int_equal(reclaim(), 0);
+        assert_int_equal(arrived(), 6 * MIB);
+        ops->close(source);
+}
+
 static void test_what_a_living_guest_unmaps_comes_back_at_once(void **state) {
         struct source_backing *backing;
         uint64_t addr;
@@ -391,6 +415,7 @@ int main(void) {
                 TEST(test_a_domain_that_somebody_ended_is_noticed),
                 TEST(test_what_others_have_is_not_taken_for_ours),
                 TEST(test_a_mapped_page_keeps_its_grain_over_a_restart),
+                TEST(test_what_is_looked_for_later_is_not_what_was_left),
                 TEST(test_what_a_living_guest_unmaps_comes_back_at_once),
                 TEST(test_a_dying_guests_devices_keep_what_it_had),
                 TEST(test_a_guest_that_dies_meanwhile_is_not_taken_for_one_that_lives),
