@@ -38,6 +38,11 @@ static void say_nothing(xentoollog_logger *logger, xentoollog_level level, int e
 
 static xentoollog_logger silence = { .vmessage = say_nothing };
 
+/* Of what has just failed: these libraries do not always say. */
+static int failed(void) {
+        return errno > 0 ? -errno : -EIO;
+}
+
 static int refuse(int error, const char *what, struct failure *failure) {
         return failure_set_errno(failure, REASON_source_unavailable, error, "%s: %s%s", what, strerror(error),
                                  error == EACCES || error == EPERM
@@ -60,9 +65,9 @@ int xen_host_open(struct xen_host **ret, const char **ret_about, struct failure 
         host->library = library;
         host->control = library->xc_interface_open(&silence, NULL, 0);
         host->memory = host->control ? library->xenforeignmemory_open(&silence, 0) : NULL;
-        error = host->memory ? 0 : errno ? errno : EIO;
+        error = host->memory ? 0 : -failed();
         if (!error && library->xc_physinfo(host->control, &info) < 0)
-                error = errno;
+                error = -failed();
         if (error) {
                 xen_host_close(host);
                 return refuse(error, "the hypervisor cannot be asked", failure);
@@ -130,7 +135,7 @@ static int visit_domains(struct xen_host *host, int (*visit)(void *userdata, con
 
         do {
                 got = host->library->xc_domain_getinfolist(host->control, first, LIST_PIECE, infos);
-                r = got < 0 ? -errno : 0;
+                r = got < 0 ? failed() : 0;
                 for (int i = 0; i < got && r == 0; i++) {
                         r = visit(userdata, &infos[i]);
                         first = infos[i].domain + 1u;
@@ -233,7 +238,7 @@ uint64_t xen_domain_capacity(const struct xen_domain *domain) {
 static int set_limit(struct xen_host *host, const struct xen_domain *domain) {
         const uint64_t kib = xen_domain_capacity(domain) * (XEN_PAGE / 1024);
 
-        return host->library->xc_domain_setmaxmem(host->control, domain->domid, kib) < 0 ? -errno : 0;
+        return host->library->xc_domain_setmaxmem(host->control, domain->domid, kib) < 0 ? failed() : 0;
 }
 
 int xen_domain_create(struct xen_host *host, uint64_t identity, uint32_t number, uint32_t grant_frames,
@@ -250,7 +255,7 @@ int xen_domain_create(struct xen_host *host, uint64_t identity, uint32_t number,
         int r;
 
         make_uuid(identity, number, grant_frames, options.handle);
-        r = host->library->xc_domain_create(host->control, &domain.domid, &options) < 0 ? -errno : 0;
+        r = host->library->xc_domain_create(host->control, &domain.domid, &options) < 0 ? failed() : 0;
         if (r == -EINVAL)
                 return failure_set(failure, REASON_limit,
                                    "Xen makes no domain with a grant table of %u frames: lower grant_frames in [source xen], or "
@@ -267,7 +272,7 @@ int xen_domain_create(struct xen_host *host, uint64_t identity, uint32_t number,
 }
 
 int xen_domain_destroy(struct xen_host *host, const struct xen_domain *domain) {
-        return host->library->xc_domain_destroy(host->control, domain->domid) < 0 ? -errno : 0;
+        return host->library->xc_domain_destroy(host->control, domain->domid) < 0 ? failed() : 0;
 }
 
 /* ---- memory from Xen, and back ---- */
@@ -281,7 +286,7 @@ int xen_domain_populate(struct xen_host *host, struct xen_domain *domain, unsign
                                                             XENMEMF_address_bits(bits),
                                                             &extent);
         if (r < 0)
-                return errno == EBUSY ? -ENOSPC : -errno;
+                return errno == EBUSY ? -ENOSPC : failed();
         domain->pages += UINT64_C(1) << order;
         *ret_frame = extent;
         return 0;
@@ -291,7 +296,7 @@ int xen_domain_give_back(struct xen_host *host, struct xen_domain *domain, uint6
         xen_pfn_t extent = frame;
 
         if (host->library->xc_domain_decrease_reservation_exact(host->control, domain->domid, 1, order, &extent) < 0)
-                return -errno;
+                return failed();
         domain->pages -= UINT64_C(1) << order;
         return 0;
 }
@@ -308,7 +313,7 @@ static void *map(const struct xen_host *host, uint32_t domid, int protection, ui
                 for (uint64_t i = 0; i < count; i++)
                         frames[i] = frame + i;
                 at = host->library->xenforeignmemory_map(host->memory, domid, protection, count, frames, errors);
-                error = errno ? errno : EIO;
+                error = -failed();
         }
         free(frames);
         errno = error;
@@ -319,41 +324,58 @@ static void unmap(const struct xen_host *host, void *at, uint64_t count) {
         host->library->xenforeignmemory_unmap(host->memory, at, count);
 }
 
-/* What is noted of NOTES_PER_PIECE frames, of which the machine has the first max + 1. */
-static int scan_piece(const uint64_t *notes, uint64_t first, uint64_t max,
+/* What is noted of NOTES_PER_PIECE frames, of which the machine has those below `end`. */
+static int scan_piece(const uint64_t *notes, uint64_t first, uint64_t end,
                       int (*visit)(void *userdata, uint32_t number, uint64_t frame), void *userdata) {
         int r = 0;
 
-        for (uint64_t i = 0; i < NOTES_PER_PIECE && first + i <= max && r == 0; i++)
+        for (uint64_t i = 0; i < NOTES_PER_PIECE && first + i < end && r == 0; i++)
                 if ((notes[i] & ~UINT64_C(0xffffffff)) == NAME_MARK)
                         r = visit(userdata, (uint32_t)notes[i] >> NAME_NUMBER_SHIFT, first + i);
         return r;
 }
 
+/* Where the notes are that Xen has on frames below `end`: malloc()ed. */
+static int find_notes(struct xen_host *host, unsigned long end, xen_pfn_t **ret, unsigned *ret_n) {
+        const unsigned n = (unsigned)((end + NOTES_PER_PIECE - 1) / NOTES_PER_PIECE);
+        xen_pfn_t *pieces = calloc(n + 1, sizeof(*pieces));
+        int r;
+
+        if (!pieces)
+                return -ENOMEM;
+        errno = 0;
+        r = host->library->xc_machphys_mfn_list(host->control, n, pieces) < 0 ? failed() : 0;
+        if (r < 0) {
+                free(pieces);
+                return r;
+        }
+        *ret = pieces;
+        *ret_n = n;
+        return 0;
+}
+
 int xen_host_scan(struct xen_host *host, int (*visit)(void *userdata, uint32_t number, uint64_t frame), void *userdata) {
-        unsigned long max = 0;
+        unsigned long end = 0;
         xen_pfn_t *pieces;
         uint64_t *notes;
         unsigned n;
         int r;
 
-        if (host->library->xc_maximum_ram_page(host->control, &max) < 0)
-                return -errno;
-        n = (unsigned)(max / NOTES_PER_PIECE + 1);
-        pieces = calloc(n, sizeof(*pieces));
-        if (!pieces)
-                return -ENOMEM;
-        r = host->library->xc_machphys_mfn_list(host->control, n, pieces) < 0 ? -errno : 0;
+        if (host->library->xc_maximum_ram_page(host->control, &end) < 0)
+                return failed();
+        r = find_notes(host, end, &pieces, &n);
+        if (r < 0)
+                return r;
         for (unsigned i = 0; i < n && r == 0; i++) {
                 /* There is no memory here, so there are no notes either. */
                 if (!pieces[i])
                         continue;
                 notes = map(host, DOMID_XEN, PROT_READ, pieces[i], NOTES_PAGES, NULL);
                 if (!notes) {
-                        r = -errno;
+                        r = failed();
                         break;
                 }
-                r = scan_piece(notes, (uint64_t)i * NOTES_PER_PIECE, max, visit, userdata);
+                r = scan_piece(notes, (uint64_t)i * NOTES_PER_PIECE, end, visit, userdata);
                 unmap(host, notes, NOTES_PAGES);
         }
         free(pieces);
@@ -368,7 +390,7 @@ int xen_domain_map_table(struct xen_host *host, const struct xen_domain *domain,
                                                               XENMEM_resource_grant_table_id_shared, 0, domain->grant_frames,
                                                               &at, PROT_READ | PROT_WRITE, 0);
         if (!handle)
-                return -errno;
+                return failed();
         *ret = at;
         *ret_handle = handle;
         return 0;
@@ -390,7 +412,7 @@ int xen_domain_owns(const struct xen_host *host, uint32_t domid, uint64_t frame,
                 if (at)
                         unmap(host, at, n);
                 else
-                        r = -errno;
+                        r = failed();
                 for (uint64_t i = 0; i < n; i++)
                         if (errors[i]) {
                                 *ret_frame = frame + i;
@@ -417,7 +439,7 @@ static int access_memory(const struct xen_host *host, uint32_t domid, uint64_t f
                 pages = (within + n + XEN_PAGE - 1) / XEN_PAGE;
                 at = map(host, domid, to ? PROT_READ : PROT_READ | PROT_WRITE, frame, pages, NULL);
                 if (!at)
-                        return -errno;
+                        return failed();
                 if (to)
                         memcpy(to, at + within, n);
                 else if (from)

@@ -451,29 +451,34 @@ static int prove(struct xen_stock *stock) {
         return r;
 }
 
-static int find_left(struct xen_stock *stock) {
+/* It is looked for also where there can be nothing: who could not find it again must not take any. */
+static int find_left(struct xen_stock *stock, const char **ret_hint) {
         struct search search = { .stock = stock };
         int r = xen_members_find(&stock->members);
 
-        if (r == 0 && stock->members.n)
-                r = xen_host_scan(stock->host, note_frame, &search);
+        if (r < 0)
+                return r;
+        r = xen_host_scan(stock->host, note_frame, &search);
+        if (r < 0)
+                *ret_hint = " (Xen tells a paravirtualised dom0 alone whose frames are)";
         return r == 0 ? prove(stock) : r;
 }
 
 int xen_stock_new(struct xen_host *host, uint64_t identity, const struct xen_options *options, struct xen_stock **ret,
                   struct failure *failure) {
         struct xen_stock *stock = calloc(1, sizeof(*stock));
+        const char *hint = "";
         int r = -ENOMEM;
 
         if (stock) {
                 stock->host = host;
                 stock->members = (struct xen_members){ .host = host, .identity = identity, .options = options };
-                r = find_left(stock);
+                r = find_left(stock, &hint);
         }
         if (r < 0) {
                 xen_stock_free(stock, false);
                 return failure_set_errno(failure, REASON_source_unavailable, -r,
-                                         "what an earlier daemon may have left in Xen cannot be found: %s", strerror(-r));
+                                         "what an earlier daemon may have left in Xen cannot be found: %s%s", strerror(-r), hint);
         }
         *ret = stock;
         return 0;

@@ -11,7 +11,7 @@
 #include "daemon/source/xen-library.h"
 
 #define NOTES_FRAME UINT64_C(0x1000000) /* where Xen would have its notes on frames */
-enum { PAGE = 4096, NOTES_BYTES = 2 << 20 };
+enum { PAGE = 4096, NOTES_BYTES = FAKE_PAGES * 8 };
 
 struct fake_xen fake_xen;
 static int memory_fd, notes_fd;
@@ -179,15 +179,21 @@ static int decrease(xc_interface *control, uint32_t domid, unsigned long n, unsi
         return 0;
 }
 
+/* How many there may be, and not the last one. */
 static int max_page(xc_interface *control, unsigned long *ret) {
-        *ret = FAKE_PAGES - 1;
+        *ret = FAKE_PAGES;
         return 0;
 }
 
+/* Fewer than were asked for are a failure that has no errno. */
 static int notes_list(xc_interface *control, unsigned long n, xen_pfn_t *ret) {
-        for (unsigned long i = 0; i < n; i++)
+        unsigned long i;
+
+        if (fake_xen.no_notes)
+                return fail(fake_xen.no_notes);
+        for (i = 0; i < n && i * FAKE_PIECE < FAKE_PAGES; i++)
                 ret[i] = NOTES_FRAME + i * 512;
-        return 0;
+        return i == n ? 0 : -1;
 }
 
 /* ---- libxenforeignmemory ---- */

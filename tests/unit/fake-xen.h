@@ -7,7 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { FAKE_PAGES = 65536, FAKE_DOMAINS = 8, FAKE_ENTRIES = 64 * 512 };
+/* RAM ends where a piece of Xen's notes on frames does. */
+enum { FAKE_PAGES = 262144, FAKE_DOMAINS = 8, FAKE_ENTRIES = 64 * 512, FAKE_PIECE = 262144 };
 
 struct fake_domain {
         bool is_there;
@@ -23,7 +24,7 @@ extern struct fake_xen {
         uint16_t owner[FAKE_PAGES];               /* of each frame; 0: nobody */
         unsigned order_max;                       /* that is given in one piece */
         unsigned bits[64], n_bits;                /* what was asked for, one after the other */
-        int no_create, no_ask, no_table, no_give_back; /* errnos */
+        int no_create, no_ask, no_table, no_give_back, no_notes; /* errnos */
         int maps_to_fail;                         /* so many of the next */
         void (*listed)(void);                     /* once, after domains were listed: what happens then */
 } fake_xen;

@@ -97,6 +97,13 @@ static void test_without_the_right_to_ask_it_does_not_open(void **state) {
         assert_int_equal(ops->probe(&why), -EPERM);
 }
 
+/* A dom0 that is not paravirtualised is refused as long as nothing is lost by that. */
+static void test_where_nothing_could_be_found_again_nothing_is_taken(void **state) {
+        fake_xen.no_notes = EACCES;
+        assert_int_equal(ops->open(NULL, 0, NULL, &source, &why), -EACCES);
+        assert_non_null(strstr(why.sentence, "cannot be found"));
+}
+
 static void test_a_table_that_xen_does_not_allow_is_a_limit(void **state) {
         begin_source("grant_frames", "65");
         fake_xen.no_create = EINVAL;
@@ -404,6 +411,7 @@ int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
         const struct CMUnitTest tests[] = {
                 TEST(test_without_the_right_to_ask_it_does_not_open),
+                TEST(test_where_nothing_could_be_found_again_nothing_is_taken),
                 TEST(test_a_table_that_xen_does_not_allow_is_a_limit),
                 TEST(test_a_domain_without_its_table_is_not_left_behind),
                 TEST(test_memory_in_small_pieces_is_taken_as_it_is),
