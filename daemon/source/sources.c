@@ -29,6 +29,21 @@ const struct source_ops *source_find(const char *name) {
         return NULL;
 }
 
+bool source_needs_no_keep(const char *name) {
+        const struct source_ops *ops = source_find(name);
+
+        return ops && ops->is_kept;
+}
+
+bool source_any_kept(void) {
+        const struct source_ops *const *ops;
+
+        for (ops = source_all; *ops; ops++)
+                if ((*ops)->is_kept && (*ops)->is_kept())
+                        return true;
+        return false;
+}
+
 /* FNV-1a of the directory's path as the kernel knows it. */
 void source_set_identity(int directory_fd) {
         char link[32], path[4096];

@@ -18,6 +18,10 @@ extern const struct source_ops *const source_all[];
 void source_set_identity(int directory_fd);
 uint64_t source_identity(void);
 
+/* Whether a source keeps what outlives the daemon without a keep; and whether any of them has anything. */
+bool source_needs_no_keep(const char *name);
+bool source_any_kept(void);
+
 /* By name, or NULL. */
 const struct source_ops *source_find(const char *name);
 
