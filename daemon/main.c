@@ -370,7 +370,7 @@ static void on_keeper(uv_poll_t *handle, int status, int events) {
 static int open_past(struct daemon *daemon, struct failure *failure) {
         int r;
 
-        source_set_identity(daemon->state_fd);
+        source_set_directory(daemon->state_fd);
         r = keep_open(daemon->state_fd, daemon->config->keep_ms, &daemon->keep, failure);
         if (r == 0 && daemon->options.discard_state) {
                 ledger_discard(daemon->state_fd);

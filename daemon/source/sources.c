@@ -2,12 +2,9 @@
 
 #include "daemon/source/sources.h"
 
-#include <stdint.h>
-#include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
-static uint64_t identity;
+static int directory = -1;
 
 const struct source_ops *const source_all[] = {
         &source_hugetlb_ops,
@@ -44,18 +41,10 @@ bool source_any_kept(void) {
         return false;
 }
 
-/* FNV-1a of the directory's path as the kernel knows it. */
-void source_set_identity(int directory_fd) {
-        char link[32], path[4096];
-        ssize_t n;
-
-        snprintf(link, sizeof(link), "/proc/self/fd/%d", directory_fd);
-        n = readlink(link, path, sizeof(path));
-        identity = UINT64_C(0xcbf29ce484222325);
-        for (ssize_t i = 0; i < n; i++)
-                identity = (identity ^ (unsigned char)path[i]) * UINT64_C(0x100000001b3);
+void source_set_directory(int fd) {
+        directory = fd;
 }
 
-uint64_t source_identity(void) {
-        return identity;
+int source_directory(void) {
+        return directory;
 }

@@ -1,6 +1,6 @@
 /* Memory domains: domains of Xen's that never run, and have memory of which this dom0 disposes. They are
  * paravirtualised, so that the numbers of their frames are those of the machine's. They outlive the daemon, and are
- * known by their UUID: whose they are (source_identity()), which one of them it is, and how large its grant table may
+ * known by their UUID: whose they are (xen-identity.h), which one of them it is, and how large its grant table may
  * become.
  *
  * Which frames a domain has is not to be had from Xen. But Xen notes for every frame of the machine what its domain

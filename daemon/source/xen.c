@@ -18,6 +18,7 @@
 #include "daemon/source/worker.h"
 #include "daemon/source/xen-domain.h"
 #include "daemon/source/xen-grants.h"
+#include "daemon/source/xen-identity.h"
 #include "daemon/source/xen-options.h"
 #include "daemon/source/xen-stock.h"
 
@@ -321,11 +322,17 @@ static bool xen_is_kept(void) {
         struct xen_domain *domains = NULL;
         struct xen_host *host = NULL;
         bool is_kept = false;
+        uint64_t identity;
         size_t n = 0;
+        int r;
 
         if (xen_host_open(&host, NULL, NULL) < 0)
                 return false;
-        if (xen_domains_find(host, source_identity(), &domains, &n) == 0)
+        r = xen_identity_find(&identity);
+        /* Who cannot know is told why when the source opens. */
+        if (r < 0 && r != -ENOENT)
+                is_kept = true;
+        if (r == 0 && xen_domains_find(host, identity, &domains, &n) == 0)
                 for (size_t i = 0; i < n; i++)
                         is_kept |= !domains[i].is_dying;
         free(domains);
@@ -368,6 +375,7 @@ static int xen_open(const struct source_option *options, size_t n_options, struc
                     struct failure *failure) {
         struct xen *xen = calloc(1, sizeof(*xen));
         const char *about = NULL;
+        uint64_t identity;
         int r;
 
         if (!xen)
@@ -380,7 +388,9 @@ static int xen_open(const struct source_option *options, size_t n_options, struc
         if (r == 0)
                 r = xen_host_open(&xen->host, NULL, failure);
         if (r == 0)
-                r = xen_stock_new(xen->host, source_identity(), &xen->options, &xen->stock, failure);
+                r = xen_identity_get(&identity, failure);
+        if (r == 0)
+                r = xen_stock_new(xen->host, identity, &xen->options, &xen->stock, failure);
         if (r == 0) {
                 snprintf(xen->about, sizeof(xen->about), "memory of %s, for its guests", about);
                 settle(xen);

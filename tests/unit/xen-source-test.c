@@ -1,12 +1,16 @@
 /* The source xen where the hypervisor refuses, fails, or has been tampered with. What works is proven by
  * tests/vm/xen.sh. */
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <xen/xen.h>
 #include <xen/grant_table.h>
 /* after the others: it redefines what they may declare */
@@ -281,6 +285,82 @@ static void test_a_mapped_page_keeps_its_grain_over_a_restart(void **state) {
         ops->close(source);
 }
 
+/* ---- whose it is ---- */
+
+static char path[64];
+static int directory = -1;
+
+static void begin_directory(void) {
+        snprintf(path, sizeof(path), "/tmp/xen-source-XXXXXX");
+        assert_non_null(mkdtemp(path));
+        directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        assert_true(directory >= 0);
+        source_set_directory(directory);
+}
+
+static void end_directory(void) {
+        unlinkat(directory, "identity", 0);
+        close(directory);
+        rmdir(path);
+        source_set_directory(-1);
+}
+
+static uint64_t kept(void) {
+        struct source_info info;
+
+        ops->describe(source, &info);
+        return info.kept;
+}
+
+static void test_another_directory_is_another_daemon(void **state) {
+        char before[64], moved[80];
+        int first;
+
+        begin_directory();
+        begin_to_leave();
+        assert_int_equal(grow(2 * MIB, UINT64_MAX), 0);
+        leave();
+        snprintf(moved, sizeof(moved), "%s.moved", path);
+        assert_int_equal(rename(path, moved), 0);
+        strcpy(before, path);
+        first = directory;
+        /* In the very place where the other one was. */
+        assert_int_equal(mkdir(before, 0700), 0);
+        directory = open(before, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        source_set_directory(directory);
+        assert_false(ops->is_kept());
+        assert_int_equal(faccessat(directory, "identity", F_OK, 0), -1);
+        begin_source(NULL, NULL);
+        assert_int_equal(kept(), 0);
+        ops->close(source);
+        end_directory();
+        directory = first;
+        strcpy(path, moved);
+        source_set_directory(first);
+        assert_true(ops->is_kept());
+        begin_source(NULL, NULL);
+        assert_int_equal(kept(), 2 * MIB);
+        ops->close(source);
+        end_directory();
+}
+
+static void test_who_cannot_know_whose_it_is_does_not_open(void **state) {
+        int fd;
+
+        begin_directory();
+        fd = openat(directory, "identity", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        assert_int_equal(write(fd, "12345\n", 6), 6);
+        close(fd);
+        assert_true(ops->is_kept());
+        assert_int_equal(ops->open(NULL, 0, NULL, &source, &why), -EBADMSG);
+        assert_non_null(strstr(why.sentence, "it is not as it was written"));
+        unlinkat(directory, "identity", 0);
+        rmdir(path);
+        assert_int_equal(ops->open(NULL, 0, NULL, &source, &why), -ENOENT);
+        close(directory);
+        source_set_directory(-1);
+}
+
 /* ---- guests that end ---- */
 
 enum { GUEST = 7 };
@@ -423,6 +503,8 @@ int main(void) {
                 TEST(test_a_domain_that_somebody_ended_is_noticed),
                 TEST(test_what_others_have_is_not_taken_for_ours),
                 TEST(test_a_mapped_page_keeps_its_grain_over_a_restart),
+                TEST(test_another_directory_is_another_daemon),
+                TEST(test_who_cannot_know_whose_it_is_does_not_open),
                 TEST(test_what_is_looked_for_later_is_not_what_was_left),
                 TEST(test_what_a_living_guest_unmaps_comes_back_at_once),
                 TEST(test_a_dying_guests_devices_keep_what_it_had),

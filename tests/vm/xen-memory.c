@@ -12,6 +12,7 @@
 
 #include "daemon/source/sources.h"
 #include "daemon/source/xen-domain.h"
+#include "daemon/source/xen-identity.h"
 #include "tests/vm/xen-life.h"
 
 #define MIB (UINT64_C(1) << 20)
@@ -104,10 +105,11 @@ static void fill_tables(void) {
         void *handles[DOMAINS_MAX], *entries;
         struct xen_table tables[DOMAINS_MAX];
         uint32_t all = 0, used;
+        uint64_t identity;
 
-        life_check(xen_host_open(&host, NULL, &failure) == 0 && xen_domains_find(host, source_identity(), &domains,
-                                                                                 &n) == 0 &&
-                           n <= DOMAINS_MAX, "the memory domains are found");
+        life_check(xen_host_open(&host, NULL, &failure) == 0 && xen_identity_find(&identity) == 0 &&
+                           xen_domains_find(host, identity, &domains, &n) == 0 && n <= DOMAINS_MAX,
+                   "the memory domains are found");
         for (size_t i = 0; i < n; i++) {
                 life_check(xen_domain_map_table(host, &domains[i], &entries, &handles[i]) == 0, "a table is mapped");
                 tables[i] = (struct xen_table){ .entries = entries, .n = LIFE_ENTRIES };
@@ -292,10 +294,11 @@ static void busy_life(void *userdata) {
 static void heir_life(void *userdata) {
         struct xen_domain *domains = NULL;
         struct xen_host *host = NULL;
-        uint64_t got, pages = 0;
+        uint64_t got, pages = 0, identity;
         size_t n = 0;
 
-        life_check(xen_host_open(&host, NULL, NULL) == 0 && xen_domains_find(host, source_identity(), &domains, &n) == 0,
+        life_check(xen_host_open(&host, NULL, NULL) == 0 && xen_identity_find(&identity) == 0 &&
+                           xen_domains_find(host, identity, &domains, &n) == 0,
                    "the memory domains are found");
         for (size_t i = 0; i < n; i++)
                 pages += domains[i].pages;
