@@ -234,8 +234,7 @@ uint64_t xen_domain_capacity(const struct xen_domain *domain) {
         return (uint64_t)domain->grant_frames * XEN_ENTRIES_PER_FRAME - XEN_ENTRIES_RESERVED;
 }
 
-/* It may have as much memory as it can grant. */
-static int set_limit(struct xen_host *host, const struct xen_domain *domain) {
+int xen_domain_limit(struct xen_host *host, const struct xen_domain *domain) {
         const uint64_t kib = xen_domain_capacity(domain) * (XEN_PAGE / 1024);
 
         return host->library->xc_domain_setmaxmem(host->control, domain->domid, kib) < 0 ? failed() : 0;
@@ -262,7 +261,7 @@ int xen_domain_create(struct xen_host *host, uint64_t identity, uint32_t number,
                                    "boot Xen with gnttab_max_frames=%u", grant_frames, grant_frames);
         if (r < 0)
                 return refuse(-r, "Xen makes no domain for memory", failure);
-        r = set_limit(host, &domain);
+        r = xen_domain_limit(host, &domain);
         if (r < 0) {
                 xen_domain_destroy(host, &domain);
                 return refuse(-r, "Xen lets no domain have memory", failure);

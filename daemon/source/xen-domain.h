@@ -70,6 +70,8 @@ int xen_domain_create(struct xen_host *host, uint64_t identity, uint32_t number,
 int xen_domain_destroy(struct xen_host *host, const struct xen_domain *domain);
 /* How many pages it may have, so that each can be granted. */
 uint64_t xen_domain_capacity(const struct xen_domain *domain);
+/* Tell Xen so: whoever made one that is found may have been killed before that. -errno. */
+int xen_domain_limit(struct xen_host *host, const struct xen_domain *domain);
 
 /* 1 << order pages more, contiguous and aligned in the machine, with addresses of at most so many bits; not zeroed.
  * -ENOSPC: not so many in one piece; -errno. */

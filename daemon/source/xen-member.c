@@ -42,9 +42,13 @@ int xen_members_find(struct xen_members *members) {
         size_t n = 0;
         int r = xen_domains_find(members->host, members->identity, &domains, &n);
 
-        for (size_t i = 0; i < n && r == 0; i++)
-                if (!domains[i].is_dying)
+        for (size_t i = 0; i < n && r == 0; i++) {
+                if (domains[i].is_dying)
+                        continue;
+                r = xen_domain_limit(members->host, &domains[i]);
+                if (r == 0)
                         r = member_add(members, &domains[i], &member);
+        }
         free(domains);
         return r;
 }

@@ -285,6 +285,19 @@ static void test_a_mapped_page_keeps_its_grain_over_a_restart(void **state) {
         ops->close(source);
 }
 
+/* It was killed before it had said how much memory the domain may have. */
+static void test_a_domain_that_was_just_being_made_is_used(void **state) {
+        begin_to_leave();
+        assert_int_equal(grow(2 * MIB, UINT64_MAX), 0);
+        leave();
+        fake_xen.domains[1].max_pages = 0;
+        begin_source(NULL, NULL);
+        assert_int_equal(grow(4 * MIB, UINT64_MAX), 0);
+        assert_int_equal(arrived(), 4 * MIB);
+        assert_int_equal(fake_xen.domains[1].pages, 3 * 512);
+        ops->close(source);
+}
+
 /* ---- whose it is ---- */
 
 static char path[64];
@@ -503,6 +516,7 @@ int main(void) {
                 TEST(test_a_domain_that_somebody_ended_is_noticed),
                 TEST(test_what_others_have_is_not_taken_for_ours),
                 TEST(test_a_mapped_page_keeps_its_grain_over_a_restart),
+                TEST(test_a_domain_that_was_just_being_made_is_used),
                 TEST(test_another_directory_is_another_daemon),
                 TEST(test_who_cannot_know_whose_it_is_does_not_open),
                 TEST(test_what_is_looked_for_later_is_not_what_was_left),
