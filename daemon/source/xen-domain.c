@@ -15,7 +15,6 @@
 #define NAME_NUMBER_SHIFT 20
 
 enum {
-        MAP_PAGES = 16384, /* mapped at a time: 64 MiB */
         LIST_PIECE = 64,   /* domains listed at a time */
         NOTES_PAGES = 512, /* of the notes on frames, in one piece of the machine's memory */
         NOTES_PER_PIECE = NOTES_PAGES * XEN_PAGE / sizeof(uint64_t),
@@ -366,8 +365,8 @@ int xen_host_scan(struct xen_host *host, int (*visit)(void *userdata, uint32_t n
         if (r < 0)
                 return r;
         for (unsigned i = 0; i < n && r == 0; i++) {
-                /* There is no memory here, so there are no notes either. */
-                if (!pieces[i])
+                /* Where there is no memory, there are no notes either, and Xen tells of the last ones once more. */
+                if (!pieces[i] || (i && pieces[i] == pieces[i - 1]))
                         continue;
                 notes = map(host, DOMID_XEN, PROT_READ, pieces[i], NOTES_PAGES, NULL);
                 if (!notes) {
@@ -399,13 +398,33 @@ void xen_domain_unmap_table(struct xen_host *host, void *handle) {
         host->library->xenforeignmemory_unmap_resource(host->memory, handle);
 }
 
+int xen_domain_owns_each(const struct xen_host *host, uint32_t domid, const uint64_t *frames, uint64_t n, bool *ret) {
+        int *errors = calloc(n + 1, sizeof(*errors)), r = -ENOMEM;
+        xen_pfn_t *pages = calloc(n + 1, sizeof(*pages));
+        void *at;
+
+        if (errors && pages) {
+                for (uint64_t i = 0; i < n; i++)
+                        pages[i] = frames[i];
+                at = host->library->xenforeignmemory_map(host->memory, domid, PROT_READ, n, pages, errors);
+                r = at ? 0 : failed();
+                if (at)
+                        unmap(host, at, n);
+        }
+        for (uint64_t i = 0; i < n && r == 0; i++)
+                ret[i] = !errors[i];
+        free(pages);
+        free(errors);
+        return r;
+}
+
 int xen_domain_owns(const struct xen_host *host, uint32_t domid, uint64_t frame, uint64_t count, uint64_t *ret_frame) {
-        int *errors = malloc(MAP_PAGES * sizeof(*errors)), r = errors ? 0 : -ENOMEM;
+        int *errors = malloc(XEN_MAP_PAGES * sizeof(*errors)), r = errors ? 0 : -ENOMEM;
         uint64_t n;
         void *at;
 
         for (; count > 0 && r == 0; frame += n, count -= n) {
-                n = count < MAP_PAGES ? count : MAP_PAGES;
+                n = count < XEN_MAP_PAGES ? count : XEN_MAP_PAGES;
                 memset(errors, 0, n * sizeof(*errors));
                 at = map(host, domid, PROT_READ, frame, n, errors);
                 if (at)
@@ -433,7 +452,7 @@ static int access_memory(const struct xen_host *host, uint32_t domid, uint64_t f
         frame += offset / XEN_PAGE;
         within = offset % XEN_PAGE;
         for (; size > 0; size -= n, frame += pages, within = 0) {
-                n = (uint64_t)MAP_PAGES * XEN_PAGE - within;
+                n = (uint64_t)XEN_MAP_PAGES * XEN_PAGE - within;
                 n = size < n ? size : n;
                 pages = (within + n + XEN_PAGE - 1) / XEN_PAGE;
                 at = map(host, domid, to ? PROT_READ : PROT_READ | PROT_WRITE, frame, pages, NULL);

@@ -26,6 +26,7 @@ enum {
         XEN_ENTRIES_PER_FRAME = 512,    /* of the first version */
         XEN_ENTRIES_RESERVED = 8,       /* at the beginning of each table: Xen's own */
         XEN_ORDER_MAX = 18,             /* 1 GiB: what Xen gives a dom0 in one piece */
+        XEN_MAP_PAGES = 16384,          /* mapped at a time: 64 MiB */
         XEN_BITS_MAX = 44,              /* of an address in an entry of the first version */
 };
 
@@ -90,6 +91,8 @@ void xen_domain_unmap_table(struct xen_host *host, void *handle);
 
 /* Whether all of these frames are the domain's. 0; -ENXIO: *ret_frame is not; -errno. */
 int xen_domain_owns(const struct xen_host *host, uint32_t domid, uint64_t frame, uint64_t count, uint64_t *ret_frame);
+/* Which of these are: ret[i]. At most XEN_MAP_PAGES. -errno. */
+int xen_domain_owns_each(const struct xen_host *host, uint32_t domid, const uint64_t *frames, uint64_t n, bool *ret);
 /* Bytes from the beginning of a frame on. -errno. */
 int xen_domain_zero(const struct xen_host *host, uint32_t domid, uint64_t frame, uint64_t offset, uint64_t size);
 int xen_domain_read(const struct xen_host *host, uint32_t domid, uint64_t frame, uint64_t offset, void *buffer,

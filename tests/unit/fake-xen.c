@@ -181,18 +181,18 @@ static int decrease(xc_interface *control, uint32_t domid, unsigned long n, unsi
 
 /* How many there may be, and not the last one. */
 static int max_page(xc_interface *control, unsigned long *ret) {
-        *ret = FAKE_PAGES;
+        *ret = FAKE_PAGES * (fake_xen.has_hole ? 2 : 1);
         return 0;
 }
 
-/* Fewer than were asked for are a failure that has no errno. */
+/* Fewer than were asked for are a failure that has no errno. In place of what is not there the one before is told again. */
 static int notes_list(xc_interface *control, unsigned long n, xen_pfn_t *ret) {
         unsigned long i;
 
         if (fake_xen.no_notes)
                 return fail(fake_xen.no_notes);
-        for (i = 0; i < n && i * FAKE_PIECE < FAKE_PAGES; i++)
-                ret[i] = NOTES_FRAME + i * 512;
+        for (i = 0; i < n && i < (fake_xen.has_hole ? 2 : 1); i++)
+                ret[i] = NOTES_FRAME;
         return i == n ? 0 : -1;
 }
 
@@ -208,9 +208,13 @@ static int memory_close(xenforeignmemory_handle *memory) {
 
 static void *map(xenforeignmemory_handle *memory, uint32_t domid, int protection, size_t n, const xen_pfn_t *frames,
                  int *errors) {
-        if (fake_xen.maps_to_fail > 0) {
+        char *at;
+
+        if (fake_xen.maps_to_pass > 0) {
+                fake_xen.maps_to_pass--;
+        } else if (fake_xen.maps_to_fail > 0) {
                 fake_xen.maps_to_fail--;
-                errno = ENOMEM;
+                errno = fake_xen.no_map ? fake_xen.no_map : ENOMEM;
                 return NULL;
         }
         if (domid == DOMID_XEN)
@@ -218,6 +222,7 @@ static void *map(xenforeignmemory_handle *memory, uint32_t domid, int protection
         for (size_t i = 0; i < n; i++) {
                 const bool is_right = are(frames[i], 1, (uint16_t)domid);
 
+                fake_xen.refused += !is_right;
                 if (errors)
                         errors[i] = is_right ? 0 : -EINVAL;
                 else if (!is_right) {
@@ -225,7 +230,14 @@ static void *map(xenforeignmemory_handle *memory, uint32_t domid, int protection
                         return NULL;
                 }
         }
-        return mmap(NULL, n * PAGE, protection, MAP_SHARED, memory_fd, (off_t)frames[0] * PAGE);
+        at = mmap(NULL, n * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        for (size_t i = 0, run; i < n; i += run) {
+                for (run = 1; i + run < n && frames[i + run] == frames[i] + run;)
+                        run++;
+                if (!errors || !errors[i])
+                        mmap(at + i * PAGE, run * PAGE, protection, MAP_SHARED | MAP_FIXED, memory_fd, (off_t)frames[i] * PAGE);
+        }
+        return at;
 }
 
 static int unmap(xenforeignmemory_handle *memory, void *at, size_t n) {

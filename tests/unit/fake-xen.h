@@ -25,7 +25,10 @@ extern struct fake_xen {
         unsigned order_max;                       /* that is given in one piece */
         unsigned bits[64], n_bits;                /* what was asked for, one after the other */
         int no_create, no_ask, no_table, no_give_back, no_notes; /* errnos */
-        int maps_to_fail;                         /* so many of the next */
+        int maps_to_pass, maps_to_fail;           /* so many of the next, and then so many */
+        int no_map;                               /* the errno of these, if it is not ENOMEM */
+        bool has_hole;                            /* there is memory behind a hole as large as a piece of the notes, too */
+        unsigned refused;                         /* frames that were to be mapped as somebody's whose they are not */
         void (*listed)(void);                     /* once, after domains were listed: what happens then */
 } fake_xen;
 

@@ -298,6 +298,51 @@ static void test_a_domain_that_was_just_being_made_is_used(void **state) {
         ops->close(source);
 }
 
+/* A guest may call all its frames so. */
+static void test_names_that_others_give_cost_little(void **state) {
+        struct source_info info;
+
+        begin_to_leave();
+        assert_int_equal(grow(4 * MIB, UINT64_MAX), 0);
+        leave();
+        for (uint64_t frame = 0; frame < 64 * 512; frame++)
+                fake_xen_forge(FAKE_PAGES - 64 * 512 + frame, 7);
+        begin_source(NULL, NULL);
+        ops->describe(source, &info);
+        assert_int_equal(info.kept, 4 * MIB);
+        assert_int_equal(fake_xen.refused, 64);
+        ops->close(source);
+}
+
+static void test_a_hole_in_the_machines_memory_is_not_looked_at(void **state) {
+        struct source_info info;
+
+        begin_to_leave();
+        assert_int_equal(grow(4 * MIB, UINT64_MAX), 0);
+        leave();
+        fake_xen.has_hole = true;
+        begin_source(NULL, NULL);
+        ops->describe(source, &info);
+        assert_int_equal(info.kept, 4 * MIB);
+        assert_int_equal(fake_xen.refused, 0);
+        ops->close(source);
+}
+
+/* Three maps: of the notes, of first frames, and of all. */
+static void test_what_cannot_be_proven_now_is_not_given_up(void **state) {
+        begin_to_leave();
+        assert_int_equal(grow(4 * MIB, UINT64_MAX), 0);
+        leave();
+        fake_xen.no_map = EINTR;
+        for (int n = 0; n < 3; n++) {
+                fake_xen.maps_to_pass = n;
+                fake_xen.maps_to_fail = 1;
+                assert_int_equal(ops->open(NULL, 0, NULL, &source, &why), -EINTR);
+        }
+        begin_source(NULL, NULL);
+        ops->close(source);
+}
+
 /* ---- whose it is ---- */
 
 static char path[64];
@@ -517,6 +562,9 @@ int main(void) {
                 TEST(test_what_others_have_is_not_taken_for_ours),
                 TEST(test_a_mapped_page_keeps_its_grain_over_a_restart),
                 TEST(test_a_domain_that_was_just_being_made_is_used),
+                TEST(test_names_that_others_give_cost_little),
+                TEST(test_a_hole_in_the_machines_memory_is_not_looked_at),
+                TEST(test_what_cannot_be_proven_now_is_not_given_up),
                 TEST(test_another_directory_is_another_daemon),
                 TEST(test_who_cannot_know_whose_it_is_does_not_open),
                 TEST(test_what_is_looked_for_later_is_not_what_was_left),
