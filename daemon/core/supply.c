@@ -293,8 +293,9 @@ static void reclaim_done(struct source_job *source_job) {
         else
                 supply->awaited = 0;
         supply->source->ops->describe(supply->source, &supply->info);
-        supply->touched_ms = now_ms(supply->broker);
-        if (supply->held < supply->info.reserve)
+        if (source_job->n_arrived)
+                supply->touched_ms = now_ms(supply->broker);
+        if (!source_job->later && supply->held < supply->info.reserve)
                 grow_submit(supply, NULL, supply->info.reserve - supply->held, -1);
         job_ended(supply, job);
         source_job_deinit(source_job);
@@ -447,6 +448,13 @@ uint64_t supply_deadline(const struct supply *supply) {
         return deadline;
 }
 
+static void stock_tick(struct supply *supply, uint64_t now) {
+        if (!stock_is_idle(supply) || now < supply->touched_ms + smaller(supply->info.idle_ms, IDLE_MAX_MS))
+                return;
+        supply_shrink(supply, UINT64_MAX);
+        supply->touched_ms = now;
+}
+
 void supply_tick(struct supply *supply, uint64_t now) {
         if (supply->n_late && now >= supply->late_since_ms + LATE_MS && late_put(supply))
                 requests_serve(supply->broker);
@@ -454,14 +462,12 @@ void supply_tick(struct supply *supply, uint64_t now) {
                 supply->dry_until_ms = 0;
         if (now >= supply->low_dry_until_ms)
                 supply->low_dry_until_ms = 0;
-        if (supply->reclaim_ms && now >= supply->reclaim_ms)
-                supply->reclaim_ms = reclaim_submit(supply, true) < 0 ? now + RECLAIM_MS : 0;
         while (supply->idle && now >= supply->idle->idle_since_ms + supply->broker->options.region_idle_ms)
                 region_restore(supply->idle);
-        if (!stock_is_idle(supply) || now < supply->touched_ms + smaller(supply->info.idle_ms, IDLE_MAX_MS))
-                return;
-        supply_shrink(supply, UINT64_MAX);
-        supply->touched_ms = now;
+        stock_tick(supply, now);
+        /* The last of all: with a job under way no stock is idle. */
+        if (supply->reclaim_ms && now >= supply->reclaim_ms)
+                supply->reclaim_ms = reclaim_submit(supply, true) < 0 ? now + RECLAIM_MS : 0;
 }
 
 /* ---- regions ---- */

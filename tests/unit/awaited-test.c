@@ -19,7 +19,8 @@ static struct {
         struct translator_ops granting; /* of what is called windows */
         bool is_in_use;        /* what ends now is, for those that hold it */
         struct source_run run; /* that is awaited */
-        unsigned reclaims;
+        unsigned reclaims, grows;
+        uint64_t reserve, idle_ms; /* that it says it has */
         uint64_t limit; /* of the last GROW */
         void (*done)(struct source_job *job);
 } bed;
@@ -27,6 +28,8 @@ static struct {
 static void describe(struct source *source, struct source_info *ret) {
         source_sim_ops.describe(source, ret);
         ret->flags |= SOURCE_GUESTS | SOURCE_AIMS | SOURCE_RETURNS;
+        ret->reserve = bed.reserve;
+        ret->idle_ms = bed.idle_ms;
 }
 
 static void on_restored(struct source_job *job) {
@@ -54,6 +57,7 @@ static void submit(struct source *source, struct source_job *job) {
                 bed.done = job->done;
                 job->done = job->kind == SOURCE_RESTORE ? on_restored : on_reclaimed;
         }
+        bed.grows += job->kind == SOURCE_GROW;
         if (job->kind == SOURCE_GROW)
                 bed.limit = job->limit;
         source_sim_ops.submit(source, job);
@@ -175,6 +179,37 @@ static void test_what_is_in_use_is_awaited_and_not_lost(void **state) {
         assert_int_equal(bed.reclaims, 4);
 }
 
+/* What a guest never lets go of stops nobody else's from going back, */
+static void test_what_is_awaited_keeps_no_stock_from_going_back(void **state) {
+        const uint64_t device = windows(), region = reserve(device, 0);
+        struct failure failure = { 0 };
+
+        bed.is_in_use = true;
+        bed.idle_ms = 3000;
+        assert_int_equal(device_unreserve(&bed.f.caller, device, region, &failure), 0);
+        fixture_settle(&bed.f);
+        assert_true(fixture_source(&bed.f).free > 0);
+        for (unsigned i = 0; i < 5; i++)
+                fixture_pass(&bed.f, 1000);
+        assert_int_equal(fixture_source(&bed.f).free, 0);
+}
+
+/* and is not made up for again and again. */
+static void test_a_reserve_that_cannot_be_had_is_not_asked_for_each_second(void **state) {
+        const uint64_t device = windows(), region = reserve(device, 0);
+        struct failure failure = { 0 };
+        unsigned grows;
+
+        bed.is_in_use = true;
+        bed.reserve = UINT64_C(1) << 40;
+        assert_int_equal(device_unreserve(&bed.f.caller, device, region, &failure), 0);
+        fixture_settle(&bed.f);
+        grows = bed.grows;
+        for (unsigned i = 0; i < 5; i++)
+                fixture_pass(&bed.f, 1000);
+        assert_int_equal(bed.grows, grows);
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
         const struct CMUnitTest tests[] = {
@@ -183,6 +218,8 @@ int main(void) {
                 TEST(test_a_region_without_a_file_is_written_but_not_passed),
                 TEST(test_a_source_that_aims_is_told_the_mask),
                 TEST(test_what_is_in_use_is_awaited_and_not_lost),
+                TEST(test_what_is_awaited_keeps_no_stock_from_going_back),
+                TEST(test_a_reserve_that_cannot_be_had_is_not_asked_for_each_second),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
