@@ -59,10 +59,10 @@ static void on_timer(uv_timer_t *timer) {
 }
 
 /* A promise of the configuration is kept as far as it can be. */
-static void warn_of_promises(const struct memory *memory) {
+static void warn_of_promises(const struct memory *memory, bool granted) {
         struct promises promises;
 
-        broker_promises(memory->broker, &promises);
+        broker_promises(memory->broker, granted, &promises);
         if (promises.guaranteed.low_bytes > promises.possible.low_bytes)
                 log_warning("%llu bytes below 4 GiB are guaranteed in the configuration, but there are only %llu",
                             (unsigned long long)promises.guaranteed.low_bytes,
@@ -81,7 +81,8 @@ static void on_prepare(uv_prepare_t *prepare) {
         if (memory->settled && broker_settled(memory->broker)) {
                 void (*settled)(void *userdata) = memory->settled;
 
-                warn_of_promises(memory);
+                warn_of_promises(memory, false);
+                warn_of_promises(memory, true);
                 memory->settled = NULL;
                 settled(memory->userdata);
         }
@@ -364,7 +365,8 @@ void memory_reconfigure(struct memory *memory, const struct config *old, const s
                         broker_forget_device(memory->broker, old->devices[i].name);
         if (define(memory, old, new) < 0)
                 log_error("there is no memory for all of the new configuration");
-        warn_of_promises(memory);
+        warn_of_promises(memory, false);
+        warn_of_promises(memory, true);
 }
 
 /* ---- beginning and end ---- */

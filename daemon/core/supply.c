@@ -415,7 +415,7 @@ uint64_t supply_shrink(struct supply *supply, uint64_t most) {
 
         if (supply_chooses(supply))
                 return 0;
-        excess = smaller(smaller(supply->free, supply_above_reserve(supply)), guarantees_spare(supply->broker));
+        excess = smaller(smaller(supply->free, supply_above_reserve(supply)), guarantees_spare(supply));
         excess = smaller(excess, supplies_above_minimum(supply->broker));
         if (most < excess)
                 excess = smaller(excess, round_up(most, supply->info.grain));

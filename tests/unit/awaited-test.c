@@ -17,6 +17,7 @@ static struct {
         struct fixture f;
         struct source_ops ops;
         struct translator_ops granting; /* of what is called windows */
+        bool is_for_all;       /* ... and everybody can map it */
         bool is_in_use;        /* what ends now is, for those that hold it */
         struct source_run run; /* that is awaited */
         unsigned reclaims, grows;
@@ -27,7 +28,7 @@ static struct {
 
 static void describe(struct source *source, struct source_info *ret) {
         source_sim_ops.describe(source, ret);
-        ret->flags |= SOURCE_GUESTS | SOURCE_AIMS | SOURCE_RETURNS;
+        ret->flags |= SOURCE_AIMS | SOURCE_RETURNS | (bed.is_for_all ? 0 : SOURCE_GUESTS);
         ret->reserve = bed.reserve;
         ret->idle_ms = bed.idle_ms;
 }
@@ -112,8 +113,20 @@ static uint64_t windows(void) {
         return fixture_open(&bed.f.caller, &(struct device_options){ .name = "windows", .commons = true });
 }
 
+/* Which found memory when it came. */
+static uint64_t open_host_device(const struct device_options *options) {
+        uint64_t device;
+
+        bed.is_for_all = true;
+        fixture_source(&bed.f);
+        device = fixture_open(&bed.f.caller, options);
+        bed.is_for_all = false;
+        fixture_source(&bed.f);
+        return device;
+}
+
 static void test_others_get_none_and_nothing_is_taken_for_them(void **state) {
-        const uint64_t device = fixture_open(&bed.f.caller, &(struct device_options){ .name = "card" });
+        const uint64_t device = open_host_device(&(struct device_options){ .name = "card" });
         struct answer answered = { 0 };
 
         coherent_alloc(&bed.f.caller, &(struct alloc_request){ .device = device, .size = 4096 }, answer, &answered);
@@ -124,7 +137,7 @@ static void test_others_get_none_and_nothing_is_taken_for_them(void **state) {
 }
 
 static void test_windows_that_are_not_granted_get_none_either(void **state) {
-        const uint64_t device = fixture_open(&bed.f.caller, &(struct device_options){ .name = "others", .commons = true });
+        const uint64_t device = open_host_device(&(struct device_options){ .name = "others", .commons = true });
         const struct reserve_request request = { .device = device, .size = 2 * MIB };
         struct answer answered = { 0 };
 
@@ -132,6 +145,42 @@ static void test_windows_that_are_not_granted_get_none_either(void **state) {
         fixture_settle(&bed.f);
         require_refused(&answered, REASON_no_memory);
         assert_int_equal(fixture_source(&bed.f).total, 0);
+}
+
+static void test_it_counts_for_nobody_elses_promises(void **state) {
+        const struct caller admin = { .session = bed.f.caller.session, .admin = true };
+        struct failure failure = { 0 };
+        struct answer answered = { 0 };
+        struct promises promises;
+        uint64_t device;
+
+        assert_int_equal(guarantee_set(&admin, NULL, &(struct guarantee){ .bytes = MIB }, &failure), -ENOMEM);
+        device = open_host_device(&(struct device_options){ .name = "card" });
+        pool_create(&bed.f.caller, &(struct pool_options){ .name = "p", .device = device, .size = 4096, .reserve = 16 },
+                    answer, &answered);
+        fixture_settle(&bed.f);
+        require_refused(&answered, REASON_no_memory);
+        assert_non_null(strstr(answered.failure.sentence, "more memory than there is"));
+        /* It does for those of a guest's that is granted its windows. */
+        device = windows();
+        assert_int_equal(guarantee_set(&admin, NULL, &(struct guarantee){ .bytes = 8 * MIB }, &failure), 0);
+        reserve(device, 0);
+        broker_promises(bed.f.broker, true, &promises);
+        assert_int_equal(promises.guaranteed.bytes, 8 * MIB);
+        assert_int_equal(promises.unmet.bytes, 6 * MIB);
+        broker_promises(bed.f.broker, false, &promises);
+        assert_int_equal(promises.guaranteed.bytes + promises.unmet.bytes + promises.possible.bytes, 0);
+        fixture_check(&bed.f);
+}
+
+static void test_no_mask_is_served_by_it(void **state) {
+        struct failure failure = { 0 };
+        uint64_t device;
+
+        assert_true(device_open(&bed.f.caller, &(struct device_options){ .name = "card", .mask = UINT64_MAX, .node = -1 },
+                                &device, &failure) < 0);
+        require_failure(&failure, REASON_mask);
+        assert_non_null(strstr(failure.sentence, "but for what only guests can map"));
 }
 
 static void test_a_region_without_a_file_is_written_but_not_passed(void **state) {
@@ -215,6 +264,8 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 TEST(test_others_get_none_and_nothing_is_taken_for_them),
                 TEST(test_windows_that_are_not_granted_get_none_either),
+                TEST(test_it_counts_for_nobody_elses_promises),
+                TEST(test_no_mask_is_served_by_it),
                 TEST(test_a_region_without_a_file_is_written_but_not_passed),
                 TEST(test_a_source_that_aims_is_told_the_mask),
                 TEST(test_what_is_in_use_is_awaited_and_not_lost),
