@@ -68,6 +68,7 @@ struct source_job {
         struct source_backing *from;
         uint64_t from_offset;
 
+        bool kept_low; /* out: GROW with SOURCE_AIMS: for reasons of its own the source looked no higher than 4 GiB */
         int status; /* out: 0 or -errno; then `failure` says why */
         struct failure *failure; /* NULL: nobody wants to know */
         struct source_run *arrived; /* out; source_job_deinit() frees it */

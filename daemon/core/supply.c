@@ -212,7 +212,8 @@ static void grow_done(struct source_job *source_job) {
 
         arrivals_put(supply, source_job);
         supply->source->ops->describe(supply->source, &supply->info);
-        if (job->request && supply->held > before)
+        /* Where what was to lie low has come from does not say where other memory would. */
+        if (job->request && supply->held > before && source_job->limit > LOW_LIMIT && !source_job->kept_low)
                 supply->grows_low = supply->held - supply->held_low == high_before;
         supply->touched_ms = now_ms(supply->broker);
         supply->broker->counters[COUNTER_grown_bytes] += supply->held - before;
@@ -241,14 +242,28 @@ static int grow_submit(struct supply *supply, struct request *request, uint64_t 
         return 0;
 }
 
+static bool aims_low(const struct supply *supply, const struct request *request) {
+        return supply->info.flags & SOURCE_AIMS && request->want.limit <= LOW_LIMIT;
+}
+
+/* How much is asked for at once, where so much is needed. What is scarce is not taken in advance. */
+static uint64_t grow_step(const struct supply *supply, const struct request *request, uint64_t needed) {
+        uint64_t step = larger(needed, smaller(supply->held, GROW_STEP_MAX));
+
+        if (aims_low(supply, request))
+                return smaller(needed, supply->info.available);
+        step = larger(step, smaller(UINT64_C(8) << 20, 4 * supply->info.grain));
+        return smaller(step, supply->info.available);
+}
+
 static bool is_dry(const struct supply *supply, const struct request *request) {
-        bool low = supply->info.flags & SOURCE_AIMS && request->want.limit <= LOW_LIMIT;
+        const bool low = aims_low(supply, request);
 
         return now_ms(supply->broker) < (low ? supply->low_dry_until_ms : supply->dry_until_ms);
 }
 
 int supply_grow(struct supply *supply, struct request *request, uint64_t size, int node) {
-        uint64_t needed = round_up(size, supply->info.grain), step;
+        const uint64_t needed = round_up(size, supply->info.grain);
         int r;
 
         if (supply_chooses(supply) || !supply_suits(supply, request) || is_dry(supply, request))
@@ -269,9 +284,7 @@ int supply_grow(struct supply *supply, struct request *request, uint64_t size, i
                 r = owner_check(request->owner, QUOTA_regions, 1, &request->failure);
         if (r < 0)
                 return r;
-        step = larger(needed, smaller(supply->held, GROW_STEP_MAX));
-        step = smaller(larger(step, smaller(UINT64_C(8) << 20, 4 * supply->info.grain)), supply->info.available);
-        return grow_submit(supply, request, step, node);
+        return grow_submit(supply, request, grow_step(supply, request, needed), node);
 }
 
 /* Holders have it in use: it comes back by a later RECLAIM, once they have not. */

@@ -216,6 +216,7 @@ static int xen_grow(struct xen *xen, struct source_job *job) {
                 low = xen->options.low - xen_stock_low(xen->stock);
         if (low && wanted)
                 got = xen_stock_grow(xen->stock, low < wanted ? low : wanted, LOW_BITS, job, &r);
+        job->kept_low = low && got == wanted;
         if (got < wanted)
                 got += xen_stock_grow(xen->stock, wanted - got, bits, job, &r);
         return got ? 0 : grow_fail(xen, wanted, bits, r, job->failure);

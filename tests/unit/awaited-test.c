@@ -22,7 +22,8 @@ static struct {
         struct source_run run; /* that is awaited */
         unsigned reclaims, grows;
         uint64_t reserve, idle_ms; /* that it says it has */
-        uint64_t limit; /* of the last GROW */
+        uint64_t limit, size; /* of the last GROW */
+        bool keeps_low;       /* it looks no higher than 4 GiB, whatever the limit */
         void (*done)(struct source_job *job);
 } bed;
 
@@ -60,7 +61,7 @@ static void submit(struct source *source, struct source_job *job) {
         }
         bed.grows += job->kind == SOURCE_GROW;
         if (job->kind == SOURCE_GROW)
-                bed.limit = job->limit;
+                bed.limit = job->limit, bed.size = job->size, job->kept_low = bed.keeps_low;
         source_sim_ops.submit(source, job);
 }
 
@@ -200,6 +201,33 @@ static void test_a_source_that_aims_is_told_the_mask(void **state) {
         assert_int_equal(bed.limit, MASK32);
 }
 
+/* What is scarce is not taken in advance, */
+static void test_below_a_narrow_mask_no_more_is_taken_than_is_needed(void **state) {
+        const uint64_t device = windows();
+
+        for (unsigned i = 0; i < 3; i++)
+                reserve(device, 0);
+        assert_true(bed.size > 2 * MIB);
+        reserve(device, MASK32);
+        assert_int_equal(bed.limit, MASK32);
+        assert_int_equal(bed.size, 2 * MIB);
+}
+
+/* nor used by those that can have other memory, which has not been asked for yet. */
+static void test_memory_that_had_to_be_low_does_not_say_where_the_rest_is(void **state) {
+        const uint64_t device = windows(), region = reserve(device, MASK32);
+        struct failure failure = { 0 };
+        struct source_view view;
+
+        assert_int_equal(device_unreserve(&bed.f.caller, device, region, &failure), 0);
+        fixture_settle(&bed.f);
+        bed.keeps_low = true;
+        reserve(device, 0);
+        view = fixture_source(&bed.f);
+        assert_true(view.low_total > 0);
+        assert_int_equal(view.low_free, view.low_total);
+}
+
 static void test_what_is_in_use_is_awaited_and_not_lost(void **state) {
         const uint64_t device = windows(), region = reserve(device, 0);
         uint64_t total = fixture_source(&bed.f).total;
@@ -268,6 +296,8 @@ int main(void) {
                 TEST(test_no_mask_is_served_by_it),
                 TEST(test_a_region_without_a_file_is_written_but_not_passed),
                 TEST(test_a_source_that_aims_is_told_the_mask),
+                TEST(test_below_a_narrow_mask_no_more_is_taken_than_is_needed),
+                TEST(test_memory_that_had_to_be_low_does_not_say_where_the_rest_is),
                 TEST(test_what_is_in_use_is_awaited_and_not_lost),
                 TEST(test_what_is_awaited_keeps_no_stock_from_going_back),
                 TEST(test_a_reserve_that_cannot_be_had_is_not_asked_for_each_second),

@@ -150,15 +150,19 @@ static void test_xen_is_asked_for_what_the_limit_allows(void **state) {
         const struct source_option options[] = { { "reserve", "8M" }, { "low", "4M" } };
 
         assert_int_equal(ops->open(options, 2, NULL, &source, &why), 0);
-        assert_int_equal(grow(8 * MIB, UINT64_MAX), 0);
-        assert_int_equal(fake_xen.n_bits, 2);
+        assert_int_equal(grow(2 * MIB, UINT64_MAX), 0);
+        assert_true(last.kept_low);
+        assert_int_equal(grow(6 * MIB, UINT64_MAX), 0);
+        assert_false(last.kept_low);
+        assert_int_equal(fake_xen.n_bits, 3);
         assert_int_equal(fake_xen.bits[0], 32);
-        assert_int_equal(fake_xen.bits[1], 44);
+        assert_int_equal(fake_xen.bits[1], 32);
+        assert_int_equal(fake_xen.bits[2], 44);
         assert_int_equal(grow(2 * MIB, (UINT64_C(1) << 30) - 1), 0);
-        assert_int_equal(fake_xen.bits[2], 30);
+        assert_int_equal(fake_xen.bits[3], 30);
         /* All that has so few bits is within it, though not all within it has. */
         assert_int_equal(grow(2 * MIB, UINT64_C(0x5fffffff)), 0);
-        assert_int_equal(fake_xen.bits[3], 30);
+        assert_int_equal(fake_xen.bits[4], 30);
         ops->close(source);
 }
 
