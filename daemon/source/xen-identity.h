@@ -8,7 +8,8 @@
 
 #include "daemon/core/failure.h"
 
-/* Of source_directory(), without which it is 0. -ENOENT: it has none, and so no domains; -EBADMSG, -errno: that cannot be told. */
+/* Of source_directory(), without which it is 0. -ENOENT: it has none, and so no domains; -EBADMSG, -errno: that cannot be
+ * told. */
 int xen_identity_find(uint64_t *ret);
 /* The same, but it is made if there is none. -errno with a sentence. */
 int xen_identity_get(uint64_t *ret, struct failure *failure);

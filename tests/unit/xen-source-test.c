@@ -146,6 +146,16 @@ static void test_more_domains_than_allowed_are_not_made(void **state) {
         ops->close(source);
 }
 
+static void test_a_reserve_that_no_domains_can_have_is_refused(void **state) {
+        static const struct source_option options[] = { { "reserve", "7G" }, { "domains", "56" } };
+        static const struct source_option enough[] = { { "reserve", "7G" }, { "domains", "57" } };
+
+        assert_int_equal(ops->open(options, 2, NULL, &source, &why), -EINVAL);
+        assert_non_null(strstr(why.sentence, "raise domains or grant_frames"));
+        assert_int_equal(ops->open(enough, 2, NULL, &source, &why), 0);
+        ops->close(source);
+}
+
 static void test_xen_is_asked_for_what_the_limit_allows(void **state) {
         const struct source_option options[] = { { "reserve", "8M" }, { "low", "4M" } };
 
@@ -558,6 +568,7 @@ int main(void) {
                 TEST(test_a_domain_without_its_table_is_not_left_behind),
                 TEST(test_memory_in_small_pieces_is_taken_as_it_is),
                 TEST(test_more_domains_than_allowed_are_not_made),
+                TEST(test_a_reserve_that_no_domains_can_have_is_refused),
                 TEST(test_xen_is_asked_for_what_the_limit_allows),
                 TEST(test_what_cannot_be_zeroed_goes_back_at_once),
                 TEST(test_what_cannot_be_zeroed_when_it_ends_is_awaited),
