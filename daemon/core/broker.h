@@ -728,6 +728,7 @@ struct source_view {
         uint64_t low_total, low_free; /* below 4 GiB */
         uint64_t emergency;
         uint64_t pending;      /* jobs under way */
+        uint64_t awaited;      /* bytes that come back when those who have them in use have not */
         uint64_t lost;         /* bytes that did not come back, or came back where something already was */
 };
 typedef int (*source_visit_fn)(const struct source_view *view, void *userdata);

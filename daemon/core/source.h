@@ -69,6 +69,8 @@ struct source_job {
         uint64_t from_offset;
 
         bool kept_low; /* out: GROW with SOURCE_AIMS: for reasons of its own the source looked no higher than 4 GiB */
+        uint64_t awaited; /* out: RESTORE, RECLAIM with SOURCE_RETURNS and -EBUSY: bytes that holders still have in use; what has
+                           * neither arrived nor is awaited is gone */
         int status; /* out: 0 or -errno; then `failure` says why */
         struct failure *failure; /* NULL: nobody wants to know */
         struct source_run *arrived; /* out; source_job_deinit() frees it */
@@ -107,6 +109,7 @@ struct source_info {
         uint64_t reserve;     /* bytes of stock it should hold from the start and never give back */
         uint64_t idle_ms;     /* stock above `reserve` that stays unused this long may be given back; 0: never */
         uint64_t available;   /* bytes that GROW may still get, as far as the source can tell now */
+        uint64_t awaited_of;  /* SOURCE_RETURNS: one of those that still have something in use: the domain */
         uint64_t kept;        /* bytes that an earlier daemon has left: regions not adopted yet, and stock not told yet */
 };
 

@@ -287,24 +287,31 @@ int supply_grow(struct supply *supply, struct request *request, uint64_t size, i
         return grow_submit(supply, request, grow_step(supply, request, needed), node);
 }
 
-/* Holders have it in use: it comes back by a later RECLAIM, once they have not. */
-static void await(struct supply *supply, uint64_t bytes) {
+/* Holders have it in use: it comes back by a later RECLAIM, once they have not. Of the bytes that did not come back this is
+ * not lost. */
+static uint64_t await(struct supply *supply, const struct source_job *job, uint64_t missing) {
+        const bool is_awaited = job->status == -EBUSY && supply->info.flags & SOURCE_RETURNS;
+        const uint64_t bytes = is_awaited ? smaller(job->awaited, missing) : 0;
+
         supply->awaited += bytes;
-        supply->reclaim_ms = now_ms(supply->broker) + RECLAIM_MS;
+        if (is_awaited)
+                supply->reclaim_ms = now_ms(supply->broker) + RECLAIM_MS;
+        return bytes;
 }
 
 /* What an earlier daemon has left counts towards the reserve. */
 static void reclaim_done(struct source_job *source_job) {
         struct supply_job *job = (struct supply_job *)source_job;
         struct supply *supply = source_job->userdata;
-        uint64_t before = supply->held + supply->late_bytes;
+        uint64_t before = supply->held + supply->late_bytes, awaited = supply->awaited, missing;
 
         arrivals_put(supply, source_job);
-        supply->awaited -= smaller(supply->awaited, supply->held + supply->late_bytes - before);
-        if (source_job->status == -EBUSY && supply->info.flags & SOURCE_RETURNS)
-                await(supply, 0);
-        else
-                supply->awaited = 0;
+        /* The first one brings what nobody has known of. */
+        missing = source_job->later ? awaited - smaller(awaited, supply->held + supply->late_bytes - before) : UINT64_MAX;
+        supply->awaited = 0;
+        await(supply, source_job, missing);
+        if (source_job->later)
+                supply->lost += missing - supply->awaited;
         supply->source->ops->describe(supply->source, &supply->info);
         if (source_job->n_arrived)
                 supply->touched_ms = now_ms(supply->broker);
@@ -794,7 +801,7 @@ static void restore_done(struct source_job *source_job) {
         struct supply_job *job = (struct supply_job *)source_job;
         struct supply *supply = source_job->userdata;
         struct broker *broker = supply->broker;
-        uint64_t before = supply->held + supply->late_bytes, lost = supply->lost, after;
+        uint64_t before = supply->held + supply->late_bytes, lost = supply->lost, after, missing;
 
         PROBE_RESTORE(supply->info.name, job->region->addr, job->region->size, source_job->status);
         supply_drop(supply, job->region->addr, job->region->size);
@@ -807,11 +814,8 @@ static void restore_done(struct source_job *source_job) {
                 supply->source->ops->describe(supply->source, &supply->info);
         } else {
                 after = supply->held + supply->late_bytes;
-                supply->lost = lost;
-                if (source_job->status == -EBUSY && supply->info.flags & SOURCE_RETURNS)
-                        await(supply, after < before ? before - after : 0);
-                else
-                        supply->lost += after < before ? before - after : 0;
+                missing = after < before ? before - after : 0;
+                supply->lost = lost + missing - await(supply, source_job, missing);
         }
         broker->counters[COUNTER_restores]++;
         supply->touched_ms = now_ms(broker);

@@ -121,6 +121,8 @@ static int add_source(const struct source_view *view, void *userdata) {
                 schema_put(source, limit, view->info.limit);
         if (view->info.available <= SCHEMA_INTEGER_MAX)
                 schema_put(source, available, view->info.available);
+        if (view->awaited)
+                schema_put(source, awaited, view->awaited);
         return 0;
 }
 

@@ -22,6 +22,7 @@ struct grain {
         bool is_wanted; /* by the job */
         bool is_clear;  /* no guest has it mapped */
         /* Since it is clear: one of the guests that had it, and for how long that had run by then. */
+        uint32_t had_by; /* if it is awaited: one of those of whom it is */
         bool is_noted, is_new; /* by this job */
         uint32_t guest;
         uint64_t ran_ns;
@@ -113,6 +114,13 @@ uint64_t xen_stock_held(const struct xen_stock *stock) {
 
 uint64_t xen_stock_left(const struct xen_stock *stock) {
         return count(stock, XEN_GRAIN_LEFT);
+}
+
+uint32_t xen_stock_awaited_of(const struct xen_stock *stock) {
+        for (size_t i = 0; i < stock->n_grains; i++)
+                if (stock->grains[i].state == XEN_GRAIN_AWAITED)
+                        return stock->grains[i].had_by;
+        return 0;
 }
 
 uint64_t xen_stock_low(const struct xen_stock *stock) {
@@ -269,6 +277,7 @@ static void grain_revoke(struct grain *grain) {
         xen_table_revoke(&grain->member->table, frame, XEN_GRAIN_PAGES);
         xen_table_look(&grain->member->table, frame, XEN_GRAIN_PAGES, &use, NULL);
         grain->is_clear = !use.busy;
+        grain->had_by = use.last;
         grain->is_noted &= grain->is_clear;
 }
 
@@ -307,6 +316,7 @@ static bool is_nobodys(struct grain *grain, const struct xen_listed *listed, siz
                 xen_table_look(table, frame, XEN_GRAIN_PAGES, &use, NULL);
                 if (!use.past)
                         return true;
+                grain->had_by = use.last;
                 if (!has_let_go(grain, use.last, find_listed(listed, n, use.last)))
                         return false;
                 xen_table_forget(table, frame, XEN_GRAIN_PAGES, use.last);
@@ -364,7 +374,8 @@ static void return_wanted(struct xen_stock *stock, struct source_job *job, struc
         grains_sweep(stock);
 }
 
-/* That some of it is awaited is told rather than that some of it is gone: it is asked for again. */
+/* That some of it is awaited is told rather than that some of it is gone: it is asked for again. How much that is tells what is
+ * gone. */
 static int return_all_wanted(struct xen_stock *stock, struct source_job *job) {
         const struct timespec pause = { .tv_nsec = LOOK_PAUSE_MS * 1000000L };
         struct returned returned = { 0 };
@@ -377,6 +388,7 @@ static int return_all_wanted(struct xen_stock *stock, struct source_job *job) {
         for (size_t i = 0; i < stock->n_grains; i++)
                 stock->grains[i].is_wanted = false;
         xen_members_sweep(&stock->members);
+        job->awaited = returned.n_awaited * XEN_GRAIN;
         return returned.n_awaited ? -EBUSY : returned.n_gone ? -ENXIO : 0;
 }
 

@@ -131,6 +131,8 @@ void xen_table_look(const struct xen_table *table, uint64_t frame, uint64_t coun
                         use.last = entry->domid;
                         continue;
                 }
+                if (!use.past)
+                        use.last = entry->domid;
                 use.granted += (flags & GTF_type_mask) != 0;
                 use.reading += (flags & GTF_reading) != 0;
                 use.writing += (flags & GTF_writing) != 0;

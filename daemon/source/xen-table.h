@@ -26,7 +26,7 @@ struct xen_table_use {
         uint64_t reading, writing; /* are mapped, readable or writable too: by Xen's word */
         uint64_t busy;             /* either of it */
         uint64_t past;             /* neither, but an entry says whose they were */
-        uint32_t last;             /* one of those whose they were, if there are any */
+        uint32_t last;             /* one of those whose the past ones were; if there are none, whose the busy ones are */
 };
 
 /* Grant the guest `count` frames from `frame` on; refs[i] is the entry of the i-th. All or nothing. -EEXIST: one of them

@@ -40,7 +40,7 @@ struct xen {
         struct source_worker *worker;
         bool survives; /* what there is stays for the next daemon */
         char about[96];
-        _Atomic uint64_t held, left, room;
+        _Atomic uint64_t held, left, room, awaited_of;
 
         /* The worker's alone from the first job on. */
         struct xen_stock *stock;
@@ -52,6 +52,7 @@ static void settle(struct xen *xen) {
         atomic_store(&xen->held, xen_stock_held(xen->stock));
         atomic_store(&xen->left, xen_stock_left(xen->stock));
         atomic_store(&xen->room, xen_stock_room(xen->stock));
+        atomic_store(&xen->awaited_of, xen_stock_awaited_of(xen->stock));
 }
 
 static uint64_t below_limit(const struct xen *xen) {
@@ -426,6 +427,7 @@ static void xen_describe(struct source *source, struct source_info *ret) {
                 .reserve = xen->options.reserve,
                 .idle_ms = xen->options.idle_ms,
                 .available = available / XEN_GRAIN * XEN_GRAIN,
+                .awaited_of = atomic_load(&xen->awaited_of),
                 .kept = atomic_load(&xen->left),
         };
 }

@@ -20,6 +20,7 @@ static struct {
         bool is_for_all;       /* ... and everybody can map it */
         bool is_in_use;        /* what ends now is, for those that hold it */
         struct source_run run; /* that is awaited */
+        uint64_t gone;         /* of it, since its domain is no more */
         unsigned reclaims, grows;
         uint64_t reserve, idle_ms; /* that it says it has */
         uint64_t limit, size; /* of the last GROW */
@@ -39,6 +40,7 @@ static void on_restored(struct source_job *job) {
                 bed.run = job->arrived[0];
                 source_job_deinit(job);
                 job->status = -EBUSY;
+                job->awaited = bed.run.size - bed.gone;
         }
         bed.done(job);
 }
@@ -48,6 +50,7 @@ static void on_reclaimed(struct source_job *job) {
         /* What a damaged ledger withholds is not to be taken by the way. */
         assert_true(job->later);
         job->status = bed.is_in_use ? -EBUSY : 0;
+        job->awaited = bed.is_in_use ? bed.run.size : 0;
         if (!bed.is_in_use && bed.run.size)
                 assert_int_equal(source_job_arrive(job, bed.run.addr, bed.run.size, bed.run.node), 0);
         bed.run.size = 0;
@@ -238,6 +241,7 @@ static void test_what_is_in_use_is_awaited_and_not_lost(void **state) {
         fixture_settle(&bed.f);
         assert_int_equal(fixture_source(&bed.f).total, total - 2 * MIB);
         assert_int_equal(fixture_source(&bed.f).lost, 0);
+        assert_int_equal(fixture_source(&bed.f).awaited, 2 * MIB);
         fixture_check(&bed.f);
         for (unsigned i = 1; i <= 3; i++) {
                 bed.run.size = 2 * MIB;
@@ -254,6 +258,27 @@ static void test_what_is_in_use_is_awaited_and_not_lost(void **state) {
         /* And then it is asked no more. */
         fixture_pass(&bed.f, 5000);
         assert_int_equal(bed.reclaims, 4);
+}
+
+/* Though it is of the same region as what is awaited, or was awaited itself. */
+static void test_what_is_gone_is_lost(void **state) {
+        const uint64_t device = windows(), region = reserve(device, 0);
+        struct failure failure = { 0 };
+
+        bed.is_in_use = true;
+        bed.gone = 4096;
+        assert_int_equal(device_unreserve(&bed.f.caller, device, region, &failure), 0);
+        fixture_settle(&bed.f);
+        assert_int_equal(fixture_source(&bed.f).lost, 4096);
+        assert_int_equal(fixture_source(&bed.f).awaited, 2 * MIB - 4096);
+        bed.run.size = MIB;
+        fixture_pass(&bed.f, 1000);
+        assert_int_equal(fixture_source(&bed.f).lost, MIB);
+        assert_int_equal(fixture_source(&bed.f).awaited, MIB);
+        bed.is_in_use = false;
+        fixture_pass(&bed.f, 1000);
+        assert_int_equal(fixture_source(&bed.f).lost, 2 * MIB);
+        assert_int_equal(fixture_source(&bed.f).awaited, 0);
 }
 
 /* What a guest never lets go of stops nobody else's from going back, */
@@ -299,6 +324,7 @@ int main(void) {
                 TEST(test_below_a_narrow_mask_no_more_is_taken_than_is_needed),
                 TEST(test_memory_that_had_to_be_low_does_not_say_where_the_rest_is),
                 TEST(test_what_is_in_use_is_awaited_and_not_lost),
+                TEST(test_what_is_gone_is_lost),
                 TEST(test_what_is_awaited_keeps_no_stock_from_going_back),
                 TEST(test_a_reserve_that_cannot_be_had_is_not_asked_for_each_second),
         };

@@ -505,6 +505,7 @@ static void test_what_a_living_guest_unmaps_comes_back_at_once(void **state) {
 
 static void test_a_dying_guests_devices_keep_what_it_had(void **state) {
         struct source_backing *backing;
+        struct source_info info;
         uint64_t addr;
 
         begin_source(NULL, NULL);
@@ -512,6 +513,9 @@ static void test_a_dying_guests_devices_keep_what_it_had(void **state) {
         begin_to_die();
         assert_int_equal(run((struct source_job){ .kind = SOURCE_RESTORE, .backing = backing }), -EBUSY);
         assert_int_equal(arrived(), 2 * MIB);
+        ops->describe(source, &info);
+        assert_int_equal(info.awaited_of, GUEST);
+        assert_int_equal(last.awaited, 2 * MIB);
         for (int i = 0; i < 3; i++) {
                 assert_int_equal(reclaim(), -EBUSY);
                 assert_int_equal(arrived(), 0);
