@@ -172,6 +172,9 @@ uint64_t xen_stock_grow(struct xen_stock *stock, uint64_t wanted, unsigned bits,
         if (r < 0)
                 failure_set_errno(job->failure, REASON_source_unavailable, -r, "Xen does not list its domains: %s",
                                   strerror(-r));
+        /* A domain would be made for it, and end again. */
+        if (r == 0 && xen_host_free(stock->host) < XEN_GRAIN)
+                r = -ENOSPC;
         while (got + XEN_GRAIN <= wanted && r == 0) {
                 order = piece_order((wanted - got) / XEN_PAGE, xen_members_capacity(&stock->members), top);
                 r = xen_members_pick(&stock->members, UINT64_C(1) << order, &member, job->failure);

@@ -96,6 +96,7 @@ static int physinfo(xc_interface *control, xc_physinfo_t *ret) {
 static int create(xc_interface *control, uint32_t *ret, struct xen_domctl_createdomain *options) {
         uint32_t domid = 1;
 
+        fake_xen.creates++;
         while (domid < FAKE_DOMAINS && fake_xen.domains[domid].is_there)
                 domid++;
         if (fake_xen.no_create || domid == FAKE_DOMAINS)

@@ -28,6 +28,7 @@ extern struct fake_xen {
         int maps_to_pass, maps_to_fail;           /* so many of the next, and then so many */
         int no_map;                               /* the errno of these, if it is not ENOMEM */
         bool has_hole;                            /* there is memory behind a hole as large as a piece of the notes, too */
+        unsigned creates;
         unsigned refused;                         /* frames that were to be mapped as somebody's whose they are not */
         void (*listed)(void);                     /* once, after domains were listed: what happens then */
 } fake_xen;

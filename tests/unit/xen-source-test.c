@@ -137,6 +137,16 @@ static void test_memory_in_small_pieces_is_taken_as_it_is(void **state) {
         assert_int_equal(fake_xen_free(), FAKE_PAGES);
 }
 
+static void test_no_domain_is_made_for_memory_that_is_not_there(void **state) {
+        begin_source(NULL, NULL);
+        for (unsigned frame = 500; frame < FAKE_PAGES; frame++)
+                fake_xen.owner[frame] = 7;
+        assert_int_equal(grow(2 * MIB, UINT64_MAX), -ENOMEM);
+        assert_non_null(strstr(why.sentence, "Xen has no 2 MiB in one piece free"));
+        assert_int_equal(fake_xen.creates, 0);
+        ops->close(source);
+}
+
 static void test_more_domains_than_allowed_are_not_made(void **state) {
         begin_source("domains", "1");
         assert_int_equal(grow(200 * MIB, UINT64_MAX), 0);
@@ -571,6 +581,7 @@ int main(void) {
                 TEST(test_a_table_that_xen_does_not_allow_is_a_limit),
                 TEST(test_a_domain_without_its_table_is_not_left_behind),
                 TEST(test_memory_in_small_pieces_is_taken_as_it_is),
+                TEST(test_no_domain_is_made_for_memory_that_is_not_there),
                 TEST(test_more_domains_than_allowed_are_not_made),
                 TEST(test_a_reserve_that_no_domains_can_have_is_refused),
                 TEST(test_xen_is_asked_for_what_the_limit_allows),
