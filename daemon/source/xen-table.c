@@ -74,7 +74,7 @@ int xen_table_give(const struct xen_table *table, uint64_t frame, uint64_t count
         uint32_t next = XEN_ENTRIES_RESERVED;
         int r;
 
-        if (count == 0 || frame == 0 || frame > UINT32_MAX || count - 1 > UINT32_MAX - frame)
+        if (guest >= DOMID_FIRST_RESERVED || count == 0 || frame == 0 || frame > UINT32_MAX || count - 1 > UINT32_MAX - frame)
                 return -ERANGE;
         r = find_past(table, frame, count, guest, refs);
         for (uint64_t i = 0; i < count && r == 0; i++) {

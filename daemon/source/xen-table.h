@@ -31,7 +31,7 @@ struct xen_table_use {
 
 /* Grant the guest `count` frames from `frame` on; refs[i] is the entry of the i-th. All or nothing. -EEXIST: one of them
  * has an entry already, be it that it is revoked and still in use, or was another guest's; -ENOSPC: so many are not
- * left; -ERANGE: a frame number has more than 32 bits. */
+ * left; -ERANGE: a frame number has more than 32 bits, or there can be no such guest. */
 int xen_table_give(const struct xen_table *table, uint64_t frame, uint64_t count, uint32_t guest, bool is_readonly,
                    uint32_t *refs);
 /* The entries of the frames that this guest has been granted, in the same order. -ENOENT: not all are; others may be. */

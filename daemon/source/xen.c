@@ -191,6 +191,11 @@ static unsigned bits_of(uint64_t limit) {
         return bits;
 }
 
+/* Fewer bits no whole grain has; and none at all are no limit to Xen. */
+static bool is_possible(unsigned bits) {
+        return UINT64_C(1) << bits >= XEN_GRAIN;
+}
+
 static int grow_fail(const struct xen *xen, uint64_t wanted, unsigned bits, int r, struct failure *failure) {
         if (!wanted)
                 return failure_set(failure, REASON_no_memory, "source xen holds its limit of %" PRIu64 " bytes",
@@ -213,6 +218,8 @@ static int xen_grow(struct xen *xen, struct source_job *job) {
         int r = 0;
 
         wanted = wanted / XEN_GRAIN * XEN_GRAIN + (wanted % XEN_GRAIN && wanted < room ? XEN_GRAIN : 0);
+        if (!is_possible(bits))
+                return grow_fail(xen, wanted, bits, -ENOSPC, job->failure);
         if (xen_stock_low(xen->stock) < xen->options.low && bits > LOW_BITS)
                 low = xen->options.low - xen_stock_low(xen->stock);
         if (low && wanted)

@@ -137,6 +137,16 @@ static void test_memory_in_small_pieces_is_taken_as_it_is(void **state) {
         assert_int_equal(fake_xen_free(), FAKE_PAGES);
 }
 
+static void test_what_is_left_of_others_is_used_without_a_word(void **state) {
+        begin_source("domains", "2");
+        assert_int_equal(grow(110 * MIB, UINT64_MAX), 0);
+        assert_int_equal(grow(110 * MIB, UINT64_MAX), 0);
+        assert_int_equal(grow(32 * MIB, UINT64_MAX), 0);
+        assert_int_equal(arrived(), 32 * MIB);
+        assert_int_equal(why.error, 0);
+        ops->close(source);
+}
+
 static void test_no_domain_is_made_for_memory_that_is_not_there(void **state) {
         begin_source(NULL, NULL);
         for (unsigned frame = 500; frame < FAKE_PAGES; frame++)
@@ -183,6 +193,10 @@ static void test_xen_is_asked_for_what_the_limit_allows(void **state) {
         /* All that has so few bits is within it, though not all within it has. */
         assert_int_equal(grow(2 * MIB, UINT64_C(0x5fffffff)), 0);
         assert_int_equal(fake_xen.bits[4], 30);
+        /* Which Xen would take for no limit. */
+        assert_int_equal(grow(2 * MIB, 0), -ENOMEM);
+        assert_int_equal(grow(2 * MIB, MIB), -ENOMEM);
+        assert_int_equal(fake_xen.n_bits, 5);
         ops->close(source);
 }
 
@@ -581,6 +595,7 @@ int main(void) {
                 TEST(test_a_table_that_xen_does_not_allow_is_a_limit),
                 TEST(test_a_domain_without_its_table_is_not_left_behind),
                 TEST(test_memory_in_small_pieces_is_taken_as_it_is),
+                TEST(test_what_is_left_of_others_is_used_without_a_word),
                 TEST(test_no_domain_is_made_for_memory_that_is_not_there),
                 TEST(test_more_domains_than_allowed_are_not_made),
                 TEST(test_a_reserve_that_no_domains_can_have_is_refused),

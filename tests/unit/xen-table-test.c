@@ -163,6 +163,10 @@ static void test_frames_that_no_entry_can_name_are_refused(void **state) {
         assert_int_equal(xen_table_give(&bed->table, UINT64_C(1) << 32, 1, GUEST, false, bed->refs), -ERANGE);
         assert_int_equal(xen_table_give(&bed->table, UINT32_MAX, 2, GUEST, false, bed->refs), -ERANGE);
         assert_int_equal(xen_table_give(&bed->table, FRAME, 0, GUEST, false, bed->refs), -ERANGE);
+        /* 16 bits of it would be another one's, and the last of these are none's. */
+        assert_int_equal(xen_table_give(&bed->table, FRAME, 1, 65541, false, bed->refs), -ERANGE);
+        assert_int_equal(xen_table_give(&bed->table, FRAME, 1, DOMID_FIRST_RESERVED, false, bed->refs), -ERANGE);
+        assert_int_equal(xen_table_give(&bed->table, FRAME, 1, DOMID_FIRST_RESERVED - 1, false, bed->refs), 0);
         assert_int_equal(xen_table_give(&bed->table, UINT32_MAX, 1, GUEST, false, bed->refs), 0);
 }
 
