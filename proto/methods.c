@@ -169,7 +169,7 @@ DEFINE(status_source,
               .doc = "jobs under way, such as getting, cleaning and giving back memory"),
         FIELD(status_source, emergency, UINT, NEEDED, .doc = "bytes held back for allocations of high priority"),
         FIELD(status_source, awaited, UINT,
-              .doc = "bytes that it has no more, and has again when the guests that still have them mapped have not; absent: none"),
+              .doc = "bytes that it has again when the guests that still have them mapped have not; absent: none"),
         FIELD(status_source, free_runs, OBJECT, .array = true, .sub = &memory_run_struct,
               .doc = "memory in no region, ascending; only with runs"));
 

@@ -56,7 +56,7 @@ struct xen_listed {
 int xen_host_open(struct xen_host **ret, const char **ret_about, struct failure *failure);
 /* Returns NULL; NULL is fine. */
 struct xen_host *xen_host_close(struct xen_host *host);
-/* Bytes that no domain has. 0 if Xen does not tell. */
+/* Bytes that no domain has (xen-free.h has them at hand). 0 if Xen does not tell. */
 uint64_t xen_host_free(struct xen_host *host);
 
 /* All that there are, dom0 and dying ones included: *ret is malloc()ed. -errno. */

@@ -17,6 +17,7 @@
 #include "daemon/source/sources.h"
 #include "daemon/source/worker.h"
 #include "daemon/source/xen-domain.h"
+#include "daemon/source/xen-free.h"
 #include "daemon/source/xen-grants.h"
 #include "daemon/source/xen-identity.h"
 #include "daemon/source/xen-options.h"
@@ -35,8 +36,9 @@ struct source_backing {
 struct xen {
         struct source base;
         struct xen_options options;
-        struct xen_host *view; /* for questions on the loop's thread */
+        struct xen_host *view; /* for what is asked all the time */
         struct xen_host *host; /* the worker's */
+        struct xen_free *free;
         struct source_worker *worker;
         bool survives; /* what there is stays for the next daemon */
         char about[96];
@@ -53,6 +55,7 @@ static void settle(struct xen *xen) {
         atomic_store(&xen->left, xen_stock_left(xen->stock));
         atomic_store(&xen->room, xen_stock_room(xen->stock));
         atomic_store(&xen->awaited_of, xen_stock_awaited_of(xen->stock));
+        xen_free_note(xen->free, xen_host_free(xen->host));
 }
 
 static uint64_t below_limit(const struct xen *xen) {
@@ -364,6 +367,7 @@ static void xen_end(struct xen *xen, bool give) {
         while (xen->backings)
                 backing_free(xen->backings);
         xen_stock_free(xen->stock, give);
+        xen_free_end(xen->free);
         xen_host_close(xen->host);
         xen_host_close(xen->view);
         free(xen);
@@ -380,11 +384,37 @@ static void xen_leave(struct source *source) {
         xen_end(xen, xen && !xen->survives);
 }
 
+static int find_stock(struct xen *xen, struct failure *failure) {
+        const char *about = NULL;
+        uint64_t identity;
+        int r;
+
+        r = xen_host_open(&xen->view, &about, failure);
+        if (r == 0)
+                r = xen_host_open(&xen->host, NULL, failure);
+        if (r == 0)
+                r = xen_identity_get(&identity, failure);
+        if (r == 0)
+                r = xen_stock_new(xen->host, identity, &xen->options, &xen->stock, failure);
+        if (r == 0)
+                snprintf(xen->about, sizeof(xen->about), "memory of %s, for its guests", about);
+        return r;
+}
+
+static int start_threads(struct xen *xen, struct failure *failure) {
+        int r = xen_free_new(xen->view, &xen->free);
+
+        if (r == 0)
+                r = source_worker_new("source-xen", xen_work, &xen->base, &xen->worker);
+        if (r < 0)
+                return failure_set_errno(failure, REASON_source_unavailable, -r, "source xen cannot start: %s", strerror(-r));
+        settle(xen);
+        return 0;
+}
+
 static int xen_open(const struct source_option *options, size_t n_options, struct keep *keep, struct source **ret,
                     struct failure *failure) {
         struct xen *xen = calloc(1, sizeof(*xen));
-        const char *about = NULL;
-        uint64_t identity;
         int r;
 
         if (!xen)
@@ -393,21 +423,9 @@ static int xen_open(const struct source_option *options, size_t n_options, struc
         xen->survives = keep;
         r = xen_read_options(options, n_options, &xen->options, failure);
         if (r == 0)
-                r = xen_host_open(&xen->view, &about, failure);
+                r = find_stock(xen, failure);
         if (r == 0)
-                r = xen_host_open(&xen->host, NULL, failure);
-        if (r == 0)
-                r = xen_identity_get(&identity, failure);
-        if (r == 0)
-                r = xen_stock_new(xen->host, identity, &xen->options, &xen->stock, failure);
-        if (r == 0) {
-                snprintf(xen->about, sizeof(xen->about), "memory of %s, for its guests", about);
-                settle(xen);
-                r = source_worker_new("source-xen", xen_work, &xen->base, &xen->worker);
-                if (r < 0)
-                        failure_set_errno(failure, REASON_source_unavailable, -r, "source xen cannot start: %s",
-                                          strerror(-r));
-        }
+                r = start_threads(xen, failure);
         if (r < 0) {
                 xen_end(xen, false);
                 return r;
@@ -420,7 +438,7 @@ static int xen_open(const struct source_option *options, size_t n_options, struc
 
 static void xen_describe(struct source *source, struct source_info *ret) {
         struct xen *xen = (struct xen *)source;
-        const uint64_t room = atomic_load(&xen->room), free = xen_host_free(xen->view);
+        const uint64_t room = atomic_load(&xen->room), free = xen_free_bytes(xen->free);
         uint64_t available = below_limit(xen);
 
         available = available < room ? available : room;

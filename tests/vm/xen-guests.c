@@ -136,8 +136,13 @@ static struct seen look(const struct xen_guest *guest) {
         read_runs(item, &seen);
         snprintf(key, sizeof(key), "{\"region\":%" PRIu64 ",", seen.window);
         at = strstr(ask("region.list", "{}"), key);
-        if (!at)
-                give_up("a window is a region", key);
+        /* It may have ended since it was listed. */
+        if (!at) {
+                item = find_item(guest);
+                if (item && number_after(item, "\"window\":") == seen.window)
+                        give_up("a window is a region", key);
+                return look(guest);
+        }
         seen.is_bound_there &= seen.addr == number_after(at, "\"machine_addr\":");
         seen.addr = number_after(at, "\"machine_addr\":");
         return seen;
