@@ -147,6 +147,14 @@ uint32_t xen_table_count(const struct xen_table *table) {
         uint32_t n = 0;
 
         each_entry(table, entry)
-                n += !is_blank(entry);
+                n += !is_over(load_flags(entry));
+        return n;
+}
+
+uint32_t xen_table_count_blank(const struct xen_table *table) {
+        uint32_t n = 0;
+
+        each_entry(table, entry)
+                n += is_blank(entry);
         return n;
 }

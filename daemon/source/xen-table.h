@@ -44,7 +44,8 @@ void xen_table_forget(const struct xen_table *table, uint64_t frame, uint64_t co
  * relied on to stay as it is. */
 void xen_table_look(const struct xen_table *table, uint64_t frame, uint64_t count, struct xen_table_use *ret,
                     unsigned char *busy);
-/* Entries that cannot be used for any frame. */
+/* Entries that are granted or in use; and those that can be used for any frame. */
 uint32_t xen_table_count(const struct xen_table *table);
+uint32_t xen_table_count_blank(const struct xen_table *table);
 
 #endif

@@ -125,6 +125,8 @@ static void test_whose_a_frame_was_is_known_until_it_is_forgotten(void **state) 
         xen_table_revoke(&bed->table, FRAME, 4);
         assert_int_equal(use_of(bed, FRAME, 4).past, 4);
         assert_int_equal(use_of(bed, FRAME, 4).last, GUEST);
+        assert_int_equal(xen_table_count(&bed->table), 0);
+        assert_int_equal(xen_table_count_blank(&bed->table), USABLE - 4);
         assert_int_equal(xen_table_give(&bed->table, FRAME + 3, 1, OTHER, false, others), -EEXIST);
         /* Its entries are used for nothing else, */
         assert_int_equal(xen_table_give(&bed->table, FRAME + 4, USABLE - 4, OTHER, false, others), 0);

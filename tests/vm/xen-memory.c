@@ -104,7 +104,7 @@ static void fill_tables(void) {
         size_t n = 0, n_runs;
         void *handles[DOMAINS_MAX], *entries;
         struct xen_table tables[DOMAINS_MAX];
-        uint32_t all = 0, used;
+        uint32_t all = 0;
         uint64_t identity;
 
         life_check(xen_host_open(&host, NULL, &failure) == 0 && xen_identity_find(&identity) == 0 &&
@@ -113,9 +113,8 @@ static void fill_tables(void) {
         for (size_t i = 0; i < n; i++) {
                 life_check(xen_domain_map_table(host, &domains[i], &entries, &handles[i]) == 0, "a table is mapped");
                 tables[i] = (struct xen_table){ .entries = entries, .n = LIFE_ENTRIES };
-                used = xen_table_count(&tables[i]);
-                life_check(xen_table_give(&tables[i], 0x80000000, FULL_TABLE - used, bed.staying->domid, false, refs) == 0,
-                           "a table takes all entries that there are");
+                life_check(xen_table_give(&tables[i], 0x80000000, xen_table_count_blank(&tables[i]), bed.staying->domid, false,
+                                          refs) == 0, "a table takes all entries that there are");
                 all += FULL_TABLE;
         }
         life_check(xen_grants_give(bed.lost.region, bed.lost.region_size, bed.staying->domid, false, &runs, &n_runs,
