@@ -49,6 +49,7 @@ struct file_ledger {
         size_t used, capacity; /* of frame; used: with the header's room */
         struct ledger_reading *reading; /* until the first row is put */
         struct ledger_facts facts;
+        bool (*keeps)(const char *source); /* NULL: none is gone, or all of them are */
         char about[160];
 };
 
@@ -403,6 +404,12 @@ static bool file_is_blank(const struct ledger *base) {
         return ((const struct file_ledger *)base)->volume.fd < 0;
 }
 
+static bool file_is_void(const struct ledger *base, const char *source) {
+        const struct file_ledger *ledger = (const struct file_ledger *)base;
+
+        return ledger->keeps && !ledger->keeps(source);
+}
+
 static int file_read_back(struct ledger *base, row_read_fn read, void *userdata) {
         struct ledger_reading *reading = NULL;
         struct failure failure = {};
@@ -429,6 +436,7 @@ static const struct ledger_ops file_ops = {
         .rewrite_end = file_rewrite_end,
         .visit = file_visit,
         .is_damaged = file_is_damaged,
+        .is_void = file_is_void,
         .read_back = file_read_back,
 };
 
@@ -483,6 +491,7 @@ static void describe(struct file_ledger *ledger) {
         snprintf(ledger->about, sizeof(ledger->about), "%s%s",
                  !facts->found ? facts->damaged ? "the ledger is not there" : "the ledger is new" : facts->gone
                          ? "the memory that the ledger tells of is gone: the machine was booted, or nobody has kept it"
+                         : ledger->keeps ? "the ledger was read; but for Xen's, nobody has kept the memory that it tells of"
                          : "the ledger was read",
                  facts->damaged && facts->found ? "; part of it is damaged" : "");
         ledger->facts.about = ledger->about;
@@ -544,12 +553,17 @@ void ledger_set_rewrite(struct ledger *base, uint64_t bytes) {
         file_ledger(base)->rewrite_min = bytes;
 }
 
-void ledger_forget_memory(struct ledger *base) {
+void ledger_forget_memory(struct ledger *base, bool (*keeps)(const char *source)) {
         struct file_ledger *ledger = file_ledger(base);
         uint64_t generation = ledger->volume.generation;
 
-        if (!ledger->facts.found)
+        if (!ledger->facts.found || ledger->facts.gone)
                 return;
+        if (keeps) {
+                ledger->keeps = keeps;
+                describe(ledger);
+                return;
+        }
         volume_close(&ledger->volume);
         ledger->volume.generation = generation;
         ledger->facts.gone = true;

@@ -23,8 +23,9 @@ struct ledger_facts {
 int ledger_open(int directory_fd, bool expected, struct ledger **ret, struct failure *failure);
 /* From how many bytes on it is written anew, if most of it is out of date. */
 void ledger_set_rewrite(struct ledger *ledger, uint64_t bytes);
-/* The memory that it tells of is gone, whatever it says: as after a boot. Before anything is visited. */
-void ledger_forget_memory(struct ledger *ledger);
+/* The memory that it tells of is gone, whatever it says, as after a boot; but for that of the sources of which keeps() says that
+ * they need no keep. NULL: all of it. Before anything is visited. */
+void ledger_forget_memory(struct ledger *ledger, bool (*keeps)(const char *source));
 void ledger_facts(const struct ledger *ledger, struct ledger_facts *ret);
 /* Bytes of the file. */
 uint64_t ledger_size(const struct ledger *ledger);

@@ -49,7 +49,8 @@ struct daemon {
         char *socket; /* that must be removed in the end, or NULL */
         ino_t socket_inode;
         bool has_handles, started, stopping;
-        bool found;  /* there is something that an earlier daemon has left */
+        bool marked; /* the keep has something that an earlier daemon has left */
+        bool found;  /* ... or a source has that needs no keep */
         bool leaves; /* the next daemon goes on with what there is */
         int status;
 };
@@ -369,7 +370,7 @@ static void on_keeper(uv_poll_t *handle, int status, int events) {
 static int open_past(struct daemon *daemon, struct failure *failure) {
         int r;
 
-        source_set_identity(daemon->state_fd);
+        source_set_directory(daemon->state_fd);
         r = keep_open(daemon->state_fd, daemon->config->keep_ms, &daemon->keep, failure);
         if (r == 0 && daemon->options.discard_state) {
                 ledger_discard(daemon->state_fd);
@@ -383,13 +384,15 @@ static int open_past(struct daemon *daemon, struct failure *failure) {
         if (keep_ends_with_service(daemon->keep))
                 log_warning("systemd has started the daemon and keeps nothing for it, so what is in use will not outlive a "
                             "restart of the service: build it with libsystemd, and set FileDescriptorStoreMax= in its unit");
-        daemon->found = keep_take(daemon->keep, KEEP_MARK, &daemon->mark_fd) == 0;
-        r = ledger_open(daemon->state_fd, daemon->found, &daemon->ledger, failure);
+        daemon->marked = keep_take(daemon->keep, KEEP_MARK, &daemon->mark_fd) == 0;
+        r = ledger_open(daemon->state_fd, daemon->marked, &daemon->ledger, failure);
         if (r < 0)
                 return r;
         ledger_set_rewrite(daemon->ledger, daemon->config->ledger_bytes);
-        if (!daemon->found)
-                ledger_forget_memory(daemon->ledger);
+        daemon->found = daemon->marked || (daemon->keep && source_any_kept());
+        /* Whoever has removed the ledger, or has it discarded, gives all of that back. */
+        if (!daemon->marked)
+                ledger_forget_memory(daemon->ledger, daemon->found ? source_needs_no_keep : NULL);
         return 0;
 }
 
@@ -400,9 +403,9 @@ static int mark(struct daemon *daemon, struct failure *failure) {
         /* What is in use is not given up because of that: it is tried again, and nobody is answered before. */
         if (r < 0 && daemon->found) {
                 log_error("the ledger cannot be written yet: %s", strerror(-r));
-                return 0;
+                r = 0;
         }
-        if (r == 0 && daemon->keep && !daemon->found)
+        if (r == 0 && daemon->keep && !daemon->marked)
                 r = keep_put(daemon->keep, KEEP_MARK, daemon->state_fd);
         return r < 0 ? failure_set_errno(failure, REASON_source_unavailable, -r, "nothing can be kept for the next daemon: %s",
                                          strerror(-r))

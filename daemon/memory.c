@@ -18,9 +18,14 @@
 #include "daemon/source/keep.h"
 #include "daemon/source/sources.h"
 
+/* What a guest lets go of, or has taken from it, within this time is not worth a line. */
+enum { AWAITED_MS = 3000 };
+
 struct feed {
         struct source *source;
         uv_poll_t poll;
+        uint64_t awaited_since; /* 0: nothing is */
+        bool told_awaited;
 };
 
 struct memory {
@@ -30,6 +35,7 @@ struct memory {
         struct pressure *pressure;
         struct feed feeds[CONFIG_SOURCES_MAX + 1]; /* those that were picked, and the anonymous one */
         size_t n_feeds;
+        bool some_returns; /* SOURCE_RETURNS */
         uv_timer_t timer;
         uv_prepare_t prepare;
         uint64_t armed; /* the deadline that the timer is set to */
@@ -53,18 +59,49 @@ static void on_completion(uv_poll_t *handle, int status, int events) {
         feed->source->ops->dispatch(feed->source);
 }
 
+static struct feed *find_feed(struct memory *memory, const char *name) {
+        for (struct feed *feed = memory->feeds; feed < memory->feeds + memory->n_feeds; feed++)
+                if (strcmp(feed->source->ops->name, name) == 0)
+                        return feed;
+        return NULL;
+}
+
+/* Memory that guests have still: once when they keep it, and once when it is back. */
+static int tell_awaited(const struct source_view *view, void *userdata) {
+        struct memory *memory = userdata;
+        struct feed *feed = find_feed(memory, view->info.name);
+        const uint64_t now = uv_now(memory->loop);
+
+        if (!view->awaited) {
+                if (feed->told_awaited)
+                        log_info("all of the source %s's memory that guests had still is back", view->info.name);
+                feed->awaited_since = 0;
+                feed->told_awaited = false;
+        } else if (!feed->awaited_since) {
+                feed->awaited_since = now;
+        } else if (!feed->told_awaited && now - feed->awaited_since >= AWAITED_MS) {
+                feed->told_awaited = true;
+                log_warning("%llu bytes of the source %s are not used again as long as guests have them: domain %llu has some "
+                            "mapped still, or is just being destroyed, or has not run since",
+                            (unsigned long long)view->awaited, view->info.name, (unsigned long long)view->info.awaited_of);
+        }
+        return 0;
+}
+
 static void on_timer(uv_timer_t *timer) {
         struct memory *memory = timer->data;
 
         memory->armed = UINT64_MAX;
         broker_tick(memory->broker);
+        if (memory->some_returns)
+                broker_visit_sources(memory->broker, tell_awaited, memory);
 }
 
 /* A promise of the configuration is kept as far as it can be. */
-static void warn_of_promises(const struct memory *memory) {
+static void warn_of_promises(const struct memory *memory, bool granted) {
         struct promises promises;
 
-        broker_promises(memory->broker, &promises);
+        broker_promises(memory->broker, granted, &promises);
         if (promises.guaranteed.low_bytes > promises.possible.low_bytes)
                 log_warning("%llu bytes below 4 GiB are guaranteed in the configuration, but there are only %llu",
                             (unsigned long long)promises.guaranteed.low_bytes,
@@ -83,7 +120,8 @@ static void on_prepare(uv_prepare_t *prepare) {
         if (memory->settled && broker_settled(memory->broker)) {
                 void (*settled)(void *userdata) = memory->settled;
 
-                warn_of_promises(memory);
+                warn_of_promises(memory, false);
+                warn_of_promises(memory, true);
                 memory->settled = NULL;
                 settled(memory->userdata);
         }
@@ -143,6 +181,7 @@ static int open_source(struct memory *memory, const struct config_source *config
                                          config->ops->name, uv_strerror(r));
         }
         memory->n_feeds++;
+        memory->some_returns |= (info.flags & SOURCE_RETURNS) != 0;
         r = loop_watch(&feed->poll, UV_READABLE, on_completion);
         /* The core closes it, also when it refuses it. */
         if (r == 0)
@@ -366,7 +405,8 @@ void memory_reconfigure(struct memory *memory, const struct config *old, const s
                         broker_forget_device(memory->broker, old->devices[i].name);
         if (define(memory, old, new) < 0)
                 log_error("there is no memory for all of the new configuration");
-        warn_of_promises(memory);
+        warn_of_promises(memory, false);
+        warn_of_promises(memory, true);
 }
 
 /* ---- beginning and end ---- */

@@ -149,7 +149,7 @@ DEFINE(memory_run,
         FIELD(memory_run, size, UINT, NEEDED, .doc = "its bytes"));
 
 DEFINE(status_source,
-        FIELD(status_source, name, STRING, NEEDED, .doc = "hugetlb, dma-heap, sim"),
+        FIELD(status_source, name, STRING, NEEDED, .doc = "hugetlb, dma-heap, xen, sim"),
         FIELD(status_source, addressing, ENUM, NEEDED, .names = addressing_names, .doc = DOC_ADDRESSING),
         FIELD(status_source, state, ENUM, NEEDED, .names = source_state_names, .doc = "whether it serves memory"),
         FIELD(status_source, why, STRING, NEEDED, .doc = "a sentence: why it was chosen, or why it does not serve"),
@@ -168,6 +168,8 @@ DEFINE(status_source,
         FIELD(status_source, pending, UINT, NEEDED,
               .doc = "jobs under way, such as getting, cleaning and giving back memory"),
         FIELD(status_source, emergency, UINT, NEEDED, .doc = "bytes held back for allocations of high priority"),
+        FIELD(status_source, awaited, UINT,
+              .doc = "bytes that it has again when the guests that still have them mapped have not; absent: none"),
         FIELD(status_source, free_runs, OBJECT, .array = true, .sub = &memory_run_struct,
               .doc = "memory in no region, ascending; only with runs"));
 

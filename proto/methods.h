@@ -229,6 +229,7 @@ struct status_source {
         uint64_t available; /* optional */
         uint64_t pending;
         uint64_t emergency;
+        uint64_t awaited; /* optional */
         SCHEMA_LIST(struct memory_run) free_runs; /* optional */
 };
 

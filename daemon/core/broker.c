@@ -189,6 +189,7 @@ static void supply_look(const struct supply *supply, struct source_view *ret) {
         view.emergency = supply_emergency(supply);
         view.pending = supply->pending;
         view.lost = supply->lost;
+        view.awaited = supply->awaited;
         *ret = view;
 }
 

@@ -187,13 +187,13 @@ int guarantee_set(const struct caller *caller, const char *owner, const struct g
                   struct failure *failure);
 /* The same without a caller, and without a check: the sources may not be there yet. */
 int broker_set_guarantee(struct broker *broker, const char *owner, const struct guarantee *guarantee);
-/* Sums of all owners'. */
+/* Sums of all owners' whose memory only guests can map (granted), or of all others'. */
 struct promises {
         struct guarantee guaranteed;
         struct guarantee unmet;    /* of these, what they do not hold: it stays free for them */
         struct guarantee possible; /* what can be guaranteed, as far as the sources can tell now; low_bytes are part of bytes */
 };
-void broker_promises(const struct broker *broker, struct promises *ret);
+void broker_promises(const struct broker *broker, bool granted, struct promises *ret);
 /* Nothing is said about this owner any more: it has the default, also when that changes, and no guarantee. */
 void broker_unset_quota(struct broker *broker, const char *owner);
 /* The limit that is in force for an owner, whether or not it has ever been here. Connections beside sessions, and calls,
@@ -734,6 +734,7 @@ struct source_view {
         uint64_t low_total, low_free; /* below 4 GiB */
         uint64_t emergency;
         uint64_t pending;      /* jobs under way */
+        uint64_t awaited;      /* bytes that come back when those who have them in use have not */
         uint64_t lost;         /* bytes that did not come back, or came back where something already was */
 };
 typedef int (*source_visit_fn)(const struct source_view *view, void *userdata);

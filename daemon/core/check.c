@@ -224,7 +224,7 @@ static void verified(struct supply_job *job) {
 void broker_check(struct broker *broker, problem_fn problem, void (*done)(void *userdata, uint64_t checked),
                   void *userdata) {
         struct check *check = calloc(1, sizeof(*check));
-        struct guarantee unmet;
+        struct guarantee unmet, granted;
         struct supply *supply;
         struct owner *owner;
         size_t i;
@@ -238,9 +238,12 @@ void broker_check(struct broker *broker, problem_fn problem, void (*done)(void *
         check_book(check, broker);
         for (owner = broker->owners; owner; owner = owner->hh.next)
                 check_owner(check, owner);
-        unmet = guarantees_count(broker);
-        check_equal(check, "daemon", 0, "unmet", broker->unmet.bytes, unmet.bytes);
-        check_equal(check, "daemon", 0, "unmet low", broker->unmet.low_bytes, unmet.low_bytes);
+        unmet = guarantees_count(broker, false);
+        granted = guarantees_count(broker, true);
+        check_equal(check, "daemon", 0, "unmet", broker->unmet[false].bytes, unmet.bytes);
+        check_equal(check, "daemon", 0, "unmet low", broker->unmet[false].low_bytes, unmet.low_bytes);
+        check_equal(check, "daemon", 0, "unmet of guests", broker->unmet[true].bytes, granted.bytes);
+        check_equal(check, "daemon", 0, "unmet low of guests", broker->unmet[true].low_bytes, granted.low_bytes);
         check_quarantine(check, broker);
         LL_FOREACH(every_supply(broker), supply) {
                 check_supply(check, supply);

@@ -261,14 +261,21 @@ static int resolve(const struct caller *caller, const struct device_options *opt
 
 /* ---- whether a mask can be served ---- */
 
-/* Where there is memory, or may be: what a source may still get lies anywhere in the low 4 GiB or above. */
-static bool mask_has_memory(const struct broker *broker, uint64_t mask, uint64_t *ret_lowest) {
+/* Where there is memory, or may be: what a source may still get lies anywhere in the low 4 GiB or above. What only guests can
+ * map is for those that are granted it. */
+static bool mask_has_memory(const struct broker *broker, bool granted, uint64_t mask, uint64_t *ret_lowest,
+                            bool *ret_others) {
         const struct supply *supply;
         uint64_t free_bytes, largest;
         bool any = false;
 
         *ret_lowest = UINT64_MAX;
+        *ret_others = false;
         LL_FOREACH(broker->supplies, supply) {
+                if (supply_is_granted(supply) != granted) {
+                        *ret_others = true;
+                        continue;
+                }
                 supply_usage(supply, mask, &free_bytes, &largest);
                 any |= free_bytes > 0 || (supply->n_regions && supply->regions[0]->addr <= mask);
                 any |= mask >= LOW_LIMIT && (supply->info.available || supply->pending);
@@ -280,7 +287,9 @@ static bool mask_has_memory(const struct broker *broker, uint64_t mask, uint64_t
 
 static int mask_serve(const struct broker *broker, const struct translator_ops *translator,
                       const struct translation *translation, uint64_t mask, struct failure *failure) {
+        const bool granted = translator_grants(translator);
         uint64_t lowest;
+        bool others;
         int r;
 
         r = mask_check(mask, failure);
@@ -291,9 +300,10 @@ static int mask_serve(const struct broker *broker, const struct translator_ops *
                 failure_add_hex(failure, "asked", mask);
                 return -reason_errno(REASON_mask);
         }
-        if (r < 0 || mask_has_memory(broker, mask, &lowest))
+        if (r < 0 || mask_has_memory(broker, granted, mask, &lowest, &others))
                 return r;
-        failure_set(failure, REASON_mask, "No source has memory at or below 0x%llx", (unsigned long long)mask);
+        failure_set(failure, REASON_mask, "No source has memory at or below 0x%llx%s", (unsigned long long)mask,
+                    others && !granted ? ", but for what only guests can map" : "");
         failure_add_hex(failure, "asked", mask);
         return -reason_errno(REASON_mask);
 }
@@ -367,7 +377,7 @@ static int device_new(const struct caller *caller, const struct device_options *
                 key->handle = device->handle;
         device->is_commons = options->commons;
         if (device->is_commons)
-                owner->commons = device;
+                owner_set_commons(owner, device);
         device_enter(device);
         *ret_handle = device->handle;
         return 0;
@@ -657,7 +667,7 @@ int device_load(struct load *load) {
         device->key = load_key(load, device->owner, HANDLE_DEVICE);
         device->is_commons = row_read_number(&load->row);
         if (device->is_commons)
-                device->owner->commons = device;
+                owner_set_commons(device->owner, device);
         device->n_requests = 1; /* until all is read */
         device_enter(device);
         return 0;
@@ -746,7 +756,7 @@ void device_free(struct device *device) {
         device->translator->detach(device->translation);
         DL_DELETE(owner->devices, device);
         if (owner->commons == device)
-                owner->commons = NULL;
+                owner_set_commons(owner, NULL);
         if (!device->closed)
                 device_hide(device);
         budget_put(owner, device->budget);

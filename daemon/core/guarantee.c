@@ -3,7 +3,10 @@
  *
  * A guarantee has two parts: bytes anywhere, and beside these bytes below 4 GiB. What an owner holds below 4 GiB meets the
  * latter first. Held is what lies in its regions, on their way to it and back included: the unused parts of its regions are
- * its own already. Where the parts of all guarantees are free, each can be met, in whichever order they are called in. */
+ * its own already. Where the parts of all guarantees are free, each can be met, in whichever order they are called in.
+ *
+ * What only guests can map who are granted their windows is of no use to others, and all other memory of none to them: their
+ * guarantees are counted apart, against that memory. */
 #include <errno.h>
 
 #include "daemon/core/objects.h"
@@ -17,21 +20,22 @@ static uint64_t minus(uint64_t a, uint64_t b) {
 }
 
 /* No source can give less than its grain. */
-static uint64_t whole(const struct broker *broker, uint64_t bytes) {
+static uint64_t whole(const struct owner *owner, uint64_t bytes) {
         uint64_t grain = PAGE;
         const struct supply *supply;
 
-        LL_FOREACH(broker->supplies, supply)
-                grain = larger(grain, supply->info.grain);
+        LL_FOREACH(owner->broker->supplies, supply)
+                if (supply_is_granted(supply) == owner_is_granted(owner))
+                        grain = larger(grain, supply->info.grain);
         return bytes > UINT64_MAX / 2 ? bytes : round_up(bytes, grain);
 }
 
 /* What would be unmet if the owner held so much more. */
 static struct guarantee unmet_with(const struct owner *owner, uint64_t low, uint64_t high) {
         uint64_t held_low = owner->held_low + low, held = owner->usage.of[QUOTA_held_bytes] + low + high;
-        uint64_t bytes = whole(owner->broker, owner->guaranteed.bytes), low_bytes;
+        uint64_t bytes = whole(owner, owner->guaranteed.bytes), low_bytes;
 
-        low_bytes = whole(owner->broker, owner->guaranteed.low_bytes);
+        low_bytes = whole(owner, owner->guaranteed.low_bytes);
         return (struct guarantee){
                 .bytes = minus(bytes, held - smaller(held_low, low_bytes)),
                 .low_bytes = minus(low_bytes, held_low),
@@ -51,18 +55,28 @@ static bool is_promised(const struct owner *owner) {
 }
 
 /* The sums over all owners, kept up to date by whatever changes what an owner holds. */
+static struct guarantee *sums_of(const struct owner *owner) {
+        return &owner->broker->unmet[owner_is_granted(owner)];
+}
+
 static void sums_leave(const struct owner *owner) {
         struct guarantee missing = unmet(owner);
 
-        owner->broker->unmet.bytes -= missing.bytes;
-        owner->broker->unmet.low_bytes -= missing.low_bytes;
+        sums_of(owner)->bytes -= missing.bytes;
+        sums_of(owner)->low_bytes -= missing.low_bytes;
 }
 
 static void sums_enter(const struct owner *owner) {
         struct guarantee missing = unmet(owner);
 
-        owner->broker->unmet.bytes += missing.bytes;
-        owner->broker->unmet.low_bytes += missing.low_bytes;
+        sums_of(owner)->bytes += missing.bytes;
+        sums_of(owner)->low_bytes += missing.low_bytes;
+}
+
+void owner_set_commons(struct owner *owner, struct device *device) {
+        sums_leave(owner);
+        owner->commons = device;
+        sums_enter(owner);
 }
 
 void owner_hold(struct owner *owner, uint64_t addr, uint64_t size) {
@@ -87,11 +101,13 @@ void owner_unhold(struct owner *owner, uint64_t addr, uint64_t size) {
                 sums_enter(owner);
 }
 
-struct guarantee guarantees_count(const struct broker *broker) {
+struct guarantee guarantees_count(const struct broker *broker, bool granted) {
         struct guarantee sum = {}, missing;
         const struct owner *owner;
 
         for (owner = broker->owners; owner; owner = owner->hh.next) {
+                if (owner_is_granted(owner) != granted)
+                        continue;
                 missing = unmet(owner);
                 sum.bytes += missing.bytes;
                 sum.low_bytes += missing.low_bytes;
@@ -103,11 +119,13 @@ struct guarantee guarantees_count(const struct broker *broker) {
 
 /* What is free, in stock or still with the system. Where the system would give it is known beforehand only of a source
  * that chooses, all of whose memory counts as low. */
-static struct guarantee free_memory(const struct broker *broker) {
+static struct guarantee free_memory(const struct broker *broker, bool granted) {
         const struct supply *supply;
         struct guarantee all = {};
 
         LL_FOREACH(broker->supplies, supply) {
+                if (supply_is_granted(supply) != granted)
+                        continue;
                 all.bytes = add(all.bytes, add(supply->free, supply->info.available));
                 all.low_bytes = add(all.low_bytes, supply->free_low);
                 if (supply_chooses(supply))
@@ -122,46 +140,54 @@ bool guarantee_covers(const struct owner *owner, uint64_t low, uint64_t high) {
 
 bool guarantee_allows(const struct owner *owner, bool spared, uint64_t low, uint64_t high) {
         const struct broker *broker = owner->broker;
-        struct guarantee all, own = unmet(owner), left = unmet_with(owner, low, high);
+        struct guarantee all, own = unmet(owner), left = unmet_with(owner, low, high), sums = *sums_of(owner);
+        const bool granted = owner_is_granted(owner);
         uint64_t keep, keep_low;
         const struct supply *supply;
 
-        if (!broker->unmet.bytes && !broker->unmet.low_bytes)
+        if (!sums.bytes && !sums.low_bytes)
                 return true;
-        all = free_memory(broker);
-        keep = both(broker->unmet) - both(own) + both(left);
-        keep_low = broker->unmet.low_bytes - own.low_bytes + left.low_bytes;
+        all = free_memory(broker, granted);
+        keep = both(sums) - both(own) + both(left);
+        keep_low = sums.low_bytes - own.low_bytes + left.low_bytes;
         if (!spared)
                 LL_FOREACH(broker->supplies, supply)
-                        keep = add(keep, supply_emergency(supply));
+                        if (supply_is_granted(supply) == granted)
+                                keep = add(keep, supply_emergency(supply));
         return minus(all.bytes, low + high) >= keep && (!low || minus(all.low_bytes, low) >= keep_low);
 }
 
 uint64_t guarantees_of_others(const struct owner *owner) {
-        return both(owner->broker->unmet) - both(unmet(owner));
+        return both(*sums_of(owner)) - both(unmet(owner));
 }
 
-uint64_t guarantees_spare(const struct broker *broker) {
-        const struct supply *supply;
+uint64_t guarantees_spare(const struct supply *supply) {
+        const bool granted = supply_is_granted(supply);
+        const struct supply *other;
         uint64_t stock = 0;
 
-        LL_FOREACH(broker->supplies, supply)
-                stock = add(stock, supply->free);
-        return minus(stock, both(broker->unmet));
+        LL_FOREACH(supply->broker->supplies, other)
+                if (supply_is_granted(other) == granted)
+                        stock = add(stock, other->free);
+        return minus(stock, both(supply->broker->unmet[granted]));
 }
 
 /* ---- giving and telling guarantees ---- */
 
-void broker_promises(const struct broker *broker, struct promises *ret) {
+void broker_promises(const struct broker *broker, bool granted, struct promises *ret) {
         const struct supply *supply;
         const struct owner *owner;
 
-        *ret = (struct promises){ .unmet = broker->unmet };
+        *ret = (struct promises){ .unmet = broker->unmet[granted] };
         for (owner = broker->owners; owner; owner = owner->hh.next) {
-                ret->guaranteed.bytes = add(ret->guaranteed.bytes, whole(broker, owner->guaranteed.bytes));
-                ret->guaranteed.low_bytes = add(ret->guaranteed.low_bytes, whole(broker, owner->guaranteed.low_bytes));
+                if (owner_is_granted(owner) != granted)
+                        continue;
+                ret->guaranteed.bytes = add(ret->guaranteed.bytes, whole(owner, owner->guaranteed.bytes));
+                ret->guaranteed.low_bytes = add(ret->guaranteed.low_bytes, whole(owner, owner->guaranteed.low_bytes));
         }
         LL_FOREACH(broker->supplies, supply) {
+                if (supply_is_granted(supply) != granted)
+                        continue;
                 ret->possible.bytes = add(ret->possible.bytes, add(supply->held, supply->info.available));
                 ret->possible.low_bytes = add(ret->possible.low_bytes, supply->held_low);
                 if (supply_chooses(supply))
@@ -184,11 +210,11 @@ static int refuse(const struct owner *owner, const char *where, uint64_t asked, 
 static int check(struct owner *owner, const struct guarantee *asked, struct failure *failure) {
         struct guarantee before = owner->guaranteed;
         struct promises others;
-        uint64_t more = both((struct guarantee){ whole(owner->broker, asked->bytes), whole(owner->broker, asked->low_bytes) });
-        uint64_t more_low = whole(owner->broker, asked->low_bytes);
+        uint64_t more = both((struct guarantee){ whole(owner, asked->bytes), whole(owner, asked->low_bytes) });
+        uint64_t more_low = whole(owner, asked->low_bytes);
 
         owner->guaranteed = (struct guarantee){};
-        broker_promises(owner->broker, &others);
+        broker_promises(owner->broker, owner_is_granted(owner), &others);
         owner->guaranteed = before;
         if (more_low && add(more_low, others.guaranteed.low_bytes) > others.possible.low_bytes)
                 return refuse(owner, " below 4 GiB", asked->low_bytes, others.guaranteed.low_bytes,
@@ -265,7 +291,8 @@ void guarantee_load(struct load *load, struct owner *owner) {
 }
 
 void guarantees_recount(struct broker *broker) {
-        broker->unmet = guarantees_count(broker);
+        broker->unmet[false] = guarantees_count(broker, false);
+        broker->unmet[true] = guarantees_count(broker, true);
 }
 
 struct guarantee guarantee_unmet(const struct owner *owner) {

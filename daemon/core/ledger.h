@@ -68,6 +68,8 @@ struct ledger_ops {
         int (*visit)(struct ledger *ledger, enum row_kind kind, row_visit_fn visit, void *userdata);
         /* Part of what an earlier daemon left cannot be read: rows may be missing, and others be out of date. */
         bool (*is_damaged)(const struct ledger *ledger);
+        /* The memory of this source's regions is gone, whatever is told of it: nobody has kept it. */
+        bool (*is_void)(const struct ledger *ledger, const char *source);
         /* For a check: every row that another daemon would find if this one died now, in any order. Takes as long as reading
          * all of it takes. -EBADMSG: it could not be read without damage; -errno, also from `read`, which ends it. */
         int (*read_back)(struct ledger *ledger, row_read_fn read, void *userdata);

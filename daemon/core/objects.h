@@ -449,7 +449,7 @@ struct broker {
         struct broker_counts counts;
         uint64_t counters[COUNTERS];
         uint64_t bytes; /* in allocations */
-        struct guarantee unmet; /* over all owners */
+        struct guarantee unmet[2]; /* over all owners; the second of those whose memory only guests can map */
         struct waiter *waiters;  /* of all holders, not yet answered */
         struct waiter *answered; /* ... whose answers are about to be told */
         struct holder *due;      /* whose waiters may be served */
@@ -488,11 +488,20 @@ static inline bool device_lends(const struct device *lender, const struct device
         return lender == device || (lender->is_commons && lender->owner == device->owner);
 }
 
-/* Whether it is where windows of guests who are granted theirs come from, and nothing else does. */
+/* Memory is either for guests who are granted their windows, and only they can map it; or for all others. */
+static inline bool supply_is_granted(const struct supply *supply) {
+        return supply->info.flags & SOURCE_GUESTS;
+}
+
+/* Of which of the two the owner's is. */
+static inline bool owner_is_granted(const struct owner *owner) {
+        return owner->commons && translator_grants(owner->commons->translator);
+}
+
 static inline bool supply_grants(const struct supply *supply, const struct request *request) {
         const bool is_granted = request->device->is_commons && translator_grants(request->device->translator);
 
-        return !(supply->info.flags & SOURCE_GUESTS) == !is_granted;
+        return supply_is_granted(supply) == is_granted;
 }
 
 /* Whether its memory can go to who asks, and to a device that is behind an IOMMU, if it is for one. */
@@ -723,10 +732,12 @@ bool guarantee_covers(const struct owner *owner, uint64_t low, uint64_t high);
 bool guarantee_allows(const struct owner *owner, bool spared, uint64_t low, uint64_t high);
 /* Bytes that must stay free for others than this owner. */
 uint64_t guarantees_of_others(const struct owner *owner);
-/* Bytes of stock beyond what must stay free. */
-uint64_t guarantees_spare(const struct broker *broker);
+/* Bytes of stock beyond what must stay free, in this supply and in others that serve the same owners. */
+uint64_t guarantees_spare(const struct supply *supply);
 /* Of all owners, counted anew. */
-struct guarantee guarantees_count(const struct broker *broker);
+struct guarantee guarantees_count(const struct broker *broker, bool granted);
+/* From whose reserve all of the owner's devices are served from here on; NULL: there is none. */
+void owner_set_commons(struct owner *owner, struct device *device);
 /* The largest grain has changed. */
 void guarantees_recount(struct broker *broker);
 

@@ -133,7 +133,9 @@ static int reserve_check(const struct pool *pool, struct failure *failure) {
         int r;
 
         LL_FOREACH(broker->supplies, supply)
-                all += smaller(supply->held + smaller(supply->info.available, UINT64_MAX - supply->held), UINT64_MAX - all);
+                if (supply_is_granted(supply) == owner_is_granted(pool->holder.device->owner))
+                        all += smaller(supply->held + smaller(supply->info.available, UINT64_MAX - supply->held),
+                                       UINT64_MAX - all);
         if (slabs > all / pool->slab_size) {
                 failure_set(failure, REASON_no_memory,
                             "A reserve of %llu blocks takes %llu slabs of %llu bytes, more memory than there is",

@@ -337,10 +337,15 @@ void region_save(struct row_writer *row, const struct region *region) {
         row_key(row, region->key);
 }
 
-static struct supply *load_supply(struct load *load) {
+/* ret_is_void: nothing of it can be there. */
+static struct supply *load_supply(struct load *load, bool *ret_is_void) {
+        const struct ledger *ledger = load->broker->book.ledger;
         const char *name = row_read_text(&load->row);
         struct supply *supply;
 
+        *ret_is_void = name && ledger->ops->is_void(ledger, name);
+        if (*ret_is_void)
+                return NULL;
         LL_FOREACH(every_supply(load->broker), supply)
                 if (name && strcmp(supply->info.name, name) == 0)
                         return supply;
@@ -390,16 +395,21 @@ int region_load(struct load *load) {
         struct owner *owner = load_owner(load);
         struct region *region = calloc(1, sizeof(*region));
         int r = region ? -ENOENT : -ENOMEM;
+        bool is_void;
 
         if (!region)
                 return r;
         region->owner = owner;
-        region->supply = load_supply(load);
-        if (!region->supply)
+        region->supply = load_supply(load, &is_void);
+        if (!region->supply && !is_void)
                 r = load->failure->error ? -load->failure->error : -EBADMSG;
-        if (!owner || !region->supply)
+        if (!owner || (!region->supply && !is_void))
                 goto fail;
         region_read(load, region);
+        if (is_void) {
+                load->broker->book.lost_bytes += region->size;
+                goto fail;
+        }
         r = load->row.failed ? -EBADMSG : regions_reserve(region->supply);
         if (r == 0)
                 r = region_adopt(load, region);

@@ -48,7 +48,7 @@ enum source_job_kind {
         SOURCE_RECLAIM, /* before any other job where something was kept: the memory of kept regions that nobody has
                          * adopted, zeroed, and stock that was kept: `arrived`. -EBUSY as for SOURCE_RESTORE. A source
                          * whose memory comes back by GROW, or that keeps no stock, tells nothing as arrived. With
-                         * SOURCE_RETURNS also later, for what has become free since */
+                         * SOURCE_RETURNS and `later`: at any time, for what -EBUSY was told of, and nothing else */
         SOURCE_COPY,    /* copy `size` bytes at `from_offset` of `from` to `offset` of `backing`, either of which may be
                          * another source's; both backings live until the job is done */
         SOURCE_JOB_KINDS
@@ -61,12 +61,16 @@ struct source_job {
         uint64_t id;         /* in: CARVE: the region's number, never used before in this state directory; without a keep
                               * it means nothing */
         uint64_t offset;     /* in: ZERO, COPY */
+        bool later;          /* in: RECLAIM */
         int node;            /* in: GROW's preferred NUMA node, or -1 */
         struct source_backing *backing;
         const struct source_ops *to_ops, *from_ops; /* in: COPY: of either backing */
         struct source_backing *from;
         uint64_t from_offset;
 
+        bool kept_low; /* out: GROW with SOURCE_AIMS: for reasons of its own the source looked no higher than 4 GiB */
+        uint64_t awaited; /* out: RESTORE, RECLAIM with SOURCE_RETURNS and -EBUSY: bytes that holders still have in use; what has
+                           * neither arrived nor is awaited is gone */
         int status; /* out: 0 or -errno; then `failure` says why */
         struct failure *failure; /* NULL: nobody wants to know */
         struct source_run *arrived; /* out; source_job_deinit() frees it */
@@ -90,7 +94,7 @@ enum {
                                     * granted them (TRANSLATOR_GRANTS) */
         SOURCE_AIMS = 1 << 6,      /* GROW can be told how high memory may lie */
         SOURCE_RETURNS = 1 << 7,   /* what holders still have in use comes back later: after RESTORE or RECLAIM with -EBUSY
-                                    * RECLAIM is submitted now and then, until its status is 0 */
+                                    * RECLAIM is submitted now and then, `later`, until its status is 0 */
         SOURCE_ANONYMOUS = 1 << 3, /* with SOURCE_CHOOSES: ordinary memory for what is swapped out. What it tells as addresses
                                     * only tells its regions apart: no device gets them, and no layer shows them */
 };
@@ -105,6 +109,7 @@ struct source_info {
         uint64_t reserve;     /* bytes of stock it should hold from the start and never give back */
         uint64_t idle_ms;     /* stock above `reserve` that stays unused this long may be given back; 0: never */
         uint64_t available;   /* bytes that GROW may still get, as far as the source can tell now */
+        uint64_t awaited_of;  /* SOURCE_RETURNS: one of those that still have something in use: the domain */
         uint64_t kept;        /* bytes that an earlier daemon has left: regions not adopted yet, and stock not told yet */
 };
 

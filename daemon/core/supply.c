@@ -212,7 +212,8 @@ static void grow_done(struct source_job *source_job) {
 
         arrivals_put(supply, source_job);
         supply->source->ops->describe(supply->source, &supply->info);
-        if (job->request && supply->held > before)
+        /* Where what was to lie low has come from does not say where other memory would. */
+        if (job->request && supply->held > before && source_job->limit > LOW_LIMIT && !source_job->kept_low)
                 supply->grows_low = supply->held - supply->held_low == high_before;
         supply->touched_ms = now_ms(supply->broker);
         supply->broker->counters[COUNTER_grown_bytes] += supply->held - before;
@@ -241,14 +242,28 @@ static int grow_submit(struct supply *supply, struct request *request, uint64_t 
         return 0;
 }
 
+static bool aims_low(const struct supply *supply, const struct request *request) {
+        return supply->info.flags & SOURCE_AIMS && request->want.limit <= LOW_LIMIT;
+}
+
+/* How much is asked for at once, where so much is needed. What is scarce is not taken in advance. */
+static uint64_t grow_step(const struct supply *supply, const struct request *request, uint64_t needed) {
+        uint64_t step = larger(needed, smaller(supply->held, GROW_STEP_MAX));
+
+        if (aims_low(supply, request))
+                return smaller(needed, supply->info.available);
+        step = larger(step, smaller(UINT64_C(8) << 20, 4 * supply->info.grain));
+        return smaller(step, supply->info.available);
+}
+
 static bool is_dry(const struct supply *supply, const struct request *request) {
-        bool low = supply->info.flags & SOURCE_AIMS && request->want.limit <= LOW_LIMIT;
+        const bool low = aims_low(supply, request);
 
         return now_ms(supply->broker) < (low ? supply->low_dry_until_ms : supply->dry_until_ms);
 }
 
 int supply_grow(struct supply *supply, struct request *request, uint64_t size, int node) {
-        uint64_t needed = round_up(size, supply->info.grain), step;
+        const uint64_t needed = round_up(size, supply->info.grain);
         int r;
 
         if (supply_chooses(supply) || !supply_suits(supply, request) || is_dry(supply, request))
@@ -269,32 +284,38 @@ int supply_grow(struct supply *supply, struct request *request, uint64_t size, i
                 r = owner_check(request->owner, QUOTA_regions, 1, &request->failure);
         if (r < 0)
                 return r;
-        step = larger(needed, smaller(supply->held, GROW_STEP_MAX));
-        step = smaller(larger(step, smaller(UINT64_C(8) << 20, 4 * supply->info.grain)), supply->info.available);
-        return grow_submit(supply, request, step, node);
+        return grow_submit(supply, request, grow_step(supply, request, needed), node);
 }
 
-/* Holders have it in use: it comes back by a later RECLAIM, once they have not. */
-static void await(struct supply *supply, uint64_t bytes) {
+/* Holders have it in use: it comes back by a later RECLAIM, once they have not. Of the bytes that did not come back this is
+ * not lost. */
+static uint64_t await(struct supply *supply, const struct source_job *job, uint64_t missing) {
+        const bool is_awaited = job->status == -EBUSY && supply->info.flags & SOURCE_RETURNS;
+        const uint64_t bytes = is_awaited ? smaller(job->awaited, missing) : 0;
+
         supply->awaited += bytes;
-        supply->reclaim_ms = now_ms(supply->broker) + RECLAIM_MS;
+        if (is_awaited)
+                supply->reclaim_ms = now_ms(supply->broker) + RECLAIM_MS;
+        return bytes;
 }
 
 /* What an earlier daemon has left counts towards the reserve. */
 static void reclaim_done(struct source_job *source_job) {
         struct supply_job *job = (struct supply_job *)source_job;
         struct supply *supply = source_job->userdata;
-        uint64_t before = supply->held + supply->late_bytes;
+        uint64_t before = supply->held + supply->late_bytes, awaited = supply->awaited, missing;
 
         arrivals_put(supply, source_job);
-        supply->awaited -= smaller(supply->awaited, supply->held + supply->late_bytes - before);
-        if (source_job->status == -EBUSY && supply->info.flags & SOURCE_RETURNS)
-                await(supply, 0);
-        else
-                supply->awaited = 0;
+        /* The first one brings what nobody has known of. */
+        missing = source_job->later ? awaited - smaller(awaited, supply->held + supply->late_bytes - before) : UINT64_MAX;
+        supply->awaited = 0;
+        await(supply, source_job, missing);
+        if (source_job->later)
+                supply->lost += missing - supply->awaited;
         supply->source->ops->describe(supply->source, &supply->info);
-        supply->touched_ms = now_ms(supply->broker);
-        if (supply->held < supply->info.reserve)
+        if (source_job->n_arrived)
+                supply->touched_ms = now_ms(supply->broker);
+        if (!source_job->later && supply->held < supply->info.reserve)
                 grow_submit(supply, NULL, supply->info.reserve - supply->held, -1);
         job_ended(supply, job);
         source_job_deinit(source_job);
@@ -302,11 +323,13 @@ static void reclaim_done(struct source_job *source_job) {
         requests_serve(supply->broker);
 }
 
-static int reclaim_submit(struct supply *supply) {
+/* later: only what is awaited. */
+static int reclaim_submit(struct supply *supply, bool later) {
         struct supply_job *job = job_new(SOURCE_RECLAIM);
 
         if (!job)
                 return -ENOMEM;
+        job->job.later = later;
         job->job.node = -1;
         job_submit(supply, job, reclaim_done);
         return 0;
@@ -412,7 +435,7 @@ uint64_t supply_shrink(struct supply *supply, uint64_t most) {
 
         if (supply_chooses(supply))
                 return 0;
-        excess = smaller(smaller(supply->free, supply_above_reserve(supply)), guarantees_spare(supply->broker));
+        excess = smaller(smaller(supply->free, supply_above_reserve(supply)), guarantees_spare(supply));
         excess = smaller(excess, supplies_above_minimum(supply->broker));
         if (most < excess)
                 excess = smaller(excess, round_up(most, supply->info.grain));
@@ -445,6 +468,13 @@ uint64_t supply_deadline(const struct supply *supply) {
         return deadline;
 }
 
+static void stock_tick(struct supply *supply, uint64_t now) {
+        if (!stock_is_idle(supply) || now < supply->touched_ms + smaller(supply->info.idle_ms, IDLE_MAX_MS))
+                return;
+        supply_shrink(supply, UINT64_MAX);
+        supply->touched_ms = now;
+}
+
 void supply_tick(struct supply *supply, uint64_t now) {
         if (supply->n_late && now >= supply->late_since_ms + LATE_MS && late_put(supply))
                 requests_serve(supply->broker);
@@ -452,14 +482,12 @@ void supply_tick(struct supply *supply, uint64_t now) {
                 supply->dry_until_ms = 0;
         if (now >= supply->low_dry_until_ms)
                 supply->low_dry_until_ms = 0;
-        if (supply->reclaim_ms && now >= supply->reclaim_ms)
-                supply->reclaim_ms = reclaim_submit(supply) < 0 ? now + RECLAIM_MS : 0;
         while (supply->idle && now >= supply->idle->idle_since_ms + supply->broker->options.region_idle_ms)
                 region_restore(supply->idle);
-        if (!stock_is_idle(supply) || now < supply->touched_ms + smaller(supply->info.idle_ms, IDLE_MAX_MS))
-                return;
-        supply_shrink(supply, UINT64_MAX);
-        supply->touched_ms = now;
+        stock_tick(supply, now);
+        /* The last of all: with a job under way no stock is idle. */
+        if (supply->reclaim_ms && now >= supply->reclaim_ms)
+                supply->reclaim_ms = reclaim_submit(supply, true) < 0 ? now + RECLAIM_MS : 0;
 }
 
 /* ---- regions ---- */
@@ -773,7 +801,7 @@ static void restore_done(struct source_job *source_job) {
         struct supply_job *job = (struct supply_job *)source_job;
         struct supply *supply = source_job->userdata;
         struct broker *broker = supply->broker;
-        uint64_t before = supply->held + supply->late_bytes, lost = supply->lost, after;
+        uint64_t before = supply->held + supply->late_bytes, lost = supply->lost, after, missing;
 
         PROBE_RESTORE(supply->info.name, job->region->addr, job->region->size, source_job->status);
         supply_drop(supply, job->region->addr, job->region->size);
@@ -786,11 +814,8 @@ static void restore_done(struct source_job *source_job) {
                 supply->source->ops->describe(supply->source, &supply->info);
         } else {
                 after = supply->held + supply->late_bytes;
-                supply->lost = lost;
-                if (source_job->status == -EBUSY && supply->info.flags & SOURCE_RETURNS)
-                        await(supply, after < before ? before - after : 0);
-                else
-                        supply->lost += after < before ? before - after : 0;
+                missing = after < before ? before - after : 0;
+                supply->lost = lost + missing - await(supply, source_job, missing);
         }
         broker->counters[COUNTER_restores]++;
         supply->touched_ms = now_ms(broker);
@@ -959,7 +984,7 @@ int supply_begin(struct supply *supply) {
         supply->source->ops->describe(supply->source, &supply->info);
         /* What is kept and not known of stays where it is when some that was known has been forgotten. */
         if (supply->info.kept && !supply->broker->book.withheld)
-                return reclaim_submit(supply);
+                return reclaim_submit(supply, false);
         if (supply_chooses(supply) || supply->held >= supply->info.reserve)
                 return 0;
         return grow_submit(supply, NULL, supply->info.reserve - supply->held, -1);

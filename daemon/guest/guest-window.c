@@ -79,7 +79,7 @@ static int make_cookie(char cookie[COOKIE_TEXT]) {
         return 0;
 }
 
-/* Huge pages can only be mapped whole, and the last one is in the mapping of all. */
+/* Where it is to be looked for is in every window. Whether there is a file of it is for its source to know. */
 static int write_cookie(const struct window *window) {
         char text[sizeof(WINDOW_MAGIC) - 1 + COOKIE_BYTES];
 

@@ -315,6 +315,7 @@ static const struct family families[] = {
         SOURCE("low_free_bytes", low_free, "Bytes of stock below 4 GiB."),
         SOURCE("emergency_bytes", emergency, "Bytes that only requests of high priority may use."),
         SOURCE("available_bytes", info.available, "Bytes that the source may still get, as far as it can tell."),
+        SOURCE("awaited_bytes", awaited, "Bytes that come back when guests that have them mapped have not."),
         SOURCE("lost_bytes", lost, "Bytes that did not come back, or came back where something already was."),
         SOURCE("jobs", pending, "Jobs of the source that are under way."),
 

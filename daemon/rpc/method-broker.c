@@ -121,6 +121,8 @@ static int add_source(const struct source_view *view, void *userdata) {
                 schema_put(source, limit, view->info.limit);
         if (view->info.available <= SCHEMA_INTEGER_MAX)
                 schema_put(source, available, view->info.available);
+        if (view->awaited)
+                schema_put(source, awaited, view->awaited);
         return 0;
 }
 
@@ -206,10 +208,11 @@ static void answer_status(struct rpc_call *call, const struct status *status) {
         struct broker_status_result result = { .server = SERVER_NAME, .version = PACKAGE_VERSION };
         struct broker_counts counts;
         struct source_view anonymous;
-        struct promises promises;
+        struct promises promises, granted;
 
         broker_counts(server->broker, &counts);
-        broker_promises(server->broker, &promises);
+        broker_promises(server->broker, false, &promises);
+        broker_promises(server->broker, true, &granted);
         result.uptime_ms = uv_now(server->loop) - server->started_ms;
         result.uptime = result.uptime_ms / 1000;
         result.addressing = PROTOCOL_MACHINE;
@@ -227,8 +230,10 @@ static void answer_status(struct rpc_call *call, const struct status *status) {
                 .guests = server->guests ? guests_count(server->guests) : 0,
         };
         result.guarantees = (struct status_guarantees){
-                .bytes = promises.guaranteed.bytes, .low_bytes = promises.guaranteed.low_bytes,
-                .unmet = promises.unmet.bytes, .unmet_low = promises.unmet.low_bytes,
+                .bytes = promises.guaranteed.bytes + granted.guaranteed.bytes,
+                .low_bytes = promises.guaranteed.low_bytes + granted.guaranteed.low_bytes,
+                .unmet = promises.unmet.bytes + granted.unmet.bytes,
+                .unmet_low = promises.unmet.low_bytes + granted.unmet.low_bytes,
         };
         result.quarantined = broker_quarantined(server->broker);
         if (broker_anonymous(server->broker, &anonymous))

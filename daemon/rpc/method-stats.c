@@ -108,6 +108,7 @@ static int add_source(const struct source_view *view, void *userdata) {
         add_named(group, view->info.name, "used", view->used);
         add_named(group, view->info.name, "largest_free", view->largest_free);
         add_named(group, view->info.name, "low_free", view->low_free);
+        add_named(group, view->info.name, "awaited", view->awaited);
         add_named(group, view->info.name, "lost", view->lost);
         return 0;
 }

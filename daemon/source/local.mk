@@ -31,7 +31,9 @@ if HAVE_XEN
 libsource_la_SOURCES += \
 	daemon/source/xen.c \
 	daemon/source/xen-domain.c daemon/source/xen-domain.h \
+	daemon/source/xen-free.c daemon/source/xen-free.h \
 	daemon/source/xen-grants.c daemon/source/xen-grants.h \
+	daemon/source/xen-identity.c daemon/source/xen-identity.h \
 	daemon/source/xen-library.c daemon/source/xen-library.h \
 	daemon/source/xen-member.c daemon/source/xen-member.h \
 	daemon/source/xen-options.c daemon/source/xen-options.h \

@@ -2,12 +2,9 @@
 
 #include "daemon/source/sources.h"
 
-#include <stdint.h>
-#include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
-static uint64_t identity;
+static int directory = -1;
 
 const struct source_ops *const source_all[] = {
         &source_hugetlb_ops,
@@ -29,18 +26,25 @@ const struct source_ops *source_find(const char *name) {
         return NULL;
 }
 
-/* FNV-1a of the directory's path as the kernel knows it. */
-void source_set_identity(int directory_fd) {
-        char link[32], path[4096];
-        ssize_t n;
+bool source_needs_no_keep(const char *name) {
+        const struct source_ops *ops = source_find(name);
 
-        snprintf(link, sizeof(link), "/proc/self/fd/%d", directory_fd);
-        n = readlink(link, path, sizeof(path));
-        identity = UINT64_C(0xcbf29ce484222325);
-        for (ssize_t i = 0; i < n; i++)
-                identity = (identity ^ (unsigned char)path[i]) * UINT64_C(0x100000001b3);
+        return ops && ops->is_kept;
 }
 
-uint64_t source_identity(void) {
-        return identity;
+bool source_any_kept(void) {
+        const struct source_ops *const *ops;
+
+        for (ops = source_all; *ops; ops++)
+                if ((*ops)->is_kept && (*ops)->is_kept())
+                        return true;
+        return false;
+}
+
+void source_set_directory(int fd) {
+        directory = fd;
+}
+
+int source_directory(void) {
+        return directory;
 }

@@ -13,10 +13,14 @@ extern const struct source_ops source_xen_ops; /* only in a build with Xen */
 /* All of them, ends with NULL. */
 extern const struct source_ops *const source_all[];
 
-/* Whose memory it is that a source leaves elsewhere than in the keep: the daemon's of this state directory. Once, before any
- * source is opened or asked what is kept. */
-void source_set_identity(int directory_fd);
-uint64_t source_identity(void);
+/* The daemon's state directory, for a source that leaves memory elsewhere than in the keep: borrowed. Once, before any source is
+ * opened or asked what is kept. -1: there is none. */
+void source_set_directory(int fd);
+int source_directory(void);
+
+/* Whether a source keeps what outlives the daemon without a keep; and whether any of them has anything. */
+bool source_needs_no_keep(const char *name);
+bool source_any_kept(void);
 
 /* By name, or NULL. */
 const struct source_ops *source_find(const char *name);

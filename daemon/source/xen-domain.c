@@ -15,7 +15,6 @@
 #define NAME_NUMBER_SHIFT 20
 
 enum {
-        MAP_PAGES = 16384, /* mapped at a time: 64 MiB */
         LIST_PIECE = 64,   /* domains listed at a time */
         NOTES_PAGES = 512, /* of the notes on frames, in one piece of the machine's memory */
         NOTES_PER_PIECE = NOTES_PAGES * XEN_PAGE / sizeof(uint64_t),
@@ -37,6 +36,11 @@ static void say_nothing(xentoollog_logger *logger, xentoollog_level level, int e
 }
 
 static xentoollog_logger silence = { .vmessage = say_nothing };
+
+/* Of what has just failed: these libraries do not always say. */
+static int failed(void) {
+        return errno > 0 ? -errno : -EIO;
+}
 
 static int refuse(int error, const char *what, struct failure *failure) {
         return failure_set_errno(failure, REASON_source_unavailable, error, "%s: %s%s", what, strerror(error),
@@ -60,9 +64,9 @@ int xen_host_open(struct xen_host **ret, const char **ret_about, struct failure 
         host->library = library;
         host->control = library->xc_interface_open(&silence, NULL, 0);
         host->memory = host->control ? library->xenforeignmemory_open(&silence, 0) : NULL;
-        error = host->memory ? 0 : errno ? errno : EIO;
+        error = host->memory ? 0 : -failed();
         if (!error && library->xc_physinfo(host->control, &info) < 0)
-                error = errno;
+                error = -failed();
         if (error) {
                 xen_host_close(host);
                 return refuse(error, "the hypervisor cannot be asked", failure);
@@ -130,7 +134,7 @@ static int visit_domains(struct xen_host *host, int (*visit)(void *userdata, con
 
         do {
                 got = host->library->xc_domain_getinfolist(host->control, first, LIST_PIECE, infos);
-                r = got < 0 ? -errno : 0;
+                r = got < 0 ? failed() : 0;
                 for (int i = 0; i < got && r == 0; i++) {
                         r = visit(userdata, &infos[i]);
                         first = infos[i].domain + 1u;
@@ -156,6 +160,8 @@ static int note_listed(void *userdata, const xc_domaininfo_t *info) {
                 .is_pv = !(info->flags & XEN_DOMINF_hvm_guest),
                 .is_paused = info->flags & XEN_DOMINF_paused,
                 .is_dying = info->flags & XEN_DOMINF_dying,
+                .is_running = info->flags & XEN_DOMINF_running,
+                .ran_ns = info->cpu_time,
                 .is_down = info->flags & XEN_DOMINF_shutdown,
                 .why_down = info->flags >> XEN_DOMINF_shutdownshift & XEN_DOMINF_shutdownmask,
         };
@@ -227,11 +233,10 @@ uint64_t xen_domain_capacity(const struct xen_domain *domain) {
         return (uint64_t)domain->grant_frames * XEN_ENTRIES_PER_FRAME - XEN_ENTRIES_RESERVED;
 }
 
-/* It may have as much memory as it can grant. */
-static int set_limit(struct xen_host *host, const struct xen_domain *domain) {
+int xen_domain_limit(struct xen_host *host, const struct xen_domain *domain) {
         const uint64_t kib = xen_domain_capacity(domain) * (XEN_PAGE / 1024);
 
-        return host->library->xc_domain_setmaxmem(host->control, domain->domid, kib) < 0 ? -errno : 0;
+        return host->library->xc_domain_setmaxmem(host->control, domain->domid, kib) < 0 ? failed() : 0;
 }
 
 int xen_domain_create(struct xen_host *host, uint64_t identity, uint32_t number, uint32_t grant_frames,
@@ -248,14 +253,14 @@ int xen_domain_create(struct xen_host *host, uint64_t identity, uint32_t number,
         int r;
 
         make_uuid(identity, number, grant_frames, options.handle);
-        r = host->library->xc_domain_create(host->control, &domain.domid, &options) < 0 ? -errno : 0;
+        r = host->library->xc_domain_create(host->control, &domain.domid, &options) < 0 ? failed() : 0;
         if (r == -EINVAL)
                 return failure_set(failure, REASON_limit,
                                    "Xen makes no domain with a grant table of %u frames: lower grant_frames in [source xen], or "
                                    "boot Xen with gnttab_max_frames=%u", grant_frames, grant_frames);
         if (r < 0)
                 return refuse(-r, "Xen makes no domain for memory", failure);
-        r = set_limit(host, &domain);
+        r = xen_domain_limit(host, &domain);
         if (r < 0) {
                 xen_domain_destroy(host, &domain);
                 return refuse(-r, "Xen lets no domain have memory", failure);
@@ -265,7 +270,7 @@ int xen_domain_create(struct xen_host *host, uint64_t identity, uint32_t number,
 }
 
 int xen_domain_destroy(struct xen_host *host, const struct xen_domain *domain) {
-        return host->library->xc_domain_destroy(host->control, domain->domid) < 0 ? -errno : 0;
+        return host->library->xc_domain_destroy(host->control, domain->domid) < 0 ? failed() : 0;
 }
 
 /* ---- memory from Xen, and back ---- */
@@ -279,7 +284,7 @@ int xen_domain_populate(struct xen_host *host, struct xen_domain *domain, unsign
                                                             XENMEMF_address_bits(bits),
                                                             &extent);
         if (r < 0)
-                return errno == EBUSY ? -ENOSPC : -errno;
+                return errno == EBUSY ? -ENOSPC : failed();
         domain->pages += UINT64_C(1) << order;
         *ret_frame = extent;
         return 0;
@@ -289,7 +294,7 @@ int xen_domain_give_back(struct xen_host *host, struct xen_domain *domain, uint6
         xen_pfn_t extent = frame;
 
         if (host->library->xc_domain_decrease_reservation_exact(host->control, domain->domid, 1, order, &extent) < 0)
-                return -errno;
+                return failed();
         domain->pages -= UINT64_C(1) << order;
         return 0;
 }
@@ -306,7 +311,7 @@ static void *map(const struct xen_host *host, uint32_t domid, int protection, ui
                 for (uint64_t i = 0; i < count; i++)
                         frames[i] = frame + i;
                 at = host->library->xenforeignmemory_map(host->memory, domid, protection, count, frames, errors);
-                error = errno ? errno : EIO;
+                error = -failed();
         }
         free(frames);
         errno = error;
@@ -317,41 +322,58 @@ static void unmap(const struct xen_host *host, void *at, uint64_t count) {
         host->library->xenforeignmemory_unmap(host->memory, at, count);
 }
 
-/* What is noted of NOTES_PER_PIECE frames, of which the machine has the first max + 1. */
-static int scan_piece(const uint64_t *notes, uint64_t first, uint64_t max,
+/* What is noted of NOTES_PER_PIECE frames, of which the machine has those below `end`. */
+static int scan_piece(const uint64_t *notes, uint64_t first, uint64_t end,
                       int (*visit)(void *userdata, uint32_t number, uint64_t frame), void *userdata) {
         int r = 0;
 
-        for (uint64_t i = 0; i < NOTES_PER_PIECE && first + i <= max && r == 0; i++)
+        for (uint64_t i = 0; i < NOTES_PER_PIECE && first + i < end && r == 0; i++)
                 if ((notes[i] & ~UINT64_C(0xffffffff)) == NAME_MARK)
                         r = visit(userdata, (uint32_t)notes[i] >> NAME_NUMBER_SHIFT, first + i);
         return r;
 }
 
+/* Where the notes are that Xen has on frames below `end`: malloc()ed. */
+static int find_notes(struct xen_host *host, unsigned long end, xen_pfn_t **ret, unsigned *ret_n) {
+        const unsigned n = (unsigned)((end + NOTES_PER_PIECE - 1) / NOTES_PER_PIECE);
+        xen_pfn_t *pieces = calloc(n + 1, sizeof(*pieces));
+        int r;
+
+        if (!pieces)
+                return -ENOMEM;
+        errno = 0;
+        r = host->library->xc_machphys_mfn_list(host->control, n, pieces) < 0 ? failed() : 0;
+        if (r < 0) {
+                free(pieces);
+                return r;
+        }
+        *ret = pieces;
+        *ret_n = n;
+        return 0;
+}
+
 int xen_host_scan(struct xen_host *host, int (*visit)(void *userdata, uint32_t number, uint64_t frame), void *userdata) {
-        unsigned long max = 0;
+        unsigned long end = 0;
         xen_pfn_t *pieces;
         uint64_t *notes;
         unsigned n;
         int r;
 
-        if (host->library->xc_maximum_ram_page(host->control, &max) < 0)
-                return -errno;
-        n = (unsigned)(max / NOTES_PER_PIECE + 1);
-        pieces = calloc(n, sizeof(*pieces));
-        if (!pieces)
-                return -ENOMEM;
-        r = host->library->xc_machphys_mfn_list(host->control, n, pieces) < 0 ? -errno : 0;
+        if (host->library->xc_maximum_ram_page(host->control, &end) < 0)
+                return failed();
+        r = find_notes(host, end, &pieces, &n);
+        if (r < 0)
+                return r;
         for (unsigned i = 0; i < n && r == 0; i++) {
-                /* There is no memory here, so there are no notes either. */
-                if (!pieces[i])
+                /* Where there is no memory, there are no notes either, and Xen tells of the last ones once more. */
+                if (!pieces[i] || (i && pieces[i] == pieces[i - 1]))
                         continue;
                 notes = map(host, DOMID_XEN, PROT_READ, pieces[i], NOTES_PAGES, NULL);
                 if (!notes) {
-                        r = -errno;
+                        r = failed();
                         break;
                 }
-                r = scan_piece(notes, (uint64_t)i * NOTES_PER_PIECE, max, visit, userdata);
+                r = scan_piece(notes, (uint64_t)i * NOTES_PER_PIECE, end, visit, userdata);
                 unmap(host, notes, NOTES_PAGES);
         }
         free(pieces);
@@ -366,7 +388,7 @@ int xen_domain_map_table(struct xen_host *host, const struct xen_domain *domain,
                                                               XENMEM_resource_grant_table_id_shared, 0, domain->grant_frames,
                                                               &at, PROT_READ | PROT_WRITE, 0);
         if (!handle)
-                return -errno;
+                return failed();
         *ret = at;
         *ret_handle = handle;
         return 0;
@@ -376,19 +398,39 @@ void xen_domain_unmap_table(struct xen_host *host, void *handle) {
         host->library->xenforeignmemory_unmap_resource(host->memory, handle);
 }
 
+int xen_domain_owns_each(const struct xen_host *host, uint32_t domid, const uint64_t *frames, uint64_t n, bool *ret) {
+        int *errors = calloc(n + 1, sizeof(*errors)), r = -ENOMEM;
+        xen_pfn_t *pages = calloc(n + 1, sizeof(*pages));
+        void *at;
+
+        if (errors && pages) {
+                for (uint64_t i = 0; i < n; i++)
+                        pages[i] = frames[i];
+                at = host->library->xenforeignmemory_map(host->memory, domid, PROT_READ, n, pages, errors);
+                r = at ? 0 : failed();
+                if (at)
+                        unmap(host, at, n);
+        }
+        for (uint64_t i = 0; i < n && r == 0; i++)
+                ret[i] = !errors[i];
+        free(pages);
+        free(errors);
+        return r;
+}
+
 int xen_domain_owns(const struct xen_host *host, uint32_t domid, uint64_t frame, uint64_t count, uint64_t *ret_frame) {
-        int *errors = malloc(MAP_PAGES * sizeof(*errors)), r = errors ? 0 : -ENOMEM;
+        int *errors = malloc(XEN_MAP_PAGES * sizeof(*errors)), r = errors ? 0 : -ENOMEM;
         uint64_t n;
         void *at;
 
         for (; count > 0 && r == 0; frame += n, count -= n) {
-                n = count < MAP_PAGES ? count : MAP_PAGES;
+                n = count < XEN_MAP_PAGES ? count : XEN_MAP_PAGES;
                 memset(errors, 0, n * sizeof(*errors));
                 at = map(host, domid, PROT_READ, frame, n, errors);
                 if (at)
                         unmap(host, at, n);
                 else
-                        r = -errno;
+                        r = failed();
                 for (uint64_t i = 0; i < n; i++)
                         if (errors[i]) {
                                 *ret_frame = frame + i;
@@ -410,12 +452,12 @@ static int access_memory(const struct xen_host *host, uint32_t domid, uint64_t f
         frame += offset / XEN_PAGE;
         within = offset % XEN_PAGE;
         for (; size > 0; size -= n, frame += pages, within = 0) {
-                n = (uint64_t)MAP_PAGES * XEN_PAGE - within;
+                n = (uint64_t)XEN_MAP_PAGES * XEN_PAGE - within;
                 n = size < n ? size : n;
                 pages = (within + n + XEN_PAGE - 1) / XEN_PAGE;
                 at = map(host, domid, to ? PROT_READ : PROT_READ | PROT_WRITE, frame, pages, NULL);
                 if (!at)
-                        return -errno;
+                        return failed();
                 if (to)
                         memcpy(to, at + within, n);
                 else if (from)

@@ -1,6 +1,6 @@
 /* Memory domains: domains of Xen's that never run, and have memory of which this dom0 disposes. They are
  * paravirtualised, so that the numbers of their frames are those of the machine's. They outlive the daemon, and are
- * known by their UUID: whose they are (source_identity()), which one of them it is, and how large its grant table may
+ * known by their UUID: whose they are (xen-identity.h), which one of them it is, and how large its grant table may
  * become.
  *
  * Which frames a domain has is not to be had from Xen. But Xen notes for every frame of the machine what its domain
@@ -26,6 +26,7 @@ enum {
         XEN_ENTRIES_PER_FRAME = 512,    /* of the first version */
         XEN_ENTRIES_RESERVED = 8,       /* at the beginning of each table: Xen's own */
         XEN_ORDER_MAX = 18,             /* 1 GiB: what Xen gives a dom0 in one piece */
+        XEN_MAP_PAGES = 16384,          /* mapped at a time: 64 MiB */
         XEN_BITS_MAX = 44,              /* of an address in an entry of the first version */
 };
 
@@ -43,7 +44,10 @@ struct xen_domain {
 struct xen_listed {
         uint32_t domid;
         uint8_t uuid[16];
-        bool is_pv, is_paused, is_dying;
+        bool is_pv, is_paused;
+        bool is_dying;     /* it has nothing any more; while it is being destroyed nothing tells */
+        bool is_running;   /* at this moment */
+        uint64_t ran_ns;   /* in all */
         bool is_down;      /* it has shut down, and is there until somebody destroys it */
         unsigned why_down; /* SHUTDOWN_... of Xen's */
 };
@@ -52,7 +56,7 @@ struct xen_listed {
 int xen_host_open(struct xen_host **ret, const char **ret_about, struct failure *failure);
 /* Returns NULL; NULL is fine. */
 struct xen_host *xen_host_close(struct xen_host *host);
-/* Bytes that no domain has. 0 if Xen does not tell. */
+/* Bytes that no domain has (xen-free.h has them at hand). 0 if Xen does not tell. */
 uint64_t xen_host_free(struct xen_host *host);
 
 /* All that there are, dom0 and dying ones included: *ret is malloc()ed. -errno. */
@@ -67,6 +71,8 @@ int xen_domain_create(struct xen_host *host, uint64_t identity, uint32_t number,
 int xen_domain_destroy(struct xen_host *host, const struct xen_domain *domain);
 /* How many pages it may have, so that each can be granted. */
 uint64_t xen_domain_capacity(const struct xen_domain *domain);
+/* Tell Xen so: whoever made one that is found may have been killed before that. -errno. */
+int xen_domain_limit(struct xen_host *host, const struct xen_domain *domain);
 
 /* 1 << order pages more, contiguous and aligned in the machine, with addresses of at most so many bits; not zeroed.
  * -ENOSPC: not so many in one piece; -errno. */
@@ -85,6 +91,8 @@ void xen_domain_unmap_table(struct xen_host *host, void *handle);
 
 /* Whether all of these frames are the domain's. 0; -ENXIO: *ret_frame is not; -errno. */
 int xen_domain_owns(const struct xen_host *host, uint32_t domid, uint64_t frame, uint64_t count, uint64_t *ret_frame);
+/* Which of these are: ret[i]. At most XEN_MAP_PAGES. -errno. */
+int xen_domain_owns_each(const struct xen_host *host, uint32_t domid, const uint64_t *frames, uint64_t n, bool *ret);
 /* Bytes from the beginning of a frame on. -errno. */
 int xen_domain_zero(const struct xen_host *host, uint32_t domid, uint64_t frame, uint64_t offset, uint64_t size);
 int xen_domain_read(const struct xen_host *host, uint32_t domid, uint64_t frame, uint64_t offset, void *buffer,

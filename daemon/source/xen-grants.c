@@ -126,6 +126,7 @@ static int fail(int r, uint64_t addr, uint64_t size, uint32_t guest, struct fail
                            : r == -ENOSPC ? "the grant table has no entries left for it"
                            : r == -ENOENT ? "there is no entry"
                            : r == -ENOMEM ? "there is no memory to list its entries"
+                           : r == -ERANGE ? "no entry can name it, or that domain"
                                           : "no region of the source xen is there");
 }
 

@@ -42,9 +42,13 @@ int xen_members_find(struct xen_members *members) {
         size_t n = 0;
         int r = xen_domains_find(members->host, members->identity, &domains, &n);
 
-        for (size_t i = 0; i < n && r == 0; i++)
-                if (!domains[i].is_dying)
+        for (size_t i = 0; i < n && r == 0; i++) {
+                if (domains[i].is_dying)
+                        continue;
+                r = xen_domain_limit(members->host, &domains[i]);
+                if (r == 0)
                         r = member_add(members, &domains[i], &member);
+        }
         free(domains);
         return r;
 }
@@ -179,6 +183,7 @@ static int member_make(struct xen_members *members, struct xen_member **ret, str
 
 int xen_members_pick(struct xen_members *members, uint64_t pages, struct xen_member **ret, struct failure *failure) {
         struct xen_member *most = NULL;
+        struct failure why = { 0 };
         int r;
 
         for (size_t i = 0; i < members->n; i++) {
@@ -191,9 +196,12 @@ int xen_members_pick(struct xen_members *members, uint64_t pages, struct xen_mem
                         return 0;
                 }
         }
-        r = member_make(members, ret, failure);
-        if (r == 0 || !most)
-                return r;
-        *ret = most;
-        return 0;
+        r = member_make(members, ret, &why);
+        if (r < 0 && most) {
+                *ret = most;
+                return 0;
+        }
+        if (r < 0 && failure)
+                *failure = why;
+        return r;
 }

@@ -9,13 +9,14 @@
 #define RESERVE_MAX (UINT64_C(1) << 52)
 
 const struct source_option xen_options[] = {
-        { "limit", "most bytes to hold [all that Xen has free]" },
+        { "limit", "most bytes to hold [all that Xen has free, as far as domains and grant_frames allow for it: 7.8 GiB]" },
         { "reserve", "bytes to hold from the start and never give back [0]" },
         { "low", "bytes of the reserve that lie below 4 GiB, as far as Xen has any there [0]" },
         { "idle_ms", "give memory above the reserve back when it was unused for so long; 0: never [5000]" },
-        { "domains", "most domains to make for memory [64]" },
-        { "grant_frames", "pages of the grant table of each, which limit its memory: with 64 it is 126 MiB; Xen's "
-        "command line must allow for more (gnttab_max_frames=) [64]" },
+        { "domains", "most domains to make for memory; a large piece is put into a new one rather than into what is left of "
+        "others, until there are so many [64]" },
+        { "grant_frames", "pages of the grant table of each, which limit its memory to 2 MiB for every page but one: with 64 it "
+        "is 126 MiB, of which 64 domains have 7.8 GiB; Xen's command line must allow for more (gnttab_max_frames=) [64]" },
         { NULL, NULL },
 };
 
@@ -67,6 +68,13 @@ static uint64_t whole_grains(uint64_t size) {
         return (size + XEN_GRAIN - 1) / XEN_GRAIN * XEN_GRAIN;
 }
 
+/* All that the domains can have. */
+static uint64_t capacity(const struct xen_options *options) {
+        const struct xen_domain domain = { .grant_frames = (uint32_t)options->grant_frames };
+
+        return options->domains * (xen_domain_capacity(&domain) * XEN_PAGE / XEN_GRAIN * XEN_GRAIN);
+}
+
 int xen_read_options(const struct source_option *options, size_t n, struct xen_options *ret, struct failure *failure) {
         struct xen_options read = { .limit = UINT64_MAX, .idle_ms = 5000, .domains = 64, .grant_frames = 64 };
         int r = 0;
@@ -82,6 +90,9 @@ int xen_read_options(const struct source_option *options, size_t n, struct xen_o
         if (read.reserve > read.limit)
                 return failure_set(failure, REASON_bad_param, "reserve is more than the limit of %" PRIu64 " bytes",
                                    read.limit);
+        if (read.reserve > capacity(&read))
+                return failure_set(failure, REASON_bad_param, "reserve is more than the %" PRIu64 " bytes that so many domains "
+                                   "with such grant tables have: raise domains or grant_frames", capacity(&read));
         if (read.low > read.reserve)
                 return failure_set(failure, REASON_bad_param, "low is more than the reserve of %" PRIu64 " bytes, of "
                                    "which it is a part", read.reserve);

@@ -13,14 +13,26 @@ static uint16_t load_flags(grant_entry_v1_t *entry) {
         return __atomic_load_n(&entry->flags, __ATOMIC_ACQUIRE);
 }
 
-static bool is_free(uint16_t flags) {
+/* Xen has the machine's first frame for itself. */
+static uint32_t load_frame(const grant_entry_v1_t *entry) {
+        return __atomic_load_n(&entry->frame, __ATOMIC_ACQUIRE);
+}
+
+/* Neither granted nor in use. */
+static bool is_over(uint16_t flags) {
         return !(flags & (GTF_type_mask | IN_USE));
+}
+
+static bool is_blank(grant_entry_v1_t *entry) {
+        return is_over(load_flags(entry)) && !load_frame(entry);
 }
 
 /* Whether it is that of one of the frames, and which. */
 static bool is_of(const grant_entry_v1_t *entry, uint64_t frame, uint64_t count, uint64_t *ret_index) {
-        *ret_index = entry->frame - frame;
-        return entry->frame >= frame && *ret_index < count;
+        const uint64_t its = load_frame(entry);
+
+        *ret_index = its - frame;
+        return its && its >= frame && *ret_index < count;
 }
 
 #define each_entry(table, entry) \
@@ -34,33 +46,45 @@ static uint32_t ref_of(const struct xen_table *table, const grant_entry_v1_t *en
 /* Xen reads the rest as soon as the flags permit it. */
 static void write_entry(grant_entry_v1_t *entry, uint64_t frame, uint32_t guest, bool is_readonly) {
         entry->domid = (domid_t)guest;
-        entry->frame = (uint32_t)frame;
+        __atomic_store_n(&entry->frame, (uint32_t)frame, __ATOMIC_RELEASE);
         __atomic_store_n(&entry->flags, (uint16_t)(GTF_permit_access | (is_readonly ? GTF_readonly : 0)), __ATOMIC_RELEASE);
+}
+
+/* refs[i] is set where the i-th frame has an entry still, which was the guest's; the first of the table are nobody's. */
+static int find_past(const struct xen_table *table, uint64_t frame, uint64_t count, uint32_t guest, uint32_t *refs) {
+        uint64_t n_blank = 0, n_past = 0, index;
+
+        for (uint64_t i = 0; i < count; i++)
+                refs[i] = 0;
+        each_entry(table, entry) {
+                n_blank += is_blank(entry);
+                if (!is_of(entry, frame, count, &index))
+                        continue;
+                if (!is_over(load_flags(entry)) || entry->domid != guest)
+                        return -EEXIST;
+                refs[index] = ref_of(table, entry);
+                n_past++;
+        }
+        return n_past + n_blank < count ? -ENOSPC : 0;
 }
 
 int xen_table_give(const struct xen_table *table, uint64_t frame, uint64_t count, uint32_t guest, bool is_readonly,
                    uint32_t *refs) {
-        uint64_t n_free = 0, given = 0, index;
+        grant_entry_v1_t *const entries = table->entries;
+        uint32_t next = XEN_ENTRIES_RESERVED;
+        int r;
 
-        if (count == 0 || frame > UINT32_MAX || count - 1 > UINT32_MAX - frame)
+        if (guest >= DOMID_FIRST_RESERVED || count == 0 || frame == 0 || frame > UINT32_MAX || count - 1 > UINT32_MAX - frame)
                 return -ERANGE;
-        each_entry(table, entry) {
-                if (is_free(load_flags(entry)))
-                        n_free++;
-                else if (is_of(entry, frame, count, &index))
-                        return -EEXIST;
+        r = find_past(table, frame, count, guest, refs);
+        for (uint64_t i = 0; i < count && r == 0; i++) {
+                while (!refs[i] && !is_blank(&entries[next]))
+                        next++;
+                if (!refs[i])
+                        refs[i] = next;
+                write_entry(&entries[refs[i]], frame + i, guest, is_readonly);
         }
-        if (n_free < count)
-                return -ENOSPC;
-        each_entry(table, entry) {
-                if (given == count)
-                        break;
-                if (!is_free(load_flags(entry)))
-                        continue;
-                write_entry(entry, frame + given, guest, is_readonly);
-                refs[given++] = ref_of(table, entry);
-        }
-        return 0;
+        return r;
 }
 
 int xen_table_find(const struct xen_table *table, uint64_t frame, uint64_t count, uint32_t guest, uint32_t *refs) {
@@ -84,6 +108,14 @@ void xen_table_revoke(const struct xen_table *table, uint64_t frame, uint64_t co
                         __atomic_and_fetch(&entry->flags, (uint16_t)~GTF_type_mask, __ATOMIC_SEQ_CST);
 }
 
+void xen_table_forget(const struct xen_table *table, uint64_t frame, uint64_t count, uint32_t guest) {
+        uint64_t index;
+
+        each_entry(table, entry)
+                if (is_over(load_flags(entry)) && is_of(entry, frame, count, &index) && entry->domid == guest)
+                        __atomic_store_n(&entry->frame, 0, __ATOMIC_RELEASE);
+}
+
 void xen_table_look(const struct xen_table *table, uint64_t frame, uint64_t count, struct xen_table_use *ret,
                     unsigned char *busy) {
         struct xen_table_use use = { 0 };
@@ -92,8 +124,15 @@ void xen_table_look(const struct xen_table *table, uint64_t frame, uint64_t coun
         each_entry(table, entry) {
                 const uint16_t flags = load_flags(entry);
 
-                if (is_free(flags) || !is_of(entry, frame, count, &index))
+                if (!is_of(entry, frame, count, &index))
                         continue;
+                if (is_over(flags)) {
+                        use.past++;
+                        use.last = entry->domid;
+                        continue;
+                }
+                if (!use.past)
+                        use.last = entry->domid;
                 use.granted += (flags & GTF_type_mask) != 0;
                 use.reading += (flags & GTF_reading) != 0;
                 use.writing += (flags & GTF_writing) != 0;
@@ -108,6 +147,14 @@ uint32_t xen_table_count(const struct xen_table *table) {
         uint32_t n = 0;
 
         each_entry(table, entry)
-                n += !is_free(load_flags(entry));
+                n += !is_over(load_flags(entry));
+        return n;
+}
+
+uint32_t xen_table_count_blank(const struct xen_table *table) {
+        uint32_t n = 0;
+
+        each_entry(table, entry)
+                n += is_blank(entry);
         return n;
 }

@@ -17,7 +17,9 @@
 #include "daemon/source/sources.h"
 #include "daemon/source/worker.h"
 #include "daemon/source/xen-domain.h"
+#include "daemon/source/xen-free.h"
 #include "daemon/source/xen-grants.h"
+#include "daemon/source/xen-identity.h"
 #include "daemon/source/xen-options.h"
 #include "daemon/source/xen-stock.h"
 
@@ -34,12 +36,13 @@ struct source_backing {
 struct xen {
         struct source base;
         struct xen_options options;
-        struct xen_host *view; /* for questions on the loop's thread */
+        struct xen_host *view; /* for what is asked all the time */
         struct xen_host *host; /* the worker's */
+        struct xen_free *free;
         struct source_worker *worker;
         bool survives; /* what there is stays for the next daemon */
         char about[96];
-        _Atomic uint64_t held, left, room;
+        _Atomic uint64_t held, left, room, awaited_of;
 
         /* The worker's alone from the first job on. */
         struct xen_stock *stock;
@@ -51,6 +54,8 @@ static void settle(struct xen *xen) {
         atomic_store(&xen->held, xen_stock_held(xen->stock));
         atomic_store(&xen->left, xen_stock_left(xen->stock));
         atomic_store(&xen->room, xen_stock_room(xen->stock));
+        atomic_store(&xen->awaited_of, xen_stock_awaited_of(xen->stock));
+        xen_free_note(xen->free, xen_host_free(xen->host));
 }
 
 static uint64_t below_limit(const struct xen *xen) {
@@ -189,6 +194,11 @@ static unsigned bits_of(uint64_t limit) {
         return bits;
 }
 
+/* Fewer bits no whole grain has; and none at all are no limit to Xen. */
+static bool is_possible(unsigned bits) {
+        return UINT64_C(1) << bits >= XEN_GRAIN;
+}
+
 static int grow_fail(const struct xen *xen, uint64_t wanted, unsigned bits, int r, struct failure *failure) {
         if (!wanted)
                 return failure_set(failure, REASON_no_memory, "source xen holds its limit of %" PRIu64 " bytes",
@@ -211,10 +221,13 @@ static int xen_grow(struct xen *xen, struct source_job *job) {
         int r = 0;
 
         wanted = wanted / XEN_GRAIN * XEN_GRAIN + (wanted % XEN_GRAIN && wanted < room ? XEN_GRAIN : 0);
+        if (!is_possible(bits))
+                return grow_fail(xen, wanted, bits, -ENOSPC, job->failure);
         if (xen_stock_low(xen->stock) < xen->options.low && bits > LOW_BITS)
                 low = xen->options.low - xen_stock_low(xen->stock);
         if (low && wanted)
                 got = xen_stock_grow(xen->stock, low < wanted ? low : wanted, LOW_BITS, job, &r);
+        job->kept_low = low && got == wanted;
         if (got < wanted)
                 got += xen_stock_grow(xen->stock, wanted - got, bits, job, &r);
         return got ? 0 : grow_fail(xen, wanted, bits, r, job->failure);
@@ -241,7 +254,7 @@ static int xen_carve(struct xen *xen, struct source_job *job) {
 static int returned(int r, struct failure *failure) {
         if (r == -EBUSY)
                 failure_set(failure, REASON_busy,
-                            "a guest still has some of the memory mapped: it is used again when it has not");
+                            "a guest still has some of the memory, or its devices may: it is used again when they have not");
         else if (r < 0)
                 failure_set_errno(failure, REASON_source_unavailable, -r,
                                   "some of the memory is no more: its domain was ended by somebody else");
@@ -321,11 +334,17 @@ static bool xen_is_kept(void) {
         struct xen_domain *domains = NULL;
         struct xen_host *host = NULL;
         bool is_kept = false;
+        uint64_t identity;
         size_t n = 0;
+        int r;
 
         if (xen_host_open(&host, NULL, NULL) < 0)
                 return false;
-        if (xen_domains_find(host, source_identity(), &domains, &n) == 0)
+        r = xen_identity_find(&identity);
+        /* Who cannot know is told why when the source opens. */
+        if (r < 0 && r != -ENOENT)
+                is_kept = true;
+        if (r == 0 && xen_domains_find(host, identity, &domains, &n) == 0)
                 for (size_t i = 0; i < n; i++)
                         is_kept |= !domains[i].is_dying;
         free(domains);
@@ -348,6 +367,7 @@ static void xen_end(struct xen *xen, bool give) {
         while (xen->backings)
                 backing_free(xen->backings);
         xen_stock_free(xen->stock, give);
+        xen_free_end(xen->free);
         xen_host_close(xen->host);
         xen_host_close(xen->view);
         free(xen);
@@ -364,10 +384,37 @@ static void xen_leave(struct source *source) {
         xen_end(xen, xen && !xen->survives);
 }
 
+static int find_stock(struct xen *xen, struct failure *failure) {
+        const char *about = NULL;
+        uint64_t identity;
+        int r;
+
+        r = xen_host_open(&xen->view, &about, failure);
+        if (r == 0)
+                r = xen_host_open(&xen->host, NULL, failure);
+        if (r == 0)
+                r = xen_identity_get(&identity, failure);
+        if (r == 0)
+                r = xen_stock_new(xen->host, identity, &xen->options, &xen->stock, failure);
+        if (r == 0)
+                snprintf(xen->about, sizeof(xen->about), "memory of %s, for its guests", about);
+        return r;
+}
+
+static int start_threads(struct xen *xen, struct failure *failure) {
+        int r = xen_free_new(xen->view, &xen->free);
+
+        if (r == 0)
+                r = source_worker_new("source-xen", xen_work, &xen->base, &xen->worker);
+        if (r < 0)
+                return failure_set_errno(failure, REASON_source_unavailable, -r, "source xen cannot start: %s", strerror(-r));
+        settle(xen);
+        return 0;
+}
+
 static int xen_open(const struct source_option *options, size_t n_options, struct keep *keep, struct source **ret,
                     struct failure *failure) {
         struct xen *xen = calloc(1, sizeof(*xen));
-        const char *about = NULL;
         int r;
 
         if (!xen)
@@ -376,19 +423,9 @@ static int xen_open(const struct source_option *options, size_t n_options, struc
         xen->survives = keep;
         r = xen_read_options(options, n_options, &xen->options, failure);
         if (r == 0)
-                r = xen_host_open(&xen->view, &about, failure);
+                r = find_stock(xen, failure);
         if (r == 0)
-                r = xen_host_open(&xen->host, NULL, failure);
-        if (r == 0)
-                r = xen_stock_new(xen->host, source_identity(), &xen->options, &xen->stock, failure);
-        if (r == 0) {
-                snprintf(xen->about, sizeof(xen->about), "memory of %s, for its guests", about);
-                settle(xen);
-                r = source_worker_new("source-xen", xen_work, &xen->base, &xen->worker);
-                if (r < 0)
-                        failure_set_errno(failure, REASON_source_unavailable, -r, "source xen cannot start: %s",
-                                          strerror(-r));
-        }
+                r = start_threads(xen, failure);
         if (r < 0) {
                 xen_end(xen, false);
                 return r;
@@ -401,7 +438,7 @@ static int xen_open(const struct source_option *options, size_t n_options, struc
 
 static void xen_describe(struct source *source, struct source_info *ret) {
         struct xen *xen = (struct xen *)source;
-        const uint64_t room = atomic_load(&xen->room), free = xen_host_free(xen->view);
+        const uint64_t room = atomic_load(&xen->room), free = xen_free_bytes(xen->free);
         uint64_t available = below_limit(xen);
 
         available = available < room ? available : room;
@@ -415,6 +452,7 @@ static void xen_describe(struct source *source, struct source_info *ret) {
                 .reserve = xen->options.reserve,
                 .idle_ms = xen->options.idle_ms,
                 .available = available / XEN_GRAIN * XEN_GRAIN,
+                .awaited_of = atomic_load(&xen->awaited_of),
                 .kept = atomic_load(&xen->left),
         };
 }

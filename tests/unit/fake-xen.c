@@ -11,7 +11,7 @@
 #include "daemon/source/xen-library.h"
 
 #define NOTES_FRAME UINT64_C(0x1000000) /* where Xen would have its notes on frames */
-enum { PAGE = 4096, NOTES_BYTES = 2 << 20 };
+enum { PAGE = 4096, NOTES_BYTES = FAKE_PAGES * 8 };
 
 struct fake_xen fake_xen;
 static int memory_fd, notes_fd;
@@ -53,6 +53,10 @@ void fake_xen_forge(uint64_t frame, uint16_t owner) {
         notes[frame] = UINT64_C(0xdab) << 32;
 }
 
+void fake_xen_guest(uint16_t domid) {
+        fake_xen.domains[domid] = (struct fake_domain){ .is_there = true };
+}
+
 void fake_xen_destroy(uint16_t domid) {
         struct fake_domain *domain = &fake_xen.domains[domid];
 
@@ -92,6 +96,7 @@ static int physinfo(xc_interface *control, xc_physinfo_t *ret) {
 static int create(xc_interface *control, uint32_t *ret, struct xen_domctl_createdomain *options) {
         uint32_t domid = 1;
 
+        fake_xen.creates++;
         while (domid < FAKE_DOMAINS && fake_xen.domains[domid].is_there)
                 domid++;
         if (fake_xen.no_create || domid == FAKE_DOMAINS)
@@ -114,13 +119,21 @@ static int set_limit(xc_interface *control, uint32_t domid, uint64_t kib) {
 }
 
 static int list(xc_interface *control, uint32_t first, unsigned max, xc_domaininfo_t *ret) {
+        void (*listed)(void) = fake_xen.listed;
         unsigned n = 0;
 
-        for (uint32_t domid = first; domid < FAKE_DOMAINS && n < max; domid++)
-                if (fake_xen.domains[domid].is_there) {
-                        ret[n] = (xc_domaininfo_t){ .domain = (domid_t)domid, .tot_pages = fake_xen.domains[domid].pages };
-                        memcpy(ret[n++].handle, fake_xen.domains[domid].handle, 16);
-                }
+        for (uint32_t domid = first; domid < FAKE_DOMAINS && n < max; domid++) {
+                struct fake_domain *domain = &fake_xen.domains[domid];
+
+                if (!domain->is_there)
+                        continue;
+                domain->ran_ns += domain->is_stopped ? 0 : 1000;
+                ret[n] = (xc_domaininfo_t){ .domain = (domid_t)domid, .tot_pages = domain->pages, .cpu_time = domain->ran_ns };
+                memcpy(ret[n++].handle, domain->handle, 16);
+        }
+        fake_xen.listed = NULL;
+        if (listed)
+                listed();
         return (int)n;
 }
 
@@ -167,15 +180,21 @@ static int decrease(xc_interface *control, uint32_t domid, unsigned long n, unsi
         return 0;
 }
 
+/* How many there may be, and not the last one. */
 static int max_page(xc_interface *control, unsigned long *ret) {
-        *ret = FAKE_PAGES - 1;
+        *ret = FAKE_PAGES * (fake_xen.has_hole ? 2 : 1);
         return 0;
 }
 
+/* Fewer than were asked for are a failure that has no errno. In place of what is not there the one before is told again. */
 static int notes_list(xc_interface *control, unsigned long n, xen_pfn_t *ret) {
-        for (unsigned long i = 0; i < n; i++)
-                ret[i] = NOTES_FRAME + i * 512;
-        return 0;
+        unsigned long i;
+
+        if (fake_xen.no_notes)
+                return fail(fake_xen.no_notes);
+        for (i = 0; i < n && i < (fake_xen.has_hole ? 2 : 1); i++)
+                ret[i] = NOTES_FRAME;
+        return i == n ? 0 : -1;
 }
 
 /* ---- libxenforeignmemory ---- */
@@ -190,9 +209,13 @@ static int memory_close(xenforeignmemory_handle *memory) {
 
 static void *map(xenforeignmemory_handle *memory, uint32_t domid, int protection, size_t n, const xen_pfn_t *frames,
                  int *errors) {
-        if (fake_xen.maps_to_fail > 0) {
+        char *at;
+
+        if (fake_xen.maps_to_pass > 0) {
+                fake_xen.maps_to_pass--;
+        } else if (fake_xen.maps_to_fail > 0) {
                 fake_xen.maps_to_fail--;
-                errno = ENOMEM;
+                errno = fake_xen.no_map ? fake_xen.no_map : ENOMEM;
                 return NULL;
         }
         if (domid == DOMID_XEN)
@@ -200,6 +223,7 @@ static void *map(xenforeignmemory_handle *memory, uint32_t domid, int protection
         for (size_t i = 0; i < n; i++) {
                 const bool is_right = are(frames[i], 1, (uint16_t)domid);
 
+                fake_xen.refused += !is_right;
                 if (errors)
                         errors[i] = is_right ? 0 : -EINVAL;
                 else if (!is_right) {
@@ -207,7 +231,14 @@ static void *map(xenforeignmemory_handle *memory, uint32_t domid, int protection
                         return NULL;
                 }
         }
-        return mmap(NULL, n * PAGE, protection, MAP_SHARED, memory_fd, (off_t)frames[0] * PAGE);
+        at = mmap(NULL, n * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        for (size_t i = 0, run; i < n; i += run) {
+                for (run = 1; i + run < n && frames[i + run] == frames[i] + run;)
+                        run++;
+                if (!errors || !errors[i])
+                        mmap(at + i * PAGE, run * PAGE, protection, MAP_SHARED | MAP_FIXED, memory_fd, (off_t)frames[i] * PAGE);
+        }
+        return at;
 }
 
 static int unmap(xenforeignmemory_handle *memory, void *at, size_t n) {

@@ -7,10 +7,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { FAKE_PAGES = 65536, FAKE_DOMAINS = 8, FAKE_ENTRIES = 64 * 512 };
+/* RAM ends where a piece of Xen's notes on frames does. */
+enum { FAKE_PAGES = 262144, FAKE_DOMAINS = 8, FAKE_ENTRIES = 64 * 512, FAKE_PIECE = 262144 };
 
 struct fake_domain {
         bool is_there;
+        bool is_stopped; /* by an administrator, or for its end, of which Xen tells nothing else */
+        uint64_t ran_ns;
         uint8_t handle[16];
         uint64_t max_pages, pages;
         void *table;
@@ -21,8 +24,13 @@ extern struct fake_xen {
         uint16_t owner[FAKE_PAGES];               /* of each frame; 0: nobody */
         unsigned order_max;                       /* that is given in one piece */
         unsigned bits[64], n_bits;                /* what was asked for, one after the other */
-        int no_create, no_ask, no_table, no_give_back; /* errnos */
-        int maps_to_fail;                         /* so many of the next */
+        int no_create, no_ask, no_table, no_give_back, no_notes; /* errnos */
+        int maps_to_pass, maps_to_fail;           /* so many of the next, and then so many */
+        int no_map;                               /* the errno of these, if it is not ENOMEM */
+        bool has_hole;                            /* there is memory behind a hole as large as a piece of the notes, too */
+        unsigned creates;
+        unsigned refused;                         /* frames that were to be mapped as somebody's whose they are not */
+        void (*listed)(void);                     /* once, after domains were listed: what happens then */
 } fake_xen;
 
 void fake_xen_begin(void);
@@ -30,6 +38,8 @@ void fake_xen_end(void);
 uint64_t fake_xen_free(void);
 /* What somebody notes of a frame of its own: the name that the first memory domain has for it. */
 void fake_xen_forge(uint64_t frame, uint16_t owner);
+/* That lives, with nothing. */
+void fake_xen_guest(uint16_t domid);
 /* As an administrator does. */
 void fake_xen_destroy(uint16_t domid);
 

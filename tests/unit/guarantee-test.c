@@ -199,7 +199,7 @@ static void test_no_more_is_guaranteed_than_there_is(void **state) {
         /* One's own guarantee is replaced, not added to. */
         guarantee(&f, "user:1", 80 * MIB, 0);
         guarantee(&f, "user:1", 0, 0);
-        broker_promises(f.broker, &promises);
+        broker_promises(f.broker, false, &promises);
         assert_int_equal(promises.guaranteed.bytes, 0);
         assert_int_equal(promises.guaranteed.low_bytes, 48 * MIB);
         assert_int_equal(promises.unmet.low_bytes, 48 * MIB);
@@ -239,10 +239,10 @@ static void test_a_guarantee_that_is_configured_can_be_taken_back(void **state) 
 
         fixture_start(&f, ALL_HIGH, NULL);
         assert_int_equal(broker_set_guarantee(f.broker, "user:1", &(struct guarantee){ .bytes = 16 * MIB }), 0);
-        broker_promises(f.broker, &promises);
+        broker_promises(f.broker, false, &promises);
         assert_int_equal(promises.unmet.bytes, 16 * MIB);
         broker_unset_quota(f.broker, "user:1");
-        broker_promises(f.broker, &promises);
+        broker_promises(f.broker, false, &promises);
         assert_int_equal(promises.unmet.bytes, 0);
         assert_int_equal(promises.guaranteed.bytes, 0);
         fixture_stop(&f);

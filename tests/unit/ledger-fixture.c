@@ -173,6 +173,12 @@ static bool memory_is_damaged(const struct ledger *base) {
         return ledger_of(base)->damaged;
 }
 
+static bool memory_is_void(const struct ledger *base, const char *source) {
+        const char *name = ((const struct memory_ledger *)base)->void_source;
+
+        return name && strcmp(name, source) == 0;
+}
+
 /* ---- reading ---- */
 
 struct entry {
@@ -275,6 +281,7 @@ static const struct ledger_ops memory_ops = {
         .rewrite_end = memory_rewrite_end,
         .visit = memory_visit,
         .is_damaged = memory_is_damaged,
+        .is_void = memory_is_void,
         .read_back = memory_read_back,
 };
 

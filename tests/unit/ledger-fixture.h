@@ -26,6 +26,7 @@ struct memory_ledger {
         struct ledger base;
         struct memory_journal before, now, pending;
         bool blank, rewriting, ended, damaged;
+        const char *void_source; /* whose memory is gone, or NULL */
         bool frozen; /* what is committed from here on is lost: the process has died */
         /* Asked before each step that may fail; NULL: none does. */
         bool (*fails)(void *userdata);

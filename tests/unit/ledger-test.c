@@ -440,10 +440,29 @@ static void test_memory_that_nobody_has_kept_is_forgotten(void **state) {
         put(fixture, ROW_ALLOC, 1, "one");
         commit(fixture);
         reopen(fixture);
-        ledger_forget_memory(fixture->ledger);
+        ledger_forget_memory(fixture->ledger, NULL);
         require_rows(fixture, ROW_OWNER, "1=quota ");
         require_rows(fixture, ROW_ALLOC, "");
         assert_true(fixture->ledger->ops->is_blank(fixture->ledger));
+}
+
+static bool keeps_its_own(const char *source) {
+        return strcmp(source, "xen") == 0;
+}
+
+static void test_memory_that_needs_no_keep_is_not_forgotten(void **state) {
+        struct fixture *fixture = *state;
+
+        start(fixture);
+        put(fixture, ROW_ALLOC, 1, "one");
+        commit(fixture);
+        reopen(fixture);
+        assert_false(fixture->ledger->ops->is_void(fixture->ledger, "sim"));
+        ledger_forget_memory(fixture->ledger, keeps_its_own);
+        require_rows(fixture, ROW_ALLOC, "1=one ");
+        assert_true(fixture->ledger->ops->is_void(fixture->ledger, "sim"));
+        assert_false(fixture->ledger->ops->is_void(fixture->ledger, "xen"));
+        assert_false(fixture->ledger->ops->is_blank(fixture->ledger));
 }
 
 static void test_a_ledger_that_is_gone_is_damage_where_memory_was_kept(void **state) {
@@ -766,6 +785,7 @@ int main(void) {
                 TEST(rows_of_a_kind_that_is_not_known_are_passed_over),
                 TEST(after_a_boot_only_what_was_said_of_owners_is_left),
                 TEST(memory_that_nobody_has_kept_is_forgotten),
+                TEST(memory_that_needs_no_keep_is_not_forgotten),
                 TEST(a_ledger_that_is_gone_is_damage_where_memory_was_kept),
                 TEST(a_rewrite_takes_the_place_of_what_was_before),
                 TEST(a_rewrite_that_was_not_ended_goes_on_from_what_was_before),

@@ -269,6 +269,19 @@ static void test_what_such_a_device_had_is_not_used_again_when_it_is_freed(void 
         end(&s);
 }
 
+/* As when a source that needs no keep has all that it had, and another one nothing: nor is that one asked, or needed. */
+static void test_memory_that_nobody_has_kept_is_lost_and_stops_no_start(void **state) {
+        struct alloc_view view;
+        struct scene s;
+
+        begin(&s);
+        s.ledger->void_source = "sim";
+        assert_int_equal(start(&s).lost_bytes, MIB);
+        again(&s);
+        assert_int_equal(coherent_get(&s.caller, s.alloc, &view, NULL), -ENOENT);
+        end(&s);
+}
+
 static void test_an_iommu_that_comes_in_the_way_of_machine_addresses_stops_no_start(void **state) {
         struct failure failure = {};
         uint64_t device;
@@ -288,6 +301,7 @@ int main(void) {
                 cmocka_unit_test(test_what_was_mapped_is_restored_where_it_was),
                 cmocka_unit_test(test_a_device_that_was_taken_away_leaves_its_memory_to_nobody),
                 cmocka_unit_test(test_what_such_a_device_had_is_not_used_again_when_it_is_freed),
+                cmocka_unit_test(test_memory_that_nobody_has_kept_is_lost_and_stops_no_start),
                 cmocka_unit_test(test_an_iommu_that_comes_in_the_way_of_machine_addresses_stops_no_start),
         };
 

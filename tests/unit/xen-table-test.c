@@ -113,11 +113,35 @@ static void test_what_is_mapped_stays_busy_until_it_is_not(void **state) {
         assert_memory_equal(busy, "\0\0\1\0", 4);
         assert_int_equal(xen_map(&bed->entries[bed->refs[0]], GUEST, true), -EINVAL);
         assert_int_equal(xen_table_give(&bed->table, FRAME + 2, 1, OTHER, false, bed->refs), -EEXIST);
-        /* Others of them may be. */
-        assert_int_equal(xen_table_give(&bed->table, FRAME, 2, OTHER, false, bed->refs + 8), 0);
         xen_unmap(&bed->entries[bed->refs[2]]);
         assert_int_equal(use_of(bed, FRAME + 2, 1).busy, 0);
-        assert_int_equal(xen_table_give(&bed->table, FRAME + 2, 1, OTHER, false, bed->refs), 0);
+}
+
+static void test_whose_a_frame_was_is_known_until_it_is_forgotten(void **state) {
+        struct bed *bed = *state;
+        uint32_t others[ENTRIES];
+
+        assert_int_equal(xen_table_give(&bed->table, FRAME, 4, GUEST, false, bed->refs), 0);
+        xen_table_revoke(&bed->table, FRAME, 4);
+        assert_int_equal(use_of(bed, FRAME, 4).past, 4);
+        assert_int_equal(use_of(bed, FRAME, 4).last, GUEST);
+        assert_int_equal(xen_table_count(&bed->table), 0);
+        assert_int_equal(xen_table_count_blank(&bed->table), USABLE - 4);
+        assert_int_equal(xen_table_give(&bed->table, FRAME + 3, 1, OTHER, false, others), -EEXIST);
+        /* Its entries are used for nothing else, */
+        assert_int_equal(xen_table_give(&bed->table, FRAME + 4, USABLE - 4, OTHER, false, others), 0);
+        for (unsigned i = 0; i < 4; i++)
+                assert_int_equal(bed->entries[bed->refs[i]].frame, FRAME + i);
+        /* but for the same guest, which needs no other for it. */
+        assert_int_equal(xen_table_give(&bed->table, FRAME + 1, 1, GUEST, false, others), 0);
+        assert_int_equal(others[0], bed->refs[1]);
+        assert_int_equal(use_of(bed, FRAME, 4).past, 3);
+        xen_table_forget(&bed->table, FRAME, 4, OTHER);
+        assert_int_equal(use_of(bed, FRAME, 4).past, 3);
+        xen_table_forget(&bed->table, FRAME, 4, GUEST);
+        assert_int_equal(use_of(bed, FRAME, 4).past, 0);
+        assert_int_equal(use_of(bed, FRAME, 4).granted, 1);
+        assert_int_equal(xen_table_give(&bed->table, FRAME, 1, OTHER, false, others), 0);
 }
 
 static void test_a_full_table_gives_nothing_and_all_or_nothing(void **state) {
@@ -129,6 +153,7 @@ static void test_a_full_table_gives_nothing_and_all_or_nothing(void **state) {
         assert_int_equal(xen_table_count(&bed->table), USABLE);
         assert_int_equal(xen_table_give(&bed->table, FRAME + USABLE, 1, GUEST, false, bed->refs), -ENOSPC);
         xen_table_revoke(&bed->table, FRAME + 5, 1);
+        xen_table_forget(&bed->table, FRAME + 5, 1, GUEST);
         assert_int_equal(xen_table_give(&bed->table, FRAME + USABLE, 1, GUEST, false, bed->refs), 0);
         for (unsigned i = 0; i < XEN_ENTRIES_RESERVED; i++)
                 assert_int_equal(bed->entries[i].flags, 0);
@@ -140,6 +165,10 @@ static void test_frames_that_no_entry_can_name_are_refused(void **state) {
         assert_int_equal(xen_table_give(&bed->table, UINT64_C(1) << 32, 1, GUEST, false, bed->refs), -ERANGE);
         assert_int_equal(xen_table_give(&bed->table, UINT32_MAX, 2, GUEST, false, bed->refs), -ERANGE);
         assert_int_equal(xen_table_give(&bed->table, FRAME, 0, GUEST, false, bed->refs), -ERANGE);
+        /* 16 bits of it would be another one's, and the last of these are none's. */
+        assert_int_equal(xen_table_give(&bed->table, FRAME, 1, 65541, false, bed->refs), -ERANGE);
+        assert_int_equal(xen_table_give(&bed->table, FRAME, 1, DOMID_FIRST_RESERVED, false, bed->refs), -ERANGE);
+        assert_int_equal(xen_table_give(&bed->table, FRAME, 1, DOMID_FIRST_RESERVED - 1, false, bed->refs), 0);
         assert_int_equal(xen_table_give(&bed->table, UINT32_MAX, 1, GUEST, false, bed->refs), 0);
 }
 
@@ -229,7 +258,8 @@ static void test_a_region_in_two_domains_is_granted_from_both_tables(void **stat
                 second->entries[i] = (grant_entry_v1_t){ .flags = GTF_permit_access, .domid = 9, .frame = 0x900000 + i };
         xen_unmap(&second->entries[XEN_ENTRIES_RESERVED + 1023]);
         assert_int_equal(xen_grants_give(0x10000000, 0x600000, GUEST, false, &runs, &n, &failure), -E2BIG);
-        assert_int_equal(xen_table_count(&bed->table), 0);
+        assert_int_equal(use_of(bed, 0x10000, 512).granted, 0);
+        assert_int_equal(use_of(bed, 0x10000, 512).past, 512);
         assert_int_equal(xen_grants_give(0x20000000, 0x1000, GUEST, false, &runs, &n, &failure), -EFAULT);
         xen_grants_leave(&lot);
         assert_int_equal(xen_grants_look(0x10000000, 0x1000, &use), -ENOENT);
@@ -242,6 +272,7 @@ int main(void) {
                 TEST(test_what_is_given_is_permitted_and_found_again),
                 TEST(test_a_reader_may_not_write),
                 TEST(test_what_is_mapped_stays_busy_until_it_is_not),
+                TEST(test_whose_a_frame_was_is_known_until_it_is_forgotten),
                 TEST(test_a_full_table_gives_nothing_and_all_or_nothing),
                 TEST(test_frames_that_no_entry_can_name_are_refused),
                 TEST(test_nothing_is_used_again_while_a_guest_has_it),

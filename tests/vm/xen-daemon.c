@@ -56,19 +56,10 @@ static void meet(void) {
 }
 
 static void test_requests_of_dom0(void) {
-        const char *answer = ask(REQUEST("device.open", "{\"name\":\"card\"}"));
-        const char *device = strstr(answer, "\"device\":");
-        unsigned long long handle;
-        char request[256];
-
-        if (!device)
-                give_up("a driver of dom0's opens no device", answer);
-        handle = strtoull(device + strlen("\"device\":"), NULL, 10);
-        snprintf(request, sizeof(request), REQUEST("coherent.alloc", "{\"device\":%llu,\"size\":4096}"), handle);
-        expect("a driver of dom0's gets no memory that only guests can map", request, "\"reason\":\"no_memory\"",
-               "what only guests can map", NULL);
-        snprintf(request, sizeof(request), REQUEST("device.reserve", "{\"device\":%llu,\"size\":2097152}"), handle);
-        expect("nor a region of it", request, "\"reason\":\"no_memory\"", "what only guests can map", NULL);
+        expect("a driver of dom0's finds no memory, for only guests can map it", REQUEST("device.open", "{\"name\":\"card\"}"),
+               "\"reason\":\"mask\"", "what only guests can map", NULL);
+        expect("nor can any of it be promised", REQUEST("quota.set", "{\"owner\":\"user:1000\",\"guaranteed\":{\"bytes\":4096}}"),
+               "\"reason\":\"no_memory\"", NULL);
         expect("and nothing is wrong with the books", REQUEST("debug.check", "{}"), "\"result\"", "\"problems\":[]", NULL);
 }
 

@@ -299,6 +299,25 @@ static void test_kill(struct xen_guest *pv, struct xen_guest *pvh) {
         check_books();
 }
 
+/* Beside the daemon whoever keeps what it would lose with it: Xen's memory needs nobody. */
+static void test_kill_without_a_keeper(struct xen_guest *pv, struct xen_guest *pvh) {
+        const struct seen of_pv = look(pv), of_pvh = look(pvh);
+        const pid_t keeper = test_daemon_find_keeper(process);
+        struct seen now;
+
+        xen_check(keeper != 0, "somebody keeps things for the next daemon");
+        test_daemon_kill(process);
+        kill(keeper, SIGKILL);
+        if (test_daemon_start_again(process) < 0)
+                give_up("dmabrokerd", "does not start without a keeper");
+        meet();
+        now = await(pv, "plugged", "without a keeper a guest has its window");
+        check_same(&now, &of_pv);
+        now = await(pvh, "plugged", "and the other as well");
+        check_same(&now, &of_pvh);
+        check_books();
+}
+
 /* While no daemon runs. Whatever the guest had as the domain that it was is nobody's. */
 static void test_reboot(struct xen_guest *pv) {
         const struct seen before = look(pv);
@@ -485,6 +504,7 @@ void xen_test_guests(struct xen_guest *pv, struct xen_guest *pvh) {
         xen_check(seen.is_bound_there, "a paravirtualised guest sees it by the machine's addresses");
         check_not_mapped(pvh, &seen, "a guest cannot map another one's window");
         test_kill(pv, pvh);
+        test_kill_without_a_keeper(pv, pvh);
         test_never_unmaps(pvh);
         test_detach(pvh);
         xen_test_library(pv, pvh);

@@ -150,6 +150,13 @@ int life_reclaim(uint64_t *ret_arrived) {
         return r;
 }
 
+int life_reclaim_later(uint64_t *ret_arrived) {
+        int r = run((struct source_job){ .kind = SOURCE_RECLAIM, .later = true });
+
+        *ret_arrived = arrived(NULL);
+        return r;
+}
+
 void life_shrink(uint64_t addr, uint64_t size) {
         life_check(run((struct source_job){ .kind = SOURCE_SHRINK, .addr = addr, .size = size }) == 0, "memory goes back");
 }

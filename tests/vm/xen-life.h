@@ -31,6 +31,7 @@ void life_adopt(uint64_t addr, uint64_t size);
 /* The job's status. */
 int life_restore(uint64_t addr);
 int life_reclaim(uint64_t *ret_arrived);
+int life_reclaim_later(uint64_t *ret_arrived); /* what is awaited alone */
 void life_shrink(uint64_t addr, uint64_t size);
 /* Of the region that has it. */
 void life_read(uint64_t addr, void *buffer, uint64_t size);
