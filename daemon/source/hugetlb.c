@@ -202,7 +202,8 @@ static int find_page(const struct source_backing *backing, uint64_t offset, uint
         uint64_t pages;
         int r = pagemap_read(backing->huge.pagemap_fd, at, ret_addr);
 
-        if (r != -ENOENT || huge_count(&backing->huge, backing->fd, &pages) < 0 || pages * backing->huge.page_size < backing->size)
+        if (r != -ENOENT || huge_count(&backing->huge, backing->fd, &pages) < 0 ||
+            pages * backing->huge.page_size < backing->size)
                 return r;
         r = huge_touch(at);
         return r < 0 ? r : pagemap_read(backing->huge.pagemap_fd, at, ret_addr);
