@@ -148,9 +148,18 @@ void guest_end(struct guest *guest) {
                 log_info("the guest %s has ended: what it had is the host's again", guest->name);
         else if (had && guest->is_xen)
                 log_info("the guest %s has ended: the windows that it has mapped still stay until it has not", guest->name);
-        else if (had && guest->via != GUEST_BY_NOBODY)
-                log_warning("the guest %s has ended, but a process has windows of it: these stay until it has ended as well",
+        else if (had)
+                log_warning("the guest %s has ended, but windows of it are in use still: they go back when they are not",
                             guest->name);
+        guest_save(guest);
+        /* Nothing of it is left to follow. */
+        if (guest->via == GUEST_BY_NOBODY)
+                guests_wake(guest->guests, 0);
+}
+
+void guest_forsake(struct guest *guest) {
+        guest_release(guest);
+        guest_visit_windows(guest, window_forsake);
         guest_save(guest);
 }
 

@@ -4,8 +4,8 @@
  *      window HANDLE NUMBER COOKIE GUEST_ADDR|- PORT|- PID SINCE UNCONFIRMED TO_LEAVE
  *
  * Instead of window: own: the one that it gets whenever it starts; unwanted: it is to be taken out if QEMU has it; left: a QEMU
- * of an earlier run has it still. TO_LEAVE: the guest was asked to let go of it. Earlier daemons did not write what is last in
- * each, nor which is the own one. */
+ * of an earlier run has it still. TO_LEAVE: the guest was asked to let go of it; 2: and has begun anew since. Earlier daemons
+ * did not write what is last in each, nor which is the own one. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -74,6 +74,8 @@ static int restore(struct guest *guest, const char *told, struct failure *failur
         for (const char *line = strchr(note, '\n'); line && line[1] && r == 0; line = strchr(line + 1, '\n'))
                 r = window_inherit(guest, line + 1, failure);
         free(note);
+        if (r == 0)
+                r = window_inherit_unnamed(guest, failure);
         /* One that could not be had has written down only those before it. */
         if (r == 0 && guest_save(guest) < 0)
                 r = failure_set(failure, REASON_no_memory, "there is no memory to start");

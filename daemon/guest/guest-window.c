@@ -161,21 +161,47 @@ static void end_rest(const struct window *window) {
                 log_error("what rests in a window of the guest %s stays: %s", guest->name, failure.sentence);
 }
 
-static void give_back(struct window *window) {
-        struct guest *guest = window->guest;
-        struct failure failure = { 0 };
-        int r;
+static int check_empty(const struct window *window, struct failure *failure) {
+        struct region_view view;
+        int r = region_get(&window->guest->caller, window->region, &view, failure);
 
-        r = device_unreserve(&guest->caller, guest->commons, window->region, &failure);
-        if (r == -reason_errno(REASON_busy)) {
-                /* It is gone whether or not something lies in it; and nobody moves in meanwhile. */
-                withdraw(window);
-                guest_empty(guest, window->region);
-                end_rest(window);
-                r = device_unreserve(&guest->caller, guest->commons, window->region, &failure);
-        }
-        if (r < 0)
+        if (r < 0 || !view.allocs)
+                return r;
+        r = failure_set(failure, REASON_busy, "The window holds %" PRIu64 " allocations of the guest %s: free them, or use force",
+                        view.allocs, window->guest->name);
+        failure_add_number(failure, "allocs", view.allocs);
+        return r;
+}
+
+/* Also by force; false: what was being zeroed or copied in it when its owner ended is so still. */
+static bool is_vacant(const struct window *window) {
+        if (!window->region || check_empty(window, NULL) == 0)
+                return true;
+        /* Nobody moves in meanwhile. */
+        withdraw(window);
+        guest_empty(window->guest, window->region);
+        end_rest(window);
+        return check_empty(window, NULL) == 0;
+}
+
+static void give_back(struct window *window) {
+        const struct guest *guest = window->guest;
+        struct failure failure = { 0 };
+
+        if (device_unreserve(&guest->caller, guest->commons, window->region, &failure) < 0)
                 log_error("a window of the guest %s stays reserved: %s", guest->name, failure.sentence);
+}
+
+/* QEMU does not have it any more, but the daemon itself is at work in it: it goes back when that is done. */
+static void wait_until_vacant(struct window *window) {
+        window->state = WINDOW_LEAVING;
+        window->is_left = true;
+        window->is_unwanted = window->is_bound = false;
+        window->leave_until_ms = 0;
+        place_unbind(window->addr);
+        close_server(window, on_server_closed);
+        guest_save(window->guest);
+        guests_wake(window->guest->guests, ASK_AGAIN_MS);
 }
 
 /* Before it is tried once more what was in vain so often: ever more rarely. */
@@ -198,9 +224,18 @@ void window_take_back(struct window *window) {
 
 void window_end(struct window *window) {
         struct guest *guest = window->guest;
+        bool vacant;
 
         if (window->ended)
                 return;
+        window->n_begun++;
+        vacant = is_vacant(window);
+        if (is_over(window))
+                return;
+        if (!vacant) {
+                wait_until_vacant(window);
+                return;
+        }
         window->ended = true;
         if (window->ticket)
                 ticket_cancel(window->ticket);
@@ -248,6 +283,18 @@ void window_leave(struct window *window) {
         if (window->ask)
                 answer(window, &gone);
         guests_wake(window->guest->guests, 0);
+}
+
+void window_forsake(struct window *window) {
+        if (!window_is_connected(window)) {
+                window_end(window);
+                return;
+        }
+        window->is_bound = false;
+        place_unbind(window->addr);
+        if (withdraw(window))
+                end_rest(window);
+        guests_wake(window->guest->guests, ASK_AGAIN_MS);
 }
 
 static void fail(struct window *window, const struct failure *failure) {
@@ -882,18 +929,6 @@ static int leave_by_libvirt(struct window *window) {
         return libvirt_detach_alias(guests->libvirt, window->guest->uuid, id, false, on_libvirt_left, window);
 }
 
-static int check_empty(struct window *window, struct failure *failure) {
-        struct region_view view;
-        int r = region_get(&window->guest->caller, window->region, &view, failure);
-
-        if (r < 0 || !view.allocs)
-                return r;
-        r = failure_set(failure, REASON_busy, "The window holds %" PRIu64 " allocations of the guest %s: free them, or use force",
-                        view.allocs, window->guest->name);
-        failure_add_number(failure, "allocs", view.allocs);
-        return r;
-}
-
 /* Nobody gets anything there from now on, nor by the next daemon. */
 static int begin_to_leave(struct window *window) {
         struct guest *guest = window->guest;
@@ -962,18 +997,19 @@ static unsigned look_again_ms(struct window *window) {
 void window_work(struct window *window) {
         struct guests *guests = window->guest->guests;
         uint64_t now = uv_now(guests->loop);
+        bool is_waited_for = window->is_left || window->guest->via == GUEST_BY_NOBODY;
 
         if (window->state == WINDOW_RESERVING && window->is_ready) {
                 plug(window);
                 return;
         }
-        if (window->is_left || (window->state == WINDOW_LEAVING && window->guest->way->is_had)) {
+        if (is_waited_for || (window->state == WINDOW_LEAVING && window->guest->way->is_had)) {
                 if (!window_is_connected(window)) {
                         window_end(window);
                         return;
                 }
                 guests_wake(guests, look_again_ms(window));
-                if (window->is_left)
+                if (is_waited_for)
                         return;
         }
         window_verify(window);
@@ -1093,7 +1129,7 @@ void window_removed(struct guest *guest, const char *id) {
 void window_kept(struct guest *guest, const char *id) {
         struct window *window = by_id(guest, id);
 
-        if (window && window->state == WINDOW_LEAVING && !window->n_begun)
+        if (window && window->state == WINDOW_LEAVING && !window->n_begun && !window->is_left)
                 stay(window);
 }
 
@@ -1184,7 +1220,8 @@ int window_note(const struct window *window, char *text, size_t size) {
                 snprintf(at, sizeof(at), "%" PRIx64, window->guest_addr);
         return snprintf(text, size, "%s %" PRIu64 " %u %s %s %s %ld %" PRIu64 " %d %d\n", window_word(window),
                         window->region, window->number, window->cookie, at, *window->port ? window->port : "-",
-                        (long)window->pid, window->pid_since, window->is_unconfirmed, window->is_to_leave);
+                        (long)window->pid, window->pid_since, window->is_unconfirmed,
+                        window->is_to_leave + (window->is_to_leave && window->is_reset));
 }
 
 static int read_line(struct window *window, const char *line) {
@@ -1199,7 +1236,8 @@ static int read_line(struct window *window, const char *line) {
                 return -EINVAL;
         window->pid = (pid_t)pid;
         window->is_unconfirmed = is_unconfirmed;
-        window->is_to_leave = is_to_leave;
+        window->is_to_leave = is_to_leave > 0;
+        window->is_reset = is_to_leave > 1;
         window->is_unwanted = strcmp(what, "unwanted") == 0;
         window->is_left = strcmp(what, "left") == 0;
         window->is_own = strcmp(what, "own") == 0 || (n == 6 && !window->is_unwanted);
@@ -1243,6 +1281,44 @@ int window_inherit(struct guest *guest, const char *line, struct failure *failur
         if (window->is_bound)
                 place_bind(window->addr, window->guest_addr);
         return 0;
+}
+
+struct search {
+        const struct guest *guest;
+        uint64_t region; /* or 0 */
+};
+
+static int find_unnamed(const struct region_view *view, void *userdata) {
+        struct search *search = userdata;
+
+        if (view->device != search->guest->commons || by_region(search->guest, view->handle))
+                return 0;
+        search->region = view->handle;
+        return 1;
+}
+
+int window_inherit_unnamed(struct guest *guest, struct failure *failure) {
+        struct window *window;
+        int r;
+
+        for (;;) {
+                struct search search = { .guest = guest };
+
+                r = region_visit(&guest->caller, guest->owner, 0, find_unnamed, &search, failure);
+                if (r < 0 || !search.region)
+                        return r;
+                log_warning("a window of the guest %s is told of by nobody: it goes back", guest->name);
+                window = window_new(guest);
+                if (!window)
+                        return failure_set(failure, REASON_no_memory, "there is no memory to start");
+                window->region = search.region;
+                window->state = WINDOW_LEAVING;
+                window->is_left = true;
+                r = take_place(window, failure);
+                if (r < 0)
+                        return r;
+                withdraw(window);
+        }
 }
 
 /* A libvirt that denies it once, while a process has it, may go on doing so. */

@@ -157,6 +157,8 @@ struct guest *guests_remember(struct guests *guests, const char *uuid, bool is_x
 struct guest *guest_find_uuid(const struct guests *guests, const char *uuid);
 struct guest *guests_find(const struct guests *guests, const char *name, struct failure *failure);
 void guest_look(const struct guest *guest, struct guest_view *ret);
+/* Each that there is in its turn; whatever visit ends. */
+void guest_visit_windows(struct guest *guest, void (*visit)(struct window *window));
 /* "" unless its state is unknown; then also where it is not known why. */
 const char *guest_why_unknown(const struct guest *guest);
 void guest_tell(const struct guest *guest, enum guest_change change);
@@ -197,6 +199,9 @@ void guest_look_for_another(struct guest *guest);
 int guest_open_session(struct guest *guest, struct failure *failure);
 /* Everything it has goes, its windows as well, but for those that a process still has. */
 void guest_end(struct guest *guest);
+/* It is not in the configuration any more: everything goes but the windows that a process has, which are as they were when it is
+ * there again. */
+void guest_forsake(struct guest *guest);
 /* What was its own but the windows goes. */
 void guest_release(struct guest *guest);
 /* Likewise what lies in one of them, and no more than must go with that. */
@@ -220,6 +225,8 @@ void window_verified(struct window *window, bool known, bool is_there);
 void window_begun_over(struct window *window);
 /* A window that an earlier daemon has left, in guest->windows. */
 int window_inherit(struct guest *guest, const char *line, struct failure *failure);
+/* Likewise what is reserved for windows and was in no line: nobody has it. */
+int window_inherit_unnamed(struct guest *guest, struct failure *failure);
 /* What the next daemon must know of it: a line for the session's note. */
 int window_note(const struct window *window, char *text, size_t size);
 /* What could not be done at once. */
@@ -230,12 +237,14 @@ void window_verify(struct window *window);
 bool window_is_connected(const struct window *window);
 /* QEMU cannot be heard any more: what the guest lets go of meanwhile is not told. */
 void window_doubt(struct window *window);
-/* QEMU does not have it any more, or never had: it goes back to the host. */
+/* QEMU does not have it any more, or never had: it goes back to the host, as soon as nothing is at work in it. */
 void window_end(struct window *window);
 /* Nobody can get it any more, where that is ours to say. */
 void window_take_back(struct window *window);
 /* The guest has ended, or is in the hands of another QEMU, and nothing of its own lies in it: it ends when nobody has it. */
 void window_leave(struct window *window);
+/* Its guest is not in the configuration any more: it stays as it is while a process has it, and serves nobody. */
+void window_forsake(struct window *window);
 /* The guest boots anew: it must tell again where it sees it. */
 void window_reset(struct window *window);
 /* The guest has let go of a device. */

@@ -109,7 +109,8 @@ static void window_look(const struct window *window, struct guest_window_view *r
         };
 }
 
-int guests_visit_windows(const struct guests *guests, const char *owner, guest_window_visit_fn visit, void *userdata) {
+int guests_visit_windows(const struct guests *guests, const char *owner, bool with_left, guest_window_visit_fn visit,
+                         void *userdata) {
         const struct window *window;
         const struct guest *guest;
         struct guest_window_view view;
@@ -119,8 +120,7 @@ int guests_visit_windows(const struct guests *guests, const char *owner, guest_w
                 if (owner && strcmp(owner, guest->owner) != 0)
                         continue;
                 DL_FOREACH(guest->windows, window) {
-                        /* Whoever asks for their own shall not look for what they cannot have. */
-                        if (!window->region || (owner && window->is_left))
+                        if (!window->region || (window->is_left && !with_left))
                                 continue;
                         window_look(window, &view);
                         r = visit(&view, userdata);
@@ -181,12 +181,12 @@ static struct window *window_after(const struct guest *guest, unsigned number) {
 }
 
 /* Each may take others along when it ends, whose turn has come or not. */
-static void work_on_windows(struct guest *guest) {
+void guest_visit_windows(struct guest *guest, void (*visit)(struct window *window)) {
         struct window *window;
 
         for (unsigned last = 0; (window = window_after(guest, last));) {
                 last = window->number;
-                window_work(window);
+                visit(window);
         }
 }
 
@@ -201,6 +201,7 @@ static struct guest *guest_free(struct guest *guest) {
 static void forget_if_over(struct guest *guest) {
         if (guest->via != GUEST_BY_NOBODY || guest->windows)
                 return;
+        guest->alive = alive_forget(guest->alive);
         session_close(guest->caller.session);
         DL_DELETE(guest->guests->all, guest);
         guest_free(guest);
@@ -221,7 +222,7 @@ static void on_work(uv_timer_t *timer) {
                 guest_look_for_another(guest);
                 if (guest->wants_own && guest_is_reachable(guest, NULL))
                         guest_attach_own(guest);
-                work_on_windows(guest);
+                guest_visit_windows(guest, window_work);
                 forget_if_over(guest);
         }
 }
@@ -383,7 +384,7 @@ static int begin_guest(struct guest *guest, struct failure *failure) {
 
         /* Its QEMU keeps the windows that it has, and cannot be heard. */
         if (guest->via == GUEST_BY_NOBODY) {
-                guest_end(guest);
+                guest_forsake(guest);
                 return 0;
         }
         if (!guest->caller.session)
@@ -453,8 +454,7 @@ static void on_work_closed(uv_handle_t *handle) {
 /* Also what QEMU has. */
 static void end_guest(struct guest *guest) {
         guest_release(guest);
-        while (guest->windows)
-                window_end(guest->windows);
+        guest_visit_windows(guest, window_end);
         guest_end(guest);
 }
 

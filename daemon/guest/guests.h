@@ -128,8 +128,9 @@ int guests_visit(const struct guests *guests, guest_visit_fn visit, void *userda
 /* By name or UUID. unknown_guest. */
 int guests_get(const struct guests *guests, const char *guest, struct guest_view *ret, struct failure *failure);
 typedef int (*guest_window_visit_fn)(const struct guest_window_view *view, void *userdata);
-/* owner: only this one's, or NULL. */
-int guests_visit_windows(const struct guests *guests, const char *owner, guest_window_visit_fn visit, void *userdata);
+/* owner: only this one's, or NULL. with_left: also those that a guest has left: it shall not look for what it cannot have. */
+int guests_visit_windows(const struct guests *guests, const char *owner, bool with_left, guest_window_visit_fn visit,
+                         void *userdata);
 
 /* false: there is no such window, or it is not granted. */
 bool guests_look_grants(const struct guests *guests, uint64_t window, struct guest_grants_view *ret);

@@ -200,7 +200,7 @@ void method_window_list(struct rpc_call *call, const void *given) {
                 }
                 owner = view.owner;
         }
-        guests_visit_windows(guests_of(call), owner, add_window, &list);
+        guests_visit_windows(guests_of(call), owner, connection->identity.admin, add_window, &list);
         if (method_list_failed(&list, call))
                 return;
         method_list_page(&list, offsetof(struct window_info, window), schema_has(params, after) ? params->after : 0,
@@ -241,7 +241,7 @@ static void answer_attached(struct pending *pending, uint64_t handle) {
         struct guest_view view;
 
         schema_put(&result, window, handle);
-        guests_visit_windows(guests_of(pending->call), NULL, find_size, &result);
+        guests_visit_windows(guests_of(pending->call), NULL, true, find_size, &result);
         result.channel = guests_get(guests_of(pending->call), attaching->guest, &view, NULL) == 0 ? view.channel : "";
         rpc_call_reply(pending->call, &result);
 }

@@ -196,13 +196,26 @@ static uint64_t backing_empty(struct hugetlb *hugetlb, struct source_backing *ba
         return got;
 }
 
+/* -ENOENT: there is none. The kernel takes it out of the page tables for a moment also where it tries to move it, in vain. */
+static int find_page(const struct source_backing *backing, uint64_t offset, uint64_t *ret_addr) {
+        void *at = (char *)backing->map + offset;
+        uint64_t pages;
+        int r = pagemap_read(backing->huge.pagemap_fd, at, ret_addr);
+
+        if (r != -ENOENT || huge_count(&backing->huge, backing->fd, &pages) < 0 ||
+            pages * backing->huge.page_size < backing->size)
+                return r;
+        r = huge_touch(at);
+        return r < 0 ? r : pagemap_read(backing->huge.pagemap_fd, at, ret_addr);
+}
+
 /* Every page where it should be? -EUCLEAN with a sentence. */
 static int backing_verify(const struct source_backing *backing, struct failure *failure) {
         uint64_t offset, addr;
         int r;
 
         for (offset = 0; offset < backing->size; offset += backing->huge.page_size) {
-                r = pagemap_read(backing->huge.pagemap_fd, (char *)backing->map + offset, &addr);
+                r = find_page(backing, offset, &addr);
                 if (r == 0 && addr == backing->addr + offset)
                         continue;
                 if (r == -ENOENT)

@@ -14,7 +14,7 @@
 #include "daemon/guest/qmp-window.h"
 #include "tests/fuzz/fuzz.h"
 
-enum { EVENTS_ASKED = 4 };
+enum { EVENTS_ASKED = 4, LINE_MAX_BYTES = 2048 };
 
 static struct {
         uv_loop_t loop;
@@ -72,7 +72,14 @@ static void on_lost(void *userdata, const char *why) {
         check_sentence(why);
 }
 
+static void read_text(const char *text) {
+        CHECK(!text || strlen(text) < LINE_MAX_BYTES);
+}
+
 static void on_event(void *userdata, const struct qmp_event *event) {
+        read_text(event->device);
+        read_text(event->path);
+        read_text(event->reason);
         if (bed.n_events++ < EVENTS_ASKED)
                 ask();
         if (event->kind == QMP_EVENT_GUEST_PANICKED)
@@ -107,7 +114,7 @@ static bool read_away(int fd) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-        const struct qmp_options options = { .line_max = 2048, .commands_max = 8 };
+        const struct qmp_options options = { .line_max = LINE_MAX_BYTES, .commands_max = 8 };
         int fd = -1;
 
         if (bed.listener < 0)

@@ -1327,7 +1327,7 @@ static bool is_forgotten(const char *name) {
 /* Its QEMU cannot be heard any more, but has the memory. */
 static void test_of_a_guest_that_is_taken_out_of_the_configuration_qemu_keeps_its_windows(void **state) {
         struct guest one;
-        json_t *info;
+        json_t *info, *list;
         uint64_t dma;
 
         make_guest(&one);
@@ -1349,7 +1349,11 @@ static void test_of_a_guest_that_is_taken_out_of_the_configuration_qemu_keeps_it
                 assert_int_equal(in_regions(), 2 * MIB);
                 ask_refused(host.admin, "source_unavailable", "guest.attach", "{'guest':'" ONE "','size':%" PRIu64 "}",
                             (uint64_t)MIB);
-                ask_refused(host.admin, "busy", "guest.detach", "{'window':%" PRIu64 ",'force':true}", one.window);
+                ask_refused(host.admin, "source_unavailable", "guest.detach", "{'window':%" PRIu64 ",'force':true}",
+                            one.window);
+                list = ask(host.admin, "window.list", "{'guest':'" ONE "'}");
+                assert_int_equal(json_array_size(json_object_get(list, "items")), 1);
+                json_decref(list);
                 ask_refused(host.admin, "unknown_guest", "guest.attach", "{'guest':'" ONE "','size':%" PRIu64 ",'dry_run':true}",
                             (uint64_t)MIB);
                 json_decref(ask(host.admin, "guest.evict", "{'guest':'" ONE "'}"));

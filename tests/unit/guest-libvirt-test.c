@@ -370,7 +370,7 @@ static int find(const struct guest_window_view *view, void *userdata) {
 static uint64_t window(void) {
         struct guest_window_view view = { 0 };
 
-        guests_visit_windows(host.guests, OWNER, find, &view);
+        guests_visit_windows(host.guests, OWNER, false, find, &view);
         return view.window;
 }
 
@@ -1333,7 +1333,7 @@ static void program_gets_nothing(const struct caller *program, uint64_t device) 
 static bool is_in(enum window_state state) {
         struct guest_window_view view = { 0 };
 
-        guests_visit_windows(host.guests, OWNER, find, &view);
+        guests_visit_windows(host.guests, OWNER, false, find, &view);
         return view.state == state;
 }
 
@@ -1348,6 +1348,95 @@ static void detach(struct answer *detached, bool force) {
         *detached = (struct answer){ 0 };
         guests_detach(host.guests, window(), force, answer, detached);
         settle();
+}
+
+/* The same run of it goes on, with the windows that it has. */
+static void test_a_guest_that_is_in_the_configuration_again_has_its_windows(void **state) {
+        struct answer one = { 0 }, detached = { 0 };
+        struct caller program;
+        uint64_t device, first;
+
+        begin_with_qemu();
+        first = window();
+        sees(first, 16 * MIB);
+        host.instead = "";
+        restart_daemon();
+        restart_daemon();
+        host.instead = NULL;
+        next_daemon_finds(THERE);
+        assert_true(has_told(""));
+        assert_int_equal(n_windows(), 1);
+        assert_int_equal(window(), first);
+        /* It may have booted anew meanwhile. */
+        program = start_program(&device);
+        coherent_alloc(&program, &(struct alloc_request){ .device = device, .size = MIB / 2 }, answer, &one);
+        settle();
+        assert_true(one.given && one.failure.error);
+        sees(first, 32 * MIB);
+        one = (struct answer){ 0 };
+        coherent_alloc(&program, &(struct alloc_request){ .device = device, .size = MIB / 2 }, answer, &one);
+        settle();
+        assert_true(one.given && !one.failure.error);
+        session_close(program.session);
+        guests_detach(host.guests, first, false, answer, &detached);
+        answers(DETACH, 0, NULL);
+        lets_go_of("ua-dmabroker-1");
+        assert_int_equal(n_windows(), 0);
+}
+
+/* A worker of the daemon's zeroes something in it, while its guest ends. */
+static void begin_to_zero(void) {
+        static struct answer waits; /* may be given when the guest has ended */
+        uint64_t device;
+        struct caller program = begin_with_program(&device);
+
+        waits.given = false;
+        coherent_alloc(&program, &(struct alloc_request){ .device = device, .size = MIB / 2, .zero = true }, answer, &waits);
+        assert_false(waits.given);
+        session_abandon(program.session);
+        host.configured = 0;
+        fake.listener->guest_stopped(fake.userdata, UUID, LIBVIRT_STOP_FAILED);
+        assert_int_equal(n_windows(), 1);
+}
+
+static void test_a_window_goes_back_when_the_daemon_has_done_with_it(void **state) {
+        begin_to_zero();
+        await_windows(0);
+        assert_int_equal(fixture_source(&host.f).in_regions, 0);
+}
+
+static void test_a_window_that_the_daemon_was_at_work_in_when_it_died_goes_back(void **state) {
+        begin_to_zero();
+        restart_daemon();
+        await_windows(0);
+        assert_int_equal(fixture_source(&host.f).in_regions, 0);
+}
+
+static void test_what_is_reserved_for_windows_and_in_no_note_goes_back(void **state) {
+        struct guest *guest;
+
+        begin_with_own(MIB, NO_METADATA);
+        guest = guest_find_uuid(host.guests, UUID);
+        assert_int_equal(session_set_note(guest->caller.session, "guest " UUID " 0 0 0 0 0\n"), 0);
+        host.configured = 0;
+        restart_daemon();
+        await_windows(0);
+        assert_int_equal(fixture_source(&host.f).in_regions, 0);
+}
+
+static void test_that_a_guest_has_booted_anew_is_known_to_the_next_daemon(void **state) {
+        struct answer detached;
+
+        begin_with_own(MIB, NO_METADATA);
+        detach(&detached, false);
+        answers(DETACH, 0, NULL);
+        while (!detached.given)
+                uv_run(&host.loop, UV_RUN_ONCE);
+        assert_true(is_in(WINDOW_LEAVING));
+        fake.listener->guest_rebooted(fake.userdata, UUID);
+        settle();
+        next_daemon_finds(THERE);
+        assert_true(is_in(WINDOW_PLUGGED));
 }
 
 static void test_what_is_leaving_serves_nobody(void **state) {
@@ -1821,6 +1910,11 @@ int main(int argc, char **argv) {
                 TEST(a_window_that_is_about_to_be_plugged_in_is_not_taken_by_the_next_daemon),
                 TEST(of_a_guest_that_is_not_in_the_configuration_any_more_its_qemu_keeps_what_it_has),
                 TEST(so_it_does_where_no_guest_is_left_in_the_configuration),
+                TEST(a_guest_that_is_in_the_configuration_again_has_its_windows),
+                TEST(a_window_goes_back_when_the_daemon_has_done_with_it),
+                TEST(a_window_that_the_daemon_was_at_work_in_when_it_died_goes_back),
+                TEST(what_is_reserved_for_windows_and_in_no_note_goes_back),
+                TEST(that_a_guest_has_booted_anew_is_known_to_the_next_daemon),
                 TEST(what_was_let_go_of_without_a_daemon_is_given_back),
                 TEST(what_an_older_daemon_has_written_is_read),
                 TEST(without_a_place_no_memory_is_taken),

@@ -389,6 +389,19 @@ static void test_a_hole_made_by_a_holder_is_found_and_never_a_signal(void **stat
         ops->close(books.source);
 }
 
+/* As for a moment while the kernel tries to move it. */
+static void test_a_page_that_is_in_no_page_table_is_no_hole(void **state) {
+        struct books books = open_books(NULL, 0);
+        struct source_run run = books_grow(&books, 1);
+        struct source_backing *backing = books_carve(&books, run.addr, PAGE);
+
+        if (madvise(ops->backing_map(backing), PAGE, MADV_DONTNEED) < 0)
+                skip(); /* Linux before 5.18 */
+        assert_int_equal(books_verify(&books, backing), 0);
+        assert_int_equal(books_restore(&books, backing), 0);
+        ops->close(books.source);
+}
+
 static void test_a_page_that_somebody_holds_does_not_come_back_until_it_is_let_go(void **state) {
         struct books books = open_books(NULL, 0);
         struct source_job all = { .kind = SOURCE_GROW, .size = UINT64_MAX, .node = -1 };
@@ -802,6 +815,7 @@ int main(void) {
                 cmocka_unit_test(test_zeroing_touches_exactly_what_was_asked),
                 cmocka_unit_test(test_what_is_not_in_stock_cannot_be_carved),
                 cmocka_unit_test(test_a_hole_made_by_a_holder_is_found_and_never_a_signal),
+                cmocka_unit_test(test_a_page_that_is_in_no_page_table_is_no_hole),
                 cmocka_unit_test(test_a_page_that_somebody_holds_does_not_come_back_until_it_is_let_go),
                 cmocka_unit_test(test_a_holder_that_goes_on_writing_reaches_no_page_of_the_next_owner),
                 cmocka_unit_test(test_nothing_is_lost_or_counted_twice_while_others_fault_huge_pages),

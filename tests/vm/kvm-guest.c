@@ -170,13 +170,16 @@ static bool has(const void *where, size_t size, uint64_t seed) {
 /* ---- commands ---- */
 
 static void do_connect(void) {
-        int r;
+        int tries = 0, r;
 
         dmab_disconnect(guest_dmab);
         guest_dmab = NULL;
         guest_device = NULL;
         memory = NULL;
-        r = dmab_connect("virtio:", &guest_dmab);
+        /* In an emulator within an emulator seconds are little time. */
+        do
+                r = dmab_connect("virtio:", &guest_dmab);
+        while (r == -ETIMEDOUT && ++tries < 10);
         if (r == 0)
                 r = dmab_device_open(guest_dmab, "0000:00:10.0", NULL, &guest_device);
         if (r == 0)
