@@ -1541,6 +1541,58 @@ static void test_a_guest_that_boots_anew_has_not_been_asked(void **state) {
         assert_true(is_in(WINDOW_PLUGGED));
 }
 
+static void test_what_rests_does_not_keep_a_window(void **state) {
+        struct answer detached;
+
+        leave_at_rest_in_two_windows();
+        detach(&detached, false);
+        answers(DETACH, 0, NULL);
+        /* The guest has it still, and its devices may write there. */
+        assert_int_equal(broker_quarantined(host.f.broker), 2 * MOST);
+        lets_go_of("ua-dmabroker-1");
+        answer_handle(&detached);
+        assert_int_equal(broker_quarantined(host.f.broker), MOST);
+        assert_int_equal(fixture_source(&host.f).in_regions, MIB);
+}
+
+static void test_what_rests_in_a_window_that_stays_rests_on(void **state) {
+        struct answer detached;
+        struct caller program;
+        uint64_t device;
+
+        leave_at_rest_in_two_windows();
+        program = start_program(&device);
+        detach(&detached, true);
+        answers(DETACH, -EREMOTEIO, "the guest refuses");
+        require_refused(&detached, REASON_source_unavailable);
+        assert_int_equal(broker_quarantined(host.f.broker), 2 * MOST);
+        program_gets_nothing(&program, device);
+        /* Its time may be over before it is known what becomes of the window. */
+        detach(&detached, false);
+        fixture_pass(&host.f, 60000);
+        assert_int_equal(broker_quarantined(host.f.broker), 0);
+        fixture_alloc(&host.f, &program, &(struct alloc_request){ .device = device, .size = MOST });
+        program_gets_nothing(&program, device);
+        answers(DETACH, -EREMOTEIO, "the guest refuses");
+        fixture_alloc(&host.f, &program, &(struct alloc_request){ .device = device, .size = MOST });
+}
+
+/* Who waits for memory does not get what is taken from others there. */
+static void test_nobody_moves_into_a_window_that_is_emptied_by_force(void **state) {
+        struct answer detached, waits = { 0 };
+        uint64_t device, other;
+        struct caller program = begin_with_program(&device), heir = start_program(&other);
+
+        fixture_alloc(&host.f, &program, &(struct alloc_request){ .device = device, .size = MOST, .owner_lifetime = true });
+        coherent_alloc(&heir, &(struct alloc_request){ .device = other, .size = 4096, .wait_ms = 60000 }, answer, &waits);
+        settle();
+        detach(&detached, true);
+        assert_false(waits.given);
+        answers(DETACH, -EREMOTEIO, "the guest refuses");
+        require_refused(&detached, REASON_source_unavailable);
+        answer_handle(&waits);
+}
+
 /* ---- at the door ---- */
 
 #define OWN "qemu-1-one"
@@ -1930,6 +1982,9 @@ int main(int argc, char **argv) {
                 TEST(what_is_leaving_when_libvirt_is_lost_serves_nobody),
                 TEST(what_is_leaving_serves_nobody_with_the_next_daemon_either),
                 TEST(a_guest_that_boots_anew_has_not_been_asked),
+                TEST(what_rests_does_not_keep_a_window),
+                TEST(what_rests_in_a_window_that_stays_rests_on),
+                TEST(nobody_moves_into_a_window_that_is_emptied_by_force),
                 TEST(only_the_guests_own_machine_is_let_in),
                 TEST(machines_of_other_libvirts_with_the_guests_number_are_not_the_guests),
                 TEST(of_the_guests_name_its_machine_has_what_may_be_in_a_hosts_name),
