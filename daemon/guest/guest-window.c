@@ -1111,8 +1111,12 @@ void window_removed(struct guest *guest, const char *id) {
 void window_kept(struct guest *guest, const char *id) {
         struct window *window = by_id(guest, id);
 
-        if (window && window->state == WINDOW_LEAVING && !window->n_begun && !window->is_left)
-                stay(window);
+        /* Who has one that is left was not asked; and whoever is asking at present hears of it by the answer. */
+        if (!window || window->is_left || window->state != WINDOW_LEAVING || window->n_begun)
+                return;
+        window->leave_until_ms = 0;
+        window->n_begun++;
+        on_leaving(window, -EBUSY, false, "the guest refuses to let go of the device", false);
 }
 
 /* ---- the guest's own word ---- */

@@ -1470,6 +1470,28 @@ static void test_what_the_guest_does_not_let_go_of_serves_again(void **state) {
         assert_true(is_in(WINDOW_PLUGGED));
 }
 
+static void test_what_the_guest_refuses_to_let_go_of_serves_again(void **state) {
+        struct answer detached;
+        uint64_t device;
+        struct caller program = begin_with_program(&device);
+
+        for (int i = 0; i < 2; i++) {
+                detach(&detached, false);
+                answers(DETACH, 0, NULL);
+                if (i)
+                        next_daemon_finds(THERE);
+                fake.listener->device_kept(fake.userdata, UUID, "ua-dmabroker-1");
+                settle();
+                assert_true(is_in(WINDOW_PLUGGED));
+                require_refused(&detached, i ? REASON_gone : REASON_source_unavailable);
+                fake.listener->device_kept(fake.userdata, UUID, "ua-dmabroker-1");
+                fake.listener->device_kept(fake.userdata, UUID, "ua-dmabroker-2");
+        }
+        program_gets(&program, device);
+        next_daemon_finds(THERE);
+        assert_true(is_in(WINDOW_PLUGGED));
+}
+
 /* The guest may have been asked, and may answer whenever it wants to. */
 static void test_what_is_leaving_when_libvirt_is_lost_serves_nobody(void **state) {
         struct answer detached;
@@ -1979,6 +2001,7 @@ int main(int argc, char **argv) {
                 TEST(with_a_window_goes_what_rests_in_it_and_nothing_else),
                 TEST(what_is_leaving_serves_nobody),
                 TEST(what_the_guest_does_not_let_go_of_serves_again),
+                TEST(what_the_guest_refuses_to_let_go_of_serves_again),
                 TEST(what_is_leaving_when_libvirt_is_lost_serves_nobody),
                 TEST(what_is_leaving_serves_nobody_with_the_next_daemon_either),
                 TEST(a_guest_that_boots_anew_has_not_been_asked),
