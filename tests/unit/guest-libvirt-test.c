@@ -36,6 +36,7 @@ static struct {
         uv_loop_t loop;
         char directory[32];
         uint64_t configured; /* the window of the configuration */
+        uint64_t unplug_ms; /* more than any test takes, unless it is to be over */
         const char *instead; /* the UUID of another guest, which alone is in the configuration; "": none is. Or NULL */
         const char *domain;  /* libvirt's name for the guest */
         struct guests *guests;
@@ -190,7 +191,7 @@ static void settle(void) {
 
 static void start_daemon(void) {
         const struct guests_settings settings = {
-                .directory = host.directory, .unplug_ms = 100, .machines = &machines,
+                .directory = host.directory, .unplug_ms = host.unplug_ms, .machines = &machines,
         };
         const struct guest_definition definition = {
                 .name = "one", .uuid = host.instead ? host.instead : UUID, .window_bytes = host.configured,
@@ -259,6 +260,7 @@ static int begin(void **state) {
         options.translators = translators;
         options.region_idle_ms = 0;
         memset(&host, 0, sizeof(host));
+        host.unplug_ms = 600000;
         host.let_in = -1;
         host.domain = "one";
         memset(&fake, 0, sizeof(fake));
@@ -1205,6 +1207,7 @@ static void test_what_nobody_wants_is_asked_for_again_and_keeps_no_own_window_aw
         static const char *const there = DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>");
         struct answer attached;
 
+        host.unplug_ms = 100;
         start_daemon();
         lists(1, NO_METADATA);
         attach(&attached, NULL);
@@ -1427,6 +1430,7 @@ static void test_what_is_reserved_for_windows_and_in_no_note_goes_back(void **st
 static void test_that_a_guest_has_booted_anew_is_known_to_the_next_daemon(void **state) {
         struct answer detached;
 
+        host.unplug_ms = 100;
         begin_with_own(MIB, NO_METADATA);
         detach(&detached, false);
         answers(DETACH, 0, NULL);
@@ -1441,9 +1445,11 @@ static void test_that_a_guest_has_booted_anew_is_known_to_the_next_daemon(void *
 
 static void test_what_is_leaving_serves_nobody(void **state) {
         struct answer detached;
+        struct caller program;
         uint64_t device;
-        struct caller program = begin_with_program(&device);
 
+        host.unplug_ms = 100;
+        program = begin_with_program(&device);
         detach(&detached, false);
         program_gets_nothing(&program, device);
         answers(DETACH, 0, NULL);
@@ -1546,6 +1552,7 @@ static void test_a_guest_that_boots_anew_has_not_been_asked(void **state) {
         sees(window(), 16 * MIB);
         program = start_program(&device);
         program_gets(&program, device);
+        host.unplug_ms = 2000;
         next_daemon_finds(THERE);
         assert_true(is_in(WINDOW_PLUGGED));
         /* It may do so while it is waited for. */
