@@ -701,6 +701,8 @@ struct region_view {
         const char *owner, *source;
         int node;
         uint64_t size, used, allocs;
+        uint64_t resting; /* of the allocations: nobody's any more */
+        bool barred;      /* one of them is what only seems free, because a damaged ledger has forgotten whose it is */
         uint64_t machine_addr; /* one machine-contiguous extent: offset 0 of the file */
         bool simulated;
         bool anonymous; /* ordinary memory for what was swapped out, without an address */

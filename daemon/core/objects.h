@@ -321,7 +321,7 @@ struct region {
         enum region_state state;
         uint64_t addr, size;
         int node;
-        uint64_t used, n_allocs;
+        uint64_t used, n_allocs, n_resting; /* n_resting: of the allocations, without what is barred */
         uint64_t stride, usable; /* of an exclusive region, or 0; usable alone is 0: withdrawn for good, earlier */
         bool withdrawn;          /* its device gets nothing there: what is free of it is taken, with a note that says so */
         uint64_t idle_since_ms;

@@ -164,6 +164,7 @@ void quarantine_enter_alloc(struct alloc *alloc, uint64_t until_ms) {
         alloc->resting = (struct resting){ .until_ms = until_ms, .kind = RESTING_ALLOC, .id = ++broker->last_resting_id };
         device->resting = meld(before, &alloc->resting);
         device_stands(device, before);
+        alloc->region->n_resting++;
         broker->resting_bytes += alloc_size(alloc);
 }
 
@@ -173,6 +174,7 @@ void quarantine_leave_alloc(struct alloc *alloc) {
 
         heap_remove(&device->resting, &alloc->resting);
         device_stands(device, before);
+        alloc->region->n_resting--;
         device->owner->broker->resting_bytes -= alloc_size(alloc);
 }
 
@@ -369,14 +371,21 @@ int quarantine_release_region(const struct caller *caller, uint64_t handle, stru
 
 void check_quarantine(struct check *check, const struct broker *broker) {
         struct quarantine_view view;
+        const struct supply *supply;
         struct resting *resting;
-        uint64_t bytes = 0;
+        uint64_t bytes = 0, allocs = 0, in_regions = 0;
+        size_t i;
 
         for (resting = next_of_all(broker, NULL); resting; resting = next_of_all(broker, resting)) {
                 look(resting, now_ms(broker), &view);
                 bytes += view.bytes;
+                allocs += resting->kind == RESTING_ALLOC;
                 if (resting->child && resting->child->until_ms < resting->until_ms)
                         check_complain(check, "quarantine", 0, "What rests for less comes after what rests for more");
         }
         check_equal(check, "quarantine", 0, "bytes", broker->resting_bytes, bytes);
+        LL_FOREACH(every_supply(broker), supply)
+                for (i = 0; i < supply->n_regions; i++)
+                        in_regions += supply->regions[i]->n_resting;
+        check_equal(check, "quarantine", 0, "allocs", in_regions, allocs);
 }

@@ -506,6 +506,8 @@ static void region_view(const struct region *region, struct region_view *ret) {
                 .size = region->size,
                 .used = region->used,
                 .allocs = region->n_allocs,
+                .resting = region->n_resting,
+                .barred = region->bar,
                 .machine_addr = region_is_anonymous(region) ? 0 : region->addr,
                 .anonymous = region_is_anonymous(region),
                 .simulated = region->supply->info.flags & SOURCE_SIMULATED,

@@ -583,6 +583,13 @@ static void on_removed(void *userdata, const char *uuid, const char *alias) {
                 window_removed(guest, alias);
 }
 
+static void on_kept(void *userdata, const char *uuid, const char *alias) {
+        struct guest *guest = ours(userdata, uuid);
+
+        if (guest)
+                window_kept(guest, alias);
+}
+
 const struct libvirt_listener guest_libvirt_listener = {
         .connected = on_connected,
         .lost = on_lost,
@@ -594,5 +601,6 @@ const struct libvirt_listener guest_libvirt_listener = {
         .guest_suspended = on_suspended,
         .guest_resumed = on_resumed,
         .device_removed = on_removed,
+        .device_kept = on_kept,
         .metadata_changed = on_metadata_changed,
 };

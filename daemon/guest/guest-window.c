@@ -139,16 +139,20 @@ static bool withdraw(const struct window *window) {
         return false;
 }
 
-/* It stays in the guest, which has all of it as before. */
-static void stay(struct window *window) {
-        struct guest *guest = window->guest;
+static void reinstate(const struct window *window) {
+        const struct guest *guest = window->guest;
         struct failure failure = { 0 };
 
-        window->state = WINDOW_PLUGGED;
-        window->is_to_leave = window->is_reset = false;
-        guest_save(guest);
         if (device_reinstate(&guest->caller, guest->commons, window->region, &failure) < 0)
                 log_error("a window of the guest %s cannot be allocated from: %s", guest->name, failure.sentence);
+}
+
+/* It stays in the guest, which has all of it as before. */
+static void stay(struct window *window) {
+        window->state = WINDOW_PLUGGED;
+        window->is_to_leave = window->is_reset = false;
+        guest_save(window->guest);
+        reinstate(window);
 }
 
 /* It is withdrawn: nobody gets what a device may write still, before the whole window is zeroed. */
@@ -161,27 +165,22 @@ static void end_rest(const struct window *window) {
                 log_error("what rests in a window of the guest %s stays: %s", guest->name, failure.sentence);
 }
 
-static int check_empty(const struct window *window, struct failure *failure) {
+/* Not even something that rests. */
+static bool holds_nothing(const struct window *window) {
         struct region_view view;
-        int r = region_get(&window->guest->caller, window->region, &view, failure);
 
-        if (r < 0 || !view.allocs)
-                return r;
-        r = failure_set(failure, REASON_busy, "The window holds %" PRIu64 " allocations of the guest %s: free them, or use force",
-                        view.allocs, window->guest->name);
-        failure_add_number(failure, "allocs", view.allocs);
-        return r;
+        return !window->region || region_get(&window->guest->caller, window->region, &view, NULL) < 0 || !view.allocs;
 }
 
 /* Also by force; false: what was being zeroed or copied in it when its owner ended is so still. */
 static bool is_vacant(const struct window *window) {
-        if (!window->region || check_empty(window, NULL) == 0)
+        if (holds_nothing(window))
                 return true;
         /* Nobody moves in meanwhile. */
         withdraw(window);
         guest_empty(window->guest, window->region);
         end_rest(window);
-        return check_empty(window, NULL) == 0;
+        return holds_nothing(window);
 }
 
 static void give_back(struct window *window) {
@@ -929,6 +928,37 @@ static int leave_by_libvirt(struct window *window) {
         return libvirt_detach_alias(guests->libvirt, window->guest->uuid, id, false, on_libvirt_left, window);
 }
 
+/* What rests is nobody's, and goes with the window: when that is gone, no device comes there any more. */
+static int check_empty(const struct window *window, struct failure *failure) {
+        struct region_view view;
+        uint64_t allocs;
+        int r = region_get(&window->guest->caller, window->region, &view, failure);
+
+        if (r < 0)
+                return r;
+        allocs = view.allocs - view.resting - view.barred;
+        if (allocs) {
+                r = failure_set(failure, REASON_busy, "The window holds %" PRIu64 " allocations of the guest %s: free them, or "
+                                "use force", allocs, window->guest->name);
+                failure_add_number(failure, "allocs", allocs);
+        } else if (view.barred)
+                r = failure_set(failure, REASON_busy, "The window holds what the guest %s may have, of which a damaged ledger "
+                                "does not know: if it has nothing there, \"quarantine release\" says so", window->guest->name);
+        return r;
+}
+
+/* By force. Nobody moves in meanwhile. */
+static int empty(struct window *window, struct failure *failure) {
+        int r;
+
+        withdraw(window);
+        guest_empty(window->guest, window->region);
+        r = check_empty(window, failure);
+        if (r < 0 && window->state != WINDOW_LEAVING)
+                reinstate(window);
+        return r;
+}
+
 /* Nobody gets anything there from now on, nor by the next daemon. */
 static int begin_to_leave(struct window *window) {
         struct guest *guest = window->guest;
@@ -1037,6 +1067,7 @@ static struct window *find_window(const struct guests *guests, const char *owner
 struct ticket *guests_detach(struct guests *guests, uint64_t handle, bool force, broker_done_fn done, void *userdata) {
         struct failure failure = { 0 };
         struct window *window = find_window(guests, NULL, handle, &failure);
+        struct guest_ask *ask = NULL;
         int r = window ? 0 : -ENOENT;
 
         if (r == 0 && window->is_left)
@@ -1047,17 +1078,18 @@ struct ticket *guests_detach(struct guests *guests, uint64_t handle, bool force,
                 r = failure_set(&failure, REASON_busy, "The window is being plugged in or taken out already");
         if (r == 0 && !guest_is_reachable(window->guest, &failure))
                 r = -failure.error;
-        if (r == 0 && force)
-                guest_empty(window->guest, window->region);
-        if (r == 0)
-                r = check_empty(window, &failure);
         if (r == 0) {
-                window->ask = ask_new(done, userdata);
-                if (!window->ask)
+                ask = ask_new(done, userdata);
+                if (!ask)
                         r = failure_set(&failure, REASON_no_memory, "The daemon itself is out of memory");
         }
-        if (r < 0)
+        if (r == 0)
+                r = force ? empty(window, &failure) : check_empty(window, &failure);
+        if (r < 0) {
+                free(ask);
                 return refuse(done, userdata, &failure);
+        }
+        window->ask = ask;
         take_out(window);
         return window->ask ? &window->ask->ticket : NULL;
 }
@@ -1129,8 +1161,12 @@ void window_removed(struct guest *guest, const char *id) {
 void window_kept(struct guest *guest, const char *id) {
         struct window *window = by_id(guest, id);
 
-        if (window && window->state == WINDOW_LEAVING && !window->n_begun && !window->is_left)
-                stay(window);
+        /* Who has one that is left was not asked; and whoever is asking at present hears of it by the answer. */
+        if (!window || window->is_left || window->state != WINDOW_LEAVING || window->n_begun)
+                return;
+        window->leave_until_ms = 0;
+        window->n_begun++;
+        on_leaving(window, -EBUSY, false, "the guest refuses to let go of the device", false);
 }
 
 /* ---- the guest's own word ---- */

@@ -148,8 +148,9 @@ struct attach_request {
  * machine addresses are of no concern), limit, source_unavailable (it does not run, or QEMU
  * refuses), gone, timeout, busy (what was asked for with this key is not over), and those of device_reserve(). */
 struct ticket *guests_attach(struct guests *guests, const struct attach_request *request, broker_done_fn done, void *userdata);
-/* Likewise, with the same handle. force: what lies in it is freed, and the sessions that have something of that end. Reasons:
- * unknown_handle, busy, timeout (the guest does not let go of it; the window is given back when it does), source_unavailable. */
+/* Likewise, with the same handle. From then on nothing is allocated in it, until the guest refuses. force: what lies in it is
+ * freed, and the sessions that have something of that end. What rests in it is in nobody's way. Reasons: unknown_handle, busy,
+ * timeout (the guest does not let go of it; the window is given back when it does), source_unavailable. */
 struct ticket *guests_detach(struct guests *guests, uint64_t window, bool force, broker_done_fn done, void *userdata);
 
 /* By the guest itself. Reasons: unknown_handle, bad_param, busy (things lie in it, by other addresses). */

@@ -91,6 +91,10 @@ static void on_device_removed(virConnectPtr connection, virDomainPtr domain, con
         domain_event(userdata, connection, domain, NOTE_DEVICE_REMOVED, 0, alias);
 }
 
+static void on_device_kept(virConnectPtr connection, virDomainPtr domain, const char *alias, void *userdata) {
+        domain_event(userdata, connection, domain, NOTE_DEVICE_KEPT, 0, alias);
+}
+
 static void on_agent(virConnectPtr connection, virDomainPtr domain, int state, int reason, void *userdata) {
         domain_event(userdata, connection, domain, NOTE_CHANNEL_STATE,
                      state == VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_STATE_CONNECTED, "org.qemu.guest_agent.0");
@@ -164,6 +168,7 @@ int libvirt_events_begin(struct libvirt *libvirt) {
                 { VIR_DOMAIN_EVENT_ID_LIFECYCLE, VIR_DOMAIN_EVENT_CALLBACK(on_lifecycle) },
                 { VIR_DOMAIN_EVENT_ID_REBOOT, VIR_DOMAIN_EVENT_CALLBACK(on_reboot) },
                 { VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, VIR_DOMAIN_EVENT_CALLBACK(on_device_removed) },
+                { VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED, VIR_DOMAIN_EVENT_CALLBACK(on_device_kept) },
                 { VIR_DOMAIN_EVENT_ID_METADATA_CHANGE, VIR_DOMAIN_EVENT_CALLBACK(on_metadata) },
                 { VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, VIR_DOMAIN_EVENT_CALLBACK(on_agent) },
         };

@@ -30,6 +30,7 @@ enum note_kind {
         NOTE_SUSPENDED,
         NOTE_RESUMED,
         NOTE_DEVICE_REMOVED,   /* name: the alias */
+        NOTE_DEVICE_KEPT,      /* name: the alias */
         NOTE_METADATA_CHANGED, /* text */
         NOTE_CHANNEL_STATE,    /* name: the channel, detail: connected */
         NOTE_DONE,             /* it is a request's */

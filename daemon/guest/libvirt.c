@@ -225,6 +225,8 @@ static void listener_call(const struct libvirt_listener *ops, void *userdata, co
                 return tell_uuid(ops->guest_resumed, userdata, note);
         case NOTE_DEVICE_REMOVED:
                 return tell_text(ops->device_removed, userdata, note, note->name);
+        case NOTE_DEVICE_KEPT:
+                return tell_text(ops->device_kept, userdata, note, note->name);
         case NOTE_METADATA_CHANGED:
                 return tell_text(ops->metadata_changed, userdata, note, note->text);
         case NOTE_CHANNEL_STATE:

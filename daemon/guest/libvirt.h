@@ -66,6 +66,8 @@ struct libvirt_listener {
         void (*guest_suspended)(void *userdata, const char *uuid); /* or panicked, or asleep: it does not run */
         void (*guest_resumed)(void *userdata, const char *uuid);
         void (*device_removed)(void *userdata, const char *uuid, const char *alias);
+        /* The guest was asked to let go of it, and has refused. */
+        void (*device_kept)(void *userdata, const char *uuid, const char *alias);
         void (*metadata_changed)(void *userdata, const char *uuid, const char *metadata); /* NULL: there is none any more */
         /* libvirt tells it only of org.qemu.guest_agent.0. */
         void (*channel_state)(void *userdata, const char *uuid, const char *channel, bool connected);

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <setjmp.h>
@@ -780,6 +781,15 @@ static int begin_detach(uint64_t window, const char *force) {
         return ask_send(host.admin, "guest.detach", "{'window':%" PRIu64 ",'force':%s}", window, force);
 }
 
+static void take_out(const struct qemu_window *seen) {
+        int id = begin_detach(find_window(), "false");
+
+        qemu_obey(host.qemu, "device_del");
+        qemu_deleted(host.qemu, seen->id);
+        qemu_obey(host.qemu, "chardev-remove");
+        json_decref(ask_result(host.admin, id));
+}
+
 static void test_a_window_in_use_is_not_taken_out_unless_by_force(void **state) {
         struct guest guest;
         int id;
@@ -1514,6 +1524,50 @@ static void test_what_a_guest_was_asked_for_serves_nobody_with_the_next_daemon(v
         leave_guest(&guest);
 }
 
+/* The last that was written, before which everything else is whole. */
+static void damage_ledger(void) {
+        char pattern[200], byte = 0;
+        struct stat status;
+        glob_t found;
+        int fd;
+
+        snprintf(pattern, sizeof(pattern), "%s/ledger.*", test_daemon_state(host.daemon));
+        assert_int_equal(glob(pattern, 0, NULL, &found), 0);
+        assert_int_equal(found.gl_pathc, 1);
+        fd = open(found.gl_pathv[0], O_RDWR | O_CLOEXEC);
+        globfree(&found);
+        assert_int_equal(fstat(fd, &status), 0);
+        /* The file is filled up with zeros behind it. */
+        for (off_t at = status.st_size - 1; !byte; at--) {
+                assert_int_equal(pread(fd, &byte, 1, at), 1);
+                byte = byte ? byte ^ 0x20 : 0;
+                if (byte)
+                        assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+        }
+        close(fd);
+}
+
+static void test_what_a_damaged_ledger_has_forgotten_keeps_a_window_until_an_administrators_word(void **state) {
+        struct guest guest;
+        uint64_t dma;
+        json_t *error;
+
+        make_guest(&guest);
+        alloc_at(&guest, "session", &dma);
+        assert_int_equal(test_daemon_kill(host.daemon), 0);
+        qemu_hang_up(host.qemu);
+        damage_ledger();
+        comes_back();
+        serve_again(host.qemu, true);
+        assert_int_equal(count("allocs"), 0);
+        error = ask_error(host.admin, begin_detach(guest.window, "true"));
+        assert_non_null(strstr(json_string_value(json_object_get(error, "message")), "quarantine release"));
+        ask_take_reason(error, "busy");
+        json_decref(ask(host.admin, "quarantine.release", "{'owner':'kvm:" ONE "'}"));
+        take_out(&guest.seen);
+        leave_guest(&guest);
+}
+
 static void test_an_interrupt_leaves_nothing_behind(void **state) {
         struct guest guest;
         int status;
@@ -1835,6 +1889,20 @@ static void test_what_rests_goes_back_with_its_guest(void **state) {
         leave_guest(&guest);
 }
 
+static void test_what_rests_does_not_keep_a_window(void **state) {
+        struct guest guest;
+        uint64_t dma;
+
+        make_guest(&guest);
+        alloc_at(&guest, "session", &dma);
+        test_client_close(guest.channel);
+        ask_until(ask_number(host.admin, "quarantined", "broker.status", "{}") > 0);
+        take_out(&guest.seen);
+        assert_int_equal(ask_number(host.admin, "quarantined", "broker.status", "{}"), 0);
+        assert_int_equal(in_regions(), 0);
+        qemu_drop(&guest.seen);
+}
+
 static void test_what_a_guests_program_had_is_freed_after_the_grace_time(void **state) {
         struct guest guest;
         uint64_t dma;
@@ -2008,15 +2076,6 @@ static int begin_with_own(const char *lines) {
 
 static int begin_with_own_window(void **state) {
         return begin_with_own("window = 1M\n");
-}
-
-static void take_out(const struct qemu_window *seen) {
-        int id = begin_detach(find_window(), "false");
-
-        qemu_obey(host.qemu, "device_del");
-        qemu_deleted(host.qemu, seen->id);
-        qemu_obey(host.qemu, "chardev-remove");
-        json_decref(ask_result(host.admin, id));
 }
 
 static void test_the_window_of_the_configuration_comes_with_each_start(void **state) {
@@ -2202,6 +2261,7 @@ int main(int argc, char **argv) {
                 TEST(a_window_that_the_guest_kept_is_had_by_whoever_asks_again),
                 TEST(windows_whose_memory_is_gone_are_forgotten),
                 TEST(what_a_guest_was_asked_for_serves_nobody_with_the_next_daemon),
+                TEST(what_a_damaged_ledger_has_forgotten_keeps_a_window_until_an_administrators_word),
                 TEST(an_interrupt_leaves_nothing_behind),
                 TEST(a_qemu_with_no_end_of_devices_is_asked_for_some),
                 TEST(a_qemu_that_does_not_say_whether_it_runs_is_told_of),
@@ -2214,6 +2274,7 @@ int main(int argc, char **argv) {
                 TEST(who_is_not_qemu_is_hung_up_on),
                 TEST(who_was_let_in_and_is_not_qemu_is_hung_up_on_when_that_is_known),
                 cmocka_unit_test_setup_teardown(test_what_rests_goes_back_with_its_guest, begin_with_long_rest, end),
+                cmocka_unit_test_setup_teardown(test_what_rests_does_not_keep_a_window, begin_with_long_rest, end),
                 cmocka_unit_test_setup_teardown(test_what_a_guests_program_had_is_freed_after_the_grace_time,
                                                 begin_with_short_grace, end),
                 cmocka_unit_test_setup_teardown(test_a_guest_without_connections_has_no_channel, begin_without_connections, end),

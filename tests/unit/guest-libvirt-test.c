@@ -36,6 +36,7 @@ static struct {
         uv_loop_t loop;
         char directory[32];
         uint64_t configured; /* the window of the configuration */
+        uint64_t unplug_ms; /* more than any test takes, unless it is to be over */
         const char *instead; /* the UUID of another guest, which alone is in the configuration; "": none is. Or NULL */
         const char *domain;  /* libvirt's name for the guest */
         struct guests *guests;
@@ -190,7 +191,7 @@ static void settle(void) {
 
 static void start_daemon(void) {
         const struct guests_settings settings = {
-                .directory = host.directory, .unplug_ms = 100, .machines = &machines,
+                .directory = host.directory, .unplug_ms = host.unplug_ms, .machines = &machines,
         };
         const struct guest_definition definition = {
                 .name = "one", .uuid = host.instead ? host.instead : UUID, .window_bytes = host.configured,
@@ -259,6 +260,7 @@ static int begin(void **state) {
         options.translators = translators;
         options.region_idle_ms = 0;
         memset(&host, 0, sizeof(host));
+        host.unplug_ms = 600000;
         host.let_in = -1;
         host.domain = "one";
         memset(&fake, 0, sizeof(fake));
@@ -1205,6 +1207,7 @@ static void test_what_nobody_wants_is_asked_for_again_and_keeps_no_own_window_aw
         static const char *const there = DOMAIN("<shmem><alias name='ua-dmabroker-1'/></shmem>");
         struct answer attached;
 
+        host.unplug_ms = 100;
         start_daemon();
         lists(1, NO_METADATA);
         attach(&attached, NULL);
@@ -1427,6 +1430,7 @@ static void test_what_is_reserved_for_windows_and_in_no_note_goes_back(void **st
 static void test_that_a_guest_has_booted_anew_is_known_to_the_next_daemon(void **state) {
         struct answer detached;
 
+        host.unplug_ms = 100;
         begin_with_own(MIB, NO_METADATA);
         detach(&detached, false);
         answers(DETACH, 0, NULL);
@@ -1441,9 +1445,11 @@ static void test_that_a_guest_has_booted_anew_is_known_to_the_next_daemon(void *
 
 static void test_what_is_leaving_serves_nobody(void **state) {
         struct answer detached;
+        struct caller program;
         uint64_t device;
-        struct caller program = begin_with_program(&device);
 
+        host.unplug_ms = 100;
+        program = begin_with_program(&device);
         detach(&detached, false);
         program_gets_nothing(&program, device);
         answers(DETACH, 0, NULL);
@@ -1467,6 +1473,28 @@ static void test_what_the_guest_does_not_let_go_of_serves_again(void **state) {
         answers(DETACH, -EREMOTEIO, "the guest refuses");
         require_refused(&detached, REASON_source_unavailable);
         answer_handle(&waits);
+        assert_true(is_in(WINDOW_PLUGGED));
+}
+
+static void test_what_the_guest_refuses_to_let_go_of_serves_again(void **state) {
+        struct answer detached;
+        uint64_t device;
+        struct caller program = begin_with_program(&device);
+
+        for (int i = 0; i < 2; i++) {
+                detach(&detached, false);
+                answers(DETACH, 0, NULL);
+                if (i)
+                        next_daemon_finds(THERE);
+                fake.listener->device_kept(fake.userdata, UUID, "ua-dmabroker-1");
+                settle();
+                assert_true(is_in(WINDOW_PLUGGED));
+                require_refused(&detached, i ? REASON_gone : REASON_source_unavailable);
+                fake.listener->device_kept(fake.userdata, UUID, "ua-dmabroker-1");
+                fake.listener->device_kept(fake.userdata, UUID, "ua-dmabroker-2");
+        }
+        program_gets(&program, device);
+        next_daemon_finds(THERE);
         assert_true(is_in(WINDOW_PLUGGED));
 }
 
@@ -1524,6 +1552,7 @@ static void test_a_guest_that_boots_anew_has_not_been_asked(void **state) {
         sees(window(), 16 * MIB);
         program = start_program(&device);
         program_gets(&program, device);
+        host.unplug_ms = 2000;
         next_daemon_finds(THERE);
         assert_true(is_in(WINDOW_PLUGGED));
         /* It may do so while it is waited for. */
@@ -1539,6 +1568,58 @@ static void test_a_guest_that_boots_anew_has_not_been_asked(void **state) {
         require_refused(&detached, REASON_timeout);
         is_asked_again(GET_XML, THERE);
         assert_true(is_in(WINDOW_PLUGGED));
+}
+
+static void test_what_rests_does_not_keep_a_window(void **state) {
+        struct answer detached;
+
+        leave_at_rest_in_two_windows();
+        detach(&detached, false);
+        answers(DETACH, 0, NULL);
+        /* The guest has it still, and its devices may write there. */
+        assert_int_equal(broker_quarantined(host.f.broker), 2 * MOST);
+        lets_go_of("ua-dmabroker-1");
+        answer_handle(&detached);
+        assert_int_equal(broker_quarantined(host.f.broker), MOST);
+        assert_int_equal(fixture_source(&host.f).in_regions, MIB);
+}
+
+static void test_what_rests_in_a_window_that_stays_rests_on(void **state) {
+        struct answer detached;
+        struct caller program;
+        uint64_t device;
+
+        leave_at_rest_in_two_windows();
+        program = start_program(&device);
+        detach(&detached, true);
+        answers(DETACH, -EREMOTEIO, "the guest refuses");
+        require_refused(&detached, REASON_source_unavailable);
+        assert_int_equal(broker_quarantined(host.f.broker), 2 * MOST);
+        program_gets_nothing(&program, device);
+        /* Its time may be over before it is known what becomes of the window. */
+        detach(&detached, false);
+        fixture_pass(&host.f, 60000);
+        assert_int_equal(broker_quarantined(host.f.broker), 0);
+        fixture_alloc(&host.f, &program, &(struct alloc_request){ .device = device, .size = MOST });
+        program_gets_nothing(&program, device);
+        answers(DETACH, -EREMOTEIO, "the guest refuses");
+        fixture_alloc(&host.f, &program, &(struct alloc_request){ .device = device, .size = MOST });
+}
+
+/* Who waits for memory does not get what is taken from others there. */
+static void test_nobody_moves_into_a_window_that_is_emptied_by_force(void **state) {
+        struct answer detached, waits = { 0 };
+        uint64_t device, other;
+        struct caller program = begin_with_program(&device), heir = start_program(&other);
+
+        fixture_alloc(&host.f, &program, &(struct alloc_request){ .device = device, .size = MOST, .owner_lifetime = true });
+        coherent_alloc(&heir, &(struct alloc_request){ .device = other, .size = 4096, .wait_ms = 60000 }, answer, &waits);
+        settle();
+        detach(&detached, true);
+        assert_false(waits.given);
+        answers(DETACH, -EREMOTEIO, "the guest refuses");
+        require_refused(&detached, REASON_source_unavailable);
+        answer_handle(&waits);
 }
 
 /* ---- at the door ---- */
@@ -1927,9 +2008,13 @@ int main(int argc, char **argv) {
                 TEST(with_a_window_goes_what_rests_in_it_and_nothing_else),
                 TEST(what_is_leaving_serves_nobody),
                 TEST(what_the_guest_does_not_let_go_of_serves_again),
+                TEST(what_the_guest_refuses_to_let_go_of_serves_again),
                 TEST(what_is_leaving_when_libvirt_is_lost_serves_nobody),
                 TEST(what_is_leaving_serves_nobody_with_the_next_daemon_either),
                 TEST(a_guest_that_boots_anew_has_not_been_asked),
+                TEST(what_rests_does_not_keep_a_window),
+                TEST(what_rests_in_a_window_that_stays_rests_on),
+                TEST(nobody_moves_into_a_window_that_is_emptied_by_force),
                 TEST(only_the_guests_own_machine_is_let_in),
                 TEST(machines_of_other_libvirts_with_the_guests_number_are_not_the_guests),
                 TEST(of_the_guests_name_its_machine_has_what_may_be_in_a_hosts_name),
