@@ -322,7 +322,7 @@ static int find(const struct guest_window_view *view, void *userdata) {
 static struct guest_window_view window(void) {
         struct guest_window_view view = { 0 };
 
-        guests_visit_windows(host.guests, NULL, find, &view);
+        guests_visit_windows(host.guests, NULL, true, find, &view);
         return view;
 }
 
