@@ -189,6 +189,16 @@ static void do_rest(void) {
 
 /* ---- the channel without the library ---- */
 
+static void do_store(const char *path) {
+        char text[64];
+        int r = xen_store_read(path, text, sizeof(text));
+
+        if (r)
+                printf("\n= error: %s\n", strerror(-r));
+        else
+                printf("\n= ok %s\n", text);
+}
+
 static char last_error[300];
 
 /* For the library's files that are linked in. */
@@ -333,7 +343,7 @@ bool guest_work(const char *line) {
                 { "look", .with = do_look },       { "free", .alone = do_free },     { "pool", .alone = do_pool },
                 { "bounce", .alone = do_bounce },  { "unbounce", .alone = do_unbounce }, { "busy", .alone = do_busy },
                 { "rounds", .alone = do_rounds },  { "rest", .alone = do_rest },     { "flood", .with = do_flood },
-                { "garbage", .with = do_garbage }, { "ctl", .with = do_ctl },
+                { "garbage", .with = do_garbage }, { "ctl", .with = do_ctl },        { "store", .with = do_store },
         };
         const size_t length = strcspn(line, " ");
 

@@ -111,6 +111,34 @@ static void test_memory(struct xen_guest *guest, const struct seen *seen) {
         check_books();
 }
 
+static char *read_node(const struct xen_guest *guest, const char *name) {
+        char path[80];
+        unsigned n;
+
+        snprintf(path, sizeof(path), "/local/domain/%u/dmabroker/%s", guest->domid, name);
+        return xs_read(xen_store, XBT_NULL, path, &n);
+}
+
+/* What dom0 tells and shares with one guest is that one's. */
+static void test_ways(struct xen_guest *own, struct xen_guest *other) {
+        static const char *const names[] = { "protocol", "vchan/ring-ref", "vchan/event-channel" };
+        char answer[64], *ref = read_node(own, "vchan/ring-ref");
+
+        if (!ref)
+                give_up("xenstore tells a guest of its channel", "it does not");
+        for (unsigned i = 0; i < 3; i++) {
+                char *value = read_node(own, names[i]);
+
+                snprintf(answer, sizeof(answer), "ok %s", value ? value : "");
+                tell(own, answer, "a guest reads what it is told", "store dmabroker/%s", names[i]);
+                tell(other, "error: Permission denied", "another guest does not",
+                     "store /local/domain/%u/dmabroker/%s", own->domid, names[i]);
+                free(value);
+        }
+        tell(other, "error: Invalid argument", "nor does it map what dom0 shares with the first", "map 1 0:%s+1", ref);
+        free(ref);
+}
+
 /* While it has the channel, and after. */
 static void test_tools(struct xen_guest *guest) {
         const char *answer = say(guest, "ctl --socket xen: status");
@@ -222,6 +250,8 @@ void xen_test_library(struct xen_guest *pv, struct xen_guest *pvh) {
         const struct seen of_pvh = attach(pvh, 8), of_pv = look(pv);
 
         memory = xenforeignmemory_open(NULL, 0);
+        test_ways(pv, pvh);
+        test_ways(pvh, pv);
         connect_guest(pv);
         test_memory(pv, &of_pv);
         connect_guest(pvh);
