@@ -147,6 +147,21 @@ static void do_unbounce(void) {
                 printf("\n= ok %.*s\n", TEXT, work.buffer);
 }
 
+/* For a device that is called by its place on the bus. */
+static void do_pci(void) {
+        dmab_device_t *device = NULL;
+        dmab_addr_t dma;
+        void *memory;
+
+        if (dmab_device_open(work.dmab, "0000:00:05.0", NULL, &device) ||
+            dmab_alloc_coherent(device, PAGE, DMAB_WAIT, &memory, &dma))
+                answer_error();
+        else
+                printf("\n= ok 0x%" PRIx64 "\n", (uint64_t)dma);
+        if (device)
+                dmab_device_close_force(device);
+}
+
 /* ---- all the time ---- */
 
 static int round_of_work(void) {
@@ -344,6 +359,7 @@ bool guest_work(const char *line) {
                 { "bounce", .alone = do_bounce },  { "unbounce", .alone = do_unbounce }, { "busy", .alone = do_busy },
                 { "rounds", .alone = do_rounds },  { "rest", .alone = do_rest },     { "flood", .with = do_flood },
                 { "garbage", .with = do_garbage }, { "ctl", .with = do_ctl },        { "store", .with = do_store },
+                { "pci", .alone = do_pci },
         };
         const size_t length = strcspn(line, " ");
 
