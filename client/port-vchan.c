@@ -113,26 +113,31 @@ static int map_grants(struct vchan *vchan, const uint32_t *refs, unsigned n, voi
         return at == MAP_FAILED ? -error : 0;
 }
 
+/* What is not shared any more, or not yet, cannot be mapped; not all of it goes at once. */
+static int map_error(const char *path, int error) {
+        if (error == EINVAL)
+                return host_is_gone(path);
+        return error_set(error, "cannot map what dom0 shares: %s", strerrordesc_np(error));
+}
+
 static int map_page(struct vchan *vchan, const char *path, uint32_t ref, uint64_t *ret_index) {
         void *at;
         int r = map_grants(vchan, &ref, 1, &at, ret_index);
 
-        if (r == -EINVAL)
-                return host_is_gone(path);
         if (r)
-                return error_set(-r, "cannot map what dom0 shares: %s", strerrordesc_np(-r));
+                return map_error(path, -r);
         vchan->page = at;
         /* It may be another page that is shared by that number meanwhile. */
         return vchan_layout_read(vchan->page, &vchan->layout) ? host_is_gone(path) : 0;
 }
 
-static int map_stream(struct vchan *vchan, const uint32_t *refs, unsigned n, char **ret) {
+static int map_stream(struct vchan *vchan, const char *path, const uint32_t *refs, unsigned n, char **ret) {
         uint64_t index;
         void *at = NULL;
         int r = n ? map_grants(vchan, refs, n, &at, &index) : 0;
 
         if (r)
-                return error_set(-r, "cannot map what dom0 shares: %s", strerrordesc_np(-r));
+                return map_error(path, -r);
         *ret = at;
         return 0;
 }
@@ -202,9 +207,9 @@ static int connect_to(struct vchan *vchan, const char *path) {
         if (!r)
                 r = map_page(vchan, path, ref, &index);
         if (!r)
-                r = map_stream(vchan, vchan->page->grants, vchan->layout.n_to_host, &vchan->to_host);
+                r = map_stream(vchan, path, vchan->page->grants, vchan->layout.n_to_host, &vchan->to_host);
         if (!r)
-                r = map_stream(vchan, vchan->page->grants + vchan->layout.n_to_host, vchan->layout.n_to_guest,
+                r = map_stream(vchan, path, vchan->page->grants + vchan->layout.n_to_host, vchan->layout.n_to_guest,
                                &vchan->to_guest);
         if (!r)
                 r = open_event(vchan, path, port);

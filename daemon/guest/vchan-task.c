@@ -10,6 +10,7 @@
 
 #include "daemon/guest/thread.h"
 #include "daemon/guest/vchan-library.h"
+#include "daemon/guest/xen.h"
 
 /* A dom0 shares 1,024 pages, unless xen_gntalloc was told otherwise (`limit`): this takes 9 of them. */
 enum { STREAM_SIZE = 16 << 10 };
@@ -44,7 +45,7 @@ static bool write_protocol(const struct vchan_task *task) {
                 { .id = 0, .perms = XS_PERM_NONE }, /* dom0 has it, and nobody else … */
                 { .id = task->domid, .perms = XS_PERM_READ },
         };
-        struct xs_handle *store = task->library->xs_open(0);
+        struct xs_handle *store = xen_store_is_dead() ? NULL : task->library->xs_open(0);
         char path[64];
         bool done;
 

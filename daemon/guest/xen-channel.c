@@ -216,8 +216,8 @@ static void pass_on(struct xen_channel *channel, bool is_there) {
         channel->is_unfinished = i == PIECES_AT_ONCE;
         for (i = 0; i < PIECES_AT_ONCE && hear_daemon(channel) && tell_guest(channel, is_there); i++)
                 ;
-        /* All that the guest has said before it went was heard. */
-        channel->is_broken |= !is_there && !channel->is_unfinished && channel->to_daemon.start == channel->to_daemon.end;
+        /* Its last words were heard, unless it had said more than anybody could: whoever comes next does not wait for that. */
+        channel->is_broken |= !is_there;
 }
 
 static void pump(struct xen_channel *channel) {

@@ -13,8 +13,7 @@
 
 #define SOCKET "/run/xenstored/socket"
 
-/* Where there is such a socket its daemon has it, or there is none: the kernel's way would lead to nobody. */
-static bool is_dead(void) {
+bool xen_store_is_dead(void) {
         const struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = SOCKET };
         int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), r;
 
@@ -26,7 +25,7 @@ static bool is_dead(void) {
 }
 
 static struct xs_handle *open_store(const struct xen_library *library) {
-        struct xs_handle *store = is_dead() ? NULL : library->xs_open(0);
+        struct xs_handle *store = xen_store_is_dead() ? NULL : library->xs_open(0);
 
         if (store && library->xs_watch(store, "@introduceDomain", "") && library->xs_watch(store, "@releaseDomain", ""))
                 return store;

@@ -54,4 +54,8 @@ void xen_tracker_close(struct xen_tracker *tracker, void (*closed)(void *userdat
 /* Ask now: something was seen to have changed. */
 void xen_tracker_hurry(struct xen_tracker *tracker);
 
+/* Where there is xenstore's socket its daemon has it, or there is none: the kernel's way would lead to nobody. Any thread may
+ * ask. */
+bool xen_store_is_dead(void);
+
 #endif

@@ -427,6 +427,35 @@ static void test_garbage_in_indices_ends_nothing(void **state) {
         assert_int_equal(fake.n_closed, 1);
 }
 
+/* Whoever comes next mends it. */
+static void test_what_one_program_leaves_in_disorder_hinders_none_of_the_next(void **state) {
+        char text[32] = "";
+
+        begin_talk();
+        for (unsigned i = 0; i < 50; i++) {
+                uint32_t *words = (uint32_t *)scene.page;
+                const unsigned n_talks = scene.n_talks;
+
+                for (unsigned word = 0; word < 4; word++)
+                        words[word] = (i + 1) * 2654435761u + word * 40503u * 65521u;
+                guest_says("\xff", 1);
+                turn();
+                go();
+                turn();
+                forget_talk();
+                come();
+                run_until(has_talk);
+                assert_int_equal(scene.n_talks, n_talks + 1);
+                assert_int_equal(guest_says("question", 9), 9);
+                turn();
+                assert_int_equal(recv(scene.fd, text, sizeof(text), MSG_DONTWAIT), 9);
+                assert_int_equal(send(scene.fd, "answer", 7, MSG_DONTWAIT), 7);
+                turn();
+                assert_int_equal(guest_hears(text, sizeof(text)), 7);
+        }
+        end_channel();
+}
+
 static void test_a_xenstore_that_does_not_answer_holds_up_nothing(void **state) {
         fake.is_mute = true;
         begin_channel();
@@ -481,6 +510,7 @@ int main(void) {
                 TEST(test_who_does_not_read_is_not_waited_for),
                 TEST(test_what_is_said_to_who_has_gone_is_nobodys),
                 TEST(test_garbage_in_indices_ends_nothing),
+                TEST(test_what_one_program_leaves_in_disorder_hinders_none_of_the_next),
                 TEST(test_a_xenstore_that_does_not_answer_holds_up_nothing),
                 TEST(test_what_cannot_be_made_is_tried_again_until_it_is_closed),
                 TEST(test_it_ends_at_any_moment),

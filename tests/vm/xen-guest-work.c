@@ -147,6 +147,21 @@ static void do_unbounce(void) {
                 printf("\n= ok %.*s\n", TEXT, work.buffer);
 }
 
+/* For a device that is called by its place on the bus. */
+static void do_pci(void) {
+        dmab_device_t *device = NULL;
+        dmab_addr_t dma;
+        void *memory;
+
+        if (dmab_device_open(work.dmab, "0000:00:05.0", NULL, &device) ||
+            dmab_alloc_coherent(device, PAGE, DMAB_WAIT, &memory, &dma))
+                answer_error();
+        else
+                printf("\n= ok 0x%" PRIx64 "\n", (uint64_t)dma);
+        if (device)
+                dmab_device_close_force(device);
+}
+
 /* ---- all the time ---- */
 
 static int round_of_work(void) {
@@ -188,6 +203,16 @@ static void do_rest(void) {
 }
 
 /* ---- the channel without the library ---- */
+
+static void do_store(const char *path) {
+        char text[64];
+        int r = xen_store_read(path, text, sizeof(text));
+
+        if (r)
+                printf("\n= error: %s\n", strerror(-r));
+        else
+                printf("\n= ok %s\n", text);
+}
 
 static char last_error[300];
 
@@ -333,7 +358,8 @@ bool guest_work(const char *line) {
                 { "look", .with = do_look },       { "free", .alone = do_free },     { "pool", .alone = do_pool },
                 { "bounce", .alone = do_bounce },  { "unbounce", .alone = do_unbounce }, { "busy", .alone = do_busy },
                 { "rounds", .alone = do_rounds },  { "rest", .alone = do_rest },     { "flood", .with = do_flood },
-                { "garbage", .with = do_garbage }, { "ctl", .with = do_ctl },
+                { "garbage", .with = do_garbage }, { "ctl", .with = do_ctl },        { "store", .with = do_store },
+                { "pci", .alone = do_pci },
         };
         const size_t length = strcspn(line, " ");
 

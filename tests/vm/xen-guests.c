@@ -418,6 +418,16 @@ static bool are_only_guests(void *userdata) {
         return xen_count_domains() == 3;
 }
 
+static void check_unnamed(const struct xen_guest *guest) {
+        char path[80], *value;
+        unsigned n;
+
+        snprintf(path, sizeof(path), "/local/domain/%u/dmabroker/vchan/ring-ref", guest->domid);
+        value = xs_read(xen_store, XBT_NULL, path, &n);
+        xen_check(!value, "xenstore tells a guest of no channel any more");
+        free(value);
+}
+
 /* For good, not for another one. Both guests have windows mapped. */
 static void test_end(struct xen_guest *pv, struct xen_guest *pvh) {
         struct seen seen = attach(pvh, 8);
@@ -428,6 +438,8 @@ static void test_end(struct xen_guest *pv, struct xen_guest *pvh) {
         xen_check(test_daemon_end(process) == 0, "a daemon ends while guests have windows mapped");
         process = NULL;
         xen_check(!are_only_guests(NULL), "the memory domain stays as long as they have");
+        check_unnamed(pv);
+        check_unnamed(pvh);
         tell(pv, "ok", "a guest goes on with its window", "fill 0");
         tell(pvh, "ok", "and so does the other", "fill 0");
         tell(pv, "ok", "it unmaps it", "unmap 0");

@@ -93,6 +93,17 @@ static uint64_t alloc(struct xen_guest *guest, const struct seen *seen, unsigned
         return dma;
 }
 
+/* Such a device is given what the guest's page tables have, which only in one kind of guests is in one piece. */
+static void test_pci(struct xen_guest *guest, const struct seen *seen) {
+        const char *answer = say(guest, "pci");
+        unsigned long long dma = 0;
+
+        sscanf(answer, "ok %llx", &dma);
+        if (is_pv(guest) ? dma < seen->addr || dma >= seen->addr + seen->size : !strstr(answer, "paravirtualised"))
+                give_up("a PCI device has an address in a paravirtualised guest only", answer);
+        printf("ok: for a PCI device: %s\n", answer);
+}
+
 static void test_memory(struct xen_guest *guest, const struct seen *seen) {
         const uint64_t dma = alloc(guest, seen, 16);
         unsigned long long bounced = 0;
@@ -108,7 +119,36 @@ static void test_memory(struct xen_guest *guest, const struct seen *seen) {
         write_there(seen, bounced, "bounced by dom0");
         tell(guest, "ok bounced by dom0", "what a device writes comes back to the buffer", "unbounce");
         tell(guest, "ok", "it frees what it has", "free");
+        test_pci(guest, seen);
         check_books();
+}
+
+static char *read_node(const struct xen_guest *guest, const char *name) {
+        char path[80];
+        unsigned n;
+
+        snprintf(path, sizeof(path), "/local/domain/%u/dmabroker/%s", guest->domid, name);
+        return xs_read(xen_store, XBT_NULL, path, &n);
+}
+
+/* What dom0 tells and shares with one guest is that one's. */
+static void test_ways(struct xen_guest *own, struct xen_guest *other) {
+        static const char *const names[] = { "protocol", "vchan/ring-ref", "vchan/event-channel" };
+        char answer[64], *ref = read_node(own, "vchan/ring-ref");
+
+        if (!ref)
+                give_up("xenstore tells a guest of its channel", "it does not");
+        for (unsigned i = 0; i < 3; i++) {
+                char *value = read_node(own, names[i]);
+
+                snprintf(answer, sizeof(answer), "ok %s", value ? value : "");
+                tell(own, answer, "a guest reads what it is told", "store dmabroker/%s", names[i]);
+                tell(other, "error: Permission denied", "another guest does not",
+                     "store /local/domain/%u/dmabroker/%s", own->domid, names[i]);
+                free(value);
+        }
+        tell(other, "error: Invalid argument", "nor does it map what dom0 shares with the first", "map 1 0:%s+1", ref);
+        free(ref);
 }
 
 /* While it has the channel, and after. */
@@ -222,6 +262,8 @@ void xen_test_library(struct xen_guest *pv, struct xen_guest *pvh) {
         const struct seen of_pvh = attach(pvh, 8), of_pv = look(pv);
 
         memory = xenforeignmemory_open(NULL, 0);
+        test_ways(pv, pvh);
+        test_ways(pvh, pv);
         connect_guest(pv);
         test_memory(pv, &of_pv);
         connect_guest(pvh);
