@@ -384,7 +384,11 @@ static int begin_guest(struct guest *guest, struct failure *failure) {
 
         /* Its QEMU keeps the windows that it has, and cannot be heard. */
         if (guest->via == GUEST_BY_NOBODY) {
-                guest_forsake(guest);
+                /* A guest of Xen's keeps what it has mapped, and maps no more. */
+                if (guest->is_xen)
+                        guest_end(guest);
+                else
+                        guest_forsake(guest);
                 return 0;
         }
         if (!guest->caller.session)
