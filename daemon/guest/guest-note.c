@@ -1,11 +1,11 @@
 /* What the next daemon must know of a guest, in the note of its session: a line about the guest, and one for each window.
  *
- *      guest UUID PID SINCE RUN OWN MISSED
+ *      guest UUID PID SINCE RUN OWN MISSED VIA
  *      window HANDLE NUMBER COOKIE GUEST_ADDR|- PORT|- PID SINCE UNCONFIRMED TO_LEAVE
  *
  * Instead of window: own: the one that it gets whenever it starts; unwanted: it is to be taken out if QEMU has it; left: a QEMU
- * of an earlier run has it still. TO_LEAVE: the guest was asked to let go of it; 2: and has begun anew since. Earlier daemons
- * did not write what is last in each, nor which is the own one. */
+ * of an earlier run has it still. VIA: by whom they were plugged in, 1: libvirt, 2: QMP, 3: Xen. TO_LEAVE: the guest was asked
+ * to let go of it; 2: and has begun anew since. Earlier daemons did not write what is last in each, nor which is the own one. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -23,10 +23,11 @@ int guest_save(struct guest *guest) {
         const struct window *window;
         size_t used;
 
-        if (!guest->caller.session)
+        if (!guest->caller.session || guest->is_restoring)
                 return 0;
-        used = (size_t)snprintf(note, sizeof(note), "guest %s %ld %" PRIu64 " %u %" PRIu64 " %d\n", guest->uuid,
-                                (long)guest->pid, guest->pid_since, guest->run, guest->had_own, guest->was_missed);
+        used = (size_t)snprintf(note, sizeof(note), "guest %s %ld %" PRIu64 " %u %" PRIu64 " %d %d\n", guest->uuid,
+                                (long)guest->pid, guest->pid_since, guest->run, guest->had_own, guest->was_missed,
+                                guest->via == GUEST_BY_NOBODY ? guest->plugged_via + 1 : guest->via + 1);
         DL_FOREACH(guest->windows, window)
                 if (window->region && sizeof(note) - used > LINE_SIZE)
                         used += (size_t)window_note(window, note + used, LINE_SIZE);
@@ -45,11 +46,13 @@ static int find_commons(const struct device_view *view, void *userdata) {
 
 /* Where it can be told that it is the same run of it still, it does not begin anew. */
 static void restore_run(struct guest *guest, const char *note) {
-        int was_missed = 0;
+        int was_missed = 0, via = guest->via + 1;
         long pid = 0;
 
-        sscanf(note, "guest %*s %ld %" SCNu64 " %u %" SCNu64 " %d", &pid, &guest->pid_since, &guest->run, &guest->had_own,
-               &was_missed);
+        /* Earlier daemons did not write by whom. */
+        sscanf(note, "guest %*s %ld %" SCNu64 " %u %" SCNu64 " %d %d", &pid, &guest->pid_since, &guest->run, &guest->had_own,
+               &was_missed, &via);
+        guest->plugged_via = (enum guest_via)(via - 1);
         guest->was_missed = was_missed;
         guest->pid = (pid_t)pid;
         guest->has_begun = guest->pid || guest->run;
@@ -61,22 +64,19 @@ static void restore_run(struct guest *guest, const char *note) {
         guest->wants_own = guest->has_begun && guest->own_bytes != guest->had_own;
 }
 
-static int restore(struct guest *guest, const char *told, struct failure *failure) {
-        char *note = strdup(told); /* a window that cannot be had changes it */
+static int restore(struct guest *guest, const char *note, struct failure *failure) {
         int r = 0;
 
-        if (!note)
-                return failure_set(failure, REASON_no_memory, "there is no memory to start");
+        guest->is_restoring = true;
         restore_run(guest, note);
         device_visit(&guest->caller, guest->owner, find_commons, guest, NULL);
         if (!guest->commons)
                 r = -ENOENT;
         for (const char *line = strchr(note, '\n'); line && line[1] && r == 0; line = strchr(line + 1, '\n'))
                 r = window_inherit(guest, line + 1, failure);
-        free(note);
         if (r == 0)
                 r = window_inherit_unnamed(guest, failure);
-        /* One that could not be had has written down only those before it. */
+        guest->is_restoring = false;
         if (r == 0 && guest_save(guest) < 0)
                 r = failure_set(failure, REASON_no_memory, "there is no memory to start");
         return r;

@@ -193,6 +193,14 @@ static void give_back(struct window *window) {
 
 /* QEMU does not have it any more, but the daemon itself is at work in it: it goes back when that is done. */
 static void wait_until_vacant(struct window *window) {
+        struct failure gone = { 0 };
+
+        failure_set(&gone, REASON_gone, "The guest %s has let go of its window, or has ended", window->guest->name);
+        if (window->ask && window->state != WINDOW_LEAVING)
+                answer(window, &gone);
+        /* But for a daemon that ends for good, and takes it from a QEMU that has it. */
+        if (!window->guest->guests->closed)
+                window->pid = 0;
         window->state = WINDOW_LEAVING;
         window->is_left = true;
         window->is_unwanted = window->is_bound = false;
@@ -1285,6 +1293,12 @@ static int read_line(struct window *window, const char *line) {
         return 0;
 }
 
+/* By the guest's QEMU, if that is known. */
+static void suppose_had(struct window *window) {
+        window->pid = window->guest->pid;
+        window->pid_since = window->guest->pid_since;
+}
+
 int window_inherit(struct guest *guest, const char *line, struct failure *failure) {
         struct window *window = window_new(guest);
         unsigned last = guest->last_number;
@@ -1293,21 +1307,22 @@ int window_inherit(struct guest *guest, const char *line, struct failure *failur
         if (!window)
                 return failure_set(failure, REASON_no_memory, "there is no memory to start");
         r = read_line(window, line);
+        guest->is_garbled |= r < 0;
+        /* By that name nobody else knows it: it is only waited for the end of who has it. */
+        window->is_left |= guest->via != GUEST_BY_NOBODY && guest->via != guest->plugged_via;
         window->state = window->is_unwanted || window->is_left || window->is_to_leave ? WINDOW_LEAVING : WINDOW_PLUGGED;
         window->is_told = !window->is_unwanted;
         window->in_doubt = true;
-        if (guest->via == GUEST_BY_NOBODY && !window->pid) {
-                /* It cannot be asked whether its QEMU, if that is known, has it. */
-                window->pid = guest->pid;
-                window->pid_since = guest->pid_since;
-        }
+        /* It cannot be asked whether it has it. */
+        if (!window->pid && (guest->via == GUEST_BY_NOBODY || window->is_left))
+                suppose_had(window);
         if (r == 0)
                 r = take_place(window, failure);
         if (r < 0) {
                 /* Its memory is gone, or was never known. */
                 window->region = 0;
                 window_end(window);
-                return failure->reason == REASON_no_memory ? r : 0;
+                return r == -reason_errno(REASON_no_memory) ? r : 0;
         }
         if (guest->way->inherit)
                 guest->way->inherit(window);
@@ -1345,11 +1360,13 @@ int window_inherit_unnamed(struct guest *guest, struct failure *failure) {
                         return r;
                 log_warning("a window of the guest %s is told of by nobody: it goes back", guest->name);
                 window = window_new(guest);
-                if (!window)
+                if (!window || make_cookie(window->cookie) < 0)
                         return failure_set(failure, REASON_no_memory, "there is no memory to start");
                 window->region = search.region;
                 window->state = WINDOW_LEAVING;
                 window->is_left = true;
+                if (guest->is_garbled)
+                        suppose_had(window);
                 r = take_place(window, failure);
                 if (r < 0)
                         return r;

@@ -89,6 +89,9 @@ struct guest {
         struct guests *guests;
         char name[GUEST_NAME_MAX + 1], uuid[GUEST_UUID_LENGTH + 1], owner[GUEST_UUID_LENGTH + 8];
         enum guest_via via;
+        enum guest_via plugged_via; /* by whom the windows of the note were plugged in: their devices are called by that */
+        bool is_restoring; /* its note is being read, and not written */
+        bool is_garbled;   /* a line of it could not be read: its QEMU may have what no line names */
         bool is_xen;
         bool is_pv; /* of Xen's, in this run: it has machine addresses */
         const struct window_way *way;

@@ -399,7 +399,7 @@ static int begin_guest(struct guest *guest, struct failure *failure) {
                 remove_old_sockets(guest);
         if (r == 0 && guest->via == GUEST_BY_QMP)
                 r = guest_begin_qmp(guest);
-        if (r < 0 && !failure->error)
+        if (r < 0 && failure && !failure->error)
                 failure_set_errno(failure, REASON_no_memory, -r, "the guest %s cannot be served: %s", guest->name, strerror(-r));
         return r;
 }

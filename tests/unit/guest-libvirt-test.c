@@ -1,5 +1,6 @@
 /* Guests of libvirt, by what libvirt says of them: here it is the test that says it. */
 #include <errno.h>
+#include <inttypes.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -1415,6 +1416,64 @@ static void test_a_window_that_the_daemon_was_at_work_in_when_it_died_goes_back(
         assert_int_equal(fixture_source(&host.f).in_regions, 0);
 }
 
+/* Its QEMU lives on, which has let go of the device. */
+static void test_a_window_that_the_guest_lets_go_of_waits_for_the_daemon_alone(void **state) {
+        static struct answer waits; /* may be given later */
+        struct caller program;
+        uint64_t device;
+
+        begin_with_qemu();
+        sees(window(), 16 * MIB);
+        program = start_program(&device);
+        waits.given = false;
+        coherent_alloc(&program, &(struct alloc_request){ .device = device, .size = MIB / 2, .zero = true }, answer, &waits);
+        assert_false(waits.given);
+        session_abandon(program.session);
+        fake.listener->device_removed(fake.userdata, UUID, "ua-dmabroker-1");
+        assert_int_equal(n_windows(), 1);
+        await_windows(0);
+        assert_int_equal(fixture_source(&host.f).in_regions, 0);
+}
+
+/* As a guest that was followed by its monitor before: libvirt knows nothing of a device called dmabroker-1. */
+static void test_a_window_that_was_plugged_in_by_others_is_not_asked_for(void **state) {
+        struct guest *guest;
+        char *note;
+
+        begin_with_qemu();
+        guest = guest_find_uuid(host.guests, UUID);
+        note = strdup(session_note(guest->caller.session));
+        assert_int_equal(strchr(note, '\n')[-1], '1');
+        strchr(note, '\n')[-1] = '2';
+        assert_int_equal(session_set_note(guest->caller.session, note), 0);
+        free(note);
+        restart_daemon();
+        lists(1, NO_METADATA);
+        if (was_asked(GET_XML))
+                answers(GET_XML, 0, DOMAIN(""));
+        assert_int_equal(n_windows(), 1);
+        assert_int_equal(fixture_source(&host.f).in_regions, MIB);
+        kill_qemu();
+        await_windows(0);
+}
+
+static void test_what_a_garbled_note_names_is_kept_from_others_while_qemu_lives(void **state) {
+        char note[128];
+
+        begin_with_qemu();
+        snprintf(note, sizeof(note), "guest " UUID " %ld %" PRIu64 " 1 0 0 1\nwindow ?\n", (long)host.qemu,
+                 alive_since(host.qemu));
+        assert_int_equal(session_set_note(guest_find_uuid(host.guests, UUID)->caller.session, note), 0);
+        host.configured = 0;
+        for (int i = 0; i < 2; i++) {
+                restart_daemon();
+                assert_int_equal(n_windows(), 1);
+                assert_int_equal(fixture_source(&host.f).in_regions, MIB);
+        }
+        kill_qemu();
+        await_windows(0);
+}
+
 static void test_what_is_reserved_for_windows_and_in_no_note_goes_back(void **state) {
         struct guest *guest;
 
@@ -1994,6 +2053,9 @@ int main(int argc, char **argv) {
                 TEST(a_guest_that_is_in_the_configuration_again_has_its_windows),
                 TEST(a_window_goes_back_when_the_daemon_has_done_with_it),
                 TEST(a_window_that_the_daemon_was_at_work_in_when_it_died_goes_back),
+                TEST(a_window_that_the_guest_lets_go_of_waits_for_the_daemon_alone),
+                TEST(a_window_that_was_plugged_in_by_others_is_not_asked_for),
+                TEST(what_a_garbled_note_names_is_kept_from_others_while_qemu_lives),
                 TEST(what_is_reserved_for_windows_and_in_no_note_goes_back),
                 TEST(that_a_guest_has_booted_anew_is_known_to_the_next_daemon),
                 TEST(what_was_let_go_of_without_a_daemon_is_given_back),

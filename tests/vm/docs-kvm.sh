@@ -90,6 +90,8 @@ SCRIPT
 mkdir "$work/host/initrd" && initrd_with "$work/host/initrd" "$work/host/script" "virtio_ring virtio virtio_pci_modern_dev \
         virtio_pci_legacy_dev virtio_pci virtio_blk 9pnet 9pnet_virtio netfs fscache 9p crc16 mbcache jbd2 crc32c_generic ext4 overlay" || exit 99
 
+# QEMU 7.2 may lose an interrupt of the host's that comes while its guest is entered or left: it changes its flags of those without
+# its lock. A timer that is set once each time would then stand still for ever, and the host with it; this one goes on by itself.
 run_machine "$work" "${PATIENCE:-1500}" -accel tcg -cpu qemu64,+svm,+npt -machine q35 -m 4096 \
         -kernel "$DMAB_VM_DEBIAN_KERNEL" -initrd "$work/host/initrd/initrd" \
         -drive file="$work/host/disk,format=raw,if=virtio,cache=unsafe" \
