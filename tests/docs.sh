@@ -45,7 +45,7 @@ done >"$work/missing"
 [ ! -s "$work/missing" ] || wrong "systemd/dmabroker.conf does not show: $(tr '\n' ' ' <"$work/missing")"
 
 # The example of the manual page is valid too.
-sed -n '/^\.EX/,/^\.EE/p' "$docs/dmabroker.conf.5" | sed '/^\.E/d' >"$work/example"
+sed -n '/^\.SH EXAMPLE/,/^\.EE/p' "$docs/dmabroker.conf.5" | sed '/^\.[SE]/d' >"$work/example"
 "$daemon" --check-config --config "$work/example" || wrong "the example in dmabroker.conf.5 is refused"
 
 # Options: --help and the page name the same.

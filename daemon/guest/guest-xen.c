@@ -1,7 +1,9 @@
 /* What becomes of Xen's guests, as Xen tells. A guest is a domain: it boots anew, or comes back after it was saved, as another
  * one. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <utlist.h>
 
 #include "daemon/guest/guest.h"
@@ -83,6 +85,7 @@ static void follow(struct guest *guest, const struct xen_seen *all, size_t n) {
         guest->is_pv = current->is_pv;
         if (guest->run != current->domid) {
                 guest->run = current->domid;
+                guest_take_words(guest, guest->words);
                 guest_save(guest);
         }
         guest_set_state(guest, current->state == XEN_PAUSED ? GUEST_PAUSED : GUEST_RUNNING);
@@ -111,4 +114,40 @@ static void on_lost(void *userdata, const char *why) {
                         guest_lose_sight(guest);
 }
 
-const struct xen_listener guest_xen_listener = { .listed = on_listed, .lost = on_lost };
+/* ---- what it is to have ---- */
+
+static const char *find_words(const struct guest *guest, const struct xen_policy *all, size_t n) {
+        for (const struct xen_policy *policy = all; policy < all + n; policy++)
+                if (strcasecmp(policy->uuid, guest->uuid) == 0)
+                        return policy->text;
+        return NULL;
+}
+
+static bool are_same(const char *one, const char *other) {
+        return one && other ? strcmp(one, other) == 0 : one == other;
+}
+
+static void take_words(struct guest *guest, const char *words) {
+        char *copy = words ? strdup(words) : NULL;
+
+        if (are_same(guest->words, words))
+                free(copy);
+        else if (words && !copy)
+                log_error("what xenstore says of the guest %s is not heard: there is no memory", guest->name);
+        else {
+                free(guest->words);
+                guest->words = copy;
+                guest_take_words(guest, copy);
+        }
+}
+
+static void on_policies(void *userdata, const struct xen_policy *all, size_t n) {
+        struct guests *guests = userdata;
+        struct guest *guest;
+
+        DL_FOREACH(guests->all, guest)
+                if (guest->via == GUEST_BY_XEN)
+                        take_words(guest, find_words(guest, all, n));
+}
+
+const struct xen_listener guest_xen_listener = { .listed = on_listed, .lost = on_lost, .policies = on_policies };

@@ -105,6 +105,7 @@ struct guest {
         struct channel *channel;
         struct xen_channel *vchan; /* of Xen's, in this run; or NULL */
         unsigned vchan_run;        /* for which it was tried to make it */
+        char *words;               /* what xenstore says of Xen's; NULL: nothing */
         struct held *held;    /* have connected, and are neither let in nor hung up on yet */
         unsigned n_held;
         bool is_judged;       /* who is connected was let in by its machine */
@@ -261,8 +262,9 @@ void guest_attach_own(struct guest *guest);
 void guest_clear_leftovers(struct guest *guest);
 
 /* ---- guest-policy.c ---- */
-/* What its domain's metadata says; NULL: nothing. */
+/* What its domain's metadata says, or xenstore; NULL: nothing. */
 void guest_take_metadata(struct guest *guest, const char *text);
+void guest_take_words(struct guest *guest, const char *text);
 
 /* ---- guest-note.c ---- */
 /* The session's note: what the next daemon must know. */

@@ -193,6 +193,7 @@ void guest_visit_windows(struct guest *guest, void (*visit)(struct window *windo
 static struct guest *guest_free(struct guest *guest) {
         free(guest->qmp_path);
         free(guest->ports);
+        free(guest->words);
         free(guest);
         return NULL;
 }

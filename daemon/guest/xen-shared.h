@@ -28,6 +28,9 @@ struct xen_tracker {
         size_t n_news;
         bool has_news;
         char why[160]; /* it is this that it has not been told of, if it is not "" */
+        struct xen_policy *policies; /* likewise */
+        size_t n_policies;
+        bool has_policies;
 
         /* The loop's. */
         uv_async_t async;

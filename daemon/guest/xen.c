@@ -27,6 +27,7 @@ void xen_tracker_unref(struct xen_tracker *tracker) {
         if (atomic_fetch_sub(&tracker->n_refs, 1) > 1)
                 return;
         free(tracker->news);
+        free(tracker->policies);
         pthread_cond_destroy(&tracker->wanted);
         pthread_mutex_destroy(&tracker->mutex);
         close(tracker->wake_fd);
@@ -57,9 +58,10 @@ void xen_tracker_thread_ended(struct xen_tracker *tracker, enum xen_thread threa
 
 static void tell_news(struct xen_tracker *tracker) {
         char why[sizeof(tracker->why)];
+        struct xen_policy *policies;
         struct xen_seen *news;
-        bool has_news;
-        size_t n;
+        bool has_news, has_policies;
+        size_t n, n_policies;
 
         pthread_mutex_lock(&tracker->mutex);
         news = tracker->news;
@@ -68,13 +70,22 @@ static void tell_news(struct xen_tracker *tracker) {
         memcpy(why, tracker->why, sizeof(why));
         tracker->news = NULL;
         tracker->has_news = false;
+        policies = tracker->policies;
+        n_policies = tracker->n_policies;
+        has_policies = tracker->has_policies;
+        tracker->policies = NULL;
+        tracker->has_policies = false;
         *tracker->why = '\0';
         pthread_mutex_unlock(&tracker->mutex);
+        /* First, so that who is seen for the first time has what it is to have. */
+        if (has_policies)
+                tracker->ops->policies(tracker->userdata, policies, n_policies);
         if (*why)
                 tracker->ops->lost(tracker->userdata, why);
         if (has_news && !tracker->closing)
                 tracker->ops->listed(tracker->userdata, news, n);
         free(news);
+        free(policies);
 }
 
 /* ---- end ---- */

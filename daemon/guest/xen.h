@@ -14,6 +14,9 @@
 
 enum { XEN_UUID_SIZE = 37 };
 
+/* Where dom0 says in xenstore what guests are to have: a node for each, by its UUID, and so for every domain that it will be. */
+#define XEN_POLICIES "/local/domain/0/dmabroker/guest"
+
 struct xen_tracker;
 
 /* 0 stands for the default. */
@@ -35,11 +38,19 @@ struct xen_seen {
         const char *why_over; /* "shutdown", "reboot", "crash" …; "" unless it is over */
 };
 
+struct xen_policy {
+        char uuid[XEN_UUID_SIZE];
+        char text[256]; /* as it is there */
+};
+
 struct xen_listener {
         /* All that there are but dom0, in the order of their numbers: once at first, and whenever anything has changed. */
         void (*listed)(void *userdata, const struct xen_seen *all, size_t n);
         /* Xen does not say any more, or has never said; told again only when there is another reason. */
         void (*lost)(void *userdata, const char *why);
+        /* What xenstore says of guests: once at first, and whenever it says something else. That it cannot be asked any more
+         * changes nothing. */
+        void (*policies)(void *userdata, const struct xen_policy *all, size_t n);
 };
 
 /* NULL if this host's domains can be followed, else a sentence: it is no dom0, or this build goes without Xen. */

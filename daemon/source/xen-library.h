@@ -35,8 +35,10 @@
 #define XEN_LIBRARY_STORE(each) \
         each(xs_check_watch) \
         each(xs_close) \
+        each(xs_directory) \
         each(xs_fileno) \
         each(xs_open) \
+        each(xs_read) \
         each(xs_watch)
 
 struct xen_library {

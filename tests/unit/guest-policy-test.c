@@ -69,6 +69,34 @@ static void test_a_size_that_no_window_has_is_none(void **state) {
         assert_false(wants("<guest window='16M'"));
 }
 
+static bool wants_by_words(const char *words) {
+        guest.wants_own = false;
+        guest_take_words(&guest, words);
+        return guest.wants_own;
+}
+
+static void test_what_xenstore_says_is_words(void **state) {
+        assert_true(wants_by_words("window=16M"));
+        assert_int_equal(guest.own_bytes, 16 * MIB);
+        assert_false(wants_by_words("  window=16M\n"));
+        assert_true(wants_by_words("colour=blue windows=1M  window=8M\twindow=4M"));
+        assert_int_equal(guest.own_bytes, 8 * MIB);
+        assert_false(wants_by_words(NULL));
+        assert_int_equal(guest.own_bytes, 0);
+}
+
+static void test_words_that_are_no_window_are_none(void **state) {
+        static const char *const words[] = {
+                "", " ", "window", "window=", "window = 16M", "=16M", "window=16MM", "Window=16M", "<guest window='16M'/>",
+                "window=00000000000000000000000000000000000000000000000000000000000016M",
+        };
+
+        for (size_t i = 0; i < sizeof(words) / sizeof(*words); i++) {
+                assert_false(wants_by_words(words[i]));
+                assert_int_equal(guest.own_bytes, 0);
+        }
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup(test_a_window_that_the_metadata_names_is_had, begin),
@@ -76,6 +104,8 @@ int main(void) {
                 cmocka_unit_test_setup(test_a_guest_that_does_not_run_gets_it_when_it_starts, begin),
                 cmocka_unit_test_setup(test_the_configuration_comes_before_the_metadata, begin),
                 cmocka_unit_test_setup(test_a_size_that_no_window_has_is_none, begin),
+                cmocka_unit_test_setup(test_what_xenstore_says_is_words, begin),
+                cmocka_unit_test_setup(test_words_that_are_no_window_are_none, begin),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -299,6 +299,15 @@ static void list(const struct xen_seen *all, size_t n) {
         settle();
 }
 
+/* "": nothing. */
+static void say_in_xenstore(const char *words) {
+        struct xen_policy said[] = { { .uuid = OTHER, .text = "window=2M" }, { .uuid = UUID } };
+
+        strncpy(said[1].text, words, sizeof(said[1].text) - 1);
+        fake.listener->policies(fake.userdata, said, *words ? 2 : 1);
+        settle();
+}
+
 static void no_domain(void) {
         list(NULL, 0);
 }
@@ -409,6 +418,49 @@ static void test_a_guest_that_runs_is_granted_its_window(void **state) {
         assert_int_equal(state_of_guest(), GUEST_RUNNING);
         assert_true(has_told(""));
         assert_int_equal(fake.n_given, 1);
+}
+
+static uint64_t limit_of_bytes(void) {
+        const struct caller administrator = { .session = host.f.caller.session, .admin = true };
+        struct owner_view view;
+
+        assert_int_equal(quota_get(&administrator, "xen:" UUID, &view, NULL), 0);
+        return view.limits.of[QUOTA_bytes];
+}
+
+/* It is said of the guest, whichever domain that is. */
+static void test_a_guest_has_what_xenstore_says_in_each_run_of_it(void **state) {
+        start_daemon();
+        say_in_xenstore("window=1M bytes=8M");
+        lists(DOMAIN(7, XEN_RUNNING));
+        assert_int_equal(window().size, MIB);
+        assert_int_equal(limit_of_bytes(), 8 * MIB);
+        lists(DOMAIN_OVER(7, "reboot"));
+        assert_true(has_none());
+        lists(DOMAIN(8, XEN_RUNNING));
+        assert_int_equal(window().size, MIB);
+        assert_int_equal(fake.n_given, 2);
+        /* It has it, and gets no other for what is said again, or by the next daemon, or is not said any more. */
+        say_in_xenstore("window=1M bytes=16M");
+        assert_int_equal(limit_of_bytes(), 16 * MIB);
+        stop_daemon(true);
+        start_daemon();
+        lists(DOMAIN(8, XEN_RUNNING));
+        say_in_xenstore("window=1M bytes=16M");
+        say_in_xenstore("");
+        assert_int_equal(fake.n_given, 2);
+        assert_int_equal(window().state, WINDOW_PLUGGED);
+        lists(DOMAIN(9, XEN_RUNNING));
+        assert_true(has_none());
+}
+
+static void test_a_guest_that_runs_gets_what_xenstore_says_later(void **state) {
+        start_daemon();
+        lists(DOMAIN(7, XEN_RUNNING));
+        assert_true(has_none());
+        say_in_xenstore("window=1M");
+        assert_int_equal(window().size, MIB);
+        assert_int_equal(n_granted(7), 1);
 }
 
 static void test_a_guest_has_a_channel_in_each_run_of_it(void **state) {
@@ -681,6 +733,8 @@ static void test_a_daemon_that_ends_takes_everything_back(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 TEST(test_a_guest_that_runs_is_granted_its_window),
+                TEST(test_a_guest_has_what_xenstore_says_in_each_run_of_it),
+                TEST(test_a_guest_that_runs_gets_what_xenstore_says_later),
                 TEST(test_a_guest_has_a_channel_in_each_run_of_it),
                 TEST(test_a_host_that_has_no_channels_is_asked_once_for_each_run),
                 TEST(test_only_a_paravirtualised_guest_sees_it_by_machine_addresses),

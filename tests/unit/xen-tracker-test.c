@@ -25,7 +25,10 @@
 
 #define ONE "00010203-0405-0607-0809-0a0b0c0d0e0f"
 
-enum { DOMAINS = 200, PATIENCE_MS = 10000 };
+#define TOO_MUCH "00010203-0405-0607-0809-0a0b0c0d0e10"
+#define WORDS "window=4M bytes=1G"
+
+enum { DOMAINS = 200, POLICIES = 5, PATIENCE_MS = 10000 };
 
 const struct xen_library *__wrap_xen_library(const char **ret_why);
 int __wrap_connect(int fd, const struct sockaddr *address, socklen_t length);
@@ -39,7 +42,9 @@ static struct {
         unsigned n;
         atomic_uint n_lists;
         int no_list;    /* errno */
-        int store[2];   /* a byte for each thing that xenstore tells */
+        int store[2];   /* a byte for each thing that xenstore tells; 'p': about what guests are to have */
+        const char *policies[POLICIES]; /* of whom anything is said: of ONE, of TOO_MUCH, or of who is gone when it is read */
+        int no_policies;         /* errno */
         atomic_uint n_opened, n_closed;
         atomic_bool is_away; /* xenstore: nobody is at its socket */
         atomic_bool is_mute; /* it takes a connection, and says nothing ever */
@@ -113,10 +118,46 @@ static int store_fileno(struct xs_handle *store) {
 static char **store_check_watch(struct xs_handle *store) {
         char byte;
         ssize_t n = recv(fake.store[0], &byte, 1, MSG_DONTWAIT);
+        char **what;
 
-        if (n == 1)
-                return calloc(1, sizeof(char *));
+        if (n == 1) {
+                what = calloc(2, sizeof(char *));
+                what[XS_WATCH_PATH] = (char *)"somewhere";
+                what[XS_WATCH_TOKEN] = (char *)(byte == 'p' ? "policies" : "domains");
+                return what;
+        }
         errno = n == 0 ? EINVAL : errno;
+        return NULL;
+}
+
+static char **store_directory(struct xs_handle *store, xs_transaction_t transaction, const char *path, unsigned *ret_n) {
+        char **names = NULL;
+
+        assert_string_equal(path, XEN_POLICIES);
+        pthread_mutex_lock(&fake.mutex);
+        *ret_n = 0;
+        errno = fake.no_policies ? fake.no_policies : ENOENT;
+        if (!fake.no_policies && fake.policies[0])
+                names = calloc(POLICIES, sizeof(char *));
+        for (; names && *ret_n < POLICIES && fake.policies[*ret_n]; ++*ret_n)
+                names[*ret_n] = (char *)fake.policies[*ret_n];
+        pthread_mutex_unlock(&fake.mutex);
+        return names;
+}
+
+static void *store_read(struct xs_handle *store, xs_transaction_t transaction, const char *path, unsigned *ret_n) {
+        const char *name = path + strlen(XEN_POLICIES) + 1;
+
+        *ret_n = 0;
+        if (strcmp(name, TOO_MUCH) == 0) {
+                *ret_n = 300;
+                return calloc(301, 1);
+        }
+        if (strcmp(name, ONE) == 0) {
+                *ret_n = (unsigned)strlen(WORDS);
+                return strdup(WORDS);
+        }
+        errno = ENOENT;
         return NULL;
 }
 
@@ -132,8 +173,10 @@ const struct xen_library *__wrap_xen_library(const char **ret_why) {
                 .xenforeignmemory_open = memory_open,
                 .xs_check_watch = store_check_watch,
                 .xs_close = store_close,
+                .xs_directory = store_directory,
                 .xs_fileno = store_fileno,
                 .xs_open = store_open,
+                .xs_read = store_read,
                 .xs_watch = store_watch,
         };
 
@@ -167,8 +210,16 @@ static void fail_to_list(int error) {
         fake.no_list = error;
 }
 
+static void fail_to_read(int error) {
+        fake.no_policies = error;
+}
+
 static void hear(void) {
-        assert_int_equal(send(fake.store[1], "", 1, 0), 1);
+        assert_int_equal(send(fake.store[1], "d", 1, 0), 1);
+}
+
+static void hear_policies(void) {
+        assert_int_equal(send(fake.store[1], "p", 1, 0), 1);
 }
 
 /* ---- the scene ---- */
@@ -178,7 +229,9 @@ static uv_timer_t patience;
 static struct xen_tracker *tracker;
 static struct xen_seen seen[DOMAINS];
 static size_t n_seen;
-static unsigned n_told, n_lost;
+static unsigned n_told, n_lost, n_policies_told;
+static struct xen_policy policies[POLICIES];
+static size_t n_policies;
 static char why[160];
 static bool is_closed;
 
@@ -193,6 +246,14 @@ static void on_listed(void *userdata, const struct xen_seen *all, size_t n) {
 static void on_lost(void *userdata, const char *what) {
         strncpy(why, what, sizeof(why) - 1);
         n_lost++;
+        uv_stop(&loop);
+}
+
+static void on_policies(void *userdata, const struct xen_policy *all, size_t n) {
+        assert_true(n <= POLICIES);
+        memcpy(policies, all, n * sizeof(*all));
+        n_policies = n;
+        n_policies_told++;
         uv_stop(&loop);
 }
 
@@ -211,11 +272,12 @@ static void run(void) {
 }
 
 static int begin(void **state) {
-        n_told = n_lost = 0;
+        n_told = n_lost = n_policies_told = 0;
         is_closed = false;
         fake.n = 0;
         fake.n_lists = fake.n_opened = fake.n_closed = 0;
-        fake.no_list = 0;
+        fake.no_list = fake.no_policies = 0;
+        memset(fake.policies, 0, sizeof(fake.policies));
         fake.is_away = fake.is_mute = false;
         set_domain(0, 0, 0xff, 0);
         uv_loop_init(&loop);
@@ -224,7 +286,7 @@ static int begin(void **state) {
 }
 
 static void begin_tracker(unsigned poll_ms, unsigned close_patience_ms) {
-        static const struct xen_listener listener = { .listed = on_listed, .lost = on_lost };
+        static const struct xen_listener listener = { .listed = on_listed, .lost = on_lost, .policies = on_policies };
         const struct xen_options options = { .poll_ms = poll_ms, .store_retry_ms = 10, .close_patience_ms = close_patience_ms };
 
         assert_int_equal(xen_tracker_new(&loop, &options, &listener, NULL, &tracker), 0);
@@ -410,9 +472,53 @@ static void test_a_xenstore_that_does_not_answer_holds_up_nothing(void **state) 
         end_tracker();
         assert_int_equal(fake.n_closed, 0);
         /* It ends by itself, with what it has. */
-        assert_int_equal(write(fake.unmute[1], "ab", 2), 2);
+        assert_int_equal(write(fake.unmute[1], "abc", 3), 3);
         while (!fake.n_closed)
                 poll(NULL, 0, 1);
+}
+
+static void await_policies(unsigned n_told_now) {
+        while (n_policies_told < n_told_now)
+                run();
+}
+
+static void test_what_xenstore_says_of_guests_is_told(void **state) {
+        const char *const said[POLICIES] = { "gone", TOO_MUCH, ONE, ONE "-and-more" };
+
+        memcpy(fake.policies, said, sizeof(said));
+        begin_tracker(3600000, 0);
+        hear_policies();
+        await_policies(1);
+        assert_int_equal(n_policies, 1);
+        assert_string_equal(policies[0].uuid, ONE);
+        assert_string_equal(policies[0].text, WORDS);
+        end_tracker();
+}
+
+static void forget_policies(int nothing) {
+        fake.policies[0] = NULL;
+}
+
+static void test_that_xenstore_says_nothing_any_more_is_told(void **state) {
+        fake.policies[0] = ONE;
+        begin_tracker(3600000, 0);
+        hear_policies();
+        await_policies(1);
+        /* That it cannot be asked is nothing that it says. */
+        locked(fail_to_read, EACCES);
+        hear_policies();
+        locked(count, 2);
+        set_domain(1, 1, 0, 0);
+        hear();
+        while (n_seen < 1)
+                run();
+        assert_int_equal(n_policies_told, 1);
+        locked(fail_to_read, 0);
+        locked(forget_policies, 0);
+        hear_policies();
+        await_policies(2);
+        assert_int_equal(n_policies, 0);
+        end_tracker();
 }
 
 static void test_it_ends_at_any_moment(void **state) {
@@ -441,6 +547,8 @@ int main(void) {
                 TEST(test_a_xen_that_does_not_list_is_told_of_once),
                 TEST(test_a_lost_xenstore_is_looked_for_again),
                 TEST(test_a_xenstore_that_does_not_answer_holds_up_nothing),
+                TEST(test_what_xenstore_says_of_guests_is_told),
+                TEST(test_that_xenstore_says_nothing_any_more_is_told),
                 TEST(test_it_ends_at_any_moment),
         };
 

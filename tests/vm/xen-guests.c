@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/guest/xen.h"
 #include "daemon/source/xen-domain.h"
 #include "daemon/source/xen-table.h"
 #include "tests/lib/client.h"
@@ -17,6 +18,7 @@
 #include "tests/vm/xen-memory.h"
 
 #define MIB (UINT64_C(1) << 20)
+#define PVH "2b9a3d70-8f0e-4f0b-9d6f-5a1c7f3e0a02"
 
 enum { PAGE = 4096, OWN_MIB = 4, SOON_MS = 60000, KILLS = 12 };
 
@@ -69,7 +71,7 @@ static void begin(void) {
                  "[daemon]\nkeep = 10min\n[source xen]\nreserve = 32M\nlimit = 256M\nidle_ms = 200\n"
                  "[guests]\nunplug_timeout = 1s\n"
                  "[guest pv]\nhypervisor = xen\nuuid = 2b9a3d70-8f0e-4f0b-9d6f-5a1c7f3e0a01\nwindow = %dM\n"
-                 "[guest pvh]\nhypervisor = xen\nuuid = 2b9a3d70-8f0e-4f0b-9d6f-5a1c7f3e0a02\n",
+                 "[guest pvh]\nhypervisor = xen\nuuid = " PVH "\n",
                  OWN_MIB);
         if (test_daemon_start(&options, &process) < 0)
                 xen_give_up("dmabrokerd does not start with guests");
@@ -452,6 +454,35 @@ static void test_end(struct xen_guest *pv, struct xen_guest *pvh) {
         check_books();
 }
 
+static void say_in_xenstore(const char *words) {
+        static const char path[] = XEN_POLICIES "/" PVH;
+
+        if (!(*words ? xs_write(xen_store, XBT_NULL, path, words, (unsigned)strlen(words)) : xs_rm(xen_store, XBT_NULL, path)))
+                xen_give_up("xenstore does not take %s", path);
+}
+
+/* What dom0 says in xenstore is as if it were in the configuration. */
+static void test_policy(struct xen_guest *guest) {
+        const int64_t began = xen_now_ms();
+        const char *answer;
+        struct seen seen;
+
+        say_in_xenstore("window=2M allocs=77");
+        seen = await(guest, "plugged", "a guest gets the window that xenstore names");
+        xen_check(seen.size == 2 * MIB, "it is as large as that");
+        expect("and has the limits", ask("quota.get", "{\"owner\":\"xen:" PVH "\"}"), "\"allocs\":77");
+        say_in_xenstore("window=2M allocs=78");
+        while (!strstr(answer = ask("quota.get", "{\"owner\":\"xen:" PVH "\"}"), "\"allocs\":78")) {
+                if (xen_now_ms() - began > SOON_MS)
+                        give_up("they change as soon as xenstore says so", answer);
+                poll(NULL, 0, 5);
+        }
+        xen_check(look(guest).window == seen.window, "what it has it does not get again");
+        say_in_xenstore("");
+        expect("it is taken back", ask("guest.detach", "{\"window\":%" PRIu64 "}", seen.window), "\"ok\":true");
+        check_books();
+}
+
 static void test_pause(struct xen_guest *guest) {
         if (xc_domain_pause(xen_xc, guest->domid) < 0)
                 xen_give_up("%s cannot be paused", guest->name);
@@ -520,6 +551,7 @@ void xen_test_guests(struct xen_guest *pv, struct xen_guest *pvh) {
         test_never_unmaps(pvh);
         test_detach(pvh);
         xen_test_library(pv, pvh);
+        test_policy(pvh);
         test_pause(pvh);
         test_kills(pvh);
         test_end(pv, pvh);
