@@ -224,7 +224,7 @@ void guest_look_who_is_there(struct guest *guest) {
 }
 
 void guest_hang_up(struct guest *guest) {
-        if (guest->is_judged)
+        if (guest->is_judged || guest->is_xen)
                 guest->guests->listener->known(guest->guests->userdata, guest->owner, 0);
         guest->is_judged = false;
 }

@@ -123,6 +123,8 @@ void guest_end(struct guest *guest) {
         struct window *window = find_current(guest);
         bool had = window;
 
+        /* First, so that nothing is heard any more that it has said. */
+        guest_hang_up(guest);
         guest_release(guest);
         /* Whoever waits for the memory of one may be another. */
         for (; window; window = find_current(guest)) {
@@ -132,7 +134,6 @@ void guest_end(struct guest *guest) {
                 else
                         window_end(window);
         }
-        guest_hang_up(guest);
         guest_end_vchan(guest);
         guest->alive = alive_forget(guest->alive);
         guest->pid = 0;

@@ -810,11 +810,15 @@ static void have_own(struct guest *guest) {
 static void on_own_attached(void *userdata, const struct failure *failure, uint64_t handle) {
         struct guest *guest = userdata;
 
-        if (failure)
-                log_error("the guest %s does not get the window that it is to have: %s", guest->name,
-                          failure->sentence);
-        else
+        if (!failure) {
                 have_own(guest);
+                return;
+        }
+        if (!guest->n_own_failed)
+                log_error("the guest %s does not get the window that it is to have: %s", guest->name, failure->sentence);
+        /* There may be memory later, such as that which the guest had before it began anew. */
+        if (failure->reason == REASON_no_memory || failure->reason == REASON_no_contiguous || failure->reason == REASON_limit)
+                want_own_later(guest);
 }
 
 void guest_attach_own(struct guest *guest) {
@@ -1038,7 +1042,8 @@ void window_work(struct window *window) {
         bool is_waited_for = window->is_left || window->guest->via == GUEST_BY_NOBODY;
 
         if (window->state == WINDOW_RESERVING && window->is_ready) {
-                plug(window);
+                if (!window->guest->way->is_had || can_be_asked(window->guest))
+                        plug(window);
                 return;
         }
         if (is_waited_for || (window->state == WINDOW_LEAVING && window->guest->way->is_had)) {
@@ -1370,6 +1375,7 @@ int window_inherit_unnamed(struct guest *guest, struct failure *failure) {
                 r = take_place(window, failure);
                 if (r < 0)
                         return r;
+                window_take_back(window);
                 withdraw(window);
         }
 }

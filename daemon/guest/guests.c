@@ -14,6 +14,7 @@
 
 /* ---- who there is ---- */
 
+/* Those of the configuration come first. */
 struct guest *guest_find_uuid(const struct guests *guests, const char *uuid) {
         struct guest *guest;
 
@@ -26,8 +27,9 @@ struct guest *guest_find_uuid(const struct guests *guests, const char *uuid) {
 static struct guest *find(const struct guests *guests, const char *name, struct failure *failure) {
         struct guest *guest;
 
+        /* One that is not in the configuration any more is called by its UUID, which may be another hypervisor's guest now. */
         DL_FOREACH(guests->all, guest)
-                if (strcmp(guest->name, name) == 0)
+                if (guest->via != GUEST_BY_NOBODY && strcmp(guest->name, name) == 0)
                         return guest;
         guest = guest_find_uuid(guests, name);
         if (!guest) {

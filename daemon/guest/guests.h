@@ -98,7 +98,7 @@ struct guests_settings {
 struct guests_listener {
         /* The guest's QEMU has connected; the descriptor is the callee's. */
         void (*channel)(void *userdata, const char *owner, int fd, pid_t pid, uid_t uid);
-        /* This is the process of its QEMU, and nobody else is. 0: whoever is connected is not. */
+        /* This is the process of its QEMU, and nobody else is. 0: whoever is connected is to be heard no more. */
         void (*known)(void *userdata, const char *owner, pid_t pid);
         /* It has ended, or begun anew: the owner's sessions end now. */
         void (*ended)(void *userdata, const char *owner);

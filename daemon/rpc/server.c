@@ -212,8 +212,8 @@ static void on_known(void *userdata, const char *owner, pid_t pid) {
         struct connection *connection, *next;
 
         DL_FOREACH_SAFE(server->connections, connection, next)
-                if (is_channel_of(connection, owner) && connection->identity.pid != pid)
-                        connection_cut_off(connection, "it is not the guest's QEMU");
+                if (is_channel_of(connection, owner) && (!pid || connection->identity.pid != pid))
+                        connection_cut_off(connection, pid ? "it is not the guest's QEMU" : "its guest has ended");
 }
 
 /* What it was connected by before is closed. */

@@ -36,6 +36,7 @@ static struct {
         struct failure why;
         uint64_t window;
         bool is_answered;
+        unsigned n_hung_up, hung_up_at_end;
 } host;
 
 /* ---- Xen ---- */
@@ -194,9 +195,11 @@ static void on_channel(void *userdata, const char *owner, int fd, pid_t pid, uid
 }
 
 static void on_known(void *userdata, const char *owner, pid_t pid) {
+        host.n_hung_up += !pid;
 }
 
 static void on_ended(void *userdata, const char *owner) {
+        host.hung_up_at_end = host.n_hung_up;
         tell("ended");
 }
 
@@ -383,6 +386,11 @@ static void await(bool (*is_so)(void)) {
 
 static bool has_none(void) {
         return window().window == 0 && fixture_source(&host.f).in_regions == 0;
+}
+
+/* A window of this run's that is plugged in, and nothing besides. */
+static bool has_own_alone(void) {
+        return window().state == WINDOW_PLUGGED && fixture_source(&host.f).in_regions == host.own;
 }
 
 static bool is_answered(void) {
@@ -715,6 +723,72 @@ static void test_one_that_is_another_hypervisors_now_has_nothing_of_before(void 
         assert_string_equal(view.owner, "kvm:" UUID);
         assert_int_equal(view.n_windows, 0);
         assert_int_equal(n_granted(7), 0);
+        assert_int_equal(guests_get(host.guests, UUID, &view, NULL), 0);
+        assert_string_equal(view.name, "one");
+        map_all(false);
+        await(has_none);
+}
+
+static int garble(struct session *session, void *userdata) {
+        const char *note = session_note(session);
+        char text[128];
+
+        if (!guests_owns_session(note))
+                return 0;
+        snprintf(text, sizeof(text), "%.*s\nown x garbled\n", (int)strcspn(note, "\n"), note);
+        assert_int_equal(session_set_note(session, text), 0);
+        return 1;
+}
+
+static void test_what_no_line_of_the_note_names_is_taken_back(void **state) {
+        begin_with_own(7);
+        stop_daemon(true);
+        assert_true(broker_visit_sessions(host.f.broker, garble, NULL));
+        start_daemon();
+        lists(DOMAIN(7, XEN_RUNNING));
+        assert_false(fake.granted[0].is_granted);
+        assert_true(fake.granted[0].is_mapped && fixture_source(&host.f).in_regions >= MIB);
+        fake.granted[0].is_mapped = false;
+        await(has_none);
+}
+
+static void test_nothing_is_granted_while_nobody_knows_who_is_there(void **state) {
+        start_daemon();
+        lists(DOMAIN(7, XEN_RUNNING));
+        host.is_answered = false;
+        guests_attach(host.guests, &(struct attach_request){ .guest = "one", .size = MIB }, on_done, NULL);
+        fake.listener->lost(fake.userdata, "it says nothing");
+        settle();
+        assert_int_equal(fake.n_given, 0);
+        lists(DOMAIN(7, XEN_RUNNING));
+        assert_true(is_answered() && !host.why.error);
+        assert_int_equal(n_granted(7), 1);
+}
+
+static void test_who_gets_no_window_for_want_of_memory_gets_it_later(void **state) {
+        const struct device_options options = { .name = "windows", .node = -1, .commons = true };
+        const struct caller other = fixture_session(&host.f, "xen:" OTHER);
+        struct answer taken = { 0 };
+        uint64_t device;
+
+        host.own = 32 * MIB;
+        start_daemon();
+        device = fixture_open(&other, &options);
+        device_reserve(&other, &(struct reserve_request){ .device = device, .size = 32 * MIB, .usable = MIB }, answer, &taken);
+        settle();
+        lists(DOMAIN(7, XEN_RUNNING));
+        assert_int_equal(window().window, 0);
+        assert_int_equal(device_unreserve(&other, device, answer_handle(&taken), NULL), 0);
+        await(has_own_alone);
+}
+
+/* What has been said and is not heard yet is not to take what the next one is to have. */
+static void test_who_has_ended_is_hung_up_on_before_its_sessions_end(void **state) {
+        begin_with_own(7);
+        host.n_hung_up = 0;
+        lists(DOMAIN_OVER(7, "reboot"));
+        assert_int_equal(host.n_hung_up, 1);
+        assert_int_equal(host.hung_up_at_end, 1);
         map_all(false);
         await(has_none);
 }
@@ -752,6 +826,10 @@ int main(void) {
                 TEST(test_a_xen_that_says_nothing_leaves_everything_as_it_is),
                 TEST(test_one_that_is_not_in_the_configuration_any_more_keeps_what_it_has_mapped),
                 TEST(test_one_that_is_another_hypervisors_now_has_nothing_of_before),
+                TEST(test_what_no_line_of_the_note_names_is_taken_back),
+                TEST(test_nothing_is_granted_while_nobody_knows_who_is_there),
+                TEST(test_who_gets_no_window_for_want_of_memory_gets_it_later),
+                TEST(test_who_has_ended_is_hung_up_on_before_its_sessions_end),
                 TEST(test_a_daemon_that_ends_takes_everything_back),
         };
 
