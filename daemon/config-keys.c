@@ -146,6 +146,7 @@ const struct config_key config_keys[] = {
         QUOTA(calls_per_second, COUNT, "unlimited",
               "calls in a second, over all connections; a burst of that many may come at once"),
         QUOTA(anonymous_bytes, SIZE, "unlimited", "bytes of ordinary memory with what was swapped out"),
+        QUOTA(grants, COUNT, "unlimited", "pages of 4 KiB that are granted to guests of Xen's, or by them"),
         GUARANTEE("guaranteed", bytes, "bytes of regions that the owner can have whenever it asks; not in [quota default]"),
         GUARANTEE("guaranteed_low", low_bytes, "beside these, bytes of regions below 4 GiB, likewise"),
 

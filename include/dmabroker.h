@@ -481,6 +481,36 @@ struct dmab_bounce_info {
 #define DMAB_BOUNCE_INFO_INIT { .struct_size = sizeof(struct dmab_bounce_info) }
 int dmab_bounce_info(dmab_device_t *device, struct dmab_bounce_info *ret);
 
+/* ---- grants of Xen's ---------------------------------------------------------------------------------------------- */
+
+/* Pages of 4096 bytes whose references follow on each other: `count` from `first` on, in the grant table of `domain`. */
+struct dmab_grant_run {
+        uint32_t domain, first, count;
+};
+
+/* A grant, as it is at this moment. Strings and runs live for the call that they are told by; members may be added at its end. */
+struct dmab_grant_info {
+        uint64_t grant;     /* its number in the protocol */
+        const char *owner;  /* who is charged for it */
+        const char *guest;  /* its name in the configuration */
+        uint32_t domain;    /* the number that Xen had given the guest */
+        const char *kind;   /* "window", "map" or "share" */
+        const char *state;  /* "granted", "revoking", "mapped", "shared" or "gone" */
+        enum dmab_direction direction; /* where the side of dom0's is the device */
+        uint64_t pages;     /* of 4096 bytes */
+        uint64_t in_use;    /* pages that are mapped now, by the grant table; UINT64_MAX: nobody can read that */
+        uint64_t age_ms;
+        const struct dmab_grant_run *runs;
+        size_t n_runs;
+};
+
+/* Call fn for every grant that concerns the guest, which is called by its name or UUID, or with NULL for all: of this user,
+ * or of everybody for an administrator. Until it returns something else than 0, which is then returned. It may use the library.
+ * -EOPNOTSUPP (unsupported): the daemon's host is no dom0 of Xen's; -ENOENT (unknown_guest). Any number of threads. What is in
+ * use is what the flags GTF_reading and GTF_writing of the entries say. */
+int dmab_grant_visit(dmab_t *dmab, const char *guest, int (*fn)(const struct dmab_grant_info *info, void *userdata),
+                     void *userdata);
+
 #pragma GCC visibility pop
 #ifdef __cplusplus
 }

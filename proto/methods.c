@@ -40,13 +40,15 @@ static const char *const guest_state_names[] = { "unknown", "off", "running", "p
 static const char *const guest_change_names[] = { "started", "stopped", "rebooted", "attached", "detached", "connected", NULL };
 static const char *const guest_via_names[] = { "libvirt", "qmp", "none", "xen", NULL };
 static const char *const window_state_names[] = { "reserving", "plugging", "plugged", "leaving", NULL };
-static const char *const pressure_names[] = { "requests", "host", NULL };
+static const char *const grant_kind_names[] = { "window", "map", "share", NULL };
+static const char *const grant_state_names[] = { "granted", "revoking", "mapped", "shared", "gone", NULL };
+static const char *const pressure_names[] = { "requests", "host", "grants", NULL };
 static const char *const source_state_names[] = { "ready", "unavailable", NULL };
 static const char *const stats_group_names[] = { "rpc", "memory", "owners", NULL };
 static const char *const quota_names[] = { "bytes",   "held_bytes", "low_bytes", "allocs",
                                            "devices", "regions",    "pools",     "leases",
                                            "mappings", "waiters",   "connections", "calls_per_second",
-                                           "anonymous_bytes", NULL };
+                                           "anonymous_bytes", "grants", NULL };
 
 #define DOC_REQUEST_KEY                                                                                              \
         "the same key from the same owner gives the same answer again and takes nothing twice"
@@ -58,7 +60,8 @@ static const char *const quota_names[] = { "bytes",   "held_bytes", "low_bytes",
 #define DOC_LIST_LIMIT "how many to answer with at most; 1000 unless given"
 #define DOC_LEVEL                                                                                                    \
         "of pressure: requests, calls wait for memory; host, the host wants memory back, by its own measure or by an " \
-        "administrator's word. Each begins and ends by itself"
+        "administrator's word; grants, the grant table of a memory domain of Xen's, by that name, is nearly full: count is how " \
+        "many pages are granted. Each begins and ends by itself"
 #define DOC_MORE "whether the limit cut the list short"
 #define LIST_LIMIT .min = 1, .max = PROTOCOL_LIST_MAX
 #define DOC_OFFSET "where in the region"
@@ -916,7 +919,9 @@ DEFINE(quota_values,
               .doc = "calls in a second, over all connections, one after the other or in batches; each call beyond them is "
                      "answered with the error quota and retry_ms"),
         FIELD(quota_values, anonymous_bytes, UINT, .nullable = true,
-              .doc = "bytes of ordinary memory with what was swapped out"));
+              .doc = "bytes of ordinary memory with what was swapped out"),
+        FIELD(quota_values, grants, UINT, .nullable = true,
+              .doc = "pages of 4096 bytes that are granted to guests of Xen's, or by them"));
 
 DEFINE(guarantee_values,
         FIELD(guarantee_values, bytes, UINT, .doc = "bytes of regions, wherever they lie"),
@@ -1068,6 +1073,41 @@ DEFINE(window_list_result,
 DEFINE(window_bind_params,
         FIELD(window_bind_params, window, UINT, NEEDED, HANDLE, .doc = "the window"),
         FIELD(window_bind_params, guest_addr, HEX, NEEDED, .doc = "the guest physical address of its first byte"));
+
+/* ---- grants ---- */
+
+DEFINE(grant_list_params,
+        FIELD(grant_list_params, guest, STRING, NAME, .doc = "only what concerns this guest, by its name or its UUID"),
+        FIELD(grant_list_params, owner, STRING, NAME, .doc = DOC_LIST_OWNER),
+        FIELD(grant_list_params, after, UINT, .doc = DOC_AFTER),
+        FIELD(grant_list_params, limit, UINT, LIST_LIMIT, .doc = DOC_LIST_LIMIT));
+
+DEFINE(grant_info,
+        FIELD(grant_info, grant, UINT, NEEDED, HANDLE, .doc = "its handle; of a window that of its region"),
+        FIELD(grant_info, owner, STRING, NEEDED, .doc = DOC_CHARGED),
+        FIELD(grant_info, guest, STRING, NEEDED, .doc = DOC_GUEST),
+        FIELD(grant_info, domain, UINT, NEEDED, .doc = "the number of Xen's that the guest had then"),
+        FIELD(grant_info, kind, ENUM, NEEDED, .names = grant_kind_names,
+              .doc = "window: the daemon's memory, for the guest; map: the guest's own, for a service of dom0's; share: dom0's, "
+                     "for the guest"),
+        FIELD(grant_info, region, UINT, HANDLE, .doc = "of a window: the region that it is"),
+        FIELD(grant_info, direction, ENUM, NEEDED, .names = direction_names,
+              .doc = "which way data goes, where dom0 is the device: to_device, the guest writes and dom0 reads"),
+        FIELD(grant_info, pages, UINT, NEEDED, .doc = "how many pages of 4096 bytes it has"),
+        FIELD(grant_info, refs, OBJECT, NEEDED, .array = true, .sub = &window_grant_struct,
+              .doc = "by what it is mapped, from its first page on; empty when that cannot be done any more"),
+        FIELD(grant_info, state, ENUM, NEEDED, .names = grant_state_names,
+              .doc = "granted: the guest may map it; revoking: it may not any more, and what it still has mapped is waited for; "
+                     "mapped: a service of dom0's may map it; shared: the guest may map it as long as dom0 has it; gone: the "
+                     "guest has ended, and it only is to be given back"),
+        FIELD(grant_info, in_use, UINT,
+              .doc = "how many of its pages are mapped at this moment, as Xen notes it; absent where nobody can read that"),
+        FIELD(grant_info, age_ms, UINT, NEEDED, .doc = "milliseconds since it was granted"));
+
+DEFINE(grant_list_result,
+        FIELD(grant_list_result, grants, OBJECT, NEEDED, .array = true, .sub = &grant_info_struct,
+              .doc = "the grants, by their handles"),
+        FIELD(grant_list_result, more, BOOL, NEEDED, .doc = DOC_MORE));
 
 DEFINE(events_subscribe_params,
         FIELD(events_subscribe_params, topics, ENUM, NEEDED, .array = true, .max_items = 64, .names = topic_names,
@@ -1483,6 +1523,12 @@ static const struct schema_method methods[METHOD_COUNT] = {
                  "be bound elsewhere, which is the error busy. By the guest itself only; a wrong address harms nobody else",
           .params = &window_bind_params_struct, .results = &ok_result_struct,
           .errors = ERRORS(REASON_unknown_handle, REASON_bad_param, REASON_busy) },
+        METHOD(grant, list),
+          .summary = "list the pages that are granted to guests of Xen's, or by them",
+          .doc = "What is in use is read from the grant tables at this moment. Yours; everybody's for an administrator. On a "
+                 "host without Xen: the error unsupported",
+          .params = &grant_list_params_struct, .results = &grant_list_result_struct,
+          .errors = ERRORS(REASON_unsupported, REASON_not_permitted, REASON_unknown_guest) },
         METHOD(quota, get),
           .summary = "say what an owner may have and what it has",
           .params = &quota_get_params_struct, .results = &quota_result_struct,

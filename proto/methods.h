@@ -63,6 +63,7 @@ enum method {
         METHOD_guest_evict,
         METHOD_window_list,
         METHOD_window_bind,
+        METHOD_grant_list,
         METHOD_quota_get,
         METHOD_quota_set,
         METHOD_stats_get,
@@ -122,7 +123,15 @@ enum protocol_window_state {
         PROTOCOL_WINDOW_PLUGGED,
         PROTOCOL_WINDOW_LEAVING
 };
-enum protocol_pressure { PROTOCOL_PRESSURE_REQUESTS, PROTOCOL_PRESSURE_HOST };
+enum protocol_grant_kind { PROTOCOL_GRANT_WINDOW, PROTOCOL_GRANT_MAP, PROTOCOL_GRANT_SHARE };
+enum protocol_grant_state {
+        PROTOCOL_GRANT_GRANTED,
+        PROTOCOL_GRANT_REVOKING,
+        PROTOCOL_GRANT_MAPPED,
+        PROTOCOL_GRANT_SHARED,
+        PROTOCOL_GRANT_GONE
+};
+enum protocol_pressure { PROTOCOL_PRESSURE_REQUESTS, PROTOCOL_PRESSURE_HOST, PROTOCOL_PRESSURE_GRANTS };
 enum protocol_source_state { PROTOCOL_SOURCE_READY, PROTOCOL_SOURCE_UNAVAILABLE };
 enum protocol_stats_group { PROTOCOL_STATS_RPC, PROTOCOL_STATS_MEMORY, PROTOCOL_STATS_OWNERS };
 enum protocol_quota_name {
@@ -139,6 +148,7 @@ enum protocol_quota_name {
         PROTOCOL_QUOTA_CONNECTIONS,
         PROTOCOL_QUOTA_CALLS_PER_SECOND,
         PROTOCOL_QUOTA_ANONYMOUS_BYTES,
+        PROTOCOL_QUOTA_GRANTS,
 };
 
 /* For methods that take nothing (broker.ping, …) and for those that answer {}. */
@@ -1174,6 +1184,38 @@ struct window_bind_params {
         uint64_t guest_addr;
 };
 
+/* ---- grants ---- */
+
+struct grant_list_params {
+        uint64_t present;
+        const char *guest;
+        const char *owner;
+        uint64_t after;
+        uint64_t limit;
+};
+
+struct grant_info {
+        uint64_t present;
+        uint64_t grant;
+        const char *owner;
+        const char *guest;
+        uint64_t domain;
+        enum protocol_grant_kind kind SCHEMA_SLOT;
+        uint64_t region; /* optional: of a window */
+        enum protocol_direction direction SCHEMA_SLOT;
+        uint64_t pages;
+        SCHEMA_LIST(struct window_grant) refs;
+        enum protocol_grant_state state SCHEMA_SLOT;
+        uint64_t in_use; /* optional */
+        uint64_t age_ms;
+};
+
+struct grant_list_result {
+        uint64_t present;
+        SCHEMA_LIST(struct grant_info) grants;
+        bool more SCHEMA_SLOT;
+};
+
 /* ---- quota ---- */
 
 struct quota_get_params {
@@ -1198,6 +1240,7 @@ struct quota_values {
         uint64_t connections;
         uint64_t calls_per_second;
         uint64_t anonymous_bytes;
+        uint64_t grants;
 };
 
 struct guarantee_values {

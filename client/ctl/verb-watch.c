@@ -71,10 +71,16 @@ static const char *describe_place(json_t *event, char *text, size_t size) {
 
 static void print_pressure(json_t *event) {
         const char *level = json_string_value(json_object_get(event, "level"));
-        bool host = level && !strcmp(level, "host"), over = json_is_true(json_object_get(event, "over"));
+        bool host = level && !strcmp(level, "host"), grants = level && !strcmp(level, "grants");
+        bool over = json_is_true(json_object_get(event, "over"));
         unsigned long long bytes = show_uint(event, "bytes");
+        char buffer[SHOW_SIZE];
 
-        if (over)
+        if (grants)
+                printf("pressure the grant table of memory %s %s: %llu pages are granted",
+                       show_member(event, "name", buffer), over ? "has room again" : "is nearly full",
+                       (unsigned long long)show_uint(event, "count"));
+        else if (over)
                 printf("pressure %s", host ? "the host wants no more memory back" : "nobody waits for memory any more");
         else if (!host)
                 printf("pressure a call for %llu bytes found too little memory", bytes);

@@ -38,7 +38,8 @@ struct ledger; /* see daemon/core/ledger.h */
         QUOTA(waiters, "requests that wait for memory")                              \
         QUOTA(connections, "connections and sessions")                               \
         QUOTA(calls_per_second, "calls in a second")                                 \
-        QUOTA(anonymous_bytes, "bytes of ordinary memory with what was swapped out")
+        QUOTA(anonymous_bytes, "bytes of ordinary memory with what was swapped out") \
+        QUOTA(grants, "pages of 4 KiB that are granted to guests of Xen's, or by them")
 
 enum quota_kind {
 #define QUOTA_ENUM(name, text) QUOTA_##name,

@@ -125,7 +125,7 @@ static void check_window(struct check *check, const struct owner *owner, const s
 
 static void check_owner(struct check *check, const struct owner *owner) {
         struct quota counted = {}, of_budget, usage;
-        uint64_t held = 0, held_low = 0, anonymous = 0;
+        uint64_t held = 0, held_low = 0, anonymous = 0, grants = 0;
         const struct region *region;
         const struct window *window;
         const struct device *device;
@@ -153,10 +153,12 @@ static void check_owner(struct check *check, const struct owner *owner) {
                 else
                         held += region->size;
                 held_low += low_part(region->addr, region->size);
+                grants += supply_granted_pages(region->supply, region->size);
         }
         if (broker_settled(owner->broker)) {
                 check_equal(check, "owner", 0, "held_bytes", owner->usage.of[QUOTA_held_bytes], held);
                 check_equal(check, "owner", 0, "anonymous_bytes", owner->usage.of[QUOTA_anonymous_bytes], anonymous);
+                check_equal(check, "owner", 0, "grants", owner->usage.of[QUOTA_grants], grants);
                 check_equal(check, "owner", 0, "low held_bytes", owner->held_low, held_low);
         }
         check_charges(check, "owner", &owner->usage, &counted);

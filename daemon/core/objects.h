@@ -661,6 +661,8 @@ void supply_wait(struct supply *supply);
 /* region.c */
 /* Where in supply->regions the first region at or above addr is. */
 size_t region_index(const struct supply *supply, uint64_t addr);
+/* Pages that a region of this size is granted by, if its owner is a guest that maps it itself. */
+uint64_t supply_granted_pages(const struct supply *supply, uint64_t size);
 /* What its regions are charged as, and whether they are no device's. */
 enum quota_kind supply_quota(const struct supply *supply);
 bool region_is_anonymous(const struct region *region);

@@ -62,7 +62,12 @@ bool region_is_anonymous(const struct region *region) {
         return region->supply->info.flags & SOURCE_ANONYMOUS;
 }
 
+uint64_t supply_granted_pages(const struct supply *supply, uint64_t size) {
+        return supply->info.flags & SOURCE_GUESTS ? (size + PAGE - 1) / PAGE : 0;
+}
+
 void region_hold(struct region *region) {
+        region->owner->usage.of[QUOTA_grants] += supply_granted_pages(region->supply, region->size);
         if (region_is_anonymous(region))
                 region->owner->usage.of[QUOTA_anonymous_bytes] += region->size;
         else
@@ -70,6 +75,7 @@ void region_hold(struct region *region) {
 }
 
 void region_unhold(struct region *region) {
+        region->owner->usage.of[QUOTA_grants] -= supply_granted_pages(region->supply, region->size);
         if (region_is_anonymous(region))
                 region->owner->usage.of[QUOTA_anonymous_bytes] -= region->size;
         else
@@ -94,6 +100,8 @@ int region_new(struct supply *supply, struct owner *owner, uint64_t addr, uint64
         r = owner_check(owner, supply_quota(supply), size, failure);
         if (r == 0)
                 r = owner_check(owner, QUOTA_regions, 1, failure);
+        if (r == 0)
+                r = owner_check(owner, QUOTA_grants, supply_granted_pages(supply, size), failure);
         if (r < 0)
                 return r;
         if (supply->broker->counts.regions + supply->pending >= supply->broker->options.regions_max) {

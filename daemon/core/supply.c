@@ -282,6 +282,8 @@ int supply_grow(struct supply *supply, struct request *request, uint64_t size, i
         r = owner_check(request->owner, QUOTA_held_bytes, needed, &request->failure);
         if (r == 0)
                 r = owner_check(request->owner, QUOTA_regions, 1, &request->failure);
+        if (r == 0)
+                r = owner_check(request->owner, QUOTA_grants, supply_granted_pages(supply, size), &request->failure);
         if (r < 0)
                 return r;
         return grow_submit(supply, request, grow_step(supply, request, needed), node);

@@ -39,6 +39,7 @@ struct window {
         struct ivshmem *server; /* NULL: none yet, or QEMU has it from an earlier daemon */
         struct xen_grant_run *grants; /* by which the guest has it, as far as they are known */
         size_t n_grants;
+        uint64_t granted_ms; /* since when it is granted, by the clock that goes on from one daemon to the next; 0: never yet */
         unsigned n_looked;   /* times that it was looked whether nobody has it any more */
         pid_t pid; /* who has the memory by that server, or had it by an earlier daemon's, and since when it lives; 0: nobody */
         uint64_t pid_since;
@@ -227,6 +228,8 @@ void window_plugged(struct window *window, int error, bool in_doubt, const char 
 void window_verified(struct window *window, bool known, bool is_there);
 /* What was begun is over, without an end. */
 void window_begun_over(struct window *window);
+/* Memory was granted, or taken back: whoever is to know of a table that is nearly full is told. */
+void guests_watch_tables(const struct guests *guests);
 /* A window that an earlier daemon has left, in guest->windows. */
 int window_inherit(struct guest *guest, const char *line, struct failure *failure);
 /* Likewise what is reserved for windows and was in no line: nobody has it. */

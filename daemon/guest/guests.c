@@ -108,6 +108,8 @@ static void window_look(const struct window *window, struct guest_window_view *r
         *ret = (struct guest_window_view){
                 .guest = window->guest->name, .owner = window->guest->owner, .window = window->region, .size = window->size,
                 .cookie = window->cookie, .state = window->state, .is_bound = window->is_bound, .guest_addr = window->guest_addr,
+                .is_xen = window->guest->is_xen, .domain = window->guest->run,
+                .age_ms = window->granted_ms ? uv_now(window->guest->guests->loop) - window->granted_ms : 0,
         };
 }
 

@@ -66,6 +66,9 @@ struct guest_window_view {
         enum window_state state;
         bool is_bound;
         uint64_t guest_addr;
+        bool is_xen;
+        uint32_t domain; /* of Xen's: as which it runs, or did last */
+        uint64_t age_ms; /* of Xen's: since it was granted; 0: it has not been yet */
 };
 
 /* By what a guest of Xen's maps its window, in the order of its addresses, and how many bytes of it are mapped at this moment,
@@ -74,6 +77,16 @@ struct guest_grants_view {
         const struct xen_grant_run *runs; /* until something else is done */
         size_t n;
         uint64_t mapped;
+};
+
+/* How much of a memory domain's grant table is used, in pages. */
+struct guest_table_view {
+        uint32_t domain;
+        uint64_t entries;
+        uint64_t granted;  /* to guests, which may map them */
+        uint64_t mapped;   /* by guests at this moment */
+        uint64_t revoking; /* which may not be mapped any more, but are still */
+        uint64_t free;
 };
 
 /* What the configuration says of one guest; strings are copied. */
@@ -105,6 +118,8 @@ struct guests_listener {
         /* What lies in one of its windows goes: the sessions of which session_is_user() is true end now. */
         void (*lost)(void *userdata);
         void (*changed)(void *userdata, const struct guest_view *view, enum guest_change change);
+        /* A memory domain's grant table is nearly full, or is not any more: is_over. */
+        void (*filling)(void *userdata, const struct guest_table_view *view, bool is_over);
 };
 
 /* The strings of settings are copied. */
@@ -134,6 +149,9 @@ int guests_visit_windows(const struct guests *guests, const char *owner, bool wi
 
 /* false: there is no such window, or it is not granted. */
 bool guests_look_grants(const struct guests *guests, uint64_t window, struct guest_grants_view *ret);
+
+/* Of every memory domain, but not more than max. How many; none on a host without Xen. */
+size_t guests_look_tables(struct guest_table_view *ret, size_t max);
 
 struct attach_request {
         const char *guest;

@@ -26,5 +26,9 @@ int xen_channel_new(uv_loop_t *loop, uint32_t domid, const char *name, const str
 void xen_channel_close(struct xen_channel *channel, void (*closed)(void *userdata), void *userdata) {
 }
 
+size_t guests_look_tables(struct guest_table_view *ret, size_t max) {
+        return 0;
+}
+
 /* Of guests that a daemon with Xen has left. They have nothing, since their memory is not to be had either. */
 const struct window_way window_xen_way = { .prefix = "" };

@@ -36,6 +36,8 @@ static int plug(struct window *window) {
         r = xen_grants_give(window->addr, window->size, guest->run, false, &window->grants, &window->n_grants, &failure);
         if (r == 0 && guest->is_pv)
                 bind_to_machine(window);
+        window->granted_ms = uv_now(guest->guests->loop);
+        guests_watch_tables(guest->guests);
         window_plugged(window, r, false, r < 0 ? failure.sentence : NULL);
         return 0;
 }
@@ -43,6 +45,7 @@ static int plug(struct window *window) {
 static void take_back(struct window *window) {
         forget_grants(window);
         xen_grants_revoke(window->addr, window->size);
+        guests_watch_tables(window->guest->guests);
 }
 
 static bool is_had(const struct window *window) {
@@ -66,6 +69,53 @@ static int leave(struct window *window) {
         window_begun_over(window);
         return 0;
 }
+
+/* ---- tables ---- */
+
+/* Each is looked through. */
+enum { TABLES_MAX = 128 };
+
+static struct guest_table_view table_view(const struct xen_table_view *table) {
+        return (struct guest_table_view){
+                .domain = table->domid, .entries = table->counts.entries, .granted = table->counts.granted,
+                .mapped = table->counts.mapped, .revoking = table->counts.revoking, .free = table->counts.free,
+        };
+}
+
+size_t guests_look_tables(struct guest_table_view *ret, size_t max) {
+        struct xen_table_view tables[TABLES_MAX];
+        const size_t n = xen_grants_look_tables(tables, max < TABLES_MAX ? max : TABLES_MAX);
+
+        for (size_t i = 0; i < n; i++)
+                ret[i] = table_view(&tables[i]);
+        return n;
+}
+
+static void tell_table(const struct guests *guests, const struct guest_table_view *view, bool is_over) {
+        const uint64_t used = view->granted + view->revoking;
+
+        if (is_over)
+                log_info("the grant table of memory domain %" PRIu32 " has room again: %" PRIu64 " of %" PRIu64 " pages are "
+                         "granted", view->domain, used, view->entries);
+        else
+                log_warning("the grant table of memory domain %" PRIu32 " is nearly full: %" PRIu64 " of %" PRIu64 " pages are "
+                            "granted, %" PRIu64 " of them are only waited for; grant_frames and domains in [source xen] "
+                            "allow more", view->domain, used, view->entries, view->revoking);
+        guests->listener->filling(guests->userdata, view, is_over);
+}
+
+void guests_watch_tables(const struct guests *guests) {
+        struct guest_table_view view;
+        struct xen_table_view table;
+        bool is_over;
+
+        while (!guests->closing && xen_grants_find_crossed(&table, &is_over)) {
+                view = table_view(&table);
+                tell_table(guests, &view, is_over);
+        }
+}
+
+/* ---- with the guest ---- */
 
 static bool can_be_asked(const struct guest *guest) {
         return guest->run && (guest->state == GUEST_RUNNING || guest->state == GUEST_PAUSED);
@@ -91,6 +141,9 @@ static int verify(struct window *window) {
 
         if (r == 0 && guest->is_pv && window->state != WINDOW_LEAVING)
                 bind_to_machine(window);
+        if (r == 0 && !window->granted_ms)
+                window->granted_ms = uv_now(guest->guests->loop);
+        guests_watch_tables(guest->guests);
         if (r == 0 || r == -ENOMEM) {
                 window_verified(window, r == 0, true);
                 return 0;

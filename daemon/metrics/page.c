@@ -11,9 +11,10 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "daemon/guest/guests.h"
 #include "daemon/rpc/latency.h"
 
-enum { SOURCES_MAX = 16, COUNTERS_MAX = 64, OWNER_SIZE = 128 };
+enum { SOURCES_MAX = 16, COUNTERS_MAX = 64, OWNER_SIZE = 128, TABLES_MAX = 128 };
 
 struct counter {
         const char *name; /* the core's */
@@ -36,6 +37,8 @@ struct page {
         size_t n_counters;
         struct source_view sources[SOURCES_MAX];
         size_t n_sources;
+        struct guest_table_view tables[TABLES_MAX];
+        size_t n_tables;
         struct owner_row *owners; /* that have something */
         size_t n_owners, owners_capacity, n_owners_told;
         bool no_memory;
@@ -225,6 +228,18 @@ static void write_simulated(struct page *page, const struct family *family) {
                                page->sources[i].info.flags & SOURCE_SIMULATED ? 1 : 0);
 }
 
+/* ---- grants ---- */
+
+/* family->at: in struct guest_table_view. */
+static void write_tables(struct page *page, const struct family *family) {
+        char domain[16];
+
+        for (size_t i = 0; i < page->n_tables; i++) {
+                snprintf(domain, sizeof(domain), "%" PRIu32, page->tables[i].domain);
+                write_labelled(page, family->name, "domain", domain, member(&page->tables[i], family->at));
+        }
+}
+
 /* ---- owners ---- */
 
 static void write_usage(struct page *page, const struct family *family) {
@@ -256,6 +271,8 @@ static void write_owners_left_out(struct page *page, const struct family *family
 #define COUNTER(name_, help_) { PREFIX name_ "_total", "counter", help_, write_counter, sizeof(PREFIX) - 1 }
 #define SOURCE(name_, member_, help_) \
         { PREFIX "source_" name_, "gauge", help_, write_sources, offsetof(struct source_view, member_) }
+#define TABLE(name_, member_, help_) \
+        { PREFIX "grants_" name_, "gauge", help_, write_tables, offsetof(struct guest_table_view, member_) }
 #define USAGE(name_, text_) { PREFIX "owner_" #name_, "gauge", "What the owner has: " text_ ".", write_usage, QUOTA_##name_ },
 #define GUARANTEE(name_, member_, help_) \
         { PREFIX "owner_" name_, "gauge", help_, write_guarantee, offsetof(struct owner_row, member_) }
@@ -319,6 +336,12 @@ static const struct family families[] = {
         SOURCE("lost_bytes", lost, "Bytes that did not come back, or came back where something already was."),
         SOURCE("jobs", pending, "Jobs of the source that are under way."),
 
+        TABLE("entries", entries, "Pages that the grant table of the memory domain has entries for."),
+        TABLE("granted", granted, "Pages of these that guests may map."),
+        TABLE("in_use", mapped, "Pages that guests have mapped at this moment."),
+        TABLE("revoking", revoking, "Pages that guests may not map any more, and still have mapped."),
+        TABLE("free", free, "Pages that could be granted yet."),
+
         QUOTA_LIST(USAGE)
         QUOTA_LIST(MOST)
         GUARANTEE("guaranteed_bytes", guaranteed.bytes, "Memory that the owner can have whenever it asks."),
@@ -328,6 +351,18 @@ static const struct family families[] = {
         { PREFIX "owners_left_out", "gauge", "Owners that have something and are not told, because there are too many.",
           write_owners_left_out },
 };
+
+/* A build without Xen tells nothing of it. */
+#ifdef HAVE_XEN
+static const bool knows_xen = true;
+#else
+static const bool knows_xen = false;
+#endif
+
+static bool is_of_xen(const struct family *family) {
+        return family->write == write_tables ||
+               ((family->write == write_usage || family->write == write_limits) && family->at == QUOTA_grants);
+}
 
 /* ---- collecting ---- */
 
@@ -394,6 +429,7 @@ static void collect(struct page *page) {
         broker_visit_counters(broker, take_counter, page);
         broker_visit_sources(broker, take_source, page);
         broker_visit_owners(broker, take_owner, page);
+        page->n_tables = guests_look_tables(page->tables, TABLES_MAX);
         if (page->n_owners)
                 qsort(page->owners, page->n_owners, sizeof(*page->owners), compare_held);
         page->n_owners_told = page->n_owners < page->facts->owners_max ? page->n_owners : page->facts->owners_max;
@@ -411,6 +447,8 @@ int page_make(const struct page_facts *facts, char **ret_text, size_t *ret_lengt
         for (size_t i = 0; i < sizeof(families) / sizeof(*families); i++) {
                 /* How many calls are made in a second is for those to say who look at the counters of calls. */
                 if (families[i].write == write_usage && families[i].at == QUOTA_calls_per_second)
+                        continue;
+                if (is_of_xen(&families[i]) && !knows_xen)
                         continue;
                 write_head(&page, families[i].name, families[i].type, families[i].help);
                 families[i].write(&page, &families[i]);

@@ -109,22 +109,43 @@ static void on_event(void *userdata, const struct event *event) {
                         tell(connection, remembered);
 }
 
-void events_tell_guest(struct server *server, const char *owner, const char *name, enum protocol_guest_change change) {
-        struct events *events = server->events;
+static struct remembered *begin_event(struct events *events, enum protocol_topic topic) {
         struct remembered *remembered = slot_of(events, ++events->last);
-        struct connection *connection;
 
         memset(remembered, 0, sizeof(*remembered));
-        remembered->info.topic = PROTOCOL_GUESTS;
+        remembered->info.topic = topic;
         remembered->info.event = events->last;
+        return remembered;
+}
+
+static void tell_all(const struct events *events, const struct remembered *remembered) {
+        struct connection *connection;
+
+        DL_FOREACH2(events->subscribers, connection, events_next)
+                if (is_for(remembered, connection))
+                        tell(connection, remembered);
+}
+
+void events_tell_guest(struct server *server, const char *owner, const char *name, enum protocol_guest_change change) {
+        struct remembered *remembered = begin_event(server->events, PROTOCOL_GUESTS);
+
         snprintf(remembered->owner, sizeof(remembered->owner), "%s", owner);
         schema_put(&remembered->info, owner, remembered->owner);
         snprintf(remembered->name, sizeof(remembered->name), "%s", name);
         schema_put(&remembered->info, name, remembered->name);
         schema_put(&remembered->info, change, change);
-        DL_FOREACH2(events->subscribers, connection, events_next)
-                if (is_for(remembered, connection))
-                        tell(connection, remembered);
+        tell_all(server->events, remembered);
+}
+
+void events_tell_filling(struct server *server, uint32_t domain, uint64_t granted, bool is_over) {
+        struct remembered *remembered = begin_event(server->events, PROTOCOL_PRESSURE);
+
+        snprintf(remembered->name, sizeof(remembered->name), "domain %u", (unsigned)domain);
+        schema_put(&remembered->info, name, remembered->name);
+        schema_put(&remembered->info, level, PROTOCOL_PRESSURE_GRANTS);
+        schema_put(&remembered->info, over, is_over);
+        schema_put(&remembered->info, count, granted);
+        tell_all(server->events, remembered);
 }
 
 int events_new(struct server *server, struct events **ret) {

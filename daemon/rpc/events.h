@@ -16,6 +16,9 @@ struct events *events_free(struct events *events);
 /* Of a guest, which the core does not know as such. */
 void events_tell_guest(struct server *server, const char *owner, const char *name, enum protocol_guest_change change);
 
+/* The grant table of a memory domain of Xen's is nearly full, with so many pages granted, or is not any more. */
+void events_tell_filling(struct server *server, uint32_t domain, uint64_t granted, bool is_over);
+
 /* topics: bits by enum protocol_topic, the new whole of them. */
 void events_subscribe(struct connection *connection, unsigned topics);
 

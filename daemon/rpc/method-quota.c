@@ -87,7 +87,7 @@ static unsigned read_limits(const struct quota_set_params *params, struct quota 
                 [PROTOCOL_QUOTA_MAPPINGS] = QUOTA_mappings,
                 [PROTOCOL_QUOTA_WAITERS] = QUOTA_waiters,     [PROTOCOL_QUOTA_CONNECTIONS] = QUOTA_connections,
                 [PROTOCOL_QUOTA_CALLS_PER_SECOND] = QUOTA_calls_per_second,
-                [PROTOCOL_QUOTA_ANONYMOUS_BYTES] = QUOTA_anonymous_bytes,
+                [PROTOCOL_QUOTA_ANONYMOUS_BYTES] = QUOTA_anonymous_bytes, [PROTOCOL_QUOTA_GRANTS] = QUOTA_grants,
         };
         unsigned mask = 0;
 

@@ -69,6 +69,7 @@ METHOD_HANDLER(guest, set_quota);
 METHOD_HANDLER(guest, evict);
 METHOD_HANDLER(window, list);
 METHOD_HANDLER(window, bind);
+METHOD_HANDLER(grant, list);
 METHOD_HANDLER(quota, get);
 METHOD_HANDLER(quota, set);
 METHOD_HANDLER(stats, get);

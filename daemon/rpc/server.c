@@ -258,12 +258,17 @@ static void on_changed(void *userdata, const struct guest_view *view, enum guest
         events_tell_guest(userdata, view->owner, view->name, words[change]);
 }
 
+static void on_filling(void *userdata, const struct guest_table_view *view, bool is_over) {
+        events_tell_filling(userdata, view->domain, view->granted + view->revoking, is_over);
+}
+
 const struct guests_listener server_guests_listener = {
         .channel = on_channel,
         .known = on_known,
         .ended = on_ended,
         .lost = on_lost,
         .changed = on_changed,
+        .filling = on_filling,
 };
 
 /* ---- end ---- */

@@ -9,6 +9,7 @@
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct xen_lot *lots;
+static struct xen_seat *seats;
 
 void xen_grants_enter(struct xen_lot *lot) {
         pthread_mutex_lock(&mutex);
@@ -219,4 +220,58 @@ int xen_grants_look(uint64_t addr, uint64_t size, struct xen_table_use *ret) {
                 return -ENOENT;
         *ret = use;
         return 0;
+}
+
+/* ---- tables ---- */
+
+void xen_grants_enter_table(struct xen_seat *seat) {
+        pthread_mutex_lock(&mutex);
+        seat->link = &seats;
+        seat->next = seats;
+        if (seat->next)
+                seat->next->link = &seat->next;
+        seats = seat;
+        pthread_mutex_unlock(&mutex);
+}
+
+void xen_grants_leave_table(struct xen_seat *seat) {
+        pthread_mutex_lock(&mutex);
+        *seat->link = seat->next;
+        if (seat->next)
+                seat->next->link = seat->link;
+        seat->link = NULL;
+        pthread_mutex_unlock(&mutex);
+}
+
+static void look_seat(const struct xen_seat *seat, struct xen_table_view *ret) {
+        ret->domid = seat->domid;
+        xen_table_sum_up(seat->table, &ret->counts);
+}
+
+size_t xen_grants_look_tables(struct xen_table_view *ret, size_t max) {
+        size_t n = 0;
+
+        pthread_mutex_lock(&mutex);
+        for (const struct xen_seat *seat = seats; seat && n < max; seat = seat->next)
+                look_seat(seat, &ret[n++]);
+        pthread_mutex_unlock(&mutex);
+        return n;
+}
+
+static bool is_full(const struct xen_table_counts *counts) {
+        return 100 * (counts->granted + counts->revoking) >= XEN_TABLE_FULL_PERCENT * counts->entries;
+}
+
+bool xen_grants_find_crossed(struct xen_table_view *ret, bool *ret_is_over) {
+        bool found = false;
+
+        pthread_mutex_lock(&mutex);
+        for (struct xen_seat *seat = seats; seat && !found; seat = seat->next) {
+                look_seat(seat, ret);
+                found = is_full(&ret->counts) != seat->is_full;
+                *ret_is_over = seat->is_full;
+                seat->is_full ^= found;
+        }
+        pthread_mutex_unlock(&mutex);
+        return found;
 }

@@ -32,6 +32,19 @@ int xen_grants_revoke(uint64_t addr, uint64_t size);
 /* What becomes of it at this moment, in pages. -ENOENT. */
 int xen_grants_look(uint64_t addr, uint64_t size, struct xen_table_use *ret);
 
+/* A memory domain's table as a whole. */
+struct xen_table_view {
+        uint32_t domid;
+        struct xen_table_counts counts;
+};
+
+/* Of every memory domain, but not more than max. How many. */
+size_t xen_grants_look_tables(struct xen_table_view *ret, size_t max);
+/* One that XEN_TABLE_FULL_PERCENT have been used of since this was asked last, or that they are not used of any more: is_over.
+ * false: there is no other. */
+enum { XEN_TABLE_FULL_PERCENT = 80 };
+bool xen_grants_find_crossed(struct xen_table_view *ret, bool *ret_is_over);
+
 /* ---- for the source ---- */
 
 /* A piece of memory within one memory domain. */
@@ -47,6 +60,18 @@ struct xen_lot {
         size_t n_pieces;
         struct xen_lot *next, **link;
 };
+
+/* A memory domain's table, in the list of them. */
+struct xen_seat {
+        uint32_t domid;
+        const struct xen_table *table;
+        bool is_full; /* that was told */
+        struct xen_seat *next, **link;
+};
+
+/* It is counted from now on; the table is borrowed until it has left. */
+void xen_grants_enter_table(struct xen_seat *seat);
+void xen_grants_leave_table(struct xen_seat *seat);
 
 /* It can be granted from now on; it, its pieces and their tables are borrowed until it has left. */
 void xen_grants_enter(struct xen_lot *lot);

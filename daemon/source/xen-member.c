@@ -22,6 +22,8 @@ static int member_add(struct xen_members *members, const struct xen_domain *doma
                 free(member);
                 return r;
         }
+        member->seat = (struct xen_seat){ .domid = domain->domid, .table = &member->table };
+        xen_grants_enter_table(&member->seat);
         while (at < members->n && all[at]->domain.number < domain->number)
                 at++;
         memmove(&all[at + 1], &all[at], (members->n - at) * sizeof(*all));
@@ -32,6 +34,7 @@ static int member_add(struct xen_members *members, const struct xen_domain *doma
 }
 
 static void member_free(struct xen_members *members, struct xen_member *member) {
+        xen_grants_leave_table(&member->seat);
         xen_domain_unmap_table(members->host, member->handle);
         free(member);
 }

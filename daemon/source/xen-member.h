@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "daemon/source/xen-domain.h"
+#include "daemon/source/xen-grants.h"
 #include "daemon/source/xen-options.h"
 #include "daemon/source/xen-table.h"
 
@@ -16,6 +17,7 @@ enum { XEN_GRAIN_PAGES = XEN_GRAIN / XEN_PAGE };
 struct xen_member {
         struct xen_domain domain;
         struct xen_table table;
+        struct xen_seat seat;
         void *handle;      /* of the mapping of the table */
         uint64_t n_grains; /* that the books know of */
         bool is_gone;      /* somebody else has ended it */

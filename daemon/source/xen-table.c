@@ -158,3 +158,17 @@ uint32_t xen_table_count_blank(const struct xen_table *table) {
                 n += is_blank(entry);
         return n;
 }
+
+void xen_table_sum_up(const struct xen_table *table, struct xen_table_counts *ret) {
+        struct xen_table_counts counts = { .entries = table->n - XEN_ENTRIES_RESERVED };
+
+        each_entry(table, entry) {
+                const uint16_t flags = load_flags(entry);
+
+                counts.granted += (flags & GTF_type_mask) != 0;
+                counts.mapped += (flags & IN_USE) != 0;
+                counts.revoking += !(flags & GTF_type_mask) && flags & IN_USE;
+                counts.free += is_over(flags);
+        }
+        *ret = counts;
+}

@@ -44,6 +44,16 @@ void xen_table_forget(const struct xen_table *table, uint64_t frame, uint64_t co
  * relied on to stay as it is. */
 void xen_table_look(const struct xen_table *table, uint64_t frame, uint64_t count, struct xen_table_use *ret,
                     unsigned char *busy);
+/* All of it, counted in entries. */
+struct xen_table_counts {
+        uint64_t entries;  /* that can be used at all */
+        uint64_t granted;  /* may be mapped */
+        uint64_t mapped;   /* are mapped, granted or not */
+        uint64_t revoking; /* may not be mapped any more, but are still */
+        uint64_t free;     /* neither of it */
+};
+void xen_table_sum_up(const struct xen_table *table, struct xen_table_counts *ret);
+
 /* Entries that are granted or in use; and those that can be used for any frame. */
 uint32_t xen_table_count(const struct xen_table *table);
 uint32_t xen_table_count_blank(const struct xen_table *table);

@@ -3,6 +3,7 @@ ctl_tests = \
 	tests/ctl/admin-test.sh \
 	tests/ctl/attach-test.sh \
 	tests/ctl/exit-test.sh \
+	tests/ctl/grants-test.sh \
 	tests/ctl/guests-test.sh \
 	tests/ctl/help-test.sh \
 	tests/ctl/map-test.sh \

@@ -114,6 +114,11 @@ tests_rpc_mapping_test_SOURCES = tests/rpc/mapping-test.c
 tests_rpc_mapping_test_CFLAGS = $(libask_la_CFLAGS)
 tests_rpc_mapping_test_LDADD = libask.la
 
+rpc_tests += tests/rpc/grant-test
+tests_rpc_grant_test_SOURCES = tests/rpc/grant-test.c
+tests_rpc_grant_test_CFLAGS = $(libask_la_CFLAGS)
+tests_rpc_grant_test_LDADD = libask.la
+
 rpc_tests += tests/rpc/lease-test
 tests_rpc_lease_test_SOURCES = tests/rpc/lease-test.c
 tests_rpc_lease_test_CFLAGS = $(libask_la_CFLAGS)

@@ -52,6 +52,8 @@ static struct {
         } granted[GRANTED];
         int no_give;
         unsigned n_given;
+        unsigned n_crossed;   /* tables of which it has not been told that they are nearly full, or are not any more */
+        bool is_crossed_back;
         bool is_partial; /* not all of what is asked for is found */
         struct {
                 const struct xen_channel_listener *ops;
@@ -72,6 +74,8 @@ int __wrap_xen_grants_find(uint64_t addr, uint64_t size, uint32_t guest, struct 
                            struct failure *failure);
 int __wrap_xen_grants_revoke(uint64_t addr, uint64_t size);
 int __wrap_xen_grants_look(uint64_t addr, uint64_t size, struct xen_table_use *ret);
+bool __wrap_xen_grants_find_crossed(struct xen_table_view *ret, bool *ret_is_over);
+size_t __wrap_xen_grants_look_tables(struct xen_table_view *ret, size_t max);
 
 int __wrap_xen_channel_new(uv_loop_t *loop, uint32_t domid, const char *name, const struct xen_channel_listener *ops,
                            void *userdata, struct xen_channel **ret);
@@ -166,6 +170,25 @@ int __wrap_xen_grants_look(uint64_t addr, uint64_t size, struct xen_table_use *r
         return 0;
 }
 
+static struct xen_table_view memory_table(void) {
+        return (struct xen_table_view){ .domid = MEMORY_DOMAIN, .counts = { .entries = 1000, .granted = 700, .mapped = 300,
+                                                                           .revoking = 110, .free = 190 } };
+}
+
+bool __wrap_xen_grants_find_crossed(struct xen_table_view *ret, bool *ret_is_over) {
+        if (!fake.n_crossed)
+                return false;
+        fake.n_crossed--;
+        *ret = memory_table();
+        *ret_is_over = fake.is_crossed_back;
+        return true;
+}
+
+size_t __wrap_xen_grants_look_tables(struct xen_table_view *ret, size_t max) {
+        *ret = memory_table();
+        return 1;
+}
+
 /* Domains that are granted something still; or that have something mapped, by the only one that there is. */
 static unsigned n_granted(uint32_t domid) {
         unsigned n = 0;
@@ -213,8 +236,15 @@ static void on_changed(void *userdata, const struct guest_view *view, enum guest
         tell(names[change]);
 }
 
+static void on_filling(void *userdata, const struct guest_table_view *view, bool is_over) {
+        assert_int_equal(view->domain, MEMORY_DOMAIN);
+        assert_int_equal(view->revoking, 110);
+        tell(is_over ? "emptier" : "full");
+}
+
 static const struct guests_listener listener = {
         .channel = on_channel, .known = on_known, .ended = on_ended, .lost = on_lost, .changed = on_changed,
+        .filling = on_filling,
 };
 
 static void settle(void) {
@@ -586,6 +616,61 @@ static void test_full_tables_are_a_limit_and_nothing_is_taken(void **state) {
         assert_int_not_equal(host.window, 0);
 }
 
+static void test_a_table_that_is_nearly_full_is_told_of(void **state) {
+        struct guest_table_view view = { 0 };
+
+        start_daemon();
+        lists(DOMAIN(7, XEN_RUNNING));
+        *host.told = '\0';
+        fake.n_crossed = 1;
+        attach(2 * MIB);
+        assert_true(has_told("full attached "));
+        fake.n_crossed = 1;
+        fake.is_crossed_back = true;
+        detach();
+        assert_true(has_told("emptier detached "));
+        assert_int_equal(guests_look_tables(&view, 1), 1);
+        assert_int_equal(view.domain, MEMORY_DOMAIN);
+        assert_int_equal(view.free, 190);
+}
+
+static void test_since_when_it_is_granted_the_next_daemon_knows(void **state) {
+        uint64_t before;
+
+        begin_with_own(7);
+        assert_true(window().is_xen);
+        assert_int_equal(window().domain, 7);
+        while (window().age_ms < 3)
+                uv_run(&host.loop, UV_RUN_NOWAIT);
+        before = window().age_ms;
+        stop_daemon(true);
+        start_daemon();
+        uv_update_time(&host.loop);
+        assert_true(window().age_ms >= before);
+        assert_int_equal(window().domain, 7);
+}
+
+static void test_pages_of_windows_are_what_a_guest_may_have_of_grants(void **state) {
+        struct quota limits = { .of[QUOTA_grants] = 600 };
+        struct caller admin = host.f.caller;
+        struct owner_view view;
+
+        admin.admin = true;
+        start_daemon();
+        lists(DOMAIN(7, XEN_RUNNING));
+        assert_int_equal(quota_set(&admin, "xen:" UUID, 1u << QUOTA_grants, &limits, NULL), 0);
+        attach(2 * MIB);
+        assert_int_equal(host.why.error, 0);
+        assert_int_equal(quota_get(&admin, "xen:" UUID, &view, NULL), 0);
+        assert_int_equal(view.usage.of[QUOTA_grants], 512);
+        attach(MIB);
+        assert_int_equal(host.why.reason, REASON_quota);
+        assert_non_null(strstr(host.why.sentence, "grants is 600, with 512 in use"));
+        detach();
+        assert_int_equal(quota_get(&admin, "xen:" UUID, &view, NULL), 0);
+        assert_int_equal(view.usage.of[QUOTA_grants], 0);
+}
+
 static void test_a_mask_is_that_of_the_machines_addresses(void **state) {
         start_daemon();
         lists(DOMAIN(7, XEN_RUNNING));
@@ -816,6 +901,9 @@ int main(void) {
                 TEST(test_a_guest_that_boots_anew_is_another_domain),
                 TEST(test_of_two_domains_the_known_one_is_it_until_it_has_ended),
                 TEST(test_full_tables_are_a_limit_and_nothing_is_taken),
+                TEST(test_a_table_that_is_nearly_full_is_told_of),
+                TEST(test_since_when_it_is_granted_the_next_daemon_knows),
+                TEST(test_pages_of_windows_are_what_a_guest_may_have_of_grants),
                 TEST(test_a_mask_is_that_of_the_machines_addresses),
                 TEST(test_what_is_not_mapped_comes_back_at_once),
                 TEST(test_a_guest_that_never_unmaps_is_waited_for),

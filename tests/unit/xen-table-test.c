@@ -266,11 +266,64 @@ static void test_a_region_in_two_domains_is_granted_from_both_tables(void **stat
         free(second);
 }
 
+static void test_all_of_a_table_is_counted(void **state) {
+        struct bed *bed = *state;
+        struct xen_table_counts counts;
+
+        assert_int_equal(xen_table_give(&bed->table, FRAME, 100, GUEST, false, bed->refs), 0);
+        for (unsigned i = 10; i < 30; i++)
+                assert_int_equal(xen_map(&bed->entries[bed->refs[i]], GUEST, i % 2), 0);
+        xen_table_revoke(&bed->table, FRAME, 25);
+        xen_table_sum_up(&bed->table, &counts);
+        assert_int_equal(counts.entries, USABLE);
+        assert_int_equal(counts.granted, 75);
+        assert_int_equal(counts.mapped, 20);
+        assert_int_equal(counts.revoking, 15);
+        assert_int_equal(counts.free, USABLE - 90);
+}
+
+static void test_that_a_table_is_nearly_full_is_told_once(void **state) {
+        const unsigned full = (USABLE * XEN_TABLE_FULL_PERCENT + 99) / 100;
+        struct bed *bed = *state;
+        struct xen_seat seat = { .domid = 3, .table = &bed->table };
+        grant_entry_v1_t none[XEN_ENTRIES_RESERVED + 1] = { 0 };
+        struct xen_table other = { .entries = none, .n = XEN_ENTRIES_RESERVED + 1 };
+        struct xen_seat empty = { .domid = 4, .table = &other };
+        struct xen_table_view view, views[2];
+        bool is_over;
+
+        xen_grants_enter_table(&seat);
+        xen_grants_enter_table(&empty);
+        assert_int_equal(xen_grants_look_tables(views, 2), 2);
+        assert_int_equal(xen_grants_look_tables(views, 1), 1);
+        assert_int_equal(xen_table_give(&bed->table, FRAME, full - 1, GUEST, false, bed->refs), 0);
+        assert_false(xen_grants_find_crossed(&view, &is_over));
+        assert_int_equal(xen_table_give(&bed->table, FRAME + full, 1, GUEST, false, bed->refs + full), 0);
+        assert_true(xen_grants_find_crossed(&view, &is_over));
+        assert_false(is_over);
+        assert_int_equal(view.domid, 3);
+        assert_int_equal(view.counts.granted, full);
+        assert_false(xen_grants_find_crossed(&view, &is_over));
+        /* What is mapped takes an entry also when it is revoked. */
+        assert_int_equal(xen_map(&bed->entries[bed->refs[full]], GUEST, false), 0);
+        xen_table_revoke(&bed->table, FRAME + full, 1);
+        assert_false(xen_grants_find_crossed(&view, &is_over));
+        xen_unmap(&bed->entries[bed->refs[full]]);
+        assert_true(xen_grants_find_crossed(&view, &is_over));
+        assert_true(is_over);
+        assert_false(xen_grants_find_crossed(&view, &is_over));
+        xen_grants_leave_table(&seat);
+        xen_grants_leave_table(&empty);
+        assert_int_equal(xen_grants_look_tables(views, 2), 0);
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
         const struct CMUnitTest tests[] = {
                 TEST(test_what_is_given_is_permitted_and_found_again),
                 TEST(test_a_reader_may_not_write),
+                TEST(test_all_of_a_table_is_counted),
+                TEST(test_that_a_table_is_nearly_full_is_told_once),
                 TEST(test_what_is_mapped_stays_busy_until_it_is_not),
                 TEST(test_whose_a_frame_was_is_known_until_it_is_forgotten),
                 TEST(test_a_full_table_gives_nothing_and_all_or_nothing),

@@ -175,6 +175,22 @@ static void await_state(const struct xen_guest *guest, const char *state, const 
                 give_up("it is followed by Xen's word", answer);
 }
 
+/* What the grant tables say of a window. */
+static void check_listed(const struct xen_guest *guest, const struct seen *seen, const char *state, bool is_mapped) {
+        const uint64_t pages = seen->size / PAGE;
+        char wanted[160];
+        const char *answer = ask("grant.list", "{\"guest\":\"%s\",\"after\":%" PRIu64 ",\"limit\":1}", guest->name,
+                                 seen->window - 1);
+
+        snprintf(wanted, sizeof(wanted), "\"guest\":\"%s\",\"domain\":%u,\"kind\":\"window\",\"region\":%" PRIu64
+                 ",\"direction\":\"bidirectional\",\"pages\":%" PRIu64, guest->name, guest->domid, seen->window, pages);
+        expect("a window is in the list of grants", answer, wanted);
+        snprintf(wanted, sizeof(wanted), "\"state\":\"%s\",\"in_use\":%" PRIu64 ",", state, is_mapped ? pages : 0);
+        expect("as is what is mapped of it", answer, wanted);
+        if (!strstr(answer, "\"refs\":[{") != (strcmp(state, "revoking") == 0))
+                give_up("what can be mapped has references", answer);
+}
+
 /* ---- what a guest does ---- */
 
 void tell(struct xen_guest *guest, const char *answer, const char *what, const char *format, ...) {
@@ -352,6 +368,7 @@ static void test_never_unmaps(struct xen_guest *guest) {
                ask("guest.detach", "{\"window\":%" PRIu64 "}", before.window), "\"reason\":\"timeout\"");
         restart();
         now = await(guest, "leaving", "the next daemon waits for it, too");
+        check_listed(guest, &now, "revoking", true);
         if (now.addr != before.addr)
                 give_up("it is the same", now.runs);
         tell(guest, "ok", "the guest has it still", "fill 0");
@@ -359,6 +376,18 @@ static void test_never_unmaps(struct xen_guest *guest) {
         await(guest, "", "then it is the host's again");
         check_not_mapped(guest, &before, "it cannot be mapped any more");
         check_books();
+}
+
+/* What has room in it is not what may be had of it. */
+static void test_quota(struct xen_guest *guest) {
+        char owner[60];
+
+        snprintf(owner, sizeof(owner), "xen:%s", guest->uuid);
+        ask("quota.set", "{\"owner\":\"%s\",\"limits\":{\"grants\":1000}}", owner);
+        expect("a guest is granted no more pages than its quota",
+               ask("guest.attach", "{\"guest\":\"%s\",\"size\":8388608}", guest->name), "\"reason\":\"quota\"");
+        expect("that is told in pages", ask("quota.get", "{\"owner\":\"%s\"}", owner), "\"grants\":1000");
+        ask("quota.set", "{\"owner\":\"%s\",\"unlimited\":[\"grants\"]}", owner);
 }
 
 static void test_detach(struct xen_guest *guest) {
@@ -537,8 +566,10 @@ void xen_test_guests(struct xen_guest *pv, struct xen_guest *pvh) {
         await_state(pvh, "running", "a guest that runs already is known");
         await_state(pv, "off", "and so is one that does not run");
         expect("who does not run gets nothing", ask("guest.attach", "{\"guest\":\"pv\",\"size\":4194304}"), "source_unavailable");
-        seen = attach(pvh, 8);
+        seen = attach(pvh, 16);
+        check_listed(pvh, &seen, "granted", false);
         map(pvh, &seen);
+        check_listed(pvh, &seen, "granted", true);
         check_zero(pvh, &seen);
         xen_start(pv);
         seen = await(pv, "plugged", "a guest gets its own window when it starts");
@@ -549,6 +580,7 @@ void xen_test_guests(struct xen_guest *pv, struct xen_guest *pvh) {
         test_kill(pv, pvh);
         test_kill_without_a_keeper(pv, pvh);
         test_never_unmaps(pvh);
+        test_quota(pvh);
         test_detach(pvh);
         xen_test_library(pv, pvh);
         test_policy(pvh);
