@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "daemon/guest/guest.h"
+#include "daemon/guest/xen-exchange.h"
 
 const char *xen_unavailable(void) {
         return "this build goes without Xen";
@@ -24,6 +25,11 @@ int xen_channel_new(uv_loop_t *loop, uint32_t domid, const char *name, const str
 }
 
 void xen_channel_close(struct xen_channel *channel, void (*closed)(void *userdata), void *userdata) {
+}
+
+int xen_exchange_begin(uv_loop_t *loop, const struct exchange_request *request, uint32_t domid, const char *uuid,
+                       xen_exchange_over_fn over, void *userdata) {
+        return -EOPNOTSUPP;
 }
 
 /* Of guests that a daemon with Xen has left. They have nothing, since their memory is not to be had either. */

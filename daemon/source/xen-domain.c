@@ -373,7 +373,7 @@ int xen_host_scan(struct xen_host *host, int (*visit)(void *userdata, uint32_t n
         return r;
 }
 
-/* In `pieces` of the notes each of the frames has its own. The page of them that is mapped stays so until another one is wanted. */
+/* In these pieces of the notes each of the frames has its own. A page of them stays mapped until another one is wanted. */
 static int look_up(struct xen_host *host, const xen_pfn_t *pieces, const uint64_t *frames, size_t n, uint64_t *ret) {
         const uint64_t per_page = XEN_PAGE / sizeof(uint64_t);
         uint64_t mapped = UINT64_MAX;

@@ -59,7 +59,8 @@ static int check_domain(struct xen_host *host, const struct xen_exchange *exchan
 /* ---- whose the frames are ---- */
 
 static int refuse_frame(uint64_t frame, struct failure *failure) {
-        failure_set(failure, REASON_bad_address, "The guest does not have the frame 0x%" PRIx64 " of the machine's memory", frame);
+        failure_set(failure, REASON_bad_address, "The guest does not have the frame 0x%" PRIx64 " of the machine's memory",
+                    frame);
         failure_add_hex(failure, "frame", frame);
         return -failure->error;
 }
@@ -170,8 +171,8 @@ static void explain(const struct xen_exchange *exchange, int error, uint64_t fra
                 failure_set(failure, REASON_busy, "Xen does not take the frames from 0x%" PRIx64 " on: the guest has one of them "
                             "mapped still, as its kernel has all that it uses, or has granted it to somebody", frame);
         else if (error == ENOMEM && exchange->mask != UINT64_MAX)
-                failure_set(failure, REASON_no_contiguous, "Xen has no more %" PRIu64 " bytes in one piece at or below 0x%" PRIx64,
-                            size, exchange->mask);
+                failure_set(failure, REASON_no_contiguous, "Xen has no more %" PRIu64 " bytes in one piece at or below 0x%"
+                            PRIx64, size, exchange->mask);
         else if (error == ENOMEM)
                 failure_set(failure, REASON_no_contiguous, "Xen has no more %" PRIu64 " bytes in one piece", size);
         else if (error == EPERM)

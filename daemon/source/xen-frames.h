@@ -1,6 +1,6 @@
-/* Frames of a paravirtualised guest's, exchanged for others that follow one another in the machine. Of all that a guest has, Xen
- * takes only what nobody has mapped and nobody was granted, its own kernel included; what a kernel of Linux's uses, it has mapped.
- * The kernel must know before that what it has there is going, and afterwards what it has got: Xen does not tell it.
+/* Frames of a paravirtualised guest's, exchanged for others that follow one another in the machine. Of all that a guest has,
+ * Xen takes only what nobody has mapped and nobody was granted, its own kernel included; what a kernel of Linux's uses, it has
+ * mapped. The kernel must know before that what it has there is going, and afterwards what it has got: Xen does not tell it.
  *
  * Blocks as long as Xen takes, and needs no xenstore. Any thread may call. */
 #ifndef DMAB_SOURCE_XEN_FRAMES_H
