@@ -13,6 +13,7 @@ libdmabroker_la_SOURCES = \
 	client/coherent.c client/coherent.h \
 	client/device.c \
 	client/error.c client/error.h \
+	client/exchange.c \
 	client/grant.c \
 	client/grant-window.c client/grant-window.h \
 	client/hello.c client/hello.h \
@@ -71,6 +72,7 @@ dmabrokerctl_SOURCES = \
 	client/ctl/verb-bounces.c \
 	client/ctl/verb-call.c \
 	client/ctl/verb-devices.c \
+	client/ctl/verb-exchange.c \
 	client/ctl/verb-grants.c \
 	client/ctl/verb-guests.c \
 	client/ctl/verb-help.c \

@@ -481,7 +481,7 @@ struct dmab_bounce_info {
 #define DMAB_BOUNCE_INFO_INIT { .struct_size = sizeof(struct dmab_bounce_info) }
 int dmab_bounce_info(dmab_device_t *device, struct dmab_bounce_info *ret);
 
-/* ---- grants of Xen's ---------------------------------------------------------------------------------------------- */
+/* ---- Xen --------------------------------------------------------------------------------------------------------- */
 
 /* Pages of 4096 bytes whose references follow on each other: `count` from `first` on, in the grant table of `domain`. */
 struct dmab_grant_run {
@@ -510,6 +510,32 @@ struct dmab_grant_info {
  * use is what the flags GTF_reading and GTF_writing of the entries say. */
 int dmab_grant_visit(dmab_t *dmab, const char *guest, int (*fn)(const struct dmab_grant_info *info, void *userdata),
                      void *userdata);
+struct dmab_exchange_options {
+        size_t struct_size;
+        const char *guest;    /* for administrators: whose frames, by its name or UUID; NULL: those of the guest that asks */
+        uint64_t mask;        /* of the machine addresses of what is given; 0: any */
+        const uint64_t *pfns; /* for each piece the guest's number of the page that its first one is to be; NULL: as it was */
+        int given_up;         /* of an administrator's, not 0: the guest, which is paused, does not count on its frames */
+};
+#define DMAB_EXCHANGE_OPTIONS_INIT { .struct_size = sizeof(struct dmab_exchange_options) }
+
+/* Exchange pages of a paravirtualised guest of Xen's for others in pieces of 2^order pages, each machine-contiguous and aligned
+ * (the kernel's xen_create_contiguous_region(), in larger pieces and by another's hand).
+ *
+ * frames are the machine's numbers (MFNs) of n pages that the guest has given up: its kernel has them mapped nowhere, and puts
+ * what it is given in their place. n is a multiple of 2^order, at most 65536; order is at most 9 in a guest, 16 for an
+ * administrator. The number of the first page of each piece is written to ret_frames, which has room for n >> order, and of the
+ * pieces to *ret_n. Fewer than all: with the frames behind those nothing was done, and asking for them alone tells why. What was
+ * in the pages is lost, what is given is zeroed. options may be NULL. The call may take as long as Xen does.
+ *
+ * -EOPNOTSUPP: the daemon's host has no Xen, or the guest is not paravirtualised; -EBUSY: Xen does not take the pages, because
+ * they are mapped or granted, or others of this guest are being exchanged; -EPERM: an administrator asks for a guest that is not
+ * paused, or does not say that it has given the frames up: it would not live; or neither the guest nor an administrator asks;
+ * -EFAULT: the guest does not have these frames; -ENOMEM: Xen has no such piece; -ERANGE: the mask is too low; -E2BIG: n or
+ * order is too large; -EINVAL: n is no multiple, pfns are needed or cannot be; -ENOENT: there is no such guest; -ESTALE: it
+ * has ended; -ECONNRESET, with the reason gone: nobody knows whether it was done. */
+int dmab_exchange_frames(dmab_t *dmab, const uint64_t *frames, size_t n, unsigned order,
+                         const struct dmab_exchange_options *options, uint64_t *ret_frames, size_t *ret_n);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

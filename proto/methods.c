@@ -1022,10 +1022,10 @@ DEFINE(guest_attach_params,
         FIELD(guest_attach_params, size, UINT, NEEDED, POSITIVE,
               .doc = "bytes of the window, a power of two of at least 1 MiB; its last 4096 are not allocated"),
         FIELD(guest_attach_params, dry_run, BOOL, .doc = "do nothing, and tell what the domain needs for it"),
+        FIELD(guest_attach_params, request_key, STRING, NAME, .doc = DOC_REQUEST_KEY),
         FIELD(guest_attach_params, mask, HEX,
               .doc = "of a guest of Xen's: all of the window lies at or below this machine address, all ones below; anywhere "
-                     "unless given"),
-        FIELD(guest_attach_params, request_key, STRING, NAME, .doc = DOC_REQUEST_KEY));
+                     "unless given"));
 
 DEFINE(guest_attach_result,
         FIELD(guest_attach_result, window, UINT, HANDLE, .doc = "its handle, which is that of its region"),
@@ -1043,6 +1043,29 @@ DEFINE(guest_set_quota_params,
         FIELD(guest_set_quota_params, limits, OBJECT, .sub = &quota_values_struct, .doc = "as of quota.set"),
         FIELD(guest_set_quota_params, unlimited, ENUM, .array = true, .max_items = 64, .names = quota_names,
               .doc = "as of quota.set"));
+
+DEFINE(guest_exchange_params,
+        FIELD(guest_exchange_params, guest, STRING, NAME,
+              .doc = "the guest, by its name or its UUID; the one that asks unless given, which cannot name another one"),
+        FIELD(guest_exchange_params, frames, HEX, NEEDED, .array = true, .max_items = PROTOCOL_EXCHANGE_MAX,
+              .doc = "the pages, by the machine's numbers of them (MFNs), which are addresses divided by 4096: as many as whole "
+                     "pieces have"),
+        FIELD(guest_exchange_params, order, UINT, NEEDED, .max = PROTOCOL_EXCHANGE_ORDER_MAX,
+              .doc = "of the pieces: 2 to the power of so many pages each. At most 9, which are 2 MiB, if the guest asks"),
+        FIELD(guest_exchange_params, mask, HEX,
+              .doc = "all of them lie at or below this machine address, all ones below; anywhere unless given"),
+        FIELD(guest_exchange_params, pfns, HEX, .array = true, .max_items = PROTOCOL_EXCHANGE_MAX,
+              .doc = "for each piece the guest's own number (PFN) of the page that its first one is to be, which Xen notes; "
+                     "unless given, of those that it takes the place of, which must then follow one another in the guest"),
+        FIELD(guest_exchange_params, given_up, BOOL,
+              .doc = "of an administrator's: the guest's kernel does not count on these frames, and will not"));
+
+DEFINE(guest_exchange_result,
+        FIELD(guest_exchange_result, frames, HEX, NEEDED, .array = true,
+              .doc = "the first page of each piece that it has got, by the machine's number, in the order of the frames"),
+        FIELD(guest_exchange_result, exchanged, UINT, NEEDED,
+              .doc = "how many of the frames are gone for that, from the first on; with the others nothing was done"),
+        FIELD(guest_exchange_result, why, STRING, .doc = "why it is not all of them, or what else is not as it should be"));
 
 DEFINE(window_grant,
         FIELD(window_grant, domain, UINT, NEEDED, .doc = "the domain that grants"),
@@ -1511,6 +1534,18 @@ static const struct schema_method methods[METHOD_COUNT] = {
           .params = &guest_params_struct, .results = &ok_result_struct,
           .errors = ERRORS(REASON_unknown_guest),
           .role = SCHEMA_ROLE_ADMIN },
+        METHOD(guest, exchange),
+          .summary = "exchange pages of a paravirtualised guest of Xen's for others in one piece",
+          .doc = "For a guest that has given these pages up: its kernel has them mapped nowhere, and expects others in their "
+                 "place. Xen takes no page that is mapped or granted, which is the error busy; and a kernel of Linux's has "
+                 "mapped all that it has. Asked by the guest itself; or, with given_up, by an administrator while it is paused: "
+                 "else the error is not_permitted, since a guest whose kernel does not know of it does not live long. What was "
+                 "in the pages is lost, and what it gets is zeroed. Where Xen comes to an end in the midst of it, exchanged and "
+                 "why say so. When the answer is lost nobody knows whether it was done",
+          .params = &guest_exchange_params_struct, .results = &guest_exchange_result_struct,
+          .errors = ERRORS(REASON_unsupported, REASON_not_permitted, REASON_unknown_guest, REASON_bad_param, REASON_limit,
+                           REASON_mask, REASON_bad_address, REASON_busy, REASON_no_contiguous, REASON_no_memory, REASON_gone,
+                           REASON_source_unavailable) },
         METHOD(window, list),
           .summary = "list the windows of the guest that asks",
           .doc = "Everybody's for an administrator. The guest knows a window by the cookie in its last 4096 bytes, which follows "

@@ -61,6 +61,7 @@ enum method {
         METHOD_guest_detach,
         METHOD_guest_set_quota,
         METHOD_guest_evict,
+        METHOD_guest_exchange,
         METHOD_window_list,
         METHOD_window_bind,
         METHOD_grant_list,
@@ -82,6 +83,8 @@ enum {
         PROTOCOL_LIST_DEFAULT = 1000, /* elements that a list answers with when no limit is asked for */
         PROTOCOL_LIST_MAX = 10000,
         PROTOCOL_BLOCKS_MAX = 10000, /* blocks in one call; more are what leases are for */
+        PROTOCOL_EXCHANGE_MAX = 65536, /* frames in one call */
+        PROTOCOL_EXCHANGE_ORDER_MAX = 16,
 };
 
 /* The words of the protocol; each counts as its names in methods.c do. */
@@ -1143,6 +1146,23 @@ struct guest_detach_params {
         uint64_t present;
         uint64_t window;
         bool force SCHEMA_SLOT;
+};
+
+struct guest_exchange_params {
+        uint64_t present;
+        const char *guest; /* optional: the one that asks */
+        SCHEMA_LIST(uint64_t) frames;
+        uint64_t order;
+        uint64_t mask; /* optional */
+        SCHEMA_LIST(uint64_t) pfns; /* optional */
+        bool given_up SCHEMA_SLOT;
+};
+
+struct guest_exchange_result {
+        uint64_t present;
+        SCHEMA_LIST(uint64_t) frames;
+        uint64_t exchanged;
+        const char *why; /* optional */
 };
 
 struct window_grant {

@@ -5,7 +5,7 @@
 const struct ctl_verb *const ctl_verbs[] = {
         &verb_status, &verb_devices, &verb_guests, &verb_windows, &verb_grants, &verb_regions, &verb_pools,
         &verb_bounces, &verb_allocs, &verb_mappings, &verb_leases, &verb_quota, &verb_stats, &verb_top,
-        &verb_map, &verb_check, &verb_watch, &verb_attach, &verb_detach, &verb_alloc, &verb_free,
+        &verb_map, &verb_check, &verb_watch, &verb_attach, &verb_detach, &verb_exchange, &verb_alloc, &verb_free,
         &verb_swap, &verb_release, &verb_quarantine, &verb_call, &verb_bench, &verb_version, &verb_help,
         NULL,
 };

@@ -6,7 +6,7 @@
 
 extern const struct ctl_verb verb_status, verb_version;
 extern const struct ctl_verb verb_devices, verb_regions, verb_allocs;
-extern const struct ctl_verb verb_guests, verb_windows, verb_grants, verb_attach, verb_detach;
+extern const struct ctl_verb verb_guests, verb_windows, verb_grants, verb_attach, verb_detach, verb_exchange;
 extern const struct ctl_verb verb_pools, verb_bounces, verb_mappings, verb_leases;
 extern const struct ctl_verb verb_quota, verb_stats, verb_top, verb_map, verb_check, verb_watch;
 extern const struct ctl_verb verb_swap, verb_release, verb_quarantine;

@@ -107,6 +107,7 @@ struct guest {
         struct xen_channel *vchan; /* of Xen's, in this run; or NULL */
         unsigned vchan_run;        /* for which it was tried to make it */
         char *words;               /* what xenstore says of Xen's; NULL: nothing */
+        struct exchange *exchange; /* of its frames, that is under way; or NULL */
         struct held *held;    /* have connected, and are neither let in nor hung up on yet */
         unsigned n_held;
         bool is_judged;       /* who is connected was let in by its machine */
@@ -217,6 +218,10 @@ bool guest_is_reachable(const struct guest *guest, struct failure *failure);
 extern const struct xen_listener guest_xen_listener;
 /* Who is connected by its channel is hung up on; another one is made when it runs again. */
 void guest_end_vchan(struct guest *guest);
+
+/* ---- guest-exchange.c ---- */
+/* Who waits for an exchange of its frames waits no more. It is counted until it is over. */
+void guest_leave_exchange(struct guest *guest);
 
 /* ---- guest-window.c, xen-window.c ---- */
 extern const struct window_way window_qmp_way, window_libvirt_way, window_xen_way;

@@ -477,6 +477,7 @@ static void close_guest(struct guest *guest) {
         guest->alive = alive_forget(guest->alive);
         guest_forget_held(guest);
         guest_end_vchan(guest);
+        guest_leave_exchange(guest);
         if (guest->channel) {
                 guests->n_handles++;
                 channel_close(guest->channel, on_guest_part_closed);

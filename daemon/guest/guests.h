@@ -33,6 +33,10 @@ enum {
         /* At the end of each window: the cookie's. */
         WINDOW_TAIL = 4096,
         WINDOWS_MAX = 16, /* of one guest */
+        EXCHANGE_FRAMES_MAX = 65536, /* at a time */
+        EXCHANGE_ORDER_MAX = 16,
+        /* What Xen gives a guest that asks it: with dom0's right alone it could have pieces that others need. */
+        EXCHANGE_GUEST_ORDER_MAX = 9,
 };
 #define WINDOW_SIZE_MIN (UINT64_C(1) << 20)
 #define WINDOW_SIZE_MAX (UINT64_C(1) << 40)
@@ -175,6 +179,32 @@ struct ticket *guests_detach(struct guests *guests, uint64_t window, bool force,
 int guests_bind(struct guests *guests, const char *owner, uint64_t window, uint64_t guest_addr, struct failure *failure);
 /* Everything that the guest has is freed; its windows stay. unknown_guest. */
 int guests_evict(struct guests *guests, const char *guest, struct failure *failure);
+
+/* Frames of the machine's that a paravirtualised guest of Xen's has given up, for others: as many, in pieces of 1 << order that
+ * follow one another. */
+struct exchange_request {
+        const char *guest;
+        bool by_itself; /* it is the guest that asks */
+        bool given_up;  /* an administrator says that it has given them up */
+        const uint64_t *frames; /* the machine's numbers */
+        size_t n_frames;
+        const uint64_t *pfns; /* what the guest calls the first page of each piece; NULL: as it called what was there */
+        size_t n_pfns;
+        unsigned order;
+        uint64_t mask; /* of machine addresses */
+};
+
+struct exchange_result {
+        const uint64_t *extents; /* the first frame of each piece, in their order */
+        size_t n_extents;        /* at least one; for the frames behind these nothing was done */
+        const struct failure *why; /* these are not all, or something else is not as it should be; or NULL */
+};
+typedef void (*guests_exchange_fn)(void *userdata, const struct failure *failure, const struct exchange_result *result);
+/* Xen is asked on a thread, and cannot be stopped: the ticket cancelled, nobody waits. Reasons: unsupported (no Xen, or no such
+ * guest), unknown_guest, bad_param, limit, mask, not_permitted (an administrator, and the guest runs or has not given them up),
+ * source_unavailable, gone, and those of xen_frames_exchange(). */
+struct ticket *guests_exchange(struct guests *guests, const struct exchange_request *request, guests_exchange_fn done,
+                               void *userdata);
 
 /* What an administrator adds to the domain, as text with line ends, to be freed. -errno with a sentence. */
 int guests_advise(const struct guests *guests, const char *guest, uint64_t size, char **ret, struct failure *failure);

@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "daemon/guest/guest.h"
+#include "daemon/guest/xen-exchange.h"
 
 const char *xen_unavailable(void) {
         return "this build goes without Xen";
@@ -28,6 +29,11 @@ void xen_channel_close(struct xen_channel *channel, void (*closed)(void *userdat
 
 size_t guests_look_tables(struct guest_table_view *ret, size_t max) {
         return 0;
+}
+
+int xen_exchange_begin(uv_loop_t *loop, const struct exchange_request *request, uint32_t domid, const char *uuid,
+                       xen_exchange_over_fn over, void *userdata) {
+        return -EOPNOTSUPP;
 }
 
 /* Of guests that a daemon with Xen has left. They have nothing, since their memory is not to be had either. */

@@ -16,6 +16,7 @@ librpc_la_SOURCES = \
 	daemon/rpc/method-debug.c \
 	daemon/rpc/method-device.c \
 	daemon/rpc/method-events.c \
+	daemon/rpc/method-exchange.c \
 	daemon/rpc/method-grant.c \
 	daemon/rpc/method-guest.c \
 	daemon/rpc/method-lease.c \

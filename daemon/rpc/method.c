@@ -36,6 +36,7 @@ const rpc_handler_fn method_handlers[METHOD_COUNT] = {
         HANDLER(guest, list),       HANDLER(guest, get),
         HANDLER(guest, attach),     HANDLER(guest, detach),
         HANDLER(guest, set_quota),  HANDLER(guest, evict),
+        HANDLER(guest, exchange),
         HANDLER(window, list),      HANDLER(window, bind),
         HANDLER(grant, list),
         HANDLER(quota, get),        HANDLER(quota, set),

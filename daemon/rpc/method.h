@@ -67,6 +67,7 @@ METHOD_HANDLER(guest, attach);
 METHOD_HANDLER(guest, detach);
 METHOD_HANDLER(guest, set_quota);
 METHOD_HANDLER(guest, evict);
+METHOD_HANDLER(guest, exchange);
 METHOD_HANDLER(window, list);
 METHOD_HANDLER(window, bind);
 METHOD_HANDLER(grant, list);

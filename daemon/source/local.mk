@@ -31,6 +31,7 @@ if HAVE_XEN
 libsource_la_SOURCES += \
 	daemon/source/xen.c \
 	daemon/source/xen-domain.c daemon/source/xen-domain.h \
+	daemon/source/xen-frames.c daemon/source/xen-frames.h \
 	daemon/source/xen-free.c daemon/source/xen-free.h \
 	daemon/source/xen-grants.c daemon/source/xen-grants.h \
 	daemon/source/xen-identity.c daemon/source/xen-identity.h \

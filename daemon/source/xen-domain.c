@@ -30,13 +30,6 @@ struct xen_host {
 
 /* ---- the way to the hypervisor ---- */
 
-/* What Xen's libraries would print is in errno. */
-static void say_nothing(xentoollog_logger *logger, xentoollog_level level, int error, const char *context, const char *format,
-                        va_list arguments) {
-}
-
-static xentoollog_logger silence = { .vmessage = say_nothing };
-
 /* Of what has just failed: these libraries do not always say. */
 static int failed(void) {
         return errno > 0 ? -errno : -EIO;
@@ -62,8 +55,8 @@ int xen_host_open(struct xen_host **ret, const char **ret_about, struct failure 
         if (!host)
                 return failure_set(failure, REASON_no_memory, "there is no memory to open the way to Xen");
         host->library = library;
-        host->control = library->xc_interface_open(&silence, NULL, 0);
-        host->memory = host->control ? library->xenforeignmemory_open(&silence, 0) : NULL;
+        host->control = library->xc_interface_open(&xen_library_silence, NULL, 0);
+        host->memory = host->control ? library->xenforeignmemory_open(&xen_library_silence, 0) : NULL;
         error = host->memory ? 0 : -failed();
         if (!error && library->xc_physinfo(host->control, &info) < 0)
                 error = -failed();
@@ -376,6 +369,51 @@ int xen_host_scan(struct xen_host *host, int (*visit)(void *userdata, uint32_t n
                 r = scan_piece(notes, (uint64_t)i * NOTES_PER_PIECE, end, visit, userdata);
                 unmap(host, notes, NOTES_PAGES);
         }
+        free(pieces);
+        return r;
+}
+
+/* In these pieces of the notes each of the frames has its own. A page of them stays mapped until another one is wanted. */
+static int look_up(struct xen_host *host, const xen_pfn_t *pieces, const uint64_t *frames, size_t n, uint64_t *ret) {
+        const uint64_t per_page = XEN_PAGE / sizeof(uint64_t);
+        uint64_t mapped = UINT64_MAX;
+        const uint64_t *notes = NULL;
+        int r = 0;
+
+        for (size_t i = 0; i < n && r == 0; i++) {
+                const uint64_t page = frames[i] / per_page, piece = frames[i] / NOTES_PER_PIECE;
+
+                if (page != mapped) {
+                        if (notes)
+                                unmap(host, (void *)notes, 1);
+                        mapped = page;
+                        notes = map(host, DOMID_XEN, PROT_READ, pieces[piece] + page % NOTES_PAGES, 1, NULL);
+                }
+                if (notes)
+                        ret[i] = notes[frames[i] % per_page];
+                else
+                        r = failed();
+        }
+        if (notes)
+                unmap(host, (void *)notes, 1);
+        return r;
+}
+
+int xen_host_names(struct xen_host *host, const uint64_t *frames, size_t n, uint64_t *ret) {
+        unsigned long end = 0;
+        xen_pfn_t *pieces;
+        unsigned n_pieces;
+        int r;
+
+        if (host->library->xc_maximum_ram_page(host->control, &end) < 0)
+                return failed();
+        for (size_t i = 0; i < n; i++)
+                if (frames[i] >= end)
+                        return -ENXIO;
+        r = find_notes(host, end, &pieces, &n_pieces);
+        if (r < 0)
+                return r;
+        r = look_up(host, pieces, frames, n, ret);
         free(pieces);
         return r;
 }

@@ -83,6 +83,10 @@ int xen_domain_give_back(struct xen_host *host, struct xen_domain *domain, uint6
 /* Every frame that seems to be a memory domain's, in ascending order. -errno, also of visit(), which ends it. */
 int xen_host_scan(struct xen_host *host, int (*visit)(void *userdata, uint32_t number, uint64_t frame), void *userdata);
 
+/* What Xen notes of each of these frames, whosever it is: what its domain calls it. -ENXIO: the machine has not all of them;
+ * -errno. */
+int xen_host_names(struct xen_host *host, const uint64_t *frames, size_t n, uint64_t *ret);
+
 /* Its grant table, mapped until xen_domain_unmap_table(). -errno. */
 int xen_domain_map_table(struct xen_host *host, const struct xen_domain *domain, void **ret, void **ret_handle);
 void xen_domain_unmap_table(struct xen_host *host, void *handle);

@@ -11,6 +11,7 @@
 #define CONTROL "libxenctrl.so." XEN_RELEASE
 #define MEMORY "libxenforeignmemory.so.1"
 #define STORE "libxenstore.so.4"
+#define CALL "libxencall.so.1"
 
 static struct {
         pthread_once_t once;
@@ -45,20 +46,31 @@ static bool take_symbols(void *control, void *memory) {
         return true;
 }
 
-/* Xenstore only hurries what is found out without it. */
-static bool take_store(void) {
-        void *store = dlopen(STORE, RTLD_NOW | RTLD_LOCAL);
-
-        if (!store)
-                return false;
-#define TAKE(name) \
-        found.library.name = (__typeof__(name) *)dlsym(store, #name); \
+#define TAKE_OPTIONAL(name) \
+        found.library.name = (__typeof__(name) *)dlsym(handle, #name); \
         if (!found.library.name) \
                 return false;
-        XEN_LIBRARY_STORE(TAKE)
-#undef TAKE
+
+/* Xenstore only hurries what is found out without it. */
+static bool take_store(void) {
+        void *handle = dlopen(STORE, RTLD_NOW | RTLD_LOCAL);
+
+        if (!handle)
+                return false;
+        XEN_LIBRARY_STORE(TAKE_OPTIONAL)
         return true;
 }
+
+static bool take_call(void) {
+        void *handle = dlopen(CALL, RTLD_NOW | RTLD_LOCAL);
+
+        if (!handle)
+                return false;
+        XEN_LIBRARY_CALL(TAKE_OPTIONAL)
+        return true;
+}
+
+#undef TAKE_OPTIONAL
 
 /* Where there is no Xen its libraries are none of our business. */
 static void load(void) {
@@ -73,6 +85,7 @@ static void load(void) {
         memory = control ? open_library(MEMORY) : NULL;
         found.usable = memory && take_symbols(control, memory);
         found.library.has_store = found.usable && take_store();
+        found.library.has_call = found.usable && take_call();
 }
 
 const struct xen_library *xen_library(const char **ret_why) {
@@ -81,3 +94,9 @@ const struct xen_library *xen_library(const char **ret_why) {
                 *ret_why = found.why;
         return found.usable ? &found.library : NULL;
 }
+
+static void say_nothing(xentoollog_logger *logger, xentoollog_level level, int error, const char *context, const char *format,
+                        va_list arguments) {
+}
+
+xentoollog_logger xen_library_silence = { .vmessage = say_nothing };

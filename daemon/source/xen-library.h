@@ -7,6 +7,7 @@
 #ifdef HAVE_XEN
 
 #include <stdbool.h>
+#include <xencall.h>
 #include <xenctrl.h>
 #include <xenforeignmemory.h>
 #include <xenstore.h>
@@ -41,18 +42,29 @@
         each(xs_read) \
         each(xs_watch)
 
+#define XEN_LIBRARY_CALL(each) \
+        each(xencall2) \
+        each(xencall_alloc_buffer) \
+        each(xencall_close) \
+        each(xencall_free_buffer) \
+        each(xencall_open)
+
 struct xen_library {
-        bool has_store; /* else there is none of the last ones */
+        bool has_store, has_call; /* else there is none of the last ones */
 #define XEN_LIBRARY_MEMBER(name) __typeof__(name) *name;
         XEN_LIBRARY_CONTROL(XEN_LIBRARY_MEMBER)
         XEN_LIBRARY_MEMORY(XEN_LIBRARY_MEMBER)
         XEN_LIBRARY_STORE(XEN_LIBRARY_MEMBER)
+        XEN_LIBRARY_CALL(XEN_LIBRARY_MEMBER)
 #undef XEN_LIBRARY_MEMBER
 };
 
 /* The libraries, opened once for all; they stay. NULL if this machine is no dom0, or if they are not there: *ret_why,
  * unless it is NULL, is then a sentence that stays valid. Any thread may ask. */
 const struct xen_library *xen_library(const char **ret_why);
+
+/* For whatever of these libraries takes one: what they would print is in errno. */
+extern xentoollog_logger xen_library_silence;
 
 #endif
 #endif

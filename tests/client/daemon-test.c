@@ -481,6 +481,19 @@ static void test_reserved_memory_serves_its_device_alone(void **state) {
         assert_int_equal(dmab_device_unreserve(fixture->device, region), -ENOENT);
 }
 
+static void test_frames_are_exchanged_for_guests_of_xen_alone(void **state) {
+        struct fixture *fixture = *state;
+        struct dmab_exchange_options options = DMAB_EXCHANGE_OPTIONS_INIT;
+        uint64_t frames[] = { 0x1f400, 0x1f402 }, got[2];
+        size_t n = 4711;
+
+        assert_int_equal(dmab_exchange_frames(fixture->dmab, frames, 2, 1, NULL, got, &n), -EINVAL);
+        options.guest = "one";
+        assert_int_equal(dmab_exchange_frames(fixture->dmab, frames, 2, 1, &options, got, &n), -EOPNOTSUPP);
+        assert_string_equal(dmab_last_reason(), "unsupported");
+        assert_int_equal(n, 4711);
+}
+
 /* ---- calls ---- */
 
 static void test_calls_answer_with_the_protocols_errors(void **state) {
@@ -834,6 +847,7 @@ int main(void) {
                 TEST(a_device_says_what_it_is),
                 TEST(structures_of_other_versions_are_understood_or_refused),
                 TEST(reserved_memory_serves_its_device_alone),
+                TEST(frames_are_exchanged_for_guests_of_xen_alone),
                 TEST(calls_answer_with_the_protocols_errors),
                 TEST(hello_keeps_the_session_and_bye_ends_it),
                 TEST(threads_share_one_session),

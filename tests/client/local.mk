@@ -10,6 +10,7 @@ client_tests = \
 	tests/client/connect-test \
 	tests/client/cut-test \
 	tests/client/daemon-test \
+	tests/client/exchange-test \
 	tests/client/guest-test \
 	tests/client/hugetlb-test \
 	tests/client/kill-test \
@@ -55,6 +56,10 @@ tests_client_guest_test_CFLAGS = $(client_test_cflags)
 tests_client_guest_test_LDADD = libtest.la libinside.la libproto.la $(CMOCKA_LIBS) $(JANSSON_LIBS)
 
 scripted = tests/client/scripted.c tests/client/scripted.h tests/client/task.c tests/client/task.h
+tests_client_exchange_test_SOURCES = tests/client/exchange-test.c $(scripted)
+tests_client_exchange_test_CFLAGS = $(client_test_cflags)
+tests_client_exchange_test_LDADD = $(client_test_libs)
+
 tests_client_link_test_SOURCES = tests/client/link-test.c $(scripted)
 tests_client_link_test_CFLAGS = $(client_test_cflags)
 tests_client_link_test_LDADD = $(client_test_libs)

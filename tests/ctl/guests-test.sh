@@ -133,6 +133,17 @@ expect "" "$("$CTL" guests evict vm)" "what evict says"
 expect '{"ok":true}' "$("$CTL" guests evict "$dom" --json)" "the JSON of evict"
 refused 'There is no guest nobody.*' guests evict nobody
 
+# exchange: there is no Xen. What cannot be is not asked for.
+refused 'Only Xen exchanges frames: .*' exchange 2M 0x1f400+512 --guest vm --given-up --mask 32 --pfn 0x1000
+refused 'guest is missing.*' exchange 8K 0x1f400 0x1f402
+for wrong in "3K 0x1f400" "512M 0x1f400" "2K 0x1f400" "4K 128000" "4K 0x1f400+0" "4K 0x1f400+1x" "4K 0x1f400+" "8K 0x1f400" \
+        "4K 0x1f400+65536 0x1" "4K 0x1f400 --pfn 7" "4K"; do
+        # shellcheck disable=SC2086
+        "$CTL" exchange $wrong --guest vm >"$GUESTS/out" 2>"$GUESTS/err"
+        expect 2 $? "the exit status of exchange $wrong"
+        [ -s "$GUESTS/err" ] || fail "exchange $wrong says nothing"
+done
+
 # watch: somebody connects to the channel. From outside nobody knows when watching has begun, so it goes on until then.
 for json in "" --json; do
         : >"$GUESTS/events"

@@ -393,6 +393,41 @@ static void test_a_guest_is_no_administrator_and_not_local(void **state) {
         test_client_close(channel);
 }
 
+/* This host has none; and if it had, this guest were none of Xen's. */
+static void test_frames_are_exchanged_by_xen_alone(void **state) {
+        struct test_client *channel = open_channel(host.qemu, ONE);
+
+        ask_refused(host.admin, "unsupported", "guest.exchange", "{'guest':'one','frames':['0x1f400'],'order':0}");
+        ask_refused(host.admin, "unsupported", "guest.exchange",
+                    "{'guest':'one','frames':['0x1f400','0x1f402'],'order':1,'mask':'0xffffffff','pfns':['0x10'],"
+                    "'given_up':true}");
+        ask_refused(channel, "unsupported", "guest.exchange", "{'frames':['0x1f400'],'order':0}");
+        ask_refused(channel, "unsupported", "guest.exchange", "{'guest':'" ONE "','frames':['0x1f400'],'order':0}");
+        test_client_close(channel);
+}
+
+static void test_whose_frames_are_to_be_exchanged_must_be_clear(void **state) {
+        struct test_client *channel = open_channel(host.qemu, ONE);
+
+        ask_refused(host.admin, "bad_param", "guest.exchange", "{'frames':['0x1f400'],'order':0}");
+        ask_refused(channel, "unknown_guest", "guest.exchange", "{'guest':'two','frames':['0x1f400'],'order':0}");
+        ask_refused(channel, "unknown_guest", "guest.exchange", "{'guest':'nobody','frames':['0x1f400'],'order':0}");
+        test_client_close(channel);
+}
+
+static void test_what_no_exchange_can_be_is_refused_for_its_form(void **state) {
+        static const char *const wrong[] = {
+                "{'guest':'one','order':0}", "{'guest':'one','frames':['0x1f400']}",
+                "{'guest':'one','frames':'0x1f400','order':0}",
+                "{'guest':'one','frames':[128000],'order':0}", "{'guest':'one','frames':['0x1f400'],'order':17}",
+                "{'guest':'one','frames':['0x1f400'],'order':-1}", "{'guest':'one','frames':['0x1f400'],'order':0,'pfns':[1]}",
+                "{'guest':'one','frames':['0x1f400'],'order':0,'request_key':'again'}",
+        };
+
+        for (size_t i = 0; i < sizeof(wrong) / sizeof(*wrong); i++)
+                ask_invalid(host.admin, -32602, "guest.exchange", "%s", wrong[i]);
+}
+
 /* What the windows are reserved for is a device in the daemon's books, with a handle that can be guessed. */
 static void test_nobody_gets_hold_of_the_device_that_the_windows_lie_in(void **state) {
         struct guest guest;
@@ -2217,6 +2252,9 @@ int main(int argc, char **argv) {
                 TEST(a_guest_gets_a_window_and_its_own_addresses_in_it),
                 TEST(a_guest_knows_nothing_of_another_one),
                 TEST(a_guest_is_no_administrator_and_not_local),
+                TEST(frames_are_exchanged_by_xen_alone),
+                TEST(whose_frames_are_to_be_exchanged_must_be_clear),
+                TEST(what_no_exchange_can_be_is_refused_for_its_form),
                 TEST(nobody_gets_hold_of_the_device_that_the_windows_lie_in),
                 TEST(a_window_that_qemu_refuses_goes_back),
                 TEST(a_window_that_qemu_refuses_but_keeps_stays_until_it_does_not),

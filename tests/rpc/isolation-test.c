@@ -527,6 +527,13 @@ static void expect_to_be_sent_away(const struct test_identity *as) {
         test_client_close(client);
 }
 
+/* Neither a guest's nor an administrator's, and whether there is such a guest is not told. */
+static void test_a_user_exchanges_no_frames(void **state) {
+        ask_refused(alice.client, "not_permitted", "guest.exchange", "{'frames':['0x1f400'],'order':0}");
+        ask_refused(alice.client, "not_permitted", "guest.exchange",
+                    "{'guest':'one','frames':['0x1f400'],'order':0,'given_up':true}");
+}
+
 static void test_only_members_of_the_groups_may_come_in(void **state) {
         struct group *local = getgrnam("daemon"), *admin;
         gid_t local_gid, admin_gid;
@@ -577,6 +584,7 @@ int main(void) {
                 IN_TURN(test_freed_memory_is_another_ones_alone_although_the_first_still_maps_it),
                 IN_TURN(test_memory_of_an_ended_session_is_another_ones_alone),
                 IN_TURN(test_memory_of_a_client_that_waits_for_it_comes_clean),
+                AS_USERS(test_a_user_exchanges_no_frames),
                 AS_USERS(test_an_administrator_sees_everything_and_gets_no_descriptor),
                 AS_USERS(test_an_administrator_cannot_allocate_on_somebodys_device),
                 AS_USERS(test_an_administrator_frees_and_the_owner_is_told),

@@ -16,13 +16,14 @@ enum { PAGE = 4096, NOTES_BYTES = FAKE_PAGES * 8 };
 struct fake_xen fake_xen;
 static int memory_fd, notes_fd;
 static uint64_t *notes;
+static uint8_t *memory_pages;
 
 const struct xen_library *__wrap_xen_library(const char **ret_why);
 
 /* ---- the machine ---- */
 
 void fake_xen_begin(void) {
-        fake_xen = (struct fake_xen){ .order_max = 18 };
+        fake_xen = (struct fake_xen){ .order_max = 18, .exchanges_max = UINT32_MAX };
         fake_xen.domains[0].is_there = true;
         memory_fd = memfd_create("machine", MFD_CLOEXEC);
         notes_fd = memfd_create("notes", MFD_CLOEXEC);
@@ -30,12 +31,14 @@ void fake_xen_begin(void) {
                 abort();
         notes = mmap(NULL, NOTES_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, notes_fd, 0);
         memset(notes, 0xff, NOTES_BYTES);
+        memory_pages = mmap(NULL, (size_t)FAKE_PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, memory_fd, 0);
 }
 
 void fake_xen_end(void) {
         for (struct fake_domain *domain = fake_xen.domains; domain < fake_xen.domains + FAKE_DOMAINS; domain++)
                 free(domain->table);
         munmap(notes, NOTES_BYTES);
+        munmap(memory_pages, (size_t)FAKE_PAGES * PAGE);
         close(notes_fd);
         close(memory_fd);
 }
@@ -55,6 +58,22 @@ void fake_xen_forge(uint64_t frame, uint16_t owner) {
 
 void fake_xen_guest(uint16_t domid) {
         fake_xen.domains[domid] = (struct fake_domain){ .is_there = true };
+}
+
+void fake_xen_give(uint16_t domid, uint64_t frame, uint64_t count, uint64_t pfn) {
+        for (uint64_t i = 0; i < count; i++) {
+                fake_xen.owner[frame + i] = domid;
+                notes[frame + i] = pfn + i;
+        }
+        fake_xen.domains[domid].pages += count;
+}
+
+uint64_t fake_xen_name(uint64_t frame) {
+        return notes[frame];
+}
+
+uint8_t *fake_xen_page(uint64_t frame) {
+        return memory_pages + frame * PAGE;
 }
 
 void fake_xen_destroy(uint16_t domid) {
@@ -129,6 +148,7 @@ static int list(xc_interface *control, uint32_t first, unsigned max, xc_domainin
                         continue;
                 domain->ran_ns += domain->is_stopped ? 0 : 1000;
                 ret[n] = (xc_domaininfo_t){ .domain = (domid_t)domid, .tot_pages = domain->pages, .cpu_time = domain->ran_ns };
+                ret[n].flags = (domain->is_hvm ? XEN_DOMINF_hvm_guest : 0) | (domain->is_paused ? XEN_DOMINF_paused : 0);
                 memcpy(ret[n++].handle, domain->handle, 16);
         }
         fake_xen.listed = NULL;
@@ -197,6 +217,91 @@ static int notes_list(xc_interface *control, unsigned long n, xen_pfn_t *ret) {
         return i == n ? 0 : -1;
 }
 
+/* ---- libxencall ---- */
+
+static xencall_handle *call_open(xentoollog_logger *logger, unsigned flags) {
+        if (!fake_xen.no_call)
+                return (xencall_handle *)&fake_xen;
+        errno = fake_xen.no_call;
+        return NULL;
+}
+
+static int call_close(xencall_handle *handle) {
+        return 0;
+}
+
+static void *call_alloc(xencall_handle *handle, size_t size) {
+        return calloc(1, size);
+}
+
+static void call_free(xencall_handle *handle, void *buffer) {
+        free(buffer);
+}
+
+/* What was taken has nobody who could lose it once more. */
+static bool can_be_taken(const xen_memory_exchange_t *exchange, const xen_pfn_t *frames) {
+        for (uint64_t i = 0; i < UINT64_C(1) << exchange->out.extent_order; i++) {
+                if (!are(frames[i], 1, exchange->in.domid) || fake_xen.is_used[frames[i]])
+                        return false;
+                for (uint64_t before = 0; before < i; before++)
+                        if (frames[before] == frames[i])
+                                return false;
+        }
+        return true;
+}
+
+/* From the end of the machine's memory on; 0: there is none. */
+static uint64_t find_free(uint64_t count, unsigned bits) {
+        const uint64_t end = bits && bits < 40 ? (UINT64_C(1) << bits) / PAGE : FAKE_PAGES;
+
+        for (uint64_t frame = (end < FAKE_PAGES ? end : FAKE_PAGES) / count * count; frame >= count + 1; frame -= count)
+                if (are(frame - count, count, 0))
+                        return frame - count;
+        return 0;
+}
+
+static int exchange_one(const xen_memory_exchange_t *exchange, const xen_pfn_t *in, xen_pfn_t *out) {
+        const uint64_t count = UINT64_C(1) << exchange->out.extent_order;
+        uint64_t frame;
+
+        if (fake_xen.exchanges == fake_xen.exchanges_max || !can_be_taken(exchange, in))
+                return fake_xen.exchanges == fake_xen.exchanges_max ? ENOMEM : EINVAL;
+        frame = find_free(count, XENMEMF_get_address_bits(exchange->out.mem_flags));
+        if (!frame)
+                return ENOMEM;
+        for (uint64_t i = 0; i < count; i++) {
+                fake_xen.owner[in[i]] = 0;
+                notes[in[i]] = UINT64_MAX;
+        }
+        fake_xen.domains[exchange->in.domid].pages -= count;
+        fake_xen_give(exchange->in.domid, frame, count, *out);
+        *out = frame;
+        fake_xen.exchanges++;
+        return 0;
+}
+
+static int call2(xencall_handle *handle, unsigned op, uint64_t command, uint64_t argument) {
+        xen_memory_exchange_t *about = (xen_memory_exchange_t *)(uintptr_t)argument;
+        void (*exchanged)(void) = fake_xen.exchanged;
+        xen_pfn_t *in, *out;
+        int error = 0;
+
+        if (op != __HYPERVISOR_memory_op || command != XENMEM_exchange || about->in.extent_order ||
+            about->in.domid != about->out.domid || about->nr_exchanged ||
+            about->in.nr_extents != about->out.nr_extents << about->out.extent_order)
+                return fail(ENOSYS);
+        in = about->in.extent_start.p;
+        out = about->out.extent_start.p;
+        for (uint64_t i = 0; i < about->out.nr_extents && !error; i++) {
+                error = exchange_one(about, in + (i << about->out.extent_order), out + i);
+                about->nr_exchanged += error ? 0 : UINT64_C(1) << about->out.extent_order;
+        }
+        fake_xen.exchanged = NULL;
+        if (exchanged)
+                exchanged();
+        return error ? fail(error) : 0;
+}
+
 /* ---- libxenforeignmemory ---- */
 
 static xenforeignmemory_handle *memory_open(xentoollog_logger *logger, unsigned flags) {
@@ -262,6 +367,7 @@ static int unmap_resource(xenforeignmemory_handle *memory, xenforeignmemory_reso
 
 const struct xen_library *__wrap_xen_library(const char **ret_why) {
         static const struct xen_library library = {
+                .has_call = true,
                 .xc_domain_create = create,
                 .xc_domain_decrease_reservation_exact = decrease,
                 .xc_domain_destroy = destroy,
@@ -274,6 +380,11 @@ const struct xen_library *__wrap_xen_library(const char **ret_why) {
                 .xc_maximum_ram_page = max_page,
                 .xc_physinfo = physinfo,
                 .xc_version = version,
+                .xencall2 = call2,
+                .xencall_alloc_buffer = call_alloc,
+                .xencall_close = call_close,
+                .xencall_free_buffer = call_free,
+                .xencall_open = call_open,
                 .xenforeignmemory_close = memory_close,
                 .xenforeignmemory_map = map,
                 .xenforeignmemory_map_resource = map_resource,

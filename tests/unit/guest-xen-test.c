@@ -1,6 +1,7 @@
 /* Guests of Xen's, by what Xen says of its domains: here it is the test that says it, and that maps. Link with --wrap for what is
  * played. */
 #include <errno.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,6 +17,7 @@
 #include "daemon/guest/place.h"
 #include "daemon/iommu/none.h"
 #include "daemon/source/sources.h"
+#include "daemon/source/xen-frames.h"
 #include "tests/unit/core-fixture.h"
 
 #define UUID "6f1c6f0e-3a55-4a8a-9d0e-0c6f0b8a2d11"
@@ -64,7 +66,18 @@ static struct {
         } channel;
 } fake;
 
+/* How frames are exchanged, on another thread: it is held there until `may_end` is posted. */
+static struct {
+        sem_t has_begun, may_end;
+        struct xen_exchange asked; /* its lists are gone */
+        uint64_t frames[4], pfns[2];
+        unsigned n;
+        int error;
+        size_t n_extents;
+} frames;
+
 const char *__wrap_xen_unavailable(void);
+int __wrap_xen_frames_exchange(struct xen_exchange *exchange, struct failure *failure);
 int __wrap_xen_tracker_new(uv_loop_t *loop, const struct xen_options *options, const struct xen_listener *ops, void *userdata,
                            struct xen_tracker **ret);
 void __wrap_xen_tracker_close(struct xen_tracker *tracker, void (*closed)(void *userdata));
@@ -80,6 +93,24 @@ size_t __wrap_xen_grants_look_tables(struct xen_table_view *ret, size_t max);
 int __wrap_xen_channel_new(uv_loop_t *loop, uint32_t domid, const char *name, const struct xen_channel_listener *ops,
                            void *userdata, struct xen_channel **ret);
 void __wrap_xen_channel_close(struct xen_channel *channel, void (*closed)(void *userdata), void *userdata);
+
+int __wrap_xen_frames_exchange(struct xen_exchange *exchange, struct failure *failure) {
+        frames.n++;
+        frames.asked = *exchange;
+        memcpy(frames.frames, exchange->frames, (exchange->n_frames < 4 ? exchange->n_frames : 4) * sizeof(*frames.frames));
+        if (exchange->pfns)
+                memcpy(frames.pfns, exchange->pfns, sizeof(frames.pfns));
+        sem_post(&frames.has_begun);
+        sem_wait(&frames.may_end);
+        if (frames.error)
+                return failure_set(failure, REASON_busy, "the guest has them mapped");
+        exchange->n_extents = frames.n_extents;
+        for (size_t i = 0; i < exchange->n_extents; i++)
+                exchange->extents[i] = 0x3d400 + 2 * i;
+        if (exchange->n_extents < exchange->n_frames >> exchange->order)
+                failure_set(&exchange->why, REASON_no_contiguous, "Xen has no more");
+        return 0;
+}
 
 int __wrap_xen_channel_new(uv_loop_t *loop, uint32_t domid, const char *name, const struct xen_channel_listener *ops,
                            void *userdata, struct xen_channel **ret) {
@@ -889,7 +920,265 @@ static void test_a_daemon_that_ends_takes_everything_back(void **state) {
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
+/* ---- frames ---- */
+
+static const uint64_t some_frames[4] = { 0x1f400, 0x1f402, 0x1f404, 0x1f406 }, some_pfns[2] = { 0x800, 0x10 };
+
+static struct {
+        unsigned n;
+        struct failure failure;
+        uint64_t extents[2];
+        size_t n_extents;
+        char why[256];
+} got;
+
+static void on_exchanged(void *userdata, const struct failure *failure, const struct exchange_result *result) {
+        got.n++;
+        got.failure = failure ? *failure : (struct failure){ 0 };
+        if (failure)
+                return;
+        got.n_extents = result->n_extents;
+        memcpy(got.extents, result->extents, result->n_extents * sizeof(*got.extents));
+        snprintf(got.why, sizeof(got.why), "%s", result->why ? result->why->sentence : "");
+}
+
+static struct exchange_request request_by_itself(void) {
+        return (struct exchange_request){
+                .guest = UUID, .by_itself = true, .frames = some_frames, .n_frames = 4, .order = 1, .mask = UINT64_MAX,
+        };
+}
+
+static struct exchange_request request_of_another(void) {
+        struct exchange_request request = request_by_itself();
+
+        request.guest = "one";
+        request.by_itself = false;
+        request.given_up = true;
+        return request;
+}
+
+static struct ticket *ask_exchange(struct exchange_request request) {
+        return guests_exchange(host.guests, &request, on_exchanged, NULL);
+}
+
+static void is_refused(struct exchange_request request, enum reason reason) {
+        const unsigned asked = frames.n, answers = got.n;
+
+        assert_null(ask_exchange(request));
+        assert_int_equal(got.n, answers + 1);
+        if (got.failure.reason != reason)
+                fail_msg("%s: %s", reason_name(got.failure.reason), got.failure.sentence);
+        assert_int_equal(frames.n, asked);
+}
+
+static void await_answers(unsigned n) {
+        while (got.n < n)
+                uv_run(&host.loop, UV_RUN_ONCE);
+        assert_int_equal(got.n, n);
+}
+
+static int begin_exchange(void **state) {
+        begin(state);
+        memset(&frames, 0, sizeof(frames));
+        memset(&got, 0, sizeof(got));
+        sem_init(&frames.has_begun, 0, 0);
+        sem_init(&frames.may_end, 0, 0);
+        frames.n_extents = 2;
+        start_daemon();
+        lists(DOMAIN(7, XEN_RUNNING));
+        return 0;
+}
+
+static int end_exchange(void **state) {
+        int r = end(state);
+
+        sem_destroy(&frames.has_begun);
+        sem_destroy(&frames.may_end);
+        return r;
+}
+
+static void test_a_guest_has_its_frames_exchanged(void **state) {
+        struct exchange_request request = request_by_itself();
+
+        request.mask = 0xffffffff;
+        request.pfns = some_pfns;
+        request.n_pfns = 2;
+        assert_non_null(ask_exchange(request));
+        sem_post(&frames.may_end);
+        await_answers(1);
+        assert_int_equal(got.failure.error, 0);
+        assert_int_equal(got.n_extents, 2);
+        assert_int_equal(got.extents[1], 0x3d402);
+        assert_string_equal(got.why, "");
+        assert_int_equal(frames.asked.domid, 7);
+        assert_string_equal(frames.asked.uuid, UUID);
+        assert_false(frames.asked.if_paused);
+        assert_int_equal(frames.asked.order, 1);
+        assert_int_equal(frames.asked.mask, 0xffffffff);
+        assert_int_equal(frames.asked.n_frames, 4);
+        assert_memory_equal(frames.frames, some_frames, sizeof(some_frames));
+        assert_memory_equal(frames.pfns, some_pfns, sizeof(some_pfns));
+}
+
+static void test_what_xen_refuses_is_told(void **state) {
+        frames.error = EBUSY;
+        ask_exchange(request_by_itself());
+        sem_post(&frames.may_end);
+        await_answers(1);
+        assert_int_equal(got.failure.reason, REASON_busy);
+}
+
+static void test_a_part_is_told_with_the_reason(void **state) {
+        frames.n_extents = 1;
+        ask_exchange(request_by_itself());
+        sem_post(&frames.may_end);
+        await_answers(1);
+        assert_int_equal(got.n_extents, 1);
+        assert_string_equal(got.why, "Xen has no more");
+}
+
+static void test_an_administrator_exchanges_frames_of_a_paused_guest_that_has_given_them_up(void **state) {
+        struct exchange_request request = request_of_another();
+
+        is_refused(request, REASON_not_permitted);
+        assert_non_null(strstr(got.failure.sentence, "runs"));
+        lists(DOMAIN(7, XEN_PAUSED));
+        request.given_up = false;
+        is_refused(request, REASON_not_permitted);
+        assert_non_null(strstr(got.failure.sentence, "given_up"));
+        ask_exchange(request_of_another());
+        sem_post(&frames.may_end);
+        await_answers(3);
+        assert_int_equal(got.failure.error, 0);
+        assert_true(frames.asked.if_paused);
+}
+
+static void test_a_guest_that_is_not_paravirtualised_has_no_frames(void **state) {
+        lists(DOMAIN_HVM(8));
+        is_refused(request_by_itself(), REASON_unsupported);
+        is_refused(request_of_another(), REASON_unsupported);
+}
+
+static void test_a_guest_that_does_not_run_has_no_frames(void **state) {
+        no_domain();
+        is_refused(request_of_another(), REASON_source_unavailable);
+}
+
+static void test_nobody_has_frames_that_is_not_known(void **state) {
+        struct exchange_request request = request_of_another();
+
+        request.guest = "two";
+        is_refused(request, REASON_unknown_guest);
+}
+
+static void test_what_cannot_be_is_refused_before_xen_is_asked(void **state) {
+        static const uint64_t too_large[2] = { 0x800, UINT64_C(0xdab) << 32 };
+        struct exchange_request request = request_by_itself();
+
+        request.n_frames = 3;
+        is_refused(request, REASON_bad_param);
+        request.n_frames = 0;
+        is_refused(request, REASON_bad_param);
+        request.n_frames = EXCHANGE_FRAMES_MAX + 2;
+        is_refused(request, REASON_limit);
+        request = request_by_itself();
+        request.order = 10;
+        is_refused(request, REASON_limit);
+        request.order = 64;
+        is_refused(request, REASON_limit);
+        request = request_by_itself();
+        request.mask = 0x1ffe;
+        is_refused(request, REASON_mask);
+        request.mask = 0;
+        is_refused(request, REASON_mask);
+        request = request_by_itself();
+        request.pfns = some_pfns;
+        request.n_pfns = 1;
+        is_refused(request, REASON_bad_param);
+        request.pfns = too_large;
+        request.n_pfns = 2;
+        is_refused(request, REASON_bad_param);
+}
+
+static void test_only_an_administrator_has_pieces_that_xen_would_not_give_the_guest(void **state) {
+        static uint64_t many[1024];
+        struct exchange_request request = request_of_another();
+
+        lists(DOMAIN(7, XEN_PAUSED));
+        request.order = 10;
+        request.frames = many;
+        request.n_frames = 1024;
+        frames.n_extents = 1;
+        assert_non_null(ask_exchange(request));
+        sem_post(&frames.may_end);
+        await_answers(1);
+        assert_int_equal(got.failure.error, 0);
+        request.by_itself = true;
+        is_refused(request, REASON_limit);
+}
+
+static void test_the_daemon_goes_on_meanwhile_and_the_guest_waits_with_the_next(void **state) {
+        ask_exchange(request_by_itself());
+        sem_wait(&frames.has_begun);
+        is_refused(request_by_itself(), REASON_busy);
+        attach(MIB);
+        assert_true(host.window != 0);
+        assert_int_equal(got.n, 1);
+        sem_post(&frames.may_end);
+        await_answers(2);
+        assert_int_equal(got.failure.error, 0);
+        ask_exchange(request_by_itself());
+        sem_post(&frames.may_end);
+        await_answers(3);
+        assert_int_equal(got.failure.error, 0);
+}
+
+static void test_who_does_not_wait_any_more_is_not_told(void **state) {
+        struct ticket *ticket = ask_exchange(request_by_itself());
+
+        sem_wait(&frames.has_begun);
+        ticket_cancel(ticket);
+        sem_post(&frames.may_end);
+        do {
+                uv_run(&host.loop, UV_RUN_ONCE);
+                ask_exchange(request_by_itself());
+        } while (got.failure.reason == REASON_busy && !(got.failure = (struct failure){ 0 }).error);
+        sem_post(&frames.may_end);
+        await_answers(got.n + 1);
+        assert_int_equal(got.failure.error, 0);
+        assert_int_equal(frames.n, 2);
+}
+
+static void test_a_guest_may_end_meanwhile(void **state) {
+        ask_exchange(request_by_itself());
+        sem_wait(&frames.has_begun);
+        no_domain();
+        frames.error = ESTALE;
+        sem_post(&frames.may_end);
+        await_answers(1);
+        assert_true(got.failure.error != 0);
+}
+
+static void test_a_daemon_that_ends_waits_for_xen_and_says_that_it_does_not_know(void **state) {
+        ask_exchange(request_by_itself());
+        sem_wait(&frames.has_begun);
+        host.closed = false;
+        guests_close(host.guests, true, on_closed, NULL);
+        assert_int_equal(got.n, 1);
+        assert_int_equal(got.failure.reason, REASON_gone);
+        for (int i = 0; i < 20; i++)
+                uv_run(&host.loop, UV_RUN_NOWAIT);
+        assert_false(host.closed);
+        sem_post(&frames.may_end);
+        while (!host.closed)
+                uv_run(&host.loop, UV_RUN_ONCE);
+        guests_free(host.guests);
+        assert_int_equal(got.n, 1);
+        start_daemon();
+}
+
 int main(void) {
+#define EXCHANGE(test) cmocka_unit_test_setup_teardown(test, begin_exchange, end_exchange)
         const struct CMUnitTest tests[] = {
                 TEST(test_a_guest_that_runs_is_granted_its_window),
                 TEST(test_a_guest_has_what_xenstore_says_in_each_run_of_it),
@@ -919,6 +1208,19 @@ int main(void) {
                 TEST(test_who_gets_no_window_for_want_of_memory_gets_it_later),
                 TEST(test_who_has_ended_is_hung_up_on_before_its_sessions_end),
                 TEST(test_a_daemon_that_ends_takes_everything_back),
+                EXCHANGE(test_a_guest_has_its_frames_exchanged),
+                EXCHANGE(test_what_xen_refuses_is_told),
+                EXCHANGE(test_a_part_is_told_with_the_reason),
+                EXCHANGE(test_an_administrator_exchanges_frames_of_a_paused_guest_that_has_given_them_up),
+                EXCHANGE(test_a_guest_that_is_not_paravirtualised_has_no_frames),
+                EXCHANGE(test_a_guest_that_does_not_run_has_no_frames),
+                EXCHANGE(test_nobody_has_frames_that_is_not_known),
+                EXCHANGE(test_what_cannot_be_is_refused_before_xen_is_asked),
+                EXCHANGE(test_only_an_administrator_has_pieces_that_xen_would_not_give_the_guest),
+                EXCHANGE(test_the_daemon_goes_on_meanwhile_and_the_guest_waits_with_the_next),
+                EXCHANGE(test_who_does_not_wait_any_more_is_not_told),
+                EXCHANGE(test_a_guest_may_end_meanwhile),
+                EXCHANGE(test_a_daemon_that_ends_waits_for_xen_and_says_that_it_does_not_know),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

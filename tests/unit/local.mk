@@ -342,7 +342,7 @@ tests_unit_guest_libvirt_test_LDADD = libdaemon.la $(CMOCKA_LIBS)
 if HAVE_XEN
 xen_tests = tests/unit/xen-absent-test tests/unit/xen-source-test tests/unit/xen-table-test \
 	tests/unit/xen-tracker-test tests/unit/guest-xen-test tests/unit/vchan-ring-test \
-	tests/unit/xen-channel-test
+	tests/unit/xen-channel-test tests/unit/xen-frames-test
 check_PROGRAMS += $(xen_tests)
 TESTS += $(xen_tests)
 tests_unit_xen_absent_test_SOURCES = tests/unit/xen-absent-test.c
@@ -353,14 +353,19 @@ tests_unit_xen_source_test_SOURCES = tests/unit/xen-source-test.c tests/unit/fak
 tests_unit_xen_source_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(XEN_CFLAGS)
 tests_unit_xen_source_test_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=xen_library
 tests_unit_xen_source_test_LDADD = libsource.la libcore.la $(CMOCKA_LIBS)
+tests_unit_xen_frames_test_SOURCES = tests/unit/xen-frames-test.c tests/unit/fake-xen.c tests/unit/fake-xen.h
+tests_unit_xen_frames_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(XEN_CFLAGS)
+tests_unit_xen_frames_test_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=xen_library
+tests_unit_xen_frames_test_LDADD = libsource.la libcore.la $(CMOCKA_LIBS)
 tests_unit_xen_table_test_SOURCES = tests/unit/xen-table-test.c
 tests_unit_xen_table_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(XEN_CFLAGS) -pthread
 tests_unit_xen_table_test_LDADD = libsource.la libcore.la $(CMOCKA_LIBS)
 tests_unit_guest_xen_test_SOURCES = tests/unit/guest-xen-test.c $(core_fixture)
-tests_unit_guest_xen_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS)
+tests_unit_guest_xen_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS) -pthread
 tests_unit_guest_xen_test_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=xen_unavailable,--wrap=xen_tracker_new,--wrap=xen_tracker_close \
 	-Wl,--wrap=xen_grants_give,--wrap=xen_grants_find,--wrap=xen_grants_revoke,--wrap=xen_grants_look \
-	-Wl,--wrap=xen_grants_find_crossed,--wrap=xen_grants_look_tables,--wrap=xen_channel_new,--wrap=xen_channel_close
+	-Wl,--wrap=xen_grants_find_crossed,--wrap=xen_grants_look_tables,--wrap=xen_channel_new,--wrap=xen_channel_close \
+	-Wl,--wrap=xen_frames_exchange
 tests_unit_guest_xen_test_LDADD = libdaemon.la $(CMOCKA_LIBS)
 tests_unit_xen_tracker_test_SOURCES = tests/unit/xen-tracker-test.c
 tests_unit_xen_tracker_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS) $(XEN_CFLAGS) -pthread
