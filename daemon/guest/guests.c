@@ -52,6 +52,13 @@ const char *guest_why_unknown(const struct guest *guest) {
         return guest->is_missed ? "libvirt does not know this guest, but a process has its memory" : guest->guests->libvirt_why;
 }
 
+/* Its clock begins anew with the machine. */
+static uint64_t age_of(const struct window *window) {
+        const uint64_t now = uv_now(window->guest->guests->loop);
+
+        return window->granted_ms && window->granted_ms < now ? now - window->granted_ms : 0;
+}
+
 void guest_look(const struct guest *guest, struct guest_view *ret) {
         const struct window *window;
 
@@ -109,7 +116,7 @@ static void window_look(const struct window *window, struct guest_window_view *r
                 .guest = window->guest->name, .owner = window->guest->owner, .window = window->region, .size = window->size,
                 .cookie = window->cookie, .state = window->state, .is_bound = window->is_bound, .guest_addr = window->guest_addr,
                 .is_xen = window->guest->is_xen, .domain = window->guest->run,
-                .age_ms = window->granted_ms ? uv_now(window->guest->guests->loop) - window->granted_ms : 0,
+                .age_ms = age_of(window),
         };
 }
 
