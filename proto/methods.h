@@ -64,6 +64,9 @@ enum method {
         METHOD_window_list,
         METHOD_window_bind,
         METHOD_grant_list,
+        METHOD_grant_map,
+        METHOD_grant_unmap,
+        METHOD_grant_share,
         METHOD_quota_get,
         METHOD_quota_set,
         METHOD_stats_get,
@@ -82,6 +85,7 @@ enum {
         PROTOCOL_LIST_DEFAULT = 1000, /* elements that a list answers with when no limit is asked for */
         PROTOCOL_LIST_MAX = 10000,
         PROTOCOL_BLOCKS_MAX = 10000, /* blocks in one call; more are what leases are for */
+        PROTOCOL_REFS_MAX = 32768,   /* pages of one grant */
 };
 
 /* The words of the protocol; each counts as its names in methods.c do. */
@@ -1216,6 +1220,42 @@ struct grant_list_result {
         bool more SCHEMA_SLOT;
 };
 
+struct grant_map_params {
+        uint64_t present;
+        const char *guest;
+        SCHEMA_LIST(uint64_t) refs;
+        enum protocol_direction direction SCHEMA_SLOT;
+        const char *request_key;
+};
+
+struct grant_map_result {
+        uint64_t present;
+        uint64_t grant;
+        uint64_t domain;
+        uint64_t pages;
+};
+
+struct grant_unmap_params {
+        uint64_t present;
+        uint64_t grant;
+};
+
+struct grant_share_params {
+        uint64_t present;
+        const char *guest;
+        uint64_t size;
+        enum protocol_direction direction SCHEMA_SLOT;
+        const char *request_key;
+};
+
+struct grant_share_result {
+        uint64_t present;
+        uint64_t grant;
+        uint64_t domain;
+        uint64_t size;
+        SCHEMA_LIST(struct window_grant) refs;
+};
+
 /* ---- quota ---- */
 
 struct quota_get_params {
@@ -1348,6 +1388,7 @@ struct event_info {
         bool over SCHEMA_SLOT; /* optional */
         enum protocol_pressure level SCHEMA_SLOT; /* optional */
         enum protocol_guest_change change SCHEMA_SLOT; /* optional */
+        uint64_t grant;    /* optional */
 };
 extern const struct schema_struct event_info_struct;
 #define PROTOCOL_EVENT "event"
