@@ -104,10 +104,10 @@ static void take_reply(struct agent *agent, json_t *message, const int *fds, siz
         link_reply_release(&reply);
 }
 
-/* One pool or bounce pool, or, when the event names none, all. With the lock held. */
+/* One pool or bounce pool, or, when the event names none, all. Grants are their holder's to give back. With the lock held. */
 static void take_recall(struct agent *agent, json_t *params) {
         uint64_t bytes = json_integer_value(json_object_get(params, "bytes"));
-        bool all = !json_object_get(params, "pool") && !json_object_get(params, "bounce");
+        bool all = !json_object_get(params, "pool") && !json_object_get(params, "bounce") && !json_object_get(params, "grant");
         struct watch *watch, *next;
 
         for (watch = TAILQ_FIRST(&agent->watches); watch; watch = next) {

@@ -32,7 +32,7 @@ static enum link_repeat repeat_of(const struct schema_method *method) {
                 [METHOD_mapping_list] = LINK_AGAIN,       [METHOD_lease_list] = LINK_AGAIN,
                 [METHOD_region_list] = LINK_AGAIN,        [METHOD_region_get] = LINK_AGAIN,
                 [METHOD_quarantine_list] = LINK_AGAIN,
-                [METHOD_grant_list] = LINK_AGAIN,
+                [METHOD_grant_list] = LINK_AGAIN,         [METHOD_grant_unmap] = LINK_RELEASE,
                 [METHOD_quota_get] = LINK_AGAIN,          [METHOD_quota_set] = LINK_AGAIN,
                 [METHOD_stats_get] = LINK_AGAIN,          [METHOD_stats_reset] = LINK_AGAIN,
                 [METHOD_events_subscribe] = LINK_AGAIN,   [METHOD_events_unsubscribe] = LINK_AGAIN,

@@ -149,6 +149,7 @@ void dmab_disconnect(dmab_t *dmab) {
         coherent_forget(dmab, NULL);
         while (dmab->devices)
                 device_forget(dmab->devices);
+        grants_forget(dmab);
         coherent_deinit(dmab);
         slabs_deinit(dmab);
         regions_deinit(dmab);

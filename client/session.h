@@ -26,6 +26,7 @@ struct dmab {
         struct region_table regions;
         struct allocation *allocations, *swapped, *spare_allocations;
         struct dmab_device *devices;
+        struct dmab_grant *grants;
         pthread_mutex_t pools_lock; /* guards the list of pools; taken before any pool's lock */
         struct dmab_pool *pools;
         struct slab *slabs, *spare_slabs;
@@ -59,6 +60,9 @@ void coherent_forget(struct dmab *dmab, const struct dmab_device *device);
 
 /* Free what is left of allocations that have ended. */
 void coherent_deinit(struct dmab *dmab);
+
+/* Unmap every grant, without a word to the daemon. */
+void grants_forget(struct dmab *dmab);
 
 /* Take a device off its session and free it. */
 void device_forget(struct dmab_device *device);

@@ -10,6 +10,7 @@ typedef uint16_t domid_t;
 typedef uint32_t grant_ref_t;
 
 #include <xen/evtchn.h>
+#include <xen/gntalloc.h>
 #include <xen/gntdev.h>
 
 #define XEN_GRANTS "/dev/xen/gntdev"

@@ -13,6 +13,7 @@ libcore_la_SOURCES = \
 	daemon/core/device.c \
 	daemon/core/failure.c daemon/core/failure.h \
 	daemon/core/guarantee.c \
+	daemon/core/grant.c \
 	daemon/core/handle.c daemon/core/handle.h \
 	daemon/core/lease.c \
 	daemon/core/ledger.h \

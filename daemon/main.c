@@ -444,7 +444,7 @@ static int define_guests(struct daemon *daemon, struct failure *failure) {
         const struct passwd *user = config->guests_user ? getpwnam(config->guests_user) : NULL;
         struct guests_settings settings = {
                 .directory = config->guests_directory, .libvirt_uri = config->guests_libvirt,
-                .has_user = user, .unplug_ms = config->guests_unplug_ms,
+                .has_user = user, .unplug_ms = config->guests_unplug_ms, .keep = daemon->keep,
         };
         int r;
 

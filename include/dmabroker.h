@@ -504,6 +504,48 @@ struct dmab_grant_info {
         size_t n_runs;
 };
 
+/* Pages that this process shares with a guest of Xen's. */
+typedef struct dmab_grant dmab_grant_t;
+
+struct dmab_grant_options {
+        size_t struct_size;
+        uint64_t notify; /* where in the memory the byte is that the kernel sets to 0 when this process has it mapped no more,
+                          * whatever it died of, so that the guest sees it; DMAB_NO_NOTIFY: nowhere */
+};
+#define DMAB_NO_NOTIFY UINT64_MAX
+#define DMAB_GRANT_OPTIONS_INIT { .struct_size = sizeof(struct dmab_grant_options), .notify = DMAB_NO_NOTIFY }
+
+/* In dom0: map n pages of 4096 bytes that the guest has granted to it, by their references in this order, as one piece. It is
+ * called by its name or UUID in the daemon's configuration. DMAB_TO_DEVICE: only to be read; else to be written, too. The
+ * mapping is this process's own, by /dev/xen/gntdev, which it must be allowed to open; the daemon has been asked before, lists
+ * it, and charges its pages to the quota `grants`. options may be NULL. For administrators.
+ *
+ * When the guest ends, the memory stays and is nobody else's, and Xen keeps what is left of the guest until it is unmapped:
+ * dmab_grant_visit() then tells the state "gone", as does the daemon's event `recall`. A child of fork() does not have it.
+ *
+ * -EOPNOTSUPP (unsupported): there is no Xen, or the guest is none of its; -ENOENT (unknown_guest); -ENODEV or another
+ * (source_unavailable): it does not run, or gntdev maps nothing; -EFAULT (bad_address): it has not granted all of it;
+ * -EDQUOT (quota); -EPERM (not_permitted). Any number of threads. Mirrors xengnttab_map_domain_grant_refs_notify(). */
+int dmab_grant_map(dmab_t *dmab, const char *guest, const uint32_t *refs, size_t n, enum dmab_direction direction,
+                   const struct dmab_grant_options *options, void **ret_vaddr, dmab_grant_t **ret);
+
+/* In dom0: new pages of this host's, zero, granted to the guest: size bytes, rounded up to 4096. dmab_grant_runs() has the
+ * references, by which the guest maps them from domain 0; how it is told them is up to the caller. DMAB_FROM_DEVICE: the guest
+ * may only read. The pages are contiguous for the processor only, and no device is to be given their address. They are there
+ * until the guest has them mapped no more either. Errors: as dmab_grant_map(), but for bad_address; -E2BIG (limit): the kernel
+ * grants no more, see the parameter `limit` of xen_gntalloc. Any number of threads. Mirrors xengntshr_share_pages(). */
+int dmab_grant_share(dmab_t *dmab, const char *guest, size_t size, enum dmab_direction direction,
+                     const struct dmab_grant_options *options, void **ret_vaddr, dmab_grant_t **ret);
+
+/* The references, as they were given or made; as long as the grant. */
+const struct dmab_grant_run *dmab_grant_runs(const dmab_grant_t *grant, size_t *ret_n);
+/* Its number in the protocol. */
+uint64_t dmab_grant_handle(const dmab_grant_t *grant);
+
+/* Unmap it, and tell the daemon. grant and the memory are invalid afterwards, also on failure. dmab_disconnect() does it for
+ * all that are left. Mirrors xengnttab_unmap() and xengntshr_unshare(). */
+int dmab_grant_unmap(dmab_grant_t *grant);
+
 /* Call fn for every grant that concerns the guest, which is called by its name or UUID, or with NULL for all: of this user,
  * or of everybody for an administrator. Until it returns something else than 0, which is then returned. It may use the library.
  * -EOPNOTSUPP (unsupported): the daemon's host is no dom0 of Xen's; -ENOENT (unknown_guest). Any number of threads. What is in

@@ -1132,6 +1132,41 @@ DEFINE(grant_list_result,
               .doc = "the grants, by their handles"),
         FIELD(grant_list_result, more, BOOL, NEEDED, .doc = DOC_MORE));
 
+#define DOC_GRANT_DIRECTION                                                                                          \
+        "which way data goes, where dom0 is the device: to_device, only the guest writes; from_device and bidirectional, " \
+        "dom0 writes, too"
+
+DEFINE(grant_map_params,
+        GUEST_ROW(grant_map_params),
+        FIELD(grant_map_params, refs, UINT, NEEDED, .array = true, .max = UINT32_MAX, .max_items = PROTOCOL_REFS_MAX,
+              .doc = "the references by which the guest has granted its pages to dom0, in their order; at least one"),
+        FIELD(grant_map_params, direction, ENUM, NEEDED, .names = direction_names, .doc = DOC_GRANT_DIRECTION),
+        FIELD(grant_map_params, request_key, STRING, NAME, .doc = DOC_REQUEST_KEY));
+
+DEFINE(grant_map_result,
+        FIELD(grant_map_result, grant, UINT, NEEDED, HANDLE, .doc = "its handle"),
+        FIELD(grant_map_result, domain, UINT, NEEDED, .doc = "the domain that grants: by it and the references they are mapped"),
+        FIELD(grant_map_result, pages, UINT, NEEDED, .doc = "how many pages that are"));
+
+DEFINE(grant_unmap_params,
+        FIELD(grant_unmap_params, grant, UINT, NEEDED, HANDLE, .doc = "the grant, of grant.map or of grant.share"));
+
+DEFINE(grant_share_params,
+        GUEST_ROW(grant_share_params),
+        FIELD(grant_share_params, size, UINT, NEEDED, .min = 1, .max = PROTOCOL_REFS_MAX * 4096ull,
+              .doc = "bytes; rounded up to whole pages of 4096"),
+        FIELD(grant_share_params, direction, ENUM, NEEDED, .names = direction_names,
+              .doc = "which way data goes, where dom0 is the device: from_device, only dom0 writes; to_device and "
+                     "bidirectional, the guest writes, too"),
+        FIELD(grant_share_params, request_key, STRING, NAME, .doc = DOC_REQUEST_KEY));
+
+DEFINE(grant_share_result,
+        FIELD(grant_share_result, grant, UINT, NEEDED, HANDLE, .doc = "its handle"),
+        FIELD(grant_share_result, domain, UINT, NEEDED, .doc = "the domain that may map it: the guest's"),
+        FIELD(grant_share_result, size, UINT, NEEDED, .doc = "its bytes"),
+        FIELD(grant_share_result, refs, OBJECT, NEEDED, .array = true, .sub = &window_grant_struct,
+              .doc = "by what the guest maps it, from its first page on"));
+
 DEFINE(events_subscribe_params,
         FIELD(events_subscribe_params, topics, ENUM, NEEDED, .array = true, .max_items = 64, .names = topic_names,
               .doc = "what to be told of, in addition to what already is subscribed"),
@@ -1161,6 +1196,8 @@ static const struct schema_field event_info_rows[] = {
         FIELD(event_info, level, ENUM, .names = pressure_names, .doc = DOC_LEVEL),
         FIELD(event_info, change, ENUM, .names = guest_change_names,
               .doc = "of guest: what has become of it, or of its windows; name is the guest's"),
+        FIELD(event_info, grant, UINT, HANDLE,
+              .doc = "of recall: the grant that is to be given back, because its guest has ended; name is the guest's owner"),
 };
 const struct schema_struct event_info_struct = STRUCT(event_info, event_info_rows);
 
@@ -1564,6 +1601,35 @@ static const struct schema_method methods[METHOD_COUNT] = {
                  "host without Xen: the error unsupported",
           .params = &grant_list_params_struct, .results = &grant_list_result_struct,
           .errors = ERRORS(REASON_unsupported, REASON_not_permitted, REASON_unknown_guest) },
+        METHOD(grant, map),
+          .summary = "say that pages which a guest of Xen's has granted to dom0 are being mapped",
+          .doc = "Whoever calls maps them by its own /dev/xen/gntdev, with domain and refs: a descriptor that could be passed "
+                 "would show every domain's memory. The daemon looks whether the guest has granted them, counts them, lists "
+                 "them, and forgets them with grant.unmap or the session. When the guest ends, the event recall says which "
+                 "grant is to be given back: until it is unmapped the domain does not go. On a host without Xen: the error "
+                 "unsupported",
+          .params = &grant_map_params_struct, .results = &grant_map_result_struct,
+          .errors = ERRORS(REASON_unsupported, REASON_unknown_guest, REASON_source_unavailable, REASON_bad_address,
+                           REASON_quota, REASON_no_memory),
+          .role = SCHEMA_ROLE_ADMIN,
+          .takes = true },
+        METHOD(grant, unmap),
+          .summary = "give a grant back that grant.map or grant.share has made",
+          .doc = "After it was unmapped. Pages of grant.share are granted no more as soon as nobody has them mapped",
+          .params = &grant_unmap_params_struct, .results = &ok_result_struct,
+          .errors = ERRORS(REASON_unsupported, REASON_unknown_handle, REASON_double_free),
+          .role = SCHEMA_ROLE_ADMIN },
+        METHOD(grant, share),
+          .summary = "grant new pages of dom0's to a guest of Xen's",
+          .doc = "The pages are zero, lie anywhere in dom0's memory, and no device is told of them. The reply carries a "
+                 "descriptor of them, to be mapped at 0; the guest maps them by refs, whoever tells it these. They are there "
+                 "until grant.unmap or the end of the session, and as long as anybody has them mapped. On a host without Xen: "
+                 "the error unsupported",
+          .params = &grant_share_params_struct, .results = &grant_share_result_struct,
+          .errors = ERRORS(REASON_unsupported, REASON_unknown_guest, REASON_source_unavailable, REASON_limit, REASON_quota,
+                           REASON_gone, REASON_no_memory),
+          .role = SCHEMA_ROLE_ADMIN,
+          .fds_max = 1, .fds_when = SCHEMA_FDS_ALWAYS, .takes = true },
         METHOD(quota, get),
           .summary = "say what an owner may have and what it has",
           .params = &quota_get_params_struct, .results = &quota_result_struct,

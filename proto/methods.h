@@ -65,6 +65,9 @@ enum method {
         METHOD_window_list,
         METHOD_window_bind,
         METHOD_grant_list,
+        METHOD_grant_map,
+        METHOD_grant_unmap,
+        METHOD_grant_share,
         METHOD_quota_get,
         METHOD_quota_set,
         METHOD_stats_get,
@@ -85,6 +88,7 @@ enum {
         PROTOCOL_BLOCKS_MAX = 10000, /* blocks in one call; more are what leases are for */
         PROTOCOL_EXCHANGE_MAX = 65536, /* frames in one call */
         PROTOCOL_EXCHANGE_ORDER_MAX = 16,
+        PROTOCOL_REFS_MAX = 32768,   /* pages of one grant */
 };
 
 /* The words of the protocol; each counts as its names in methods.c do. */
@@ -1130,8 +1134,8 @@ struct guest_attach_params {
         const char *guest;
         uint64_t size;
         bool dry_run SCHEMA_SLOT;
-        const char *request_key;
         uint64_t mask;
+        const char *request_key;
 };
 
 struct guest_attach_result {
@@ -1234,6 +1238,42 @@ struct grant_list_result {
         uint64_t present;
         SCHEMA_LIST(struct grant_info) grants;
         bool more SCHEMA_SLOT;
+};
+
+struct grant_map_params {
+        uint64_t present;
+        const char *guest;
+        SCHEMA_LIST(uint64_t) refs;
+        enum protocol_direction direction SCHEMA_SLOT;
+        const char *request_key;
+};
+
+struct grant_map_result {
+        uint64_t present;
+        uint64_t grant;
+        uint64_t domain;
+        uint64_t pages;
+};
+
+struct grant_unmap_params {
+        uint64_t present;
+        uint64_t grant;
+};
+
+struct grant_share_params {
+        uint64_t present;
+        const char *guest;
+        uint64_t size;
+        enum protocol_direction direction SCHEMA_SLOT;
+        const char *request_key;
+};
+
+struct grant_share_result {
+        uint64_t present;
+        uint64_t grant;
+        uint64_t domain;
+        uint64_t size;
+        SCHEMA_LIST(struct window_grant) refs;
 };
 
 /* ---- quota ---- */
@@ -1368,6 +1408,7 @@ struct event_info {
         bool over SCHEMA_SLOT; /* optional */
         enum protocol_pressure level SCHEMA_SLOT; /* optional */
         enum protocol_guest_change change SCHEMA_SLOT; /* optional */
+        uint64_t grant;    /* optional */
 };
 extern const struct schema_struct event_info_struct;
 #define PROTOCOL_EVENT "event"

@@ -45,7 +45,7 @@ refuse 'only proto/, daemon/rpc/ and client/ touch jansson' \
         "${include}jansson" '^(proto|daemon/rpc|client|tests)/' "$everything"
 refuse 'only daemon/metrics/ serves HTTP' "${include}microhttpd" '^daemon/metrics/' "$everything"
 refuse "hypervisor headers only under daemon/source/, daemon/iommu/ and daemon/guest/, and the kernel's own for the guest's library" \
-        "$include$hypervisor" '^((daemon/(source|iommu|guest)|tests/vm)/|tests/unit/(fake-)?xen|client/xen-device\.h:.*<xen/(evtchn|gntdev)\.h>)' \
+        "$include$hypervisor" '^((daemon/(source|iommu|guest)|tests/vm)/|tests/unit/(fake-)?xen|client/xen-device\.h:.*<xen/(evtchn|gntalloc|gntdev)\.h>)' \
         "$everything"
 refuse 'the installed header includes only the C library' \
         "$include" '<(stdbool|stddef|stdint|sys/types)\.h>' "include/dmabroker.h"

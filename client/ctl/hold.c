@@ -44,14 +44,25 @@ static void put_variable(const char *member, const char *value) {
         setenv(name, value, 1);
 }
 
-/* The addresses of what is in a list, with blanks between them. */
+/* Where something of a list is: its address, or the references by which it was granted. */
+static json_t *place_of(json_t *element) {
+        if (!json_object_get(element, "first"))
+                return json_incref(json_object_get(element, "dma_addr"));
+        return json_sprintf("%llu:%llu+%llu", (unsigned long long)show_uint(element, "domain"),
+                            (unsigned long long)show_uint(element, "first"), (unsigned long long)show_uint(element, "count"));
+}
+
+/* The places of what is in a list, with blanks between them. */
 static void put_addresses(const char *member, json_t *list) {
         json_t *text = json_string(""), *element;
         size_t i;
 
         json_array_foreach(list, i, element) {
+                json_t *place = place_of(element);
                 json_t *longer = json_sprintf("%s%s%s", json_string_value(text), i ? " " : "",
-                                              json_string_value(json_object_get(element, "dma_addr")));
+                                              place ? json_string_value(place) : "");
+
+                json_decref(place);
 
                 json_decref(text);
                 text = longer;
@@ -161,11 +172,17 @@ enum ctl_status hold(struct ctl *ctl, const struct holding *holding, json_t *par
         if (status == CTL_OK) {
                 if (known)
                         json_object_set(result, holding->of, known);
-                status = keep(ctl, holding, result);
-                if (holding->undo)
-                        give_back(ctl, holding, result);
-                json_decref(result);
+                status = hold_taken(ctl, holding, result);
         }
         json_decref(known);
+        return status;
+}
+
+enum ctl_status hold_taken(struct ctl *ctl, const struct holding *holding, json_t *result) {
+        enum ctl_status status = keep(ctl, holding, result);
+
+        if (holding->undo)
+                give_back(ctl, holding, result);
+        json_decref(result);
         return status;
 }

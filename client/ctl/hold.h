@@ -16,10 +16,13 @@ struct holding {
 /* Call a method that takes something, with params, which are released, show what it answers, and wait to be interrupted.
  *
  * If there is a command, run it instead; its status becomes the result when it ends. It finds each member of the answer that is
- * text or a number in its environment, block_size in DMABROKER_BLOCK_SIZE, and of a list the addresses.
+ * text or a number in its environment, block_size in DMABROKER_BLOCK_SIZE, and of a list the addresses, or the references as
+ * DOMAIN:FIRST+COUNT.
  *
  * What lives as long as its device, which may be another session's, is given back in the end; with force where there is
  * such a thing. */
 enum ctl_status hold(struct ctl *ctl, const struct holding *holding, json_t *params);
+/* The same with what was taken already; result is released. */
+enum ctl_status hold_taken(struct ctl *ctl, const struct holding *holding, json_t *result);
 
 #endif

@@ -115,7 +115,7 @@ static void print_sentence(json_t *event) {
         const char *topic = json_string_value(json_object_get(event, "topic"));
         const char *owner = json_string_value(json_object_get(event, "owner"));
         unsigned long long bytes = show_uint(event, "bytes"), count = show_uint(event, "count");
-        char place[300];
+        char place[300], buffer[SHOW_SIZE];
         const char *things = describe_place(event, place, sizeof(place));
 
         if (!topic)
@@ -127,6 +127,9 @@ static void print_sentence(json_t *event) {
         else if (!strcmp(topic, "leak"))
                 printf("leak %s left something behind: %llu %s of %s, %llu bytes", owner ? owner : "somebody", count,
                        things, place, bytes);
+        else if (!strcmp(topic, "recall") && json_object_get(event, "grant"))
+                printf("recall %s should give grant %llu back: its guest, %s, has ended", owner ? owner : "somebody",
+                       (unsigned long long)show_uint(event, "grant"), show_member(event, "name", buffer));
         else if (!strcmp(topic, "recall"))
                 printf("recall %s should return what it does not use of %s: %llu bytes are wanted",
                        owner ? owner : "somebody", place, bytes);

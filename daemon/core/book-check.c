@@ -30,7 +30,7 @@ static const char *const row_names[ROW_KINDS] = {
         [ROW_BROKER] = "broker", [ROW_OWNER] = "owner",     [ROW_SESSION] = "session", [ROW_DEVICE] = "device",
         [ROW_REGION] = "region", [ROW_POOL] = "pool",       [ROW_BOUNCE] = "bounce",   [ROW_ALLOC] = "alloc",
         [ROW_LEASE] = "lease",   [ROW_MAPPING] = "mapping", [ROW_ANSWER] = "answer",   [ROW_BLOCK] = "block",
-        [ROW_REST] = "rest",     [ROW_RESTING] = "resting",
+        [ROW_REST] = "rest",     [ROW_RESTING] = "resting", [ROW_BAR] = "bar",      [ROW_GRANT] = "grant",
 };
 
 /* ---- what would be told ---- */

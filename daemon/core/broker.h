@@ -586,6 +586,62 @@ int mapping_get(const struct caller *caller, uint64_t mapping, struct mapping_vi
 int mapping_visit(const struct caller *caller, uint64_t device, const char *owner, uint64_t after, mapping_visit_fn visit,
                   void *userdata, struct failure *failure);
 
+/* ---- grants: pages that a guest of Xen's and a service on this host may map of each other ----
+ *
+ * The core keeps the books: who has asked, and how many pages it is charged for. A grant ends with its session. */
+
+/* Map: of the guest's own memory; share: of this host's. */
+enum grant_kind { GRANT_MAP, GRANT_SHARE };
+enum { GRANT_RUNS_MAX = 1 << 16 };
+
+/* References that follow on each other. */
+struct grant_run {
+        uint32_t first, count;
+};
+
+struct grant_request {
+        enum grant_kind kind;
+        const char *guest; /* as an owner is called */
+        uint32_t domain;   /* in this run of it; never 0 */
+        enum dma_direction direction; /* the guest's pages are written by the guest, the host is the device */
+        uint64_t pages;    /* of all runs together */
+        const struct grant_run *runs; /* at most GRANT_RUNS_MAX */
+        size_t n_runs;
+        const char *request_key;
+        uint64_t request_digest;
+};
+
+struct grant_view {
+        uint64_t handle;
+        const char *owner, *guest;
+        enum grant_kind kind;
+        enum dma_direction direction;
+        uint32_t domain;
+        uint64_t pages;
+        const struct grant_run *runs;
+        size_t n_runs;
+        bool gone; /* the guest has ended, or begun anew */
+        uint64_t age_ms;
+};
+
+/* Whether grant_new() would do it, for whoever has to do something before; runs need not be known. 1: it was done already under
+ * this key, *ret_handle. Reasons: quota, and those of keys. */
+int grant_may(const struct caller *caller, const struct grant_request *request, uint64_t *ret_handle, struct failure *failure);
+/* 0, or 1 as above. Reasons: likewise, no_memory. */
+int grant_new(const struct caller *caller, const struct grant_request *request, uint64_t *ret_handle, struct failure *failure);
+/* Reasons: unknown_handle, double_free. */
+int grant_end(const struct caller *caller, uint64_t grant, struct failure *failure);
+int grant_get(const struct caller *caller, uint64_t grant, struct grant_view *ret, struct failure *failure);
+typedef int (*grant_visit_fn)(const struct grant_view *view, void *userdata);
+/* owner: only this one's, or NULL. In no order. */
+int broker_visit_grants(const struct broker *broker, const char *owner, grant_visit_fn visit, void *userdata);
+/* The guest has ended: what it has to do with, but as this domain (0: as any), is gone, and the sessions that have it are told by
+ * the event recall. */
+void grants_orphan(struct broker *broker, const char *guest, uint32_t domain);
+/* Called whenever one has ended, from within any call of the core: it must only take note. NULL: nobody is. */
+typedef void (*grant_ended_fn)(void *userdata, uint64_t grant);
+void broker_watch_grants(struct broker *broker, grant_ended_fn ended, void *userdata);
+
 /* ---- leases ----
  *
  * A span of a pool's blocks or of a bounce pool's slots, which its holder divides without asking. The broker knows who has
@@ -656,7 +712,7 @@ uint64_t broker_quarantined(const struct broker *broker);
 /* ---- events ---- */
 
 enum event_topic {
-        EVENT_RECALL,   /* a session should return leases that it does not use: somebody waits for memory */
+        EVENT_RECALL,   /* a session should return leases that it does not use: somebody waits for memory; or a grant */
         EVENT_PRESSURE, /* a request found too little memory, or memory is there again */
         EVENT_LEAK,     /* something was left behind when its device or pool was closed by force, or its session ended */
 };
@@ -673,6 +729,7 @@ struct event {
         const struct session *session; /* whom it concerns; NULL: everybody who may know of `owner` */
         const char *owner;             /* NULL: of no owner's */
         uint64_t pool, bounce, device; /* 0: none, or all */
+        uint64_t grant;                /* RECALL: of which the guest has ended; or 0 */
         const char *name;              /* of the pool or device, or NULL */
         uint64_t bytes, count;         /* wanted, or left behind */
         bool over;                     /* PRESSURE: it has ended */

@@ -6,7 +6,7 @@
 
 #define SLOT_BITS 24
 #define SLOT_MASK ((UINT64_C(1) << SLOT_BITS) - 1)
-#define GENERATION_MAX ((UINT32_C(1) << 29) - 1)
+#define GENERATION_MAX ((UINT32_C(1) << 28) - 1)
 #define NO_SLOT (UINT32_MAX >> 1)
 /* So many released slots rest before one is used again: a program that takes and gives back without end uses up generations
  * so much more slowly, which also the next daemon counts on from the highest. At a million a second they last for years. */

@@ -17,6 +17,7 @@ enum handle_kind {
         HANDLE_BOUNCE,
         HANDLE_LEASE,
         HANDLE_MAPPING,
+        HANDLE_GRANT,
         HANDLE_BLOCKS, /* that were given under one request_key; nobody is told of it */
 };
 
@@ -24,8 +25,8 @@ enum handle_kind {
 struct handle_slot {
         uint32_t low, high;       /* the object's address, which is even; released: twice the next free index and one, and
                                    * the owner of the object that was here */
-        uint32_t generation : 29;
-        uint32_t kind : 3;        /* less one; also of the object that was here */
+        uint32_t generation : 28;
+        uint32_t kind : 4;        /* less one; also of the object that was here */
 };
 
 struct handle_table {

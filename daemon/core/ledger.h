@@ -34,6 +34,7 @@ enum row_kind {
         ROW_REST,    /* slots of a bounce pool that rest */
         ROW_RESTING, /* an allocation that rests, nobody's any more */
         ROW_BAR,     /* what of a region may be somebody's; by the region's handle */
+        ROW_GRANT,   /* by handle */
         ROW_KINDS
 };
 

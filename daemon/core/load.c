@@ -157,7 +157,7 @@ static int (*const loaders[ROW_KINDS])(struct load *load) = {
         [ROW_BOUNCE] = bounce_load,  [ROW_ALLOC] = alloc_load,     [ROW_LEASE] = lease_load,
         [ROW_MAPPING] = mapping_load, [ROW_ANSWER] = answer_load,  [ROW_BLOCK] = block_load,
         [ROW_REST] = rest_load,      [ROW_RESTING] = resting_load,
-        [ROW_BAR] = bar_load,
+        [ROW_BAR] = bar_load,        [ROW_GRANT] = grant_load,
 };
 
 struct visit {

@@ -124,6 +124,7 @@ struct session {
         uint32_t id; /* not reused */
         struct lease *leases;
         struct mapping *mappings; /* that it made */
+        struct grant *grants;     /* likewise */
         struct taker *takers;     /* what it has of pools, one by one */
         uint64_t recall;          /* number of the last that it was told of */
         bool is_own;              /* the daemon's, which counts against nobody's quota */
@@ -220,6 +221,23 @@ struct mapping {
         enum dma_direction direction;
         uint64_t born_ms;
         struct request_key *key;
+};
+
+/* Pages that a guest of Xen's and a service of this session's may map of each other. */
+struct grant {
+        struct grant *prev, *next;               /* in session->grants */
+        struct grant *broker_prev, *broker_next; /* in broker->grants */
+        uint64_t handle;
+        struct session *session;
+        enum grant_kind kind;
+        enum dma_direction direction;
+        char *guest;
+        uint32_t domain;
+        bool gone;
+        uint64_t born_ms, pages;
+        struct request_key *key;
+        size_t n_runs;
+        struct grant_run runs[];
 };
 
 struct template {
@@ -468,6 +486,9 @@ struct broker {
         bool host_short;     /* ... and it still does */
         struct release *releases; /* the first is served first */
         uint64_t pressed_ms; /* when */
+        struct grant *grants;
+        grant_ended_fn grant_ended;
+        void *grant_userdata;
         struct pool *spare;  /* pools that have slabs to give back, longest first */
         struct tray *trays; /* in which allocations lie: those with room */
         struct resting *quarantine; /* what rests: the one whose time is over first */
@@ -964,6 +985,13 @@ void mappings_leave(struct device *device, bool died);
 /* What any device has mapped of it, by whichever session. The devices of its owner are kept meanwhile. */
 void mappings_end_alloc(const struct alloc *alloc);
 void mappings_end_session(struct session *session, bool died);
+
+/* grant.c */
+void grant_save(struct row_writer *row, const struct grant *grant);
+int grant_load(struct load *load);
+void grants_end_session(struct session *session);
+/* Of all its sessions. */
+uint64_t grants_count_pages(const struct owner *owner);
 
 /* check.c */
 struct check;

@@ -264,6 +264,7 @@ static struct session *session_finish(struct session *session, bool died) {
         requests_end_session(session);
         mappings_end_session(session, died);
         leases_end(session, died);
+        grants_end_session(session);
         pools_end_session(session, died);
         devices_tell_leaks(session);
         session_drop_devices(session, died);
@@ -480,11 +481,13 @@ int handle_not_found(const struct caller *caller, enum handle_kind kind, uint64_
                 [HANDLE_NONE] = "object",  [HANDLE_DEVICE] = "device",       [HANDLE_ALLOC] = "allocation",
                 [HANDLE_REGION] = "region", [HANDLE_POOL] = "pool",          [HANDLE_BOUNCE] = "bounce pool",
                 [HANDLE_LEASE] = "lease",   [HANDLE_MAPPING] = "mapping",
+                [HANDLE_GRANT] = "grant",
         };
         static const char *const ends[] = {
                 [HANDLE_ALLOC] = "has been freed",
                 [HANDLE_LEASE] = "has been returned",
                 [HANDLE_MAPPING] = "has been unmapped",
+                [HANDLE_GRANT] = "has been given back",
         };
         const char *end = (size_t)kind < sizeof(ends) / sizeof(*ends) ? ends[kind] : NULL;
         struct owner *owner = caller->session->owner;

@@ -19,6 +19,7 @@ static const struct {
         { HANDLE_DEVICE, ROW_DEVICE }, { HANDLE_REGION, ROW_REGION },   { HANDLE_POOL, ROW_POOL },
         { HANDLE_BOUNCE, ROW_BOUNCE }, { HANDLE_ALLOC, ROW_ALLOC },     { HANDLE_LEASE, ROW_LEASE },
         { HANDLE_MAPPING, ROW_MAPPING }, { HANDLE_BLOCKS, ROW_ANSWER },
+        { HANDLE_GRANT, ROW_GRANT },
 };
 
 static enum handle_kind handle_kind_of(enum row_kind kind) {
@@ -204,6 +205,9 @@ static void tell_object(struct broker *broker, enum row_kind kind, uint64_t hand
                 break;
         case ROW_ANSWER:
                 answer_save(row, object);
+                break;
+        case ROW_GRANT:
+                grant_save(row, object);
                 break;
         default:
                 return;

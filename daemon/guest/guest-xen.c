@@ -80,14 +80,17 @@ static void follow(struct guest *guest, const struct xen_seen *all, size_t n) {
                 tell_why(guest, all, n);
                 guest_set_state(guest, GUEST_OFF);
         }
-        if (!current)
+        if (!current) {
+                grants_orphan(guest->guests->broker, guest->owner, 0);
                 return;
+        }
         guest->is_pv = current->is_pv;
         if (guest->run != current->domid) {
                 guest->run = current->domid;
                 guest_take_words(guest, guest->words);
                 guest_save(guest);
         }
+        grants_orphan(guest->guests->broker, guest->owner, guest->run);
         guest_set_state(guest, current->state == XEN_PAUSED ? GUEST_PAUSED : GUEST_RUNNING);
         guest_verify(guest);
         begin_vchan(guest);

@@ -149,6 +149,7 @@ struct guests {
         bool libvirt_connected;
         char libvirt_why[160];
         struct xen_tracker *xen;
+        struct share *shares;
         char xen_why[160];
         uv_timer_t work; /* what cannot be done where it is found out */
         bool begun, closing, leave;
@@ -268,6 +269,12 @@ void window_close(struct window *window);
 void guest_attach_own(struct guest *guest);
 /* Have QEMU give up devices that no window of now is. It answers this before what it is asked afterwards. */
 void guest_clear_leftovers(struct guest *guest);
+
+/* ---- guest-grant.c ---- */
+/* What an earlier daemon had, with or without guests. -ENOMEM. */
+int guests_restore_grants(struct guests *guests);
+/* leave: for the next daemon. */
+void guests_close_grants(struct guests *guests, bool leave);
 
 /* ---- guest-policy.c ---- */
 /* What its domain's metadata says, or xenstore; NULL: nothing. */

@@ -421,6 +421,8 @@ int guests_begin(struct guests *guests, const struct guests_listener *listener, 
         struct guest *guest;
         int r;
 
+        if (guests_restore_grants(guests) < 0)
+                return failure_set(failure, REASON_no_memory, "there is no memory to start");
         if (!guests->n && !guests_are_known(guests))
                 return 0;
         guests->listener = listener;
@@ -503,6 +505,7 @@ void guests_close(struct guests *guests, bool leave, void (*closed)(void *userda
         guests->closed = closed;
         guests->closed_userdata = userdata;
         guests->leave = leave;
+        guests_close_grants(guests, leave);
         guests->n_handles++; /* until this returns */
         if (guests->begun) {
                 guests->n_handles++;
@@ -529,6 +532,7 @@ struct guests *guests_free(struct guests *guests) {
 
         if (!guests)
                 return NULL;
+        guests_close_grants(guests, true);
         DL_FOREACH_SAFE(guests->all, guest, next)
                 guest_free(guest);
         free((char *)guests->settings.directory);

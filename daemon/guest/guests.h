@@ -45,6 +45,7 @@ enum {
 #define WINDOW_MAGIC "dmabroker-window"
 
 struct guests;
+struct keep;
 struct machine_ops;
 
 enum guest_state { GUEST_UNKNOWN, GUEST_OFF, GUEST_RUNNING, GUEST_PAUSED };
@@ -109,6 +110,7 @@ struct guests_settings {
         bool has_user;           /* QEMU runs as this user; else as root, or as the daemon's own */
         uid_t uid;
         uint64_t unplug_ms; /* how long a guest may take to let go of a window */
+        struct keep *keep;       /* of descriptors that outlive the daemon; borrowed; or NULL */
         const struct machine_ops *machines; /* NULL: systemd's; outlives it */
 };
 
@@ -156,6 +158,32 @@ bool guests_look_grants(const struct guests *guests, uint64_t window, struct gue
 
 /* Of every memory domain, but not more than max. How many; none on a host without Xen. */
 size_t guests_look_tables(struct guest_table_view *ret, size_t max);
+
+/* ---- grants beside windows, of guests of Xen's ----
+ *
+ * The handle is that of a grant of the core's, which ends with grant_end(). */
+
+struct guest_grant_request {
+        const char *guest; /* by name or UUID */
+        enum dma_direction direction;
+        uint64_t pages;
+        const struct grant_run *runs; /* of guests_map_grant() */
+        size_t n_runs;
+        const char *request_key;
+        uint64_t request_digest;
+};
+
+/* Pages that the guest has granted to dom0, for the caller to map. Reasons: unknown_guest, unsupported (it is none of Xen's),
+ * source_unavailable (it does not run), bad_address (it has not granted them), and those of grant_new(). */
+int guests_map_grant(struct guests *guests, const struct caller *caller, const struct guest_grant_request *request,
+                     uint64_t *ret_handle, struct failure *failure);
+/* New pages of this host's, for the guest to map. Reasons: likewise, limit. */
+int guests_share(struct guests *guests, const struct caller *caller, const struct guest_grant_request *request,
+                 uint64_t *ret_handle, struct failure *failure);
+/* A descriptor of these pages, the caller's, to be mapped from offset 0 on. Reasons: gone, limit. */
+int guests_dup_share(const struct guests *guests, uint64_t grant, int *ret_fd, struct failure *failure);
+/* How many of these pages of the domain's are mapped at this moment. false: that cannot be read. */
+bool guests_look_use(uint32_t domain, const struct grant_run *runs, size_t n_runs, uint64_t *ret);
 
 struct attach_request {
         const char *guest;

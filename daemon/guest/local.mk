@@ -6,6 +6,7 @@ libguest_la_SOURCES = \
 	daemon/guest/guest-advice.c \
 	daemon/guest/guest-door.c \
 	daemon/guest/guest-exchange.c \
+	daemon/guest/guest-grant.c \
 	daemon/guest/guest-life.c \
 	daemon/guest/guest-note.c \
 	daemon/guest/guest-policy.c \
@@ -24,13 +25,14 @@ libguest_la_SOURCES += \
 	daemon/guest/xen.c daemon/guest/xen.h \
 	daemon/guest/xen-channel.c daemon/guest/xen-channel.h \
 	daemon/guest/xen-exchange.c daemon/guest/xen-exchange.h \
+	daemon/guest/xen-foreign.c daemon/guest/xen-foreign.h \
 	daemon/guest/xen-lister.c \
 	daemon/guest/xen-shared.h \
 	daemon/guest/xen-watcher.c \
 	daemon/guest/xen-window.c
 else
 libguest_la_SOURCES += daemon/guest/xen-none.c daemon/guest/xen.h daemon/guest/xen-channel.h \
-	daemon/guest/xen-exchange.h
+	daemon/guest/xen-exchange.h daemon/guest/xen-foreign.h
 endif
 libguest_la_CFLAGS = $(AM_CFLAGS) $(SYSTEMD_CFLAGS) $(UV_CFLAGS) $(XEN_CFLAGS)
 libguest_la_LIBADD = libguest-libvirt.la $(SYSTEMD_LIBS) $(UV_LIBS)

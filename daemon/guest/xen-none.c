@@ -1,8 +1,10 @@
 /* A build without Xen. */
 #include <errno.h>
+#include <unistd.h>
 
 #include "daemon/guest/guest.h"
 #include "daemon/guest/xen-exchange.h"
+#include "daemon/guest/xen-foreign.h"
 
 const char *xen_unavailable(void) {
         return "this build goes without Xen";
@@ -34,6 +36,19 @@ size_t guests_look_tables(struct guest_table_view *ret, size_t max) {
 int xen_exchange_begin(uv_loop_t *loop, const struct exchange_request *request, uint32_t domid, const char *uuid,
                        xen_exchange_over_fn over, void *userdata) {
         return -EOPNOTSUPP;
+}
+
+int xen_foreign_look(uint32_t domain, const struct grant_run *runs, size_t n_runs, bool writes, struct xen_foreign_use *ret) {
+        return -ENOPKG;
+}
+
+int xen_share_open(uint32_t domain, uint64_t pages, bool is_writable, int *ret_fd, struct grant_run **ret_runs,
+                   size_t *ret_n_runs, struct failure *failure) {
+        return failure_set(failure, REASON_unsupported, "this build goes without Xen");
+}
+
+void xen_share_end(int fd, uint64_t pages) {
+        close(fd);
 }
 
 /* Of guests that a daemon with Xen has left. They have nothing, since their memory is not to be had either. */

@@ -14,7 +14,7 @@
 #include "daemon/guest/guests.h"
 #include "daemon/rpc/latency.h"
 
-enum { SOURCES_MAX = 16, COUNTERS_MAX = 64, OWNER_SIZE = 128, TABLES_MAX = 128 };
+enum { SOURCES_MAX = 16, COUNTERS_MAX = 64, OWNER_SIZE = 128, TABLES_MAX = 128, GRANT_KINDS = GRANT_SHARE + 1 };
 
 struct counter {
         const char *name; /* the core's */
@@ -39,6 +39,7 @@ struct page {
         size_t n_sources;
         struct guest_table_view tables[TABLES_MAX];
         size_t n_tables;
+        uint64_t grants[GRANT_KINDS], grant_pages[GRANT_KINDS]; /* beside windows */
         struct owner_row *owners; /* that have something */
         size_t n_owners, owners_capacity, n_owners_told;
         bool no_memory;
@@ -240,6 +241,15 @@ static void write_tables(struct page *page, const struct family *family) {
         }
 }
 
+/* family->at: in struct page. */
+static void write_grants(struct page *page, const struct family *family) {
+        static const char *const kinds[GRANT_KINDS] = { [GRANT_MAP] = "map", [GRANT_SHARE] = "share" };
+        const uint64_t *values = (const uint64_t *)((const char *)page + family->at);
+
+        for (int kind = 0; kind < GRANT_KINDS; kind++)
+                write_labelled(page, family->name, "kind", kinds[kind], values[kind]);
+}
+
 /* ---- owners ---- */
 
 static void write_usage(struct page *page, const struct family *family) {
@@ -341,6 +351,9 @@ static const struct family families[] = {
         TABLE("in_use", mapped, "Pages that guests have mapped at this moment."),
         TABLE("revoking", revoking, "Pages that guests may not map any more, and still have mapped."),
         TABLE("free", free, "Pages that could be granted yet."),
+        { PREFIX "grants_of_services", "gauge", "How many grants services have that guests made, or that were made for them.",
+          write_grants, offsetof(struct page, grants) },
+        { PREFIX "grants_of_services_pages", "gauge", "Pages of these.", write_grants, offsetof(struct page, grant_pages) },
 
         QUOTA_LIST(USAGE)
         QUOTA_LIST(MOST)
@@ -360,7 +373,7 @@ static const bool knows_xen = false;
 #endif
 
 static bool is_of_xen(const struct family *family) {
-        return family->write == write_tables ||
+        return family->write == write_tables || family->write == write_grants ||
                ((family->write == write_usage || family->write == write_limits) && family->at == QUOTA_grants);
 }
 
@@ -422,6 +435,14 @@ static int compare_held(const void *one, const void *other) {
         return x > y ? -1 : x < y ? 1 : strcmp(a->name, b->name);
 }
 
+static int take_grant(const struct grant_view *view, void *userdata) {
+        struct page *page = userdata;
+
+        page->grants[view->kind]++;
+        page->grant_pages[view->kind] += view->pages;
+        return 0;
+}
+
 static void collect(struct page *page) {
         struct broker *broker = page->facts->server->broker;
 
@@ -430,6 +451,7 @@ static void collect(struct page *page) {
         broker_visit_sources(broker, take_source, page);
         broker_visit_owners(broker, take_owner, page);
         page->n_tables = guests_look_tables(page->tables, TABLES_MAX);
+        broker_visit_grants(broker, NULL, take_grant, page);
         if (page->n_owners)
                 qsort(page->owners, page->n_owners, sizeof(*page->owners), compare_held);
         page->n_owners_told = page->n_owners < page->facts->owners_max ? page->n_owners : page->facts->owners_max;

@@ -61,6 +61,8 @@ static void take_down(struct remembered *remembered, const struct event *event, 
                 schema_put(info, pool, event->pool);
         if (event->bounce)
                 schema_put(info, bounce, event->bounce);
+        if (event->grant)
+                schema_put(info, grant, event->grant);
         if (event->name) {
                 snprintf(remembered->name, sizeof(remembered->name), "%s", event->name);
                 schema_put(info, name, remembered->name);

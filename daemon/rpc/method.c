@@ -38,7 +38,7 @@ const rpc_handler_fn method_handlers[METHOD_COUNT] = {
         HANDLER(guest, set_quota),  HANDLER(guest, evict),
         HANDLER(guest, exchange),
         HANDLER(window, list),      HANDLER(window, bind),
-        HANDLER(grant, list),
+        HANDLER(grant, list),       HANDLER(grant, map),        HANDLER(grant, unmap),      HANDLER(grant, share),
         HANDLER(quota, get),        HANDLER(quota, set),
         HANDLER(stats, get),        HANDLER(stats, reset),
         HANDLER(events, subscribe), HANDLER(events, unsubscribe),

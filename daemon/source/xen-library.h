@@ -20,6 +20,8 @@
         each(xc_domain_getinfolist) \
         each(xc_domain_populate_physmap_exact) \
         each(xc_domain_setmaxmem) \
+        each(xc_gnttab_get_version) \
+        each(xc_gnttab_query_size) \
         each(xc_interface_close) \
         each(xc_interface_open) \
         each(xc_machphys_mfn_list) \

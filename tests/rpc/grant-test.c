@@ -23,6 +23,9 @@ static void test_a_host_without_xen_has_none(void **state) {
 
         ask_refused(fixture->client, "unsupported", "grant.list", "{}");
         ask_refused(fixture->client, "unsupported", "grant.list", "{'guest':'nobody','after':7,'limit':3}");
+        ask_refused(fixture->client, "unsupported", "grant.map", "{'guest':'one','refs':[8,9],'direction':'bidirectional'}");
+        ask_refused(fixture->client, "unsupported", "grant.share", "{'guest':'one','size':4096,'direction':'to_device'}");
+        ask_refused(fixture->client, "unsupported", "grant.unmap", "{'grant':77}");
         ask_clean(fixture->client);
 }
 
@@ -32,6 +35,14 @@ static void test_what_is_no_parameter_is_refused_before(void **state) {
         ask_invalid(fixture->client, -32602, "grant.list", "{'guest':7}");
         ask_invalid(fixture->client, -32602, "grant.list", "{'limit':0}");
         ask_invalid(fixture->client, -32602, "grant.list", "{'refs':[]}");
+        ask_invalid(fixture->client, -32602, "grant.map", "{'guest':'one','direction':'to_device'}");
+        ask_invalid(fixture->client, -32602, "grant.map", "{'guest':'one','refs':[8]}");
+        ask_invalid(fixture->client, -32602, "grant.map", "{'guest':'one','refs':[4294967296],'direction':'to_device'}");
+        ask_invalid(fixture->client, -32602, "grant.map", "{'guest':'one','refs':[-1],'direction':'to_device'}");
+        ask_invalid(fixture->client, -32602, "grant.map", "{'guest':'one','refs':['8'],'direction':'to_device'}");
+        ask_invalid(fixture->client, -32602, "grant.share", "{'guest':'one','size':0,'direction':'to_device'}");
+        ask_invalid(fixture->client, -32602, "grant.share", "{'guest':'one','size':134217729,'direction':'to_device'}");
+        ask_invalid(fixture->client, -32602, "grant.unmap", "{'grant':0}");
 }
 
 static void test_who_is_no_administrator_is_told_the_same(void **state) {
@@ -39,6 +50,9 @@ static void test_who_is_no_administrator_is_told_the_same(void **state) {
         struct test_client *user = ask_connect_as(fixture->daemon, 12345);
 
         ask_refused(user, "unsupported", "grant.list", "{}");
+        ask_refused(user, "not_permitted", "grant.map", "{'guest':'one','refs':[8],'direction':'to_device'}");
+        ask_refused(user, "not_permitted", "grant.share", "{'guest':'one','size':4096,'direction':'to_device'}");
+        ask_refused(user, "not_permitted", "grant.unmap", "{'grant':77}");
         test_client_close(user);
 }
 

@@ -1,6 +1,7 @@
 /* Guests of Xen's, by what Xen says of its domains: here it is the test that says it, and that maps. Link with --wrap for what is
  * played. */
 #include <errno.h>
+#include <fcntl.h>
 #include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,6 +16,7 @@
 
 #include "daemon/guest/guest.h"
 #include "daemon/guest/place.h"
+#include "daemon/guest/xen-foreign.h"
 #include "daemon/iommu/none.h"
 #include "daemon/source/sources.h"
 #include "daemon/source/xen-frames.h"
@@ -56,6 +58,13 @@ static struct {
         unsigned n_given;
         unsigned n_crossed;   /* tables of which it has not been told that they are nearly full, or are not any more */
         bool is_crossed_back;
+        uint64_t not_granted; /* of the guest's own pages, to dom0 */
+        int foreign_error;
+        struct {
+                int end; /* of a pipe, whose other end is what is shared; -1: nothing is */
+                unsigned n_ended;
+                bool is_full;
+        } share;
         bool is_partial; /* not all of what is asked for is found */
         struct {
                 const struct xen_channel_listener *ops;
@@ -87,6 +96,11 @@ int __wrap_xen_grants_find(uint64_t addr, uint64_t size, uint32_t guest, struct 
                            struct failure *failure);
 int __wrap_xen_grants_revoke(uint64_t addr, uint64_t size);
 int __wrap_xen_grants_look(uint64_t addr, uint64_t size, struct xen_table_use *ret);
+int __wrap_xen_foreign_look(uint32_t domain, const struct grant_run *runs, size_t n_runs, bool writes,
+                            struct xen_foreign_use *ret);
+int __wrap_xen_share_open(uint32_t domain, uint64_t pages, bool is_writable, int *ret_fd, struct grant_run **ret_runs,
+                          size_t *ret_n_runs, struct failure *failure);
+void __wrap_xen_share_end(int fd, uint64_t pages);
 bool __wrap_xen_grants_find_crossed(struct xen_table_view *ret, bool *ret_is_over);
 size_t __wrap_xen_grants_look_tables(struct xen_table_view *ret, size_t max);
 
@@ -218,6 +232,34 @@ bool __wrap_xen_grants_find_crossed(struct xen_table_view *ret, bool *ret_is_ove
 size_t __wrap_xen_grants_look_tables(struct xen_table_view *ret, size_t max) {
         *ret = memory_table();
         return 1;
+}
+
+int __wrap_xen_foreign_look(uint32_t domain, const struct grant_run *runs, size_t n_runs, bool writes,
+                            struct xen_foreign_use *ret) {
+        if (fake.foreign_error)
+                return fake.foreign_error;
+        *ret = (struct xen_foreign_use){ .in_use = 5, .not_granted = writes ? fake.not_granted : 0, .first_not_granted = 9 };
+        return 0;
+}
+
+int __wrap_xen_share_open(uint32_t domain, uint64_t pages, bool is_writable, int *ret_fd, struct grant_run **ret_runs,
+                          size_t *ret_n_runs, struct failure *failure) {
+        int ends[2];
+
+        if (fake.share.is_full)
+                return failure_set(failure, REASON_limit, "there are no more");
+        assert_int_equal(pipe(ends), 0);
+        fake.share.end = ends[0];
+        *ret_fd = ends[1];
+        *ret_runs = calloc(1, sizeof(**ret_runs));
+        **ret_runs = (struct grant_run){ .first = 50, .count = (uint32_t)pages };
+        *ret_n_runs = 1;
+        return 0;
+}
+
+void __wrap_xen_share_end(int fd, uint64_t pages) {
+        close(fd);
+        fake.share.n_ended++;
 }
 
 /* Domains that are granted something still; or that have something mapped, by the only one that there is. */
@@ -918,6 +960,144 @@ static void test_a_daemon_that_ends_takes_everything_back(void **state) {
         start_daemon();
 }
 
+/* ---- what services share with it ---- */
+
+static const struct grant_run own_runs[] = { { 8, 6 } };
+
+static struct guest_grant_request wish(uint64_t pages) {
+        return (struct guest_grant_request){ .guest = "one", .direction = DMA_BIDIRECTIONAL, .pages = pages, .runs = own_runs,
+                                             .n_runs = 1 };
+}
+
+static uint64_t map_own_pages(void) {
+        const struct guest_grant_request ask = wish(6);
+        struct failure failure = { 0 };
+        uint64_t grant = 0;
+
+        if (guests_map_grant(host.guests, &host.f.caller, &ask, &grant, &failure) < 0)
+                fail_msg("%s", failure.sentence);
+        return grant;
+}
+
+static enum reason why_not_mapped(const char *guest) {
+        struct guest_grant_request ask = wish(6);
+        struct failure failure = { 0 };
+        uint64_t grant = 0;
+
+        ask.guest = guest;
+        assert_true(guests_map_grant(host.guests, &host.f.caller, &ask, &grant, &failure) < 0);
+        return failure.reason;
+}
+
+static bool is_gone(uint64_t grant) {
+        struct grant_view view;
+
+        assert_int_equal(grant_get(&host.f.caller, grant, &view, NULL), 0);
+        return view.gone;
+}
+
+/* Whether anybody has the other end of what is shared. */
+static bool is_held(void) {
+        char byte;
+        int r;
+
+        assert_int_equal(fcntl(fake.share.end, F_SETFL, O_NONBLOCK), 0);
+        r = (int)read(fake.share.end, &byte, 1);
+        return r < 0 && errno == EAGAIN;
+}
+
+static void test_a_guests_own_pages_are_mapped_while_it_runs(void **state) {
+        struct grant_view view;
+        uint64_t grant;
+
+        start_daemon();
+        assert_int_equal(why_not_mapped("nobody"), REASON_unknown_guest);
+        no_domain();
+        assert_int_equal(why_not_mapped("one"), REASON_source_unavailable);
+        lists(DOMAIN(7, XEN_RUNNING));
+        grant = map_own_pages();
+        assert_int_equal(grant_get(&host.f.caller, grant, &view, NULL), 0);
+        assert_string_equal(view.guest, "xen:" UUID);
+        assert_int_equal(view.domain, 7);
+        lists(DOMAIN(7, XEN_PAUSED));
+        assert_false(is_gone(grant));
+        assert_int_equal(grant_end(&host.f.caller, grant, NULL), 0);
+}
+
+static void test_pages_that_are_not_granted_are_not_mapped(void **state) {
+        start_daemon();
+        lists(DOMAIN(7, XEN_RUNNING));
+        fake.not_granted = 2;
+        assert_int_equal(why_not_mapped("one"), REASON_bad_address);
+        /* Where that cannot be read, Xen judges. */
+        fake.foreign_error = -EOPNOTSUPP;
+        grant_end(&host.f.caller, map_own_pages(), NULL);
+}
+
+static void test_what_is_mapped_of_a_guest_that_has_ended_is_gone(void **state) {
+        uint64_t mapped, shared;
+        const struct guest_grant_request ask = wish(3);
+
+        start_daemon();
+        lists(DOMAIN(7, XEN_RUNNING));
+        mapped = map_own_pages();
+        assert_int_equal(guests_share(host.guests, &host.f.caller, &ask, &shared, NULL), 0);
+        host.f.events.recalls = 0;
+        lists(DOMAIN(8, XEN_RUNNING));
+        assert_true(is_gone(mapped));
+        assert_true(is_gone(shared));
+        assert_int_equal(host.f.events.recalls, 2);
+        assert_true(is_held());
+        grant_end(&host.f.caller, shared, NULL);
+        assert_int_equal(fake.share.n_ended, 1);
+        assert_false(is_held());
+        grant_end(&host.f.caller, mapped, NULL);
+        close(fake.share.end);
+}
+
+static void test_what_is_mapped_of_one_that_is_not_in_the_configuration_any_more_is_gone(void **state) {
+        uint64_t mapped;
+
+        start_daemon();
+        lists(DOMAIN(7, XEN_RUNNING));
+        mapped = map_own_pages();
+        stop_daemon(true);
+        start_daemon();
+        assert_false(is_gone(mapped));
+        stop_daemon(true);
+        host.is_forgotten = true;
+        start_daemon();
+        assert_true(is_gone(mapped));
+        grant_end(&host.f.caller, mapped, NULL);
+}
+
+static void test_what_is_shared_has_a_descriptor_until_it_ends(void **state) {
+        const struct guest_grant_request ask = wish(3);
+        struct failure failure = { 0 };
+        struct grant_view view;
+        uint64_t grant;
+        int fd;
+
+        start_daemon();
+        lists(DOMAIN(7, XEN_RUNNING));
+        fake.share.is_full = true;
+        assert_true(guests_share(host.guests, &host.f.caller, &ask, &grant, &failure) < 0);
+        assert_int_equal(failure.reason, REASON_limit);
+        fake.share.is_full = false;
+        assert_int_equal(guests_share(host.guests, &host.f.caller, &ask, &grant, NULL), 0);
+        assert_int_equal(grant_get(&host.f.caller, grant, &view, NULL), 0);
+        assert_int_equal(view.runs[0].first, 50);
+        assert_int_equal(guests_dup_share(host.guests, grant, &fd, NULL), 0);
+        grant_end(&host.f.caller, grant, NULL);
+        assert_int_equal(fake.share.n_ended, 1);
+        assert_true(is_held());
+        close(fd);
+        assert_false(is_held());
+        assert_true(guests_dup_share(host.guests, grant, &fd, &failure) < 0);
+        assert_int_equal(failure.reason, REASON_gone);
+        close(fake.share.end);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 /* ---- frames ---- */
@@ -1208,6 +1388,11 @@ int main(void) {
                 TEST(test_who_gets_no_window_for_want_of_memory_gets_it_later),
                 TEST(test_who_has_ended_is_hung_up_on_before_its_sessions_end),
                 TEST(test_a_daemon_that_ends_takes_everything_back),
+                TEST(test_a_guests_own_pages_are_mapped_while_it_runs),
+                TEST(test_pages_that_are_not_granted_are_not_mapped),
+                TEST(test_what_is_mapped_of_a_guest_that_has_ended_is_gone),
+                TEST(test_what_is_mapped_of_one_that_is_not_in_the_configuration_any_more_is_gone),
+                TEST(test_what_is_shared_has_a_descriptor_until_it_ends),
                 EXCHANGE(test_a_guest_has_its_frames_exchanged),
                 EXCHANGE(test_what_xen_refuses_is_told),
                 EXCHANGE(test_a_part_is_told_with_the_reason),

@@ -49,6 +49,12 @@ tests_unit_source_stash_test_SOURCES = tests/unit/source-stash-test.c daemon/sou
 tests_unit_source_stash_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_source_stash_test_LDADD = libcore.la $(CMOCKA_LIBS)
 
+check_PROGRAMS += tests/unit/grant-test
+TESTS += tests/unit/grant-test
+tests_unit_grant_test_SOURCES = tests/unit/grant-test.c tests/unit/ledger-fixture.c tests/unit/ledger-fixture.h
+tests_unit_grant_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_grant_test_LDADD = libiommu.la libcore.la $(CMOCKA_LIBS)
+
 check_PROGRAMS += tests/unit/arena-test
 TESTS += tests/unit/arena-test
 tests_unit_arena_test_SOURCES = tests/unit/arena-test.c
@@ -365,7 +371,7 @@ tests_unit_guest_xen_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS) -p
 tests_unit_guest_xen_test_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=xen_unavailable,--wrap=xen_tracker_new,--wrap=xen_tracker_close \
 	-Wl,--wrap=xen_grants_give,--wrap=xen_grants_find,--wrap=xen_grants_revoke,--wrap=xen_grants_look \
 	-Wl,--wrap=xen_grants_find_crossed,--wrap=xen_grants_look_tables,--wrap=xen_channel_new,--wrap=xen_channel_close \
-	-Wl,--wrap=xen_frames_exchange
+	-Wl,--wrap=xen_foreign_look,--wrap=xen_share_open,--wrap=xen_share_end,--wrap=xen_frames_exchange
 tests_unit_guest_xen_test_LDADD = libdaemon.la $(CMOCKA_LIBS)
 tests_unit_xen_tracker_test_SOURCES = tests/unit/xen-tracker-test.c
 tests_unit_xen_tracker_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS) $(XEN_CFLAGS) -pthread

@@ -156,7 +156,7 @@ static void test_taking_and_giving_back_uses_generations_up_slowly(void **state)
 }
 
 static void test_handles_come_to_an_end_rather_than_again(void **state) {
-        const uint32_t generation_max = (UINT32_C(1) << 29) - 1;
+        const uint32_t generation_max = (UINT32_C(1) << 28) - 1;
         struct handle_table table;
         uint64_t handle;
         int object;

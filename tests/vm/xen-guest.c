@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,7 @@
 /* The kernel's header takes types for granted that are in these. */
 #include <xen/xen.h>
 #include <xen/grant_table.h>
+#include <xen/gntalloc.h>
 #include <xen/gntdev.h>
 
 #include "tests/vm/machine.h"
@@ -94,6 +96,62 @@ static void do_map(struct place *place, const char *runs) {
         free(request);
 }
 
+/* ---- memory of its own, granted to dom0 ---- */
+
+static void answer_refs(const uint32_t *refs, uint32_t n) {
+        uint32_t first = 0;
+
+        printf("\n= ok");
+        for (uint32_t i = 1; i <= n; i++)
+                if (i == n || refs[i] != refs[i - 1] + 1) {
+                        printf(" %" PRIu32 "+%" PRIu32, refs[first], i - first);
+                        first = i;
+                }
+        printf("\n");
+}
+
+static int offer_at(struct place *place, struct ioctl_gntalloc_alloc_gref *request) {
+        void *memory;
+        int fd = open("/dev/xen/gntalloc", O_RDWR | O_CLOEXEC), error;
+
+        if (fd < 0 || ioctl(fd, IOCTL_GNTALLOC_ALLOC_GREF, request) < 0)
+                return errno;
+        memory = mmap(NULL, (size_t)request->count * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)request->index);
+        error = errno;
+        if (memory == MAP_FAILED) {
+                close(fd);
+                return error;
+        }
+        *place = (struct place){ .fd = fd, .memory = memory, .pages = request->count };
+        return 0;
+}
+
+/* "PAGES", or "PAGES ro": dom0 may only read. More than the kernel grants by itself. */
+static void do_offer(struct place *place, const char *text) {
+        struct ioctl_gntalloc_alloc_gref *request = calloc(1, sizeof(*request) + PAGES_MAX * sizeof(request->gref_ids[0]));
+        int error = request ? 0 : ENOMEM;
+
+        machine_write_file("/sys/module/xen_gntalloc/parameters/limit", "16384");
+        if (!error) {
+                request->count = (uint32_t)strtoul(text, NULL, 10) % PAGES_MAX;
+                request->flags = strstr(text, "ro") ? 0 : GNTALLOC_FLAG_WRITABLE;
+                error = offer_at(place, request);
+        }
+        if (error)
+                printf("\n= error: %s\n", strerror(error));
+        else
+                answer_refs((const uint32_t *)((const char *)request + offsetof(struct ioctl_gntalloc_alloc_gref, gref_ids)),
+                            place->pages);
+        free(request);
+}
+
+/* The last byte of all. */
+static void do_byte(const struct place *place) {
+        printf("\n= ok %d\n", place->memory[(size_t)place->pages * PAGE - 1]);
+}
+
+/* ---- what is in it ---- */
+
 /* Each page says which one it is, and gets an answer. */
 static void do_see(const struct place *place) {
         uint32_t right = 0;
@@ -169,6 +227,10 @@ static void obey(const char *line) {
                 do_zero(place_of(line + 5));
         else if (strncmp(line, "cookie ", 7) == 0)
                 do_cookie(place_of(line + 7));
+        else if (strncmp(line, "offer ", 6) == 0)
+                do_offer(place_of(line + 6), line + 7);
+        else if (strncmp(line, "byte ", 5) == 0)
+                do_byte(place_of(line + 5));
         else if (strncmp(line, "unmap ", 6) == 0)
                 do_unmap(place_of(line + 6));
         else if (strcmp(line, "off") == 0)

@@ -56,6 +56,10 @@ pid_t daemon_pid(void) {
         return test_daemon_pid(process);
 }
 
+const char *daemon_socket(void) {
+        return test_daemon_socket(process);
+}
+
 static void meet(void) {
         test_client_close(client);
         if (test_client_connect(test_daemon_socket(process), NULL, &client) < 0)
@@ -526,12 +530,14 @@ static void test_destroy(struct xen_guest *guest) {
 
         map(guest, &seen);
         tell(guest, "ok", "it writes to it", "fill 0");
+        xen_test_grants_begin_end(guest);
         began = xen_now_ms();
         if (xc_domain_destroy(xen_xc, guest->domid) < 0)
                 xen_give_up("%s cannot be destroyed", guest->name);
         await(guest, "", "what a destroyed guest had mapped is the host's again");
         printf("%lld ms after its end began\n", (long long)(xen_now_ms() - began));
         await_state(guest, "off", "and it is known not to run");
+        xen_test_grants_end(guest);
         xen_forget(guest);
         check_books();
 }
@@ -584,6 +590,7 @@ void xen_test_guests(struct xen_guest *pv, struct xen_guest *pvh) {
         test_detach(pvh);
         xen_test_library(pv, pvh);
         test_policy(pvh);
+        xen_test_grants(pv, pvh);
         test_pause(pvh);
         test_kills(pvh);
         test_end(pv, pvh);

@@ -33,8 +33,14 @@ void check_books(void);
 /* The daemon is killed, and begins anew. */
 void restart(void);
 pid_t daemon_pid(void);
+const char *daemon_socket(void);
 
 /* xen-library.c: what guests do by way of the library. The first has a window, the second none. */
 void xen_test_library(struct xen_guest *pv, struct xen_guest *pvh);
+
+/* xen-grant.c: what guests and services of dom0's share beside windows. The end: the second guest is destroyed in between. */
+void xen_test_grants(struct xen_guest *pv, struct xen_guest *pvh);
+void xen_test_grants_begin_end(struct xen_guest *guest);
+void xen_test_grants_end(const struct xen_guest *guest);
 
 #endif

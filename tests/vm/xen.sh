@@ -17,7 +17,7 @@ unpack_kernel() {
 
 work=$(mktemp -d) || exit 99
 trap 'rm -rf "$work"' EXIT
-make_initrd "$work/guest" tests/vm/xen-guest "xen-gntdev xen-evtchn" dmabrokerctl || exit 99
+make_initrd "$work/guest" tests/vm/xen-guest "xen-gntdev xen-gntalloc xen-evtchn" dmabrokerctl || exit 99
 
 root=$work/host/root
 # The C library opens it when a thread of xl's is cancelled.

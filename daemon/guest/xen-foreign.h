@@ -1,0 +1,33 @@
+/* What a guest of Xen's and this host grant each other by grant tables that are the kernels' own: a guest's, of which we read
+ * what becomes of its entries; and this host's, in which /dev/xen/gntalloc makes entries of pages that belong to a descriptor.
+ *
+ * Nothing here blocks: it is a few calls of the hypervisor's. All functions belong to the loop's thread. */
+#ifndef DMAB_GUEST_XEN_FOREIGN_H
+#define DMAB_GUEST_XEN_FOREIGN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "daemon/core/broker.h"
+#include "daemon/core/failure.h"
+
+struct xen_foreign_use {
+        uint64_t in_use;      /* pages that somebody has mapped */
+        uint64_t not_granted; /* that this host may not map, or not write though it is to */
+        uint32_t first_not_granted;
+};
+
+/* What becomes of these entries of the domain's. writes: it is asked whether this host may write, too. -EOPNOTSUPP: the domain's
+ * table has another form than is known here; -ENOENT: there is no such domain any more; -errno. */
+int xen_foreign_look(uint32_t domain, const struct grant_run *runs, size_t n_runs, bool writes, struct xen_foreign_use *ret);
+
+/* Grant the domain so many new pages of this host's, which are zero. *ret_fd: the caller's; they are to be mapped from offset 0
+ * on, and are there as long as the descriptor is, or anybody has them mapped. *ret_runs: in their order, malloc()ed. Reasons:
+ * limit (the kernel grants no more), source_unavailable. */
+int xen_share_open(uint32_t domain, uint64_t pages, bool is_writable, int *ret_fd, struct grant_run **ret_runs,
+                   size_t *ret_n_runs, struct failure *failure);
+/* The domain can map nothing of it any more, as soon as nobody has it mapped here, whoever has the descriptor. */
+void xen_share_end(int fd, uint64_t pages);
+
+#endif
