@@ -2,12 +2,14 @@
 
 #include <errno.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "daemon/guest/vchan-library.h"
+#include "daemon/guest/vchan-server.h"
 #include "daemon/guest/vchan-task.h"
 #include "daemon/log.h"
 #include "daemon/loop.h"
@@ -42,7 +44,8 @@ struct xen_channel {
         void *userdata;
         uint32_t domid;
         struct vchan_task *task;   /* making it, or ending it; NULL: neither */
-        struct libxenvchan *vchan; /* NULL: none yet, or being ended */
+        struct vchan_server *server; /* NULL: none yet, or being ended */
+        struct libxenvchan *vchan;   /* the server's */
         uv_poll_t event;           /* as long as is_watched */
         bool is_watched;
         struct talk *talk;         /* NULL: nobody is there */
@@ -50,7 +53,7 @@ struct xen_channel {
         struct piece to_daemon, to_guest;
         bool is_broken;     /* the other end of the socket is closed */
         bool is_unfinished; /* there may be more to be passed on than was */
-        bool is_told;       /* that it cannot be made */
+        char told[256];     /* why it cannot be made; "": it was not told of */
         uv_timer_t timer;
         unsigned n_parts; /* talks, task, event, that are on the loop */
         bool closing;
@@ -256,29 +259,29 @@ static void on_event(uv_poll_t *poll, int status, int events) {
 static void make(struct xen_channel *channel);
 
 static void make_later(struct xen_channel *channel, const char *why) {
-        if (!channel->is_told)
+        if (strncmp(channel->told, why, sizeof(channel->told) - 1) != 0)
                 log_warning("the guest %s has no channel yet: %s", channel->name, why);
-        channel->is_told = true;
+        snprintf(channel->told, sizeof(channel->told), "%s", why);
         uv_timer_start(&channel->timer, on_timer, MAKE_AGAIN_MS, 0);
 }
 
-static void on_made(void *userdata, struct libxenvchan *vchan) {
+static void on_made(void *userdata, struct vchan_server *server, const char *why) {
         struct xen_channel *channel = userdata;
         int r;
 
         channel->task = NULL;
-        channel->vchan = vchan;
+        channel->server = server;
+        channel->vchan = server ? vchan_server_vchan(server) : NULL;
         if (channel->closing) {
                 part_over(channel);
                 return;
         }
         channel->n_parts--;
-        if (!vchan) {
-                make_later(channel, "it cannot be shared with it, or xenstore cannot tell it; is xen_gntalloc loaded, and "
-                           "xenstored running?");
+        if (!server) {
+                make_later(channel, why);
                 return;
         }
-        r = uv_poll_init(channel->loop, &channel->event, channel->library->libxenvchan_fd_for_select(vchan));
+        r = uv_poll_init(channel->loop, &channel->event, channel->library->libxenvchan_fd_for_select(channel->vchan));
         if (r == 0) {
                 channel->event.data = channel;
                 channel->is_watched = true;
@@ -287,7 +290,7 @@ static void on_made(void *userdata, struct libxenvchan *vchan) {
         }
         if (r < 0)
                 log_error("the channel of the guest %s cannot be watched: %s", channel->name, strerror(-r));
-        else if (channel->is_told)
+        else if (*channel->told)
                 log_info("the guest %s has its channel", channel->name);
         pump(channel);
 }
@@ -348,20 +351,21 @@ static void on_timer_closed(uv_handle_t *handle) {
         free(channel);
 }
 
-static void on_ended(void *userdata, struct libxenvchan *vchan) {
+static void on_ended(void *userdata, struct vchan_server *server, const char *why) {
         struct xen_channel *channel = userdata;
 
         channel->task = NULL;
         part_over(channel);
 }
 
-/* What xenstore says of it goes with it. What it has cannot be given back otherwise: then it stays as long as the daemon. */
-static void end_vchan(struct xen_channel *channel) {
-        struct libxenvchan *vchan = channel->vchan;
+/* What it has cannot be given back otherwise: then it stays as long as the daemon. */
+static void end_server(struct xen_channel *channel) {
+        struct vchan_server *server = channel->server;
         int r;
 
+        channel->server = NULL;
         channel->vchan = NULL;
-        r = vchan_task_end(channel->loop, channel->library, vchan, on_ended, channel, &channel->task);
+        r = vchan_task_end(channel->loop, server, on_ended, channel, &channel->task);
         if (r < 0)
                 log_error("what was shared with the guest %s stays shared: %s", channel->name, strerror(-r));
         else
@@ -371,8 +375,8 @@ static void end_vchan(struct xen_channel *channel) {
 static void settle(struct xen_channel *channel) {
         if (!channel->closing || channel->n_parts)
                 return;
-        if (channel->vchan)
-                end_vchan(channel);
+        if (channel->server)
+                end_server(channel);
         if (!channel->n_parts && !uv_is_closing((uv_handle_t *)&channel->timer))
                 uv_close((uv_handle_t *)&channel->timer, on_timer_closed);
 }
