@@ -32,6 +32,12 @@ static void tell_why(const struct guest *guest, const struct xen_seen *all, size
 
 /* ---- the channel ---- */
 
+static bool on_vchan_asks(void *userdata) {
+        const struct guest *guest = userdata;
+
+        return guest->state == GUEST_RUNNING;
+}
+
 static void on_vchan_connected(void *userdata, int fd) {
         struct guest *guest = userdata;
 
@@ -39,14 +45,15 @@ static void on_vchan_connected(void *userdata, int fd) {
         guest_tell(guest, GUEST_CONNECTED);
 }
 
+/* One that does not run may not have been built yet: whoever builds it begins by removing what xenstore has of it. */
 static void begin_vchan(struct guest *guest) {
-        static const struct xen_channel_listener listener = { .connected = on_vchan_connected };
+        static const struct xen_channel_listener listener = { .runs = on_vchan_asks, .connected = on_vchan_connected };
         int r;
 
-        if (guest->vchan || guest->run == guest->vchan_run)
+        if (guest->state != GUEST_RUNNING || guest->vchan || guest->run == guest->vchan_run)
                 return;
         guest->vchan_run = guest->run;
-        r = xen_channel_new(guest->guests->loop, guest->run, guest->name, &listener, guest, &guest->vchan);
+        r = xen_channel_new(guest->guests->loop, guest->run, guest->uuid, guest->name, &listener, guest, &guest->vchan);
         if (r < 0 && r != -ENOPKG)
                 log_warning("the guest %s gets no channel: %s", guest->name, strerror(-r));
 }

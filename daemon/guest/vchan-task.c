@@ -4,16 +4,19 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "daemon/guest/thread.h"
 #include "daemon/guest/vchan-library.h"
 #include "daemon/guest/vchan-server.h"
+#include "daemon/guest/xen.h"
 
 struct vchan_task {
         atomic_uint n_refs; /* one for the loop, one for the thread */
         const struct vchan_library *library;
         uint32_t domid;
+        char uuid[XEN_UUID_SIZE];
         bool is_end;
         uv_async_t async;
         vchan_task_over_fn over;
@@ -37,9 +40,12 @@ static void unref(struct vchan_task *task) {
 static struct vchan_server *make(const struct vchan_task *task, struct failure *failure) {
         struct vchan_server *server = NULL;
 
-        if (vchan_server_new(task->library, task->domid, &server, failure) < 0)
+        if (xen_check_guest(task->domid, task->uuid, failure) < 0 ||
+            vchan_server_new(task->library, task->domid, &server, failure) < 0)
                 return NULL;
-        vchan_server_vchan(server)->blocking = 0;
+        /* Somebody else may have got the number meanwhile, and with it what was shared: that would be the guest for us. */
+        if (xen_check_guest(task->domid, task->uuid, failure) < 0)
+                server = vchan_server_free(server);
         return server;
 }
 
@@ -117,14 +123,15 @@ static int begin(struct vchan_task *task, uv_loop_t *loop, struct vchan_task **r
         return r;
 }
 
-int vchan_task_make(uv_loop_t *loop, const struct vchan_library *library, uint32_t domid, vchan_task_over_fn over,
-                    void *userdata, struct vchan_task **ret) {
+int vchan_task_make(uv_loop_t *loop, const struct vchan_library *library, uint32_t domid, const char *uuid,
+                    vchan_task_over_fn over, void *userdata, struct vchan_task **ret) {
         struct vchan_task *task = calloc(1, sizeof(*task));
 
         if (!task)
                 return -ENOMEM;
         task->library = library;
         task->domid = domid;
+        snprintf(task->uuid, sizeof(task->uuid), "%s", uuid);
         task->over = over;
         task->userdata = userdata;
         return begin(task, loop, ret);

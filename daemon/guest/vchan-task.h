@@ -14,9 +14,9 @@ struct vchan_task;
  * or it was left. */
 typedef void (*vchan_task_over_fn)(void *userdata, struct vchan_server *server, const char *why);
 
-/* Make one for the domain. 0 or -errno. */
-int vchan_task_make(uv_loop_t *loop, const struct vchan_library *library, uint32_t domid, vchan_task_over_fn over,
-                    void *userdata, struct vchan_task **ret);
+/* Make one for the domain, if Xen says that it is the guest of that UUID, before and after. 0 or -errno. */
+int vchan_task_make(uv_loop_t *loop, const struct vchan_library *library, uint32_t domid, const char *uuid,
+                    vchan_task_over_fn over, void *userdata, struct vchan_task **ret);
 /* End one. Consumes server, on success. */
 int vchan_task_end(uv_loop_t *loop, struct vchan_server *server, vchan_task_over_fn over, void *userdata,
                    struct vchan_task **ret);

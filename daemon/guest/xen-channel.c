@@ -40,7 +40,7 @@ struct xen_channel {
         uv_loop_t *loop;
         const struct vchan_library *library;
         const struct xen_channel_listener *ops;
-        const char *name;
+        const char *uuid, *name;
         void *userdata;
         uint32_t domid;
         struct vchan_task *task;   /* making it, or ending it; NULL: neither */
@@ -256,8 +256,6 @@ static void on_event(uv_poll_t *poll, int status, int events) {
 
 /* ---- making it ---- */
 
-static void make(struct xen_channel *channel);
-
 static void make_later(struct xen_channel *channel, const char *why) {
         if (strncmp(channel->told, why, sizeof(channel->told) - 1) != 0)
                 log_warning("the guest %s has no channel yet: %s", channel->name, why);
@@ -296,8 +294,13 @@ static void on_made(void *userdata, struct vchan_server *server, const char *why
 }
 
 static void make(struct xen_channel *channel) {
-        int r = vchan_task_make(channel->loop, channel->library, channel->domid, on_made, channel, &channel->task);
+        int r;
 
+        if (!channel->ops->runs(channel->userdata)) {
+                uv_timer_start(&channel->timer, on_timer, MAKE_AGAIN_MS, 0);
+                return;
+        }
+        r = vchan_task_make(channel->loop, channel->library, channel->domid, channel->uuid, on_made, channel, &channel->task);
         if (r < 0)
                 make_later(channel, strerror(-r));
         else
@@ -316,8 +319,8 @@ static void on_timer(uv_timer_t *timer) {
                 pump(channel);
 }
 
-int xen_channel_new(uv_loop_t *loop, uint32_t domid, const char *name, const struct xen_channel_listener *ops, void *userdata,
-                    struct xen_channel **ret) {
+int xen_channel_new(uv_loop_t *loop, uint32_t domid, const char *uuid, const char *name, const struct xen_channel_listener *ops,
+                    void *userdata, struct xen_channel **ret) {
         const char *why = NULL;
         const struct vchan_library *library = vchan_library(&why);
         struct xen_channel *channel;
@@ -332,6 +335,7 @@ int xen_channel_new(uv_loop_t *loop, uint32_t domid, const char *name, const str
         channel->loop = loop;
         channel->library = library;
         channel->ops = ops;
+        channel->uuid = uuid;
         channel->name = name;
         channel->userdata = userdata;
         channel->domid = domid;

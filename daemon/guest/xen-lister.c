@@ -1,5 +1,6 @@
-/* The thread that asks Xen which domains there are. */
+/* Which domains there are, as Xen says: the thread that asks for all, and whoever asks for one. */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -145,6 +146,25 @@ static void look(struct lister *lister) {
                 tell(lister, seen, n_seen);
         free(seen);
         free(listed);
+}
+
+int xen_check_guest(uint32_t domid, const char *uuid, struct failure *failure) {
+        struct xen_listed listed = { 0 };
+        struct xen_host *host = NULL;
+        char text[XEN_UUID_SIZE];
+        int r = xen_host_open(&host, NULL, failure);
+
+        if (r < 0)
+                return r;
+        r = xen_host_look(host, domid, &listed);
+        xen_host_close(host);
+        if (r < 0 && r != -ENOENT)
+                return failure_set_errno(failure, REASON_source_unavailable, -r, "Xen does not say what domain %" PRIu32 " is: %s",
+                                         domid, strerror(-r));
+        write_uuid(listed.uuid, text);
+        if (r == 0 && strcmp(text, uuid) == 0 && state_of(&listed) != XEN_OVER)
+                return 0;
+        return failure_set_errno(failure, REASON_source_unavailable, ENOENT, "domain %" PRIu32 " is not it any more", domid);
 }
 
 /* Until it is time to look, or somebody wants it. false: this is the end. */

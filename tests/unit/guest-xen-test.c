@@ -72,16 +72,17 @@ int __wrap_xen_grants_find(uint64_t addr, uint64_t size, uint32_t guest, struct 
 int __wrap_xen_grants_revoke(uint64_t addr, uint64_t size);
 int __wrap_xen_grants_look(uint64_t addr, uint64_t size, struct xen_table_use *ret);
 
-int __wrap_xen_channel_new(uv_loop_t *loop, uint32_t domid, const char *name, const struct xen_channel_listener *ops,
-                           void *userdata, struct xen_channel **ret);
+int __wrap_xen_channel_new(uv_loop_t *loop, uint32_t domid, const char *uuid, const char *name,
+                           const struct xen_channel_listener *ops, void *userdata, struct xen_channel **ret);
 void __wrap_xen_channel_close(struct xen_channel *channel, void (*closed)(void *userdata), void *userdata);
 
-int __wrap_xen_channel_new(uv_loop_t *loop, uint32_t domid, const char *name, const struct xen_channel_listener *ops,
-                           void *userdata, struct xen_channel **ret) {
+int __wrap_xen_channel_new(uv_loop_t *loop, uint32_t domid, const char *uuid, const char *name,
+                           const struct xen_channel_listener *ops, void *userdata, struct xen_channel **ret) {
         fake.channel.n_made++;
         if (fake.channel.error)
                 return fake.channel.error;
         assert_int_equal(fake.channel.domid, 0);
+        assert_string_equal(uuid, UUID);
         fake.channel.ops = ops;
         fake.channel.userdata = userdata;
         fake.channel.domid = domid;
@@ -468,7 +469,7 @@ static void test_a_guest_has_a_channel_in_each_run_of_it(void **state) {
         no_domain();
         assert_int_equal(fake.channel.n_made, 0);
         *host.told = '\0';
-        lists(DOMAIN(7, XEN_PAUSED));
+        lists(DOMAIN(7, XEN_RUNNING));
         assert_int_equal(fake.channel.domid, 7);
         assert_true(has_told("started "));
         fake.channel.ops->connected(fake.channel.userdata, dup(0));
@@ -491,6 +492,28 @@ static void test_a_guest_has_a_channel_in_each_run_of_it(void **state) {
         start_daemon();
         lists(DOMAIN(9, XEN_RUNNING));
         assert_int_equal(fake.channel.domid, 9);
+}
+
+static bool may_make_channel(void) {
+        return fake.channel.ops->runs(fake.channel.userdata);
+}
+
+/* Whoever builds a domain pauses it until it is built, and removes what xenstore has of it. */
+static void test_a_channel_is_made_for_a_guest_that_is_known_to_run(void **state) {
+        start_daemon();
+        lists(DOMAIN(7, XEN_PAUSED));
+        assert_int_equal(fake.channel.n_made, 0);
+        lists(DOMAIN(7, XEN_RUNNING));
+        assert_int_equal(fake.channel.domid, 7);
+        assert_true(may_make_channel());
+        fake.listener->lost(fake.userdata, "it says nothing");
+        assert_false(may_make_channel());
+        lists(DOMAIN(7, XEN_RUNNING));
+        assert_true(may_make_channel());
+        lists(DOMAIN(7, XEN_PAUSED));
+        assert_false(may_make_channel());
+        assert_int_equal(fake.channel.domid, 7);
+        assert_int_equal(fake.channel.n_made, 1);
 }
 
 static void test_a_host_that_has_no_channels_is_asked_once_for_each_run(void **state) {
@@ -736,6 +759,7 @@ int main(void) {
                 TEST(test_a_guest_has_what_xenstore_says_in_each_run_of_it),
                 TEST(test_a_guest_that_runs_gets_what_xenstore_says_later),
                 TEST(test_a_guest_has_a_channel_in_each_run_of_it),
+                TEST(test_a_channel_is_made_for_a_guest_that_is_known_to_run),
                 TEST(test_a_host_that_has_no_channels_is_asked_once_for_each_run),
                 TEST(test_only_a_paravirtualised_guest_sees_it_by_machine_addresses),
                 TEST(test_what_a_dead_guest_has_mapped_is_nobodys_until_it_has_not),

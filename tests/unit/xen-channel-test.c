@@ -15,9 +15,11 @@
 #include <cmocka.h>
 
 #include "client/vchan-ring.h"
+#include "daemon/core/failure.h"
 #include "daemon/guest/xen-channel.h"
 #include "tests/unit/fake-vchan.h"
 
+#define UUID "6f1c6f0e-3a55-4a8a-9d0e-0c6f0b8a2d11"
 #define REF "/local/domain/7/dmabroker/vchan/ring-ref"
 
 enum { PATIENCE_MS = 20000 };
@@ -27,13 +29,39 @@ static struct {
         uv_timer_t patience;
         struct xen_channel *channel;
         bool closed;
+        bool is_unknown;    /* whether the guest runs */
+        unsigned is_not_it; /* so many times from now Xen is asked who the domain is, and it is somebody else; 0: never; atomic */
+        unsigned n_asked;   /* atomic */
         struct vchan_page *page; /* as long as it is shared */
         struct vchan_ring guest;
         int fd; /* of the conversation; -1: none */
         unsigned n_talks;
 } scene;
 
+/* ---- Xen ---- */
+
+int __wrap_xen_check_guest(uint32_t domid, const char *uuid, struct failure *failure);
+int __wrap_uv_timer_start(uv_timer_t *timer, uv_timer_cb callback, uint64_t ms, uint64_t repeat_ms);
+int __real_uv_timer_start(uv_timer_t *timer, uv_timer_cb callback, uint64_t ms, uint64_t repeat_ms);
+
+int __wrap_xen_check_guest(uint32_t domid, const char *uuid, struct failure *failure) {
+        const unsigned n = __atomic_add_fetch(&scene.n_asked, 1, __ATOMIC_SEQ_CST);
+
+        if (domid == FAKE_VCHAN_DOMID && strcmp(uuid, UUID) == 0 && n != scene.is_not_it)
+                return 0;
+        return failure_set(failure, REASON_source_unavailable, "domain 7 is not it any more");
+}
+
+/* Nobody waits for seconds here. */
+int __wrap_uv_timer_start(uv_timer_t *timer, uv_timer_cb callback, uint64_t ms, uint64_t repeat_ms) {
+        return __real_uv_timer_start(timer, callback, ms == 5000 ? 5 : ms, repeat_ms);
+}
+
 /* ---- the scene ---- */
+
+static bool on_asked(void *userdata) {
+        return !scene.is_unknown;
+}
 
 static void on_connected(void *userdata, int fd) {
         if (scene.fd >= 0)
@@ -71,10 +99,10 @@ static bool is_closed(void) {
 }
 
 static void begin_channel(void) {
-        static const struct xen_channel_listener listener = { .connected = on_connected };
+        static const struct xen_channel_listener listener = { .runs = on_asked, .connected = on_connected };
 
         scene.closed = false;
-        assert_int_equal(xen_channel_new(&scene.loop, FAKE_VCHAN_DOMID, "one", &listener, NULL, &scene.channel), 0);
+        assert_int_equal(xen_channel_new(&scene.loop, FAKE_VCHAN_DOMID, UUID, "one", &listener, NULL, &scene.channel), 0);
 }
 
 static void end_channel(void) {
@@ -361,15 +389,62 @@ static void test_a_xenstore_that_does_not_answer_holds_up_nothing(void **state) 
         assert_int_equal(fake_vchan.n_made, 1);
 }
 
-static void test_what_cannot_be_made_is_tried_again_until_it_is_closed(void **state) {
+static bool was_asked_often(void) {
+        return __atomic_load_n(&scene.n_asked, __ATOMIC_SEQ_CST) >= 10;
+}
+
+static void test_what_cannot_be_made_is_tried_again(void **state) {
         fake_vchan.fails_to_share = true;
+        begin_channel();
+        run_until(was_asked_often);
+        assert_int_equal(fake_vchan.n_made, 0);
+        fake_vchan.fails_to_share = false;
+        run_until(is_made);
+        come();
+        run_until(has_talk);
+        end_channel();
+}
+
+static bool was_asked_thrice(void) {
+        return __atomic_load_n(&scene.n_asked, __ATOMIC_SEQ_CST) >= 3;
+}
+
+static bool are_two_closed(void) {
+        return __atomic_load_n(&fake_vchan.n_closed, __ATOMIC_SEQ_CST) == 2;
+}
+
+static void test_somebody_else_gets_none(void **state) {
+        /* Before it is shared … */
+        scene.is_not_it = 1;
+        begin_channel();
+        run_until(was_asked_thrice);
+        assert_int_equal(fake_vchan.n_closed, 0);
+        run_until(is_made);
+        end_channel();
+        assert_int_equal(fake_vchan.n_closed, 1);
+        /* … and after that: what was shared is not any more. */
+        scene.is_not_it = 2;
+        scene.n_asked = 0;
+        begin_channel();
+        scene.is_unknown = true;
+        run_until(are_two_closed);
+        assert_int_equal(fake_vchan.n_made, 2);
+        end_channel();
+        await_closed(2);
+        assert_int_equal(scene.n_talks, 0);
+}
+
+static void test_of_whom_nothing_is_known_none_is_made(void **state) {
+        scene.is_unknown = true;
         begin_channel();
         for (int i = 0; i < 20; i++) {
                 turn();
                 poll(NULL, 0, 1);
         }
+        assert_int_equal(scene.n_asked, 0);
+        scene.is_unknown = false;
+        run_until(is_made);
         end_channel();
-        assert_int_equal(fake_vchan.n_made, 0);
 }
 
 static void test_it_ends_at_any_moment(void **state) {
@@ -402,7 +477,9 @@ int main(void) {
                 TEST(test_garbage_in_indices_ends_nothing),
                 TEST(test_what_one_program_leaves_in_disorder_hinders_none_of_the_next),
                 TEST(test_a_xenstore_that_does_not_answer_holds_up_nothing),
-                TEST(test_what_cannot_be_made_is_tried_again_until_it_is_closed),
+                TEST(test_what_cannot_be_made_is_tried_again),
+                TEST(test_somebody_else_gets_none),
+                TEST(test_of_whom_nothing_is_known_none_is_made),
                 TEST(test_it_ends_at_any_moment),
         };
 
