@@ -53,15 +53,17 @@ struct xen_channel {
         struct piece to_daemon, to_guest;
         bool is_broken;     /* the other end of the socket is closed */
         bool is_unfinished; /* there may be more to be passed on than was */
-        char told[256];     /* why it cannot be made; "": it was not told of */
+        char told[256];     /* why there is none, as it was told of; "": there is one */
         uv_timer_t timer;
         unsigned n_parts; /* talks, task, event, that are on the loop */
+        bool is_over;     /* what there is of it goes, and another is made */
         bool closing;
         void (*closed)(void *userdata);
         void *closed_userdata;
 };
 
 static void settle(struct xen_channel *channel);
+static void give_up(struct xen_channel *channel, const char *why);
 static void pump(struct xen_channel *channel);
 static void on_timer(uv_timer_t *timer);
 
@@ -226,7 +228,7 @@ static void pass_on(struct xen_channel *channel, bool is_there) {
 static void pump(struct xen_channel *channel) {
         bool is_there;
 
-        if (channel->closing || !channel->vchan)
+        if (channel->closing || channel->is_over || !channel->vchan)
                 return;
         is_there = is_guest_there(channel);
         if (!channel->talk && is_there)
@@ -250,16 +252,25 @@ static void pump(struct xen_channel *channel) {
 static void on_event(uv_poll_t *poll, int status, int events) {
         struct xen_channel *channel = poll->data;
 
+        /* It is not watched any more then: too many events came for the kernel to keep them. */
+        if (status < 0) {
+                give_up(channel, "its event channel tells of nothing any more");
+                return;
+        }
         channel->library->libxenvchan_wait(channel->vchan);
         pump(channel);
 }
 
 /* ---- making it ---- */
 
-static void make_later(struct xen_channel *channel, const char *why) {
+static void tell_why(struct xen_channel *channel, const char *why) {
         if (strncmp(channel->told, why, sizeof(channel->told) - 1) != 0)
-                log_warning("the guest %s has no channel yet: %s", channel->name, why);
+                log_warning("the guest %s has no channel now: %s", channel->name, why);
         snprintf(channel->told, sizeof(channel->told), "%s", why);
+}
+
+static void make_later(struct xen_channel *channel, const char *why) {
+        tell_why(channel, why);
         uv_timer_start(&channel->timer, on_timer, MAKE_AGAIN_MS, 0);
 }
 
@@ -286,10 +297,13 @@ static void on_made(void *userdata, struct vchan_server *server, const char *why
                 channel->n_parts++;
                 r = loop_watch(&channel->event, UV_READABLE, on_event);
         }
-        if (r < 0)
-                log_error("the channel of the guest %s cannot be watched: %s", channel->name, strerror(-r));
-        else if (*channel->told)
+        if (r < 0) {
+                give_up(channel, strerror(-r));
+                return;
+        }
+        if (*channel->told)
                 log_info("the guest %s has its channel", channel->name);
+        *channel->told = '\0';
         pump(channel);
 }
 
@@ -313,10 +327,10 @@ static void on_timer(uv_timer_t *timer) {
         if (channel->closing) {
                 if (channel->task)
                         vchan_task_leave(channel->task);
-        } else if (!channel->vchan)
-                make(channel);
-        else
+        } else if (channel->server)
                 pump(channel);
+        else if (!channel->task)
+                make(channel);
 }
 
 int xen_channel_new(uv_loop_t *loop, uint32_t domid, const char *uuid, const char *name, const struct xen_channel_listener *ops,
@@ -376,17 +390,41 @@ static void end_server(struct xen_channel *channel) {
                 channel->n_parts++;
 }
 
+/* Nothing of it is on the loop any more. */
+static void be_over(struct xen_channel *channel) {
+        if (channel->closing && !uv_is_closing((uv_handle_t *)&channel->timer))
+                uv_close((uv_handle_t *)&channel->timer, on_timer_closed);
+        else if (!channel->closing)
+                uv_timer_start(&channel->timer, on_timer, MAKE_AGAIN_MS, 0);
+        channel->is_over = false;
+}
+
 static void settle(struct xen_channel *channel) {
-        if (!channel->closing || channel->n_parts)
+        if (channel->n_parts || (!channel->closing && !channel->is_over))
                 return;
         if (channel->server)
                 end_server(channel);
-        if (!channel->n_parts && !uv_is_closing((uv_handle_t *)&channel->timer))
-                uv_close((uv_handle_t *)&channel->timer, on_timer_closed);
+        if (!channel->n_parts)
+                be_over(channel);
 }
 
 static void on_event_closed(uv_handle_t *handle) {
         part_over(handle->data);
+}
+
+/* Who is there is hung up on. Its descriptor is closed when the loop knows nothing of it any more. */
+static void stop(struct xen_channel *channel) {
+        hang_up(channel);
+        if (channel->is_watched)
+                uv_close((uv_handle_t *)&channel->event, on_event_closed);
+        channel->is_watched = false;
+}
+
+static void give_up(struct xen_channel *channel, const char *why) {
+        tell_why(channel, why);
+        channel->is_over = true;
+        stop(channel);
+        settle(channel);
 }
 
 void xen_channel_close(struct xen_channel *channel, void (*closed)(void *userdata), void *userdata) {
@@ -395,11 +433,9 @@ void xen_channel_close(struct xen_channel *channel, void (*closed)(void *userdat
         channel->closing = true;
         channel->closed = closed;
         channel->closed_userdata = userdata;
-        hang_up(channel);
+        stop(channel);
         if (channel->task)
                 vchan_task_leave(channel->task);
-        if (channel->is_watched)
-                uv_close((uv_handle_t *)&channel->event, on_event_closed);
         uv_timer_start(&channel->timer, on_timer, END_PATIENCE_MS, 0);
         settle(channel);
 }

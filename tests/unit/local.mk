@@ -374,7 +374,7 @@ tests_unit_vchan_server_test_LDFLAGS = $(AM_LDFLAGS) $(fake_vchan_wraps)
 tests_unit_vchan_server_test_LDADD = libdaemon.la -lxenvchan $(CMOCKA_LIBS)
 tests_unit_xen_channel_test_SOURCES = tests/unit/xen-channel-test.c $(fake_vchan)
 tests_unit_xen_channel_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS) $(XEN_CFLAGS) -pthread
-tests_unit_xen_channel_test_LDFLAGS = $(AM_LDFLAGS) $(fake_vchan_wraps) -Wl,--wrap=xen_check_guest,--wrap=uv_timer_start
+tests_unit_xen_channel_test_LDFLAGS = $(AM_LDFLAGS) $(fake_vchan_wraps) -Wl,--wrap=xen_check_guest,--wrap=uv_timer_start,--wrap=loop_watch
 tests_unit_xen_channel_test_LDADD = libdaemon.la -lxenvchan $(CMOCKA_LIBS)
 tests_unit_vchan_ring_test_SOURCES = tests/unit/vchan-ring-test.c client/vchan-ring.c client/vchan-ring.h
 tests_unit_vchan_ring_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(XEN_CFLAGS) -pthread

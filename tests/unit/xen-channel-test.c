@@ -57,6 +57,28 @@ int __wrap_uv_timer_start(uv_timer_t *timer, uv_timer_cb callback, uint64_t ms, 
         return __real_uv_timer_start(timer, callback, ms == 5000 ? 5 : ms, repeat_ms);
 }
 
+static struct {
+        bool fails; /* the event channel's is not to be had */
+        uv_poll_t *poll; /* the event channel's */
+        uv_poll_cb callback;
+} watch;
+
+int __wrap_loop_watch(uv_poll_t *poll, int events, uv_poll_cb callback);
+int __real_loop_watch(uv_poll_t *poll, int events, uv_poll_cb callback);
+
+int __wrap_loop_watch(uv_poll_t *poll, int events, uv_poll_cb callback) {
+        uv_os_fd_t fd = -1;
+
+        uv_fileno((uv_handle_t *)poll, &fd);
+        if (fd != fake_vchan.event)
+                return __real_loop_watch(poll, events, callback);
+        if (watch.fails)
+                return -ENOMEM;
+        watch.poll = poll;
+        watch.callback = callback;
+        return __real_loop_watch(poll, events, callback);
+}
+
 /* ---- the scene ---- */
 
 static bool on_asked(void *userdata) {
@@ -113,6 +135,7 @@ static void end_channel(void) {
 static int begin(void **state) {
         memset(&scene, 0, sizeof(scene));
         scene.fd = -1;
+        memset(&watch, 0, sizeof(watch));
         fake_vchan_begin();
         uv_loop_init(&scene.loop);
         uv_timer_init(&scene.loop, &scene.patience);
@@ -447,6 +470,57 @@ static void test_of_whom_nothing_is_known_none_is_made(void **state) {
         end_channel();
 }
 
+static void begin_another_talk(void) {
+        forget_talk();
+        come();
+        run_until(has_talk);
+        end_channel();
+        assert_int_equal(fake_vchan.n_made, fake_vchan.n_closed);
+}
+
+static bool is_another_made(void) {
+        return __atomic_load_n(&fake_vchan.n_made, __ATOMIC_SEQ_CST) == 2;
+}
+
+static bool is_third_made(void) {
+        return __atomic_load_n(&fake_vchan.n_made, __ATOMIC_SEQ_CST) == 3;
+}
+
+static void test_one_that_cannot_be_watched_is_ended_and_made_anew(void **state) {
+        begin_talk();
+        end_channel();
+        watch.fails = true;
+        begin_channel();
+        run_until(are_two_closed);
+        watch.fails = false;
+        run_until(is_third_made);
+        begin_another_talk();
+}
+
+static bool is_watched(void) {
+        return watch.poll;
+}
+
+/* As libuv says that it does not watch it any more. */
+static void test_one_that_tells_of_nothing_any_more_is_ended_and_made_anew(void **state) {
+        char byte;
+
+        begin_talk();
+        uv_poll_stop(watch.poll);
+        watch.callback(watch.poll, UV_EBADF, 0);
+        run_until(is_another_made);
+        assert_int_equal(fake_vchan.n_closed, 1);
+        assert_int_equal(recv(scene.fd, &byte, 1, MSG_DONTWAIT), 0);
+        begin_another_talk();
+        /* And when it is closed while it ends. */
+        watch.poll = NULL;
+        begin_channel();
+        run_until(is_watched);
+        watch.callback(watch.poll, UV_EBADF, 0);
+        end_channel();
+        await_closed(3);
+}
+
 static void test_it_ends_at_any_moment(void **state) {
         for (unsigned i = 0; i < 60; i++) {
                 begin_channel();
@@ -480,6 +554,8 @@ int main(void) {
                 TEST(test_what_cannot_be_made_is_tried_again),
                 TEST(test_somebody_else_gets_none),
                 TEST(test_of_whom_nothing_is_known_none_is_made),
+                TEST(test_one_that_cannot_be_watched_is_ended_and_made_anew),
+                TEST(test_one_that_tells_of_nothing_any_more_is_ended_and_made_anew),
                 TEST(test_it_ends_at_any_moment),
         };
 
