@@ -1,5 +1,6 @@
 /* What becomes of Xen's guests, as Xen tells. A guest is a domain: it boots anew, or comes back after it was saved, as another
  * one. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,12 +51,15 @@ static void begin_vchan(struct guest *guest) {
         static const struct xen_channel_listener listener = { .runs = on_vchan_asks, .connected = on_vchan_connected };
         int r;
 
-        if (guest->state != GUEST_RUNNING || guest->vchan || guest->run == guest->vchan_run)
+        if (guest->state != GUEST_RUNNING || guest->vchan || (guest->run == guest->vchan_run && !guest->vchan_failed))
                 return;
-        guest->vchan_run = guest->run;
         r = xen_channel_new(guest->guests->loop, guest->run, guest->uuid, guest->name, &listener, guest, &guest->vchan);
-        if (r < 0 && r != -ENOPKG)
-                log_warning("the guest %s gets no channel: %s", guest->name, strerror(-r));
+        if (r < 0 && r != -ENOPKG && !guest->vchan_failed)
+                log_warning("the guest %s has no channel yet: %s", guest->name, strerror(-r));
+        guest->vchan_run = guest->run;
+        guest->vchan_failed = r < 0 && r != -ENOPKG;
+        if (guest->vchan_failed)
+                xen_tracker_repeat(guest->guests->xen);
 }
 
 static void on_vchan_closed(void *userdata) {
@@ -72,6 +76,7 @@ void guest_end_vchan(struct guest *guest) {
 
         guest->vchan = NULL;
         guest->vchan_run = 0;
+        guest->vchan_failed = false;
         if (!vchan)
                 return;
         guest->guests->n_handles++;

@@ -105,6 +105,7 @@ struct guest {
         struct channel *channel;
         struct xen_channel *vchan; /* of Xen's, in this run; or NULL */
         unsigned vchan_run;        /* for which it was tried to make it */
+        bool vchan_failed;         /* and is tried again */
         char *words;               /* what xenstore says of Xen's; NULL: nothing */
         struct held *held;    /* have connected, and are neither let in nor hung up on yet */
         unsigned n_held;

@@ -123,6 +123,16 @@ static void tell_lost(struct lister *lister, const char *why) {
         pthread_mutex_unlock(&tracker->mutex);
 }
 
+static bool is_wanted_again(struct xen_tracker *tracker) {
+        bool is;
+
+        pthread_mutex_lock(&tracker->mutex);
+        is = tracker->is_wanted_again;
+        tracker->is_wanted_again = false;
+        pthread_mutex_unlock(&tracker->mutex);
+        return is;
+}
+
 static void look(struct lister *lister) {
         struct xen_listed *listed = NULL;
         struct failure failure = { 0 };
@@ -141,6 +151,7 @@ static void look(struct lister *lister) {
                 tell_lost(lister, why);
                 return;
         }
+        lister->has_last &= !is_wanted_again(lister->tracker);
         seen = see(listed, n, &n_seen);
         if (seen && is_news(lister, seen, n_seen))
                 tell(lister, seen, n_seen);

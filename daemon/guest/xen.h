@@ -67,6 +67,9 @@ void xen_tracker_close(struct xen_tracker *tracker, void (*closed)(void *userdat
 /* Ask now: something was seen to have changed. */
 void xen_tracker_hurry(struct xen_tracker *tracker);
 
+/* All are listed at the next look, whether or not anything has changed. */
+void xen_tracker_repeat(struct xen_tracker *tracker);
+
 /* Whether this domain is, at this moment, the guest of that UUID, and not over. Xen is asked, and xenstore is not; any thread may
  * ask. 0; -ENOENT, or another -errno where Xen does not say, with a sentence. */
 int xen_check_guest(uint32_t domid, const char *uuid, struct failure *failure);

@@ -51,6 +51,7 @@ static struct {
         } granted[GRANTED];
         int no_give;
         unsigned n_given;
+        unsigned n_repeats; /* times that all domains were wanted again */
         bool is_partial; /* not all of what is asked for is found */
         struct {
                 const struct xen_channel_listener *ops;
@@ -65,6 +66,7 @@ const char *__wrap_xen_unavailable(void);
 int __wrap_xen_tracker_new(uv_loop_t *loop, const struct xen_options *options, const struct xen_listener *ops, void *userdata,
                            struct xen_tracker **ret);
 void __wrap_xen_tracker_close(struct xen_tracker *tracker, void (*closed)(void *userdata));
+void __wrap_xen_tracker_repeat(struct xen_tracker *tracker);
 int __wrap_xen_grants_give(uint64_t addr, uint64_t size, uint32_t guest, bool is_readonly, struct xen_grant_run **ret,
                            size_t *ret_n, struct failure *failure);
 int __wrap_xen_grants_find(uint64_t addr, uint64_t size, uint32_t guest, struct xen_grant_run **ret, size_t *ret_n,
@@ -110,6 +112,11 @@ int __wrap_xen_tracker_new(uv_loop_t *loop, const struct xen_options *options, c
 
 void __wrap_xen_tracker_close(struct xen_tracker *tracker, void (*closed)(void *userdata)) {
         closed(fake.userdata);
+}
+
+void __wrap_xen_tracker_repeat(struct xen_tracker *tracker) {
+        assert_ptr_equal(tracker, &fake);
+        fake.n_repeats++;
 }
 
 static struct granted *find_granted(uint64_t addr) {
@@ -526,6 +533,22 @@ static void test_a_host_that_has_no_channels_is_asked_once_for_each_run(void **s
         assert_int_equal(fake.channel.n_made, 2);
 }
 
+static void test_a_channel_for_which_there_was_no_memory_is_tried_again(void **state) {
+        start_daemon();
+        fake.channel.error = -ENOMEM;
+        for (unsigned i = 1; i < 4; i++) {
+                lists(DOMAIN(7, XEN_RUNNING));
+                assert_int_equal(fake.channel.n_made, i);
+                assert_int_equal(fake.n_repeats, i);
+        }
+        fake.channel.error = 0;
+        lists(DOMAIN(7, XEN_RUNNING));
+        assert_int_equal(fake.channel.domid, 7);
+        lists(DOMAIN(7, XEN_RUNNING));
+        assert_int_equal(fake.channel.n_made, 4);
+        assert_int_equal(fake.n_repeats, 3);
+}
+
 static void test_only_a_paravirtualised_guest_sees_it_by_machine_addresses(void **state) {
         struct failure failure = { 0 };
 
@@ -761,6 +784,7 @@ int main(void) {
                 TEST(test_a_guest_has_a_channel_in_each_run_of_it),
                 TEST(test_a_channel_is_made_for_a_guest_that_is_known_to_run),
                 TEST(test_a_host_that_has_no_channels_is_asked_once_for_each_run),
+                TEST(test_a_channel_for_which_there_was_no_memory_is_tried_again),
                 TEST(test_only_a_paravirtualised_guest_sees_it_by_machine_addresses),
                 TEST(test_what_a_dead_guest_has_mapped_is_nobodys_until_it_has_not),
                 TEST(test_a_guest_that_boots_anew_is_another_domain),

@@ -344,6 +344,18 @@ static void test_a_host_without_guests_is_told_of_once(void **state) {
         end_tracker();
 }
 
+static void test_all_are_told_of_again_when_somebody_wants_that(void **state) {
+        set_domain(1, 3, 0, 0);
+        begin_tracker(1, 0);
+        run();
+        xen_tracker_repeat(tracker);
+        run();
+        assert_int_equal(n_told, 2);
+        assert_int_equal(n_seen, 1);
+        end_tracker();
+        assert_int_equal(n_told, 2);
+}
+
 static void test_what_changes_is_told_though_xenstore_says_nothing(void **state) {
         begin_tracker(5, 0);
         run();
@@ -563,6 +575,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 TEST(test_all_domains_but_dom0_are_told_of_at_first),
                 TEST(test_a_host_without_guests_is_told_of_once),
+                TEST(test_all_are_told_of_again_when_somebody_wants_that),
                 TEST(test_what_changes_is_told_though_xenstore_says_nothing),
                 TEST(test_xenstore_hurries_it),
                 TEST(test_how_a_domain_has_ended_is_told),
