@@ -33,16 +33,24 @@ static void tell_why(const struct guest *guest, const struct xen_seen *all, size
 
 /* ---- the channel ---- */
 
+enum { TELL_AGAIN_MS = 1000 };
+
 static bool on_vchan_asks(void *userdata) {
         const struct guest *guest = userdata;
 
         return guest->state == GUEST_RUNNING;
 }
 
+/* Of events only so many are kept for those who come late: a guest whose programs come and go all the time is to leave room for
+ * others'. */
 static void on_vchan_connected(void *userdata, int fd) {
         struct guest *guest = userdata;
+        const uint64_t now = uv_now(guest->guests->loop);
 
         guest->guests->listener->channel(guest->guests->userdata, guest->owner, fd, 0, 0);
+        if (now < guest->vchan_tell_ms)
+                return;
+        guest->vchan_tell_ms = now + TELL_AGAIN_MS;
         guest_tell(guest, GUEST_CONNECTED);
 }
 

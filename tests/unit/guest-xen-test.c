@@ -51,6 +51,7 @@ static struct {
         } granted[GRANTED];
         int no_give;
         unsigned n_given;
+        uint64_t later_ms;  /* than it is */
         unsigned n_repeats; /* times that all domains were wanted again */
         bool is_partial; /* not all of what is asked for is found */
         struct {
@@ -67,6 +68,8 @@ int __wrap_xen_tracker_new(uv_loop_t *loop, const struct xen_options *options, c
                            struct xen_tracker **ret);
 void __wrap_xen_tracker_close(struct xen_tracker *tracker, void (*closed)(void *userdata));
 void __wrap_xen_tracker_repeat(struct xen_tracker *tracker);
+uint64_t __wrap_uv_now(const uv_loop_t *loop);
+uint64_t __real_uv_now(const uv_loop_t *loop);
 int __wrap_xen_grants_give(uint64_t addr, uint64_t size, uint32_t guest, bool is_readonly, struct xen_grant_run **ret,
                            size_t *ret_n, struct failure *failure);
 int __wrap_xen_grants_find(uint64_t addr, uint64_t size, uint32_t guest, struct xen_grant_run **ret, size_t *ret_n,
@@ -112,6 +115,10 @@ int __wrap_xen_tracker_new(uv_loop_t *loop, const struct xen_options *options, c
 
 void __wrap_xen_tracker_close(struct xen_tracker *tracker, void (*closed)(void *userdata)) {
         closed(fake.userdata);
+}
+
+uint64_t __wrap_uv_now(const uv_loop_t *loop) {
+        return __real_uv_now(loop) + fake.later_ms;
 }
 
 void __wrap_xen_tracker_repeat(struct xen_tracker *tracker) {
@@ -505,6 +512,22 @@ static bool may_make_channel(void) {
         return fake.channel.ops->runs(fake.channel.userdata);
 }
 
+static void come(void) {
+        fake.channel.ops->connected(fake.channel.userdata, dup(0));
+}
+
+static void test_that_programs_come_is_told_once_a_second(void **state) {
+        start_daemon();
+        lists(DOMAIN(7, XEN_RUNNING));
+        *host.told = '\0';
+        for (unsigned i = 0; i < 3; i++)
+                come();
+        assert_true(has_told("channel connected channel channel "));
+        fake.later_ms = 1000;
+        come();
+        assert_true(has_told("channel connected "));
+}
+
 /* Whoever builds a domain pauses it until it is built, and removes what xenstore has of it. */
 static void test_a_channel_is_made_for_a_guest_that_is_known_to_run(void **state) {
         start_daemon();
@@ -782,6 +805,7 @@ int main(void) {
                 TEST(test_a_guest_has_what_xenstore_says_in_each_run_of_it),
                 TEST(test_a_guest_that_runs_gets_what_xenstore_says_later),
                 TEST(test_a_guest_has_a_channel_in_each_run_of_it),
+                TEST(test_that_programs_come_is_told_once_a_second),
                 TEST(test_a_channel_is_made_for_a_guest_that_is_known_to_run),
                 TEST(test_a_host_that_has_no_channels_is_asked_once_for_each_run),
                 TEST(test_a_channel_for_which_there_was_no_memory_is_tried_again),

@@ -360,7 +360,7 @@ tests_unit_guest_xen_test_SOURCES = tests/unit/guest-xen-test.c $(core_fixture)
 tests_unit_guest_xen_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS)
 tests_unit_guest_xen_test_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=xen_unavailable,--wrap=xen_tracker_new,--wrap=xen_tracker_close \
 	-Wl,--wrap=xen_grants_give,--wrap=xen_grants_find,--wrap=xen_grants_revoke,--wrap=xen_grants_look \
-	-Wl,--wrap=xen_channel_new,--wrap=xen_channel_close,--wrap=xen_tracker_repeat
+	-Wl,--wrap=xen_channel_new,--wrap=xen_channel_close,--wrap=xen_tracker_repeat,--wrap=uv_now
 tests_unit_guest_xen_test_LDADD = libdaemon.la $(CMOCKA_LIBS)
 tests_unit_xen_tracker_test_SOURCES = tests/unit/xen-tracker-test.c
 tests_unit_xen_tracker_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS) $(XEN_CFLAGS) -pthread
