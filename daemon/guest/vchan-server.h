@@ -1,6 +1,6 @@
-/* The host's end of a vchan: a page and two streams that are shared with one guest, an event channel, and what xenstore tells that
- * guest of them. It is as Xen's libxenvchan has it, which reads, writes and closes it; but it is made here, because what that
- * library has made in part it does not undo without harm: it takes for its own whatever lay in the memory of its struct before.
+/* The host's end of a vchan: a page and two streams that are shared with one guest, an event channel, and what xenstore tells
+ * that guest of them. It is as Xen's libxenvchan has it, which reads, writes and closes it; but it is made here, because what
+ * that library has made in part it does not undo without harm: it takes for its own whatever lay in the memory of its struct.
  *
  * All functions may wait for xenstore, which may never answer, and each belongs to one thread at a time. */
 #ifndef DMAB_GUEST_VCHAN_SERVER_H

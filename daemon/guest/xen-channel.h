@@ -8,7 +8,8 @@
  * What can go wrong: xenstore does not answer, and it is tried again when it does not say so, and waited for when it says
  * nothing; the guest writes more than is read: it is not read from until there is room; it does not read: what it is told waits
  * in the socket, of which whoever has the other end takes notice; what it writes into indices cannot be: then nothing goes over
- * any more until it mends that; what tells of events fails: all of it is ended, and made anew. No guest can do more to its channel than that, and nothing to another one's.
+ * any more until it mends that; nothing tells of events any more: all of it is ended, and made anew. No guest can do more to its
+ * channel than that, and nothing to another one's.
  *
  * All functions belong to the loop's thread, and nothing here waits: what xenstore has to do with is done on other threads. */
 #ifndef DMAB_GUEST_XEN_CHANNEL_H

@@ -170,8 +170,8 @@ int xen_check_guest(uint32_t domid, const char *uuid, struct failure *failure) {
         r = xen_host_look(host, domid, &listed);
         xen_host_close(host);
         if (r < 0 && r != -ENOENT)
-                return failure_set_errno(failure, REASON_source_unavailable, -r, "Xen does not say what domain %" PRIu32 " is: %s",
-                                         domid, strerror(-r));
+                return failure_set_errno(failure, REASON_source_unavailable, -r,
+                                         "Xen does not say what domain %" PRIu32 " is: %s", domid, strerror(-r));
         write_uuid(listed.uuid, text);
         if (r == 0 && strcmp(text, uuid) == 0 && state_of(&listed) != XEN_OVER)
                 return 0;
