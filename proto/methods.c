@@ -1022,10 +1022,10 @@ DEFINE(guest_attach_params,
         FIELD(guest_attach_params, size, UINT, NEEDED, POSITIVE,
               .doc = "bytes of the window, a power of two of at least 1 MiB; its last 4096 are not allocated"),
         FIELD(guest_attach_params, dry_run, BOOL, .doc = "do nothing, and tell what the domain needs for it"),
-        FIELD(guest_attach_params, request_key, STRING, NAME, .doc = DOC_REQUEST_KEY),
         FIELD(guest_attach_params, mask, HEX,
               .doc = "of a guest of Xen's: all of the window lies at or below this machine address, all ones below; anywhere "
-                     "unless given"));
+                     "unless given"),
+        FIELD(guest_attach_params, request_key, STRING, NAME, .doc = DOC_REQUEST_KEY));
 
 DEFINE(guest_attach_result,
         FIELD(guest_attach_result, window, UINT, HANDLE, .doc = "its handle, which is that of its region"),

@@ -1,5 +1,6 @@
 /* What becomes of Xen's guests, as Xen tells. A guest is a domain: it boots anew, or comes back after it was saved, as another
  * one. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,23 +33,41 @@ static void tell_why(const struct guest *guest, const struct xen_seen *all, size
 
 /* ---- the channel ---- */
 
+enum { TELL_AGAIN_MS = 1000 };
+
+static bool on_vchan_asks(void *userdata) {
+        const struct guest *guest = userdata;
+
+        return guest->state == GUEST_RUNNING;
+}
+
+/* Of events only so many are kept for those who come late: a guest whose programs come and go all the time is to leave room for
+ * others'. */
 static void on_vchan_connected(void *userdata, int fd) {
         struct guest *guest = userdata;
+        const uint64_t now = uv_now(guest->guests->loop);
 
         guest->guests->listener->channel(guest->guests->userdata, guest->owner, fd, 0, 0);
+        if (now < guest->vchan_tell_ms)
+                return;
+        guest->vchan_tell_ms = now + TELL_AGAIN_MS;
         guest_tell(guest, GUEST_CONNECTED);
 }
 
+/* One that does not run may not have been built yet: whoever builds it begins by removing what xenstore has of it. */
 static void begin_vchan(struct guest *guest) {
-        static const struct xen_channel_listener listener = { .connected = on_vchan_connected };
+        static const struct xen_channel_listener listener = { .runs = on_vchan_asks, .connected = on_vchan_connected };
         int r;
 
-        if (guest->vchan || guest->run == guest->vchan_run)
+        if (guest->state != GUEST_RUNNING || guest->vchan || (guest->run == guest->vchan_run && !guest->vchan_failed))
                 return;
+        r = xen_channel_new(guest->guests->loop, guest->run, guest->uuid, guest->name, &listener, guest, &guest->vchan);
+        if (r < 0 && r != -ENOPKG && !guest->vchan_failed)
+                log_warning("the guest %s has no channel yet: %s", guest->name, strerror(-r));
         guest->vchan_run = guest->run;
-        r = xen_channel_new(guest->guests->loop, guest->run, guest->name, &listener, guest, &guest->vchan);
-        if (r < 0 && r != -ENOPKG)
-                log_warning("the guest %s gets no channel: %s", guest->name, strerror(-r));
+        guest->vchan_failed = r < 0 && r != -ENOPKG;
+        if (guest->vchan_failed)
+                xen_tracker_repeat(guest->guests->xen);
 }
 
 static void on_vchan_closed(void *userdata) {
@@ -65,6 +84,7 @@ void guest_end_vchan(struct guest *guest) {
 
         guest->vchan = NULL;
         guest->vchan_run = 0;
+        guest->vchan_failed = false;
         if (!vchan)
                 return;
         guest->guests->n_handles++;

@@ -106,6 +106,8 @@ struct guest {
         struct channel *channel;
         struct xen_channel *vchan; /* of Xen's, in this run; or NULL */
         unsigned vchan_run;        /* for which it was tried to make it */
+        bool vchan_failed;         /* and is tried again */
+        uint64_t vchan_tell_ms;    /* before that nobody is told again that a program of it has come */
         char *words;               /* what xenstore says of Xen's; NULL: nothing */
         struct exchange *exchange; /* of its frames, that is under way; or NULL */
         struct held *held;    /* have connected, and are neither let in nor hung up on yet */

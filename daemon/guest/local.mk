@@ -21,6 +21,7 @@ libguest_la_SOURCES = \
 if HAVE_XEN
 libguest_la_SOURCES += \
 	daemon/guest/vchan-library.c daemon/guest/vchan-library.h \
+	daemon/guest/vchan-server.c daemon/guest/vchan-server.h \
 	daemon/guest/vchan-task.c daemon/guest/vchan-task.h \
 	daemon/guest/xen.c daemon/guest/xen.h \
 	daemon/guest/xen-channel.c daemon/guest/xen-channel.h \

@@ -6,6 +6,8 @@
 #include <stdio.h>
 
 #define VCHAN "libxenvchan.so." XEN_RELEASE
+#define GRANTS "libxengnttab.so.1"
+#define EVENTS "libxenevtchn.so.1"
 #define STORE "libxenstore.so.4"
 
 static struct {
@@ -23,7 +25,7 @@ static void *open_library(const char *name) {
         return handle;
 }
 
-static bool take_symbols(void *vchan, void *store) {
+static bool take_symbols(void *vchan, void *grants, void *events, void *store) {
 #define TAKE(handle, file, name) \
         found.library.name = (__typeof__(name) *)dlsym(handle, #name); \
         if (!found.library.name) { \
@@ -31,19 +33,28 @@ static bool take_symbols(void *vchan, void *store) {
                 return false; \
         }
 #define TAKE_VCHAN(name) TAKE(vchan, VCHAN, name)
+#define TAKE_GRANTS(name) TAKE(grants, GRANTS, name)
+#define TAKE_EVENTS(name) TAKE(events, EVENTS, name)
 #define TAKE_STORE(name) TAKE(store, STORE, name)
         VCHAN_LIBRARY_VCHAN(TAKE_VCHAN)
+        VCHAN_LIBRARY_GRANTS(TAKE_GRANTS)
+        VCHAN_LIBRARY_EVENTS(TAKE_EVENTS)
         VCHAN_LIBRARY_STORE(TAKE_STORE)
 #undef TAKE_STORE
+#undef TAKE_EVENTS
+#undef TAKE_GRANTS
 #undef TAKE_VCHAN
 #undef TAKE
         return true;
 }
 
 static void load(void) {
-        void *vchan = open_library(VCHAN), *store = vchan ? open_library(STORE) : NULL;
+        void *vchan = open_library(VCHAN);
+        void *grants = vchan ? open_library(GRANTS) : NULL;
+        void *events = grants ? open_library(EVENTS) : NULL;
+        void *store = events ? open_library(STORE) : NULL;
 
-        found.usable = store && take_symbols(vchan, store);
+        found.usable = store && take_symbols(vchan, grants, events, store);
 }
 
 const struct vchan_library *vchan_library(const char **ret_why) {

@@ -7,24 +7,40 @@
 #ifdef HAVE_XEN
 
 #include <libxenvchan.h>
+#include <xengnttab.h>
+#include <xenevtchn.h>
 #include <xenstore.h>
+#include <xentoollog.h>
 
 #define VCHAN_LIBRARY_VCHAN(each) \
         each(libxenvchan_close) \
         each(libxenvchan_fd_for_select) \
         each(libxenvchan_read) \
-        each(libxenvchan_server_init) \
         each(libxenvchan_wait) \
         each(libxenvchan_write)
+#define VCHAN_LIBRARY_GRANTS(each) \
+        each(xengntshr_open) \
+        each(xengntshr_share_page_notify) \
+        each(xengntshr_share_pages)
+#define VCHAN_LIBRARY_EVENTS(each) \
+        each(xenevtchn_bind_unbound_port) \
+        each(xenevtchn_open) \
+        each(xenevtchn_unmask)
 #define VCHAN_LIBRARY_STORE(each) \
         each(xs_close) \
         each(xs_open) \
+        each(xs_read) \
+        each(xs_rm) \
         each(xs_set_permissions) \
+        each(xs_transaction_end) \
+        each(xs_transaction_start) \
         each(xs_write)
 
 struct vchan_library {
 #define VCHAN_LIBRARY_MEMBER(name) __typeof__(name) *name;
         VCHAN_LIBRARY_VCHAN(VCHAN_LIBRARY_MEMBER)
+        VCHAN_LIBRARY_GRANTS(VCHAN_LIBRARY_MEMBER)
+        VCHAN_LIBRARY_EVENTS(VCHAN_LIBRARY_MEMBER)
         VCHAN_LIBRARY_STORE(VCHAN_LIBRARY_MEMBER)
 #undef VCHAN_LIBRARY_MEMBER
 };

@@ -6,21 +6,17 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "daemon/guest/thread.h"
 #include "daemon/guest/vchan-library.h"
+#include "daemon/guest/vchan-server.h"
 #include "daemon/guest/xen.h"
-
-/* A dom0 shares 1,024 pages, unless xen_gntalloc was told otherwise (`limit`): this takes 9 of them. */
-enum { STREAM_SIZE = 16 << 10 };
-
-#define PROTOCOL "1"
 
 struct vchan_task {
         atomic_uint n_refs; /* one for the loop, one for the thread */
         const struct vchan_library *library;
         uint32_t domid;
+        char uuid[XEN_UUID_SIZE];
         bool is_end;
         uv_async_t async;
         vchan_task_over_fn over;
@@ -28,7 +24,8 @@ struct vchan_task {
         pthread_mutex_t mutex;
         /* Under the mutex. */
         bool is_left; /* `async` is closed, or about to be */
-        struct libxenvchan *vchan;
+        struct vchan_server *server;
+        struct failure failure; /* why there is none */
 };
 
 static void unref(struct vchan_task *task) {
@@ -40,56 +37,33 @@ static void unref(struct vchan_task *task) {
 
 /* ---- the thread ---- */
 
-static bool write_protocol(const struct vchan_task *task) {
-        struct xs_permissions permissions[] = {
-                { .id = 0, .perms = XS_PERM_NONE }, /* dom0 has it, and nobody else … */
-                { .id = task->domid, .perms = XS_PERM_READ },
-        };
-        struct xs_handle *store = xen_store_is_dead() ? NULL : task->library->xs_open(0);
-        char path[64];
-        bool done;
+static struct vchan_server *make(const struct vchan_task *task, struct failure *failure) {
+        struct vchan_server *server = NULL;
 
-        if (!store)
-                return false;
-        snprintf(path, sizeof(path), "/local/domain/%u/dmabroker/protocol", (unsigned)task->domid);
-        done = task->library->xs_write(store, XBT_NULL, path, PROTOCOL, strlen(PROTOCOL)) &&
-               task->library->xs_set_permissions(store, XBT_NULL, path, permissions, 2);
-        task->library->xs_close(store);
-        return done;
-}
-
-static struct libxenvchan *make(const struct vchan_task *task) {
-        struct libxenvchan *vchan;
-        char path[64];
-
-        snprintf(path, sizeof(path), "/local/domain/%u/dmabroker/vchan", (unsigned)task->domid);
-        vchan = write_protocol(task) ? task->library->libxenvchan_server_init(NULL, (int)task->domid, path, STREAM_SIZE,
-                                                                             STREAM_SIZE)
-                                     : NULL;
-        if (vchan) {
-                vchan->server_persist = 1; /* programs of the guest come and go */
-                vchan->blocking = 0;
-        }
-        return vchan;
+        if (xen_check_guest(task->domid, task->uuid, failure) < 0 ||
+            vchan_server_new(task->library, task->domid, &server, failure) < 0)
+                return NULL;
+        /* Somebody else may have got the number meanwhile, and with it what was shared: that would be the guest for us. */
+        if (xen_check_guest(task->domid, task->uuid, failure) < 0)
+                server = vchan_server_free(server);
+        return server;
 }
 
 static void *task_main(void *userdata) {
         struct vchan_task *task = userdata;
-        struct libxenvchan *vchan = NULL;
+        struct failure failure = { 0 };
+        struct vchan_server *server;
 
-        if (task->is_end)
-                task->library->libxenvchan_close(task->vchan);
-        else
-                vchan = make(task);
+        server = task->is_end ? vchan_server_free(task->server) : make(task, &failure);
         pthread_mutex_lock(&task->mutex);
-        task->vchan = vchan;
+        task->server = server;
+        task->failure = failure;
         if (!task->is_left) {
                 uv_async_send(&task->async);
-                vchan = NULL;
+                server = NULL;
         }
         pthread_mutex_unlock(&task->mutex);
-        if (vchan)
-                task->library->libxenvchan_close(vchan);
+        vchan_server_free(server);
         unref(task);
         return NULL;
 }
@@ -100,7 +74,7 @@ static void on_closed(uv_handle_t *handle) {
         struct vchan_task *task = handle->data;
 
         if (task->over)
-                task->over(task->userdata, task->is_left ? NULL : task->vchan);
+                task->over(task->userdata, task->is_left ? NULL : task->server, task->failure.sentence);
         unref(task);
 }
 
@@ -110,7 +84,7 @@ static void on_done(uv_async_t *async) {
 
 /* It may be done already, and that not be told of yet. */
 void vchan_task_leave(struct vchan_task *task) {
-        struct libxenvchan *vchan = NULL;
+        struct vchan_server *server = NULL;
         struct vchan_task *end;
 
         if (uv_is_closing((uv_handle_t *)&task->async))
@@ -118,10 +92,10 @@ void vchan_task_leave(struct vchan_task *task) {
         pthread_mutex_lock(&task->mutex);
         task->is_left = true;
         if (!task->is_end)
-                vchan = task->vchan;
+                server = task->server;
         pthread_mutex_unlock(&task->mutex);
         uv_close((uv_handle_t *)&task->async, on_closed);
-        if (vchan && vchan_task_end(task->async.loop, task->library, vchan, NULL, NULL, &end) == 0)
+        if (server && vchan_task_end(task->async.loop, server, NULL, NULL, &end) == 0)
                 vchan_task_leave(end);
 }
 
@@ -149,28 +123,28 @@ static int begin(struct vchan_task *task, uv_loop_t *loop, struct vchan_task **r
         return r;
 }
 
-int vchan_task_make(uv_loop_t *loop, const struct vchan_library *library, uint32_t domid, vchan_task_over_fn over,
-                    void *userdata, struct vchan_task **ret) {
+int vchan_task_make(uv_loop_t *loop, const struct vchan_library *library, uint32_t domid, const char *uuid,
+                    vchan_task_over_fn over, void *userdata, struct vchan_task **ret) {
         struct vchan_task *task = calloc(1, sizeof(*task));
 
         if (!task)
                 return -ENOMEM;
         task->library = library;
         task->domid = domid;
+        snprintf(task->uuid, sizeof(task->uuid), "%s", uuid);
         task->over = over;
         task->userdata = userdata;
         return begin(task, loop, ret);
 }
 
-int vchan_task_end(uv_loop_t *loop, const struct vchan_library *library, struct libxenvchan *vchan, vchan_task_over_fn over,
-                   void *userdata, struct vchan_task **ret) {
+int vchan_task_end(uv_loop_t *loop, struct vchan_server *server, vchan_task_over_fn over, void *userdata,
+                   struct vchan_task **ret) {
         struct vchan_task *task = calloc(1, sizeof(*task));
 
         if (!task)
                 return -ENOMEM;
-        task->library = library;
         task->is_end = true;
-        task->vchan = vchan;
+        task->server = server;
         task->over = over;
         task->userdata = userdata;
         return begin(task, loop, ret);

@@ -2,12 +2,14 @@
 
 #include <errno.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "daemon/guest/vchan-library.h"
+#include "daemon/guest/vchan-server.h"
 #include "daemon/guest/vchan-task.h"
 #include "daemon/log.h"
 #include "daemon/loop.h"
@@ -38,11 +40,12 @@ struct xen_channel {
         uv_loop_t *loop;
         const struct vchan_library *library;
         const struct xen_channel_listener *ops;
-        const char *name;
+        const char *uuid, *name;
         void *userdata;
         uint32_t domid;
         struct vchan_task *task;   /* making it, or ending it; NULL: neither */
-        struct libxenvchan *vchan; /* NULL: none yet, or being ended */
+        struct vchan_server *server; /* NULL: none yet, or being ended */
+        struct libxenvchan *vchan;   /* the server's */
         uv_poll_t event;           /* as long as is_watched */
         bool is_watched;
         struct talk *talk;         /* NULL: nobody is there */
@@ -50,15 +53,17 @@ struct xen_channel {
         struct piece to_daemon, to_guest;
         bool is_broken;     /* the other end of the socket is closed */
         bool is_unfinished; /* there may be more to be passed on than was */
-        bool is_told;       /* that it cannot be made */
+        char told[256];     /* why there is none, as it was told of; "": there is one */
         uv_timer_t timer;
         unsigned n_parts; /* talks, task, event, that are on the loop */
+        bool is_over;     /* what there is of it goes, and another is made */
         bool closing;
         void (*closed)(void *userdata);
         void *closed_userdata;
 };
 
 static void settle(struct xen_channel *channel);
+static void give_up(struct xen_channel *channel, const char *why);
 static void pump(struct xen_channel *channel);
 static void on_timer(uv_timer_t *timer);
 
@@ -223,7 +228,7 @@ static void pass_on(struct xen_channel *channel, bool is_there) {
 static void pump(struct xen_channel *channel) {
         bool is_there;
 
-        if (channel->closing || !channel->vchan)
+        if (channel->closing || channel->is_over || !channel->vchan)
                 return;
         is_there = is_guest_there(channel);
         if (!channel->talk && is_there)
@@ -247,54 +252,69 @@ static void pump(struct xen_channel *channel) {
 static void on_event(uv_poll_t *poll, int status, int events) {
         struct xen_channel *channel = poll->data;
 
+        /* It is not watched any more then: too many events came for the kernel to keep them. */
+        if (status < 0) {
+                give_up(channel, "its event channel tells of nothing any more");
+                return;
+        }
         channel->library->libxenvchan_wait(channel->vchan);
         pump(channel);
 }
 
 /* ---- making it ---- */
 
-static void make(struct xen_channel *channel);
+static void tell_why(struct xen_channel *channel, const char *why) {
+        if (strncmp(channel->told, why, sizeof(channel->told) - 1) != 0)
+                log_warning("the guest %s has no channel now: %s", channel->name, why);
+        snprintf(channel->told, sizeof(channel->told), "%s", why);
+}
 
 static void make_later(struct xen_channel *channel, const char *why) {
-        if (!channel->is_told)
-                log_warning("the guest %s has no channel yet: %s", channel->name, why);
-        channel->is_told = true;
+        tell_why(channel, why);
         uv_timer_start(&channel->timer, on_timer, MAKE_AGAIN_MS, 0);
 }
 
-static void on_made(void *userdata, struct libxenvchan *vchan) {
+static void on_made(void *userdata, struct vchan_server *server, const char *why) {
         struct xen_channel *channel = userdata;
         int r;
 
         channel->task = NULL;
-        channel->vchan = vchan;
+        channel->server = server;
+        channel->vchan = server ? vchan_server_vchan(server) : NULL;
         if (channel->closing) {
                 part_over(channel);
                 return;
         }
         channel->n_parts--;
-        if (!vchan) {
-                make_later(channel, "it cannot be shared with it, or xenstore cannot tell it; is xen_gntalloc loaded, and "
-                           "xenstored running?");
+        if (!server) {
+                make_later(channel, why);
                 return;
         }
-        r = uv_poll_init(channel->loop, &channel->event, channel->library->libxenvchan_fd_for_select(vchan));
+        r = uv_poll_init(channel->loop, &channel->event, channel->library->libxenvchan_fd_for_select(channel->vchan));
         if (r == 0) {
                 channel->event.data = channel;
                 channel->is_watched = true;
                 channel->n_parts++;
                 r = loop_watch(&channel->event, UV_READABLE, on_event);
         }
-        if (r < 0)
-                log_error("the channel of the guest %s cannot be watched: %s", channel->name, strerror(-r));
-        else if (channel->is_told)
+        if (r < 0) {
+                give_up(channel, strerror(-r));
+                return;
+        }
+        if (*channel->told)
                 log_info("the guest %s has its channel", channel->name);
+        *channel->told = '\0';
         pump(channel);
 }
 
 static void make(struct xen_channel *channel) {
-        int r = vchan_task_make(channel->loop, channel->library, channel->domid, on_made, channel, &channel->task);
+        int r;
 
+        if (!channel->ops->runs(channel->userdata)) {
+                uv_timer_start(&channel->timer, on_timer, MAKE_AGAIN_MS, 0);
+                return;
+        }
+        r = vchan_task_make(channel->loop, channel->library, channel->domid, channel->uuid, on_made, channel, &channel->task);
         if (r < 0)
                 make_later(channel, strerror(-r));
         else
@@ -307,14 +327,14 @@ static void on_timer(uv_timer_t *timer) {
         if (channel->closing) {
                 if (channel->task)
                         vchan_task_leave(channel->task);
-        } else if (!channel->vchan)
-                make(channel);
-        else
+        } else if (channel->server)
                 pump(channel);
+        else if (!channel->task)
+                make(channel);
 }
 
-int xen_channel_new(uv_loop_t *loop, uint32_t domid, const char *name, const struct xen_channel_listener *ops, void *userdata,
-                    struct xen_channel **ret) {
+int xen_channel_new(uv_loop_t *loop, uint32_t domid, const char *uuid, const char *name, const struct xen_channel_listener *ops,
+                    void *userdata, struct xen_channel **ret) {
         const char *why = NULL;
         const struct vchan_library *library = vchan_library(&why);
         struct xen_channel *channel;
@@ -329,6 +349,7 @@ int xen_channel_new(uv_loop_t *loop, uint32_t domid, const char *name, const str
         channel->loop = loop;
         channel->library = library;
         channel->ops = ops;
+        channel->uuid = uuid;
         channel->name = name;
         channel->userdata = userdata;
         channel->domid = domid;
@@ -348,37 +369,62 @@ static void on_timer_closed(uv_handle_t *handle) {
         free(channel);
 }
 
-static void on_ended(void *userdata, struct libxenvchan *vchan) {
+static void on_ended(void *userdata, struct vchan_server *server, const char *why) {
         struct xen_channel *channel = userdata;
 
         channel->task = NULL;
         part_over(channel);
 }
 
-/* What xenstore says of it goes with it. What it has cannot be given back otherwise: then it stays as long as the daemon. */
-static void end_vchan(struct xen_channel *channel) {
-        struct libxenvchan *vchan = channel->vchan;
+/* What it has cannot be given back otherwise: then it stays as long as the daemon. */
+static void end_server(struct xen_channel *channel) {
+        struct vchan_server *server = channel->server;
         int r;
 
+        channel->server = NULL;
         channel->vchan = NULL;
-        r = vchan_task_end(channel->loop, channel->library, vchan, on_ended, channel, &channel->task);
+        r = vchan_task_end(channel->loop, server, on_ended, channel, &channel->task);
         if (r < 0)
                 log_error("what was shared with the guest %s stays shared: %s", channel->name, strerror(-r));
         else
                 channel->n_parts++;
 }
 
-static void settle(struct xen_channel *channel) {
-        if (!channel->closing || channel->n_parts)
-                return;
-        if (channel->vchan)
-                end_vchan(channel);
-        if (!channel->n_parts && !uv_is_closing((uv_handle_t *)&channel->timer))
+/* Nothing of it is on the loop any more. */
+static void be_over(struct xen_channel *channel) {
+        if (channel->closing && !uv_is_closing((uv_handle_t *)&channel->timer))
                 uv_close((uv_handle_t *)&channel->timer, on_timer_closed);
+        else if (!channel->closing)
+                uv_timer_start(&channel->timer, on_timer, MAKE_AGAIN_MS, 0);
+        channel->is_over = false;
+}
+
+static void settle(struct xen_channel *channel) {
+        if (channel->n_parts || (!channel->closing && !channel->is_over))
+                return;
+        if (channel->server)
+                end_server(channel);
+        if (!channel->n_parts)
+                be_over(channel);
 }
 
 static void on_event_closed(uv_handle_t *handle) {
         part_over(handle->data);
+}
+
+/* Who is there is hung up on. Its descriptor is closed when the loop knows nothing of it any more. */
+static void stop(struct xen_channel *channel) {
+        hang_up(channel);
+        if (channel->is_watched)
+                uv_close((uv_handle_t *)&channel->event, on_event_closed);
+        channel->is_watched = false;
+}
+
+static void give_up(struct xen_channel *channel, const char *why) {
+        tell_why(channel, why);
+        channel->is_over = true;
+        stop(channel);
+        settle(channel);
 }
 
 void xen_channel_close(struct xen_channel *channel, void (*closed)(void *userdata), void *userdata) {
@@ -387,11 +433,9 @@ void xen_channel_close(struct xen_channel *channel, void (*closed)(void *userdat
         channel->closing = true;
         channel->closed = closed;
         channel->closed_userdata = userdata;
-        hang_up(channel);
+        stop(channel);
         if (channel->task)
                 vchan_task_leave(channel->task);
-        if (channel->is_watched)
-                uv_close((uv_handle_t *)&channel->event, on_event_closed);
         uv_timer_start(&channel->timer, on_timer, END_PATIENCE_MS, 0);
         settle(channel);
 }

@@ -1,5 +1,6 @@
-/* The thread that asks Xen which domains there are. */
+/* Which domains there are, as Xen says: the thread that asks for all, and whoever asks for one. */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -122,6 +123,16 @@ static void tell_lost(struct lister *lister, const char *why) {
         pthread_mutex_unlock(&tracker->mutex);
 }
 
+static bool is_wanted_again(struct xen_tracker *tracker) {
+        bool is;
+
+        pthread_mutex_lock(&tracker->mutex);
+        is = tracker->is_wanted_again;
+        tracker->is_wanted_again = false;
+        pthread_mutex_unlock(&tracker->mutex);
+        return is;
+}
+
 static void look(struct lister *lister) {
         struct xen_listed *listed = NULL;
         struct failure failure = { 0 };
@@ -140,11 +151,31 @@ static void look(struct lister *lister) {
                 tell_lost(lister, why);
                 return;
         }
+        lister->has_last &= !is_wanted_again(lister->tracker);
         seen = see(listed, n, &n_seen);
         if (seen && is_news(lister, seen, n_seen))
                 tell(lister, seen, n_seen);
         free(seen);
         free(listed);
+}
+
+int xen_check_guest(uint32_t domid, const char *uuid, struct failure *failure) {
+        struct xen_listed listed = { 0 };
+        struct xen_host *host = NULL;
+        char text[XEN_UUID_SIZE];
+        int r = xen_host_open(&host, NULL, failure);
+
+        if (r < 0)
+                return r;
+        r = xen_host_look(host, domid, &listed);
+        xen_host_close(host);
+        if (r < 0 && r != -ENOENT)
+                return failure_set_errno(failure, REASON_source_unavailable, -r,
+                                         "Xen does not say what domain %" PRIu32 " is: %s", domid, strerror(-r));
+        write_uuid(listed.uuid, text);
+        if (r == 0 && strcmp(text, uuid) == 0 && state_of(&listed) != XEN_OVER)
+                return 0;
+        return failure_set_errno(failure, REASON_source_unavailable, ENOENT, "domain %" PRIu32 " is not it any more", domid);
 }
 
 /* Until it is time to look, or somebody wants it. false: this is the end. */

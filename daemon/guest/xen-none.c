@@ -21,8 +21,11 @@ void xen_tracker_close(struct xen_tracker *tracker, void (*closed)(void *userdat
 void xen_tracker_hurry(struct xen_tracker *tracker) {
 }
 
-int xen_channel_new(uv_loop_t *loop, uint32_t domid, const char *name, const struct xen_channel_listener *ops, void *userdata,
-                    struct xen_channel **ret) {
+void xen_tracker_repeat(struct xen_tracker *tracker) {
+}
+
+int xen_channel_new(uv_loop_t *loop, uint32_t domid, const char *uuid, const char *name, const struct xen_channel_listener *ops,
+                    void *userdata, struct xen_channel **ret) {
         return -ENOPKG;
 }
 

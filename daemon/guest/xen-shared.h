@@ -22,6 +22,7 @@ struct xen_tracker {
         /* All under the mutex. */
         pthread_cond_t wanted; /* the lister has something to do */
         bool is_hurried, ending;
+        bool is_wanted_again; /* what was listed before */
         bool told_no_more; /* `async` is closed */
         bool has_ended[XEN_THREADS];
         struct xen_seen *news; /* that the loop has not been told of, or NULL */

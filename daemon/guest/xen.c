@@ -45,6 +45,12 @@ void xen_tracker_hurry(struct xen_tracker *tracker) {
         xen_tracker_hurry_from(tracker);
 }
 
+void xen_tracker_repeat(struct xen_tracker *tracker) {
+        pthread_mutex_lock(&tracker->mutex);
+        tracker->is_wanted_again = true;
+        pthread_mutex_unlock(&tracker->mutex);
+}
+
 void xen_tracker_thread_ended(struct xen_tracker *tracker, enum xen_thread thread) {
         pthread_mutex_lock(&tracker->mutex);
         tracker->has_ended[thread] = true;

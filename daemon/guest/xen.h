@@ -12,6 +12,8 @@
 #include <stdint.h>
 #include <uv.h>
 
+#include "daemon/core/failure.h"
+
 enum { XEN_UUID_SIZE = 37 };
 
 /* Where dom0 says in xenstore what guests are to have: a node for each, by its UUID, and so for every domain that it will be. */
@@ -64,6 +66,13 @@ int xen_tracker_new(uv_loop_t *loop, const struct xen_options *options, const st
 void xen_tracker_close(struct xen_tracker *tracker, void (*closed)(void *userdata));
 /* Ask now: something was seen to have changed. */
 void xen_tracker_hurry(struct xen_tracker *tracker);
+
+/* All are listed at the next look, whether or not anything has changed. */
+void xen_tracker_repeat(struct xen_tracker *tracker);
+
+/* Whether this domain is, at this moment, the guest of that UUID, and not over. Xen is asked, and xenstore is not; any thread may
+ * ask. 0; -ENOENT, or another -errno where Xen does not say, with a sentence. */
+int xen_check_guest(uint32_t domid, const char *uuid, struct failure *failure);
 
 /* Where there is xenstore's socket its daemon has it, or there is none: the kernel's way would lead to nobody. Any thread may
  * ask. */

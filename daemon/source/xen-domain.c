@@ -141,14 +141,8 @@ struct listing {
         size_t n;
 };
 
-static int note_listed(void *userdata, const xc_domaininfo_t *info) {
-        struct listing *listing = userdata;
-        struct xen_listed *more = realloc(listing->all, (listing->n + 1) * sizeof(*more));
-
-        if (!more)
-                return -ENOMEM;
-        listing->all = more;
-        more[listing->n] = (struct xen_listed){
+static void describe(const xc_domaininfo_t *info, struct xen_listed *ret) {
+        *ret = (struct xen_listed){
                 .domid = info->domain,
                 .is_pv = !(info->flags & XEN_DOMINF_hvm_guest),
                 .is_paused = info->flags & XEN_DOMINF_paused,
@@ -158,7 +152,17 @@ static int note_listed(void *userdata, const xc_domaininfo_t *info) {
                 .is_down = info->flags & XEN_DOMINF_shutdown,
                 .why_down = info->flags >> XEN_DOMINF_shutdownshift & XEN_DOMINF_shutdownmask,
         };
-        memcpy(more[listing->n++].uuid, info->handle, sizeof(more->uuid));
+        memcpy(ret->uuid, info->handle, sizeof(ret->uuid));
+}
+
+static int note_listed(void *userdata, const xc_domaininfo_t *info) {
+        struct listing *listing = userdata;
+        struct xen_listed *more = realloc(listing->all, (listing->n + 1) * sizeof(*more));
+
+        if (!more)
+                return -ENOMEM;
+        listing->all = more;
+        describe(info, &more[listing->n++]);
         return 0;
 }
 
@@ -172,6 +176,19 @@ int xen_host_list(struct xen_host *host, struct xen_listed **ret, size_t *ret_n)
         }
         *ret = listing.all;
         *ret_n = listing.n;
+        return 0;
+}
+
+/* Xen tells of the first one from that number on. */
+int xen_host_look(struct xen_host *host, uint32_t domid, struct xen_listed *ret) {
+        xc_domaininfo_t info;
+        int got = host->library->xc_domain_getinfolist(host->control, domid, 1, &info);
+
+        if (got < 0)
+                return failed();
+        if (got == 0 || info.domain != domid)
+                return -ENOENT;
+        describe(&info, ret);
         return 0;
 }
 

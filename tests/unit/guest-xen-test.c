@@ -65,6 +65,8 @@ static struct {
                 unsigned n_ended;
                 bool is_full;
         } share;
+        uint64_t later_ms;  /* than it is */
+        unsigned n_repeats; /* times that all domains were wanted again */
         bool is_partial; /* not all of what is asked for is found */
         struct {
                 const struct xen_channel_listener *ops;
@@ -90,6 +92,9 @@ int __wrap_xen_frames_exchange(struct xen_exchange *exchange, struct failure *fa
 int __wrap_xen_tracker_new(uv_loop_t *loop, const struct xen_options *options, const struct xen_listener *ops, void *userdata,
                            struct xen_tracker **ret);
 void __wrap_xen_tracker_close(struct xen_tracker *tracker, void (*closed)(void *userdata));
+void __wrap_xen_tracker_repeat(struct xen_tracker *tracker);
+uint64_t __wrap_uv_now(const uv_loop_t *loop);
+uint64_t __real_uv_now(const uv_loop_t *loop);
 int __wrap_xen_grants_give(uint64_t addr, uint64_t size, uint32_t guest, bool is_readonly, struct xen_grant_run **ret,
                            size_t *ret_n, struct failure *failure);
 int __wrap_xen_grants_find(uint64_t addr, uint64_t size, uint32_t guest, struct xen_grant_run **ret, size_t *ret_n,
@@ -104,8 +109,8 @@ void __wrap_xen_share_end(int fd, uint64_t pages);
 bool __wrap_xen_grants_find_crossed(struct xen_table_view *ret, bool *ret_is_over);
 size_t __wrap_xen_grants_look_tables(struct xen_table_view *ret, size_t max);
 
-int __wrap_xen_channel_new(uv_loop_t *loop, uint32_t domid, const char *name, const struct xen_channel_listener *ops,
-                           void *userdata, struct xen_channel **ret);
+int __wrap_xen_channel_new(uv_loop_t *loop, uint32_t domid, const char *uuid, const char *name,
+                           const struct xen_channel_listener *ops, void *userdata, struct xen_channel **ret);
 void __wrap_xen_channel_close(struct xen_channel *channel, void (*closed)(void *userdata), void *userdata);
 
 int __wrap_xen_frames_exchange(struct xen_exchange *exchange, struct failure *failure) {
@@ -126,12 +131,13 @@ int __wrap_xen_frames_exchange(struct xen_exchange *exchange, struct failure *fa
         return 0;
 }
 
-int __wrap_xen_channel_new(uv_loop_t *loop, uint32_t domid, const char *name, const struct xen_channel_listener *ops,
-                           void *userdata, struct xen_channel **ret) {
+int __wrap_xen_channel_new(uv_loop_t *loop, uint32_t domid, const char *uuid, const char *name,
+                           const struct xen_channel_listener *ops, void *userdata, struct xen_channel **ret) {
         fake.channel.n_made++;
         if (fake.channel.error)
                 return fake.channel.error;
         assert_int_equal(fake.channel.domid, 0);
+        assert_string_equal(uuid, UUID);
         fake.channel.ops = ops;
         fake.channel.userdata = userdata;
         fake.channel.domid = domid;
@@ -159,6 +165,15 @@ int __wrap_xen_tracker_new(uv_loop_t *loop, const struct xen_options *options, c
 
 void __wrap_xen_tracker_close(struct xen_tracker *tracker, void (*closed)(void *userdata)) {
         closed(fake.userdata);
+}
+
+uint64_t __wrap_uv_now(const uv_loop_t *loop) {
+        return __real_uv_now(loop) + fake.later_ms;
+}
+
+void __wrap_xen_tracker_repeat(struct xen_tracker *tracker) {
+        assert_ptr_equal(tracker, &fake);
+        fake.n_repeats++;
 }
 
 static struct granted *find_granted(uint64_t addr) {
@@ -579,7 +594,7 @@ static void test_a_guest_has_a_channel_in_each_run_of_it(void **state) {
         no_domain();
         assert_int_equal(fake.channel.n_made, 0);
         *host.told = '\0';
-        lists(DOMAIN(7, XEN_PAUSED));
+        lists(DOMAIN(7, XEN_RUNNING));
         assert_int_equal(fake.channel.domid, 7);
         assert_true(has_told("started "));
         fake.channel.ops->connected(fake.channel.userdata, dup(0));
@@ -604,6 +619,44 @@ static void test_a_guest_has_a_channel_in_each_run_of_it(void **state) {
         assert_int_equal(fake.channel.domid, 9);
 }
 
+static bool may_make_channel(void) {
+        return fake.channel.ops->runs(fake.channel.userdata);
+}
+
+static void come(void) {
+        fake.channel.ops->connected(fake.channel.userdata, dup(0));
+}
+
+static void test_that_programs_come_is_told_once_a_second(void **state) {
+        start_daemon();
+        lists(DOMAIN(7, XEN_RUNNING));
+        *host.told = '\0';
+        for (unsigned i = 0; i < 3; i++)
+                come();
+        assert_true(has_told("channel connected channel channel "));
+        fake.later_ms = 1000;
+        come();
+        assert_true(has_told("channel connected "));
+}
+
+/* Whoever builds a domain pauses it until it is built, and removes what xenstore has of it. */
+static void test_a_channel_is_made_for_a_guest_that_is_known_to_run(void **state) {
+        start_daemon();
+        lists(DOMAIN(7, XEN_PAUSED));
+        assert_int_equal(fake.channel.n_made, 0);
+        lists(DOMAIN(7, XEN_RUNNING));
+        assert_int_equal(fake.channel.domid, 7);
+        assert_true(may_make_channel());
+        fake.listener->lost(fake.userdata, "it says nothing");
+        assert_false(may_make_channel());
+        lists(DOMAIN(7, XEN_RUNNING));
+        assert_true(may_make_channel());
+        lists(DOMAIN(7, XEN_PAUSED));
+        assert_false(may_make_channel());
+        assert_int_equal(fake.channel.domid, 7);
+        assert_int_equal(fake.channel.n_made, 1);
+}
+
 static void test_a_host_that_has_no_channels_is_asked_once_for_each_run(void **state) {
         start_daemon();
         fake.channel.error = -ENOPKG;
@@ -612,6 +665,22 @@ static void test_a_host_that_has_no_channels_is_asked_once_for_each_run(void **s
         assert_int_equal(fake.channel.n_made, 1);
         lists(DOMAIN(8, XEN_RUNNING));
         assert_int_equal(fake.channel.n_made, 2);
+}
+
+static void test_a_channel_for_which_there_was_no_memory_is_tried_again(void **state) {
+        start_daemon();
+        fake.channel.error = -ENOMEM;
+        for (unsigned i = 1; i < 4; i++) {
+                lists(DOMAIN(7, XEN_RUNNING));
+                assert_int_equal(fake.channel.n_made, i);
+                assert_int_equal(fake.n_repeats, i);
+        }
+        fake.channel.error = 0;
+        lists(DOMAIN(7, XEN_RUNNING));
+        assert_int_equal(fake.channel.domid, 7);
+        lists(DOMAIN(7, XEN_RUNNING));
+        assert_int_equal(fake.channel.n_made, 4);
+        assert_int_equal(fake.n_repeats, 3);
 }
 
 static void test_only_a_paravirtualised_guest_sees_it_by_machine_addresses(void **state) {
@@ -1364,7 +1433,10 @@ int main(void) {
                 TEST(test_a_guest_has_what_xenstore_says_in_each_run_of_it),
                 TEST(test_a_guest_that_runs_gets_what_xenstore_says_later),
                 TEST(test_a_guest_has_a_channel_in_each_run_of_it),
+                TEST(test_that_programs_come_is_told_once_a_second),
+                TEST(test_a_channel_is_made_for_a_guest_that_is_known_to_run),
                 TEST(test_a_host_that_has_no_channels_is_asked_once_for_each_run),
+                TEST(test_a_channel_for_which_there_was_no_memory_is_tried_again),
                 TEST(test_only_a_paravirtualised_guest_sees_it_by_machine_addresses),
                 TEST(test_what_a_dead_guest_has_mapped_is_nobodys_until_it_has_not),
                 TEST(test_a_guest_that_boots_anew_is_another_domain),

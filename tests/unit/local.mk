@@ -348,7 +348,7 @@ tests_unit_guest_libvirt_test_LDADD = libdaemon.la $(CMOCKA_LIBS)
 if HAVE_XEN
 xen_tests = tests/unit/xen-absent-test tests/unit/xen-source-test tests/unit/xen-table-test \
 	tests/unit/xen-tracker-test tests/unit/guest-xen-test tests/unit/vchan-ring-test \
-	tests/unit/xen-channel-test tests/unit/xen-frames-test
+	tests/unit/vchan-server-test tests/unit/xen-channel-test tests/unit/xen-frames-test
 check_PROGRAMS += $(xen_tests)
 TESTS += $(xen_tests)
 tests_unit_xen_absent_test_SOURCES = tests/unit/xen-absent-test.c
@@ -371,15 +371,22 @@ tests_unit_guest_xen_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS) -p
 tests_unit_guest_xen_test_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=xen_unavailable,--wrap=xen_tracker_new,--wrap=xen_tracker_close \
 	-Wl,--wrap=xen_grants_give,--wrap=xen_grants_find,--wrap=xen_grants_revoke,--wrap=xen_grants_look \
 	-Wl,--wrap=xen_grants_find_crossed,--wrap=xen_grants_look_tables,--wrap=xen_channel_new,--wrap=xen_channel_close \
-	-Wl,--wrap=xen_foreign_look,--wrap=xen_share_open,--wrap=xen_share_end,--wrap=xen_frames_exchange
+	-Wl,--wrap=xen_foreign_look,--wrap=xen_share_open,--wrap=xen_share_end,--wrap=xen_frames_exchange \
+	-Wl,--wrap=xen_tracker_repeat,--wrap=uv_now
 tests_unit_guest_xen_test_LDADD = libdaemon.la $(CMOCKA_LIBS)
 tests_unit_xen_tracker_test_SOURCES = tests/unit/xen-tracker-test.c
 tests_unit_xen_tracker_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS) $(XEN_CFLAGS) -pthread
 tests_unit_xen_tracker_test_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=xen_library,--wrap=connect
 tests_unit_xen_tracker_test_LDADD = libdaemon.la $(CMOCKA_LIBS)
-tests_unit_xen_channel_test_SOURCES = tests/unit/xen-channel-test.c client/vchan-ring.c client/vchan-ring.h
+fake_vchan = tests/unit/fake-vchan.c tests/unit/fake-vchan.h client/vchan-ring.c client/vchan-ring.h
+fake_vchan_wraps = -Wl,--wrap=vchan_library,--wrap=xen_store_is_dead,--wrap=calloc
+tests_unit_vchan_server_test_SOURCES = tests/unit/vchan-server-test.c $(fake_vchan)
+tests_unit_vchan_server_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS) $(XEN_CFLAGS) -pthread
+tests_unit_vchan_server_test_LDFLAGS = $(AM_LDFLAGS) $(fake_vchan_wraps)
+tests_unit_vchan_server_test_LDADD = libdaemon.la -lxenvchan $(CMOCKA_LIBS)
+tests_unit_xen_channel_test_SOURCES = tests/unit/xen-channel-test.c $(fake_vchan)
 tests_unit_xen_channel_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS) $(XEN_CFLAGS) -pthread
-tests_unit_xen_channel_test_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=vchan_library
+tests_unit_xen_channel_test_LDFLAGS = $(AM_LDFLAGS) $(fake_vchan_wraps) -Wl,--wrap=xen_check_guest,--wrap=uv_timer_start,--wrap=loop_watch
 tests_unit_xen_channel_test_LDADD = libdaemon.la -lxenvchan $(CMOCKA_LIBS)
 tests_unit_vchan_ring_test_SOURCES = tests/unit/vchan-ring-test.c client/vchan-ring.c client/vchan-ring.h
 tests_unit_vchan_ring_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(XEN_CFLAGS) -pthread

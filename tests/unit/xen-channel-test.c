@@ -1,8 +1,7 @@
-/* A guest's channel: what its dom0 shares is Xen's own library's, over ordinary memory, the guest's end is ours, and the event
- * channel is an eventfd. Link with -Wl,--wrap=vchan_library. */
+/* A guest's channel: what its dom0 shares is ordinary memory, the library is Xen's own, and the guest's end is ours. */
 #include <errno.h>
 #include <poll.h>
-#include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -10,134 +9,80 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 /* after the others: it redefines what they may declare */
 #include <cmocka.h>
 
 #include "client/vchan-ring.h"
-#include "daemon/guest/vchan-library.h"
+#include "daemon/core/failure.h"
 #include "daemon/guest/xen-channel.h"
+#include "tests/unit/fake-vchan.h"
 
-enum { DOMID = 7, ORDER = 12, PATIENCE_MS = 20000, MUCH = 8 << 20 };
+#define UUID "6f1c6f0e-3a55-4a8a-9d0e-0c6f0b8a2d11"
+#define REF "/local/domain/7/dmabroker/vchan/ring-ref"
 
-static struct {
-        pthread_mutex_t mutex;
-        bool fails, is_mute;
-        int unmute[2];
-        unsigned n_made, n_closed;
-        char path[64];
-} fake = { .mutex = PTHREAD_MUTEX_INITIALIZER };
+enum { PATIENCE_MS = 20000 };
 
 static struct {
         uv_loop_t loop;
         uv_timer_t patience;
         struct xen_channel *channel;
         bool closed;
-        struct vchan_page *page;
-        char *out, *in;
-        int event;
+        bool is_unknown;    /* whether the guest runs */
+        unsigned is_not_it; /* so many times from now Xen is asked who the domain is, and it is somebody else; 0: never; atomic */
+        unsigned n_asked;   /* atomic */
+        struct vchan_page *page; /* as long as it is shared */
         struct vchan_ring guest;
         int fd; /* of the conversation; -1: none */
         unsigned n_talks;
 } scene;
 
-/* ---- Xen's libraries ---- */
+/* ---- Xen ---- */
 
-const struct vchan_library *__wrap_vchan_library(const char **ret_why);
+int __wrap_xen_check_guest(uint32_t domid, const char *uuid, struct failure *failure);
+int __wrap_uv_timer_start(uv_timer_t *timer, uv_timer_cb callback, uint64_t ms, uint64_t repeat_ms);
+int __real_uv_timer_start(uv_timer_t *timer, uv_timer_cb callback, uint64_t ms, uint64_t repeat_ms);
 
-/* Instead of the library's. */
-int xenevtchn_notify(xenevtchn_handle *event, evtchn_port_t port) {
-        return 0;
+int __wrap_xen_check_guest(uint32_t domid, const char *uuid, struct failure *failure) {
+        const unsigned n = __atomic_add_fetch(&scene.n_asked, 1, __ATOMIC_SEQ_CST);
+
+        if (domid == FAKE_VCHAN_DOMID && strcmp(uuid, UUID) == 0 && n != scene.is_not_it)
+                return 0;
+        return failure_set(failure, REASON_source_unavailable, "domain 7 is not it any more");
 }
 
-static struct xs_handle *store_open(unsigned long flags) {
-        char byte;
-
-        if (fake.is_mute && read(fake.unmute[0], &byte, 1) != 1)
-                return NULL;
-        return (struct xs_handle *)&fake;
+/* Nobody waits for seconds here. */
+int __wrap_uv_timer_start(uv_timer_t *timer, uv_timer_cb callback, uint64_t ms, uint64_t repeat_ms) {
+        return __real_uv_timer_start(timer, callback, ms == 5000 ? 5 : ms, repeat_ms);
 }
 
-static void store_close(struct xs_handle *store) {
-}
+static struct {
+        bool fails; /* the event channel's is not to be had */
+        uv_poll_t *poll; /* the event channel's */
+        uv_poll_cb callback;
+} watch;
 
-static bool store_write(struct xs_handle *store, xs_transaction_t transaction, const char *path, const void *data,
-                        unsigned length) {
-        pthread_mutex_lock(&fake.mutex);
-        strncpy(fake.path, path, sizeof(fake.path) - 1);
-        pthread_mutex_unlock(&fake.mutex);
-        return true;
-}
+int __wrap_loop_watch(uv_poll_t *poll, int events, uv_poll_cb callback);
+int __real_loop_watch(uv_poll_t *poll, int events, uv_poll_cb callback);
 
-static bool store_permit(struct xs_handle *store, xs_transaction_t transaction, const char *path,
-                         struct xs_permissions *permissions, unsigned n) {
-        return n == 2 && permissions[0].id == 0 && permissions[0].perms == XS_PERM_NONE && permissions[1].id == DOMID &&
-               permissions[1].perms == XS_PERM_READ;
-}
+int __wrap_loop_watch(uv_poll_t *poll, int events, uv_poll_cb callback) {
+        uv_os_fd_t fd = -1;
 
-static struct libxenvchan *server_init(struct xentoollog_logger *logger, int domain, const char *path, size_t read_min,
-                                       size_t write_min) {
-        struct libxenvchan *vchan;
-
-        if (domain != DOMID || strcmp(path, "/local/domain/7/dmabroker/vchan") != 0 || fake.fails)
-                return NULL;
-        vchan = calloc(1, sizeof(*vchan));
-        vchan->ring = (struct vchan_interface *)scene.page;
-        vchan->is_server = 1;
-        vchan->read.order = vchan->write.order = ORDER;
-        vchan->read.shr = &vchan->ring->left;
-        vchan->write.shr = &vchan->ring->right;
-        vchan->read.buffer = scene.out;
-        vchan->write.buffer = scene.in;
-        vchan->ring->left_order = vchan->ring->right_order = ORDER;
-        vchan->ring->cli_live = 2;
-        vchan->ring->srv_live = 1;
-        vchan->ring->cli_notify = VCHAN_NOTIFY_WRITE;
-        __atomic_fetch_add(&fake.n_made, 1, __ATOMIC_SEQ_CST);
-        return vchan;
-}
-
-static void server_close(struct libxenvchan *vchan) {
-        vchan->ring->srv_live = 0;
-        free(vchan);
-        __atomic_fetch_add(&fake.n_closed, 1, __ATOMIC_SEQ_CST);
-}
-
-static int server_fd(struct libxenvchan *vchan) {
-        return scene.event;
-}
-
-static int server_wait(struct libxenvchan *vchan) {
-        uint64_t count;
-
-        return read(scene.event, &count, sizeof(count)) < 0 ? -1 : 0;
-}
-
-const struct vchan_library *__wrap_vchan_library(const char **ret_why) {
-        static const struct vchan_library library = {
-                .libxenvchan_close = server_close,
-                .libxenvchan_fd_for_select = server_fd,
-                .libxenvchan_read = libxenvchan_read,
-                .libxenvchan_server_init = server_init,
-                .libxenvchan_wait = server_wait,
-                .libxenvchan_write = libxenvchan_write,
-                .xs_close = store_close,
-                .xs_open = store_open,
-                .xs_set_permissions = store_permit,
-                .xs_write = store_write,
-        };
-
-        return &library;
+        uv_fileno((uv_handle_t *)poll, &fd);
+        if (fd != fake_vchan.event)
+                return __real_loop_watch(poll, events, callback);
+        if (watch.fails)
+                return -ENOMEM;
+        watch.poll = poll;
+        watch.callback = callback;
+        return __real_loop_watch(poll, events, callback);
 }
 
 /* ---- the scene ---- */
 
-static void notify_host(void) {
-        const uint64_t one = 1;
-
-        assert_int_equal(write(scene.event, &one, sizeof(one)), sizeof(one));
+static bool on_asked(void *userdata) {
+        return !scene.is_unknown;
 }
 
 static void on_connected(void *userdata, int fd) {
@@ -168,7 +113,7 @@ static void turn(void) {
 }
 
 static bool is_made(void) {
-        return __atomic_load_n(&fake.n_made, __ATOMIC_SEQ_CST) == 1;
+        return __atomic_load_n(&fake_vchan.n_made, __ATOMIC_SEQ_CST) == 1;
 }
 
 static bool is_closed(void) {
@@ -176,10 +121,10 @@ static bool is_closed(void) {
 }
 
 static void begin_channel(void) {
-        static const struct xen_channel_listener listener = { .connected = on_connected };
+        static const struct xen_channel_listener listener = { .runs = on_asked, .connected = on_connected };
 
         scene.closed = false;
-        assert_int_equal(xen_channel_new(&scene.loop, DOMID, "one", &listener, NULL, &scene.channel), 0);
+        assert_int_equal(xen_channel_new(&scene.loop, FAKE_VCHAN_DOMID, UUID, "one", &listener, NULL, &scene.channel), 0);
 }
 
 static void end_channel(void) {
@@ -190,15 +135,11 @@ static void end_channel(void) {
 static int begin(void **state) {
         memset(&scene, 0, sizeof(scene));
         scene.fd = -1;
-        scene.page = calloc(1, VCHAN_PAGE);
-        scene.out = calloc(1, 1 << ORDER);
-        scene.in = calloc(1, 1 << ORDER);
-        scene.event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-        fake.fails = fake.is_mute = false;
-        fake.n_made = fake.n_closed = 0;
+        memset(&watch, 0, sizeof(watch));
+        fake_vchan_begin();
         uv_loop_init(&scene.loop);
         uv_timer_init(&scene.loop, &scene.patience);
-        return pipe(fake.unmute);
+        return 0;
 }
 
 static int end(void **state) {
@@ -207,12 +148,7 @@ static int end(void **state) {
         uv_close((uv_handle_t *)&scene.patience, NULL);
         uv_run(&scene.loop, UV_RUN_DEFAULT);
         assert_int_equal(uv_loop_close(&scene.loop), 0);
-        close(scene.event);
-        close(fake.unmute[0]);
-        close(fake.unmute[1]);
-        free(scene.page);
-        free(scene.out);
-        free(scene.in);
+        fake_vchan_end();
         return 0;
 }
 
@@ -224,15 +160,18 @@ static bool has_talk(void) {
 static void come(void) {
         struct vchan_layout layout;
 
+        scene.page = fake_vchan_map((uint32_t)strtoul(fake_vchan_node(REF), NULL, 10));
+        assert_non_null(scene.page);
         assert_int_equal(vchan_layout_read(scene.page, &layout), 0);
-        vchan_ring_init(&scene.guest, scene.page, &layout, scene.out, scene.in);
+        vchan_ring_init(&scene.guest, scene.page, &layout, fake_vchan_map(scene.page->grants[0]),
+                        fake_vchan_map(scene.page->grants[layout.n_to_host]));
         __atomic_store_n(&scene.page->guest_lives, 1, __ATOMIC_RELEASE);
-        notify_host();
+        fake_vchan_notify();
 }
 
 static void go(void) {
         __atomic_store_n(&scene.page->guest_lives, 0, __ATOMIC_RELEASE);
-        notify_host();
+        fake_vchan_notify();
 }
 
 static void begin_talk(void) {
@@ -252,7 +191,7 @@ static ssize_t guest_says(const void *bytes, size_t n) {
         ssize_t r = vchan_ring_write(&scene.guest, bytes, n, &tells);
 
         if (tells)
-                notify_host();
+                fake_vchan_notify();
         return r;
 }
 
@@ -261,7 +200,7 @@ static ssize_t guest_hears(void *buffer, size_t n) {
         ssize_t r = vchan_ring_read(&scene.guest, buffer, n, &tells);
 
         if (tells)
-                notify_host();
+                fake_vchan_notify();
         return r;
 }
 
@@ -271,7 +210,6 @@ static void test_what_is_said_goes_over_both_ways(void **state) {
         char text[32] = "";
 
         begin_talk();
-        assert_string_equal(fake.path, "/local/domain/7/dmabroker/protocol");
         assert_int_equal(guest_says("question", 9), 9);
         turn();
         assert_int_equal(recv(scene.fd, text, sizeof(text), MSG_DONTWAIT), 9);
@@ -281,7 +219,7 @@ static void test_what_is_said_goes_over_both_ways(void **state) {
         assert_int_equal(guest_hears(text, sizeof(text)), 7);
         assert_string_equal(text, "answer");
         end_channel();
-        assert_int_equal(fake.n_closed, 1);
+        assert_int_equal(fake_vchan.n_closed, 1);
         assert_int_equal(recv(scene.fd, text, sizeof(text), MSG_DONTWAIT), 0);
 }
 
@@ -289,7 +227,7 @@ static void test_nobody_is_connected_before_somebody_comes(void **state) {
         begin_channel();
         run_until(is_made);
         turn();
-        notify_host();
+        fake_vchan_notify();
         turn();
         assert_int_equal(scene.n_talks, 0);
         end_channel();
@@ -418,13 +356,13 @@ static void test_garbage_in_indices_ends_nothing(void **state) {
                 words[rand() % 4] = (uint32_t)rand() * 3u;
                 scene.page->to_host_order = (uint16_t)rand();
                 send(scene.fd, "noise", 5, MSG_DONTWAIT | MSG_NOSIGNAL);
-                notify_host();
+                fake_vchan_notify();
                 turn();
                 while (recv(scene.fd, text, sizeof(text), MSG_DONTWAIT) > 0)
                         ;
         }
         end_channel();
-        assert_int_equal(fake.n_closed, 1);
+        assert_int_equal(fake_vchan.n_closed, 1);
 }
 
 /* Whoever comes next mends it. */
@@ -456,27 +394,131 @@ static void test_what_one_program_leaves_in_disorder_hinders_none_of_the_next(vo
         end_channel();
 }
 
+/* Also by threads that nobody waits for. */
+static void await_closed(unsigned n) {
+        while (__atomic_load_n(&fake_vchan.n_closed, __ATOMIC_SEQ_CST) < n || !fake_vchan_has_left_nothing())
+                sched_yield();
+}
+
 static void test_a_xenstore_that_does_not_answer_holds_up_nothing(void **state) {
-        fake.is_mute = true;
+        fake_vchan.is_mute = true;
         begin_channel();
         turn();
         end_channel();
-        assert_int_equal(fake.n_closed, 0);
-        assert_int_equal(write(fake.unmute[1], "a", 1), 1);
+        assert_int_equal(fake_vchan.n_closed, 0);
         /* What is made all the same is nobody's. */
-        while (!__atomic_load_n(&fake.n_closed, __ATOMIC_SEQ_CST))
-                poll(NULL, 0, 1);
+        assert_int_equal(write(fake_vchan.unmute[1], "aa", 2), 2);
+        await_closed(1);
+        assert_int_equal(fake_vchan.n_made, 1);
 }
 
-static void test_what_cannot_be_made_is_tried_again_until_it_is_closed(void **state) {
-        fake.fails = true;
+static bool was_asked_often(void) {
+        return __atomic_load_n(&scene.n_asked, __ATOMIC_SEQ_CST) >= 10;
+}
+
+static void test_what_cannot_be_made_is_tried_again(void **state) {
+        fake_vchan.fails_to_share = true;
+        begin_channel();
+        run_until(was_asked_often);
+        assert_int_equal(fake_vchan.n_made, 0);
+        fake_vchan.fails_to_share = false;
+        run_until(is_made);
+        come();
+        run_until(has_talk);
+        end_channel();
+}
+
+static bool was_asked_thrice(void) {
+        return __atomic_load_n(&scene.n_asked, __ATOMIC_SEQ_CST) >= 3;
+}
+
+static bool are_two_closed(void) {
+        return __atomic_load_n(&fake_vchan.n_closed, __ATOMIC_SEQ_CST) == 2;
+}
+
+static void test_somebody_else_gets_none(void **state) {
+        /* Before it is shared … */
+        scene.is_not_it = 1;
+        begin_channel();
+        run_until(was_asked_thrice);
+        assert_int_equal(fake_vchan.n_closed, 0);
+        run_until(is_made);
+        end_channel();
+        assert_int_equal(fake_vchan.n_closed, 1);
+        /* … and after that: what was shared is not any more. */
+        scene.is_not_it = 2;
+        scene.n_asked = 0;
+        begin_channel();
+        scene.is_unknown = true;
+        run_until(are_two_closed);
+        assert_int_equal(fake_vchan.n_made, 2);
+        end_channel();
+        await_closed(2);
+        assert_int_equal(scene.n_talks, 0);
+}
+
+static void test_of_whom_nothing_is_known_none_is_made(void **state) {
+        scene.is_unknown = true;
         begin_channel();
         for (int i = 0; i < 20; i++) {
                 turn();
                 poll(NULL, 0, 1);
         }
+        assert_int_equal(scene.n_asked, 0);
+        scene.is_unknown = false;
+        run_until(is_made);
         end_channel();
-        assert_int_equal(fake.n_made, 0);
+}
+
+static void begin_another_talk(void) {
+        forget_talk();
+        come();
+        run_until(has_talk);
+        end_channel();
+        assert_int_equal(fake_vchan.n_made, fake_vchan.n_closed);
+}
+
+static bool is_another_made(void) {
+        return __atomic_load_n(&fake_vchan.n_made, __ATOMIC_SEQ_CST) == 2;
+}
+
+static bool is_third_made(void) {
+        return __atomic_load_n(&fake_vchan.n_made, __ATOMIC_SEQ_CST) == 3;
+}
+
+static void test_one_that_cannot_be_watched_is_ended_and_made_anew(void **state) {
+        begin_talk();
+        end_channel();
+        watch.fails = true;
+        begin_channel();
+        run_until(are_two_closed);
+        watch.fails = false;
+        run_until(is_third_made);
+        begin_another_talk();
+}
+
+static bool is_watched(void) {
+        return watch.poll;
+}
+
+/* As libuv says that it does not watch it any more. */
+static void test_one_that_tells_of_nothing_any_more_is_ended_and_made_anew(void **state) {
+        char byte;
+
+        begin_talk();
+        uv_poll_stop(watch.poll);
+        watch.callback(watch.poll, UV_EBADF, 0);
+        run_until(is_another_made);
+        assert_int_equal(fake_vchan.n_closed, 1);
+        assert_int_equal(recv(scene.fd, &byte, 1, MSG_DONTWAIT), 0);
+        begin_another_talk();
+        /* And when it is closed while it ends. */
+        watch.poll = NULL;
+        begin_channel();
+        run_until(is_watched);
+        watch.callback(watch.poll, UV_EBADF, 0);
+        end_channel();
+        await_closed(3);
 }
 
 static void test_it_ends_at_any_moment(void **state) {
@@ -484,16 +526,13 @@ static void test_it_ends_at_any_moment(void **state) {
                 begin_channel();
                 for (unsigned turns = i * 37 % 50; turns > 0; turns--) {
                         uv_run(&scene.loop, UV_RUN_NOWAIT);
-                        if (turns == 20 && __atomic_load_n(&fake.n_made, __ATOMIC_SEQ_CST) == i + 1)
+                        if (turns == 20 && __atomic_load_n(&fake_vchan.n_made, __ATOMIC_SEQ_CST) == i + 1)
                                 come();
                         sched_yield();
                 }
                 end_channel();
-                while (__atomic_load_n(&fake.n_made, __ATOMIC_SEQ_CST) > __atomic_load_n(&fake.n_closed, __ATOMIC_SEQ_CST))
-                        sched_yield();
                 /* One that was left is made and ended by its thread. */
-                while (__atomic_load_n(&fake.n_closed, __ATOMIC_SEQ_CST) < i + 1)
-                        sched_yield();
+                await_closed(i + 1);
         }
         xen_channel_close(NULL, on_closed, NULL);
 }
@@ -512,7 +551,11 @@ int main(void) {
                 TEST(test_garbage_in_indices_ends_nothing),
                 TEST(test_what_one_program_leaves_in_disorder_hinders_none_of_the_next),
                 TEST(test_a_xenstore_that_does_not_answer_holds_up_nothing),
-                TEST(test_what_cannot_be_made_is_tried_again_until_it_is_closed),
+                TEST(test_what_cannot_be_made_is_tried_again),
+                TEST(test_somebody_else_gets_none),
+                TEST(test_of_whom_nothing_is_known_none_is_made),
+                TEST(test_one_that_cannot_be_watched_is_ended_and_made_anew),
+                TEST(test_one_that_tells_of_nothing_any_more_is_ended_and_made_anew),
                 TEST(test_it_ends_at_any_moment),
         };
 

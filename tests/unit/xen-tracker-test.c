@@ -344,6 +344,18 @@ static void test_a_host_without_guests_is_told_of_once(void **state) {
         end_tracker();
 }
 
+static void test_all_are_told_of_again_when_somebody_wants_that(void **state) {
+        set_domain(1, 3, 0, 0);
+        begin_tracker(1, 0);
+        run();
+        xen_tracker_repeat(tracker);
+        run();
+        assert_int_equal(n_told, 2);
+        assert_int_equal(n_seen, 1);
+        end_tracker();
+        assert_int_equal(n_told, 2);
+}
+
 static void test_what_changes_is_told_though_xenstore_says_nothing(void **state) {
         begin_tracker(5, 0);
         run();
@@ -392,6 +404,30 @@ static void test_how_a_domain_has_ended_is_told(void **state) {
         check_over(XEN_DOMINF_dying, "destroyed");
         check_over(XEN_DOMINF_shutdown | 200u << XEN_DOMINF_shutdownshift, "shutdown");
         end_tracker();
+}
+
+static int ask_for(uint32_t domid, const char *uuid, const char *why_not) {
+        struct failure failure = { 0 };
+        int r = xen_check_guest(domid, uuid, &failure);
+
+        assert_non_null(strstr(failure.sentence, why_not));
+        return r;
+}
+
+static void test_who_a_domain_is_at_this_moment_is_to_be_had_from_xen(void **state) {
+        set_domain(1, 3, 1, 0);
+        set_domain(2, 7, 0, XEN_DOMINF_paused);
+        assert_int_equal(ask_for(7, ONE, ""), 0);
+        assert_int_equal(ask_for(3, ONE, "domain 3 is not it"), -ENOENT);
+        /* There is none of that number, but later ones. */
+        assert_int_equal(ask_for(6, ONE, "domain 6 is not it"), -ENOENT);
+        assert_int_equal(ask_for(8, ONE, "domain 8 is not it"), -ENOENT);
+        set_domain(2, 7, 0, XEN_DOMINF_shutdown | SHUTDOWN_suspend << XEN_DOMINF_shutdownshift);
+        assert_int_equal(ask_for(7, ONE, ""), 0);
+        set_domain(2, 7, 0, XEN_DOMINF_dying);
+        assert_int_equal(ask_for(7, ONE, "not it any more"), -ENOENT);
+        fake.no_list = EPERM;
+        assert_int_equal(ask_for(7, ONE, "Xen does not say"), -EPERM);
 }
 
 static void test_a_suspended_domain_may_go_on(void **state) {
@@ -539,9 +575,11 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 TEST(test_all_domains_but_dom0_are_told_of_at_first),
                 TEST(test_a_host_without_guests_is_told_of_once),
+                TEST(test_all_are_told_of_again_when_somebody_wants_that),
                 TEST(test_what_changes_is_told_though_xenstore_says_nothing),
                 TEST(test_xenstore_hurries_it),
                 TEST(test_how_a_domain_has_ended_is_told),
+                TEST(test_who_a_domain_is_at_this_moment_is_to_be_had_from_xen),
                 TEST(test_a_suspended_domain_may_go_on),
                 TEST(test_more_domains_than_are_listed_at_a_time),
                 TEST(test_a_xen_that_does_not_list_is_told_of_once),
