@@ -1120,8 +1120,8 @@ struct guest_attach_params {
         const char *guest;
         uint64_t size;
         bool dry_run SCHEMA_SLOT;
-        const char *request_key;
         uint64_t mask;
+        const char *request_key;
 };
 
 struct guest_attach_result {
