@@ -18,6 +18,7 @@
         each(libxenvchan_write)
 #define VCHAN_LIBRARY_STORE(each) \
         each(xs_close) \
+        each(xs_is_domain_introduced) \
         each(xs_open) \
         each(xs_set_permissions) \
         each(xs_write)

@@ -29,6 +29,7 @@ struct vchan_task {
         /* Under the mutex. */
         bool is_left; /* `async` is closed, or about to be */
         struct libxenvchan *vchan;
+        bool is_early; /* the thread's, until it is done */
 };
 
 static void unref(struct vchan_task *task) {
@@ -40,7 +41,15 @@ static void unref(struct vchan_task *task) {
 
 /* ---- the thread ---- */
 
-static bool write_protocol(const struct vchan_task *task) {
+/* Xen knows a domain before xenstore does. What is written for it before that, whoever makes it takes away. */
+static bool is_introduced(struct vchan_task *task, struct xs_handle *store) {
+        bool is = task->library->xs_is_domain_introduced(store, task->domid);
+
+        task->is_early = !is;
+        return is;
+}
+
+static bool write_protocol(struct vchan_task *task) {
         struct xs_permissions permissions[] = {
                 { .id = 0, .perms = XS_PERM_NONE }, /* dom0 has it, and nobody else … */
                 { .id = task->domid, .perms = XS_PERM_READ },
@@ -52,13 +61,13 @@ static bool write_protocol(const struct vchan_task *task) {
         if (!store)
                 return false;
         snprintf(path, sizeof(path), "/local/domain/%u/dmabroker/protocol", (unsigned)task->domid);
-        done = task->library->xs_write(store, XBT_NULL, path, PROTOCOL, strlen(PROTOCOL)) &&
+        done = is_introduced(task, store) && task->library->xs_write(store, XBT_NULL, path, PROTOCOL, strlen(PROTOCOL)) &&
                task->library->xs_set_permissions(store, XBT_NULL, path, permissions, 2);
         task->library->xs_close(store);
         return done;
 }
 
-static struct libxenvchan *make(const struct vchan_task *task) {
+static struct libxenvchan *make(struct vchan_task *task) {
         struct libxenvchan *vchan;
         char path[64];
 
@@ -100,7 +109,7 @@ static void on_closed(uv_handle_t *handle) {
         struct vchan_task *task = handle->data;
 
         if (task->over)
-                task->over(task->userdata, task->is_left ? NULL : task->vchan);
+                task->over(task->userdata, task->is_left ? NULL : task->vchan, !task->is_left && task->is_early);
         unref(task);
 }
 

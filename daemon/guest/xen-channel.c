@@ -16,6 +16,7 @@ enum {
         PIECE_SIZE = 64 << 10,
         PIECES_AT_ONCE = 4, /* then it is others' turn */
         MAKE_AGAIN_MS = 5000,
+        EARLY_MS = 100, /* until it is looked again whether xenstore knows the domain */
         TALK_AGAIN_MS = 100, /* from the beginning of one conversation to that of the next */
         REFUSED_MS = 1000,   /* likewise where it was not the guest that ended it */
         END_PATIENCE_MS = 2000,
@@ -262,7 +263,7 @@ static void make_later(struct xen_channel *channel, const char *why) {
         uv_timer_start(&channel->timer, on_timer, MAKE_AGAIN_MS, 0);
 }
 
-static void on_made(void *userdata, struct libxenvchan *vchan) {
+static void on_made(void *userdata, struct libxenvchan *vchan, bool is_early) {
         struct xen_channel *channel = userdata;
         int r;
 
@@ -273,6 +274,10 @@ static void on_made(void *userdata, struct libxenvchan *vchan) {
                 return;
         }
         channel->n_parts--;
+        if (is_early) {
+                uv_timer_start(&channel->timer, on_timer, EARLY_MS, 0);
+                return;
+        }
         if (!vchan) {
                 make_later(channel, "it cannot be shared with it, or xenstore cannot tell it; is xen_gntalloc loaded, and "
                            "xenstored running?");
@@ -348,7 +353,7 @@ static void on_timer_closed(uv_handle_t *handle) {
         free(channel);
 }
 
-static void on_ended(void *userdata, struct libxenvchan *vchan) {
+static void on_ended(void *userdata, struct libxenvchan *vchan, bool is_early) {
         struct xen_channel *channel = userdata;
 
         channel->task = NULL;

@@ -27,6 +27,7 @@ static struct {
         bool fails, is_mute;
         int unmute[2];
         unsigned n_made, n_closed;
+        unsigned n_early; /* times that xenstore does not know of the domain yet */
         char path[64];
 } fake = { .mutex = PTHREAD_MUTEX_INITIALIZER };
 
@@ -77,6 +78,10 @@ static bool store_permit(struct xs_handle *store, xs_transaction_t transaction, 
                permissions[1].perms == XS_PERM_READ;
 }
 
+static bool is_introduced(struct xs_handle *store, unsigned domid) {
+        return domid == DOMID && (!fake.n_early || fake.n_early-- == 0);
+}
+
 static struct libxenvchan *server_init(struct xentoollog_logger *logger, int domain, const char *path, size_t read_min,
                                        size_t write_min) {
         struct libxenvchan *vchan;
@@ -124,6 +129,7 @@ const struct vchan_library *__wrap_vchan_library(const char **ret_why) {
                 .libxenvchan_wait = server_wait,
                 .libxenvchan_write = libxenvchan_write,
                 .xs_close = store_close,
+                .xs_is_domain_introduced = is_introduced,
                 .xs_open = store_open,
                 .xs_set_permissions = store_permit,
                 .xs_write = store_write,
@@ -195,7 +201,7 @@ static int begin(void **state) {
         scene.in = calloc(1, 1 << ORDER);
         scene.event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         fake.fails = fake.is_mute = false;
-        fake.n_made = fake.n_closed = 0;
+        fake.n_made = fake.n_closed = fake.n_early = 0;
         uv_loop_init(&scene.loop);
         uv_timer_init(&scene.loop, &scene.patience);
         return pipe(fake.unmute);
@@ -468,6 +474,15 @@ static void test_a_xenstore_that_does_not_answer_holds_up_nothing(void **state) 
                 poll(NULL, 0, 1);
 }
 
+/* Xen knows of a domain before xenstore does. What is written before that goes away again. */
+static void test_it_is_made_when_the_domain_is_known_to_xenstore(void **state) {
+        fake.n_early = 3;
+        begin_channel();
+        run_until(is_made);
+        assert_int_equal(fake.n_early, 0);
+        end_channel();
+}
+
 static void test_what_cannot_be_made_is_tried_again_until_it_is_closed(void **state) {
         fake.fails = true;
         begin_channel();
@@ -512,6 +527,7 @@ int main(void) {
                 TEST(test_garbage_in_indices_ends_nothing),
                 TEST(test_what_one_program_leaves_in_disorder_hinders_none_of_the_next),
                 TEST(test_a_xenstore_that_does_not_answer_holds_up_nothing),
+                TEST(test_it_is_made_when_the_domain_is_known_to_xenstore),
                 TEST(test_what_cannot_be_made_is_tried_again_until_it_is_closed),
                 TEST(test_it_ends_at_any_moment),
         };
