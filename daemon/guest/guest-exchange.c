@@ -77,7 +77,7 @@ static int check_size(const struct exchange_request *request, struct failure *fa
 static struct guest *find_guest(const struct guests *guests, const struct exchange_request *request, struct failure *failure) {
         struct guest *guest = guests_find(guests, request->guest, failure);
 
-        if (guest && guest->via != GUEST_BY_XEN) {
+        if (guest && !guest->is_xen) {
                 failure_set(failure, REASON_unsupported, "The guest %s is none of Xen's: only for a paravirtualised one of those "
                             "can frames be exchanged", guest->name);
                 return NULL;
