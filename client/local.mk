@@ -13,6 +13,7 @@ libdmabroker_la_SOURCES = \
 	client/coherent.c client/coherent.h \
 	client/device.c \
 	client/error.c client/error.h \
+	client/fork.c client/fork.h \
 	client/grant.c \
 	client/grant-window.c client/grant-window.h \
 	client/hello.c client/hello.h \
