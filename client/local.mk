@@ -14,6 +14,7 @@ libdmabroker_la_SOURCES = \
 	client/device.c \
 	client/error.c client/error.h \
 	client/exchange.c \
+	client/fork.c client/fork.h \
 	client/grant.c \
 	client/grant-window.c client/grant-window.h \
 	client/hello.c client/hello.h \

@@ -6,12 +6,14 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+#include "client/fork.h"
+
 struct port_device_ops;
 
 /* The first member of each kind's own. */
 struct port_device {
         const struct port_device_ops *ops;
-        int fd; /* to be polled */
+        struct fork_file file; /* to be polled */
 };
 
 /* Nothing but open() waits. What a call cannot do now, the descriptor tells of when it can. */
@@ -28,7 +30,7 @@ struct port_device_ops {
         ssize_t (*read)(struct port_device *device, void *buffer, size_t n);
         ssize_t (*write)(struct port_device *device, const void *bytes, size_t n);
         void (*close)(struct port_device *device);
-        /* In the child of a fork: the other process has it still. */
+        /* In the child of a fork, where its files are closed: the other process has it still. */
         void (*abandon)(struct port_device *device);
 };
 

@@ -24,8 +24,8 @@
 enum { HOST = 0, PATH_SIZE = 256 };
 
 struct vchan {
-        struct port_device device; /* its descriptor is that of events */
-        int grants;                /* descriptor; -1: none */
+        struct port_device device; /* its file is that of events */
+        struct fork_file grants;
         uint32_t event;            /* our number of it */
         struct vchan_page *page;
         char *to_host, *to_guest;  /* NULL: in the page */
@@ -88,6 +88,21 @@ static int host_is_gone(const char *path) {
                          "begins just now", path);
 }
 
+/* A child that had a copy would seem to be us when we have ended. */
+static void *map(const struct vchan *vchan, unsigned n, uint64_t index) {
+        void *at;
+        int error;
+
+        fork_hold();
+        at = mmap(NULL, (size_t)n * XEN_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, vchan->grants.fd, (off_t)index);
+        error = errno;
+        if (at != MAP_FAILED)
+                madvise(at, (size_t)n * XEN_PAGE, MADV_DONTFORK);
+        fork_release();
+        errno = error;
+        return at;
+}
+
 /* Room for that many pages, at *ret. *ret_index: what the kernel calls them. */
 static int map_grants(struct vchan *vchan, const uint32_t *refs, unsigned n, void **ret, uint64_t *ret_index) {
         struct ioctl_gntdev_map_grant_ref *request = calloc(1, sizeof(*request) + n * sizeof(request->refs[0]));
@@ -98,14 +113,11 @@ static int map_grants(struct vchan *vchan, const uint32_t *refs, unsigned n, voi
                 request->count = n;
                 for (unsigned i = 0; i < n; i++)
                         request->refs[i] = (struct ioctl_gntdev_grant_ref){ .domid = HOST, .ref = refs[i] };
-                if (!ioctl(vchan->grants, IOCTL_GNTDEV_MAP_GRANT_REF, request))
-                        at = mmap(NULL, (size_t)n * XEN_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, vchan->grants,
-                                  (off_t)request->index);
+                if (!ioctl(vchan->grants.fd, IOCTL_GNTDEV_MAP_GRANT_REF, request))
+                        at = map(vchan, n, request->index);
                 error = errno;
         }
         if (at != MAP_FAILED) {
-                /* Else a child would seem to be us when we have ended. */
-                madvise(at, (size_t)n * XEN_PAGE, MADV_DONTFORK);
                 *ret = at;
                 *ret_index = request->index;
         }
@@ -143,10 +155,11 @@ static int map_stream(struct vchan *vchan, const char *path, const uint32_t *ref
 }
 
 static int open_grants(struct vchan *vchan, const char *path) {
-        vchan->grants = open(XEN_GRANTS, O_RDWR | O_CLOEXEC);
-        if (vchan->grants < 0)
-                return device_error(XEN_GRANTS, errno);
-        if (flock(vchan->grants, LOCK_EX | LOCK_NB))
+        int r = fork_file_open(&vchan->grants, XEN_GRANTS, O_RDWR | O_CLOEXEC);
+
+        if (r)
+                return device_error(XEN_GRANTS, -r);
+        if (flock(vchan->grants.fd, LOCK_EX | LOCK_NB))
                 return error_set(errno == EWOULDBLOCK ? EBUSY : errno,
                                  "the Xen channel %s is in use: another process has it open, or another session of this one, and "
                                  "only one can", path);
@@ -155,12 +168,11 @@ static int open_grants(struct vchan *vchan, const char *path) {
 
 static int open_event(struct vchan *vchan, const char *path, uint32_t port) {
         struct ioctl_evtchn_bind_interdomain request = { .remote_domain = HOST, .remote_port = port };
-        int r;
+        int r = fork_file_open(&vchan->device.file, XEN_EVENTS, O_RDWR | O_NONBLOCK | O_CLOEXEC);
 
-        vchan->device.fd = open(XEN_EVENTS, O_RDWR | O_NONBLOCK | O_CLOEXEC);
-        if (vchan->device.fd < 0)
-                return device_error(XEN_EVENTS, errno);
-        r = ioctl(vchan->device.fd, IOCTL_EVTCHN_BIND_INTERDOMAIN, &request);
+        if (r)
+                return device_error(XEN_EVENTS, -r);
+        r = ioctl(vchan->device.file.fd, IOCTL_EVTCHN_BIND_INTERDOMAIN, &request);
         if (r < 0 && (errno == EINVAL || errno == ENOENT))
                 return host_is_gone(path);
         if (r < 0)
@@ -173,7 +185,7 @@ static void notify(const struct vchan *vchan) {
         struct ioctl_evtchn_notify request = { .port = vchan->event };
 
         /* It fails when the host has gone, which is seen elsewhere. */
-        ioctl(vchan->device.fd, IOCTL_EVTCHN_NOTIFY, &request);
+        ioctl(vchan->device.file.fd, IOCTL_EVTCHN_NOTIFY, &request);
 }
 
 /* From now on the host knows when we are no more. */
@@ -184,7 +196,7 @@ static int appear(struct vchan *vchan, const char *path, uint64_t index) {
                 .event_channel_port = vchan->event,
         };
 
-        if (ioctl(vchan->grants, IOCTL_GNTDEV_SET_UNMAP_NOTIFY, &request))
+        if (ioctl(vchan->grants.fd, IOCTL_GNTDEV_SET_UNMAP_NOTIFY, &request))
                 return error_set(errno, "the kernel is not to tell the host when this process ends: %s", strerrordesc_np(errno));
         if (__atomic_load_n(&vchan->page->host_lives, __ATOMIC_ACQUIRE) != 1)
                 return host_is_gone(path);
@@ -219,10 +231,8 @@ static int connect_to(struct vchan *vchan, const char *path) {
 static void vchan_abandon(struct port_device *device) {
         struct vchan *vchan = vchan_of(device);
 
-        if (device->fd >= 0)
-                close(device->fd);
-        if (vchan->grants >= 0)
-                close(vchan->grants);
+        fork_file_close(&device->file);
+        fork_file_close(&vchan->grants);
         free(vchan);
 }
 
@@ -236,9 +246,7 @@ static void vchan_close(struct port_device *device) {
                 munmap(vchan->to_host, vchan->layout.to_host_size);
         if (vchan->to_guest)
                 munmap(vchan->to_guest, vchan->layout.to_guest_size);
-        if (vchan->grants >= 0)
-                close(vchan->grants);
-        vchan->grants = -1;
+        fork_file_close(&vchan->grants);
         vchan_abandon(device);
 }
 
@@ -248,8 +256,8 @@ static int vchan_open(const char *path, struct port_device **ret) {
 
         if (!vchan)
                 return error_set(ENOMEM, "there is not enough memory");
-        vchan->device = (struct port_device){ .ops = &port_vchan_ops, .fd = -1 };
-        vchan->grants = -1;
+        vchan->device = (struct port_device){ .ops = &port_vchan_ops, .file.fd = -1 };
+        vchan->grants.fd = -1;
         r = connect_to(vchan, path);
         if (r) {
                 vchan_close(&vchan->device);
@@ -274,8 +282,8 @@ static int vchan_woken(struct port_device *device, short events) {
         if (events & (POLLERR | POLLHUP | POLLNVAL))
                 return -ECONNRESET;
         if (events & POLLIN) {
-                n = read(device->fd, &port, sizeof(port));
-                if (n == sizeof(port) && write(device->fd, &port, sizeof(port)) < 0)
+                n = read(device->file.fd, &port, sizeof(port));
+                if (n == sizeof(port) && write(device->file.fd, &port, sizeof(port)) < 0)
                         return -errno;
         }
         return 1;

@@ -50,19 +50,24 @@ static int check(const char *path, int fd) {
         return 0;
 }
 
-static int virtio_open(const char *path, struct port_device **ret) {
-        struct port_device *device;
-        int fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOCTTY), r;
+static void virtio_close(struct port_device *device) {
+        fork_file_close(&device->file);
+        free(device);
+}
 
-        if (fd < 0)
-                return open_error(path, errno);
-        r = check(path, fd);
-        device = r ? NULL : malloc(sizeof(*device));
-        if (!device) {
-                close(fd);
-                return r ? r : error_set(ENOMEM, "there is not enough memory");
+static int virtio_open(const char *path, struct port_device **ret) {
+        struct port_device *device = calloc(1, sizeof(*device));
+        int r;
+
+        if (!device)
+                return error_set(ENOMEM, "there is not enough memory");
+        device->ops = &port_virtio_ops;
+        r = fork_file_open(&device->file, path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+        r = r ? open_error(path, -r) : check(path, device->file.fd);
+        if (r) {
+                virtio_close(device);
+                return r;
         }
-        *device = (struct port_device){ .ops = &port_virtio_ops, .fd = fd };
         *ret = device;
         return 0;
 }
@@ -78,20 +83,15 @@ static int virtio_woken(struct port_device *device, short events) {
 }
 
 static ssize_t virtio_read(struct port_device *device, void *buffer, size_t n) {
-        ssize_t r = read(device->fd, buffer, n);
+        ssize_t r = read(device->file.fd, buffer, n);
 
         return r < 0 ? -errno : r;
 }
 
 static ssize_t virtio_write(struct port_device *device, const void *bytes, size_t n) {
-        ssize_t r = write(device->fd, bytes, n);
+        ssize_t r = write(device->file.fd, bytes, n);
 
         return r < 0 ? -errno : r;
-}
-
-static void virtio_close(struct port_device *device) {
-        close(device->fd);
-        free(device);
 }
 
 const struct port_device_ops port_virtio_ops = {

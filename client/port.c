@@ -379,7 +379,7 @@ static void prepare(const struct port *port, struct polled *polled) {
         polled->fds[0] = (struct pollfd){ .fd = port->wake, .events = POLLIN };
         polled->fds[1] = (struct pollfd){ .fd = -1 };
         if (port->device)
-                polled->fds[1] = (struct pollfd){ .fd = port->device->fd,
+                polled->fds[1] = (struct pollfd){ .fd = port->device->file.fd,
                                                   .events = port->ops->events(port->device, port->out.used) };
         for (polled->n = 0; member && polled->n < MEMBERS_MAX; member = member->next) {
                 polled->fds[2 + polled->n] = (struct pollfd){
@@ -407,7 +407,7 @@ static int serve(struct port *port, const struct polled *polled) {
         if (!port->device || r)
                 return r;
         /* It may have been opened since. */
-        r = port->ops->woken(port->device, polled->fds[1].fd == port->device->fd ? polled->fds[1].revents : 0);
+        r = port->ops->woken(port->device, polled->fds[1].fd == port->device->file.fd ? polled->fds[1].revents : 0);
         if (r > 0)
                 r = receive(port);
         for (size_t i = 0; i < polled->n && !r; i++)

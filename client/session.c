@@ -8,6 +8,7 @@
 #include "client/address.h"
 #include "client/agent.h"
 #include "client/error.h"
+#include "client/fork.h"
 #include "client/pool.h"
 #include "client/streaming.h"
 #include "client/window.h"
@@ -17,21 +18,10 @@ enum { RECONNECT_MS = 30000 };
 
 /* A handle is the property of the process that made it. Counting forks costs nothing per call; asking for the process's
  * id would be a system call each time. */
-static unsigned forks;
-static pthread_once_t forks_once = PTHREAD_ONCE_INIT;
-
-static void count_fork(void) {
-        forks++;
-}
-
-static void watch_forks(void) {
-        pthread_atfork(NULL, NULL, count_fork);
-}
-
 int session_check(const struct dmab *dmab) {
         if (!dmab)
                 return error_set(EINVAL, "the handle of the session is NULL");
-        if (dmab->forks != forks)
+        if (dmab->forks != fork_count())
                 return error_set(EINVAL, "this handle is the parent process's, from before fork(); connect again");
         return 0;
 }
@@ -102,7 +92,7 @@ int dmab_connect(const char *uri, dmab_t **ret) {
         unsigned reconnect_ms = 0;
         int r;
 
-        pthread_once(&forks_once, watch_forks);
+        fork_begin();
         r = parse_reconnect(&reconnect_ms);
         if (!r)
                 r = address_parse(uri, &address);
@@ -121,7 +111,7 @@ int dmab_connect(const char *uri, dmab_t **ret) {
                 free(dmab);
                 return r;
         }
-        dmab->forks = forks;
+        dmab->forks = fork_count();
         *ret = dmab;
         return 0;
 }
@@ -129,7 +119,7 @@ int dmab_connect(const char *uri, dmab_t **ret) {
 void dmab_disconnect(dmab_t *dmab) {
         if (!dmab)
                 return;
-        if (dmab->forks == forks) {
+        if (dmab->forks == fork_count()) {
                 pools_report(dmab, NULL, "at the end of the session");
                 for (const struct dmab_device *device = dmab->devices; device; device = device->next)
                         streaming_report(device, "at the end of the session");

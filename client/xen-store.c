@@ -28,11 +28,16 @@ void xen_store_set_device(const char *path) {
         device = path;
 }
 
+/* A signal of the program's ends a call, and not the wait. */
 static int await(int fd, short events, uint64_t until_ms) {
         struct pollfd poller = { .fd = fd, .events = events };
-        uint64_t now = clock_ms();
-        int n = poll(&poller, 1, now < until_ms ? (int)(until_ms - now) : 0);
+        uint64_t now;
+        int n;
 
+        do {
+                now = clock_ms();
+                n = poll(&poller, 1, now < until_ms ? (int)(until_ms - now) : 0);
+        } while (n < 0 && errno == EINTR);
         return n > 0 ? 0 : n < 0 ? -errno : -ETIMEDOUT;
 }
 

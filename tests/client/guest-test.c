@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -492,6 +493,44 @@ static void test_the_child_of_a_fork_leaves_the_port_alone(void **state) {
         assert_int_equal(guest_resets(fixture->guest), 1);
 }
 
+/* Of the guest's end of the port. */
+static unsigned count_open(const struct fixture *fixture) {
+        struct stat port, about;
+        unsigned n = 0;
+
+        assert_int_equal(stat(guest_port(fixture->guest), &port), 0);
+        for (int fd = 0; fd < 1024; fd++)
+                n += !fstat(fd, &about) && about.st_dev == port.st_dev && about.st_ino == port.st_ino;
+        return n;
+}
+
+/* Others get it when the program that had it has ended, whatever its children do. */
+static void test_the_child_of_a_fork_does_not_have_the_port_open(void **state) {
+        struct fixture *fixture = *state;
+        const unsigned before = count_open(fixture);
+        int status;
+        pid_t pid;
+
+        begin(fixture);
+        assert_int_equal(count_open(fixture), before + 1);
+        pid = fork();
+        if (!pid)
+                _exit(count_open(fixture) != before);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+        assert_int_equal(count_open(fixture), before + 1);
+        /* Nor is what has its number there closed with the handle. */
+        pid = fork();
+        if (!pid) {
+                int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+                dmab_disconnect(fixture->dmab);
+                _exit(fd < 0 || fcntl(fd, F_GETFD) < 0);
+        }
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+}
+
 /* Threads, the agent, pools, bounce memory and everything, while the other end comes and goes. */
 static void test_work_goes_on_while_the_port_comes_and_goes(void **state) {
         struct fixture *fixture = *state;
@@ -548,6 +587,7 @@ int main(void) {
                 guest_test(test_a_port_that_another_process_has_is_said_to_be_busy),
                 guest_test(test_paths_that_are_no_port_are_refused),
                 guest_test(test_the_child_of_a_fork_leaves_the_port_alone),
+                guest_test(test_the_child_of_a_fork_does_not_have_the_port_open),
                 guest_test(test_work_goes_on_while_the_port_comes_and_goes),
                 guest_test(test_dmabrokerctl_takes_the_same_address),
         };

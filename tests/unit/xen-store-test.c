@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 /* after the others: it redefines what they may declare */
 #include <cmocka.h>
@@ -27,7 +28,20 @@ static struct {
         size_t n_bytes;
         char asked[300];
         struct header asks;
+        unsigned signals; /* that come while an answer is waited for; atomic */
 } store;
+
+/* A signal may end any wait of the library's. */
+int poll(struct pollfd *fds, nfds_t n, int timeout_ms) {
+        const struct timespec timeout = { .tv_sec = timeout_ms / 1000, .tv_nsec = timeout_ms % 1000 * 1000000L };
+
+        if (n && __atomic_load_n(&store.signals, __ATOMIC_RELAXED)) {
+                __atomic_fetch_sub(&store.signals, 1, __ATOMIC_RELAXED);
+                errno = EINTR;
+                return -1;
+        }
+        return ppoll(fds, n, timeout_ms < 0 ? NULL : &timeout, NULL);
+}
 
 static void read_all(void *ret, size_t size) {
         for (size_t done = 0; done < size;) {
@@ -45,7 +59,9 @@ static void *answer(void *unused) {
         read_all(store.asked, store.asks.length < sizeof(store.asked) ? store.asks.length : sizeof(store.asked));
         if (write(store.master, &store.answer, 7) != 7)
                 abort();
-        poll(NULL, 0, 2);
+        do
+                poll(NULL, 0, 2);
+        while (__atomic_load_n(&store.signals, __ATOMIC_RELAXED));
         if (write(store.master, (char *)&store.answer + 7, sizeof(store.answer) - 7) < 0 ||
             write(store.master, store.bytes, store.n_bytes) < 0)
                 abort();
@@ -62,6 +78,7 @@ static int ask(uint32_t type, const char *bytes, uint32_t length, char *ret, siz
         tcflush(store.slave, TCIOFLUSH);
         pthread_create(&thread, NULL, answer, NULL);
         r = xen_store_read("dmabroker/vchan/ring-ref", ret, size);
+        __atomic_store_n(&store.signals, 0, __ATOMIC_RELAXED);
         pthread_join(thread, NULL);
         return r;
 }
@@ -97,6 +114,14 @@ static void test_a_value_is_read(void **state) {
         assert_string_equal(text, "");
 }
 
+static void test_signals_do_not_end_the_wait(void **state) {
+        char text[16];
+
+        store.signals = 3;
+        assert_int_equal(ask(2, "1234", 4, text, sizeof(text)), 0);
+        assert_string_equal(text, "1234");
+}
+
 static void test_errors_have_names(void **state) {
         char text[16];
 
@@ -128,6 +153,7 @@ static void test_where_there_is_no_xenstore_there_is_nothing(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 TEST(test_a_value_is_read),
+                TEST(test_signals_do_not_end_the_wait),
                 TEST(test_errors_have_names),
                 TEST(test_what_is_no_answer_is_refused),
                 TEST(test_where_there_is_no_xenstore_there_is_nothing),

@@ -70,8 +70,8 @@ tests_vm_xen_host_CFLAGS = $(AM_CFLAGS) $(XEN_CFLAGS)
 tests_vm_xen_host_LDADD = libtest.la libdmabroker.la libsource.la libcore.la $(XEN_LIBS)
 check_PROGRAMS += tests/vm/xen-guest
 tests_vm_xen_guest_SOURCES = tests/vm/xen-guest.c tests/vm/xen-guest-work.c tests/vm/xen-guest-work.h \
-	client/port-device.h client/port-vchan.c client/vchan-ring.c client/vchan-ring.h client/xen-device.h client/xen-store.c \
-	client/xen-store.h $(machine)
+	client/fork.c client/fork.h client/port-device.h client/port-vchan.c client/vchan-ring.c client/vchan-ring.h \
+	client/xen-device.h client/xen-store.c client/xen-store.h $(machine)
 tests_vm_xen_guest_CFLAGS = $(AM_CFLAGS) -pthread
 tests_vm_xen_guest_LDADD = libdmabroker.la
 endif

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -31,6 +32,7 @@ static struct {
         size_t size;
         char buffer[3 * PAGE]; /* of a driver's, to be bounced */
         dmab_addr_t bounced;
+        pid_t child;
         pthread_t busy;
         bool stops;
         unsigned rounds, failed;
@@ -147,6 +149,21 @@ static void do_unbounce(void) {
                 printf("\n= ok %.*s\n", TEXT, work.buffer);
 }
 
+/* A child that does nothing, and ends nothing. */
+static void do_fork(void) {
+        work.child = fork();
+        if (work.child == 0)
+                for (;;)
+                        pause();
+        printf("\n= ok\n");
+}
+
+static void do_unfork(void) {
+        kill(work.child, SIGKILL);
+        waitpid(work.child, NULL, 0);
+        printf("\n= ok\n");
+}
+
 /* For a device that is called by its place on the bus. */
 static void do_pci(void) {
         dmab_device_t *device = NULL;
@@ -252,7 +269,7 @@ static void do_flood(const char *ms) {
         device->ops->write(device, "\xff", 1);
         while (now_ms() < until) {
                 ssize_t n = device->ops->write(device, much + sum % size, size - sum % size);
-                struct pollfd poller = { .fd = device->fd, .events = POLLIN };
+                struct pollfd poller = { .fd = device->file.fd, .events = POLLIN };
 
                 sum += n > 0 ? (size_t)n : 0;
                 if (n <= 0) {
@@ -359,7 +376,7 @@ bool guest_work(const char *line) {
                 { "bounce", .alone = do_bounce },  { "unbounce", .alone = do_unbounce }, { "busy", .alone = do_busy },
                 { "rounds", .alone = do_rounds },  { "rest", .alone = do_rest },     { "flood", .with = do_flood },
                 { "garbage", .with = do_garbage }, { "ctl", .with = do_ctl },        { "store", .with = do_store },
-                { "pci", .alone = do_pci },
+                { "pci", .alone = do_pci },        { "fork", .alone = do_fork },     { "unfork", .alone = do_unfork },
         };
         const size_t length = strcspn(line, " ");
 

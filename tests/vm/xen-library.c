@@ -168,6 +168,16 @@ static void test_tools(struct xen_guest *guest) {
         printf("ok: dmabrokerctl works in the guest: %s\n", answer);
 }
 
+/* A child that lives on has nothing of it. */
+static void test_fork(struct xen_guest *guest) {
+        connect_guest(guest);
+        tell(guest, "ok", "a guest's program forks", "fork");
+        tell(guest, "ok", "its session ends", "bye");
+        connect_guest(guest);
+        tell(guest, "ok", "the next one has the channel while the child lives", "bye");
+        tell(guest, "ok", "the child ends", "unfork");
+}
+
 static void await_rounds(struct xen_guest *guest, unsigned n) {
         const int64_t until = xen_now_ms() + 60000;
         unsigned first = 0, now = 0;
@@ -270,6 +280,8 @@ void xen_test_library(struct xen_guest *pv, struct xen_guest *pvh) {
         test_memory(pvh, &of_pvh);
         test_tools(pv);
         test_tools(pvh);
+        test_fork(pv);
+        test_fork(pvh);
         test_kills(pv);
         test_kills(pvh);
         test_flood(pvh, pv, &of_pv);
