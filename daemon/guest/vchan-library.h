@@ -19,6 +19,7 @@
 #define VCHAN_LIBRARY_STORE(each) \
         each(xs_close) \
         each(xs_open) \
+        each(xs_read) \
         each(xs_set_permissions) \
         each(xs_write)
 

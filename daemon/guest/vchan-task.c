@@ -28,6 +28,7 @@ struct vchan_task {
         pthread_mutex_t mutex;
         /* Under the mutex. */
         bool is_left; /* `async` is closed, or about to be */
+        bool is_early;
         struct libxenvchan *vchan;
 };
 
@@ -40,7 +41,19 @@ static void unref(struct vchan_task *task) {
 
 /* ---- the thread ---- */
 
-static bool write_protocol(const struct vchan_task *task) {
+/* Xen lists a domain before xl has told xenstore of it, which it does at once, in place of whatever is there. */
+static bool is_told_of(const struct vchan_task *task, struct xs_handle *store) {
+        char path[64], *value;
+        unsigned length;
+
+        snprintf(path, sizeof(path), "/local/domain/%u/vm", (unsigned)task->domid);
+        value = task->library->xs_read(store, XBT_NULL, path, &length);
+        free(value);
+        return value;
+}
+
+/* *ret_early: xenstore answers, and does not know the domain. */
+static bool write_protocol(const struct vchan_task *task, bool *ret_early) {
         struct xs_permissions permissions[] = {
                 { .id = 0, .perms = XS_PERM_NONE }, /* dom0 has it, and nobody else … */
                 { .id = task->domid, .perms = XS_PERM_READ },
@@ -51,21 +64,22 @@ static bool write_protocol(const struct vchan_task *task) {
 
         if (!store)
                 return false;
+        *ret_early = !is_told_of(task, store);
         snprintf(path, sizeof(path), "/local/domain/%u/dmabroker/protocol", (unsigned)task->domid);
-        done = task->library->xs_write(store, XBT_NULL, path, PROTOCOL, strlen(PROTOCOL)) &&
+        done = !*ret_early && task->library->xs_write(store, XBT_NULL, path, PROTOCOL, strlen(PROTOCOL)) &&
                task->library->xs_set_permissions(store, XBT_NULL, path, permissions, 2);
         task->library->xs_close(store);
         return done;
 }
 
-static struct libxenvchan *make(const struct vchan_task *task) {
+static struct libxenvchan *make(const struct vchan_task *task, bool *ret_early) {
         struct libxenvchan *vchan;
         char path[64];
 
         snprintf(path, sizeof(path), "/local/domain/%u/dmabroker/vchan", (unsigned)task->domid);
-        vchan = write_protocol(task) ? task->library->libxenvchan_server_init(NULL, (int)task->domid, path, STREAM_SIZE,
-                                                                             STREAM_SIZE)
-                                     : NULL;
+        vchan = write_protocol(task, ret_early)
+                        ? task->library->libxenvchan_server_init(NULL, (int)task->domid, path, STREAM_SIZE, STREAM_SIZE)
+                        : NULL;
         if (vchan) {
                 vchan->server_persist = 1; /* programs of the guest come and go */
                 vchan->blocking = 0;
@@ -76,13 +90,15 @@ static struct libxenvchan *make(const struct vchan_task *task) {
 static void *task_main(void *userdata) {
         struct vchan_task *task = userdata;
         struct libxenvchan *vchan = NULL;
+        bool is_early = false;
 
         if (task->is_end)
                 task->library->libxenvchan_close(task->vchan);
         else
-                vchan = make(task);
+                vchan = make(task, &is_early);
         pthread_mutex_lock(&task->mutex);
         task->vchan = vchan;
+        task->is_early = is_early;
         if (!task->is_left) {
                 uv_async_send(&task->async);
                 vchan = NULL;
@@ -100,7 +116,7 @@ static void on_closed(uv_handle_t *handle) {
         struct vchan_task *task = handle->data;
 
         if (task->over)
-                task->over(task->userdata, task->is_left ? NULL : task->vchan);
+                task->over(task->userdata, task->is_left ? NULL : task->vchan, !task->is_left && task->is_early);
         unref(task);
 }
 

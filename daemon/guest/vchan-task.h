@@ -3,6 +3,7 @@
 #ifndef DMAB_GUEST_VCHAN_TASK_H
 #define DMAB_GUEST_VCHAN_TASK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <uv.h>
 
@@ -10,8 +11,9 @@ struct libxenvchan;
 struct vchan_library;
 struct vchan_task;
 
-/* Nothing of the task is on the loop any more. vchan: that was made, and is the callee's; NULL: none was, or it was left. */
-typedef void (*vchan_task_over_fn)(void *userdata, struct libxenvchan *vchan);
+/* Nothing of the task is on the loop any more. vchan: that was made, and is the callee's; NULL: none was, or it was left.
+ * is_early: whoever makes the domain has not told xenstore of it yet, and would remove what is there before. */
+typedef void (*vchan_task_over_fn)(void *userdata, struct libxenvchan *vchan, bool is_early);
 
 /* Make one for the domain, and tell it of that by xenstore. 0 or -errno. */
 int vchan_task_make(uv_loop_t *loop, const struct vchan_library *library, uint32_t domid, vchan_task_over_fn over,

@@ -16,6 +16,8 @@ enum {
         PIECE_SIZE = 64 << 10,
         PIECES_AT_ONCE = 4, /* then it is others' turn */
         MAKE_AGAIN_MS = 5000,
+        EARLY_MS = 100,      /* from one look whether xenstore knows the domain to the next, */
+        EARLY_MAX = 100,     /* of which there are so many before it is told that it does not */
         TALK_AGAIN_MS = 100, /* from the beginning of one conversation to that of the next */
         REFUSED_MS = 1000,   /* likewise where it was not the guest that ended it */
         END_PATIENCE_MS = 2000,
@@ -51,6 +53,7 @@ struct xen_channel {
         bool is_broken;     /* the other end of the socket is closed */
         bool is_unfinished; /* there may be more to be passed on than was */
         bool is_told;       /* that it cannot be made */
+        unsigned n_early;
         uv_timer_t timer;
         unsigned n_parts; /* talks, task, event, that are on the loop */
         bool closing;
@@ -262,7 +265,16 @@ static void make_later(struct xen_channel *channel, const char *why) {
         uv_timer_start(&channel->timer, on_timer, MAKE_AGAIN_MS, 0);
 }
 
-static void on_made(void *userdata, struct libxenvchan *vchan) {
+static void on_not_made(struct xen_channel *channel, bool is_early) {
+        if (is_early && ++channel->n_early < EARLY_MAX)
+                uv_timer_start(&channel->timer, on_timer, EARLY_MS, 0);
+        else
+                make_later(channel, is_early ? "xenstore does not know the domain"
+                                             : "it cannot be shared with it, or xenstore cannot tell it; is xen_gntalloc "
+                                               "loaded, and xenstored running?");
+}
+
+static void on_made(void *userdata, struct libxenvchan *vchan, bool is_early) {
         struct xen_channel *channel = userdata;
         int r;
 
@@ -274,8 +286,7 @@ static void on_made(void *userdata, struct libxenvchan *vchan) {
         }
         channel->n_parts--;
         if (!vchan) {
-                make_later(channel, "it cannot be shared with it, or xenstore cannot tell it; is xen_gntalloc loaded, and "
-                           "xenstored running?");
+                on_not_made(channel, is_early);
                 return;
         }
         r = uv_poll_init(channel->loop, &channel->event, channel->library->libxenvchan_fd_for_select(vchan));
@@ -348,7 +359,7 @@ static void on_timer_closed(uv_handle_t *handle) {
         free(channel);
 }
 
-static void on_ended(void *userdata, struct libxenvchan *vchan) {
+static void on_ended(void *userdata, struct libxenvchan *vchan, bool is_early) {
         struct xen_channel *channel = userdata;
 
         channel->task = NULL;

@@ -26,7 +26,7 @@ static struct {
         pthread_mutex_t mutex;
         bool fails, is_mute;
         int unmute[2];
-        unsigned n_made, n_closed;
+        unsigned n_made, n_closed, n_early, n_asked;
         char path[64];
 } fake = { .mutex = PTHREAD_MUTEX_INITIALIZER };
 
@@ -61,6 +61,14 @@ static struct xs_handle *store_open(unsigned long flags) {
 }
 
 static void store_close(struct xs_handle *store) {
+}
+
+/* Of the domain it is told only when it was asked n_early times. */
+static void *store_read(struct xs_handle *store, xs_transaction_t transaction, const char *path, unsigned *ret_length) {
+        if (strcmp(path, "/local/domain/7/vm") != 0 || __atomic_fetch_add(&fake.n_asked, 1, __ATOMIC_SEQ_CST) < fake.n_early)
+                return NULL;
+        *ret_length = 3;
+        return strdup("/vm");
 }
 
 static bool store_write(struct xs_handle *store, xs_transaction_t transaction, const char *path, const void *data,
@@ -125,6 +133,7 @@ const struct vchan_library *__wrap_vchan_library(const char **ret_why) {
                 .libxenvchan_write = libxenvchan_write,
                 .xs_close = store_close,
                 .xs_open = store_open,
+                .xs_read = store_read,
                 .xs_set_permissions = store_permit,
                 .xs_write = store_write,
         };
@@ -195,7 +204,8 @@ static int begin(void **state) {
         scene.in = calloc(1, 1 << ORDER);
         scene.event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         fake.fails = fake.is_mute = false;
-        fake.n_made = fake.n_closed = 0;
+        fake.n_made = fake.n_closed = fake.n_early = fake.n_asked = 0;
+        *fake.path = '\0';
         uv_loop_init(&scene.loop);
         uv_timer_init(&scene.loop, &scene.patience);
         return pipe(fake.unmute);
@@ -479,6 +489,21 @@ static void test_what_cannot_be_made_is_tried_again_until_it_is_closed(void **st
         assert_int_equal(fake.n_made, 0);
 }
 
+static bool was_asked_thrice(void) {
+        return __atomic_load_n(&fake.n_asked, __ATOMIC_SEQ_CST) >= 3;
+}
+
+static void test_nothing_is_written_before_xenstore_knows_the_domain(void **state) {
+        fake.n_early = 5;
+        begin_channel();
+        run_until(was_asked_thrice);
+        assert_string_equal(fake.path, "");
+        assert_int_equal(fake.n_made, 0);
+        run_until(is_made);
+        assert_string_equal(fake.path, "/local/domain/7/dmabroker/protocol");
+        end_channel();
+}
+
 static void test_it_ends_at_any_moment(void **state) {
         for (unsigned i = 0; i < 60; i++) {
                 begin_channel();
@@ -513,6 +538,7 @@ int main(void) {
                 TEST(test_what_one_program_leaves_in_disorder_hinders_none_of_the_next),
                 TEST(test_a_xenstore_that_does_not_answer_holds_up_nothing),
                 TEST(test_what_cannot_be_made_is_tried_again_until_it_is_closed),
+                TEST(test_nothing_is_written_before_xenstore_knows_the_domain),
                 TEST(test_it_ends_at_any_moment),
         };
 
