@@ -49,6 +49,14 @@ unpack() {
         done
 }
 
+# add_libraries ROOT: those that its programs want, from this system.
+add_libraries() {
+        find "$1" -type f -perm -100 -exec ldd {} + 2>/dev/null | awk '/=> \// { print $3 } /^\t\// { print $1 }' | sort -u |
+                while read -r library; do
+                        [ -e "$1$library" ] || { mkdir -p "$1$(dirname "$library")" && cp -L "$library" "$1$library"; } || return 1
+                done
+}
+
 # make_root WORK DEVICE TERMINAL "MODULE …" [PACKAGE …]: WORK/root, with Debian's systemd and udev and with packages that are named; it
 # begins a shell of root's on the terminal, which says READY first. WORK/initrd/initrd finds it on the device. What WORK/add holds is in
 # it as well.
@@ -67,11 +75,7 @@ make_root() {
         # shellcheck disable=SC2046
         unpack "$disk/root" $(dpkg-query -W -f '${Essential} ${Package}\n' | sed -n 's/^yes //p') systemd kmod procps passwd mount \
                 dbus dbus-bin dbus-daemon dbus-system-bus-common udev pciutils libpci3 pci.ids "$@" || return 1
-        find "$disk/root" -type f -perm -100 -exec ldd {} + 2>/dev/null | awk '/=> \// { print $3 } /^\t\// { print $1 }' |
-                sort -u | while read -r library; do
-                [ -e "$disk/root$library" ] || { mkdir -p "$disk/root$(dirname "$library")" && cp -L "$library" "$disk/root$library"; } ||
-                        return 1
-        done || return 1
+        add_libraries "$disk/root" || return 1
         (cd "$(kernel_modules)" && tar -cf - modules.* kernel/lib kernel/crypto kernel/fs/ext4 kernel/fs/jbd2 kernel/fs/mbcache.ko \
                 kernel/drivers/acpi kernel/drivers/virtio kernel/drivers/char kernel/drivers/pci kernel/drivers/input \
                 kernel/drivers/block/virtio_blk.ko kernel/drivers/block/xen-blk* kernel/drivers/xen) |
