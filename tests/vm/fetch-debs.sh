@@ -7,7 +7,8 @@ mkdir -p "$1/archives/partial" && cd "$1" || exit 1
 
 fetch() {
         apt-get -q install --download-only -y --no-install-recommends -o Dir::Cache::archives="$PWD/archives" \
-                qemu-system-x86 libvirt-daemon-system libvirt-clients libvirt-dev apparmor pciutils udev socat uuid-runtime qemu-utils xen-system-amd64 &&
+                qemu-system-x86 libvirt-daemon-system libvirt-clients libvirt-dev apparmor pciutils udev socat uuid-runtime \
+                qemu-utils systemd-sysv xen-system-amd64 &&
                 rm -f archives/grub-*.deb && (cd archives && apt-get -q download grub-pc-bin grub-common)
 }
 
