@@ -1,5 +1,5 @@
-# One machine for many minutes: while it runs, all others do.
-TESTS += tests/vm/docs-kvm.sh
+# One machine each for many minutes: while they run, all others do.
+TESTS += tests/vm/docs-kvm.sh tests/vm/docs-xen.sh
 
 include tests/lib/local.mk
 include tests/unit/local.mk

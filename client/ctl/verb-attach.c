@@ -63,10 +63,10 @@ const struct ctl_verb verb_attach = {
         .summary = "give a guest a window: memory that it sees as a PCI device, or is granted",
         .doc = "SIZE is a power of two, at least 1M, and may end with K, M or G; the last 4096 bytes of a window are not "
                "allocated. The guest must run. What it allocates from then on lies in its windows, which stay when it boots "
-               "anew, and go when it ends. GUEST is the name of one in the daemon's configuration, or its UUID. Prints the "
-               "number that \"dmabrokerctl detach\" takes, and the path of the guest's channel. With --dry-run, prints the XML "
-               "of the domain, the arguments of QEMU, or the lines of xl.cfg, with which the guest has a channel and a port that "
-               "a window of this size fits into. For administrators.",
+               "anew (but for a guest of Xen's), and go when it ends. GUEST is the name of one in the daemon's configuration, or "
+               "its UUID. Prints the number that \"dmabrokerctl detach\" takes, and the path of the guest's channel. With "
+               "--dry-run, prints the XML of the domain, the arguments of QEMU, or the lines of xl.cfg, with which the guest has "
+               "a channel and a port that a window of this size fits into. For administrators.",
         .options = attach_options,
         .min_operands = 2,
         .max_operands = 2,

@@ -49,11 +49,23 @@ unpack() {
         done
 }
 
-# make_disk WORK: WORK/disk, that boots Debian's kernel with Debian's systemd and udev, into a shell of root's on the serial line,
-# which says READY first. What WORK/add holds is in it as well, and packages that are named.
-make_disk() {
+# add_libraries ROOT: those that its programs want, from this system.
+add_libraries() {
+        find "$1" -type f -perm -100 -exec ldd {} + 2>/dev/null | awk '/=> \// { print $3 } /^\t\// { print $1 }' | sort -u |
+                while read -r library; do
+                        [ -e "$1$library" ] || { mkdir -p "$1$(dirname "$library")" && cp -L "$library" "$1$library"; } || return 1
+                done
+}
+
+# make_root WORK DEVICE TERMINAL "MODULE …" [PACKAGE …]: WORK/root, with Debian's systemd and udev and with packages that are named; it
+# begins a shell of root's on the terminal, which says READY first. WORK/initrd/initrd finds it on the device. What WORK/add holds is in
+# it as well.
+make_root() {
         disk=$1
-        shift
+        device=$2
+        terminal=$3
+        modules=$4
+        shift 4
         version=$(basename "$(kernel_modules)")
         mkdir -p "$disk/root" && for directory in bin sbin lib lib64; do
                 mkdir -p "$disk/root/usr/$directory" && ln -s usr/$directory "$disk/root/$directory" || return 1
@@ -63,13 +75,10 @@ make_disk() {
         # shellcheck disable=SC2046
         unpack "$disk/root" $(dpkg-query -W -f '${Essential} ${Package}\n' | sed -n 's/^yes //p') systemd kmod procps passwd mount \
                 dbus dbus-bin dbus-daemon dbus-system-bus-common udev pciutils libpci3 pci.ids "$@" || return 1
-        find "$disk/root" -type f -perm -100 -exec ldd {} + 2>/dev/null | awk '/=> \// { print $3 } /^\t\// { print $1 }' |
-                sort -u | while read -r library; do
-                [ -e "$disk/root$library" ] || { mkdir -p "$disk/root$(dirname "$library")" && cp -L "$library" "$disk/root$library"; } ||
-                        return 1
-        done || return 1
+        add_libraries "$disk/root" || return 1
         (cd "$(kernel_modules)" && tar -cf - modules.* kernel/lib kernel/crypto kernel/fs/ext4 kernel/fs/jbd2 kernel/fs/mbcache.ko \
-                kernel/drivers/acpi kernel/drivers/virtio kernel/drivers/char kernel/drivers/pci kernel/drivers/input kernel/drivers/block/virtio_blk.ko) |
+                kernel/drivers/acpi kernel/drivers/virtio kernel/drivers/char kernel/drivers/pci kernel/drivers/input \
+                kernel/drivers/block/virtio_blk.ko kernel/drivers/block/xen-blk* kernel/drivers/xen) |
                 tar -C "$disk/root/lib/modules/$version" -xf - || return 1
         (
                 cd "$disk/root/etc" || exit 1
@@ -82,7 +91,7 @@ make_disk() {
                 ln -sf /lib/systemd/system/multi-user.target systemd/system/default.target
                 ln -sf ../shell.service systemd/system/multi-user.target.wants/
                 printf '[Manager]\nShowStatus=no\n' >systemd/system.conf
-                cat >systemd/system/shell.service <<'UNIT'
+                cat >systemd/system/shell.service <<UNIT
 [Unit]
 After=multi-user.target
 
@@ -91,21 +100,25 @@ ExecStart=/bin/bash -c 'stty -echo; echo READY; PS1= exec bash --norc --noeditin
 StandardInput=tty
 StandardOutput=tty
 StandardError=tty
-TTYPath=/dev/ttyS0
+TTYPath=/dev/$terminal
 WorkingDirectory=/root
 # An interactive shell does not end for SIGTERM.
 KillSignal=SIGHUP
 Environment=HOME=/root TERM=dumb PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 UNIT
         ) || return 1
-        cat >"$disk/script" <<'SCRIPT'
-mount -t ext4 /dev/vda1 /new && exec switch_root /new /lib/systemd/systemd
-SCRIPT
-        mkdir "$disk/initrd" && initrd_with "$disk/initrd" "$disk/script" "virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev \
-                virtio_pci virtio_blk crc16 mbcache jbd2 crc32c_generic ext4" && cp "$disk/initrd/initrd" "$disk/root/boot/initrd" &&
-                cp "$DMAB_VM_DEBIAN_KERNEL" "$disk/root/boot/kernel" || return 1
+        echo "mount -t ext4 $device /new && exec switch_root /new /lib/systemd/systemd" >"$disk/script"
+        mkdir "$disk/initrd" && initrd_with "$disk/initrd" "$disk/script" "$modules crc16 mbcache jbd2 crc32c_generic ext4" || return 1
         [ ! -d "$disk/add" ] || cp -a "$disk/add/." "$disk/root/" || return 1
-        /sbin/ldconfig -r "$disk/root" || return 1
+        /sbin/ldconfig -r "$disk/root"
+}
+
+# make_disk WORK [PACKAGE …]: WORK/disk, which boots such a root by itself, with its shell on the serial line.
+make_disk() {
+        disk=$1
+        shift
+        make_root "$disk" /dev/vda1 ttyS0 "virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk" "$@" &&
+                cp "$disk/initrd/initrd" "$disk/root/boot/initrd" && cp "$DMAB_VM_DEBIAN_KERNEL" "$disk/root/boot/kernel" || return 1
 
         # One partition from 1 MiB on; before it GRUB, which knows what to do.
         mkdir "$disk/grub" && for package in grub-pc-bin grub-common; do

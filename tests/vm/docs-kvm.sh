@@ -40,7 +40,8 @@ make_disk "$work/web" $(tr '\n' ' ' <"$TOP_SRCDIR/docs/kvm.md" | sed -n 's/.*ins
 
 # The host's disk: what is written lies there. Of this system it has programs, configuration and packages.
 mkdir -p "$work/host/top/test" "$work/host/top/seed/systemd/system/multi-user.target.wants" &&
-        cp "$TOP_SRCDIR/tests/vm/docs-kvm-host.sh" "$work/host/top/test/inside" && cp "$TOP_SRCDIR/docs/kvm.md" "$work/host/top/test/" || exit 99
+        cp "$TOP_SRCDIR/tests/vm/docs-kvm-host.sh" "$work/host/top/test/inside" &&
+        cp "$TOP_SRCDIR/tests/vm/docs-steps.sh" "$work/host/top/test/steps" && cp "$TOP_SRCDIR/docs/kvm.md" "$work/host/top/test/" || exit 99
 (
         cd "$work/host/top" || exit 1
         mkdir -p usr etc proc sys dev run root home tmp mnt host var/log var/tmp var/lib var/cache/apt

@@ -86,3 +86,11 @@ make_initrd() {
         done
         (cd "$initrd_root" && find . | cpio --quiet -o -H newc -R 0:0) >"$initrd_work/initrd"
 }
+
+# Unpacked here it is once, in a second; in there it would be for each start of a guest. One that is packed in another way is
+# taken as it is.
+unpack_kernel() {
+        begin=$((($(od -An -tu1 -j497 -N1 "$1") + 1) * 512 + $(od -An -tu4 -j584 -N4 "$1")))
+        length=$(($(od -An -tu4 -j588 -N4 "$1") - 4))
+        tail -c "+$((begin + 1))" "$1" | head -c "$length" | xz -dc >"$2" 2>/dev/null || cp "$1" "$2"
+}

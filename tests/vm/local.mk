@@ -52,7 +52,7 @@ TESTS += $(kvm_scripts)
 EXTRA_DIST += tests/vm/initrd.sh
 
 dist_check_SCRIPTS += tests/vm/docs-kvm.sh
-EXTRA_DIST += tests/vm/debian.sh tests/vm/docs-kvm-host.sh tests/vm/fetch-debs.sh
+EXTRA_DIST += tests/vm/debian.sh tests/vm/docs-kvm-host.sh tests/vm/docs-steps.sh tests/vm/fetch-debs.sh
 
 check_PROGRAMS += tests/vm/ivshmem-host
 tests_vm_ivshmem_host_SOURCES = tests/vm/ivshmem-host.c
@@ -78,3 +78,5 @@ endif
 dist_check_SCRIPTS += tests/vm/xen.sh
 TESTS += tests/vm/xen.sh
 EXTRA_DIST += tests/vm/fetch-xen.sh
+dist_check_SCRIPTS += tests/vm/docs-xen.sh
+EXTRA_DIST += tests/vm/docs-xen-dom0.sh

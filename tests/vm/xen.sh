@@ -7,14 +7,6 @@ need_machine gzip ldconfig od xz
 [ -n "$DMAB_VM_XEN" ] || skip "DMAB_VM_XEN names no Xen of Debian's (tests/vm/fetch-xen.sh)"
 [ -x "$TOP_BUILDDIR/tests/vm/xen-host" ] || skip "this build goes without Xen"
 
-# Unpacked here it is once, in a second; in there it would be for each start of a guest. One that is packed in another way is
-# taken as it is.
-unpack_kernel() {
-        begin=$((($(od -An -tu1 -j497 -N1 "$1") + 1) * 512 + $(od -An -tu4 -j584 -N4 "$1")))
-        length=$(($(od -An -tu4 -j588 -N4 "$1") - 4))
-        tail -c "+$((begin + 1))" "$1" | head -c "$length" | xz -dc >"$2" 2>/dev/null || cp "$1" "$2"
-}
-
 work=$(mktemp -d) || exit 99
 trap 'rm -rf "$work"' EXIT
 make_initrd "$work/guest" tests/vm/xen-guest "xen-gntdev xen-gntalloc xen-evtchn" dmabrokerctl || exit 99
