@@ -774,6 +774,41 @@ static void test_an_allocation_moves_to_another_device_with_its_contents(void **
         assert_int_equal(dmab_device_close(narrow), 0);
 }
 
+static int never(const struct dmab_grant_info *info, void *userdata) {
+        fail_msg("there is a grant %llu", (unsigned long long)info->grant);
+        return 0;
+}
+
+/* Where there is Xen, a machine of its own proves them (tests/vm/xen-grant.c). */
+static void test_without_xen_there_are_no_grants(void **state) {
+        static const uint32_t refs[] = { 8, 9 };
+        struct dmab_grant_options options = DMAB_GRANT_OPTIONS_INIT;
+        struct fixture *fixture = *state;
+        dmab_t *dmab = fixture->dmab;
+        dmab_grant_t *grant;
+        void *vaddr;
+
+        if (access("/dev/xen/privcmd", F_OK) == 0)
+                skip();
+        assert_int_equal(dmab_grant_visit(dmab, NULL, never, NULL), -EOPNOTSUPP);
+        assert_string_equal(dmab_last_reason(), "unsupported");
+        /* Before anybody is asked. */
+        assert_int_equal(dmab_grant_map(dmab, NULL, refs, 2, DMAB_TO_DEVICE, NULL, &vaddr, &grant), -EINVAL);
+        assert_int_equal(dmab_grant_map(dmab, "vm", refs, 0, DMAB_TO_DEVICE, NULL, &vaddr, &grant), -EINVAL);
+        assert_int_equal(dmab_grant_map(dmab, "vm", refs, 2, (enum dmab_direction)7, NULL, &vaddr, &grant), -EINVAL);
+        options.notify = 8192;
+        assert_int_equal(dmab_grant_map(dmab, "vm", refs, 2, DMAB_BIDIRECTIONAL, &options, &vaddr, &grant), -EINVAL);
+        options.notify = 8191;
+        assert_int_equal(dmab_grant_map(dmab, "vm", refs, 2, DMAB_TO_DEVICE, &options, &vaddr, &grant), -EINVAL);
+        options.struct_size = 0;
+        assert_int_equal(dmab_grant_share(dmab, "vm", 4096, DMAB_TO_DEVICE, &options, &vaddr, &grant), -EINVAL);
+        assert_int_equal(dmab_grant_share(dmab, "vm", 0, DMAB_TO_DEVICE, NULL, &vaddr, &grant), -EINVAL);
+        if (geteuid() != 0)
+                return;
+        assert_int_equal(dmab_grant_map(dmab, "vm", refs, 2, DMAB_BIDIRECTIONAL, NULL, &vaddr, &grant), -EOPNOTSUPP);
+        assert_int_equal(dmab_grant_share(dmab, "vm", 4096, DMAB_TO_DEVICE, NULL, &vaddr, &grant), -EOPNOTSUPP);
+}
+
 static void test_an_allocation_is_swapped_out_and_in_again_within_its_constraints(void **state) {
         struct fixture *fixture = *state;
         struct dmab_coherent_attrs attrs = DMAB_COHERENT_ATTRS_INIT;
@@ -835,6 +870,7 @@ int main(void) {
                 TEST(another_devices_memory_has_no_dma_address_for_this_one),
                 TEST(alignment_boundary_and_mask_are_kept),
                 TEST(an_allocation_moves_to_another_device_with_its_contents),
+                TEST(without_xen_there_are_no_grants),
                 TEST(an_allocation_is_swapped_out_and_in_again_within_its_constraints),
                 TEST(what_can_never_be_is_refused_and_takes_nothing),
                 TEST(flags_reach_the_daemon),

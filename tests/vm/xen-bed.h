@@ -12,9 +12,9 @@
 
 enum {
         XEN_FIRST_COSTS = 1, /* pages, which stay in use from the first domain of a boot on */
-        /* Of Xen's, in which it remembers what dom0 has mapped of guests, 256 pages in each: they stay as many as there once
-         * were. For somewhat more than xen-grant.c maps. */
-        XEN_MAPPING_COSTS = 18,
+        /* Of Xen's, in which it remembers what dom0 has mapped of guests, 256 in each: they stay as many as there once were.
+         * A paravirtualised dom0 maps each page twice, for its kernel as well: those of xen-grant.c. */
+        XEN_MAPPING_COSTS = 33,
 };
 
 struct xen_guest {
