@@ -10,12 +10,14 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "client/clock.h"
 #include "client/error.h"
 #include "client/pool.h"
 #include "client/session.h"
 #include "client/window.h"
 
-enum { BACKOFF_FIRST_MS = 1, BACKOFF_LAST_MS = 200, BUSY_PAUSE_MS = 5, ID_SUBSCRIBE = 1, ID_SUBSCRIBE_GUEST, ID_FIRST };
+enum { BACKOFF_FIRST_MS = 1, BACKOFF_LAST_MS = 200, BUSY_PAUSE_MS = 5, LOOK_AGAIN_MS = 1000 };
+enum { ID_SUBSCRIBE = 1, ID_SUBSCRIBE_GUEST, ID_FIRST };
 
 TAILQ_HEAD(watch_list, watch);
 TAILQ_HEAD(agent_call_list, agent_call);
@@ -37,6 +39,7 @@ struct agent {
         struct channel *channel; /* NULL: lost, or not there yet */
         unsigned backoff_ms;
         bool again; /* calls are to be sent again soon */
+        uint64_t look_ms; /* when to look at windows again, clock_ms(); 0: when that is asked for */
         uint64_t last_event; /* the number of the last one that was heard of; 0: none */
 };
 
@@ -124,10 +127,11 @@ static void take_recall(struct agent *agent, json_t *params) {
         }
 }
 
-/* One was plugged in, and memory waits in it until the daemon knows where it is. With the lock held. */
+/* One was plugged in, and memory waits in it until the daemon knows where it is; or one is asked back. With the lock held. */
 static void take_windows(struct agent *agent) {
         callback_begin(agent, agent);
         windows_look(agent->dmab); /* who needs one that is of no use is told why */
+        agent->look_ms = regions_are_unheard_of(agent->dmab) ? clock_ms() + LOOK_AGAIN_MS : 0;
         callback_end(agent);
 }
 
@@ -155,10 +159,10 @@ static void take_subscription(struct agent *agent, json_t *result) {
                 agent->last_event = (uint64_t)json_integer_value(last);
 }
 
-static bool is_subscription(json_t *message) {
+static bool is_answer_to(json_t *message, json_int_t own) {
         json_t *id = json_object_get(message, "id");
 
-        return json_is_integer(id) && json_integer_value(id) == ID_SUBSCRIBE;
+        return json_is_integer(id) && json_integer_value(id) == own;
 }
 
 static void take_message(json_t *message, const int *fds, size_t n_fds, void *userdata) {
@@ -169,8 +173,12 @@ static void take_message(json_t *message, const int *fds, size_t n_fds, void *us
         pthread_mutex_lock(&agent->lock);
         if (method && !strcmp(method, "event")) {
                 take_event(agent, json_object_get(message, "params"));
-        } else if (!method && is_subscription(message)) {
+        } else if (!method && is_answer_to(message, ID_SUBSCRIBE)) {
                 take_subscription(agent, json_object_get(message, "result"));
+        } else if (!method && is_answer_to(message, ID_SUBSCRIBE_GUEST)) {
+                /* Some may have been asked back while nobody listened. */
+                if (regions_are_granted(agent->dmab))
+                        take_windows(agent);
         } else if (!method) {
                 take_reply(agent, message, fds, n_fds);
                 message = NULL;
@@ -257,15 +265,25 @@ static int send_calls(struct agent *agent) {
         return r;
 }
 
+static int timeout_of(const struct agent *agent) {
+        const uint64_t now = clock_ms();
+
+        if (agent->again)
+                return BUSY_PAUSE_MS;
+        return !agent->look_ms ? -1 : now < agent->look_ms ? (int)(agent->look_ms - now) : 0;
+}
+
 /* Until the connection is lost or the agent must end. */
 static void serve(struct agent *agent) {
         int r = 0;
 
         while (!r) {
-                bool readable = await(agent, agent->again ? BUSY_PAUSE_MS : -1);
+                bool readable = await(agent, timeout_of(agent));
 
                 agent->again = false;
                 pthread_mutex_lock(&agent->lock);
+                if (agent->look_ms && clock_ms() >= agent->look_ms && !agent->stop)
+                        take_windows(agent);
                 r = agent->stop || agent->hang_up ? -EPIPE : send_calls(agent);
                 agent->hang_up = false;
                 pthread_mutex_unlock(&agent->lock);

@@ -1,6 +1,6 @@
 /* The agent: a thread of the library with a connection of its own to the same session. It hears when the daemon wants leases
- * back, and makes calls that take long on behalf of threads that wait for something else as well. It is started by the first
- * who needs it; programs that have no leases have no such thread.
+ * or windows back, and makes calls that take long on behalf of threads that wait for something else as well. It is started by
+ * the first who needs it; programs that have neither have no such thread.
  *
  * A lost connection is made again for as long as the session lives; what was asked is asked again, with its key, and what was
  * told meanwhile is told now. */

@@ -1,8 +1,8 @@
-/* What becomes of the library in the child of a fork(), which has one thread and may go on for long without a call to the library:
- * what the parent alone is to have is taken from it before it goes on.
+/* What becomes of the library in the child of a fork(), which has one thread and may go on for long without a call to the
+ * library: what the parent alone is to have is taken from it before it goes on.
  *
- * Nobody forks while something is half done: that is done between fork_hold() and fork_release(), in which no other lock is
- * taken, nor anything waited for. */
+ * Nobody forks while something is half done: that is done between fork_hold() and fork_release(), in which no other lock of the
+ * library's is taken, nor anything waited for. */
 #ifndef DMAB_CLIENT_FORK_H
 #define DMAB_CLIENT_FORK_H
 

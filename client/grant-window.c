@@ -5,12 +5,17 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "client/error.h"
 #include "client/xen-device.h"
 
 enum { PAGES_MAX = 1 << 22 };
+
+static const char *device = XEN_GRANTS;
+
+void grant_window_set_device(const char *path) {
+        device = path;
+}
 
 static int cannot_open(uint64_t window, int error) {
         if (error == EACCES || error == EPERM)
@@ -48,27 +53,24 @@ static uint64_t count_pages(const struct grant_run *runs, size_t n) {
         return sum;
 }
 
-int grant_window_open(uint64_t window, const struct grant_run *runs, size_t n, uint64_t size, int *ret_fd) {
+int grant_window_open(uint64_t window, const struct grant_run *runs, size_t n, uint64_t size, struct fork_file *file) {
         const uint64_t pages = count_pages(runs, n);
         struct ioctl_gntdev_map_grant_ref *request;
-        int fd, r;
+        int r;
 
         if (!pages || pages > PAGES_MAX || pages * XEN_PAGE != size)
                 return error_set_reason(EPROTO, "source_unavailable",
                                         "window %" PRIu64 " of the broker has %" PRIu64 " bytes, and %" PRIu64 " pages of it are "
                                         "granted to this guest", window, size, pages);
-        fd = open(XEN_GRANTS, O_RDWR | O_CLOEXEC);
-        if (fd < 0)
-                return cannot_open(window, errno);
+        r = fork_file_open(file, device, O_RDWR | O_CLOEXEC);
+        if (r)
+                return cannot_open(window, -r);
         request = calloc(1, sizeof(*request) + pages * sizeof(request->refs[0]));
         if (request)
                 fill(request, runs, n);
-        r = request ? take_note(window, request, fd) : error_set(ENOMEM, "there is not enough memory");
+        r = request ? take_note(window, request, file->fd) : error_set(ENOMEM, "there is not enough memory");
         free(request);
-        if (r) {
-                close(fd);
-                return r;
-        }
-        *ret_fd = fd;
-        return 0;
+        if (r)
+                fork_file_close(file);
+        return r;
 }

@@ -5,14 +5,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "client/fork.h"
+
 /* `count` pages, by the references from `first` on of the domain. */
 struct grant_run {
         uint32_t domain, first, count;
 };
 
-/* *ret_fd is the caller's, to map `size` bytes of it at 0, shared, in one piece and once; they are mapped until they are
+/* *file is the caller's, to map `size` bytes of it at 0, shared, in one piece and once; they are mapped until they are
  * unmapped, whether it is closed or not. window: its number, for sentences. -ENOENT: this kernel maps no grants; -EACCES;
  * -EPROTO: they are not as many pages; with a sentence, and the reason source_unavailable. */
-int grant_window_open(uint64_t window, const struct grant_run *runs, size_t n, uint64_t size, int *ret_fd);
+int grant_window_open(uint64_t window, const struct grant_run *runs, size_t n, uint64_t size, struct fork_file *file);
+
+/* Open this instead of the kernel's device: for tests. The string must live on. */
+void grant_window_set_device(const char *path);
 
 #endif

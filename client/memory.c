@@ -52,7 +52,8 @@ static int range_reserve(struct memory *memory) {
 void memory_deinit(struct memory *memory) {
         if (!memory->size)
                 return;
-        munmap(memory->reserved, memory->size + RANGE_ALIGN);
+        if (memory->reserved)
+                munmap(memory->reserved, memory->size + RANGE_ALIGN);
         for (size_t i = 0; i < memory->size >> MEMORY_CHUNK_SHIFT; i++)
                 free(memory->chunks[i]);
         free(memory->chunks);
@@ -148,6 +149,12 @@ void memory_unmap(struct memory *memory, void *address, size_t size) {
         /* A failure leaves the old memory mapped, and its addresses taken. */
         if (!hide(address, n))
                 set_taken(memory, first, n, false);
+}
+
+/* Who was faster has the addresses for good: the range as a whole cannot go back then. */
+void memory_fill(struct memory *memory, void *address, size_t size) {
+        if (mmap(address, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0) != address)
+                memory->reserved = NULL;
 }
 
 /* ---- pieces ---- */

@@ -38,7 +38,7 @@ struct memory {
         uintptr_t start;
         size_t size;                  /* bytes; 0: nothing has been mapped yet */
         struct memory_chunk **chunks; /* atomic; size >> MEMORY_CHUNK_SHIFT of them, allocated when something is mapped there */
-        void *reserved; /* the whole mapping, of which the range is an aligned part */
+        void *reserved; /* the whole mapping, of which the range is an aligned part; NULL: it is not ours alone any more */
         unsigned long *taken;         /* bitmap of chunks; guarded by the session's lock, as are all changes */
 };
 
@@ -63,6 +63,8 @@ void memory_deinit(struct memory *memory);
 int memory_map(struct memory *memory, int fd, size_t size, size_t page_size, void **ret);
 /* Nobody points into it any more. With the session's lock held. */
 void memory_unmap(struct memory *memory, void *address, size_t size);
+/* In the child of a fork, which has nothing there: the addresses are reserved again. Makes one system call. */
+void memory_fill(struct memory *memory, void *address, size_t size);
 
 /* Note or forget whose [piece->start, piece->start + piece->size) is; whole pages. What has been noted of another piece since is
  * not forgotten: the daemon gives memory anew that was taken by force, before its holder knows. With the session's lock

@@ -3,19 +3,25 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "client/error.h"
+#include "client/fork.h"
 #include "client/params.h"
 #include "client/result.h"
 #include "client/session.h"
 #include "client/window.h"
 
 struct region {
+        struct fork_watch watch; /* of one that was granted */
+        struct memory *memory;
         struct region *next;
         uint64_t number;
         unsigned users;
+        bool granted; /* by Xen, to this guest */
+        bool stays;   /* also without users */
+        bool absent;  /* in the child of a fork: nothing is there */
         void *address;
         size_t size, mapped; /* size: of it, where memory may lie */
         enum dmab_addressing addressing;
@@ -23,10 +29,10 @@ struct region {
 
 /* Where its memory comes from. */
 struct backing {
-        int fd; /* -1: not there yet */
+        struct window_memory memory; /* file.fd -1: not there yet */
         size_t size, mapped, page_size;
         bool window;
-        bool own; /* fd is to be closed */
+        bool own; /* the file is to be closed */
 };
 
 /* With the session's lock held. */
@@ -44,7 +50,7 @@ static struct region *find(struct dmab *dmab, uint64_t number) {
 static int measure_file(const struct region_place *place, struct backing *backing) {
         struct stat about;
 
-        if (fstat(backing->fd, &about))
+        if (fstat(backing->memory.file.fd, &about))
                 return error_set(errno, "cannot look at a region's memory: %s", strerrordesc_np(errno));
         if (about.st_size <= 0)
                 return error_set(EPROTO, "region %llu came with an empty file", (unsigned long long)place->region);
@@ -53,34 +59,76 @@ static int measure_file(const struct region_place *place, struct backing *backin
         return 0;
 }
 
+static void on_forked(struct fork_watch *watch) {
+        struct region *region = (struct region *)watch;
+
+        memory_fill(region->memory, region->address, region->mapped);
+        region->absent = true;
+}
+
+/* What was granted has the guest as long as any process has it mapped: a child is not to be one of them. */
+static int map_memory(struct region *region, const struct backing *backing) {
+        int r;
+
+        fork_hold();
+        r = memory_map(region->memory, backing->memory.file.fd, backing->mapped, backing->page_size, &region->address);
+        if (!r && region->granted) {
+                madvise(region->address, region->mapped, MADV_DONTFORK);
+                fork_watch_on(&region->watch, on_forked);
+        }
+        fork_release();
+        return r;
+}
+
+static void unmap_memory(struct region *region) {
+        fork_hold();
+        if (!region->absent)
+                memory_unmap(region->memory, region->address, region->mapped);
+        fork_watch_off(&region->watch);
+        fork_release();
+}
+
 /* With the session's lock held. */
 static int map(struct dmab *dmab, const struct backing *backing, const struct region_place *place, struct region **ret) {
         struct region *region = calloc(1, sizeof(*region));
-        void *address;
         int r;
 
         if (!region)
                 return error_set(ENOMEM, "there is not enough memory");
-        r = memory_map(&dmab->memory, backing->fd, backing->mapped, backing->page_size, &address);
+        /* To look for a window again costs much. What was said of this one since it was listed is not known any more. */
+        *region = (struct region){
+                .memory = &dmab->memory, .next = dmab->regions.first, .number = place->region, .users = 1,
+                .granted = backing->memory.granted,
+                .stays = backing->window && (!backing->memory.granted || backing->memory.look >= dmab->regions.heeded),
+                .size = backing->size, .mapped = backing->mapped, .addressing = place->addressing,
+        };
+        r = map_memory(region, backing);
         if (r) {
                 free(region);
                 return r;
         }
-        /* The last user of a window is the table: to look for it again costs much. */
-        *region = (struct region){
-                .next = dmab->regions.first, .number = place->region, .users = backing->window ? 2 : 1, .address = address,
-                .size = backing->size, .mapped = backing->mapped, .addressing = place->addressing,
-        };
         dmab->regions.first = *ret = region;
         return 0;
 }
 
+/* With the session's lock held. Nobody uses it. */
+static void end(struct dmab *dmab, struct region *region) {
+        struct region **place = &dmab->regions.first;
+
+        while (*place != region)
+                place = &(*place)->next;
+        *place = region->next;
+        unmap_memory(region);
+        free(region);
+}
+
 static int find_window(struct dmab *dmab, uint64_t number, struct backing *backing) {
-        int r = window_open(dmab, number, &backing->fd, &backing->mapped);
+        int r = window_open(dmab, number, &backing->memory);
 
         if (r)
                 return r;
         backing->own = backing->window = true;
+        backing->mapped = backing->memory.size;
         backing->size = backing->mapped - WINDOW_MARK_SIZE;
         return 0;
 }
@@ -102,7 +150,7 @@ static int fetch(struct dmab *dmab, uint64_t number, struct backing *backing) {
         if (!r && reply.n_fds != 1)
                 r = error_set(EPROTO, "the daemon did not pass the memory of region %llu", (unsigned long long)number);
         if (!r) {
-                backing->fd = reply.fds[0];
+                backing->memory.file.fd = reply.fds[0];
                 backing->own = true;
                 reply.n_fds = 0;
         }
@@ -125,7 +173,7 @@ int region_read_place(json_t *result, struct region_place *ret) {
 }
 
 int region_use(struct dmab *dmab, const struct region_place *place, int fd, struct region **ret, bool *ret_mapped) {
-        struct backing backing = { .fd = fd };
+        struct backing backing = { .memory.file.fd = fd };
         struct region *region;
         bool mapped = false;
         int r = 0;
@@ -149,7 +197,7 @@ int region_use(struct dmab *dmab, const struct region_place *place, int fd, stru
         }
         pthread_mutex_unlock(&dmab->lock);
         if (backing.own)
-                close(backing.fd);
+                fork_file_close(&backing.memory.file);
         if (r)
                 return r;
         if (ret_mapped)
@@ -159,24 +207,76 @@ int region_use(struct dmab *dmab, const struct region_place *place, int fd, stru
 }
 
 void region_release(struct dmab *dmab, struct region *region) {
-        struct region **place = &dmab->regions.first;
+        pthread_mutex_lock(&dmab->lock);
+        if (!--region->users && !region->stays)
+                end(dmab, region);
+        pthread_mutex_unlock(&dmab->lock);
+}
+
+uint64_t regions_ask(struct dmab *dmab) {
+        uint64_t look;
 
         pthread_mutex_lock(&dmab->lock);
-        if (--region->users) {
-                pthread_mutex_unlock(&dmab->lock);
-                return;
-        }
-        while (*place != region)
-                place = &(*place)->next;
-        *place = region->next;
-        memory_unmap(&dmab->memory, region->address, region->mapped);
+        look = ++dmab->regions.asked;
         pthread_mutex_unlock(&dmab->lock);
-        free(region);
+        return look;
+}
+
+void regions_heed(struct dmab *dmab, uint64_t look, bool (*stays)(uint64_t region, const void *userdata), const void *userdata) {
+        struct region *region, *next;
+
+        pthread_mutex_lock(&dmab->lock);
+        for (region = look < dmab->regions.heeded ? NULL : dmab->regions.first; region; region = next) {
+                next = region->next;
+                if (!region->granted)
+                        continue;
+                region->stays = stays(region->number, userdata);
+                if (!region->stays && !region->users)
+                        end(dmab, region);
+        }
+        if (look > dmab->regions.heeded)
+                dmab->regions.heeded = look;
+        pthread_mutex_unlock(&dmab->lock);
+}
+
+static bool none_stays(uint64_t region, const void *userdata) {
+        return false;
+}
+
+void regions_session_lost(struct dmab *dmab) {
+        regions_heed(dmab, UINT64_MAX, none_stays, NULL);
+}
+
+/* With the session's lock held. */
+static bool has_granted(const struct dmab *dmab) {
+        const struct region *region = dmab->regions.first;
+
+        while (region && !region->granted)
+                region = region->next;
+        return region;
+}
+
+bool regions_are_granted(struct dmab *dmab) {
+        bool are;
+
+        pthread_mutex_lock(&dmab->lock);
+        are = has_granted(dmab);
+        pthread_mutex_unlock(&dmab->lock);
+        return are;
+}
+
+bool regions_are_unheard_of(struct dmab *dmab) {
+        bool are;
+
+        pthread_mutex_lock(&dmab->lock);
+        are = dmab->regions.heeded < dmab->regions.asked && has_granted(dmab);
+        pthread_mutex_unlock(&dmab->lock);
+        return are;
 }
 
 void regions_deinit(struct dmab *dmab) {
         while (dmab->regions.first)
-                region_release(dmab, dmab->regions.first);
+                end(dmab, dmab->regions.first);
 }
 
 void *region_address(const struct region *region, uint64_t offset, uint64_t size) {

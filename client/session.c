@@ -33,6 +33,7 @@ void session_lost(struct dmab *dmab) {
                 return;
         saved = error_save();
         pools_session_lost(dmab);
+        regions_session_lost(dmab);
         error_restore(saved);
 }
 

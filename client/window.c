@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "client/agent.h"
 #include "client/clock.h"
 #include "client/error.h"
 #include "client/grant-window.h"
@@ -39,7 +40,7 @@ enum {
 /* As the broker tells it. */
 struct window {
         uint64_t number, region, size, guest_addr;
-        bool bound;
+        bool bound, leaves;
         unsigned char cookie[COOKIE_SIZE];
         struct grant_run *grants; /* by which a guest of Xen's maps it; NULL: it is a device's memory */
         size_t n_grants;
@@ -58,6 +59,8 @@ struct bar {
 struct search {
         struct window *windows;
         size_t n_windows;
+        bool is_cut;   /* there are more windows */
+        uint64_t look; /* regions_ask()'s of this */
         struct bar bars[BARS_MAX];
         size_t n_bars;
         uint64_t deadline_ms; /* until when a device may yet appear */
@@ -268,6 +271,7 @@ static int take_grants(json_t *item, struct window *window) {
 }
 
 static int take_window(json_t *item, struct window *window) {
+        const char *state = json_string_value(json_object_get(item, "state"));
         int r = result_uint(item, "window", &window->number);
 
         if (!r)
@@ -278,6 +282,7 @@ static int take_window(json_t *item, struct window *window) {
                 r = take_cookie(item, window->cookie);
         if (!r)
                 r = take_grants(item, window);
+        window->leaves = state && !strcmp(state, "leaving");
         window->bound = json_object_get(item, "guest_addr");
         if (!r && window->bound)
                 r = result_hex(item, "guest_addr", &window->guest_addr);
@@ -295,6 +300,7 @@ static int list_windows(struct dmab *dmab, struct search *search) {
                 return r;
         items = json_object_get(reply.result, "items");
         n = json_array_size(items) < WINDOWS_MAX ? json_array_size(items) : WINDOWS_MAX;
+        search->is_cut = json_is_true(json_object_get(reply.result, "more")) || n < json_array_size(items);
         search->windows = calloc(n ? n : 1, sizeof(*search->windows));
         if (!search->windows)
                 r = error_set(ENOMEM, "there is not enough memory");
@@ -310,18 +316,34 @@ static int list_windows(struct dmab *dmab, struct search *search) {
 
 /* ---- both ---- */
 
-static bool needs_devices(const struct search *search) {
+/* Xen's have no grants any more when they leave. */
+static bool needs_devices(const struct search *search, uint64_t region) {
         for (size_t i = 0; i < search->n_windows; i++)
-                if (!search->windows[i].grants)
+                if (!search->windows[i].grants && (!search->windows[i].leaves || search->windows[i].region == region))
                         return true;
         return false;
 }
 
-static int search_begin(struct dmab *dmab, struct search **ret) {
-        struct search *search = calloc(1, sizeof(*search));
-        int r = search ? list_windows(dmab, search) : error_set(ENOMEM, "there is not enough memory");
+static bool stays(uint64_t region, const void *userdata) {
+        const struct search *search = userdata;
 
-        if (!r && needs_devices(search))
+        for (size_t i = 0; i < search->n_windows; i++)
+                if (search->windows[i].region == region)
+                        return !search->windows[i].leaves;
+        return search->is_cut;
+}
+
+/* region: the one that is looked for, or 0. */
+static int search_begin(struct dmab *dmab, uint64_t region, struct search **ret) {
+        struct search *search = calloc(1, sizeof(*search));
+        int r;
+
+        if (search)
+                search->look = regions_ask(dmab);
+        r = search ? list_windows(dmab, search) : error_set(ENOMEM, "there is not enough memory");
+        if (!r)
+                regions_heed(dmab, search->look, stays, search);
+        if (!r && needs_devices(search, region))
                 r = find_bars(search);
         if (!r)
                 search->deadline_ms = clock_ms() + APPEAR_MS;
@@ -440,12 +462,14 @@ static int look_for_all(struct dmab *dmab) {
         struct error_state *first = NULL;
         struct search *search;
         struct bar *bar;
-        int r = search_begin(dmab, &search), one;
+        int r = search_begin(dmab, 0, &search), one;
 
         if (!r && !search->n_windows)
                 r = error_set_reason(ENODEV, "source_unavailable", "the broker has given this guest no window");
         /* One that is of no use keeps nobody from the others. */
         for (size_t i = 0; i < (search ? search->n_windows : 0) && (!r || first); i++) {
+                if (search->windows[i].leaves)
+                        continue;
                 one = search->windows[i].grants ? settle_granted(&search->windows[i])
                                                 : settle(dmab, search, &search->windows[i], &bar);
                 if (!one || first)
@@ -461,7 +485,8 @@ static int look_for_all(struct dmab *dmab) {
 /* What is wrong with it, or lies in it, is told to whoever needs it; one that is not there any more nobody needs. */
 static int check(struct dmab *dmab, struct search *search, const struct window *window) {
         struct bar *bar;
-        int r = window->bound && !window->grants && !await_bar(search, window, &bar) ? bind_window(dmab, window, bar) : 0;
+        const bool matters = window->bound && !window->grants && !window->leaves;
+        int r = matters && !await_bar(search, window, &bar) ? bind_window(dmab, window, bar) : 0;
 
         if (!r || r == -EBUSY || error_is("unknown_handle"))
                 return 0;
@@ -471,7 +496,7 @@ static int check(struct dmab *dmab, struct search *search, const struct window *
 static int check_bound(struct dmab *dmab) {
         struct error_state *saved = error_save(), *refused;
         struct search *search;
-        int r = search_begin(dmab, &search) ? WINDOWS_LATER : 0;
+        int r = search_begin(dmab, 0, &search) ? WINDOWS_LATER : 0;
 
         for (size_t i = 0; !r && i < search->n_windows; i++)
                 r = check(dmab, search, &search->windows[i]);
@@ -482,7 +507,7 @@ static int check_bound(struct dmab *dmab) {
         return r;
 }
 
-static int open_device(struct dmab *dmab, struct search *search, const struct window *window, int *ret_fd, size_t *ret_size) {
+static int open_device(struct dmab *dmab, struct search *search, const struct window *window, struct window_memory *ret) {
         struct bar *bar;
         int r = settle(dmab, search, window, &bar);
 
@@ -492,24 +517,26 @@ static int open_device(struct dmab *dmab, struct search *search, const struct wi
                 link_distrust_windows(dmab->link);
         if (r)
                 return r;
-        *ret_fd = bar->fd;
-        *ret_size = bar->size;
+        *ret = (struct window_memory){ .file.fd = bar->fd, .size = bar->size };
         bar->fd = -1;
         return 0;
 }
 
-static int open_granted(const struct window *window, int *ret_fd, size_t *ret_size) {
-        int r = grant_window_open(window->number, window->grants, window->n_grants, window->size, ret_fd);
+/* The agent hears when it is to be let go of, though the program makes no call. */
+static int open_granted(struct dmab *dmab, const struct window *window, struct window_memory *ret) {
+        int r = agent_start(dmab);
 
         if (!r)
-                *ret_size = window->size;
+                r = grant_window_open(window->number, window->grants, window->n_grants, window->size, &ret->file);
+        ret->size = window->size;
+        ret->granted = true;
         return r;
 }
 
-static int look_for(struct dmab *dmab, uint64_t region, int *ret_fd, size_t *ret_size) {
+static int look_for(struct dmab *dmab, uint64_t region, struct window_memory *ret) {
         const struct window *window = NULL;
         struct search *search;
-        int r = search_begin(dmab, &search);
+        int r = search_begin(dmab, region, &search);
 
         for (size_t i = 0; !r && i < search->n_windows && !window; i++)
                 if (search->windows[i].region == region)
@@ -519,8 +546,8 @@ static int look_for(struct dmab *dmab, uint64_t region, int *ret_fd, size_t *ret
                                      "the broker has put memory into region %" PRIu64 ", which is no window of this guest",
                                      region);
         if (!r)
-                r = window->grants ? open_granted(window, ret_fd, ret_size)
-                                   : open_device(dmab, search, window, ret_fd, ret_size);
+                r = window->grants ? open_granted(dmab, window, ret) : open_device(dmab, search, window, ret);
+        ret->look = search ? search->look : 0;
         search_end(search);
         return r;
 }
@@ -545,11 +572,11 @@ int windows_check(struct dmab *dmab) {
         return r;
 }
 
-int window_open(struct dmab *dmab, uint64_t region, int *ret_fd, size_t *ret_size) {
+int window_open(struct dmab *dmab, uint64_t region, struct window_memory *ret) {
         int r, old_state;
 
         pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old_state);
-        r = look_for(dmab, region, ret_fd, ret_size);
+        r = look_for(dmab, region, ret);
         pthread_setcancelstate(old_state, NULL);
         return r;
 }

@@ -6,12 +6,17 @@
  * whatever its address is. The broker must be told where the guest sees it (window.bind),
  * since what a device of the guest must be given is an address of the guest's.
  *
- * Nothing is remembered here: windows come and go, and are looked for again whenever something is not known. */
+ * Nothing is remembered here: windows come and go, and are looked for again whenever something is not known. Whenever the broker
+ * has said what windows there are, those that were granted and are to leave are unmapped as soon as nothing is used in them
+ * (regions_heed()): nobody else can take them from this process. */
 #ifndef DMAB_CLIENT_WINDOW_H
 #define DMAB_CLIENT_WINDOW_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "client/fork.h"
 
 struct dmab;
 
@@ -27,10 +32,17 @@ int windows_look(struct dmab *dmab);
 enum { WINDOWS_LATER = 1 };
 int windows_check(struct dmab *dmab);
 
-/* The window that is this region: the broker knows where it is now. *ret_fd is the caller's, to map *ret_size bytes of it,
- * shared. -ENOENT: there is none; -ENODEV: no device has it; -ENXIO: it has no address; -EACCES; with a sentence, and the reason
- * source_unavailable. Makes calls. */
-int window_open(struct dmab *dmab, uint64_t region, int *ret_fd, size_t *ret_size);
+/* Of a window, to be mapped. */
+struct window_memory {
+        struct fork_file file; /* the caller's, to map `size` bytes of it, shared */
+        size_t size;
+        bool granted;  /* Xen's, who has it back when it is unmapped */
+        uint64_t look; /* regions_ask()'s of the list that it is from */
+};
+
+/* The window that is this region: the broker knows where it is now. -ENOENT: there is none; -ENODEV: no device has it; -ENXIO:
+ * it has no address; -EACCES; with a sentence, and the reason source_unavailable. Makes calls. */
+int window_open(struct dmab *dmab, uint64_t region, struct window_memory *ret);
 
 /* Look for devices here instead of in /sys/bus/pci/devices: for tests. The string must live on. */
 void window_set_devices(const char *directory);

@@ -15,8 +15,8 @@
  *    dmab_set_reconnect_timeout(). When the daemon no longer knows the session, every call answers -ESTALE with the reason
  *    gone: disconnect and connect again. A program that makes no call keeps its session over a restart as long as it lives.
  *  - fork(): the child must not use the parent's handles; its calls answer -EINVAL. Memory that was mapped before the
- *    fork is shared between both. The child may call dmab_disconnect(), which then releases the child's copies only.
- *    exec() closes every descriptor of the library.
+ *    fork is shared between both, but for what Xen has granted to a guest, which the child has not. The child may call
+ *    dmab_disconnect(), which then releases the child's copies only. exec() closes every descriptor of the library.
  *  - Structures whose first member is `struct_size` must have it set to sizeof(the structure), best by the initializer
  *    next to them; later versions add members at the end without breaking programs that are built already. */
 #ifndef DMABROKER_H

@@ -37,7 +37,8 @@ static const char *const direction_names[] = { "to_device", "from_device", "bidi
 static const char *const sync_names[] = { "cpu", "device", NULL };
 static const char *const topic_names[] = { "recall", "pressure", "leak", "guest", NULL };
 static const char *const guest_state_names[] = { "unknown", "off", "running", "paused", NULL };
-static const char *const guest_change_names[] = { "started", "stopped", "rebooted", "attached", "detached", "connected", NULL };
+static const char *const guest_change_names[] = { "started", "stopped", "rebooted", "attached", "detached", "connected",
+                                                 "leaving", NULL };
 static const char *const guest_via_names[] = { "libvirt", "qmp", "none", "xen", NULL };
 static const char *const window_state_names[] = { "reserving", "plugging", "plugged", "leaving", NULL };
 static const char *const grant_kind_names[] = { "window", "map", "share", NULL };
@@ -1195,7 +1196,8 @@ static const struct schema_field event_info_rows[] = {
         FIELD(event_info, over, BOOL, .doc = "of pressure: whether it has ended"),
         FIELD(event_info, level, ENUM, .names = pressure_names, .doc = DOC_LEVEL),
         FIELD(event_info, change, ENUM, .names = guest_change_names,
-              .doc = "of guest: what has become of it, or of its windows; name is the guest's"),
+              .doc = "of guest: what has become of it, or of its windows; leaving: its programs are to unmap a window that was "
+                     "granted to them; name is the guest's"),
         FIELD(event_info, grant, UINT, HANDLE,
               .doc = "of recall: the grant that is to be given back, because its guest has ended; name is the guest's owner"),
 };

@@ -121,7 +121,8 @@ enum protocol_guest_change {
         PROTOCOL_GUEST_REBOOTED,
         PROTOCOL_GUEST_ATTACHED,
         PROTOCOL_GUEST_DETACHED,
-        PROTOCOL_GUEST_CONNECTED
+        PROTOCOL_GUEST_CONNECTED,
+        PROTOCOL_GUEST_LEAVING
 };
 enum protocol_guest_via { PROTOCOL_VIA_LIBVIRT, PROTOCOL_VIA_QMP, PROTOCOL_VIA_NONE, PROTOCOL_VIA_XEN };
 enum protocol_window_state {

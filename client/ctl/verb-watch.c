@@ -100,6 +100,7 @@ static void print_guest(json_t *event) {
                 { "attached", "has one more window" },
                 { "detached", "has one window less" },
                 { "connected", "has connected to its channel" },
+                { "leaving", "is asked to let go of a window" },
         };
         const char *name = json_string_value(json_object_get(event, "name"));
         const char *change = json_string_value(json_object_get(event, "change"));

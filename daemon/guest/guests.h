@@ -50,7 +50,15 @@ struct machine_ops;
 
 enum guest_state { GUEST_UNKNOWN, GUEST_OFF, GUEST_RUNNING, GUEST_PAUSED };
 enum guest_via { GUEST_BY_LIBVIRT, GUEST_BY_QMP, GUEST_BY_XEN, GUEST_BY_NOBODY };
-enum guest_change { GUEST_STARTED, GUEST_STOPPED, GUEST_REBOOTED, GUEST_ATTACHED, GUEST_DETACHED, GUEST_CONNECTED };
+enum guest_change {
+        GUEST_STARTED,
+        GUEST_STOPPED,
+        GUEST_REBOOTED,
+        GUEST_ATTACHED,
+        GUEST_DETACHED,
+        GUEST_CONNECTED,
+        GUEST_LEAVING, /* its programs are to let go of a window, where nobody else can take it from them */
+};
 /* Plugging: QEMU has been asked to take it in; leaving: the guest, to let go of it. */
 enum window_state { WINDOW_RESERVING, WINDOW_PLUGGING, WINDOW_PLUGGED, WINDOW_LEAVING };
 

@@ -63,9 +63,10 @@ static uint64_t count_mapped(const struct window *window) {
         return (use.reading > use.writing ? use.reading : use.writing) * XEN_PAGE;
 }
 
-/* Whether the guest lets go of it is looked at from now on. */
+/* Whether the guest lets go of it is looked at from now on. Nobody but its programs can, and they are told. */
 static int leave(struct window *window) {
         take_back(window);
+        guest_tell(window->guest, GUEST_LEAVING);
         window_begun_over(window);
         return 0;
 }
@@ -153,6 +154,7 @@ static int verify(struct window *window) {
         window_begun_over(window);
         take_back(window);
         window_leave(window);
+        guest_tell(guest, GUEST_LEAVING);
         return 0;
 }
 

@@ -253,6 +253,7 @@ static void on_changed(void *userdata, const struct guest_view *view, enum guest
                 [GUEST_STARTED] = PROTOCOL_GUEST_STARTED,   [GUEST_STOPPED] = PROTOCOL_GUEST_STOPPED,
                 [GUEST_REBOOTED] = PROTOCOL_GUEST_REBOOTED, [GUEST_ATTACHED] = PROTOCOL_GUEST_ATTACHED,
                 [GUEST_DETACHED] = PROTOCOL_GUEST_DETACHED, [GUEST_CONNECTED] = PROTOCOL_GUEST_CONNECTED,
+                [GUEST_LEAVING] = PROTOCOL_GUEST_LEAVING,
         };
 
         events_tell_guest(userdata, view->owner, view->name, words[change]);

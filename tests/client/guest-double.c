@@ -19,6 +19,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <termios.h>
 #include <time.h>
@@ -26,6 +27,8 @@
 
 #include <cmocka.h>
 
+#include "client/grant-window.h"
+#include "client/xen-device.h"
 #include "proto/fdpass.h"
 #include "proto/frame.h"
 #include "tests/lib/daemon.h"
@@ -35,7 +38,7 @@ enum { WINDOWS_MAX = 32, HELD_MAX = 64, PAGES_MAX = 2048, PAGE = 4096, LINE_MAX_
 struct shown {
         uint64_t region, size;
         int fd;
-        bool bound;
+        bool bound, leaves;
         unsigned char *mark; /* its last page */
         char cookie[33];
 };
@@ -57,8 +60,9 @@ struct guest {
         size_t n_held;
         const char *first;
         size_t n_first;
-        unsigned resets, binds, changes; /* changes: of what the thread waits for */
+        unsigned resets, binds, lists, changes; /* changes: of what the thread waits for */
         bool is_misplaced, is_taken; /* the windows; something, since then */
+        bool grants; /* Xen's */
         bool denies_list; /* once */
         int bind_error; /* once, or 0 */
         const char *bind_reason;
@@ -258,8 +262,15 @@ static json_t *list_windows(struct guest *guest) {
                 snprintf(address, sizeof(address), "0x%" PRIx64, address_of(i) + (guest->is_misplaced ? ASIDE : 0));
                 if (window->bound)
                         json_object_set_new(item, "guest_addr", json_string(address));
+                json_object_set_new(item, "state", json_string(window->leaves ? "leaving" : "plugged"));
+                if (guest->grants && !window->leaves)
+                        json_object_set_new(item, "grants", json_pack("[{s:i, s:I, s:I}]", "domain", 7, "first",
+                                                                      (json_int_t)(window->region * 100), "count",
+                                                                      (json_int_t)(window->size / PAGE)));
                 json_array_append_new(items, item);
         }
+        guest->lists++;
+        pthread_cond_signal(&guest->happened);
         return json_pack("{s:o, s:b}", "items", items, "more", 0);
 }
 
@@ -574,6 +585,109 @@ void guest_break(struct guest *guest, enum guest_fault fault) {
         guest_unlock(guest);
 }
 
+/* ---- as Xen does it ---- */
+
+static struct guest *granter;
+
+/* The kernel's device: what is mapped of it is the window to which the first reference leads. */
+static int map_grants(int fd, struct ioctl_gntdev_map_grant_ref *request) {
+        int r = -1;
+
+        pthread_mutex_lock(&granter->lock);
+        for (size_t i = 0; i < granter->n_windows; i++) {
+                const struct shown *window = &granter->windows[i];
+
+                if (request->refs[0].ref == window->region * 100 && request->refs[0].domid == 7 &&
+                    request->count == window->size / PAGE && !window->leaves)
+                        r = dup3(window->fd, fd, O_CLOEXEC);
+        }
+        pthread_mutex_unlock(&granter->lock);
+        request->index = 0;
+        errno = EINVAL;
+        return r < 0 ? -1 : 0;
+}
+
+int ioctl(int fd, unsigned long request, ...) {
+        va_list arguments;
+        void *argument;
+
+        va_start(arguments, request);
+        argument = va_arg(arguments, void *);
+        va_end(arguments);
+        if (granter && request == IOCTL_GNTDEV_MAP_GRANT_REF)
+                return map_grants(fd, argument);
+        return (int)syscall(SYS_ioctl, fd, request, argument);
+}
+
+void guest_grant(struct guest *guest) {
+        guest_lock(guest);
+        granter = guest;
+        guest->grants = true;
+        for (size_t i = 0; i < guest->n_windows; i++)
+                guest->windows[i].bound = true;
+        grant_window_set_device("/dev/null");
+        guest_unlock(guest);
+}
+
+static void tell_of_change(struct guest *guest) {
+        tell_guest(guest, json_pack("{s:s, s:s, s:{s:s}}", "jsonrpc", "2.0", "method", "event", "params", "topic", "guest"));
+}
+
+void guest_ask_back(struct guest *guest, size_t i, bool silent) {
+        guest_lock(guest);
+        guest->windows[i].leaves = true;
+        if (!silent)
+                tell_of_change(guest);
+        guest_unlock(guest);
+}
+
+void guest_keep(struct guest *guest, size_t i) {
+        guest_lock(guest);
+        guest->windows[i].leaves = false;
+        tell_of_change(guest);
+        guest_unlock(guest);
+}
+
+static unsigned count_lists(struct guest *guest) {
+        unsigned n;
+
+        guest_lock(guest);
+        n = guest->lists;
+        guest_unlock(guest);
+        return n;
+}
+
+/* The first of the lists that it asks for then has been heeded when it asks for the second; it may have been under way. */
+void guest_wait_heeded(struct guest *guest) {
+        for (unsigned i = 0; i < 3; i++) {
+                const unsigned lists = count_lists(guest);
+                int waited = 0;
+
+                do {
+                        must(waited++ < test_timeout_ms());
+                        guest_lock(guest);
+                        tell_of_change(guest);
+                        guest_unlock(guest);
+                        poll(NULL, 0, 1);
+                } while (count_lists(guest) == lists);
+        }
+}
+
+bool guest_has_mapped(struct guest *guest, size_t i) {
+        FILE *maps = fopen("/proc/self/maps", "re");
+        unsigned long start, last, inode;
+        bool found = false;
+        struct stat about;
+        char line[512];
+
+        must(maps && !fstat(guest->windows[i].fd, &about));
+        while (fgets(line, sizeof(line), maps))
+                found |= sscanf(line, "%lx-%lx %*s %*x %*x:%*x %lu", &start, &last, &inode) == 3 && inode == about.st_ino &&
+                         last - start >= guest->windows[i].size;
+        fclose(maps);
+        return found;
+}
+
 const char *guest_port(const struct guest *guest) {
         return guest->port;
 }
@@ -627,6 +741,7 @@ void guest_end(struct guest *guest) {
                 close(guest->slave);
         }
         close(guest->wake);
+        granter = NULL;
         dmab_disconnect(guest->eyes);
         must(!nftw(guest->directory, remove_entry, 8, FTW_DEPTH | FTW_PHYS));
         free(guest);

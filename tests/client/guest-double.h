@@ -60,6 +60,17 @@ void guest_deny_bind(struct guest *guest, int error, const char *reason);
 /* How often a window was bound. */
 unsigned guest_binds(struct guest *guest);
 
+/* As if it were a guest of Xen's, from now on: windows are granted to it, and there are no devices of them. What the library
+ * opens instead of the kernel's device is the double's then, until its end. */
+void guest_grant(struct guest *guest);
+/* Window i is asked back, or is to stay after all; the guest is told, unless it is `silent`. */
+void guest_ask_back(struct guest *guest, size_t i, bool silent);
+void guest_keep(struct guest *guest, size_t i);
+/* Is it mapped in this process, whole? Also in the child of a fork. */
+bool guest_has_mapped(struct guest *guest, size_t i);
+/* Tell it that something has changed, as often as it takes until the library has heeded what it was told before. */
+void guest_wait_heeded(struct guest *guest);
+
 /* What becomes of the devices: all of them, now. */
 enum guest_fault {
         GUEST_FINE,       /* back to what they should be */

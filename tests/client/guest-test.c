@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -352,6 +353,188 @@ static void test_a_window_that_is_of_no_use_is_said_to_be_so(void **state) {
         }
 }
 
+/* ---- windows that Xen has granted ---- */
+
+static void await_unmapped(struct fixture *fixture, size_t i) {
+        for (int waited = 0; guest_has_mapped(fixture->guest, i); waited++) {
+                if (waited > test_timeout_ms())
+                        fail_msg("a window is still mapped");
+                poll(NULL, 0, 1);
+        }
+}
+
+static void use_and_free(struct fixture *fixture) {
+        dmab_addr_t dma;
+        void *vaddr;
+
+        assert_int_equal(dmab_alloc_coherent(fixture->device, PAGE, DMAB_ZERO, &vaddr, &dma), 0);
+        memset(vaddr, 0x5a, PAGE);
+        assert_int_equal(dmab_free_coherent(fixture->device, PAGE, vaddr, dma), 0);
+}
+
+static void test_a_program_that_makes_no_call_lets_go_of_a_granted_window(void **state) {
+        struct fixture *fixture = *state;
+
+        guest_grant(fixture->guest);
+        begin(fixture);
+        use_and_free(fixture);
+        assert_true(guest_has_mapped(fixture->guest, 0));
+        /* The changes of others are not its own. */
+        guest_wait_heeded(fixture->guest);
+        assert_true(guest_has_mapped(fixture->guest, 0));
+        guest_ask_back(fixture->guest, 0, false);
+        await_unmapped(fixture, 0);
+        /* It stays after all. */
+        guest_keep(fixture->guest, 0);
+        use_and_free(fixture);
+        assert_true(guest_has_mapped(fixture->guest, 0));
+}
+
+static void test_a_granted_window_is_not_unmapped_under_an_allocation(void **state) {
+        struct fixture *fixture = *state;
+        dmab_addr_t dma, more_dma;
+        void *vaddr, *more;
+
+        guest_grant(fixture->guest);
+        begin(fixture);
+        assert_int_equal(dmab_alloc_coherent(fixture->device, PAGE, DMAB_ZERO, &vaddr, &dma), 0);
+        assert_int_equal(dmab_alloc_coherent(fixture->device, PAGE, DMAB_ZERO, &more, &more_dma), 0);
+        guest_ask_back(fixture->guest, 0, false);
+        guest_wait_heeded(fixture->guest);
+        strcpy(vaddr, "still there");
+        expect_host_sees(fixture, dma, "still there", 12);
+        assert_int_equal(dmab_free_coherent(fixture->device, PAGE, more, more_dma), 0);
+        strcpy(vaddr, "once more");
+        expect_host_sees(fixture, dma, "once more", 10);
+        assert_int_equal(dmab_free_coherent(fixture->device, PAGE, vaddr, dma), 0);
+        /* With the last one, at once. */
+        assert_false(guest_has_mapped(fixture->guest, 0));
+}
+
+static void test_a_granted_window_is_not_unmapped_under_blocks_and_slots(void **state) {
+        struct fixture *fixture = *state;
+        dmab_addr_t block_dma, mapped;
+        char buffer[3000] = "";
+        dmab_pool_t *pool;
+        void *block;
+
+        guest_grant(fixture->guest);
+        begin(fixture);
+        assert_int_equal(dmab_pool_create("blocks", fixture->device, 64, 64, 0, NULL, &pool), 0);
+        assert_int_equal(dmab_pool_alloc(pool, DMAB_WAIT, &block, &block_dma), 0);
+        assert_int_equal(dmab_map_single(fixture->device, buffer, sizeof(buffer), DMAB_BIDIRECTIONAL, &mapped), 0);
+        guest_ask_back(fixture->guest, 0, false);
+        guest_wait_heeded(fixture->guest);
+        strcpy(block, "a block");
+        strcpy(buffer, "bounced");
+        assert_int_equal(dmab_sync_single_for_device(fixture->device, mapped, sizeof(buffer), DMAB_BIDIRECTIONAL), 0);
+        strcpy(buffer, "");
+        assert_int_equal(dmab_sync_single_for_cpu(fixture->device, mapped, sizeof(buffer), DMAB_BIDIRECTIONAL), 0);
+        assert_string_equal(buffer, "bounced");
+        assert_string_equal(block, "a block");
+        assert_int_equal(dmab_pool_free(pool, block, block_dma), 0);
+        assert_int_equal(dmab_pool_destroy(pool), 0);
+        assert_int_equal(dmab_unmap_single(fixture->device, mapped, sizeof(buffer), DMAB_BIDIRECTIONAL), 0);
+        assert_true(guest_has_mapped(fixture->guest, 0)); /* slots are kept at hand */
+        assert_int_equal(dmab_device_close(fixture->device), 0);
+        assert_false(guest_has_mapped(fixture->guest, 0));
+}
+
+static void test_a_granted_window_that_was_asked_back_unheard_is_let_go_of(void **state) {
+        struct fixture *fixture = *state;
+
+        guest_grant(fixture->guest);
+        begin(fixture);
+        use_and_free(fixture);
+        guest_hang_up(fixture->guest);
+        guest_ask_back(fixture->guest, 0, true);
+        guest_come_back(fixture->guest);
+        await_unmapped(fixture, 0);
+}
+
+static void test_a_granted_window_is_let_go_of_though_the_list_is_refused_once(void **state) {
+        struct fixture *fixture = *state;
+
+        guest_grant(fixture->guest);
+        begin(fixture);
+        use_and_free(fixture);
+        guest_wait_heeded(fixture->guest);
+        guest_deny_list(fixture->guest);
+        guest_ask_back(fixture->guest, 0, false);
+        await_unmapped(fixture, 0);
+}
+
+static void test_granted_windows_are_let_go_of_when_the_session_is_over(void **state) {
+        struct fixture *fixture = *state;
+        dmab_addr_t dma;
+        void *vaddr;
+
+        guest_plug(fixture->guest, 8 * MIB, false);
+        guest_grant(fixture->guest);
+        begin(fixture);
+        assert_int_equal(dmab_alloc_coherent(fixture->device, 5 * MIB, DMAB_WAIT, &vaddr, &dma), 0);
+        use_and_free(fixture);
+        assert_true(guest_has_mapped(fixture->guest, 0));
+        assert_int_equal(dmab_call(fixture->dmab, "broker.bye", NULL, NULL), 0);
+        assert_false(guest_has_mapped(fixture->guest, 0));
+        assert_true(guest_has_mapped(fixture->guest, 1));
+        memset(vaddr, 1, 5 * MIB);
+        assert_int_not_equal(dmab_free_coherent(fixture->device, 5 * MIB, vaddr, dma), 0);
+        assert_false(guest_has_mapped(fixture->guest, 1));
+}
+
+/* QEMU takes it away, and whoever looks at it meanwhile must not fault. */
+static void test_a_window_of_a_device_is_not_unmapped_when_it_leaves(void **state) {
+        struct fixture *fixture = *state;
+        dmab_addr_t dma;
+        void *any;
+
+        begin(fixture);
+        assert_int_equal(dmab_alloc(fixture->device, 100, DMAB_WAIT, &any, &dma), 0); /* the agent runs as well */
+        assert_int_equal(dmab_free(fixture->device, any), 0);
+        use_and_free(fixture);
+        guest_ask_back(fixture->guest, 0, false);
+        guest_wait_heeded(fixture->guest);
+        assert_true(guest_has_mapped(fixture->guest, 0));
+}
+
+static void test_the_child_of_a_fork_has_no_window_that_was_granted(void **state) {
+        struct fixture *fixture = *state;
+        dmab_addr_t dma;
+        void *vaddr;
+        int status;
+        pid_t pid;
+
+        guest_grant(fixture->guest);
+        begin(fixture);
+        assert_int_equal(dmab_alloc_coherent(fixture->device, PAGE, DMAB_ZERO, &vaddr, &dma), 0);
+        strcpy(vaddr, "the parent's");
+        pid = fork();
+        if (!pid) {
+                bool has = guest_has_mapped(fixture->guest, 0);
+                /* But nobody else gets its addresses, which the library takes for its own. */
+                bool is_free = mmap(vaddr, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == vaddr;
+
+                dmab_disconnect(fixture->dmab);
+                _exit(has || is_free);
+        }
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+        assert_string_equal(vaddr, "the parent's");
+        expect_host_sees(fixture, dma, "the parent's", 13);
+        assert_int_equal(dmab_free_coherent(fixture->device, PAGE, vaddr, dma), 0);
+        guest_ask_back(fixture->guest, 0, false);
+        await_unmapped(fixture, 0);
+        /* What was unmapped is not taken for something of the child's. */
+        pid = fork();
+        if (!pid) {
+                dmab_disconnect(fixture->dmab);
+                _exit(0);
+        }
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+}
+
 /* ---- the port ---- */
 
 static void test_what_is_heard_before_the_answer_is_nobodys(void **state) {
@@ -579,6 +762,14 @@ int main(void) {
                 guest_test(test_a_window_that_goes_while_it_is_looked_at_keeps_nobody_from_the_others),
                 guest_test(test_a_misplaced_window_in_which_things_lie_is_told_of_to_who_gets_something_there),
                 guest_test(test_a_window_that_is_of_no_use_is_said_to_be_so),
+                guest_test(test_a_program_that_makes_no_call_lets_go_of_a_granted_window),
+                guest_test(test_a_granted_window_is_not_unmapped_under_an_allocation),
+                guest_test(test_a_granted_window_is_not_unmapped_under_blocks_and_slots),
+                guest_test(test_a_granted_window_that_was_asked_back_unheard_is_let_go_of),
+                guest_test(test_a_granted_window_is_let_go_of_though_the_list_is_refused_once),
+                guest_test(test_granted_windows_are_let_go_of_when_the_session_is_over),
+                guest_test(test_a_window_of_a_device_is_not_unmapped_when_it_leaves),
+                guest_test(test_the_child_of_a_fork_has_no_window_that_was_granted),
                 guest_test(test_what_is_heard_before_the_answer_is_nobodys),
                 guest_test(test_the_session_goes_on_when_the_other_end_closes_or_begins_anew),
                 guest_test(test_a_daemon_that_was_replaced_without_a_word_is_noticed),

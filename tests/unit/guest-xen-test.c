@@ -319,7 +319,8 @@ static void on_lost(void *userdata) {
 }
 
 static void on_changed(void *userdata, const struct guest_view *view, enum guest_change change) {
-        static const char *const names[] = { "started", "stopped", "rebooted", "attached", "detached", "connected" };
+        static const char *const names[] = { "started", "stopped", "rebooted", "attached", "detached", "connected",
+                                              "leaving" };
 
         tell(names[change]);
 }
@@ -770,7 +771,7 @@ static void test_a_table_that_is_nearly_full_is_told_of(void **state) {
         fake.n_crossed = 1;
         fake.is_crossed_back = true;
         detach();
-        assert_true(has_told("emptier detached "));
+        assert_true(has_told("emptier leaving detached "));
         assert_int_equal(guests_look_tables(&view, 1), 1);
         assert_int_equal(view.domain, MEMORY_DOMAIN);
         assert_int_equal(view.free, 190);
@@ -836,7 +837,9 @@ static void test_what_is_not_mapped_comes_back_at_once(void **state) {
 
 static void test_a_guest_that_never_unmaps_is_waited_for(void **state) {
         begin_with_own(7);
+        *host.told = '\0';
         detach();
+        assert_true(has_told("leaving ")); /* its programs, who unmap it */
         assert_false(host.is_answered);
         assert_int_equal(n_granted(7), 0);
         await(is_answered);
@@ -844,6 +847,7 @@ static void test_a_guest_that_never_unmaps_is_waited_for(void **state) {
         assert_int_equal(window().state, WINDOW_LEAVING);
         /* Asked again, it is waited for again. */
         detach();
+        assert_true(has_told("leaving "));
         map_all(false);
         await(is_answered);
         assert_int_equal(host.why.error, 0);

@@ -589,6 +589,9 @@ void xen_test_guests(struct xen_guest *pv, struct xen_guest *pvh) {
         test_quota(pvh);
         test_detach(pvh);
         xen_test_library(pv, pvh);
+        seen = attach(pv, OWN_MIB);
+        map(pv, &seen);
+        check_zero(pv, &seen);
         test_policy(pvh);
         xen_test_grants(pv, pvh);
         test_pause(pvh);

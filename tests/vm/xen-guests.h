@@ -35,7 +35,8 @@ void restart(void);
 pid_t daemon_pid(void);
 const char *daemon_socket(void);
 
-/* xen-library.c: what guests do by way of the library. The first has a window, the second none. */
+/* xen-library.c: what guests do by way of the library. The first has a window, and has it mapped in place 0; the second has
+ * none, nor does any in the end. */
 void xen_test_library(struct xen_guest *pv, struct xen_guest *pvh);
 
 /* xen-grant.c: what guests and services of dom0's share beside windows. The end: the second guest is destroyed in between. */

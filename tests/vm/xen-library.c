@@ -252,11 +252,29 @@ static void test_flood(struct xen_guest *bad, struct xen_guest *good, const stru
         expect("the daemon goes on", ask("broker.ping", "{}"), "\"result\"");
 }
 
+/* A program that has used it stays connected, and makes no call; so does a child of its. */
+static void test_idle(struct xen_guest *guest, const struct seen *seen) {
+        int64_t began;
+
+        connect_guest(guest);
+        alloc(guest, seen, 4);
+        tell(guest, "ok", "it frees what it has", "free");
+        tell(guest, "ok", "it forks", "fork");
+        began = xen_now_ms();
+        expect("a window is taken from a guest of which a program is connected, and uses nothing of it",
+               ask("guest.detach", "{\"window\":%" PRIu64 "}", seen->window), "\"result\"");
+        printf("after %lld ms\n", (long long)(xen_now_ms() - began));
+        xen_check(!look(guest).is_there, "and is gone");
+        tell(guest, "ok", "the child ends", "unfork");
+        tell(guest, "ok", "its session ends", "bye");
+        check_books();
+}
+
 /* It has memory in it. */
 static void test_force(struct xen_guest *guest, const struct seen *seen) {
         connect_guest(guest);
         alloc(guest, seen, 4);
-        /* What the guest's process has mapped is mapped as long as it lives. */
+        /* What lies in it is mapped until the program frees it. */
         expect("a window is taken from a guest that uses it, which has it mapped",
                ask("guest.detach", "{\"window\":%" PRIu64 ",\"force\":true}", seen->window), "\"reason\":\"timeout\"");
         if (strncmp(say(guest, "alloc 4096"), "error: ", 7) != 0)
@@ -269,7 +287,7 @@ static void test_force(struct xen_guest *guest, const struct seen *seen) {
 }
 
 void xen_test_library(struct xen_guest *pv, struct xen_guest *pvh) {
-        const struct seen of_pvh = attach(pvh, 8), of_pv = look(pv);
+        struct seen of_pvh = attach(pvh, 8), of_pv = look(pv);
 
         memory = xenforeignmemory_open(NULL, 0);
         test_ways(pv, pvh);
@@ -286,5 +304,9 @@ void xen_test_library(struct xen_guest *pv, struct xen_guest *pvh) {
         test_kills(pvh);
         test_flood(pvh, pv, &of_pv);
         test_force(pvh, &of_pvh);
+        of_pvh = attach(pvh, 8);
+        test_idle(pvh, &of_pvh);
+        tell(pv, "ok", "another guest unmaps what it has without the library", "unmap 0");
+        test_idle(pv, &of_pv);
         xenforeignmemory_close(memory);
 }
