@@ -64,8 +64,8 @@ TESTS += tests/vm/ivshmem.sh
 if HAVE_XEN
 check_PROGRAMS += tests/vm/xen-host
 tests_vm_xen_host_SOURCES = tests/vm/xen-host.c tests/vm/xen-bed.c tests/vm/xen-bed.h tests/vm/xen-daemon.c \
-	tests/vm/xen-grant.c tests/vm/xen-guests.c tests/vm/xen-guests.h tests/vm/xen-library.c tests/vm/xen-life.c tests/vm/xen-life.h \
-	tests/vm/xen-memory.c tests/vm/xen-memory.h $(machine)
+	tests/vm/xen-exchange.c tests/vm/xen-grant.c tests/vm/xen-guests.c tests/vm/xen-guests.h tests/vm/xen-library.c \
+	tests/vm/xen-life.c tests/vm/xen-life.h tests/vm/xen-memory.c tests/vm/xen-memory.h tests/vm/xen-storm.c $(machine)
 tests_vm_xen_host_CFLAGS = $(AM_CFLAGS) $(XEN_CFLAGS)
 tests_vm_xen_host_LDADD = libtest.la libdmabroker.la libsource.la libcore.la $(XEN_LIBS)
 check_PROGRAMS += tests/vm/xen-guest

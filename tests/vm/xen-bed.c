@@ -271,6 +271,15 @@ void xen_start(struct xen_guest *guest) {
         printf("%s is domain %u, and ready after %lld ms\n", guest->name, guest->domid, (long long)(xen_now_ms() - began));
 }
 
+void xen_create_paused(struct xen_guest *guest) {
+        char path[64];
+
+        snprintf(path, sizeof(path), "/run/%s.cfg", guest->name);
+        write_configuration(guest, path);
+        run((char *[]){ "xl", "create", "-q", "-p", path, NULL });
+        xen_await("there is a domain of the guest's", is_there, guest);
+}
+
 /* Xen tells of the next one that there is, if it is not there. */
 static bool is_over(void *userdata) {
         const struct xen_guest *guest = userdata;

@@ -50,6 +50,8 @@ uint64_t xen_free_pages(void);
 
 /* Until its first process says that it is ready. */
 void xen_start(struct xen_guest *guest);
+/* It is a domain that does not run yet. */
+void xen_create_paused(struct xen_guest *guest);
 /* Until Xen has nothing left of the domain, and xenstore neither. */
 void xen_await_end(struct xen_guest *guest);
 /* Until Xen has nothing left of it. It was not xl that destroyed it, so that xenstore has something still. */

@@ -22,7 +22,7 @@
 #include "client/xen-device.h"
 #include "client/xen-store.h"
 
-enum { PAGE = 4096, BLOCKS = 100, BLOCK = 192, TEXT = 64, MIB = 1 << 20 };
+enum { PAGE = 4096, BLOCKS = 100, BLOCK = 192, TEXT = 64, MIB = 1 << 20, FRAMES_MAX = 1024, GUARD_REST_MS = 50 };
 
 static struct {
         dmab_t *dmab;
@@ -36,8 +36,21 @@ static struct {
         pthread_t busy;
         bool stops;
         unsigned rounds, failed;
+        uint64_t bytes; /* compared */
         char why[300]; /* of the first */
 } work;
+
+static char last_error[300];
+
+/* For the library's files that are linked in. */
+int error_set(int error, const char *format, ...) {
+        va_list arguments;
+
+        va_start(arguments, format);
+        vsnprintf(last_error, sizeof(last_error), format, arguments);
+        va_end(arguments);
+        return -error;
+}
 
 static void answer_error(void) {
         printf("\n= error: %s\n", dmab_last_error());
@@ -179,6 +192,38 @@ static void do_pci(void) {
                 dmab_device_close_force(device);
 }
 
+/* ---- frames ---- */
+
+/* "ORDER PFN FRAME+COUNT …": what it has got for these frames. */
+static void do_exchange(const char *line) {
+        static uint64_t frames[FRAMES_MAX], got[FRAMES_MAX];
+        struct dmab_exchange_options options = DMAB_EXCHANGE_OPTIONS_INIT;
+        uint64_t first, pfn;
+        unsigned order, count;
+        size_t n = 0, n_got;
+        dmab_t *dmab;
+        int length;
+
+        if (sscanf(line, "%u %" SCNx64 "%n", &order, &pfn, &length) != 2) {
+                printf("\n= error: what is %s?\n", line);
+                return;
+        }
+        for (line += length; sscanf(line, " %" SCNx64 "+%u%n", &first, &count, &length) == 2; line += length)
+                for (unsigned i = 0; i < count && n < FRAMES_MAX; i++)
+                        frames[n++] = first + i;
+        options.mask = DMAB_MASK(32);
+        options.pfns = &pfn;
+        if (dmab_connect("xen:", &dmab)) {
+                answer_error();
+                return;
+        }
+        if (dmab_exchange_frames(dmab, frames, n, order, &options, got, &n_got))
+                answer_error();
+        else
+                printf("\n= ok %zu 0x%" PRIx64 "\n", n_got, got[0]);
+        dmab_disconnect(dmab);
+}
+
 /* ---- all the time ---- */
 
 static int round_of_work(void) {
@@ -209,6 +254,65 @@ static void do_busy(void) {
         printf("\n= ok\n");
 }
 
+/* What it has allocated says at each place which one that is; what it allocates meanwhile, in which round. */
+static void mark(char *at, size_t size, uint64_t seed) {
+        for (size_t i = 0; i < size / sizeof(uint64_t); i++)
+                ((uint64_t *)at)[i] = (i + 1) * UINT64_C(0x9e3779b97f4a7c15) ^ seed;
+}
+
+static unsigned count_wrong(const char *at, size_t size, uint64_t seed) {
+        unsigned wrong = 0;
+
+        for (size_t i = 0; i < size / sizeof(uint64_t); i++)
+                wrong += ((const uint64_t *)at)[i] != ((i + 1) * UINT64_C(0x9e3779b97f4a7c15) ^ seed);
+        return wrong;
+}
+
+static int round_of_guard(uint64_t seed) {
+        void *memory;
+        dmab_addr_t dma;
+        unsigned wrong;
+        int r = dmab_alloc_coherent(work.device, 4 * PAGE, DMAB_WAIT, &memory, &dma);
+
+        if (r)
+                return r;
+        mark(memory, 4 * PAGE, seed);
+        wrong = count_wrong(work.memory, work.size, 0) + count_wrong(memory, 4 * PAGE, seed);
+        r = dmab_free_coherent(work.device, 4 * PAGE, memory, dma);
+        if (wrong)
+                return error_set(EILSEQ, "%u words of its memory are not what it has written", wrong);
+        __atomic_fetch_add(&work.bytes, work.size + 4 * PAGE, __ATOMIC_RELAXED);
+        return r;
+}
+
+/* It leaves the processor to others, of which the machine has one. */
+static void *guard(void *unused) {
+        for (uint64_t seed = 1; !__atomic_load_n(&work.stops, __ATOMIC_RELAXED); seed++) {
+                int r = round_of_guard(seed);
+
+                if (r && !__atomic_fetch_add(&work.failed, 1, __ATOMIC_RELAXED))
+                        snprintf(work.why, sizeof(work.why), "%s", r == -EILSEQ ? last_error : dmab_last_error());
+                __atomic_fetch_add(&work.rounds, 1, __ATOMIC_RELAXED);
+                poll(NULL, 0, GUARD_REST_MS);
+        }
+        return NULL;
+}
+
+static void do_guard(void) {
+        work.stops = false;
+        work.rounds = work.failed = 0;
+        work.bytes = 0;
+        *work.why = '\0';
+        mark(work.memory, work.size, 0);
+        pthread_create(&work.busy, NULL, guard, NULL);
+        printf("\n= ok\n");
+}
+
+static void do_guarded(void) {
+        printf("\n= ok %u %" PRIu64 " %u %s\n", __atomic_load_n(&work.rounds, __ATOMIC_RELAXED),
+               __atomic_load_n(&work.bytes, __ATOMIC_RELAXED), __atomic_load_n(&work.failed, __ATOMIC_RELAXED), work.why);
+}
+
 static void do_rounds(void) {
         printf("\n= ok %u\n", __atomic_load_n(&work.rounds, __ATOMIC_RELAXED));
 }
@@ -229,18 +333,6 @@ static void do_store(const char *path) {
                 printf("\n= error: %s\n", strerror(-r));
         else
                 printf("\n= ok %s\n", text);
-}
-
-static char last_error[300];
-
-/* For the library's files that are linked in. */
-int error_set(int error, const char *format, ...) {
-        va_list arguments;
-
-        va_start(arguments, format);
-        vsnprintf(last_error, sizeof(last_error), format, arguments);
-        va_end(arguments);
-        return -error;
 }
 
 static int64_t now_ms(void) {
@@ -377,6 +469,7 @@ bool guest_work(const char *line) {
                 { "rounds", .alone = do_rounds },  { "rest", .alone = do_rest },     { "flood", .with = do_flood },
                 { "garbage", .with = do_garbage }, { "ctl", .with = do_ctl },        { "store", .with = do_store },
                 { "pci", .alone = do_pci },        { "fork", .alone = do_fork },     { "unfork", .alone = do_unfork },
+                { "exchange", .with = do_exchange }, { "guard", .alone = do_guard }, { "guarded", .alone = do_guarded },
         };
         const size_t length = strcspn(line, " ");
 

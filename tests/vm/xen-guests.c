@@ -33,7 +33,7 @@ void give_up(const char *what, const char *answer) {
 }
 
 const char *ask(const char *method, const char *format, ...) {
-        char params[256], request[400];
+        static char params[10000], request[10200];
         const char *answer;
         va_list arguments;
 
@@ -75,7 +75,8 @@ static void begin(void) {
                  "[daemon]\nkeep = 10min\n[source xen]\nreserve = 32M\nlimit = 256M\nidle_ms = 200\n"
                  "[guests]\nunplug_timeout = 1s\n"
                  "[guest pv]\nhypervisor = xen\nuuid = 2b9a3d70-8f0e-4f0b-9d6f-5a1c7f3e0a01\nwindow = %dM\n"
-                 "[guest pvh]\nhypervisor = xen\nuuid = " PVH "\n",
+                 "[guest pvh]\nhypervisor = xen\nuuid = " PVH "\n"
+                 "[guest fresh]\nhypervisor = xen\nuuid = 2b9a3d70-8f0e-4f0b-9d6f-5a1c7f3e0a03\n",
                  OWN_MIB);
         if (test_daemon_start(&options, &process) < 0)
                 xen_give_up("dmabrokerd does not start with guests");
@@ -148,7 +149,7 @@ struct seen look(const struct xen_guest *guest) {
         return seen;
 }
 
-static struct seen await(const struct xen_guest *guest, const char *state, const char *what) {
+struct seen await_window(const struct xen_guest *guest, const char *state, const char *what) {
         const int64_t began = xen_now_ms();
         struct seen seen;
 
@@ -163,7 +164,7 @@ static struct seen await(const struct xen_guest *guest, const char *state, const
         give_up(what, seen.is_there ? seen.state : "there is no window");
 }
 
-static void await_state(const struct xen_guest *guest, const char *state, const char *what) {
+void await_state(const struct xen_guest *guest, const char *state, const char *what) {
         const int64_t began = xen_now_ms();
         const char *answer;
         char wanted[40];
@@ -239,7 +240,7 @@ struct seen attach(struct xen_guest *guest, unsigned mib) {
 
         expect("a guest is given a window",
                ask("guest.attach", "{\"guest\":\"%s\",\"size\":%" PRIu64 "}", guest->name, mib * MIB), "\"window\":");
-        seen = await(guest, "plugged", "it has it");
+        seen = await_window(guest, "plugged", "it has it");
         attach_ms = xen_now_ms() - began;
         return seen;
 }
@@ -312,9 +313,9 @@ static void test_kill(struct xen_guest *pv, struct xen_guest *pvh) {
         struct seen now;
 
         restart();
-        now = await(pv, "plugged", "after a kill a guest has its window");
+        now = await_window(pv, "plugged", "after a kill a guest has its window");
         check_same(&now, &of_pv);
-        now = await(pvh, "plugged", "and so has the other");
+        now = await_window(pvh, "plugged", "and so has the other");
         check_same(&now, &of_pvh);
         tell(pv, "ok", "a guest unmaps it", "unmap 0");
         map(pv, &of_pv);
@@ -333,9 +334,9 @@ static void test_kill_without_a_keeper(struct xen_guest *pv, struct xen_guest *p
         if (test_daemon_start_again(process) < 0)
                 give_up("dmabrokerd", "does not start without a keeper");
         meet();
-        now = await(pv, "plugged", "without a keeper a guest has its window");
+        now = await_window(pv, "plugged", "without a keeper a guest has its window");
         check_same(&now, &of_pv);
-        now = await(pvh, "plugged", "and the other as well");
+        now = await_window(pvh, "plugged", "and the other as well");
         check_same(&now, &of_pvh);
         check_books();
 }
@@ -353,7 +354,7 @@ static void test_reboot(struct xen_guest *pv) {
                 give_up("dmabrokerd", "does not start again");
         meet();
         do
-                now = await(pv, "plugged", "a guest that has booted anew has a window of its own");
+                now = await_window(pv, "plugged", "a guest that has booted anew has a window of its own");
         while (now.window == before.window);
         /* By the same entries it would have what it has now. */
         if (strcmp(before.runs, now.runs) != 0)
@@ -371,13 +372,13 @@ static void test_never_unmaps(struct xen_guest *guest) {
         expect("whoever wants a window back that the guest has mapped is told that it has not come back",
                ask("guest.detach", "{\"window\":%" PRIu64 "}", before.window), "\"reason\":\"timeout\"");
         restart();
-        now = await(guest, "leaving", "the next daemon waits for it, too");
+        now = await_window(guest, "leaving", "the next daemon waits for it, too");
         check_listed(guest, &now, "revoking", true);
         if (now.addr != before.addr)
                 give_up("it is the same", now.runs);
         tell(guest, "ok", "the guest has it still", "fill 0");
         tell(guest, "ok", "the guest unmaps it", "unmap 0");
-        await(guest, "", "then it is the host's again");
+        await_window(guest, "", "then it is the host's again");
         check_not_mapped(guest, &before, "it cannot be mapped any more");
         check_books();
 }
@@ -399,7 +400,7 @@ static void test_detach(struct xen_guest *guest) {
 
         expect("a guest is given a window of low memory",
                ask("guest.attach", "{\"guest\":\"%s\",\"size\":8388608,\"mask\":\"0x1fffffff\"}", guest->name), "\"window\":");
-        seen = await(guest, "plugged", "it has it");
+        seen = await_window(guest, "plugged", "it has it");
         xen_check(seen.addr + seen.size <= 512 * MIB, "it is below 512 MiB");
 
         map(guest, &seen);
@@ -434,7 +435,7 @@ static void test_kills(struct xen_guest *guest) {
                 await_state(guest, "running", "after a kill a guest is known");
                 seen = look(guest);
                 if (seen.is_there && strcmp(seen.state, "plugged") != 0)
-                        seen = await(guest, "", "what was to leave has left");
+                        seen = await_window(guest, "", "what was to leave has left");
                 n_had += seen.is_there;
                 if (seen.is_there) {
                         map(guest, &seen);
@@ -481,7 +482,7 @@ static void test_end(struct xen_guest *pv, struct xen_guest *pvh) {
         tell(pvh, "ok", "and so does the other", "unmap 0");
         xen_await("then it is Xen's again", are_only_guests, NULL);
         begin();
-        seen = await(pv, "plugged", "the next daemon gives a guest that runs its own window");
+        seen = await_window(pv, "plugged", "the next daemon gives a guest that runs its own window");
         map(pv, &seen);
         check_zero(pv, &seen);
         check_books();
@@ -501,7 +502,7 @@ static void test_policy(struct xen_guest *guest) {
         struct seen seen;
 
         say_in_xenstore("window=2M allocs=77");
-        seen = await(guest, "plugged", "a guest gets the window that xenstore names");
+        seen = await_window(guest, "plugged", "a guest gets the window that xenstore names");
         xen_check(seen.size == 2 * MIB, "it is as large as that");
         expect("and has the limits", ask("quota.get", "{\"owner\":\"xen:" PVH "\"}"), "\"allocs\":77");
         say_in_xenstore("window=2M allocs=78");
@@ -534,7 +535,7 @@ static void test_destroy(struct xen_guest *guest) {
         began = xen_now_ms();
         if (xc_domain_destroy(xen_xc, guest->domid) < 0)
                 xen_give_up("%s cannot be destroyed", guest->name);
-        await(guest, "", "what a destroyed guest had mapped is the host's again");
+        await_window(guest, "", "what a destroyed guest had mapped is the host's again");
         printf("%lld ms after its end began\n", (long long)(xen_now_ms() - began));
         await_state(guest, "off", "and it is known not to run");
         xen_test_grants_end(guest);
@@ -552,7 +553,7 @@ static void test_without_xenstore(struct xen_guest *guest) {
                ask("guest.get", "{\"guest\":\"%s\"}", guest->name), "\"state\":\"running\"");
         xen_say(guest, "crash");
         await_state(guest, "off", "that a guest crashes is known without xenstore");
-        if (await(guest, "leaving", "what it had is not used as long as there is the domain").mapped != seen.size)
+        if (await_window(guest, "leaving", "what it had is not used as long as there is the domain").mapped != seen.size)
                 give_up("all of it is told to be mapped", guest->name);
         restart();
         if (strcmp(look(guest).state, "leaving") != 0 || look(guest).addr != seen.addr)
@@ -560,7 +561,7 @@ static void test_without_xenstore(struct xen_guest *guest) {
         xen_kill("xenconsoled");
         if (xc_domain_destroy(xen_xc, guest->domid) < 0)
                 xen_give_up("%s cannot be destroyed", guest->name);
-        await(guest, "", "then it is the host's again");
+        await_window(guest, "", "then it is the host's again");
         xen_forget(guest);
         check_books();
 }
@@ -578,7 +579,7 @@ void xen_test_guests(struct xen_guest *pv, struct xen_guest *pvh) {
         check_listed(pvh, &seen, "granted", true);
         check_zero(pvh, &seen);
         xen_start(pv);
-        seen = await(pv, "plugged", "a guest gets its own window when it starts");
+        seen = await_window(pv, "plugged", "a guest gets its own window when it starts");
         map(pv, &seen);
         check_zero(pv, &seen);
         xen_check(seen.is_bound_there, "a paravirtualised guest sees it by the machine's addresses");
@@ -594,8 +595,10 @@ void xen_test_guests(struct xen_guest *pv, struct xen_guest *pvh) {
         check_zero(pv, &seen);
         test_policy(pvh);
         xen_test_grants(pv, pvh);
+        xen_test_exchange(pv, pvh);
         test_pause(pvh);
         test_kills(pvh);
+        xen_test_storm(pvh, pv);
         test_end(pv, pvh);
         test_reboot(pv);
         test_destroy(pvh);

@@ -27,6 +27,8 @@ void expect(const char *what, const char *answer, const char *text);
 /* The answer of the guest's. */
 void tell(struct xen_guest *guest, const char *answer, const char *what, const char *format, ...)
         __attribute__((format(printf, 4, 5)));
+void await_state(const struct xen_guest *guest, const char *state, const char *what);
+struct seen await_window(const struct xen_guest *guest, const char *state, const char *what); /* "": it has none */
 struct seen look(const struct xen_guest *guest);
 struct seen attach(struct xen_guest *guest, unsigned mib);
 void check_books(void);
@@ -38,6 +40,10 @@ const char *daemon_socket(void);
 /* xen-library.c: what guests do by way of the library. The first has a window, and has it mapped in place 0; the second has
  * none, nor does any in the end. */
 void xen_test_library(struct xen_guest *pv, struct xen_guest *pvh);
+/* xen-exchange.c */
+void xen_test_exchange(struct xen_guest *pv, struct xen_guest *pvh);
+/* xen-storm.c: all of it befalls the second, which has its own window mapped, before and afterwards. The first has none. */
+void xen_test_storm(struct xen_guest *working, struct xen_guest *dying);
 
 /* xen-grant.c: what guests and services of dom0's share beside windows. The end: the second guest is destroyed in between. */
 void xen_test_grants(struct xen_guest *pv, struct xen_guest *pvh);

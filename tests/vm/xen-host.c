@@ -1,5 +1,6 @@
 /* A real Xen, as its dom0 sees it: guests are who they should be, and nothing is left of them when they end, in all the ways
- * there are. Memory for them: xen-daemon.c, xen-memory.c, xen-guests.c. */
+ * there are. Memory for them: xen-daemon.c, xen-memory.c, xen-guests.c; frames of their own: xen-exchange.c; all that can befall
+ * one beside another: xen-storm.c. */
 #include <stdio.h>
 #include <string.h>
 

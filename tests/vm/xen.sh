@@ -1,7 +1,8 @@
 #!/bin/sh
-# A real Xen in a virtual machine: the hypervisor, a dom0 in which xen-host.c is all that runs beside Xen's own programs, and guests
-# of both kinds with xen-guest.c in them. xen-host.c says what is proven. Xen comes from DMAB_VM_XEN (fetch-xen.sh gets it), the
-# kernel of all of them from DMAB_VM_DEBIAN_KERNEL (fetch-kernel.sh); ./run sees to both.
+# A real Xen in a virtual machine: the hypervisor, a dom0 in which xen-host.c is all that runs beside Xen's own programs, and
+# guests of both kinds with xen-guest.c in them. xen-host.c says what is proven, xen-storm.c what ROUNDS and SEED are. Xen comes
+# from DMAB_VM_XEN (fetch-xen.sh gets it), the kernel of all of them from DMAB_VM_DEBIAN_KERNEL (fetch-kernel.sh); ./run sees to
+# both.
 . "$(dirname "$0")/initrd.sh"
 need_machine gzip ldconfig od xz
 [ -n "$DMAB_VM_XEN" ] || skip "DMAB_VM_XEN names no Xen of Debian's (tests/vm/fetch-xen.sh)"
@@ -27,12 +28,14 @@ cp -L "$unwinder" "$root$unwinder" && cp -L "$vchan" "$root$vchan" && cp "$work/
         unpack_kernel "$DMAB_VM_DEBIAN_KERNEL" "$root/boot/kernel" && gzip -dc "$DMAB_VM_XEN"/boot/xen-*.gz >"$work/xen" || exit 99
 make_initrd "$work/host" tests/vm/xen-host "xen-evtchn xen-gntdev xen-gntalloc xen-privcmd xenfs" dmabrokerd || exit 99
 
+# What the kernel does not know, its first process has in its environment.
+told="loglevel=4${ROUNDS:+ ROUNDS=$ROUNDS}${SEED:+ SEED=$SEED}"
 start=$(date +%s)
 # The second module that Xen is given is the initrd; a comma ends a name.
 timeout "${PATIENCE:-900}" qemu-system-x86_64 -accel tcg -cpu qemu64,+svm,+npt,+nrip-save -machine q35 -m 1536 -smp 1 \
         -nodefaults -display none -no-reboot -serial "file:$work/serial" -kernel "$work/xen" \
         -append "com1=115200,8n1 console=com1 loglvl=error guest_loglvl=none dom0_mem=640M,max:640M" \
-        -initrd "$root/boot/kernel console=hvc0 panic=-1 nokaslr mitigations=off loglevel=4,$work/host/initrd" 2>"$work/qemu"
+        -initrd "$root/boot/kernel console=hvc0 panic=-1 nokaslr mitigations=off $told,$work/host/initrd" 2>"$work/qemu"
 status=$?
 # Xen tells much of the machine before it heeds what to tell.
 tr -d '\r' <"$work/serial" | grep -v '^(XEN)'
