@@ -207,6 +207,8 @@ with_pvh() {
         printed '^the device is given 0x[0-9a-f]+ \(grant\)'
         in_guest 'dmabrokerctl --socket xen: alloc 1M --device 0000:05:00.0' && die "that device is given an address"
         cat $OUT
+        printed 'no address in this guest that a PCI device could be given'
+        in_troubleshooting 'no address in this guest that a PCI device could be given'
 }
 
 if [ "$(wc -l </test/booted)" -eq 1 ]; then
