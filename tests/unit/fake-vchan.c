@@ -36,6 +36,19 @@ bool __wrap_xen_store_is_dead(void);
 void *__wrap_calloc(size_t n, size_t size);
 void *__real_calloc(size_t n, size_t size);
 
+/* Whoever has it may unmap something of its own. */
+static _Thread_local bool has_lock;
+
+static void lock(void) {
+        pthread_mutex_lock(&store.mutex);
+        has_lock = true;
+}
+
+static void unlock(void) {
+        has_lock = false;
+        pthread_mutex_unlock(&store.mutex);
+}
+
 /* false: this is the step that fails. */
 static bool step(void) {
         if (!fake_vchan.fail_step || --fake_vchan.fail_step > 0)
@@ -89,13 +102,13 @@ void *xengntshr_share_pages(xengntshr_handle *handle, uint32_t domid, int n, uin
                 return NULL;
         }
         at = mmap(NULL, (size_t)n * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        pthread_mutex_lock(&store.mutex);
+        lock();
         share = find_share(NULL);
         assert_non_null(share);
         *share = (struct fake_share){ .at = at, .size = (size_t)n * PAGE, .first = store.last_grant + 1 };
         for (int i = 0; i < n; i++)
                 refs[i] = ++store.last_grant;
-        pthread_mutex_unlock(&store.mutex);
+        unlock();
         return at;
 }
 
@@ -114,7 +127,9 @@ static int unmap(void *at, size_t size) {
 int munmap(void *at, size_t size) {
         struct fake_share *share;
 
-        pthread_mutex_lock(&store.mutex);
+        if (has_lock)
+                return unmap(at, size);
+        lock();
         share = at ? find_share(at) : NULL;
         if (share && share->size != size)
                 add(&fake_vchan.n_strange, 1);
@@ -122,7 +137,7 @@ int munmap(void *at, size_t size) {
                 *share = (struct fake_share){ 0 };
         else if (fake_vchan.counts_unmaps)
                 add(&fake_vchan.n_strange, 1);
-        pthread_mutex_unlock(&store.mutex);
+        unlock();
         return share || !fake_vchan.counts_unmaps ? unmap(at, size) : 0;
 }
 
@@ -135,11 +150,11 @@ int xengntshr_unshare(xengntshr_handle *handle, void *at, uint32_t n) {
 void *fake_vchan_map(uint32_t grant) {
         void *at = NULL;
 
-        pthread_mutex_lock(&store.mutex);
+        lock();
         for (const struct fake_share *share = fake_vchan.shares; share < fake_vchan.shares + FAKE_VCHAN_SHARES; share++)
                 if (share->at && grant >= share->first && grant < share->first + share->size / PAGE)
                         at = (char *)share->at + (size_t)(grant - share->first) * PAGE;
-        pthread_mutex_unlock(&store.mutex);
+        unlock();
         return at;
 }
 
@@ -159,7 +174,7 @@ static int event_of(xenevtchn_handle *handle) {
 
 int xenevtchn_close(xenevtchn_handle *handle) {
         add(&fake_vchan.n_events_open, -1);
-        fake_vchan.n_bound = 0;
+        __atomic_store_n(&fake_vchan.n_bound, 0, __ATOMIC_SEQ_CST);
         return close(event_of(handle));
 }
 
@@ -229,7 +244,7 @@ static struct node *find_node(const char *path) {
 xs_transaction_t xs_transaction_start(struct xs_handle *handle) {
         if (!step())
                 return XBT_NULL;
-        pthread_mutex_lock(&store.mutex);
+        lock();
         memcpy(store.before, store.nodes, sizeof(store.nodes));
         return 1;
 }
@@ -237,32 +252,23 @@ xs_transaction_t xs_transaction_start(struct xs_handle *handle) {
 /* There is one at a time. */
 bool xs_transaction_end(struct xs_handle *handle, xs_transaction_t transaction, bool abort) {
         const bool conflicts = !abort && fake_vchan.n_conflicts > 0, fails = !abort && !conflicts && !step();
-        void (*shared)(void) = fake_vchan.shared;
 
         fake_vchan.n_conflicts -= conflicts;
         if (abort || conflicts || fails)
                 memcpy(store.nodes, store.before, sizeof(store.nodes));
-        else if (find_node("/local/domain/7/dmabroker/vchan/ring-ref")) {
+        else if (find_node("/local/domain/7/dmabroker/vchan/ring-ref"))
                 add(&fake_vchan.n_made, 1);
-                fake_vchan.shared = NULL;
-        } else
-                shared = NULL;
-        pthread_mutex_unlock(&store.mutex);
+        unlock();
         if (abort || conflicts || fails) {
                 errno = conflicts ? EAGAIN : ENOSPC;
                 return abort;
         }
-        if (shared)
-                shared();
         return true;
 }
 
 void *xs_read(struct xs_handle *handle, xs_transaction_t transaction, const char *path, unsigned *ret_n) {
         const struct node *node = find_node(path);
 
-        /* Of libxenvchan's own. */
-        if (strcmp(path, "domid") == 0)
-                return strdup("0");
         if (!step())
                 return NULL;
         errno = ENOENT;
@@ -313,9 +319,9 @@ bool xs_rm(struct xs_handle *handle, xs_transaction_t transaction, const char *p
 const char *fake_vchan_node(const char *path) {
         const struct node *node;
 
-        pthread_mutex_lock(&store.mutex);
+        lock();
         node = find_node(path);
-        pthread_mutex_unlock(&store.mutex);
+        unlock();
         return node ? node->value : NULL;
 }
 
@@ -327,15 +333,15 @@ bool fake_vchan_is_guests(const char *path) {
 }
 
 void fake_vchan_write_node(const char *path, const char *value) {
-        pthread_mutex_lock(&store.mutex);
+        lock();
         assert_true(xs_write(NULL, XBT_NULL, path, value, (unsigned)strlen(value)));
-        pthread_mutex_unlock(&store.mutex);
+        unlock();
 }
 
 void fake_vchan_remove_node(const char *path) {
-        pthread_mutex_lock(&store.mutex);
+        lock();
         remove_nodes(path);
-        pthread_mutex_unlock(&store.mutex);
+        unlock();
 }
 
 /* ---- all of it ---- */
@@ -361,17 +367,21 @@ void fake_vchan_begin(void) {
         fake_vchan_write_node("/local/domain/7", "");
 }
 
+static bool is_any(const unsigned *count) {
+        return __atomic_load_n(count, __ATOMIC_SEQ_CST) > 0;
+}
+
 bool fake_vchan_has_left_nothing(void) {
         bool has;
 
-        pthread_mutex_lock(&store.mutex);
-        has = fake_vchan.n_grants_open || fake_vchan.n_events_open || fake_vchan.n_bound || fake_vchan.n_stores ||
-              fake_vchan.n_strange;
+        lock();
+        has = is_any(&fake_vchan.n_grants_open) || is_any(&fake_vchan.n_events_open) || is_any(&fake_vchan.n_bound) ||
+              is_any(&fake_vchan.n_stores) || is_any(&fake_vchan.n_strange);
         for (unsigned i = 0; i < FAKE_VCHAN_SHARES; i++)
                 has |= fake_vchan.shares[i].at != NULL;
         for (unsigned i = 0; i < FAKE_VCHAN_NODES; i++)
                 has |= strstr(store.nodes[i].path, "dmabroker") != NULL;
-        pthread_mutex_unlock(&store.mutex);
+        unlock();
         return !has;
 }
 

@@ -13,13 +13,12 @@ enum { FAKE_VCHAN_DOMID = 7, FAKE_VCHAN_SHARES = 8, FAKE_VCHAN_NODES = 16, FAKE_
 
 extern struct fake_vchan {
         /* What is told. */
-        unsigned fail_step;  /* so many steps from now; 0: none */
+        unsigned fail_step;   /* so many steps from now; 0: none */
         unsigned n_conflicts; /* of the next transactions */
-        bool is_mute;        /* xenstore answers nothing until there is a byte for each time in unmute[1] */
+        bool is_mute;         /* xenstore answers nothing until there is a byte for each time in unmute[1] */
         int unmute[2];
         bool fails_to_share; /* each time */
         bool counts_unmaps;
-        void (*shared)(void); /* once, after all is shared and told: what happens then; or NULL */
         /* What there is. All but the first are atomic. */
         struct fake_share {
                 void *at;
