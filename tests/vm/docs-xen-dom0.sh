@@ -104,6 +104,17 @@ attach_and_use() {
         host 'dmabrokerctl check'
         printed '^clean *yes'
         host 'dmabrokerctl --json windows'
+        list_grants
+}
+
+list_grants() {
+        say "grants"
+        host 'dmabrokerctl grants'
+        printed "^[0-9]+ .*window"
+        host 'dmabrokerctl grants --guest web'
+        refused 'has not granted dom0' 'dmabrokerctl grants map web 8,9,20+100 COMMAND' COMMAND=true
+        host 'dmabrokerctl grants share web 64K COMMAND' COMMAND=env
+        printed '^DMABROKER_REFS=[0-9]'
 }
 
 use_in_guest() {
@@ -202,7 +213,8 @@ with_pvh() {
         block ini "## 6. The guest's xl.cfg" 1 >>/etc/xen/web.cfg
         start_guest
         in_guest 'ls /dev/xen/gntdev /dev/xen/evtchn' || die "what is loaded at its start"
-        host 'dmabrokerctl attach web 16M'
+        host "xenstore-write /local/domain/0/dmabroker/guest/$UUID \"window=16M held_bytes=256M\""
+        wait_for "it has what xenstore says" has_windows 1
         in_guest './guest-example card' || die "not in a guest of this kind"
         printed '^the device is given 0x[0-9a-f]+ \(grant\)'
         in_guest 'dmabrokerctl --socket xen: alloc 1M --device 0000:05:00.0' && die "that device is given an address"
