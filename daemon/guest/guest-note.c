@@ -1,12 +1,13 @@
 /* What the next daemon must know of a guest, in the note of its session: a line about the guest, and one for each window.
  *
- *      guest UUID PID SINCE RUN OWN MISSED VIA
+ *      guest UUID PID SINCE RUN OWN MISSED VIA LIMITS
  *      window HANDLE NUMBER COOKIE GUEST_ADDR|- PORT|- PID SINCE UNCONFIRMED TO_LEAVE GRANTED_MS
  *
  * Instead of window: own: the one that it gets whenever it starts; unwanted: it is to be taken out if QEMU has it; left: a QEMU
  * of an earlier run has it still. VIA: by whom they were plugged in, 1: libvirt, 2: QMP, 3: Xen. TO_LEAVE: the guest was asked
- * to let go of it; 2: and has begun anew since. GRANTED_MS: since when a guest of Xen's is granted it, or 0. Earlier daemons did
- * not write what is last in each, nor which is the own one. */
+ * to let go of it; 2: and has begun anew since. GRANTED_MS: since when a guest of Xen's is granted it, or 0. LIMITS:
+ * what tells the limits that were said last where it is managed from others. Earlier daemons did not write what is last in each,
+ * nor which is the own one. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -26,9 +27,9 @@ int guest_save(struct guest *guest) {
 
         if (!guest->caller.session || guest->is_restoring)
                 return 0;
-        used = (size_t)snprintf(note, sizeof(note), "guest %s %ld %" PRIu64 " %u %" PRIu64 " %d %d\n", guest->uuid,
-                                (long)guest->pid, guest->pid_since, guest->run, guest->had_own, guest->was_missed,
-                                guest->via == GUEST_BY_NOBODY ? guest->plugged_via + 1 : guest->via + 1);
+        used = (size_t)snprintf(note, sizeof(note), "guest %s %ld %" PRIu64 " %u %" PRIu64 " %d %d %" PRIx64 "\n",
+                                guest->uuid, (long)guest->pid, guest->pid_since, guest->run, guest->had_own, guest->was_missed,
+                                guest->via == GUEST_BY_NOBODY ? guest->plugged_via + 1 : guest->via + 1, guest->limits_said);
         DL_FOREACH(guest->windows, window)
                 if (window->region && sizeof(note) - used > LINE_SIZE)
                         used += (size_t)window_note(window, note + used, LINE_SIZE);
@@ -51,8 +52,8 @@ static void restore_run(struct guest *guest, const char *note) {
         long pid = 0;
 
         /* Earlier daemons did not write by whom. */
-        sscanf(note, "guest %*s %ld %" SCNu64 " %u %" SCNu64 " %d %d", &pid, &guest->pid_since, &guest->run, &guest->had_own,
-               &was_missed, &via);
+        sscanf(note, "guest %*s %ld %" SCNu64 " %u %" SCNu64 " %d %d %" SCNx64, &pid, &guest->pid_since, &guest->run,
+               &guest->had_own, &was_missed, &via, &guest->limits_said);
         guest->plugged_via = (enum guest_via)(via - 1);
         guest->was_missed = was_missed;
         guest->pid = (pid_t)pid;

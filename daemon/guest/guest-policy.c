@@ -74,20 +74,40 @@ static bool read_limit(const struct policy *policy, const struct guest *guest, c
         return true;
 }
 
+/* What tells one set of limits from another, never 0 (FNV-1a). */
+static uint64_t sum_of(unsigned mask, const struct quota *limits) {
+        const unsigned char *bytes = (const unsigned char *)limits;
+        uint64_t sum = UINT64_C(0xcbf29ce484222325) ^ mask;
+
+        for (size_t i = 0; i < sizeof(*limits); i++)
+                sum = (sum ^ bytes[i]) * UINT64_C(0x100000001b3);
+        return sum ? sum : 1;
+}
+
+/* Those that were said before were taken then, and an administrator may have set others since: that the guest begins anew, or the
+ * daemon, does not make them new. */
 static void take_limits(struct guest *guest, const struct policy *policy) {
         const struct caller administrator = { .session = guest->caller.session, .admin = true };
         struct failure failure = { 0 };
         struct quota limits = { 0 };
         unsigned mask = 0;
+        uint64_t sum;
 
         for (int kind = 0; kind < QUOTA_KINDS; kind++)
                 if (read_limit(policy, guest, quota_name(kind), &limits.of[kind]))
                         mask |= 1u << kind;
-        if (mask && guest->has_quota)
+        sum = sum_of(mask, &limits);
+        if (!mask || sum == guest->limits_said || !guest->caller.session)
+                return;
+        if (guest->has_quota)
                 log_warning("the limits in %s of the guest %s do not hold: the configuration has some for it", policy->called,
                             guest->name);
-        else if (mask && quota_set(&administrator, guest->owner, mask, &limits, &failure) < 0)
+        else if (quota_set(&administrator, guest->owner, mask, &limits, &failure) < 0) {
                 log_warning("the limits in %s of the guest %s cannot be set: %s", policy->called, guest->name, failure.sentence);
+                return;
+        }
+        guest->limits_said = sum;
+        guest_save(guest);
 }
 
 /* before: what it was to have by the metadata that held until now. */

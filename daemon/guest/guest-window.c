@@ -817,7 +817,8 @@ static void on_own_attached(void *userdata, const struct failure *failure, uint6
         if (!guest->n_own_failed)
                 log_error("the guest %s does not get the window that it is to have: %s", guest->name, failure->sentence);
         /* There may be memory later, such as that which the guest had before it began anew. */
-        if (failure->reason == REASON_no_memory || failure->reason == REASON_no_contiguous || failure->reason == REASON_limit)
+        if (failure->reason == REASON_no_memory || failure->reason == REASON_no_contiguous || failure->reason == REASON_limit ||
+            failure->reason == REASON_quota)
                 want_own_later(guest);
 }
 

@@ -100,6 +100,7 @@ struct guest {
         uint64_t window_bytes; /* of the configuration */
         uint64_t own_bytes;    /* that, or of its metadata: what it gets whenever it starts */
         bool has_quota;        /* the configuration has limits for it */
+        uint64_t limits_said;  /* which limits were said last where it is managed, or 0 */
         enum guest_state state;
         struct caller caller; /* of our session; no session: it has ended with the guest */
         uint64_t commons;
@@ -133,7 +134,7 @@ struct guest {
         bool was_missed; /* in this run: that another libvirt has it is as likely as that this one has found it again */
         bool wants_own; /* it gets the window of the configuration as soon as that can be */
         uint64_t own_at_ms; /* but not before */
-        unsigned n_own_failed; /* times that it is not known whether it got it, one after the other */
+        unsigned n_own_failed; /* times that it did not get it, or that that is not known, one after the other */
         unsigned last_number;
         struct window *windows;
         unsigned n_windows; /* those that are left count */

@@ -1098,14 +1098,18 @@ static void test_what_was_let_go_of_without_a_daemon_is_given_back(void **state)
 
 /* As daemons wrote it that noted no processes of windows. */
 static int write_as_before(struct session *session, void *userdata) {
-        char note[512], *line;
+        char note[512], *line, *end;
 
         if (!guests_owns_session(session_note(session)))
                 return 0;
         snprintf(note, sizeof(note), "%s", session_note(session));
-        line = strchr(note, '\n') + 1;
-        line[-3] = '\n';
-        memmove(line - 2, line, strlen(line) + 1);
+        line = strchr(note, '\n');
+        *line = '\0';
+        for (int i = 0; i < 2; i++)
+                *strrchr(note, ' ') = '\0';
+        end = note + strlen(note);
+        *line = '\n';
+        memmove(end, line, strlen(line) + 1);
         for (int i = 0; i < 4; i++)
                 *strrchr(note, ' ') = '\0';
         line = strrchr(note, ' ');
@@ -1443,8 +1447,8 @@ static void test_a_window_that_was_plugged_in_by_others_is_not_asked_for(void **
         begin_with_qemu();
         guest = guest_find_uuid(host.guests, UUID);
         note = strdup(session_note(guest->caller.session));
-        assert_int_equal(strchr(note, '\n')[-1], '1');
-        strchr(note, '\n')[-1] = '2';
+        assert_int_equal(strchr(note, '\n')[-3], '1');
+        strchr(note, '\n')[-3] = '2';
         assert_int_equal(session_set_note(guest->caller.session, note), 0);
         free(note);
         restart_daemon();

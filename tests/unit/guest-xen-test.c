@@ -581,6 +581,31 @@ static void test_a_guest_has_what_xenstore_says_in_each_run_of_it(void **state) 
         assert_true(has_none());
 }
 
+static void limit_bytes(uint64_t bytes) {
+        const struct caller administrator = { .session = host.f.caller.session, .admin = true };
+        const struct quota limits = { .of = { [QUOTA_bytes] = bytes } };
+
+        assert_int_equal(quota_set(&administrator, "xen:" UUID, 1u << QUOTA_bytes, &limits, NULL), 0);
+}
+
+static void test_what_an_administrator_has_set_holds_until_xenstore_says_something_else(void **state) {
+        start_daemon();
+        say_in_xenstore("bytes=64M");
+        lists(DOMAIN(7, XEN_RUNNING));
+        assert_int_equal(limit_of_bytes(), 64 * MIB);
+        limit_bytes(0);
+        lists(DOMAIN_OVER(7, "reboot"));
+        lists(DOMAIN(8, XEN_RUNNING));
+        assert_int_equal(limit_of_bytes(), 0);
+        stop_daemon(true);
+        start_daemon();
+        say_in_xenstore("bytes=64M");
+        lists(DOMAIN(8, XEN_RUNNING));
+        assert_int_equal(limit_of_bytes(), 0);
+        say_in_xenstore("bytes=32M");
+        assert_int_equal(limit_of_bytes(), 32 * MIB);
+}
+
 static void test_a_guest_that_runs_gets_what_xenstore_says_later(void **state) {
         start_daemon();
         lists(DOMAIN(7, XEN_RUNNING));
@@ -1435,6 +1460,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 TEST(test_a_guest_that_runs_is_granted_its_window),
                 TEST(test_a_guest_has_what_xenstore_says_in_each_run_of_it),
+                TEST(test_what_an_administrator_has_set_holds_until_xenstore_says_something_else),
                 TEST(test_a_guest_that_runs_gets_what_xenstore_says_later),
                 TEST(test_a_guest_has_a_channel_in_each_run_of_it),
                 TEST(test_that_programs_come_is_told_once_a_second),
