@@ -571,7 +571,7 @@ struct dmab_exchange_options {
  * in the pages is lost, what is given is zeroed. options may be NULL. The call may take as long as Xen does.
  *
  * -EOPNOTSUPP: the daemon's host has no Xen, or the guest is not paravirtualised; -EBUSY: Xen does not take the pages, because
- * they are mapped or granted, or others of this guest are being exchanged; -EPERM: an administrator asks for a guest that is not
+ * somebody has them mapped, or others of this guest are being exchanged; -EPERM: an administrator asks for a guest that is not
  * paused, or does not say that it has given the frames up: it would not live; or neither the guest nor an administrator asks;
  * -EFAULT: the guest does not have these frames; -ENOMEM: Xen has no such piece; -ERANGE: the mask is too low; -E2BIG: n or
  * order is too large; -EINVAL: n is no multiple, pfns are needed or cannot be; -ENOENT: there is no such guest; -ESTALE: it

@@ -1576,7 +1576,7 @@ static const struct schema_method methods[METHOD_COUNT] = {
         METHOD(guest, exchange),
           .summary = "exchange pages of a paravirtualised guest of Xen's for others in one piece",
           .doc = "For a guest that has given these pages up: its kernel has them mapped nowhere, and expects others in their "
-                 "place. Xen takes no page that is mapped or granted, which is the error busy; and a kernel of Linux's has "
+                 "place. Xen takes no page that anybody has mapped, which is the error busy; and a kernel of Linux's has "
                  "mapped all that it has. Asked by the guest itself; or, with given_up, by an administrator while it is paused: "
                  "else the error is not_permitted, since a guest whose kernel does not know of it does not live long. What was "
                  "in the pages is lost, and what it gets is zeroed. Where Xen comes to an end in the midst of it, exchanged and "

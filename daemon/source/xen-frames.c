@@ -169,7 +169,7 @@ static void explain(const struct xen_exchange *exchange, int error, uint64_t fra
 
         if (error == EINVAL)
                 failure_set(failure, REASON_busy, "Xen does not take the frames from 0x%" PRIx64 " on: the guest has one of them "
-                            "mapped still, as its kernel has all that it uses, or has granted it to somebody", frame);
+                            "mapped still, as its kernel has all that it uses, or somebody has whom it has granted it", frame);
         else if (error == ENOMEM && exchange->mask != UINT64_MAX)
                 failure_set(failure, REASON_no_contiguous, "Xen has no more %" PRIu64 " bytes in one piece at or below 0x%"
                             PRIx64, size, exchange->mask);
