@@ -22,8 +22,8 @@
 int __wrap_access(const char *path, int mode);
 int __real_access(const char *path, int mode);
 void *__wrap_dlopen(const char *path, int flags);
+void *__real_dlopen(const char *path, int flags);
 char *__wrap_dlerror(void);
-void *__wrap_dlsym(void *handle, const char *name);
 
 static bool is_dom0, has_library;
 static unsigned opened;
@@ -35,18 +35,16 @@ int __wrap_access(const char *path, int mode) {
         return is_dom0 ? 0 : -1;
 }
 
+/* There is another one in its place, which has nothing of Xen's. */
 void *__wrap_dlopen(const char *path, int flags) {
+        if (!strstr(path, "xen"))
+                return __real_dlopen(path, flags);
         opened++;
-        return has_library ? &opened : NULL;
+        return has_library ? __real_dlopen("libm.so.6", flags) : NULL;
 }
 
 char *__wrap_dlerror(void) {
         return (char *)CONTROL ": cannot open shared object file";
-}
-
-/* That of another release. */
-void *__wrap_dlsym(void *handle, const char *name) {
-        return strcmp(name, "xc_machphys_mfn_list") == 0 ? NULL : &opened;
 }
 
 /* What was found is so for the whole life of a process. */
@@ -99,7 +97,7 @@ static void test_a_dom0_without_the_libraries_is_told_which_are_missing(void **s
 
 static void check_other_library(void) {
         is_dom0 = has_library = true;
-        expect(CONTROL " is not as it should be: it has no xc_machphys_mfn_list()");
+        expect(CONTROL " is not as it should be: it has no xc_domain_create()");
 }
 
 static void test_a_library_that_lacks_something_is_named(void **state) {
