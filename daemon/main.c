@@ -385,11 +385,11 @@ static int open_past(struct daemon *daemon, struct failure *failure) {
                 log_warning("systemd has started the daemon and keeps nothing for it, so what is in use will not outlive a "
                             "restart of the service: build it with libsystemd, and set FileDescriptorStoreMax= in its unit");
         daemon->marked = keep_take(daemon->keep, KEEP_MARK, &daemon->mark_fd) == 0;
+        daemon->found = daemon->marked || (daemon->keep && source_any_kept());
         r = ledger_open(daemon->state_fd, daemon->marked, &daemon->ledger, failure);
         if (r < 0)
                 return r;
         ledger_set_rewrite(daemon->ledger, daemon->config->ledger_bytes);
-        daemon->found = daemon->marked || (daemon->keep && source_any_kept());
         /* Whoever has removed the ledger, or has it discarded, gives all of that back. */
         if (!daemon->marked)
                 ledger_forget_memory(daemon->ledger, daemon->found ? source_needs_no_keep : NULL);

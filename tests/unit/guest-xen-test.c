@@ -431,7 +431,7 @@ static void say_in_xenstore(const char *words) {
 }
 
 static void no_domain(void) {
-        list((const struct xen_seen[]){ { 0 } }, 0);
+        list((const struct xen_seen[]){ { .domid = 0 } }, 0);
 }
 
 static bool has_told(const char *what) {
