@@ -190,10 +190,10 @@ static int map_at(int fd, size_t size, bool is_readonly, void **ret) {
         return 0;
 }
 
-static int set_notify(int fd, unsigned long request, uint64_t at) {
+static int set_notify(int fd, uint64_t at) {
         struct ioctl_gntdev_unmap_notify notify = { .index = at, .action = UNMAP_NOTIFY_CLEAR_BYTE };
 
-        if (at != DMAB_NO_NOTIFY && ioctl(fd, request, &notify) < 0)
+        if (at != DMAB_NO_NOTIFY && ioctl(fd, IOCTL_GNTDEV_SET_UNMAP_NOTIFY, &notify) < 0)
                 return error_set(errno, "the byte at %" PRIu64 " cannot be made one that the kernel clears: %s", at,
                                  strerrordesc_np(errno));
         return 0;
@@ -214,7 +214,7 @@ static int map_refs(int fd, uint32_t domain, const uint32_t *refs, size_t n, boo
                                      "`limit` of xen_gntdev", n, strerrordesc_np(errno));
         free(request);
         if (!r)
-                r = set_notify(fd, IOCTL_GNTDEV_SET_UNMAP_NOTIFY, notify);
+                r = set_notify(fd, notify);
         return r ? r : map_at(fd, n * XEN_PAGE, is_readonly, ret);
 }
 
@@ -328,7 +328,7 @@ int dmab_grant_map(dmab_t *dmab, const char *guest, const uint32_t *refs, size_t
 
 /* ---- sharing ---- */
 
-static int take_shared(struct dmab *dmab, struct link_reply *reply, uint64_t notify, struct dmab_grant **ret) {
+static int take_shared(struct dmab *dmab, struct link_reply *reply, struct dmab_grant **ret) {
         json_t *refs = json_object_get(reply->result, "refs"), *run;
         uint64_t handle = 0, size = 0;
         struct dmab_grant *grant;
@@ -342,9 +342,7 @@ static int take_shared(struct dmab *dmab, struct link_reply *reply, uint64_t not
         if (r)
                 return r;
         grant = grant_new(dmab, size, json_array_size(refs));
-        r = grant ? set_notify(reply->fds[0], IOCTL_GNTALLOC_SET_UNMAP_NOTIFY, notify) : no_memory();
-        if (!r)
-                r = map_at(reply->fds[0], size, false, &grant->memory);
+        r = grant ? map_at(reply->fds[0], size, false, &grant->memory) : no_memory();
         if (r) {
                 if (grant)
                         grant_free(grant);
@@ -367,6 +365,10 @@ int dmab_grant_share(dmab_t *dmab, const char *guest, size_t size, enum dmab_dir
         struct link_reply reply = { 0 };
         int r = check_arguments(dmab, guest, size, direction, options, &known);
 
+        /* The kernel would wait for whoever else has them, and that is the daemon, until the session has ended. */
+        if (!r && known.notify != DMAB_NO_NOTIFY)
+                r = error_set(EINVAL, "notify is for pages that are mapped: in those that are shared no byte tells when this "
+                              "process ends");
         if (r)
                 return r;
         if (!link_takes_fds(dmab->link))
@@ -374,7 +376,7 @@ int dmab_grant_share(dmab_t *dmab, const char *guest, size_t size, enum dmab_dir
         r = call_with(dmab, "grant.share", json_pack("{s:s,s:I,s:s}", "guest", guest, "size", (json_int_t)size, "direction",
                                                      direction_words[direction]), &reply);
         if (!r)
-                r = take_shared(dmab, &reply, known.notify, &grant);
+                r = take_shared(dmab, &reply, &grant);
         link_reply_release(&reply);
         if (r)
                 return r;

@@ -800,6 +800,8 @@ static void test_without_xen_there_are_no_grants(void **state) {
         assert_int_equal(dmab_grant_map(dmab, "vm", refs, 2, DMAB_BIDIRECTIONAL, &options, &vaddr, &grant), -EINVAL);
         options.notify = 8191;
         assert_int_equal(dmab_grant_map(dmab, "vm", refs, 2, DMAB_TO_DEVICE, &options, &vaddr, &grant), -EINVAL);
+        assert_int_equal(dmab_grant_share(dmab, "vm", 8192, DMAB_BIDIRECTIONAL, &options, &vaddr, &grant), -EINVAL);
+        assert_non_null(strstr(dmab_last_error(), "notify"));
         options.struct_size = 0;
         assert_int_equal(dmab_grant_share(dmab, "vm", 4096, DMAB_TO_DEVICE, &options, &vaddr, &grant), -EINVAL);
         assert_int_equal(dmab_grant_share(dmab, "vm", 0, DMAB_TO_DEVICE, NULL, &vaddr, &grant), -EINVAL);
