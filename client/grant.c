@@ -13,6 +13,9 @@
 #include "client/result.h"
 #include "client/session.h"
 #include "client/xen-device.h"
+#include "proto/methods.h"
+
+enum { MESSAGE_REST = 256 }; /* of a message, beside the parameters */
 
 /* ---- listing ---- */
 
@@ -141,8 +144,24 @@ static int check_arguments(const struct dmab *dmab, const char *guest, size_t si
         return 0;
 }
 
+/* More than the daemon takes is told here, and not sent: messages have an end. */
+static int check_pages(size_t n) {
+        if (n <= PROTOCOL_REFS_MAX)
+                return 0;
+        return error_set_reason(E2BIG, "limit", "%zu pages are too many for one grant, which has at most %d", n,
+                                PROTOCOL_REFS_MAX);
+}
+
+static int check_length(const struct dmab *dmab, const char *text) {
+        if (strlen(text) + MESSAGE_REST <= link_limits(dmab->link).message_bytes)
+                return 0;
+        return error_set_reason(E2BIG, "limit", "the parameters have %zu bytes, too many for a message to this daemon: ask for "
+                                "fewer pages at a time", strlen(text));
+}
+
 /* Consumes params, which may be NULL. */
 static int call_with(struct dmab *dmab, const char *method, json_t *params, struct link_reply *reply) {
+        struct link_request request = { .method = method, .repeat = LINK_KEYED };
         char key[LINK_KEY_SIZE], *text = NULL;
         int r;
 
@@ -150,8 +169,10 @@ static int call_with(struct dmab *dmab, const char *method, json_t *params, stru
         if (params && !json_object_set_new(params, "request_key", json_string(key)))
                 text = json_dumps(params, JSON_COMPACT);
         json_decref(params);
-        r = text ? link_call(dmab->link, &(struct link_request){ .method = method, .params = text, .repeat = LINK_KEYED }, reply)
-                 : error_set(EINVAL, "the name of a guest must be UTF-8, and there must be memory");
+        request.params = text;
+        r = text ? check_length(dmab, text) : error_set(EINVAL, "the name of a guest must be UTF-8, and there must be memory");
+        if (!r)
+                r = link_call(dmab->link, &request, reply);
         free(text);
         return r;
 }
@@ -299,8 +320,10 @@ int dmab_grant_map(dmab_t *dmab, const char *guest, const uint32_t *refs, size_t
         struct dmab_grant_options known;
         struct dmab_grant *grant;
         uint64_t domain = 0;
-        int r = check_arguments(dmab, guest, refs ? n * XEN_PAGE : 0, direction, options, &known);
+        int r = check_pages(n);
 
+        if (!r)
+                r = check_arguments(dmab, guest, refs ? n * XEN_PAGE : 0, direction, options, &known);
         if (!r && direction == DMAB_TO_DEVICE && known.notify != DMAB_NO_NOTIFY)
                 r = error_set(EINVAL, "in pages that are only read the kernel clears no byte");
         if (r)
@@ -363,8 +386,10 @@ int dmab_grant_share(dmab_t *dmab, const char *guest, size_t size, enum dmab_dir
         struct dmab_grant_options known;
         struct dmab_grant *grant = NULL;
         struct link_reply reply = { 0 };
-        int r = check_arguments(dmab, guest, size, direction, options, &known);
+        int r = check_pages(size / XEN_PAGE + (size % XEN_PAGE != 0));
 
+        if (!r)
+                r = check_arguments(dmab, guest, size, direction, options, &known);
         /* The kernel would wait for whoever else has them, and that is the daemon, until the session has ended. */
         if (!r && known.notify != DMAB_NO_NOTIFY)
                 r = error_set(EINVAL, "notify is for pages that are mapped: in those that are shared no byte tells when this "

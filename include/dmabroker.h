@@ -525,7 +525,8 @@ struct dmab_grant_options {
  *
  * -EOPNOTSUPP (unsupported): there is no Xen, or the guest is none of its; -ENOENT (unknown_guest); -ENODEV or another
  * (source_unavailable): it does not run, or gntdev maps nothing; -EFAULT (bad_address): it has not granted all of it;
- * -EDQUOT (quota); -EPERM (not_permitted). Any number of threads. Mirrors xengnttab_map_domain_grant_refs_notify(). */
+ * -EDQUOT (quota); -EPERM (not_permitted); -E2BIG (limit): more than 32768 pages, or more than one message to this daemon has
+ * room for. Any number of threads. Mirrors xengnttab_map_domain_grant_refs_notify(). */
 int dmab_grant_map(dmab_t *dmab, const char *guest, const uint32_t *refs, size_t n, enum dmab_direction direction,
                    const struct dmab_grant_options *options, void **ret_vaddr, dmab_grant_t **ret);
 
@@ -534,8 +535,8 @@ int dmab_grant_map(dmab_t *dmab, const char *guest, const uint32_t *refs, size_t
  * may only read. The pages are contiguous for the processor only, and no device is to be given their address. They are there
  * until the guest has them mapped no more either. The daemon has them as well until the session ends, so that the kernel cannot
  * tell the guest by them when this process dies, and notify is -EINVAL; a page that the guest grants and dmab_grant_map() maps
- * can have the byte for it. Errors: as dmab_grant_map(), but for bad_address; -E2BIG (limit): the kernel grants no more, see the
- * parameter `limit` of xen_gntalloc. Any number of threads. Mirrors xengntshr_share_pages(). */
+ * can have the byte for it. Errors: as dmab_grant_map(), but for bad_address; -E2BIG (limit) also: the kernel grants no more, see
+ * the parameter `limit` of xen_gntalloc. Any number of threads. Mirrors xengntshr_share_pages(). */
 int dmab_grant_share(dmab_t *dmab, const char *guest, size_t size, enum dmab_direction direction,
                      const struct dmab_grant_options *options, void **ret_vaddr, dmab_grant_t **ret);
 
