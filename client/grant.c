@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include "client/error.h"
+#include "client/fork.h"
 #include "client/params.h"
 #include "client/result.h"
 #include "client/session.h"
@@ -201,14 +201,11 @@ static void take_back(struct dmab *dmab, uint64_t handle) {
 }
 
 static int map_at(int fd, size_t size, bool is_readonly, void **ret) {
-        void *memory = mmap(NULL, size, is_readonly ? PROT_READ : PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        int r = fork_map(fd, 0, size, is_readonly ? PROT_READ : PROT_READ | PROT_WRITE, ret);
 
-        if (memory == MAP_FAILED)
-                return error_set_reason(errno, "source_unavailable", "%zu bytes of granted pages cannot be mapped: %s", size,
-                                        strerrordesc_np(errno));
-        madvise(memory, size, MADV_DONTFORK);
-        *ret = memory;
-        return 0;
+        return r ? error_set_reason(-r, "source_unavailable", "%zu bytes of granted pages cannot be mapped: %s", size,
+                                    strerrordesc_np(-r))
+                 : 0;
 }
 
 static int set_notify(int fd, uint64_t at) {
@@ -240,13 +237,14 @@ static int map_refs(int fd, uint32_t domain, const uint32_t *refs, size_t n, boo
 }
 
 static int map_own(uint32_t domain, const uint32_t *refs, size_t n, bool is_readonly, uint64_t notify, void **ret) {
-        int fd = open(XEN_GRANTS, O_RDWR | O_CLOEXEC), r;
+        struct fork_file file = { .fd = -1 };
+        int r = fork_file_open(&file, XEN_GRANTS, O_RDWR | O_CLOEXEC);
 
-        if (fd < 0)
-                return error_set_reason(errno, "source_unavailable", XEN_GRANTS " cannot be opened: %s; is xen_gntdev "
-                                        "loaded, and may this user open it?", strerrordesc_np(errno));
-        r = map_refs(fd, domain, refs, n, is_readonly, notify, ret);
-        close(fd);
+        if (r)
+                return error_set_reason(-r, "source_unavailable", XEN_GRANTS " cannot be opened: %s; is xen_gntdev "
+                                        "loaded, and may this user open it?", strerrordesc_np(-r));
+        r = map_refs(file.fd, domain, refs, n, is_readonly, notify, ret);
+        fork_file_close(&file);
         return r;
 }
 
