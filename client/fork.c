@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <stddef.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 static unsigned forks;
@@ -60,6 +60,28 @@ static void set_up(void) {
 
 void fork_begin(void) {
         pthread_once(&once, set_up);
+}
+
+/* ---- memory ---- */
+
+void fork_withhold(void *memory, size_t size) {
+        madvise(memory, size, MADV_DONTFORK);
+}
+
+int fork_map(int fd, uint64_t at, size_t size, int protection, void **ret) {
+        void *memory;
+        int error;
+
+        fork_hold();
+        memory = mmap(NULL, size, protection, MAP_SHARED, fd, (off_t)at);
+        error = errno;
+        if (memory != MAP_FAILED)
+                fork_withhold(memory, size);
+        fork_release();
+        if (memory == MAP_FAILED)
+                return -error;
+        *ret = memory;
+        return 0;
 }
 
 /* ---- files ---- */

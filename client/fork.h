@@ -6,12 +6,21 @@
 #ifndef DMAB_CLIENT_FORK_H
 #define DMAB_CLIENT_FORK_H
 
+#include <stddef.h>
+#include <stdint.h>
+
 /* How many forks lie between this process and the one that loaded the library; counted from the first fork_begin() on. */
 unsigned fork_count(void);
 void fork_begin(void);
 
 void fork_hold(void);
 void fork_release(void);
+
+/* Memory that a child is not to have: nothing is there. Between fork_hold() and fork_release(), which was held before it was
+ * mapped. */
+void fork_withhold(void *memory, size_t size);
+/* `size` bytes of an open file, from `at` on, shared, of which a child has nothing. protection as mmap()'s. -errno. */
+int fork_map(int fd, uint64_t at, size_t size, int protection, void **ret);
 
 /* The caller's memory, as long as it is on; filled with 0 before. */
 struct fork_watch {

@@ -6,13 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include "client/error.h"
+#include "client/fork.h"
 #include "client/params.h"
 #include "client/result.h"
 #include "client/session.h"
 #include "client/xen-device.h"
+#include "proto/methods.h"
+
+enum { MESSAGE_REST = 256 }; /* of a message, beside the parameters */
 
 /* ---- listing ---- */
 
@@ -141,8 +144,24 @@ static int check_arguments(const struct dmab *dmab, const char *guest, size_t si
         return 0;
 }
 
+/* More than the daemon takes is told here, and not sent: messages have an end. */
+static int check_pages(size_t n) {
+        if (n <= PROTOCOL_REFS_MAX)
+                return 0;
+        return error_set_reason(E2BIG, "limit", "%zu pages are too many for one grant, which has at most %d", n,
+                                PROTOCOL_REFS_MAX);
+}
+
+static int check_length(const struct dmab *dmab, const char *text) {
+        if (strlen(text) + MESSAGE_REST <= link_limits(dmab->link).message_bytes)
+                return 0;
+        return error_set_reason(E2BIG, "limit", "the parameters have %zu bytes, too many for a message to this daemon: ask for "
+                                "fewer pages at a time", strlen(text));
+}
+
 /* Consumes params, which may be NULL. */
 static int call_with(struct dmab *dmab, const char *method, json_t *params, struct link_reply *reply) {
+        struct link_request request = { .method = method, .repeat = LINK_KEYED };
         char key[LINK_KEY_SIZE], *text = NULL;
         int r;
 
@@ -150,8 +169,10 @@ static int call_with(struct dmab *dmab, const char *method, json_t *params, stru
         if (params && !json_object_set_new(params, "request_key", json_string(key)))
                 text = json_dumps(params, JSON_COMPACT);
         json_decref(params);
-        r = text ? link_call(dmab->link, &(struct link_request){ .method = method, .params = text, .repeat = LINK_KEYED }, reply)
-                 : error_set(EINVAL, "the name of a guest must be UTF-8, and there must be memory");
+        request.params = text;
+        r = text ? check_length(dmab, text) : error_set(EINVAL, "the name of a guest must be UTF-8, and there must be memory");
+        if (!r)
+                r = link_call(dmab->link, &request, reply);
         free(text);
         return r;
 }
@@ -180,20 +201,17 @@ static void take_back(struct dmab *dmab, uint64_t handle) {
 }
 
 static int map_at(int fd, size_t size, bool is_readonly, void **ret) {
-        void *memory = mmap(NULL, size, is_readonly ? PROT_READ : PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        int r = fork_map(fd, 0, size, is_readonly ? PROT_READ : PROT_READ | PROT_WRITE, ret);
 
-        if (memory == MAP_FAILED)
-                return error_set_reason(errno, "source_unavailable", "%zu bytes of granted pages cannot be mapped: %s", size,
-                                        strerrordesc_np(errno));
-        madvise(memory, size, MADV_DONTFORK);
-        *ret = memory;
-        return 0;
+        return r ? error_set_reason(-r, "source_unavailable", "%zu bytes of granted pages cannot be mapped: %s", size,
+                                    strerrordesc_np(-r))
+                 : 0;
 }
 
-static int set_notify(int fd, unsigned long request, uint64_t at) {
+static int set_notify(int fd, uint64_t at) {
         struct ioctl_gntdev_unmap_notify notify = { .index = at, .action = UNMAP_NOTIFY_CLEAR_BYTE };
 
-        if (at != DMAB_NO_NOTIFY && ioctl(fd, request, &notify) < 0)
+        if (at != DMAB_NO_NOTIFY && ioctl(fd, IOCTL_GNTDEV_SET_UNMAP_NOTIFY, &notify) < 0)
                 return error_set(errno, "the byte at %" PRIu64 " cannot be made one that the kernel clears: %s", at,
                                  strerrordesc_np(errno));
         return 0;
@@ -214,18 +232,19 @@ static int map_refs(int fd, uint32_t domain, const uint32_t *refs, size_t n, boo
                                      "`limit` of xen_gntdev", n, strerrordesc_np(errno));
         free(request);
         if (!r)
-                r = set_notify(fd, IOCTL_GNTDEV_SET_UNMAP_NOTIFY, notify);
+                r = set_notify(fd, notify);
         return r ? r : map_at(fd, n * XEN_PAGE, is_readonly, ret);
 }
 
 static int map_own(uint32_t domain, const uint32_t *refs, size_t n, bool is_readonly, uint64_t notify, void **ret) {
-        int fd = open(XEN_GRANTS, O_RDWR | O_CLOEXEC), r;
+        struct fork_file file = { .fd = -1 };
+        int r = fork_file_open(&file, XEN_GRANTS, O_RDWR | O_CLOEXEC);
 
-        if (fd < 0)
-                return error_set_reason(errno, "source_unavailable", XEN_GRANTS " cannot be opened: %s; is xen_gntdev "
-                                        "loaded, and may this user open it?", strerrordesc_np(errno));
-        r = map_refs(fd, domain, refs, n, is_readonly, notify, ret);
-        close(fd);
+        if (r)
+                return error_set_reason(-r, "source_unavailable", XEN_GRANTS " cannot be opened: %s; is xen_gntdev "
+                                        "loaded, and may this user open it?", strerrordesc_np(-r));
+        r = map_refs(file.fd, domain, refs, n, is_readonly, notify, ret);
+        fork_file_close(&file);
         return r;
 }
 
@@ -299,8 +318,10 @@ int dmab_grant_map(dmab_t *dmab, const char *guest, const uint32_t *refs, size_t
         struct dmab_grant_options known;
         struct dmab_grant *grant;
         uint64_t domain = 0;
-        int r = check_arguments(dmab, guest, refs ? n * XEN_PAGE : 0, direction, options, &known);
+        int r = check_pages(n);
 
+        if (!r)
+                r = check_arguments(dmab, guest, refs ? n * XEN_PAGE : 0, direction, options, &known);
         if (!r && direction == DMAB_TO_DEVICE && known.notify != DMAB_NO_NOTIFY)
                 r = error_set(EINVAL, "in pages that are only read the kernel clears no byte");
         if (r)
@@ -328,7 +349,7 @@ int dmab_grant_map(dmab_t *dmab, const char *guest, const uint32_t *refs, size_t
 
 /* ---- sharing ---- */
 
-static int take_shared(struct dmab *dmab, struct link_reply *reply, uint64_t notify, struct dmab_grant **ret) {
+static int take_shared(struct dmab *dmab, struct link_reply *reply, struct dmab_grant **ret) {
         json_t *refs = json_object_get(reply->result, "refs"), *run;
         uint64_t handle = 0, size = 0;
         struct dmab_grant *grant;
@@ -342,9 +363,7 @@ static int take_shared(struct dmab *dmab, struct link_reply *reply, uint64_t not
         if (r)
                 return r;
         grant = grant_new(dmab, size, json_array_size(refs));
-        r = grant ? set_notify(reply->fds[0], IOCTL_GNTALLOC_SET_UNMAP_NOTIFY, notify) : no_memory();
-        if (!r)
-                r = map_at(reply->fds[0], size, false, &grant->memory);
+        r = grant ? map_at(reply->fds[0], size, false, &grant->memory) : no_memory();
         if (r) {
                 if (grant)
                         grant_free(grant);
@@ -365,8 +384,14 @@ int dmab_grant_share(dmab_t *dmab, const char *guest, size_t size, enum dmab_dir
         struct dmab_grant_options known;
         struct dmab_grant *grant = NULL;
         struct link_reply reply = { 0 };
-        int r = check_arguments(dmab, guest, size, direction, options, &known);
+        int r = check_pages(size / XEN_PAGE + (size % XEN_PAGE != 0));
 
+        if (!r)
+                r = check_arguments(dmab, guest, size, direction, options, &known);
+        /* The kernel would wait for whoever else has them, and that is the daemon, until the session has ended. */
+        if (!r && known.notify != DMAB_NO_NOTIFY)
+                r = error_set(EINVAL, "notify is for pages that are mapped: in those that are shared no byte tells when this "
+                              "process ends");
         if (r)
                 return r;
         if (!link_takes_fds(dmab->link))
@@ -374,7 +399,7 @@ int dmab_grant_share(dmab_t *dmab, const char *guest, size_t size, enum dmab_dir
         r = call_with(dmab, "grant.share", json_pack("{s:s,s:I,s:s}", "guest", guest, "size", (json_int_t)size, "direction",
                                                      direction_words[direction]), &reply);
         if (!r)
-                r = take_shared(dmab, &reply, known.notify, &grant);
+                r = take_shared(dmab, &reply, &grant);
         link_reply_release(&reply);
         if (r)
                 return r;

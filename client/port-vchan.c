@@ -88,41 +88,24 @@ static int host_is_gone(const char *path) {
                          "begins just now", path);
 }
 
-/* A child that had a copy would seem to be us when we have ended. */
-static void *map(const struct vchan *vchan, unsigned n, uint64_t index) {
-        void *at;
-        int error;
-
-        fork_hold();
-        at = mmap(NULL, (size_t)n * XEN_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, vchan->grants.fd, (off_t)index);
-        error = errno;
-        if (at != MAP_FAILED)
-                madvise(at, (size_t)n * XEN_PAGE, MADV_DONTFORK);
-        fork_release();
-        errno = error;
-        return at;
-}
-
-/* Room for that many pages, at *ret. *ret_index: what the kernel calls them. */
+/* Room for that many pages, at *ret. *ret_index: what the kernel calls them. A child that had a copy would seem to be us when we
+ * have ended. */
 static int map_grants(struct vchan *vchan, const uint32_t *refs, unsigned n, void **ret, uint64_t *ret_index) {
         struct ioctl_gntdev_map_grant_ref *request = calloc(1, sizeof(*request) + n * sizeof(request->refs[0]));
-        void *at = MAP_FAILED;
-        int error = ENOMEM;
+        int r = -ENOMEM;
 
         if (request) {
                 request->count = n;
                 for (unsigned i = 0; i < n; i++)
                         request->refs[i] = (struct ioctl_gntdev_grant_ref){ .domid = HOST, .ref = refs[i] };
-                if (!ioctl(vchan->grants.fd, IOCTL_GNTDEV_MAP_GRANT_REF, request))
-                        at = map(vchan, n, request->index);
-                error = errno;
+                r = ioctl(vchan->grants.fd, IOCTL_GNTDEV_MAP_GRANT_REF, request) ? -errno : 0;
         }
-        if (at != MAP_FAILED) {
-                *ret = at;
+        if (!r)
+                r = fork_map(vchan->grants.fd, request->index, (size_t)n * XEN_PAGE, PROT_READ | PROT_WRITE, ret);
+        if (!r)
                 *ret_index = request->index;
-        }
         free(request);
-        return at == MAP_FAILED ? -error : 0;
+        return r;
 }
 
 /* What is not shared any more, or not yet, cannot be mapped; not all of it goes at once. */

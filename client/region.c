@@ -73,7 +73,7 @@ static int map_memory(struct region *region, const struct backing *backing) {
         fork_hold();
         r = memory_map(region->memory, backing->memory.file.fd, backing->mapped, backing->page_size, &region->address);
         if (!r && region->granted) {
-                madvise(region->address, region->mapped, MADV_DONTFORK);
+                fork_withhold(region->address, region->mapped);
                 fork_watch_on(&region->watch, on_forked);
         }
         fork_release();

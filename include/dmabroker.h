@@ -509,8 +509,8 @@ typedef struct dmab_grant dmab_grant_t;
 
 struct dmab_grant_options {
         size_t struct_size;
-        uint64_t notify; /* where in the memory the byte is that the kernel sets to 0 when this process has it mapped no more,
-                          * whatever it died of, so that the guest sees it; DMAB_NO_NOTIFY: nowhere */
+        uint64_t notify; /* of dmab_grant_map(): where in the memory the byte is that the kernel sets to 0 when this process has
+                          * it mapped no more, whatever it died of, so that the guest sees it; DMAB_NO_NOTIFY: nowhere */
 };
 #define DMAB_NO_NOTIFY UINT64_MAX
 #define DMAB_GRANT_OPTIONS_INIT { .struct_size = sizeof(struct dmab_grant_options), .notify = DMAB_NO_NOTIFY }
@@ -525,15 +525,18 @@ struct dmab_grant_options {
  *
  * -EOPNOTSUPP (unsupported): there is no Xen, or the guest is none of its; -ENOENT (unknown_guest); -ENODEV or another
  * (source_unavailable): it does not run, or gntdev maps nothing; -EFAULT (bad_address): it has not granted all of it;
- * -EDQUOT (quota); -EPERM (not_permitted). Any number of threads. Mirrors xengnttab_map_domain_grant_refs_notify(). */
+ * -EDQUOT (quota); -EPERM (not_permitted); -E2BIG (limit): more than 32768 pages, or more than one message to this daemon has
+ * room for. Any number of threads. Mirrors xengnttab_map_domain_grant_refs_notify(). */
 int dmab_grant_map(dmab_t *dmab, const char *guest, const uint32_t *refs, size_t n, enum dmab_direction direction,
                    const struct dmab_grant_options *options, void **ret_vaddr, dmab_grant_t **ret);
 
 /* In dom0: new pages of this host's, zero, granted to the guest: size bytes, rounded up to 4096. dmab_grant_runs() has the
  * references, by which the guest maps them from domain 0; how it is told them is up to the caller. DMAB_FROM_DEVICE: the guest
  * may only read. The pages are contiguous for the processor only, and no device is to be given their address. They are there
- * until the guest has them mapped no more either. Errors: as dmab_grant_map(), but for bad_address; -E2BIG (limit): the kernel
- * grants no more, see the parameter `limit` of xen_gntalloc. Any number of threads. Mirrors xengntshr_share_pages(). */
+ * until the guest has them mapped no more either. The daemon has them as well until the session ends, so that the kernel cannot
+ * tell the guest by them when this process dies, and notify is -EINVAL; a page that the guest grants and dmab_grant_map() maps
+ * can have the byte for it. Errors: as dmab_grant_map(), but for bad_address; -E2BIG (limit) also: the kernel grants no more, see
+ * the parameter `limit` of xen_gntalloc. Any number of threads. Mirrors xengntshr_share_pages(). */
 int dmab_grant_share(dmab_t *dmab, const char *guest, size_t size, enum dmab_direction direction,
                      const struct dmab_grant_options *options, void **ret_vaddr, dmab_grant_t **ret);
 

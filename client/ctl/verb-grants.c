@@ -9,6 +9,7 @@
 #include "client/ctl/hold.h"
 #include "client/ctl/lists.h"
 #include "client/ctl/verbs.h"
+#include "proto/methods.h"
 
 #define N(array) (sizeof(array) / sizeof(*(array)))
 
@@ -68,7 +69,6 @@ static enum ctl_status list_grants(struct ctl *ctl) {
 
 /* "8,9,20+100": references, and how many follow on one. */
 static enum ctl_status read_refs(const struct ctl *ctl, const char *text, json_t *refs) {
-        enum { REFS_MAX = 1 << 20 };
         unsigned long long first, count;
         int length;
 
@@ -78,16 +78,18 @@ static enum ctl_status read_refs(const struct ctl *ctl, const char *text, json_t
                         return ctl_misuse(ctl, "REFS must be numbers between commas, such as 8,9,20+100, not \"%s\"", text);
                 at += length;
                 if (*at == '+') {
-                        if (at[1] < '0' || at[1] > '9' || sscanf(at + 1, "%llu%n", &count, &length) != 1 || !count ||
-                            count > REFS_MAX)
+                        if (at[1] < '0' || at[1] > '9' || sscanf(at + 1, "%llu%n", &count, &length) != 1 || !count)
                                 return ctl_misuse(ctl, "REFS has no number of pages after a +: \"%s\"", text);
                         at += 1 + length;
                 }
                 if (*at && (*at != ',' || !at[1]))
                         return ctl_misuse(ctl, "REFS must be numbers between commas, such as 8,9,20+100, not \"%s\"", text);
                 at += *at == ',';
-                if (json_array_size(refs) + count > REFS_MAX || first > UINT32_MAX)
-                        return ctl_misuse(ctl, "REFS has too many pages, or too great a number: \"%s\"", text);
+                if (count > PROTOCOL_REFS_MAX - json_array_size(refs))
+                        return ctl_misuse(ctl, "REFS has too many pages for one grant, which has at most %d: \"%s\"",
+                                          PROTOCOL_REFS_MAX, text);
+                if (first > UINT32_MAX)
+                        return ctl_misuse(ctl, "REFS has too great a number: \"%s\"", text);
                 for (unsigned long long i = 0; i < count; i++)
                         json_array_append_new(refs, json_integer((json_int_t)(first + i)));
         }

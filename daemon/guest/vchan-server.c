@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "daemon/guest/vchan-library.h"
@@ -66,6 +67,13 @@ static int open_event(struct vchan_server *server, struct failure *failure) {
         return 0;
 }
 
+/* A process that is forked from this one, as the keeper is, would seem to be at this end when this one has ended. */
+static void *without_children(void *at, size_t size) {
+        if (at)
+                madvise(at, size, MADV_DONTFORK);
+        return at;
+}
+
 /* dom0's kernel says there that nobody is at this end any more, however that ends. */
 static int share_page(struct vchan_server *server, struct failure *failure) {
         struct libxenvchan *vchan = server->vchan;
@@ -76,7 +84,7 @@ static int share_page(struct vchan_server *server, struct failure *failure) {
                 return refuse(failure, "no page can be shared (/dev/xen/gntalloc; modprobe xen_gntalloc)");
         page = server->library->xengntshr_share_page_notify(vchan->gntshr, server->domid, &server->ref, 1,
                                                             offsetof(struct vchan_interface, srv_live), vchan->event_port);
-        if (!page)
+        if (!without_children(page, PAGE))
                 return refuse(failure, "a page cannot be shared with it (xen_gntalloc has a limit)");
         memset(page, 0, PAGE);
         vchan->ring = page;
@@ -89,7 +97,7 @@ static int share_stream(struct vchan_server *server, struct libxenvchan_ring *st
         uint32_t refs[STREAM_PAGES];
         void *buffer = server->library->xengntshr_share_pages(vchan->gntshr, server->domid, STREAM_PAGES, refs, 1);
 
-        if (!buffer)
+        if (!without_children(buffer, STREAM_PAGES * PAGE))
                 return refuse(failure, "pages cannot be shared with it (xen_gntalloc has a limit)");
         stream->buffer = buffer;
         stream->order = STREAM_ORDER;

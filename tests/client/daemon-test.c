@@ -800,6 +800,15 @@ static void test_without_xen_there_are_no_grants(void **state) {
         assert_int_equal(dmab_grant_map(dmab, "vm", refs, 2, DMAB_BIDIRECTIONAL, &options, &vaddr, &grant), -EINVAL);
         options.notify = 8191;
         assert_int_equal(dmab_grant_map(dmab, "vm", refs, 2, DMAB_TO_DEVICE, &options, &vaddr, &grant), -EINVAL);
+        assert_int_equal(dmab_grant_share(dmab, "vm", 8192, DMAB_BIDIRECTIONAL, &options, &vaddr, &grant), -EINVAL);
+        assert_non_null(strstr(dmab_last_error(), "notify"));
+        assert_int_equal(dmab_grant_map(dmab, "vm", refs, 32769, DMAB_TO_DEVICE, NULL, &vaddr, &grant), -E2BIG);
+        assert_non_null(strstr(dmab_last_error(), "32768"));
+        assert_string_equal(dmab_last_reason(), "limit");
+        assert_int_equal(dmab_grant_map(dmab, "vm", refs, SIZE_MAX / 4096 + 2, DMAB_TO_DEVICE, NULL, &vaddr, &grant), -E2BIG);
+        assert_int_equal(dmab_grant_share(dmab, "vm", 128 * MIB + 1, DMAB_TO_DEVICE, NULL, &vaddr, &grant), -E2BIG);
+        assert_non_null(strstr(dmab_last_error(), "32768"));
+        assert_int_equal(dmab_grant_share(dmab, "vm", SIZE_MAX, DMAB_TO_DEVICE, NULL, &vaddr, &grant), -E2BIG);
         options.struct_size = 0;
         assert_int_equal(dmab_grant_share(dmab, "vm", 4096, DMAB_TO_DEVICE, &options, &vaddr, &grant), -EINVAL);
         assert_int_equal(dmab_grant_share(dmab, "vm", 0, DMAB_TO_DEVICE, NULL, &vaddr, &grant), -EINVAL);

@@ -141,8 +141,14 @@ static void test_an_error_has_its_sentence_reason_and_errno(void **state) {
 static void test_what_would_be_answered_without_an_id_is_not_sent(void **state) {
         struct scripted *scripted = scripted_new(); /* says message_bytes: 4096, nesting: 8 */
         dmab_t *dmab = task_session(scripted);
+        uint32_t refs[1000];
+        dmab_grant_t *grant;
         char large[6000];
+        void *vaddr;
 
+        memset(refs, 0xff, sizeof(refs));
+        assert_int_equal(dmab_grant_map(dmab, "vm", refs, 1000, DMAB_TO_DEVICE, NULL, &vaddr, &grant), -E2BIG);
+        assert_string_equal(dmab_last_reason(), "limit");
         snprintf(large, sizeof(large), "{\"name\":\"%05000d\"}", 0);
         assert_int_equal(dmab_call(dmab, "device.open", large, NULL), -E2BIG);
         assert_int_equal(dmab_call(dmab, "broker.ping", "{\"a\":[[[[[[[[1]]]]]]]]}", NULL), -E2BIG);

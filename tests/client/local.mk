@@ -11,6 +11,7 @@ client_tests = \
 	tests/client/cut-test \
 	tests/client/daemon-test \
 	tests/client/exchange-test \
+	tests/client/fork-test \
 	tests/client/guest-test \
 	tests/client/hugetlb-test \
 	tests/client/kill-test \
@@ -54,6 +55,10 @@ libinside_la_LIBADD = $(libdmabroker_la_LIBADD)
 tests_client_guest_test_SOURCES = tests/client/guest-test.c tests/client/guest-double.c tests/client/guest-double.h $(load)
 tests_client_guest_test_CFLAGS = $(client_test_cflags)
 tests_client_guest_test_LDADD = libtest.la libinside.la libproto.la $(CMOCKA_LIBS) $(JANSSON_LIBS)
+
+tests_client_fork_test_SOURCES = tests/client/fork-test.c
+tests_client_fork_test_CFLAGS = $(client_test_cflags)
+tests_client_fork_test_LDADD = $(tests_client_guest_test_LDADD)
 
 scripted = tests/client/scripted.c tests/client/scripted.h tests/client/task.c tests/client/task.h
 tests_client_exchange_test_SOURCES = tests/client/exchange-test.c $(scripted)

@@ -26,6 +26,7 @@ refused 2 'map' grants map vm
 for refs in 8, ,8 8+ 8+0 x 4294967296 8+9999999 -1; do
         refused 2 'REFS|there is no option' grants map vm "$refs"
 done
+refused 2 'REFS has too many pages for one grant, which has at most 32768' grants map vm 8,9+32768
 refused 2 'SIZE' grants share vm much
 refused 2 'GRANT' grants unmap x
 refused 2 'only|--guest' grants map vm 8 --guest vm

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 /* after the others: it redefines what they may declare */
 #include <cmocka.h>
 
@@ -198,6 +200,31 @@ static void test_what_another_one_has_told_stays(void **state) {
         assert_null(fake_vchan_node(NODE));
 }
 
+/* A keeper that is forked later would have them for ever, and the guest with it. */
+static void test_a_child_has_nothing_of_what_is_shared(void **state) {
+        struct vchan_server *server = server_new();
+        unsigned n = 0;
+
+        for (const struct fake_share *share = fake_vchan.shares; share < fake_vchan.shares + FAKE_VCHAN_SHARES; share++) {
+                unsigned char pages[STREAM / VCHAN_PAGE];
+                int status;
+                pid_t pid;
+
+                if (!share->at)
+                        continue;
+                n++;
+                assert_int_equal(mincore(share->at, share->size, pages), 0);
+                pid = fork();
+                assert_true(pid >= 0);
+                if (!pid)
+                        _exit(mincore(share->at, VCHAN_PAGE, pages) == 0 || errno != ENOMEM);
+                assert_int_equal(waitpid(pid, &status, 0), pid);
+                assert_int_equal(status, 0);
+        }
+        assert_int_equal(n, 3);
+        server_free(server);
+}
+
 static void test_the_guest_sees_that_it_ends(void **state) {
         struct vchan_server *server = server_new();
         unsigned n_told;
@@ -219,6 +246,7 @@ int main(void) {
                 TEST(test_a_domain_of_which_xenstore_knows_nothing_is_told_nothing),
                 TEST(test_others_who_write_at_the_same_time_are_waited_for_but_not_for_ever),
                 TEST(test_what_another_one_has_told_stays),
+                TEST(test_a_child_has_nothing_of_what_is_shared),
                 TEST(test_the_guest_sees_that_it_ends),
         };
 
