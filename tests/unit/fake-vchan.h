@@ -3,6 +3,7 @@
 #ifndef DMAB_TESTS_UNIT_FAKE_VCHAN_H
 #define DMAB_TESTS_UNIT_FAKE_VCHAN_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -17,7 +18,7 @@ extern struct fake_vchan {
         unsigned n_conflicts; /* of the next transactions */
         bool is_mute;         /* xenstore answers nothing until there is a byte for each time in unmute[1] */
         int unmute[2];
-        bool fails_to_share; /* each time */
+        atomic_bool fails_to_share; /* each time */
         bool counts_unmaps;
         /* What there is. All but the first are atomic. */
         struct fake_share {
