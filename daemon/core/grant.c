@@ -48,8 +48,12 @@ int grant_may(const struct caller *caller, const struct grant_request *ask, uint
 static int grant_make(const struct caller *caller, const struct grant_request *ask, struct request_key *key,
                       struct grant **ret, struct failure *failure) {
         struct broker *broker = caller->session->owner->broker;
-        struct grant *grant = calloc(1, sizeof(*grant) + ask->n_runs * sizeof(grant->runs[0]));
+        struct grant *grant;
 
+        /* The next daemon would take it for damage. */
+        if (ask->pages == 0 || ask->pages > GRANT_PAGES_MAX || ask->n_runs > ask->pages)
+                return failure_set(failure, REASON_bad_param, "A grant has 1 to %d pages", GRANT_PAGES_MAX);
+        grant = calloc(1, sizeof(*grant) + ask->n_runs * sizeof(grant->runs[0]));
         if (!grant)
                 return no_memory(failure);
         grant->session = caller->session;
@@ -117,11 +121,14 @@ void grant_save(struct row_writer *row, const struct grant *grant) {
 
 static int read_runs(struct load *load, struct grant *grant) {
         for (size_t i = 0; i < grant->n_runs; i++) {
-                grant->runs[i].first = (uint32_t)row_read_number(&load->row);
-                grant->runs[i].count = (uint32_t)row_read_number(&load->row);
+                const uint64_t first = row_read_number(&load->row), count = row_read_number(&load->row);
+
+                if (first > UINT32_MAX || count == 0 || count > GRANT_PAGES_MAX || count - 1 > UINT32_MAX - first)
+                        return -EBADMSG;
+                grant->runs[i] = (struct grant_run){ .first = (uint32_t)first, .count = (uint32_t)count };
         }
         grant->pages = count_pages(grant->runs, grant->n_runs);
-        return load->row.failed ? -EBADMSG : 0;
+        return load->row.failed || grant->pages == 0 || grant->pages > GRANT_PAGES_MAX ? -EBADMSG : 0;
 }
 
 static void grant_free(struct grant *grant) {
@@ -133,18 +140,20 @@ static void grant_free(struct grant *grant) {
 static int grant_read(struct load *load, struct grant **ret) {
         struct grant like = { .session = load_session(load), .handle = load->id }, *grant;
         const char *guest = row_read_text(&load->row);
-        uint64_t n;
+        uint64_t kind, domain, n;
 
         if (!like.session)
                 return -ENOENT;
         like.guest = strdup(guest ? guest : "");
-        like.kind = (enum grant_kind)row_read_number(&load->row);
-        like.direction = (enum dma_direction)row_read_number(&load->row);
-        like.domain = (uint32_t)row_read_number(&load->row);
+        kind = row_read_number(&load->row);
+        like.kind = (enum grant_kind)kind;
+        like.direction = load_direction(load);
+        domain = row_read_number(&load->row);
+        like.domain = (uint32_t)domain;
         like.gone = row_read_number(&load->row);
         like.born_ms = row_read_number(&load->row);
         n = row_read_number(&load->row);
-        if (load->row.failed || n > GRANT_RUNS_MAX) {
+        if (load->row.failed || kind > GRANT_SHARE || domain == 0 || domain > GRANT_DOMAIN_MAX || n > GRANT_PAGES_MAX) {
                 free(like.guest);
                 return -EBADMSG;
         }

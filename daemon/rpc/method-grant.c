@@ -9,6 +9,8 @@
 #include "daemon/rpc/error.h"
 #include "daemon/rpc/method.h"
 
+_Static_assert((int)PROTOCOL_REFS_MAX == (int)GRANT_PAGES_MAX, "the protocol and the books disagree on what a grant may have");
+
 /* Runs of references in one answer, which is not to be without end. */
 enum { RUNS_MAX = 20000 };
 
