@@ -627,10 +627,13 @@ struct grant_view {
         uint64_t age_ms;
 };
 
-/* Whether grant_new() would do it, for whoever has to do something before; runs need not be known. 1: it was done already under
- * this key, *ret_handle. Reasons: quota, and those of keys. */
-int grant_may(const struct caller *caller, const struct grant_request *request, uint64_t *ret_handle, struct failure *failure);
-/* 0, or 1 as above. Reasons: likewise, no_memory. */
+/* For whoever has to do something before grant_new(). 1: it was done already under this key, *ret_handle, whatever has become of
+ * the guest since; 0: it was not. Reasons: those of keys. */
+int grant_was_made(const struct caller *caller, const char *request_key, uint64_t request_digest, uint64_t *ret_handle,
+                   struct failure *failure);
+/* Whether it may have so many pages more. Reason: quota. */
+int grant_may(const struct caller *caller, uint64_t pages, struct failure *failure);
+/* 0, or 1 as above. Reasons: likewise, bad_param, no_memory. */
 int grant_new(const struct caller *caller, const struct grant_request *request, uint64_t *ret_handle, struct failure *failure);
 /* Reasons: unknown_handle, double_free. */
 int grant_end(const struct caller *caller, uint64_t grant, struct failure *failure);

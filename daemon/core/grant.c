@@ -28,21 +28,24 @@ static int no_memory(struct failure *failure) {
 
 /* ---- making ---- */
 
-int grant_may(const struct caller *caller, const struct grant_request *ask, uint64_t *ret_handle, struct failure *failure) {
+int grant_was_made(const struct caller *caller, const char *request_key, uint64_t request_digest, uint64_t *ret_handle,
+                   struct failure *failure) {
         struct owner *owner = caller->session->owner;
         struct request_key *key;
         int r;
 
-        r = key_begin(owner, ask->request_key, HANDLE_GRANT, ask->request_digest, &key, failure);
-        if (r == 1) {
+        if (!request_key)
+                return 0;
+        r = key_begin(owner, request_key, HANDLE_GRANT, request_digest, &key, failure);
+        if (r == 1)
                 *ret_handle = key->handle;
-                return 1;
-        }
-        if (r == 0)
-                r = owner_check(owner, QUOTA_grants, ask->pages, failure);
-        /* It is begun again when it is made. */
-        key_forget(owner, key);
+        else if (r == 0)
+                key_forget(owner, key);
         return r;
+}
+
+int grant_may(const struct caller *caller, uint64_t pages, struct failure *failure) {
+        return owner_check(caller->session->owner, QUOTA_grants, pages, failure);
 }
 
 static int grant_make(const struct caller *caller, const struct grant_request *ask, struct request_key *key,

@@ -153,19 +153,23 @@ void guests_close_grants(struct guests *guests, bool leave) {
 
 /* ---- for those who ask ---- */
 
-/* That runs now. */
-static int find_running(const struct guests *guests, const char *name, const struct guest **ret, struct failure *failure) {
-        const struct guest *guest = guests_find(guests, name, failure);
+/* What can never be is told before what cannot be at present, and what was done under the key before that. */
+static int begin_grant(const struct guests *guests, const struct caller *caller, const struct guest_grant_request *ask,
+                       uint64_t *ret_handle, const struct guest **ret, struct failure *failure) {
+        const struct guest *guest;
+        int r = grant_was_made(caller, ask->request_key, ask->request_digest, ret_handle, failure);
 
+        if (r != 0)
+                return r;
+        guest = guests_find(guests, ask->guest, failure);
         if (!guest)
                 return -reason_errno(REASON_unknown_guest);
         if (!guest->is_xen)
                 return failure_set(failure, REASON_unsupported, "The guest %s is none of Xen's: it grants nothing", guest->name);
-        if (!guest->run || (guest->state != GUEST_RUNNING && guest->state != GUEST_PAUSED))
-                return failure_set(failure, REASON_source_unavailable, "The guest %s does not run%s%s", guest->name,
-                                   *guest_why_unknown(guest) ? ", as far as is known: " : "", guest_why_unknown(guest));
+        if (!guest_is_reachable(guest, failure))
+                return -reason_errno(REASON_source_unavailable);
         *ret = guest;
-        return 0;
+        return grant_may(caller, ask->pages, failure);
 }
 
 static struct grant_request request_of(const struct guest *guest, const struct guest_grant_request *ask, enum grant_kind kind) {
@@ -194,14 +198,12 @@ int guests_map_grant(struct guests *guests, const struct caller *caller, const s
                      uint64_t *ret_handle, struct failure *failure) {
         const struct guest *guest = NULL;
         struct grant_request request;
-        int r = find_running(guests, ask->guest, &guest, failure);
+        int r = begin_grant(guests, caller, ask, ret_handle, &guest, failure);
 
-        if (r < 0)
-                return r;
+        if (r != 0)
+                return r < 0 ? r : 0;
         request = request_of(guest, ask, GRANT_MAP);
-        r = grant_may(caller, &request, ret_handle, failure);
-        if (r == 0)
-                r = check_granted(guest, &request, failure);
+        r = check_granted(guest, &request, failure);
         if (r == 0)
                 r = grant_new(caller, &request, ret_handle, failure);
         return r < 0 ? r : 0;
@@ -251,14 +253,12 @@ int guests_share(struct guests *guests, const struct caller *caller, const struc
                  uint64_t *ret_handle, struct failure *failure) {
         const struct guest *guest = NULL;
         struct grant_request request;
-        int r = find_running(guests, ask->guest, &guest, failure);
+        int r = begin_grant(guests, caller, ask, ret_handle, &guest, failure);
 
-        if (r < 0)
-                return r;
+        if (r != 0)
+                return r < 0 ? r : 0;
         request = request_of(guest, ask, GRANT_SHARE);
-        r = grant_may(caller, &request, ret_handle, failure);
-        if (r == 0)
-                r = share_make(guests, caller, &request, ret_handle, failure);
+        r = share_make(guests, caller, &request, ret_handle, failure);
         return r < 0 ? r : 0;
 }
 

@@ -193,7 +193,7 @@ static void test_more_pages_than_the_quota_are_refused(void **state) {
 
         assert_int_equal(quota_set(&s.admin, "user:1000", 1u << QUOTA_grants, &limits, NULL), 0);
         make(NULL);
-        assert_true(grant_may(&s.caller, &ask, &grant, &failure) < 0);
+        assert_true(grant_may(&s.caller, PAGES, &failure) < 0);
         assert_int_equal(failure.reason, REASON_quota);
         assert_true(grant_new(&s.caller, &ask, &grant, &failure) < 0);
         assert_int_equal(failure.reason, REASON_quota);
@@ -219,15 +219,17 @@ static void test_the_same_key_makes_the_same_grant(void **state) {
         struct failure failure = { 0 };
         uint64_t grant, again = 0;
 
-        assert_int_equal(grant_may(&s.caller, &ask, &again, NULL), 0);
+        assert_int_equal(grant_was_made(&s.caller, "key", 5, &again, NULL), 0);
         grant = make("key");
-        assert_int_equal(grant_may(&s.caller, &ask, &again, NULL), 1);
+        assert_int_equal(grant_was_made(&s.caller, "key", 5, &again, NULL), 1);
         assert_int_equal(again, grant);
+        assert_int_equal(grant_was_made(&s.caller, NULL, 5, &again, NULL), 0);
         assert_int_equal(grant_new(&s.caller, &ask, &again, NULL), 1);
         assert_int_equal(charged(), PAGES);
         another.request_digest = 6;
         assert_true(grant_new(&s.caller, &another, &again, &failure) < 0);
         assert_int_equal(failure.reason, REASON_bad_param);
+        assert_true(grant_was_made(&s.caller, "key", 6, &again, NULL) < 0);
         die();
         assert_int_equal(grant_new(&s.caller, &ask, &again, NULL), 1);
         assert_int_equal(again, grant);

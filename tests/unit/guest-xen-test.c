@@ -1144,6 +1144,48 @@ static void test_what_is_mapped_of_one_that_is_not_in_the_configuration_any_more
         grant_end(&host.f.caller, mapped, NULL);
 }
 
+/* Who asks again, since the daemon ended before the answer, does not know of another one. */
+static void test_the_same_key_maps_and_shares_the_same_whatever_is_known_of_the_guest(void **state) {
+        struct guest_grant_request map = wish(6), share = wish(3);
+        uint64_t mapped = 0, shared = 0, again = 0;
+
+        map.request_key = "map";
+        share.request_key = "share";
+        start_daemon();
+        lists(DOMAIN(7, XEN_RUNNING));
+        assert_int_equal(guests_map_grant(host.guests, &host.f.caller, &map, &mapped, NULL), 0);
+        assert_int_equal(guests_share(host.guests, &host.f.caller, &share, &shared, NULL), 0);
+        close(fake.share.end);
+        stop_daemon(true);
+        start_daemon();
+        assert_int_equal(guests_map_grant(host.guests, &host.f.caller, &map, &again, NULL), 0);
+        assert_int_equal(again, mapped);
+        no_domain();
+        assert_int_equal(guests_share(host.guests, &host.f.caller, &share, &again, NULL), 0);
+        assert_int_equal(again, shared);
+        grant_end(&host.f.caller, mapped, NULL);
+        grant_end(&host.f.caller, shared, NULL);
+}
+
+static void test_of_a_guest_of_which_nothing_was_heard_it_is_not_said_that_it_does_not_run(void **state) {
+        const struct guest_grant_request ask = wish(6);
+        struct failure failure = { 0 };
+        uint64_t grant;
+
+        start_daemon();
+        assert_true(guests_map_grant(host.guests, &host.f.caller, &ask, &grant, &failure) < 0);
+        assert_int_equal(failure.reason, REASON_source_unavailable);
+        assert_string_equal(failure.sentence, "The guest one cannot be reached: it is not known yet whether it runs");
+        no_domain();
+        failure = (struct failure){ 0 };
+        assert_true(guests_share(host.guests, &host.f.caller, &ask, &grant, &failure) < 0);
+        assert_string_equal(failure.sentence, "The guest one cannot be reached: it does not run");
+        fake.listener->lost(fake.userdata, "Xen does not list its domains");
+        failure = (struct failure){ 0 };
+        assert_true(guests_map_grant(host.guests, &host.f.caller, &ask, &grant, &failure) < 0);
+        assert_string_equal(failure.sentence, "The guest one cannot be reached: Xen does not list its domains");
+}
+
 static void test_what_is_shared_has_a_descriptor_until_it_ends(void **state) {
         const struct guest_grant_request ask = wish(3);
         struct failure failure = { 0 };
@@ -1468,6 +1510,8 @@ int main(void) {
                 TEST(test_pages_that_are_not_granted_are_not_mapped),
                 TEST(test_what_is_mapped_of_a_guest_that_has_ended_is_gone),
                 TEST(test_what_is_mapped_of_one_that_is_not_in_the_configuration_any_more_is_gone),
+                TEST(test_the_same_key_maps_and_shares_the_same_whatever_is_known_of_the_guest),
+                TEST(test_of_a_guest_of_which_nothing_was_heard_it_is_not_said_that_it_does_not_run),
                 TEST(test_what_is_shared_has_a_descriptor_until_it_ends),
                 EXCHANGE(test_a_guest_has_its_frames_exchanged),
                 EXCHANGE(test_what_xen_refuses_is_told),
