@@ -179,10 +179,16 @@ static struct grant_request request_of(const struct guest *guest, const struct g
         };
 }
 
+static int refuse_gone(const struct guest *guest, struct failure *failure) {
+        return failure_set(failure, REASON_gone, "The guest %s has ended, or has booted anew", guest->name);
+}
+
 static int check_granted(const struct guest *guest, const struct grant_request *request, struct failure *failure) {
         struct xen_foreign_use use;
         int r = xen_foreign_look(request->domain, request->runs, request->n_runs, request->direction != DMA_TO_DEVICE, &use);
 
+        if (r == -ENOENT)
+                return refuse_gone(guest, failure);
         /* Whoever maps it is told by Xen. */
         if (r < 0 || !use.not_granted)
                 return 0;
@@ -227,23 +233,34 @@ static int share_keep(struct guests *guests, uint64_t grant, uint64_t pages, int
         return 0;
 }
 
-static int share_make(struct guests *guests, const struct caller *caller, struct grant_request *request, uint64_t *ret_handle,
-                      struct failure *failure) {
+static int check_guest(const struct guest *guest, struct failure *failure) {
+        int r = xen_check_guest(guest->run, guest->uuid, failure);
+
+        return r == -ENOENT ? refuse_gone(guest, failure) : r;
+}
+
+/* What was heard of the guest may be old: its number may be another's, who would have the pages. */
+static int share_make(const struct guest *guest, const struct caller *caller, struct grant_request *request,
+                      uint64_t *ret_handle, struct failure *failure) {
         struct grant_run *runs = NULL;
         int fd = -1, r;
 
-        r = xen_share_open(request->domain, request->pages, request->direction != DMA_FROM_DEVICE, &fd, &runs,
-                           &request->n_runs, failure);
+        r = check_guest(guest, failure);
+        if (r == 0)
+                r = xen_share_open(request->domain, request->pages, request->direction != DMA_FROM_DEVICE, &fd, &runs,
+                                   &request->n_runs, failure);
         if (r < 0)
                 return r;
         request->runs = runs;
-        r = grant_new(caller, request, ret_handle, failure);
+        r = check_guest(guest, failure);
+        if (r == 0)
+                r = grant_new(caller, request, ret_handle, failure);
         free(runs);
         if (r < 0) {
-                close(fd);
+                xen_share_end(fd, request->pages);
                 return r;
         }
-        r = share_keep(guests, *ret_handle, request->pages, fd, failure);
+        r = share_keep(guest->guests, *ret_handle, request->pages, fd, failure);
         if (r < 0)
                 grant_end(caller, *ret_handle, NULL);
         return r;
@@ -258,7 +275,7 @@ int guests_share(struct guests *guests, const struct caller *caller, const struc
         if (r != 0)
                 return r < 0 ? r : 0;
         request = request_of(guest, ask, GRANT_SHARE);
-        r = share_make(guests, caller, &request, ret_handle, failure);
+        r = share_make(guest, caller, &request, ret_handle, failure);
         return r < 0 ? r : 0;
 }
 

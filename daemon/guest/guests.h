@@ -182,7 +182,8 @@ struct guest_grant_request {
 };
 
 /* Pages that the guest has granted to dom0, for the caller to map. Reasons: unknown_guest, unsupported (it is none of Xen's),
- * source_unavailable (it does not run), bad_address (it has not granted them), and those of grant_new(). */
+ * source_unavailable (it does not run, or that is not known), gone (it has just ended), bad_address (it has not granted them), and
+ * those of grant_new(). What was made under the key is had whatever has become of the guest. */
 int guests_map_grant(struct guests *guests, const struct caller *caller, const struct guest_grant_request *request,
                      uint64_t *ret_handle, struct failure *failure);
 /* New pages of this host's, for the guest to map. Reasons: likewise, limit. */

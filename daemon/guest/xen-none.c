@@ -24,6 +24,10 @@ void xen_tracker_hurry(struct xen_tracker *tracker) {
 void xen_tracker_repeat(struct xen_tracker *tracker) {
 }
 
+int xen_check_guest(uint32_t domid, const char *uuid, struct failure *failure) {
+        return failure_set(failure, REASON_unsupported, "this build goes without Xen");
+}
+
 int xen_channel_new(uv_loop_t *loop, uint32_t domid, const char *uuid, const char *name, const struct xen_channel_listener *ops,
                     void *userdata, struct xen_channel **ret) {
         return -ENOPKG;

@@ -60,6 +60,8 @@ static struct {
         bool is_crossed_back;
         uint64_t not_granted; /* of the guest's own pages, to dom0 */
         int foreign_error;
+        int no_guest;         /* why the domain is not said to be it, */
+        int n_checks;         /* after so many times that it was */
         struct {
                 int end; /* of a pipe, whose other end is what is shared; -1: nothing is */
                 unsigned n_ended;
@@ -106,6 +108,7 @@ int __wrap_xen_foreign_look(uint32_t domain, const struct grant_run *runs, size_
 int __wrap_xen_share_open(uint32_t domain, uint64_t pages, bool is_writable, int *ret_fd, struct grant_run **ret_runs,
                           size_t *ret_n_runs, struct failure *failure);
 void __wrap_xen_share_end(int fd, uint64_t pages);
+int __wrap_xen_check_guest(uint32_t domid, const char *uuid, struct failure *failure);
 bool __wrap_xen_grants_find_crossed(struct xen_table_view *ret, bool *ret_is_over);
 size_t __wrap_xen_grants_look_tables(struct xen_table_view *ret, size_t max);
 
@@ -275,6 +278,13 @@ int __wrap_xen_share_open(uint32_t domain, uint64_t pages, bool is_writable, int
 void __wrap_xen_share_end(int fd, uint64_t pages) {
         close(fd);
         fake.share.n_ended++;
+}
+
+int __wrap_xen_check_guest(uint32_t domid, const char *uuid, struct failure *failure) {
+        assert_string_equal(uuid, UUID);
+        if (!fake.no_guest || fake.n_checks-- > 0)
+                return 0;
+        return failure_set_errno(failure, REASON_source_unavailable, fake.no_guest, "domain %u is not it any more", domid);
 }
 
 /* Domains that are granted something still; or that have something mapped, by the only one that there is. */
@@ -1105,6 +1115,36 @@ static void test_pages_that_are_not_granted_are_not_mapped(void **state) {
         /* Where that cannot be read, Xen judges. */
         fake.foreign_error = -EOPNOTSUPP;
         grant_end(&host.f.caller, map_own_pages(), NULL);
+        fake.foreign_error = -ENOENT;
+        assert_int_equal(why_not_mapped("one"), REASON_gone);
+}
+
+static enum reason why_not_shared(void) {
+        const struct guest_grant_request ask = wish(3);
+        struct failure failure = { 0 };
+        uint64_t grant;
+
+        assert_true(guests_share(host.guests, &host.f.caller, &ask, &grant, &failure) < 0);
+        return failure.reason;
+}
+
+static void test_nothing_is_shared_with_a_domain_that_is_not_the_guest_any_more(void **state) {
+        fake.share.end = -1;
+        start_daemon();
+        lists(DOMAIN(7, XEN_RUNNING));
+        fake.no_guest = ENOENT;
+        assert_int_equal(why_not_shared(), REASON_gone);
+        assert_int_equal(fake.share.end, -1);
+        fake.no_guest = EPERM;
+        assert_int_equal(why_not_shared(), REASON_source_unavailable);
+        assert_int_equal(fake.share.end, -1);
+        /* Since it was looked for the first time. */
+        fake.no_guest = ENOENT;
+        fake.n_checks = 1;
+        assert_int_equal(why_not_shared(), REASON_gone);
+        assert_int_equal(fake.share.n_ended, 1);
+        assert_false(is_held());
+        close(fake.share.end);
 }
 
 static void test_what_is_mapped_of_a_guest_that_has_ended_is_gone(void **state) {
@@ -1508,6 +1548,7 @@ int main(void) {
                 TEST(test_a_daemon_that_ends_takes_everything_back),
                 TEST(test_a_guests_own_pages_are_mapped_while_it_runs),
                 TEST(test_pages_that_are_not_granted_are_not_mapped),
+                TEST(test_nothing_is_shared_with_a_domain_that_is_not_the_guest_any_more),
                 TEST(test_what_is_mapped_of_a_guest_that_has_ended_is_gone),
                 TEST(test_what_is_mapped_of_one_that_is_not_in_the_configuration_any_more_is_gone),
                 TEST(test_the_same_key_maps_and_shares_the_same_whatever_is_known_of_the_guest),
