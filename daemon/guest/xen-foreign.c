@@ -39,10 +39,10 @@ static int open_xen(void) {
         if (!xen.library)
                 return -ENOPKG;
         if (!xen.control)
-                xen.control = xen.library->xc_interface_open(NULL, NULL, 0);
+                xen.control = xen.library->xc_interface_open(&xen_library_silence, NULL, 0);
         if (xen.control)
-                xen.memory = xen.library->xenforeignmemory_open(NULL, 0);
-        return xen.memory ? 0 : -ENODEV;
+                xen.memory = xen.library->xenforeignmemory_open(&xen_library_silence, 0);
+        return xen.memory ? 0 : xen_library_failed();
 }
 
 /* Only what there is: to ask for more would have Xen make the table larger. */
@@ -51,7 +51,7 @@ static int count_entries(uint32_t domain, uint64_t *ret) {
         int version = xen.library->xc_gnttab_get_version(xen.control, domain);
 
         if (version < 0)
-                return errno == ESRCH ? -ENOENT : -errno;
+                return errno == ESRCH ? -ENOENT : xen_library_failed();
         /* One that has not said yet which it wants has none of its own. */
         if (version > 1)
                 return -EOPNOTSUPP;
@@ -86,7 +86,7 @@ int xen_foreign_look(uint32_t domain, const struct grant_run *runs, size_t n_run
                                                             XENMEM_resource_grant_table_id_shared, 0, n / XEN_ENTRIES_PER_FRAME,
                                                             &at, PROT_READ, 0);
         if (!handle)
-                return -errno;
+                return xen_library_failed();
         for (size_t i = 0; i < n_runs; i++)
                 for (uint64_t ref = runs[i].first; ref < (uint64_t)runs[i].first + runs[i].count; ref++)
                         look_entry(ref < n ? (const grant_entry_v1_t *)at + ref : NULL, (uint32_t)ref, writes, &use);
