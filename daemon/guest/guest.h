@@ -236,8 +236,6 @@ void window_plugged(struct window *window, int error, bool in_doubt, const char 
 void window_verified(struct window *window, bool known, bool is_there);
 /* What was begun is over, without an end. */
 void window_begun_over(struct window *window);
-/* Memory was granted, or taken back: whoever is to know of a table that is nearly full is told. */
-void guests_watch_tables(const struct guests *guests);
 /* A window that an earlier daemon has left, in guest->windows. */
 int window_inherit(struct guest *guest, const char *line, struct failure *failure);
 /* Likewise what is reserved for windows and was in no line: nobody has it. */

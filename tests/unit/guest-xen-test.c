@@ -109,7 +109,7 @@ int __wrap_xen_share_open(uint32_t domain, uint64_t pages, bool is_writable, int
                           size_t *ret_n_runs, struct failure *failure);
 void __wrap_xen_share_end(int fd, uint64_t pages);
 int __wrap_xen_check_guest(uint32_t domid, const char *uuid, struct failure *failure);
-bool __wrap_xen_grants_find_crossed(struct xen_table_view *ret, bool *ret_is_over);
+bool __wrap_xen_grants_find_crossed(uint64_t addr, uint64_t size, struct xen_table_view *ret, bool *ret_is_over);
 size_t __wrap_xen_grants_look_tables(struct xen_table_view *ret, size_t max);
 
 int __wrap_xen_channel_new(uv_loop_t *loop, uint32_t domid, const char *uuid, const char *name,
@@ -238,7 +238,7 @@ static struct xen_table_view memory_table(void) {
                                                                            .revoking = 110, .free = 190 } };
 }
 
-bool __wrap_xen_grants_find_crossed(struct xen_table_view *ret, bool *ret_is_over) {
+bool __wrap_xen_grants_find_crossed(uint64_t addr, uint64_t size, struct xen_table_view *ret, bool *ret_is_over) {
         if (!fake.n_crossed)
                 return false;
         fake.n_crossed--;
