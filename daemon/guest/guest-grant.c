@@ -20,6 +20,7 @@ struct share {
         struct share *prev, *next; /* in guests->shares */
         uint64_t grant, pages;
         int fd;
+        bool has_ended; /* its grant: it is only to be closed */
 };
 
 /* ---- shares ---- */
@@ -33,7 +34,7 @@ static struct share *find_share(const struct guests *guests, uint64_t grant) {
         struct share *share;
 
         DL_FOREACH(guests->shares, share)
-                if (share->grant == grant)
+                if (share->grant == grant && !share->has_ended)
                         return share;
         return NULL;
 }
@@ -50,21 +51,33 @@ static int share_new(struct guests *guests, uint64_t grant, uint64_t pages, int 
         return 0;
 }
 
-static void share_free(struct guests *guests, struct share *share) {
+/* Closes what it is. */
+static void share_end(struct guests *guests, struct share *share) {
+        char name[KEEP_NAME_MAX];
+
+        keep_drop(guests->settings.keep, share_name(share->grant, name));
+        xen_share_end(share->fd, share->pages);
         DL_DELETE(guests->shares, share);
         free(share);
 }
 
+/* Whoever keeps its descriptor may take its time, which is not the core's. */
 static void on_grant_ended(void *userdata, uint64_t grant) {
         struct guests *guests = userdata;
         struct share *share = find_share(guests, grant);
-        char name[KEEP_NAME_MAX];
 
         if (!share)
                 return;
-        keep_drop(guests->settings.keep, share_name(grant, name));
-        xen_share_end(share->fd, share->pages);
-        share_free(guests, share);
+        share->has_ended = true;
+        guests_wake(guests, 0);
+}
+
+void guests_end_shares(struct guests *guests) {
+        struct share *share, *next;
+
+        DL_FOREACH_SAFE(guests->shares, share, next)
+                if (share->has_ended)
+                        share_end(guests, share);
 }
 
 int guests_dup_share(const struct guests *guests, uint64_t grant, int *ret_fd, struct failure *failure) {
@@ -139,15 +152,23 @@ int guests_restore_grants(struct guests *guests) {
 }
 
 void guests_close_grants(struct guests *guests, bool leave) {
-        broker_watch_grants(guests->broker, NULL, NULL);
-        while (guests->shares) {
-                struct share *share = guests->shares;
-                char name[KEEP_NAME_MAX];
+        struct share *share;
+        char name[KEEP_NAME_MAX];
 
-                if (!leave)
+        broker_watch_grants(guests->broker, NULL, NULL);
+        DL_FOREACH(guests->shares, share)
+                if (!leave || share->has_ended)
                         keep_drop(guests->settings.keep, share_name(share->grant, name));
+}
+
+/* Not before: as long as the loop runs, descriptors are put again into a keep that has lost them. */
+void guests_free_grants(struct guests *guests) {
+        struct share *share, *next;
+
+        guests_close_grants(guests, true);
+        DL_FOREACH_SAFE(guests->shares, share, next) {
                 close(share->fd);
-                share_free(guests, share);
+                free(share);
         }
 }
 

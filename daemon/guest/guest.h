@@ -273,8 +273,12 @@ void guest_clear_leftovers(struct guest *guest);
 /* ---- guest-grant.c ---- */
 /* What an earlier daemon had, with or without guests. -ENOMEM. */
 int guests_restore_grants(struct guests *guests);
+/* Of grants that have ended. */
+void guests_end_shares(struct guests *guests);
 /* leave: for the next daemon. */
 void guests_close_grants(struct guests *guests, bool leave);
+/* When the loop has ended. */
+void guests_free_grants(struct guests *guests);
 
 /* ---- guest-policy.c ---- */
 /* What its domain's metadata says, or xenstore; NULL: nothing. */

@@ -228,6 +228,7 @@ static void on_work(uv_timer_t *timer) {
                 guests_wake(guests, 100);
                 return;
         }
+        guests_end_shares(guests);
         DL_FOREACH_SAFE(guests->all, guest, next) {
                 guest_watch(guest);
                 guest_give_up_missed(guest);
@@ -423,7 +424,7 @@ int guests_begin(struct guests *guests, const struct guests_listener *listener, 
 
         if (guests_restore_grants(guests) < 0)
                 return failure_set(failure, REASON_no_memory, "there is no memory to start");
-        if (!guests->n && !guests_are_known(guests))
+        if (!guests->n && !guests_are_known(guests) && !guests->shares)
                 return 0;
         guests->listener = listener;
         guests->userdata = userdata;
@@ -532,7 +533,7 @@ struct guests *guests_free(struct guests *guests) {
 
         if (!guests)
                 return NULL;
-        guests_close_grants(guests, true);
+        guests_free_grants(guests);
         DL_FOREACH_SAFE(guests->all, guest, next)
                 guest_free(guest);
         free((char *)guests->settings.directory);

@@ -1,7 +1,8 @@
 /* What a guest of Xen's and this host grant each other by grant tables that are the kernels' own: a guest's, of which we read
  * what becomes of its entries; and this host's, in which /dev/xen/gntalloc makes entries of pages that belong to a descriptor.
  *
- * Nothing here blocks: it is a few calls of the hypervisor's. All functions belong to the loop's thread. */
+ * It is a few calls of the hypervisor's, which do not block; xen_share_open() takes as long as the kernel takes for the pages.
+ * All functions belong to the loop's thread. */
 #ifndef DMAB_GUEST_XEN_FOREIGN_H
 #define DMAB_GUEST_XEN_FOREIGN_H
 

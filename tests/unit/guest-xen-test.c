@@ -1162,6 +1162,7 @@ static void test_what_is_mapped_of_a_guest_that_has_ended_is_gone(void **state) 
         assert_int_equal(host.f.events.recalls, 2);
         assert_true(is_held());
         grant_end(&host.f.caller, shared, NULL);
+        settle();
         assert_int_equal(fake.share.n_ended, 1);
         assert_false(is_held());
         grant_end(&host.f.caller, mapped, NULL);
@@ -1244,6 +1245,7 @@ static void test_what_is_shared_has_a_descriptor_until_it_ends(void **state) {
         assert_int_equal(view.runs[0].first, 50);
         assert_int_equal(guests_dup_share(host.guests, grant, &fd, NULL), 0);
         grant_end(&host.f.caller, grant, NULL);
+        settle();
         assert_int_equal(fake.share.n_ended, 1);
         assert_true(is_held());
         close(fd);
@@ -1251,6 +1253,51 @@ static void test_what_is_shared_has_a_descriptor_until_it_ends(void **state) {
         assert_true(guests_dup_share(host.guests, grant, &fd, &failure) < 0);
         assert_int_equal(failure.reason, REASON_gone);
         close(fake.share.end);
+}
+
+static uint64_t share_three(void) {
+        const struct guest_grant_request ask = wish(3);
+        uint64_t grant = 0;
+
+        lists(DOMAIN(7, XEN_RUNNING));
+        assert_int_equal(guests_share(host.guests, &host.f.caller, &ask, &grant, NULL), 0);
+        return grant;
+}
+
+/* Who keeps its descriptor may let the daemon wait, where nothing may wait. */
+static void test_of_a_share_that_ends_the_core_only_tells(void **state) {
+        struct failure failure = { 0 };
+        uint64_t grant;
+        int fd;
+
+        start_daemon();
+        grant = share_three();
+        grant_end(&host.f.caller, grant, NULL);
+        assert_int_equal(fake.share.n_ended, 0);
+        assert_true(guests_dup_share(host.guests, grant, &fd, &failure) < 0);
+        assert_int_equal(failure.reason, REASON_gone);
+        settle();
+        assert_int_equal(fake.share.n_ended, 1);
+        assert_false(is_held());
+        close(fake.share.end);
+}
+
+/* It is put again should whoever keeps it die meanwhile. */
+static void test_a_daemon_has_its_shares_open_until_its_very_end(void **state) {
+        uint64_t grant;
+
+        start_daemon();
+        grant = share_three();
+        host.closed = false;
+        guests_close(host.guests, true, on_closed, NULL);
+        while (!host.closed)
+                uv_run(&host.loop, UV_RUN_ONCE);
+        assert_true(is_held());
+        guests_free(host.guests);
+        assert_false(is_held());
+        close(fake.share.end);
+        start_daemon();
+        grant_end(&host.f.caller, grant, NULL);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
@@ -1553,6 +1600,8 @@ int main(void) {
                 TEST(test_what_is_mapped_of_one_that_is_not_in_the_configuration_any_more_is_gone),
                 TEST(test_the_same_key_maps_and_shares_the_same_whatever_is_known_of_the_guest),
                 TEST(test_of_a_guest_of_which_nothing_was_heard_it_is_not_said_that_it_does_not_run),
+                TEST(test_of_a_share_that_ends_the_core_only_tells),
+                TEST(test_a_daemon_has_its_shares_open_until_its_very_end),
                 TEST(test_what_is_shared_has_a_descriptor_until_it_ends),
                 EXCHANGE(test_a_guest_has_its_frames_exchanged),
                 EXCHANGE(test_what_xen_refuses_is_told),
