@@ -205,13 +205,18 @@ static int refuse_gone(const struct guest *guest, struct failure *failure) {
 }
 
 static int check_granted(const struct guest *guest, const struct grant_request *request, struct failure *failure) {
+        struct xen_foreign *foreign;
         struct xen_foreign_use use;
-        int r = xen_foreign_look(request->domain, request->runs, request->n_runs, request->direction != DMA_TO_DEVICE, &use);
+        int r = xen_foreign_open(request->domain, &foreign);
 
         if (r == -ENOENT)
                 return refuse_gone(guest, failure);
         /* Whoever maps it is told by Xen. */
-        if (r < 0 || !use.not_granted)
+        if (r < 0)
+                return 0;
+        xen_foreign_look(foreign, request->runs, request->n_runs, request->direction != DMA_TO_DEVICE, &use);
+        xen_foreign_close(foreign);
+        if (!use.not_granted)
                 return 0;
         failure_set(failure, REASON_bad_address,
                     "The guest %s has not granted dom0 %" PRIu64 " of these %" PRIu64 " pages%s: the first is that of reference "
@@ -300,11 +305,68 @@ int guests_share(struct guests *guests, const struct caller *caller, const struc
         return r < 0 ? r : 0;
 }
 
-bool guests_look_use(uint32_t domain, const struct grant_run *runs, size_t n_runs, uint64_t *ret) {
-        struct xen_foreign_use use;
+/* ---- what is in use ---- */
 
-        if (xen_foreign_look(domain, runs, n_runs, false, &use) < 0)
+/* Pages that are looked at for one answer. */
+enum { USE_PAGES_MAX = 1 << 18 };
+
+struct guests_use {
+        struct used_table {
+                struct used_table *prev, *next;
+                uint32_t domain;
+                struct xen_foreign *foreign; /* NULL: it cannot be read */
+        } *tables;
+        uint64_t left; /* of them */
+};
+
+struct guests_use *guests_use_new(void) {
+        struct guests_use *use = calloc(1, sizeof(*use));
+
+        if (use)
+                use->left = USE_PAGES_MAX;
+        return use;
+}
+
+struct guests_use *guests_use_free(struct guests_use *use) {
+        struct used_table *table, *next;
+
+        if (!use)
+                return NULL;
+        DL_FOREACH_SAFE(use->tables, table, next) {
+                xen_foreign_close(table->foreign);
+                free(table);
+        }
+        free(use);
+        return NULL;
+}
+
+static const struct xen_foreign *find_table(struct guests_use *use, uint32_t domain) {
+        struct used_table *table;
+
+        DL_FOREACH(use->tables, table)
+                if (table->domain == domain)
+                        return table->foreign;
+        table = calloc(1, sizeof(*table));
+        if (!table)
+                return NULL;
+        table->domain = domain;
+        xen_foreign_open(domain, &table->foreign);
+        DL_APPEND(use->tables, table);
+        return table->foreign;
+}
+
+bool guests_look_use(struct guests_use *use, const struct grant_view *view, uint64_t *ret) {
+        const struct xen_foreign *foreign;
+        struct xen_foreign_use found;
+
+        /* The number of one that has ended may be another's. */
+        if (view->kind != GRANT_MAP || view->gone || view->pages > use->left)
                 return false;
-        *ret = use.in_use;
+        foreign = find_table(use, view->domain);
+        if (!foreign)
+                return false;
+        use->left -= view->pages;
+        xen_foreign_look(foreign, view->runs, view->n_runs, false, &found);
+        *ret = found.in_use;
         return true;
 }

@@ -182,8 +182,8 @@ struct guest_grant_request {
 };
 
 /* Pages that the guest has granted to dom0, for the caller to map. Reasons: unknown_guest, unsupported (it is none of Xen's),
- * source_unavailable (it does not run, or that is not known), gone (it has just ended), bad_address (it has not granted them), and
- * those of grant_new(). What was made under the key is had whatever has become of the guest. */
+ * source_unavailable (it does not run, or that is not known), gone (it has just ended), bad_address (it has not granted them),
+ * and those of grant_new(). What was made under the key is had whatever has become of the guest. */
 int guests_map_grant(struct guests *guests, const struct caller *caller, const struct guest_grant_request *request,
                      uint64_t *ret_handle, struct failure *failure);
 /* New pages of this host's, for the guest to map. Reasons: likewise, limit. */
@@ -191,8 +191,13 @@ int guests_share(struct guests *guests, const struct caller *caller, const struc
                  uint64_t *ret_handle, struct failure *failure);
 /* A descriptor of these pages, the caller's, to be mapped from offset 0 on. Reasons: gone, limit. */
 int guests_dup_share(const struct guests *guests, uint64_t grant, int *ret_fd, struct failure *failure);
-/* How many of these pages of the domain's are mapped at this moment. false: that cannot be read. */
-bool guests_look_use(uint32_t domain, const struct grant_run *runs, size_t n_runs, uint64_t *ret);
+/* For one answer: each domain's table is opened once, and no more than 1 GiB of pages are looked at. NULL: no memory. */
+struct guests_use;
+struct guests_use *guests_use_new(void);
+/* Returns NULL; NULL is fine. */
+struct guests_use *guests_use_free(struct guests_use *use);
+/* How many pages of the grant are mapped at this moment. false: that cannot be read, or it is none that a guest has made. */
+bool guests_look_use(struct guests_use *use, const struct grant_view *grant, uint64_t *ret);
 
 struct attach_request {
         const char *guest;

@@ -45,8 +45,16 @@ int xen_exchange_begin(uv_loop_t *loop, const struct exchange_request *request, 
         return -EOPNOTSUPP;
 }
 
-int xen_foreign_look(uint32_t domain, const struct grant_run *runs, size_t n_runs, bool writes, struct xen_foreign_use *ret) {
+int xen_foreign_open(uint32_t domain, struct xen_foreign **ret) {
         return -ENOPKG;
+}
+
+struct xen_foreign *xen_foreign_close(struct xen_foreign *foreign) {
+        return NULL;
+}
+
+void xen_foreign_look(const struct xen_foreign *foreign, const struct grant_run *runs, size_t n_runs, bool writes,
+                      struct xen_foreign_use *ret) {
 }
 
 int xen_share_open(uint32_t domain, uint64_t pages, bool is_writable, int *ret_fd, struct grant_run **ret_runs,

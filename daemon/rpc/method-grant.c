@@ -111,7 +111,7 @@ static int set_refs(struct window_grant **ret, uint32_t domain, const struct gra
         return 0;
 }
 
-static int add_grant_refs(const struct caller *caller, struct grant_info *info) {
+static int add_grant_refs(const struct caller *caller, struct guests_use *use, struct grant_info *info) {
         struct window_grant *refs;
         struct grant_view view;
         uint64_t in_use;
@@ -122,16 +122,16 @@ static int add_grant_refs(const struct caller *caller, struct grant_info *info) 
                 return -ENOMEM;
         info->refs.items = refs;
         info->refs.count = view.n_runs;
-        if (view.kind == GRANT_MAP && guests_look_use(view.domain, view.runs, view.n_runs, &in_use))
+        if (guests_look_use(use, &view, &in_use))
                 schema_put(info, in_use, in_use);
         return 0;
 }
 
-static int add_refs(const struct caller *caller, const struct guests *guests, struct grant_info *info) {
+static int add_refs(const struct caller *caller, const struct guests *guests, struct guests_use *use, struct grant_info *info) {
         struct guest_grants_view view;
 
         if (info->kind != PROTOCOL_GRANT_WINDOW)
-                return add_grant_refs(caller, info);
+                return add_grant_refs(caller, use, info);
         if (!guests_look_grants(guests, info->grant, &view))
                 return 0;
         schema_put(info, in_use, view.mapped / 4096);
@@ -141,17 +141,19 @@ static int add_refs(const struct caller *caller, const struct guests *guests, st
 /* Of as many as one answer takes; what comes after them is for the next one. */
 static int add_all_refs(const struct caller *caller, const struct guests *guests, struct method_list *list) {
         struct grant_info *items = list->items;
+        struct guests_use *use = guests_use_new();
         size_t n_runs = 0;
-        int r = 0;
+        int r = use ? 0 : -ENOMEM;
 
         for (size_t i = 0; i < list->count && r == 0; i++) {
-                r = add_refs(caller, guests, &items[i]);
+                r = add_refs(caller, guests, use, &items[i]);
                 n_runs += items[i].refs.count;
                 if (n_runs > RUNS_MAX && i + 1 < list->count) {
                         list->count = i + 1;
                         list->more = true;
                 }
         }
+        guests_use_free(use);
         return r;
 }
 

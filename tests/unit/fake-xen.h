@@ -8,7 +8,8 @@
 #include <stdint.h>
 
 /* RAM ends where a piece of Xen's notes on frames does. */
-enum { FAKE_PAGES = 262144, FAKE_DOMAINS = 8, FAKE_ENTRIES = 64 * 512, FAKE_PIECE = 262144, FAKE_UNSAID = -1 /* an errno of 0 */ };
+enum { FAKE_PAGES = 262144, FAKE_DOMAINS = 8, FAKE_ENTRIES = 64 * 512, FAKE_PIECE = 262144 };
+enum { FAKE_UNSAID = -1 }; /* of an errno: it is 0 */
 
 struct fake_domain {
         bool is_there;

@@ -103,8 +103,10 @@ int __wrap_xen_grants_find(uint64_t addr, uint64_t size, uint32_t guest, struct 
                            struct failure *failure);
 int __wrap_xen_grants_revoke(uint64_t addr, uint64_t size);
 int __wrap_xen_grants_look(uint64_t addr, uint64_t size, struct xen_table_use *ret);
-int __wrap_xen_foreign_look(uint32_t domain, const struct grant_run *runs, size_t n_runs, bool writes,
-                            struct xen_foreign_use *ret);
+int __wrap_xen_foreign_open(uint32_t domain, struct xen_foreign **ret);
+struct xen_foreign *__wrap_xen_foreign_close(struct xen_foreign *foreign);
+void __wrap_xen_foreign_look(const struct xen_foreign *foreign, const struct grant_run *runs, size_t n_runs, bool writes,
+                             struct xen_foreign_use *ret);
 int __wrap_xen_share_open(uint32_t domain, uint64_t pages, bool is_writable, int *ret_fd, struct grant_run **ret_runs,
                           size_t *ret_n_runs, struct failure *failure);
 void __wrap_xen_share_end(int fd, uint64_t pages);
@@ -252,12 +254,18 @@ size_t __wrap_xen_grants_look_tables(struct xen_table_view *ret, size_t max) {
         return 1;
 }
 
-int __wrap_xen_foreign_look(uint32_t domain, const struct grant_run *runs, size_t n_runs, bool writes,
-                            struct xen_foreign_use *ret) {
-        if (fake.foreign_error)
-                return fake.foreign_error;
+int __wrap_xen_foreign_open(uint32_t domain, struct xen_foreign **ret) {
+        *ret = fake.foreign_error ? NULL : (struct xen_foreign *)&fake;
+        return fake.foreign_error;
+}
+
+struct xen_foreign *__wrap_xen_foreign_close(struct xen_foreign *foreign) {
+        return NULL;
+}
+
+void __wrap_xen_foreign_look(const struct xen_foreign *foreign, const struct grant_run *runs, size_t n_runs, bool writes,
+                             struct xen_foreign_use *ret) {
         *ret = (struct xen_foreign_use){ .in_use = 5, .not_granted = writes ? fake.not_granted : 0, .first_not_granted = 9 };
-        return 0;
 }
 
 int __wrap_xen_share_open(uint32_t domain, uint64_t pages, bool is_writable, int *ret_fd, struct grant_run **ret_runs,

@@ -376,7 +376,7 @@ tests_unit_guest_xen_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS) -p
 tests_unit_guest_xen_test_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=xen_unavailable,--wrap=xen_tracker_new,--wrap=xen_tracker_close \
 	-Wl,--wrap=xen_grants_give,--wrap=xen_grants_find,--wrap=xen_grants_revoke,--wrap=xen_grants_look \
 	-Wl,--wrap=xen_grants_find_crossed,--wrap=xen_grants_look_tables,--wrap=xen_channel_new,--wrap=xen_channel_close \
-	-Wl,--wrap=xen_foreign_look,--wrap=xen_share_open,--wrap=xen_share_end,--wrap=xen_frames_exchange \
+	-Wl,--wrap=xen_foreign_open,--wrap=xen_foreign_look,--wrap=xen_foreign_close,--wrap=xen_share_open,--wrap=xen_share_end,--wrap=xen_frames_exchange \
 	-Wl,--wrap=xen_tracker_repeat,--wrap=xen_check_guest,--wrap=uv_now
 tests_unit_guest_xen_test_LDADD = libdaemon.la $(CMOCKA_LIBS)
 tests_unit_xen_tracker_test_SOURCES = tests/unit/xen-tracker-test.c
