@@ -39,6 +39,7 @@ struct window {
         struct ivshmem *server; /* NULL: none yet, or QEMU has it from an earlier daemon */
         struct xen_grant_run *grants; /* by which the guest has it, as far as they are known */
         size_t n_grants;
+        uint32_t domain;     /* to which it was granted last; 0: to none yet, or that is not known */
         uint64_t granted_ms; /* since when it is granted, by the clock that goes on from one daemon to the next; 0: never yet */
         unsigned n_looked;   /* times that it was looked whether nobody has it any more */
         pid_t pid; /* who has the memory by that server, or had it by an earlier daemon's, and since when it lives; 0: nobody */

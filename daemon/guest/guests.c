@@ -111,11 +111,22 @@ int guests_get(const struct guests *guests, const char *name, struct guest_view 
         return 0;
 }
 
+int guests_get_owner(const struct guests *guests, const char *owner, struct guest_view *ret) {
+        const struct guest *guest;
+
+        DL_FOREACH(guests->all, guest)
+                if (strcmp(guest->owner, owner) == 0) {
+                        guest_look(guest, ret);
+                        return 0;
+                }
+        return -ENOENT;
+}
+
 static void window_look(const struct window *window, struct guest_window_view *ret) {
         *ret = (struct guest_window_view){
                 .guest = window->guest->name, .owner = window->guest->owner, .window = window->region, .size = window->size,
                 .cookie = window->cookie, .state = window->state, .is_bound = window->is_bound, .guest_addr = window->guest_addr,
-                .is_xen = window->guest->is_xen, .domain = window->guest->run,
+                .is_xen = window->guest->is_xen, .domain = window->domain ? window->domain : window->guest->run,
                 .age_ms = age_of(window),
         };
 }

@@ -80,7 +80,7 @@ struct guest_window_view {
         bool is_bound;
         uint64_t guest_addr;
         bool is_xen;
-        uint32_t domain; /* of Xen's: as which it runs, or did last */
+        uint32_t domain; /* of Xen's: as which the guest was granted it; before that, as which it runs */
         uint64_t age_ms; /* of Xen's: since it was granted; 0: it has not been yet */
 };
 
@@ -156,6 +156,8 @@ typedef int (*guest_visit_fn)(const struct guest_view *view, void *userdata);
 int guests_visit(const struct guests *guests, guest_visit_fn visit, void *userdata);
 /* By name or UUID. unknown_guest. */
 int guests_get(const struct guests *guests, const char *guest, struct guest_view *ret, struct failure *failure);
+/* By what it is called as an owner: of one UUID there may be guests of two hypervisors. -ENOENT. */
+int guests_get_owner(const struct guests *guests, const char *owner, struct guest_view *ret);
 typedef int (*guest_window_visit_fn)(const struct guest_window_view *view, void *userdata);
 /* owner: only this one's, or NULL. with_left: also those that a guest has left: it shall not look for what it cannot have. */
 int guests_visit_windows(const struct guests *guests, const char *owner, bool with_left, guest_window_visit_fn visit,

@@ -85,6 +85,8 @@ static int plug(struct window *window) {
         r = xen_grants_give(window->addr, window->size, guest->run, false, &window->grants, &window->n_grants, &failure);
         if (r == 0 && guest->is_pv)
                 bind_to_machine(window);
+        if (r == 0)
+                window->domain = guest->run;
         window->granted_ms = uv_now(guest->guests->loop);
         watch_tables(window);
         window_plugged(window, r, false, r < 0 ? failure.sentence : NULL);
@@ -149,6 +151,8 @@ static int verify(struct window *window) {
 
         if (r == 0 && guest->is_pv && window->state != WINDOW_LEAVING)
                 bind_to_machine(window);
+        if (r == 0 && window->state != WINDOW_LEAVING)
+                window->domain = guest->run;
         if (r == 0 && !window->granted_ms)
                 window->granted_ms = uv_now(guest->guests->loop);
         watch_tables(window);

@@ -81,9 +81,8 @@ static int add_grant(const struct grant_view *view, void *userdata) {
         struct grant_info *info;
 
         /* Of a guest that is not in the configuration any more that is all that is known. */
-        guest.name = view->guest;
-        if (strchr(view->guest, ':'))
-                guests_get(looking->guests, strchr(view->guest, ':') + 1, &guest, NULL);
+        if (guests_get_owner(looking->guests, view->guest, &guest) < 0)
+                guest.name = view->guest;
         if (looking->guest && strcmp(looking->guest, guest.name) != 0)
                 return 0;
         info = method_list_add(&looking->list);

@@ -1106,7 +1106,7 @@ static int write_as_before(struct session *session, void *userdata) {
         line = strchr(note, '\n') + 1;
         line[-3] = '\n';
         memmove(line - 2, line, strlen(line) + 1);
-        for (int i = 0; i < 4; i++)
+        for (int i = 0; i < 5; i++)
                 *strrchr(note, ' ') = '\0';
         line = strrchr(note, ' ');
         line[0] = '\n';

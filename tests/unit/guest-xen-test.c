@@ -475,6 +475,25 @@ static struct guest_window_view window(void) {
         return view;
 }
 
+struct nth {
+        unsigned left;
+        uint32_t domain;
+};
+
+static int find_nth(const struct guest_window_view *view, void *userdata) {
+        struct nth *nth = userdata;
+
+        nth->domain = view->domain;
+        return nth->left-- == 0;
+}
+
+static uint32_t domain_of_window(unsigned n) {
+        struct nth nth = { .left = n };
+
+        assert_int_equal(guests_visit_windows(host.guests, NULL, true, find_nth, &nth), 1);
+        return nth.domain;
+}
+
 static struct guest_grants_view grants(void) {
         struct guest_grants_view view;
 
@@ -734,6 +753,12 @@ static void test_what_a_dead_guest_has_mapped_is_nobodys_until_it_has_not(void *
         lists(DOMAIN_OVER(7, "crash"), DOMAIN(8, XEN_RUNNING));
         assert_int_equal(n_granted(8), 1);
         assert_true(fake.granted[1].addr != addr);
+        assert_int_equal(domain_of_window(0), 7);
+        assert_int_equal(domain_of_window(1), 8);
+        stop_daemon(true);
+        start_daemon();
+        assert_int_equal(domain_of_window(0), 7);
+        assert_int_equal(domain_of_window(1), 8);
         map_all(false);
         no_domain();
         await(has_none);
@@ -1454,6 +1479,19 @@ static void test_a_guest_that_does_not_run_has_no_frames(void **state) {
         is_refused(request_of_another(), REASON_source_unavailable);
 }
 
+static void test_of_two_guests_of_one_uuid_each_is_found_as_the_owner_that_it_is(void **state) {
+        struct guest_view view;
+
+        start_daemon();
+        assert_non_null(guests_remember(host.guests, OTHER, false));
+        assert_non_null(guests_remember(host.guests, UUID, false));
+        assert_int_equal(guests_get_owner(host.guests, "xen:" UUID, &view), 0);
+        assert_string_equal(view.name, "one");
+        assert_int_equal(guests_get_owner(host.guests, "kvm:" UUID, &view), 0);
+        assert_string_equal(view.name, UUID);
+        assert_int_equal(guests_get_owner(host.guests, "xen:" OTHER, &view), -ENOENT);
+}
+
 static void test_nobody_has_frames_that_is_not_known(void **state) {
         struct exchange_request request = request_of_another();
 
@@ -1610,6 +1648,7 @@ int main(void) {
                 TEST(test_of_a_guest_of_which_nothing_was_heard_it_is_not_said_that_it_does_not_run),
                 TEST(test_of_a_share_that_ends_the_core_only_tells),
                 TEST(test_a_daemon_has_its_shares_open_until_its_very_end),
+                TEST(test_of_two_guests_of_one_uuid_each_is_found_as_the_owner_that_it_is),
                 TEST(test_what_is_shared_has_a_descriptor_until_it_ends),
                 EXCHANGE(test_a_guest_has_its_frames_exchanged),
                 EXCHANGE(test_what_xen_refuses_is_told),
