@@ -187,6 +187,30 @@ int xen_host_look(struct xen_host *host, uint32_t domid, struct xen_listed *ret)
         return 0;
 }
 
+void xen_write_uuid(const uint8_t uuid[16], char ret[37]) {
+        size_t used = 0;
+
+        for (unsigned i = 0; i < 16; i++) {
+                const char *dash = i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "";
+
+                used += (size_t)snprintf(ret + used, 37 - used, "%s%02x", dash, uuid[i]);
+        }
+}
+
+int xen_host_look_guest(struct xen_host *host, uint32_t domid, const char *uuid, struct xen_listed *ret) {
+        struct xen_listed listed;
+        char text[37];
+        int r = xen_host_look(host, domid, &listed);
+
+        if (r < 0)
+                return r;
+        xen_write_uuid(listed.uuid, text);
+        if (strcmp(text, uuid) != 0)
+                return -ENOENT;
+        *ret = listed;
+        return 0;
+}
+
 struct search {
         uint64_t identity;
         struct xen_domain *domains;
