@@ -1612,7 +1612,7 @@ static const struct schema_method methods[METHOD_COUNT] = {
                  "unsupported",
           .params = &grant_map_params_struct, .results = &grant_map_result_struct,
           .errors = ERRORS(REASON_unsupported, REASON_unknown_guest, REASON_source_unavailable, REASON_bad_address,
-                           REASON_quota, REASON_no_memory),
+                           REASON_quota, REASON_gone, REASON_no_memory),
           .role = SCHEMA_ROLE_ADMIN,
           .takes = true },
         METHOD(grant, unmap),

@@ -592,7 +592,10 @@ int mapping_visit(const struct caller *caller, uint64_t device, const char *owne
 
 /* Map: of the guest's own memory; share: of this host's. */
 enum grant_kind { GRANT_MAP, GRANT_SHARE };
-enum { GRANT_RUNS_MAX = 1 << 16 };
+enum {
+        GRANT_PAGES_MAX = 32768,   /* of one grant */
+        GRANT_DOMAIN_MAX = 0x7fef, /* the numbers behind it are no domain's, for Xen has other uses of them */
+};
 
 /* References that follow on each other. */
 struct grant_run {
@@ -604,8 +607,8 @@ struct grant_request {
         const char *guest; /* as an owner is called */
         uint32_t domain;   /* in this run of it; never 0 */
         enum dma_direction direction; /* the guest's pages are written by the guest, the host is the device */
-        uint64_t pages;    /* of all runs together */
-        const struct grant_run *runs; /* at most GRANT_RUNS_MAX */
+        uint64_t pages;    /* of all runs together, at most GRANT_PAGES_MAX */
+        const struct grant_run *runs; /* of at least one page each */
         size_t n_runs;
         const char *request_key;
         uint64_t request_digest;
@@ -624,10 +627,13 @@ struct grant_view {
         uint64_t age_ms;
 };
 
-/* Whether grant_new() would do it, for whoever has to do something before; runs need not be known. 1: it was done already under
- * this key, *ret_handle. Reasons: quota, and those of keys. */
-int grant_may(const struct caller *caller, const struct grant_request *request, uint64_t *ret_handle, struct failure *failure);
-/* 0, or 1 as above. Reasons: likewise, no_memory. */
+/* For whoever has to do something before grant_new(). 1: it was done already under this key, *ret_handle, whatever has become of
+ * the guest since; 0: it was not. Reasons: those of keys. */
+int grant_was_made(const struct caller *caller, const char *request_key, uint64_t request_digest, uint64_t *ret_handle,
+                   struct failure *failure);
+/* Whether it may have so many pages more. Reason: quota. */
+int grant_may(const struct caller *caller, uint64_t pages, struct failure *failure);
+/* 0, or 1 as above. Reasons: likewise, bad_param, no_memory. */
 int grant_new(const struct caller *caller, const struct grant_request *request, uint64_t *ret_handle, struct failure *failure);
 /* Reasons: unknown_handle, double_free. */
 int grant_end(const struct caller *caller, uint64_t grant, struct failure *failure);

@@ -28,28 +28,35 @@ static int no_memory(struct failure *failure) {
 
 /* ---- making ---- */
 
-int grant_may(const struct caller *caller, const struct grant_request *ask, uint64_t *ret_handle, struct failure *failure) {
+int grant_was_made(const struct caller *caller, const char *request_key, uint64_t request_digest, uint64_t *ret_handle,
+                   struct failure *failure) {
         struct owner *owner = caller->session->owner;
         struct request_key *key;
         int r;
 
-        r = key_begin(owner, ask->request_key, HANDLE_GRANT, ask->request_digest, &key, failure);
-        if (r == 1) {
+        if (!request_key)
+                return 0;
+        r = key_begin(owner, request_key, HANDLE_GRANT, request_digest, &key, failure);
+        if (r == 1)
                 *ret_handle = key->handle;
-                return 1;
-        }
-        if (r == 0)
-                r = owner_check(owner, QUOTA_grants, ask->pages, failure);
-        /* It is begun again when it is made. */
-        key_forget(owner, key);
+        else if (r == 0)
+                key_forget(owner, key);
         return r;
+}
+
+int grant_may(const struct caller *caller, uint64_t pages, struct failure *failure) {
+        return owner_check(caller->session->owner, QUOTA_grants, pages, failure);
 }
 
 static int grant_make(const struct caller *caller, const struct grant_request *ask, struct request_key *key,
                       struct grant **ret, struct failure *failure) {
         struct broker *broker = caller->session->owner->broker;
-        struct grant *grant = calloc(1, sizeof(*grant) + ask->n_runs * sizeof(grant->runs[0]));
+        struct grant *grant;
 
+        /* The next daemon would take it for damage. */
+        if (ask->pages == 0 || ask->pages > GRANT_PAGES_MAX || ask->n_runs > ask->pages)
+                return failure_set(failure, REASON_bad_param, "A grant has 1 to %d pages", GRANT_PAGES_MAX);
+        grant = calloc(1, sizeof(*grant) + ask->n_runs * sizeof(grant->runs[0]));
         if (!grant)
                 return no_memory(failure);
         grant->session = caller->session;
@@ -117,11 +124,14 @@ void grant_save(struct row_writer *row, const struct grant *grant) {
 
 static int read_runs(struct load *load, struct grant *grant) {
         for (size_t i = 0; i < grant->n_runs; i++) {
-                grant->runs[i].first = (uint32_t)row_read_number(&load->row);
-                grant->runs[i].count = (uint32_t)row_read_number(&load->row);
+                const uint64_t first = row_read_number(&load->row), count = row_read_number(&load->row);
+
+                if (first > UINT32_MAX || count == 0 || count > GRANT_PAGES_MAX || count - 1 > UINT32_MAX - first)
+                        return -EBADMSG;
+                grant->runs[i] = (struct grant_run){ .first = (uint32_t)first, .count = (uint32_t)count };
         }
         grant->pages = count_pages(grant->runs, grant->n_runs);
-        return load->row.failed ? -EBADMSG : 0;
+        return load->row.failed || grant->pages == 0 || grant->pages > GRANT_PAGES_MAX ? -EBADMSG : 0;
 }
 
 static void grant_free(struct grant *grant) {
@@ -133,18 +143,20 @@ static void grant_free(struct grant *grant) {
 static int grant_read(struct load *load, struct grant **ret) {
         struct grant like = { .session = load_session(load), .handle = load->id }, *grant;
         const char *guest = row_read_text(&load->row);
-        uint64_t n;
+        uint64_t kind, domain, n;
 
         if (!like.session)
                 return -ENOENT;
         like.guest = strdup(guest ? guest : "");
-        like.kind = (enum grant_kind)row_read_number(&load->row);
-        like.direction = (enum dma_direction)row_read_number(&load->row);
-        like.domain = (uint32_t)row_read_number(&load->row);
+        kind = row_read_number(&load->row);
+        like.kind = (enum grant_kind)kind;
+        like.direction = load_direction(load);
+        domain = row_read_number(&load->row);
+        like.domain = (uint32_t)domain;
         like.gone = row_read_number(&load->row);
         like.born_ms = row_read_number(&load->row);
         n = row_read_number(&load->row);
-        if (load->row.failed || n > GRANT_RUNS_MAX) {
+        if (load->row.failed || kind > GRANT_SHARE || domain == 0 || domain > GRANT_DOMAIN_MAX || n > GRANT_PAGES_MAX) {
                 free(like.guest);
                 return -EBADMSG;
         }

@@ -12,11 +12,6 @@
 
 /* ---- what rows refer to ---- */
 
-struct numbered {
-        uint64_t id;
-        void *object;
-};
-
 static int by_number(const void *a, const void *b) {
         const struct numbered *x = a, *y = b;
 
@@ -36,6 +31,13 @@ struct owner *load_owner(struct load *load) {
 
 struct session *load_session(struct load *load) {
         return number_find(&load->sessions, row_read_number(&load->row));
+}
+
+enum dma_direction load_direction(struct load *load) {
+        const uint64_t direction = row_read_number(&load->row);
+
+        load->row.failed |= direction > DMA_BIDIRECTIONAL;
+        return (enum dma_direction)direction;
 }
 
 void *load_object(struct load *load, enum handle_kind kind) {

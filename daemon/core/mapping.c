@@ -78,7 +78,7 @@ static int mapping_read(struct load *load, struct mapping *mapping) {
         mapping->dma_addr = row_read_number(&load->row);
         mapping->size = row_read_number(&load->row);
         mapping->slots = row_read_number(&load->row);
-        mapping->direction = (enum dma_direction)row_read_number(&load->row);
+        mapping->direction = load_direction(load);
         mapping->born_ms = row_read_number(&load->row);
         if (!mapping->session || !mapping->device || !mapping->alloc || (holder && !mapping->holder))
                 return -ENOENT;

@@ -628,7 +628,10 @@ void book_tell_all(struct broker *broker);
 /* load.c */
 /* Objects by a number that is theirs for ever: there may be few of them, and their numbers large. */
 struct numbers {
-        struct numbered *all;
+        struct numbered {
+                uint64_t id;
+                void *object;
+        } *all;
         size_t n, capacity;
 };
 
@@ -643,6 +646,8 @@ struct load {
 struct owner *load_owner(struct load *load);
 struct session *load_session(struct load *load);
 void *load_object(struct load *load, enum handle_kind kind);
+/* One that is none is damage of the row. */
+enum dma_direction load_direction(struct load *load);
 struct request_key *load_key(struct load *load, struct owner *owner, enum handle_kind kind);
 
 /* supply.c */

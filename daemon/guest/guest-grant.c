@@ -20,6 +20,7 @@ struct share {
         struct share *prev, *next; /* in guests->shares */
         uint64_t grant, pages;
         int fd;
+        bool has_ended; /* its grant: it is only to be closed */
 };
 
 /* ---- shares ---- */
@@ -33,7 +34,7 @@ static struct share *find_share(const struct guests *guests, uint64_t grant) {
         struct share *share;
 
         DL_FOREACH(guests->shares, share)
-                if (share->grant == grant)
+                if (share->grant == grant && !share->has_ended)
                         return share;
         return NULL;
 }
@@ -50,21 +51,33 @@ static int share_new(struct guests *guests, uint64_t grant, uint64_t pages, int 
         return 0;
 }
 
-static void share_free(struct guests *guests, struct share *share) {
+/* Closes what it is. */
+static void share_end(struct guests *guests, struct share *share) {
+        char name[KEEP_NAME_MAX];
+
+        keep_drop(guests->settings.keep, share_name(share->grant, name));
+        xen_share_end(share->fd, share->pages);
         DL_DELETE(guests->shares, share);
         free(share);
 }
 
+/* Whoever keeps its descriptor may take its time, which is not the core's. */
 static void on_grant_ended(void *userdata, uint64_t grant) {
         struct guests *guests = userdata;
         struct share *share = find_share(guests, grant);
-        char name[KEEP_NAME_MAX];
 
         if (!share)
                 return;
-        keep_drop(guests->settings.keep, share_name(grant, name));
-        xen_share_end(share->fd, share->pages);
-        share_free(guests, share);
+        share->has_ended = true;
+        guests_wake(guests, 0);
+}
+
+void guests_end_shares(struct guests *guests) {
+        struct share *share, *next;
+
+        DL_FOREACH_SAFE(guests->shares, share, next)
+                if (share->has_ended)
+                        share_end(guests, share);
 }
 
 int guests_dup_share(const struct guests *guests, uint64_t grant, int *ret_fd, struct failure *failure) {
@@ -139,33 +152,45 @@ int guests_restore_grants(struct guests *guests) {
 }
 
 void guests_close_grants(struct guests *guests, bool leave) {
-        broker_watch_grants(guests->broker, NULL, NULL);
-        while (guests->shares) {
-                struct share *share = guests->shares;
-                char name[KEEP_NAME_MAX];
+        struct share *share;
+        char name[KEEP_NAME_MAX];
 
-                if (!leave)
+        broker_watch_grants(guests->broker, NULL, NULL);
+        DL_FOREACH(guests->shares, share)
+                if (!leave || share->has_ended)
                         keep_drop(guests->settings.keep, share_name(share->grant, name));
+}
+
+/* Not before: as long as the loop runs, descriptors are put again into a keep that has lost them. */
+void guests_free_grants(struct guests *guests) {
+        struct share *share, *next;
+
+        guests_close_grants(guests, true);
+        DL_FOREACH_SAFE(guests->shares, share, next) {
                 close(share->fd);
-                share_free(guests, share);
+                free(share);
         }
 }
 
 /* ---- for those who ask ---- */
 
-/* That runs now. */
-static int find_running(const struct guests *guests, const char *name, const struct guest **ret, struct failure *failure) {
-        const struct guest *guest = guests_find(guests, name, failure);
+/* What can never be is told before what cannot be at present, and what was done under the key before that. */
+static int begin_grant(const struct guests *guests, const struct caller *caller, const struct guest_grant_request *ask,
+                       uint64_t *ret_handle, const struct guest **ret, struct failure *failure) {
+        const struct guest *guest;
+        int r = grant_was_made(caller, ask->request_key, ask->request_digest, ret_handle, failure);
 
+        if (r != 0)
+                return r;
+        guest = guests_find(guests, ask->guest, failure);
         if (!guest)
                 return -reason_errno(REASON_unknown_guest);
         if (!guest->is_xen)
                 return failure_set(failure, REASON_unsupported, "The guest %s is none of Xen's: it grants nothing", guest->name);
-        if (!guest->run || (guest->state != GUEST_RUNNING && guest->state != GUEST_PAUSED))
-                return failure_set(failure, REASON_source_unavailable, "The guest %s does not run%s%s", guest->name,
-                                   *guest_why_unknown(guest) ? ", as far as is known: " : "", guest_why_unknown(guest));
+        if (!guest_is_reachable(guest, failure))
+                return -reason_errno(REASON_source_unavailable);
         *ret = guest;
-        return 0;
+        return grant_may(caller, ask->pages, failure);
 }
 
 static struct grant_request request_of(const struct guest *guest, const struct guest_grant_request *ask, enum grant_kind kind) {
@@ -175,12 +200,23 @@ static struct grant_request request_of(const struct guest *guest, const struct g
         };
 }
 
-static int check_granted(const struct guest *guest, const struct grant_request *request, struct failure *failure) {
-        struct xen_foreign_use use;
-        int r = xen_foreign_look(request->domain, request->runs, request->n_runs, request->direction != DMA_TO_DEVICE, &use);
+static int refuse_gone(const struct guest *guest, struct failure *failure) {
+        return failure_set(failure, REASON_gone, "The guest %s has ended, or has booted anew", guest->name);
+}
 
+static int check_granted(const struct guest *guest, const struct grant_request *request, struct failure *failure) {
+        struct xen_foreign *foreign;
+        struct xen_foreign_use use;
+        int r = xen_foreign_open(request->domain, &foreign);
+
+        if (r == -ENOENT)
+                return refuse_gone(guest, failure);
         /* Whoever maps it is told by Xen. */
-        if (r < 0 || !use.not_granted)
+        if (r < 0)
+                return 0;
+        xen_foreign_look(foreign, request->runs, request->n_runs, request->direction != DMA_TO_DEVICE, &use);
+        xen_foreign_close(foreign);
+        if (!use.not_granted)
                 return 0;
         failure_set(failure, REASON_bad_address,
                     "The guest %s has not granted dom0 %" PRIu64 " of these %" PRIu64 " pages%s: the first is that of reference "
@@ -194,14 +230,12 @@ int guests_map_grant(struct guests *guests, const struct caller *caller, const s
                      uint64_t *ret_handle, struct failure *failure) {
         const struct guest *guest = NULL;
         struct grant_request request;
-        int r = find_running(guests, ask->guest, &guest, failure);
+        int r = begin_grant(guests, caller, ask, ret_handle, &guest, failure);
 
-        if (r < 0)
-                return r;
+        if (r != 0)
+                return r < 0 ? r : 0;
         request = request_of(guest, ask, GRANT_MAP);
-        r = grant_may(caller, &request, ret_handle, failure);
-        if (r == 0)
-                r = check_granted(guest, &request, failure);
+        r = check_granted(guest, &request, failure);
         if (r == 0)
                 r = grant_new(caller, &request, ret_handle, failure);
         return r < 0 ? r : 0;
@@ -225,23 +259,34 @@ static int share_keep(struct guests *guests, uint64_t grant, uint64_t pages, int
         return 0;
 }
 
-static int share_make(struct guests *guests, const struct caller *caller, struct grant_request *request, uint64_t *ret_handle,
-                      struct failure *failure) {
+static int check_guest(const struct guest *guest, struct failure *failure) {
+        int r = xen_check_guest(guest->run, guest->uuid, failure);
+
+        return r == -ENOENT ? refuse_gone(guest, failure) : r;
+}
+
+/* What was heard of the guest may be old: its number may be another's, who would have the pages. */
+static int share_make(const struct guest *guest, const struct caller *caller, struct grant_request *request,
+                      uint64_t *ret_handle, struct failure *failure) {
         struct grant_run *runs = NULL;
         int fd = -1, r;
 
-        r = xen_share_open(request->domain, request->pages, request->direction != DMA_FROM_DEVICE, &fd, &runs,
-                           &request->n_runs, failure);
+        r = check_guest(guest, failure);
+        if (r == 0)
+                r = xen_share_open(request->domain, request->pages, request->direction != DMA_FROM_DEVICE, &fd, &runs,
+                                   &request->n_runs, failure);
         if (r < 0)
                 return r;
         request->runs = runs;
-        r = grant_new(caller, request, ret_handle, failure);
+        r = check_guest(guest, failure);
+        if (r == 0)
+                r = grant_new(caller, request, ret_handle, failure);
         free(runs);
         if (r < 0) {
-                close(fd);
+                xen_share_end(fd, request->pages);
                 return r;
         }
-        r = share_keep(guests, *ret_handle, request->pages, fd, failure);
+        r = share_keep(guest->guests, *ret_handle, request->pages, fd, failure);
         if (r < 0)
                 grant_end(caller, *ret_handle, NULL);
         return r;
@@ -251,22 +296,77 @@ int guests_share(struct guests *guests, const struct caller *caller, const struc
                  uint64_t *ret_handle, struct failure *failure) {
         const struct guest *guest = NULL;
         struct grant_request request;
-        int r = find_running(guests, ask->guest, &guest, failure);
+        int r = begin_grant(guests, caller, ask, ret_handle, &guest, failure);
 
-        if (r < 0)
-                return r;
+        if (r != 0)
+                return r < 0 ? r : 0;
         request = request_of(guest, ask, GRANT_SHARE);
-        r = grant_may(caller, &request, ret_handle, failure);
-        if (r == 0)
-                r = share_make(guests, caller, &request, ret_handle, failure);
+        r = share_make(guest, caller, &request, ret_handle, failure);
         return r < 0 ? r : 0;
 }
 
-bool guests_look_use(uint32_t domain, const struct grant_run *runs, size_t n_runs, uint64_t *ret) {
-        struct xen_foreign_use use;
+/* ---- what is in use ---- */
 
-        if (xen_foreign_look(domain, runs, n_runs, false, &use) < 0)
+/* Pages that are looked at for one answer. */
+enum { USE_PAGES_MAX = 1 << 18 };
+
+struct guests_use {
+        struct used_table {
+                struct used_table *prev, *next;
+                uint32_t domain;
+                struct xen_foreign *foreign; /* NULL: it cannot be read */
+        } *tables;
+        uint64_t left; /* of them */
+};
+
+struct guests_use *guests_use_new(void) {
+        struct guests_use *use = calloc(1, sizeof(*use));
+
+        if (use)
+                use->left = USE_PAGES_MAX;
+        return use;
+}
+
+struct guests_use *guests_use_free(struct guests_use *use) {
+        struct used_table *table, *next;
+
+        if (!use)
+                return NULL;
+        DL_FOREACH_SAFE(use->tables, table, next) {
+                xen_foreign_close(table->foreign);
+                free(table);
+        }
+        free(use);
+        return NULL;
+}
+
+static const struct xen_foreign *find_table(struct guests_use *use, uint32_t domain) {
+        struct used_table *table;
+
+        DL_FOREACH(use->tables, table)
+                if (table->domain == domain)
+                        return table->foreign;
+        table = calloc(1, sizeof(*table));
+        if (!table)
+                return NULL;
+        table->domain = domain;
+        xen_foreign_open(domain, &table->foreign);
+        DL_APPEND(use->tables, table);
+        return table->foreign;
+}
+
+bool guests_look_use(struct guests_use *use, const struct grant_view *view, uint64_t *ret) {
+        const struct xen_foreign *foreign;
+        struct xen_foreign_use found;
+
+        /* The number of one that has ended may be another's. */
+        if (view->kind != GRANT_MAP || view->gone || view->pages > use->left)
                 return false;
-        *ret = use.in_use;
+        foreign = find_table(use, view->domain);
+        if (!foreign)
+                return false;
+        use->left -= view->pages;
+        xen_foreign_look(foreign, view->runs, view->n_runs, false, &found);
+        *ret = found.in_use;
         return true;
 }

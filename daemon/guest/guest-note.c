@@ -1,13 +1,13 @@
 /* What the next daemon must know of a guest, in the note of its session: a line about the guest, and one for each window.
  *
  *      guest UUID PID SINCE RUN OWN MISSED VIA LIMITS
- *      window HANDLE NUMBER COOKIE GUEST_ADDR|- PORT|- PID SINCE UNCONFIRMED TO_LEAVE GRANTED_MS
+ *      window HANDLE NUMBER COOKIE GUEST_ADDR|- PORT|- PID SINCE UNCONFIRMED TO_LEAVE GRANTED_MS DOMAIN
  *
  * Instead of window: own: the one that it gets whenever it starts; unwanted: it is to be taken out if QEMU has it; left: a QEMU
- * of an earlier run has it still. VIA: by whom they were plugged in, 1: libvirt, 2: QMP, 3: Xen. TO_LEAVE: the guest was asked
- * to let go of it; 2: and has begun anew since. GRANTED_MS: since when a guest of Xen's is granted it, or 0. LIMITS:
- * what tells the limits that were said last where it is managed from others. Earlier daemons did not write what is last in each,
- * nor which is the own one. */
+ * of an earlier run has it still. VIA: by whom they were plugged in, 1: libvirt, 2: QMP, 3: Xen. LIMITS: what tells the limits
+ * that were said last where it is managed from others. TO_LEAVE: the guest was asked to let go of it; 2: and has begun anew
+ * since. GRANTED_MS: since when a guest of Xen's is granted it, or 0. DOMAIN: as which it had it then, or 0. Earlier daemons did
+ * not write what is last in each, nor which is the own one. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>

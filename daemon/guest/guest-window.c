@@ -1268,10 +1268,12 @@ int window_note(const struct window *window, char *text, size_t size) {
 
         if (window->is_bound)
                 snprintf(at, sizeof(at), "%" PRIx64, window->guest_addr);
-        return snprintf(text, size, "%s %" PRIu64 " %u %s %s %s %ld %" PRIu64 " %d %d %" PRIu64 "\n", window_word(window),
+        return snprintf(text, size, "%s %" PRIu64 " %u %s %s %s %ld %" PRIu64 " %d %d %" PRIu64 " %" PRIu32 "\n",
+                        window_word(window),
                         window->region, window->number, window->cookie, at, *window->port ? window->port : "-",
                         (long)window->pid, window->pid_since, window->is_unconfirmed,
-                        window->is_to_leave + (window->is_to_leave && window->is_reset), window->granted_ms);
+                        window->is_to_leave + (window->is_to_leave && window->is_reset), window->granted_ms,
+                        window->domain);
 }
 
 static int read_line(struct window *window, const char *line) {
@@ -1280,9 +1282,10 @@ static int read_line(struct window *window, const char *line) {
         long pid = 0;
         int n;
 
-        n = sscanf(line, "%15s %" SCNu64 " %u %32[0-9a-f] %23s %31s %ld %" SCNu64 " %d %d %" SCNu64, what, &window->region,
+        n = sscanf(line, "%15s %" SCNu64 " %u %32[0-9a-f] %23s %31s %ld %" SCNu64 " %d %d %" SCNu64 " %" SCNu32, what,
+                   &window->region,
                    &window->number, window->cookie, at, port, &pid, &window->pid_since, &is_unconfirmed, &is_to_leave,
-                   &window->granted_ms);
+                   &window->granted_ms, &window->domain);
         if (n < 6 || strlen(window->cookie) != COOKIE_TEXT - 1)
                 return -EINVAL;
         window->pid = (pid_t)pid;

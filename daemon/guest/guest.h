@@ -39,6 +39,7 @@ struct window {
         struct ivshmem *server; /* NULL: none yet, or QEMU has it from an earlier daemon */
         struct xen_grant_run *grants; /* by which the guest has it, as far as they are known */
         size_t n_grants;
+        uint32_t domain;     /* to which it was granted last; 0: to none yet, or that is not known */
         uint64_t granted_ms; /* since when it is granted, by the clock that goes on from one daemon to the next; 0: never yet */
         unsigned n_looked;   /* times that it was looked whether nobody has it any more */
         pid_t pid; /* who has the memory by that server, or had it by an earlier daemon's, and since when it lives; 0: nobody */
@@ -237,8 +238,6 @@ void window_plugged(struct window *window, int error, bool in_doubt, const char 
 void window_verified(struct window *window, bool known, bool is_there);
 /* What was begun is over, without an end. */
 void window_begun_over(struct window *window);
-/* Memory was granted, or taken back: whoever is to know of a table that is nearly full is told. */
-void guests_watch_tables(const struct guests *guests);
 /* A window that an earlier daemon has left, in guest->windows. */
 int window_inherit(struct guest *guest, const char *line, struct failure *failure);
 /* Likewise what is reserved for windows and was in no line: nobody has it. */
@@ -276,8 +275,12 @@ void guest_clear_leftovers(struct guest *guest);
 /* ---- guest-grant.c ---- */
 /* What an earlier daemon had, with or without guests. -ENOMEM. */
 int guests_restore_grants(struct guests *guests);
+/* Of grants that have ended. */
+void guests_end_shares(struct guests *guests);
 /* leave: for the next daemon. */
 void guests_close_grants(struct guests *guests, bool leave);
+/* When the loop has ended. */
+void guests_free_grants(struct guests *guests);
 
 /* ---- guest-policy.c ---- */
 /* What its domain's metadata says, or xenstore; NULL: nothing. */

@@ -111,11 +111,22 @@ int guests_get(const struct guests *guests, const char *name, struct guest_view 
         return 0;
 }
 
+int guests_get_owner(const struct guests *guests, const char *owner, struct guest_view *ret) {
+        const struct guest *guest;
+
+        DL_FOREACH(guests->all, guest)
+                if (strcmp(guest->owner, owner) == 0) {
+                        guest_look(guest, ret);
+                        return 0;
+                }
+        return -ENOENT;
+}
+
 static void window_look(const struct window *window, struct guest_window_view *ret) {
         *ret = (struct guest_window_view){
                 .guest = window->guest->name, .owner = window->guest->owner, .window = window->region, .size = window->size,
                 .cookie = window->cookie, .state = window->state, .is_bound = window->is_bound, .guest_addr = window->guest_addr,
-                .is_xen = window->guest->is_xen, .domain = window->guest->run,
+                .is_xen = window->guest->is_xen, .domain = window->domain ? window->domain : window->guest->run,
                 .age_ms = age_of(window),
         };
 }
@@ -228,6 +239,7 @@ static void on_work(uv_timer_t *timer) {
                 guests_wake(guests, 100);
                 return;
         }
+        guests_end_shares(guests);
         DL_FOREACH_SAFE(guests->all, guest, next) {
                 guest_watch(guest);
                 guest_give_up_missed(guest);
@@ -423,7 +435,7 @@ int guests_begin(struct guests *guests, const struct guests_listener *listener, 
 
         if (guests_restore_grants(guests) < 0)
                 return failure_set(failure, REASON_no_memory, "there is no memory to start");
-        if (!guests->n && !guests_are_known(guests))
+        if (!guests->n && !guests_are_known(guests) && !guests->shares)
                 return 0;
         guests->listener = listener;
         guests->userdata = userdata;
@@ -532,7 +544,7 @@ struct guests *guests_free(struct guests *guests) {
 
         if (!guests)
                 return NULL;
-        guests_close_grants(guests, true);
+        guests_free_grants(guests);
         DL_FOREACH_SAFE(guests->all, guest, next)
                 guest_free(guest);
         free((char *)guests->settings.directory);

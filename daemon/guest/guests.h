@@ -80,7 +80,7 @@ struct guest_window_view {
         bool is_bound;
         uint64_t guest_addr;
         bool is_xen;
-        uint32_t domain; /* of Xen's: as which it runs, or did last */
+        uint32_t domain; /* of Xen's: as which the guest was granted it; before that, as which it runs */
         uint64_t age_ms; /* of Xen's: since it was granted; 0: it has not been yet */
 };
 
@@ -156,6 +156,8 @@ typedef int (*guest_visit_fn)(const struct guest_view *view, void *userdata);
 int guests_visit(const struct guests *guests, guest_visit_fn visit, void *userdata);
 /* By name or UUID. unknown_guest. */
 int guests_get(const struct guests *guests, const char *guest, struct guest_view *ret, struct failure *failure);
+/* By what it is called as an owner: of one UUID there may be guests of two hypervisors. -ENOENT. */
+int guests_get_owner(const struct guests *guests, const char *owner, struct guest_view *ret);
 typedef int (*guest_window_visit_fn)(const struct guest_window_view *view, void *userdata);
 /* owner: only this one's, or NULL. with_left: also those that a guest has left: it shall not look for what it cannot have. */
 int guests_visit_windows(const struct guests *guests, const char *owner, bool with_left, guest_window_visit_fn visit,
@@ -182,7 +184,8 @@ struct guest_grant_request {
 };
 
 /* Pages that the guest has granted to dom0, for the caller to map. Reasons: unknown_guest, unsupported (it is none of Xen's),
- * source_unavailable (it does not run), bad_address (it has not granted them), and those of grant_new(). */
+ * source_unavailable (it does not run, or that is not known), gone (it has just ended), bad_address (it has not granted them),
+ * and those of grant_new(). What was made under the key is had whatever has become of the guest. */
 int guests_map_grant(struct guests *guests, const struct caller *caller, const struct guest_grant_request *request,
                      uint64_t *ret_handle, struct failure *failure);
 /* New pages of this host's, for the guest to map. Reasons: likewise, limit. */
@@ -190,8 +193,13 @@ int guests_share(struct guests *guests, const struct caller *caller, const struc
                  uint64_t *ret_handle, struct failure *failure);
 /* A descriptor of these pages, the caller's, to be mapped from offset 0 on. Reasons: gone, limit. */
 int guests_dup_share(const struct guests *guests, uint64_t grant, int *ret_fd, struct failure *failure);
-/* How many of these pages of the domain's are mapped at this moment. false: that cannot be read. */
-bool guests_look_use(uint32_t domain, const struct grant_run *runs, size_t n_runs, uint64_t *ret);
+/* For one answer: each domain's table is opened once, and no more than 1 GiB of pages are looked at. NULL: no memory. */
+struct guests_use;
+struct guests_use *guests_use_new(void);
+/* Returns NULL; NULL is fine. */
+struct guests_use *guests_use_free(struct guests_use *use);
+/* How many pages of the grant are mapped at this moment. false: that cannot be read, or it is none that a guest has made. */
+bool guests_look_use(struct guests_use *use, const struct grant_view *grant, uint64_t *ret);
 
 struct attach_request {
         const char *guest;

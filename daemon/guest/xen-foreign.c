@@ -39,10 +39,10 @@ static int open_xen(void) {
         if (!xen.library)
                 return -ENOPKG;
         if (!xen.control)
-                xen.control = xen.library->xc_interface_open(NULL, NULL, 0);
+                xen.control = xen.library->xc_interface_open(&xen_library_silence, NULL, 0);
         if (xen.control)
-                xen.memory = xen.library->xenforeignmemory_open(NULL, 0);
-        return xen.memory ? 0 : -ENODEV;
+                xen.memory = xen.library->xenforeignmemory_open(&xen_library_silence, 0);
+        return xen.memory ? 0 : xen_library_failed();
 }
 
 /* Only what there is: to ask for more would have Xen make the table larger. */
@@ -51,7 +51,7 @@ static int count_entries(uint32_t domain, uint64_t *ret) {
         int version = xen.library->xc_gnttab_get_version(xen.control, domain);
 
         if (version < 0)
-                return errno == ESRCH ? -ENOENT : -errno;
+                return errno == ESRCH ? -ENOENT : xen_library_failed();
         /* One that has not said yet which it wants has none of its own. */
         if (version > 1)
                 return -EOPNOTSUPP;
@@ -71,9 +71,14 @@ static void look_entry(const grant_entry_v1_t *entry, uint32_t ref, bool writes,
                 use->first_not_granted = ref;
 }
 
-int xen_foreign_look(uint32_t domain, const struct grant_run *runs, size_t n_runs, bool writes, struct xen_foreign_use *ret) {
-        struct xen_foreign_use use = { 0 };
+struct xen_foreign {
         xenforeignmemory_resource_handle *handle;
+        const grant_entry_v1_t *entries;
+        uint64_t n;
+};
+
+int xen_foreign_open(uint32_t domain, struct xen_foreign **ret) {
+        struct xen_foreign *foreign;
         void *at = NULL;
         uint64_t n = 0;
         int r = open_xen();
@@ -82,17 +87,36 @@ int xen_foreign_look(uint32_t domain, const struct grant_run *runs, size_t n_run
                 r = count_entries(domain, &n);
         if (r < 0)
                 return r;
-        handle = xen.library->xenforeignmemory_map_resource(xen.memory, (domid_t)domain, XENMEM_resource_grant_table,
-                                                            XENMEM_resource_grant_table_id_shared, 0, n / XEN_ENTRIES_PER_FRAME,
-                                                            &at, PROT_READ, 0);
-        if (!handle)
-                return -errno;
+        foreign = calloc(1, sizeof(*foreign));
+        if (!foreign)
+                return -ENOMEM;
+        foreign->handle = xen.library->xenforeignmemory_map_resource(xen.memory, (domid_t)domain, XENMEM_resource_grant_table,
+                                                                     XENMEM_resource_grant_table_id_shared, 0,
+                                                                     n / XEN_ENTRIES_PER_FRAME, &at, PROT_READ, 0);
+        if (!foreign->handle) {
+                r = xen_library_failed();
+                free(foreign);
+                return r;
+        }
+        foreign->entries = at;
+        foreign->n = n;
+        *ret = foreign;
+        return 0;
+}
+
+void xen_foreign_look(const struct xen_foreign *foreign, const struct grant_run *runs, size_t n_runs, bool writes,
+                      struct xen_foreign_use *ret) {
+        *ret = (struct xen_foreign_use){ 0 };
         for (size_t i = 0; i < n_runs; i++)
                 for (uint64_t ref = runs[i].first; ref < (uint64_t)runs[i].first + runs[i].count; ref++)
-                        look_entry(ref < n ? (const grant_entry_v1_t *)at + ref : NULL, (uint32_t)ref, writes, &use);
-        xen.library->xenforeignmemory_unmap_resource(xen.memory, handle);
-        *ret = use;
-        return 0;
+                        look_entry(ref < foreign->n ? foreign->entries + ref : NULL, (uint32_t)ref, writes, ret);
+}
+
+struct xen_foreign *xen_foreign_close(struct xen_foreign *foreign) {
+        if (foreign)
+                xen.library->xenforeignmemory_unmap_resource(xen.memory, foreign->handle);
+        free(foreign);
+        return NULL;
 }
 
 /* ---- this host's ---- */

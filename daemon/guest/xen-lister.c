@@ -18,16 +18,6 @@ struct lister {
         char last_why[160];
 };
 
-static void write_uuid(const uint8_t bytes[16], char ret[XEN_UUID_SIZE]) {
-        size_t used = 0;
-
-        for (unsigned i = 0; i < 16; i++) {
-                const char *dash = i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "";
-
-                used += (size_t)snprintf(ret + used, XEN_UUID_SIZE - used, "%s%02x", dash, bytes[i]);
-        }
-}
-
 static const char *why_over(const struct xen_listed *listed) {
         static const char *const names[] = {
                 [SHUTDOWN_poweroff] = "shutdown", [SHUTDOWN_reboot] = "reboot", [SHUTDOWN_suspend] = "suspended",
@@ -57,7 +47,7 @@ static struct xen_seen *see(const struct xen_listed *listed, size_t n, size_t *r
                                                 .is_pv = listed[i].is_pv, .why_over = "" };
                 if (seen[used].state == XEN_OVER)
                         seen[used].why_over = why_over(&listed[i]);
-                write_uuid(listed[i].uuid, seen[used++].uuid);
+                xen_write_uuid(listed[i].uuid, seen[used++].uuid);
         }
         *ret_n = used;
         return seen;
@@ -162,18 +152,16 @@ static void look(struct lister *lister) {
 int xen_check_guest(uint32_t domid, const char *uuid, struct failure *failure) {
         struct xen_listed listed = { 0 };
         struct xen_host *host = NULL;
-        char text[XEN_UUID_SIZE];
         int r = xen_host_open(&host, NULL, failure);
 
         if (r < 0)
                 return r;
-        r = xen_host_look(host, domid, &listed);
+        r = xen_host_look_guest(host, domid, uuid, &listed);
         xen_host_close(host);
         if (r < 0 && r != -ENOENT)
                 return failure_set_errno(failure, REASON_source_unavailable, -r,
                                          "Xen does not say what domain %" PRIu32 " is: %s", domid, strerror(-r));
-        write_uuid(listed.uuid, text);
-        if (r == 0 && strcmp(text, uuid) == 0 && state_of(&listed) != XEN_OVER)
+        if (r == 0 && state_of(&listed) != XEN_OVER)
                 return 0;
         return failure_set_errno(failure, REASON_source_unavailable, ENOENT, "domain %" PRIu32 " is not it any more", domid);
 }

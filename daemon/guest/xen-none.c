@@ -24,6 +24,10 @@ void xen_tracker_hurry(struct xen_tracker *tracker) {
 void xen_tracker_repeat(struct xen_tracker *tracker) {
 }
 
+int xen_check_guest(uint32_t domid, const char *uuid, struct failure *failure) {
+        return failure_set(failure, REASON_unsupported, "this build goes without Xen");
+}
+
 int xen_channel_new(uv_loop_t *loop, uint32_t domid, const char *uuid, const char *name, const struct xen_channel_listener *ops,
                     void *userdata, struct xen_channel **ret) {
         return -ENOPKG;
@@ -41,8 +45,16 @@ int xen_exchange_begin(uv_loop_t *loop, const struct exchange_request *request, 
         return -EOPNOTSUPP;
 }
 
-int xen_foreign_look(uint32_t domain, const struct grant_run *runs, size_t n_runs, bool writes, struct xen_foreign_use *ret) {
+int xen_foreign_open(uint32_t domain, struct xen_foreign **ret) {
         return -ENOPKG;
+}
+
+struct xen_foreign *xen_foreign_close(struct xen_foreign *foreign) {
+        return NULL;
+}
+
+void xen_foreign_look(const struct xen_foreign *foreign, const struct grant_run *runs, size_t n_runs, bool writes,
+                      struct xen_foreign_use *ret) {
 }
 
 int xen_share_open(uint32_t domain, uint64_t pages, bool is_writable, int *ret_fd, struct grant_run **ret_runs,

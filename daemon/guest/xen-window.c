@@ -9,68 +9,6 @@
 #include "daemon/log.h"
 #include "daemon/source/xen-domain.h"
 
-/* There is always room in a guest; in the grant table that is found out when the memory is there. */
-static void find_place(struct window *window) {
-        window_reserve(window);
-}
-
-static void forget_grants(struct window *window) {
-        free(window->grants);
-        window->grants = NULL;
-        window->n_grants = 0;
-}
-
-static void bind_to_machine(struct window *window) {
-        window->is_bound = true;
-        window->guest_addr = window->addr;
-        place_bind(window->addr, window->addr);
-}
-
-/* The ledger knows of it: if this is the daemon's end, the next one finds what is granted, or takes it back. */
-static int plug(struct window *window) {
-        struct guest *guest = window->guest;
-        struct failure failure = { 0 };
-        int r;
-
-        forget_grants(window);
-        r = xen_grants_give(window->addr, window->size, guest->run, false, &window->grants, &window->n_grants, &failure);
-        if (r == 0 && guest->is_pv)
-                bind_to_machine(window);
-        window->granted_ms = uv_now(guest->guests->loop);
-        guests_watch_tables(guest->guests);
-        window_plugged(window, r, false, r < 0 ? failure.sentence : NULL);
-        return 0;
-}
-
-static void take_back(struct window *window) {
-        forget_grants(window);
-        xen_grants_revoke(window->addr, window->size);
-        guests_watch_tables(window->guest->guests);
-}
-
-static bool is_had(const struct window *window) {
-        struct xen_table_use use;
-
-        return xen_grants_look(window->addr, window->size, &use) == 0 && use.busy;
-}
-
-/* What is mapped is mapped to be read, and most of it to be written, too. */
-static uint64_t count_mapped(const struct window *window) {
-        struct xen_table_use use;
-
-        if (xen_grants_look(window->addr, window->size, &use) < 0)
-                return 0;
-        return (use.reading > use.writing ? use.reading : use.writing) * XEN_PAGE;
-}
-
-/* Whether the guest lets go of it is looked at from now on. Nobody but its programs can, and they are told. */
-static int leave(struct window *window) {
-        take_back(window);
-        guest_tell(window->guest, GUEST_LEAVING);
-        window_begun_over(window);
-        return 0;
-}
-
 /* ---- tables ---- */
 
 /* Each is looked through. */
@@ -105,15 +43,86 @@ static void tell_table(const struct guests *guests, const struct guest_table_vie
         guests->listener->filling(guests->userdata, view, is_over);
 }
 
-void guests_watch_tables(const struct guests *guests) {
+/* Some of its memory was granted, or taken back, or let go of. */
+static void watch_tables(const struct window *window) {
+        const struct guests *guests = window->guest->guests;
         struct guest_table_view view;
         struct xen_table_view table;
         bool is_over;
 
-        while (!guests->closing && xen_grants_find_crossed(&table, &is_over)) {
+        while (!guests->closing && xen_grants_find_crossed(window->addr, window->size, &table, &is_over)) {
                 view = table_view(&table);
                 tell_table(guests, &view, is_over);
         }
+}
+
+/* ---- what it is granted ---- */
+
+/* There is always room in a guest; in the grant table that is found out when the memory is there. */
+static void find_place(struct window *window) {
+        window_reserve(window);
+}
+
+static void forget_grants(struct window *window) {
+        free(window->grants);
+        window->grants = NULL;
+        window->n_grants = 0;
+}
+
+static void bind_to_machine(struct window *window) {
+        window->is_bound = true;
+        window->guest_addr = window->addr;
+        place_bind(window->addr, window->addr);
+}
+
+/* The ledger knows of it: if this is the daemon's end, the next one finds what is granted, or takes it back. */
+static int plug(struct window *window) {
+        struct guest *guest = window->guest;
+        struct failure failure = { 0 };
+        int r;
+
+        forget_grants(window);
+        r = xen_grants_give(window->addr, window->size, guest->run, false, &window->grants, &window->n_grants, &failure);
+        if (r == 0 && guest->is_pv)
+                bind_to_machine(window);
+        if (r == 0)
+                window->domain = guest->run;
+        window->granted_ms = uv_now(guest->guests->loop);
+        watch_tables(window);
+        window_plugged(window, r, false, r < 0 ? failure.sentence : NULL);
+        return 0;
+}
+
+static void take_back(struct window *window) {
+        forget_grants(window);
+        xen_grants_revoke(window->addr, window->size);
+        watch_tables(window);
+}
+
+static bool is_had(const struct window *window) {
+        struct xen_table_use use;
+
+        if (xen_grants_look(window->addr, window->size, &use) == 0 && use.busy)
+                return true;
+        watch_tables(window);
+        return false;
+}
+
+/* What is mapped is mapped to be read, and most of it to be written, too. */
+static uint64_t count_mapped(const struct window *window) {
+        struct xen_table_use use;
+
+        if (xen_grants_look(window->addr, window->size, &use) < 0)
+                return 0;
+        return (use.reading > use.writing ? use.reading : use.writing) * XEN_PAGE;
+}
+
+/* Whether the guest lets go of it is looked at from now on. Nobody but its programs can, and they are told. */
+static int leave(struct window *window) {
+        take_back(window);
+        guest_tell(window->guest, GUEST_LEAVING);
+        window_begun_over(window);
+        return 0;
 }
 
 /* ---- with the guest ---- */
@@ -142,9 +151,11 @@ static int verify(struct window *window) {
 
         if (r == 0 && guest->is_pv && window->state != WINDOW_LEAVING)
                 bind_to_machine(window);
+        if (r == 0 && window->state != WINDOW_LEAVING)
+                window->domain = guest->run;
         if (r == 0 && !window->granted_ms)
                 window->granted_ms = uv_now(guest->guests->loop);
-        guests_watch_tables(guest->guests);
+        watch_tables(window);
         if (r == 0 || r == -ENOMEM) {
                 window_verified(window, r == 0, true);
                 return 0;

@@ -9,6 +9,8 @@
 #include "daemon/rpc/error.h"
 #include "daemon/rpc/method.h"
 
+_Static_assert((int)PROTOCOL_REFS_MAX == (int)GRANT_PAGES_MAX, "the protocol and the books disagree on what a grant may have");
+
 /* Runs of references in one answer, which is not to be without end. */
 enum { RUNS_MAX = 20000 };
 
@@ -79,9 +81,8 @@ static int add_grant(const struct grant_view *view, void *userdata) {
         struct grant_info *info;
 
         /* Of a guest that is not in the configuration any more that is all that is known. */
-        guest.name = view->guest;
-        if (strchr(view->guest, ':'))
-                guests_get(looking->guests, strchr(view->guest, ':') + 1, &guest, NULL);
+        if (guests_get_owner(looking->guests, view->guest, &guest) < 0)
+                guest.name = view->guest;
         if (looking->guest && strcmp(looking->guest, guest.name) != 0)
                 return 0;
         info = method_list_add(&looking->list);
@@ -109,7 +110,7 @@ static int set_refs(struct window_grant **ret, uint32_t domain, const struct gra
         return 0;
 }
 
-static int add_grant_refs(const struct caller *caller, struct grant_info *info) {
+static int add_grant_refs(const struct caller *caller, struct guests_use *use, struct grant_info *info) {
         struct window_grant *refs;
         struct grant_view view;
         uint64_t in_use;
@@ -120,16 +121,16 @@ static int add_grant_refs(const struct caller *caller, struct grant_info *info) 
                 return -ENOMEM;
         info->refs.items = refs;
         info->refs.count = view.n_runs;
-        if (view.kind == GRANT_MAP && guests_look_use(view.domain, view.runs, view.n_runs, &in_use))
+        if (guests_look_use(use, &view, &in_use))
                 schema_put(info, in_use, in_use);
         return 0;
 }
 
-static int add_refs(const struct caller *caller, const struct guests *guests, struct grant_info *info) {
+static int add_refs(const struct caller *caller, const struct guests *guests, struct guests_use *use, struct grant_info *info) {
         struct guest_grants_view view;
 
         if (info->kind != PROTOCOL_GRANT_WINDOW)
-                return add_grant_refs(caller, info);
+                return add_grant_refs(caller, use, info);
         if (!guests_look_grants(guests, info->grant, &view))
                 return 0;
         schema_put(info, in_use, view.mapped / 4096);
@@ -139,17 +140,19 @@ static int add_refs(const struct caller *caller, const struct guests *guests, st
 /* Of as many as one answer takes; what comes after them is for the next one. */
 static int add_all_refs(const struct caller *caller, const struct guests *guests, struct method_list *list) {
         struct grant_info *items = list->items;
+        struct guests_use *use = guests_use_new();
         size_t n_runs = 0;
-        int r = 0;
+        int r = use ? 0 : -ENOMEM;
 
         for (size_t i = 0; i < list->count && r == 0; i++) {
-                r = add_refs(caller, guests, &items[i]);
+                r = add_refs(caller, guests, use, &items[i]);
                 n_runs += items[i].refs.count;
                 if (n_runs > RUNS_MAX && i + 1 < list->count) {
                         list->count = i + 1;
                         list->more = true;
                 }
         }
+        guests_use_free(use);
         return r;
 }
 

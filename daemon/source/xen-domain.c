@@ -30,11 +30,6 @@ struct xen_host {
 
 /* ---- the way to the hypervisor ---- */
 
-/* Of what has just failed: these libraries do not always say. */
-static int failed(void) {
-        return errno > 0 ? -errno : -EIO;
-}
-
 static int refuse(int error, const char *what, struct failure *failure) {
         return failure_set_errno(failure, REASON_source_unavailable, error, "%s: %s%s", what, strerror(error),
                                  error == EACCES || error == EPERM
@@ -57,9 +52,9 @@ int xen_host_open(struct xen_host **ret, const char **ret_about, struct failure 
         host->library = library;
         host->control = library->xc_interface_open(&xen_library_silence, NULL, 0);
         host->memory = host->control ? library->xenforeignmemory_open(&xen_library_silence, 0) : NULL;
-        error = host->memory ? 0 : -failed();
+        error = host->memory ? 0 : -xen_library_failed();
         if (!error && library->xc_physinfo(host->control, &info) < 0)
-                error = -failed();
+                error = -xen_library_failed();
         if (error) {
                 xen_host_close(host);
                 return refuse(error, "the hypervisor cannot be asked", failure);
@@ -127,7 +122,7 @@ static int visit_domains(struct xen_host *host, int (*visit)(void *userdata, con
 
         do {
                 got = host->library->xc_domain_getinfolist(host->control, first, LIST_PIECE, infos);
-                r = got < 0 ? failed() : 0;
+                r = got < 0 ? xen_library_failed() : 0;
                 for (int i = 0; i < got && r == 0; i++) {
                         r = visit(userdata, &infos[i]);
                         first = infos[i].domain + 1u;
@@ -185,10 +180,34 @@ int xen_host_look(struct xen_host *host, uint32_t domid, struct xen_listed *ret)
         int got = host->library->xc_domain_getinfolist(host->control, domid, 1, &info);
 
         if (got < 0)
-                return failed();
+                return xen_library_failed();
         if (got == 0 || info.domain != domid)
                 return -ENOENT;
         describe(&info, ret);
+        return 0;
+}
+
+void xen_write_uuid(const uint8_t uuid[16], char ret[37]) {
+        size_t used = 0;
+
+        for (unsigned i = 0; i < 16; i++) {
+                const char *dash = i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "";
+
+                used += (size_t)snprintf(ret + used, 37 - used, "%s%02x", dash, uuid[i]);
+        }
+}
+
+int xen_host_look_guest(struct xen_host *host, uint32_t domid, const char *uuid, struct xen_listed *ret) {
+        struct xen_listed listed;
+        char text[37];
+        int r = xen_host_look(host, domid, &listed);
+
+        if (r < 0)
+                return r;
+        xen_write_uuid(listed.uuid, text);
+        if (strcmp(text, uuid) != 0)
+                return -ENOENT;
+        *ret = listed;
         return 0;
 }
 
@@ -246,7 +265,7 @@ uint64_t xen_domain_capacity(const struct xen_domain *domain) {
 int xen_domain_limit(struct xen_host *host, const struct xen_domain *domain) {
         const uint64_t kib = xen_domain_capacity(domain) * (XEN_PAGE / 1024);
 
-        return host->library->xc_domain_setmaxmem(host->control, domain->domid, kib) < 0 ? failed() : 0;
+        return host->library->xc_domain_setmaxmem(host->control, domain->domid, kib) < 0 ? xen_library_failed() : 0;
 }
 
 int xen_domain_create(struct xen_host *host, uint64_t identity, uint32_t number, uint32_t grant_frames,
@@ -263,7 +282,7 @@ int xen_domain_create(struct xen_host *host, uint64_t identity, uint32_t number,
         int r;
 
         make_uuid(identity, number, grant_frames, options.handle);
-        r = host->library->xc_domain_create(host->control, &domain.domid, &options) < 0 ? failed() : 0;
+        r = host->library->xc_domain_create(host->control, &domain.domid, &options) < 0 ? xen_library_failed() : 0;
         if (r == -EINVAL)
                 return failure_set(failure, REASON_limit,
                                    "Xen makes no domain with a grant table of %u frames: lower grant_frames in [source xen], or "
@@ -280,7 +299,7 @@ int xen_domain_create(struct xen_host *host, uint64_t identity, uint32_t number,
 }
 
 int xen_domain_destroy(struct xen_host *host, const struct xen_domain *domain) {
-        return host->library->xc_domain_destroy(host->control, domain->domid) < 0 ? failed() : 0;
+        return host->library->xc_domain_destroy(host->control, domain->domid) < 0 ? xen_library_failed() : 0;
 }
 
 /* ---- memory from Xen, and back ---- */
@@ -294,7 +313,7 @@ int xen_domain_populate(struct xen_host *host, struct xen_domain *domain, unsign
                                                             XENMEMF_address_bits(bits),
                                                             &extent);
         if (r < 0)
-                return errno == EBUSY ? -ENOSPC : failed();
+                return errno == EBUSY ? -ENOSPC : xen_library_failed();
         domain->pages += UINT64_C(1) << order;
         *ret_frame = extent;
         return 0;
@@ -304,7 +323,7 @@ int xen_domain_give_back(struct xen_host *host, struct xen_domain *domain, uint6
         xen_pfn_t extent = frame;
 
         if (host->library->xc_domain_decrease_reservation_exact(host->control, domain->domid, 1, order, &extent) < 0)
-                return failed();
+                return xen_library_failed();
         domain->pages -= UINT64_C(1) << order;
         return 0;
 }
@@ -321,7 +340,7 @@ static void *map(const struct xen_host *host, uint32_t domid, int protection, ui
                 for (uint64_t i = 0; i < count; i++)
                         frames[i] = frame + i;
                 at = host->library->xenforeignmemory_map(host->memory, domid, protection, count, frames, errors);
-                error = -failed();
+                error = -xen_library_failed();
         }
         free(frames);
         errno = error;
@@ -352,7 +371,7 @@ static int find_notes(struct xen_host *host, unsigned long end, xen_pfn_t **ret,
         if (!pieces)
                 return -ENOMEM;
         errno = 0;
-        r = host->library->xc_machphys_mfn_list(host->control, n, pieces) < 0 ? failed() : 0;
+        r = host->library->xc_machphys_mfn_list(host->control, n, pieces) < 0 ? xen_library_failed() : 0;
         if (r < 0) {
                 free(pieces);
                 return r;
@@ -370,7 +389,7 @@ int xen_host_scan(struct xen_host *host, int (*visit)(void *userdata, uint32_t n
         int r;
 
         if (host->library->xc_maximum_ram_page(host->control, &end) < 0)
-                return failed();
+                return xen_library_failed();
         r = find_notes(host, end, &pieces, &n);
         if (r < 0)
                 return r;
@@ -380,7 +399,7 @@ int xen_host_scan(struct xen_host *host, int (*visit)(void *userdata, uint32_t n
                         continue;
                 notes = map(host, DOMID_XEN, PROT_READ, pieces[i], NOTES_PAGES, NULL);
                 if (!notes) {
-                        r = failed();
+                        r = xen_library_failed();
                         break;
                 }
                 r = scan_piece(notes, (uint64_t)i * NOTES_PER_PIECE, end, visit, userdata);
@@ -409,7 +428,7 @@ static int look_up(struct xen_host *host, const xen_pfn_t *pieces, const uint64_
                 if (notes)
                         ret[i] = notes[frames[i] % per_page];
                 else
-                        r = failed();
+                        r = xen_library_failed();
         }
         if (notes)
                 unmap(host, (void *)notes, 1);
@@ -423,7 +442,7 @@ int xen_host_names(struct xen_host *host, const uint64_t *frames, size_t n, uint
         int r;
 
         if (host->library->xc_maximum_ram_page(host->control, &end) < 0)
-                return failed();
+                return xen_library_failed();
         for (size_t i = 0; i < n; i++)
                 if (frames[i] >= end)
                         return -ENXIO;
@@ -443,7 +462,7 @@ int xen_domain_map_table(struct xen_host *host, const struct xen_domain *domain,
                                                               XENMEM_resource_grant_table_id_shared, 0, domain->grant_frames,
                                                               &at, PROT_READ | PROT_WRITE, 0);
         if (!handle)
-                return failed();
+                return xen_library_failed();
         *ret = at;
         *ret_handle = handle;
         return 0;
@@ -462,7 +481,7 @@ int xen_domain_owns_each(const struct xen_host *host, uint32_t domid, const uint
                 for (uint64_t i = 0; i < n; i++)
                         pages[i] = frames[i];
                 at = host->library->xenforeignmemory_map(host->memory, domid, PROT_READ, n, pages, errors);
-                r = at ? 0 : failed();
+                r = at ? 0 : xen_library_failed();
                 if (at)
                         unmap(host, at, n);
         }
@@ -485,7 +504,7 @@ int xen_domain_owns(const struct xen_host *host, uint32_t domid, uint64_t frame,
                 if (at)
                         unmap(host, at, n);
                 else
-                        r = failed();
+                        r = xen_library_failed();
                 for (uint64_t i = 0; i < n; i++)
                         if (errors[i]) {
                                 *ret_frame = frame + i;
@@ -512,7 +531,7 @@ static int access_memory(const struct xen_host *host, uint32_t domid, uint64_t f
                 pages = (within + n + XEN_PAGE - 1) / XEN_PAGE;
                 at = map(host, domid, to ? PROT_READ : PROT_READ | PROT_WRITE, frame, pages, NULL);
                 if (!at)
-                        return failed();
+                        return xen_library_failed();
                 if (to)
                         memcpy(to, at + within, n);
                 else if (from)

@@ -63,6 +63,10 @@ uint64_t xen_host_free(struct xen_host *host);
 int xen_host_list(struct xen_host *host, struct xen_listed **ret, size_t *ret_n);
 /* This one. -ENOENT: there is none of that number; -errno. */
 int xen_host_look(struct xen_host *host, uint32_t domid, struct xen_listed *ret);
+/* Likewise if it has this UUID, in small letters; else -ENOENT, too. It may be dying, or down. */
+int xen_host_look_guest(struct xen_host *host, uint32_t domid, const char *uuid, struct xen_listed *ret);
+/* In small letters. */
+void xen_write_uuid(const uint8_t uuid[16], char ret[37]);
 /* Those of this identity that there are, dying ones included, by number: *ret is malloc()ed. -errno. */
 int xen_domains_find(struct xen_host *host, uint64_t identity, struct xen_domain **ret, size_t *ret_n);
 /* A new one without memory. -errno with a sentence. */

@@ -13,39 +13,19 @@
 
 /* ---- who it is ---- */
 
-static bool is_uuid(const uint8_t *handle, const char *uuid) {
-        for (unsigned i = 0; i < 16; i++, handle++) {
-                char digits[3];
-
-                snprintf(digits, sizeof(digits), "%02x", *handle);
-                uuid += *uuid == '-';
-                if (strncmp(uuid, digits, 2) != 0)
-                        return false;
-                uuid += 2;
-        }
-        return true;
-}
-
 static int refuse_gone(struct failure *failure) {
         return failure_set(failure, REASON_gone, "The guest has ended, or has booted anew");
 }
 
 /* Xen is told a number: this is as close to the call as it can be known whose that is. */
 static int check_domain(struct xen_host *host, const struct xen_exchange *exchange, struct failure *failure) {
-        struct xen_listed *all, *listed = NULL, found = { 0 };
-        size_t n;
-        int r = xen_host_list(host, &all, &n);
+        struct xen_listed found = { 0 };
+        int r = xen_host_look_guest(host, exchange->domid, exchange->uuid, &found);
 
-        if (r < 0)
-                return failure_set_errno(failure, REASON_source_unavailable, -r, "Xen does not list its domains: %s",
-                                         strerror(-r));
-        for (size_t i = 0; i < n; i++)
-                if (all[i].domid == exchange->domid && is_uuid(all[i].uuid, exchange->uuid))
-                        listed = &all[i];
-        if (listed)
-                found = *listed;
-        free(all);
-        if (!listed || found.is_dying || found.is_down)
+        if (r < 0 && r != -ENOENT)
+                return failure_set_errno(failure, REASON_source_unavailable, -r,
+                                         "Xen does not say what domain %" PRIu32 " is: %s", exchange->domid, strerror(-r));
+        if (r < 0 || found.is_dying || found.is_down)
                 return refuse_gone(failure);
         if (!found.is_pv)
                 return failure_set(failure, REASON_unsupported, "The guest is not paravirtualised: what it takes for frames of "

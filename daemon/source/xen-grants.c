@@ -258,17 +258,32 @@ size_t xen_grants_look_tables(struct xen_table_view *ret, size_t max) {
         return n;
 }
 
-static bool is_full(const struct xen_table_counts *counts) {
-        return 100 * (counts->granted + counts->revoking) >= XEN_TABLE_FULL_PERCENT * counts->entries;
+static bool is_full(const struct xen_table_counts *counts, bool was_full) {
+        const unsigned percent = was_full ? XEN_TABLE_ROOM_PERCENT : XEN_TABLE_FULL_PERCENT;
+
+        return 100 * (counts->granted + counts->revoking) >= percent * counts->entries;
 }
 
-bool xen_grants_find_crossed(struct xen_table_view *ret, bool *ret_is_over) {
+static bool has_some(const struct xen_table *table, const struct xen_lot *lot, uint64_t addr, uint64_t size) {
+        uint64_t frame, count;
+
+        each_part(lot, addr, size, piece, &frame, &count)
+                if (piece->table == table)
+                        return true;
+        return false;
+}
+
+bool xen_grants_find_crossed(uint64_t addr, uint64_t size, struct xen_table_view *ret, bool *ret_is_over) {
+        const struct xen_lot *lot;
         bool found = false;
 
         pthread_mutex_lock(&mutex);
-        for (struct xen_seat *seat = seats; seat && !found; seat = seat->next) {
+        lot = find_lot(addr, size);
+        for (struct xen_seat *seat = lot ? seats : NULL; seat && !found; seat = seat->next) {
+                if (!has_some(seat->table, lot, addr, size))
+                        continue;
                 look_seat(seat, ret);
-                found = is_full(&ret->counts) != seat->is_full;
+                found = is_full(&ret->counts, seat->is_full) != seat->is_full;
                 *ret_is_over = seat->is_full;
                 seat->is_full ^= found;
         }

@@ -40,10 +40,10 @@ struct xen_table_view {
 
 /* Of every memory domain, but not more than max. How many. */
 size_t xen_grants_look_tables(struct xen_table_view *ret, size_t max);
-/* One that XEN_TABLE_FULL_PERCENT have been used of since this was asked last, or that they are not used of any more: is_over.
- * false: there is no other. */
-enum { XEN_TABLE_FULL_PERCENT = 80 };
-bool xen_grants_find_crossed(struct xen_table_view *ret, bool *ret_is_over);
+/* Of those of [addr, addr+size), one of which XEN_TABLE_FULL_PERCENT are used, and were not when this was asked last; or is_over:
+ * they were, and now less than XEN_TABLE_ROOM_PERCENT are. false: there is no other. */
+enum { XEN_TABLE_FULL_PERCENT = 80, XEN_TABLE_ROOM_PERCENT = 70 };
+bool xen_grants_find_crossed(uint64_t addr, uint64_t size, struct xen_table_view *ret, bool *ret_is_over);
 
 /* ---- for the source ---- */
 

@@ -100,3 +100,7 @@ static void say_nothing(xentoollog_logger *logger, xentoollog_level level, int e
 }
 
 xentoollog_logger xen_library_silence = { .vmessage = say_nothing };
+
+int xen_library_failed(void) {
+        return errno > 0 ? -errno : -EIO;
+}

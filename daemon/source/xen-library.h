@@ -67,6 +67,8 @@ const struct xen_library *xen_library(const char **ret_why);
 
 /* For whatever of these libraries takes one: what they would print is in errno. */
 extern xentoollog_logger xen_library_silence;
+/* -errno of what has just failed: these libraries do not always say. */
+int xen_library_failed(void);
 
 #endif
 #endif

@@ -95,7 +95,12 @@ static int fail(int error) {
 
 /* ---- libxenctrl ---- */
 
+static void note_logger(const xentoollog_logger *logger) {
+        fake_xen.n_loud += logger != &xen_library_silence;
+}
+
 static xc_interface *control_open(xentoollog_logger *logger, xentoollog_logger *builder, unsigned flags) {
+        note_logger(logger);
         return (xc_interface *)&fake_xen;
 }
 
@@ -217,6 +222,18 @@ static int notes_list(xc_interface *control, unsigned long n, xen_pfn_t *ret) {
         return i == n ? 0 : -1;
 }
 
+static int table_version(xc_interface *control, uint32_t domid) {
+        if (fake_xen.no_version)
+                return fail(fake_xen.no_version == FAKE_UNSAID ? 0 : fake_xen.no_version);
+        return fake_xen.domains[domid].is_there ? 1 : fail(ESRCH);
+}
+
+static int table_size(xc_interface *control, struct gnttab_query_size *query) {
+        query->nr_frames = query->max_nr_frames = FAKE_ENTRIES / 512;
+        query->status = GNTST_okay;
+        return 0;
+}
+
 /* ---- libxencall ---- */
 
 static xencall_handle *call_open(xentoollog_logger *logger, unsigned flags) {
@@ -305,6 +322,7 @@ static int call2(xencall_handle *handle, unsigned op, uint64_t command, uint64_t
 /* ---- libxenforeignmemory ---- */
 
 static xenforeignmemory_handle *memory_open(xentoollog_logger *logger, unsigned flags) {
+        note_logger(logger);
         return (xenforeignmemory_handle *)&fake_xen;
 }
 
@@ -354,9 +372,10 @@ static xenforeignmemory_resource_handle *map_resource(xenforeignmemory_handle *m
                                                       unsigned id, unsigned long frame, unsigned long n, void **ret,
                                                       int protection, int flags) {
         if (fake_xen.no_table) {
-                errno = fake_xen.no_table;
+                errno = fake_xen.no_table == FAKE_UNSAID ? 0 : fake_xen.no_table;
                 return NULL;
         }
+        fake_xen.tables++;
         *ret = fake_xen.domains[domid].table;
         return (xenforeignmemory_resource_handle *)&fake_xen;
 }
@@ -374,6 +393,8 @@ const struct xen_library *__wrap_xen_library(const char **ret_why) {
                 .xc_domain_getinfolist = list,
                 .xc_domain_populate_physmap_exact = populate,
                 .xc_domain_setmaxmem = set_limit,
+                .xc_gnttab_get_version = table_version,
+                .xc_gnttab_query_size = table_size,
                 .xc_interface_close = control_close,
                 .xc_interface_open = control_open,
                 .xc_machphys_mfn_list = notes_list,

@@ -9,6 +9,7 @@
 
 /* RAM ends where a piece of Xen's notes on frames does. */
 enum { FAKE_PAGES = 262144, FAKE_DOMAINS = 8, FAKE_ENTRIES = 64 * 512, FAKE_PIECE = 262144 };
+enum { FAKE_UNSAID = -1 }; /* of an errno: it is 0 */
 
 struct fake_domain {
         bool is_there;
@@ -27,11 +28,13 @@ extern struct fake_xen {
         unsigned exchanges, exchanges_max;        /* extents that were, and that may be */
         unsigned order_max;                       /* that is given in one piece */
         unsigned bits[64], n_bits;                /* what was asked for, one after the other */
-        int no_create, no_ask, no_table, no_give_back, no_notes, no_call; /* errnos */
+        int no_create, no_ask, no_table, no_version, no_give_back, no_notes, no_call; /* errnos */
         int maps_to_pass, maps_to_fail;           /* so many of the next, and then so many */
         int no_map;                               /* the errno of these, if it is not ENOMEM */
         bool has_hole;                            /* there is memory behind a hole as large as a piece of the notes, too */
         unsigned creates;
+        unsigned tables;                          /* times that one was mapped */
+        unsigned n_loud;                          /* handles whose messages would be seen */
         unsigned refused;                         /* frames that were to be mapped as somebody's whose they are not */
         void (*exchanged)(void);                  /* once, after something was exchanged */
         void (*listed)(void);                     /* once, after domains were listed: what happens then */

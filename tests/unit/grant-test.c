@@ -193,11 +193,24 @@ static void test_more_pages_than_the_quota_are_refused(void **state) {
 
         assert_int_equal(quota_set(&s.admin, "user:1000", 1u << QUOTA_grants, &limits, NULL), 0);
         make(NULL);
-        assert_true(grant_may(&s.caller, &ask, &grant, &failure) < 0);
+        assert_true(grant_may(&s.caller, PAGES, &failure) < 0);
         assert_int_equal(failure.reason, REASON_quota);
         assert_true(grant_new(&s.caller, &ask, &grant, &failure) < 0);
         assert_int_equal(failure.reason, REASON_quota);
         assert_int_equal(charged(), PAGES);
+}
+
+static void test_what_the_next_daemon_would_not_read_is_not_made(void **state) {
+        struct grant_request ask = request(NULL);
+        struct failure failure = { 0 };
+        uint64_t grant;
+
+        ask.pages = GRANT_PAGES_MAX + 1;
+        assert_true(grant_new(&s.caller, &ask, &grant, &failure) < 0);
+        assert_int_equal(failure.reason, REASON_bad_param);
+        ask.pages = 0;
+        assert_true(grant_new(&s.caller, &ask, &grant, &failure) < 0);
+        assert_int_equal(charged(), 0);
 }
 
 static void test_the_same_key_makes_the_same_grant(void **state) {
@@ -206,15 +219,17 @@ static void test_the_same_key_makes_the_same_grant(void **state) {
         struct failure failure = { 0 };
         uint64_t grant, again = 0;
 
-        assert_int_equal(grant_may(&s.caller, &ask, &again, NULL), 0);
+        assert_int_equal(grant_was_made(&s.caller, "key", 5, &again, NULL), 0);
         grant = make("key");
-        assert_int_equal(grant_may(&s.caller, &ask, &again, NULL), 1);
+        assert_int_equal(grant_was_made(&s.caller, "key", 5, &again, NULL), 1);
         assert_int_equal(again, grant);
+        assert_int_equal(grant_was_made(&s.caller, NULL, 5, &again, NULL), 0);
         assert_int_equal(grant_new(&s.caller, &ask, &again, NULL), 1);
         assert_int_equal(charged(), PAGES);
         another.request_digest = 6;
         assert_true(grant_new(&s.caller, &another, &again, &failure) < 0);
         assert_int_equal(failure.reason, REASON_bad_param);
+        assert_true(grant_was_made(&s.caller, "key", 6, &again, NULL) < 0);
         die();
         assert_int_equal(grant_new(&s.caller, &ask, &again, NULL), 1);
         assert_int_equal(again, grant);
@@ -276,6 +291,7 @@ int main(void) {
                 TEST(test_a_grant_is_charged_until_it_ends),
                 TEST(test_only_its_owner_and_administrators_end_one),
                 TEST(test_more_pages_than_the_quota_are_refused),
+                TEST(test_what_the_next_daemon_would_not_read_is_not_made),
                 TEST(test_the_same_key_makes_the_same_grant),
                 TEST(test_a_session_ends_with_its_grants),
                 TEST(test_the_next_daemon_knows_of_them),

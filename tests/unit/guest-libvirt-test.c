@@ -1110,7 +1110,7 @@ static int write_as_before(struct session *session, void *userdata) {
         end = note + strlen(note);
         *line = '\n';
         memmove(end, line, strlen(line) + 1);
-        for (int i = 0; i < 4; i++)
+        for (int i = 0; i < 5; i++)
                 *strrchr(note, ' ') = '\0';
         line = strrchr(note, ' ');
         line[0] = '\n';

@@ -60,6 +60,8 @@ static struct {
         bool is_crossed_back;
         uint64_t not_granted; /* of the guest's own pages, to dom0 */
         int foreign_error;
+        int no_guest;         /* why the domain is not said to be it, */
+        int n_checks;         /* after so many times that it was */
         struct {
                 int end; /* of a pipe, whose other end is what is shared; -1: nothing is */
                 unsigned n_ended;
@@ -101,12 +103,15 @@ int __wrap_xen_grants_find(uint64_t addr, uint64_t size, uint32_t guest, struct 
                            struct failure *failure);
 int __wrap_xen_grants_revoke(uint64_t addr, uint64_t size);
 int __wrap_xen_grants_look(uint64_t addr, uint64_t size, struct xen_table_use *ret);
-int __wrap_xen_foreign_look(uint32_t domain, const struct grant_run *runs, size_t n_runs, bool writes,
-                            struct xen_foreign_use *ret);
+int __wrap_xen_foreign_open(uint32_t domain, struct xen_foreign **ret);
+struct xen_foreign *__wrap_xen_foreign_close(struct xen_foreign *foreign);
+void __wrap_xen_foreign_look(const struct xen_foreign *foreign, const struct grant_run *runs, size_t n_runs, bool writes,
+                             struct xen_foreign_use *ret);
 int __wrap_xen_share_open(uint32_t domain, uint64_t pages, bool is_writable, int *ret_fd, struct grant_run **ret_runs,
                           size_t *ret_n_runs, struct failure *failure);
 void __wrap_xen_share_end(int fd, uint64_t pages);
-bool __wrap_xen_grants_find_crossed(struct xen_table_view *ret, bool *ret_is_over);
+int __wrap_xen_check_guest(uint32_t domid, const char *uuid, struct failure *failure);
+bool __wrap_xen_grants_find_crossed(uint64_t addr, uint64_t size, struct xen_table_view *ret, bool *ret_is_over);
 size_t __wrap_xen_grants_look_tables(struct xen_table_view *ret, size_t max);
 
 int __wrap_xen_channel_new(uv_loop_t *loop, uint32_t domid, const char *uuid, const char *name,
@@ -235,7 +240,7 @@ static struct xen_table_view memory_table(void) {
                                                                            .revoking = 110, .free = 190 } };
 }
 
-bool __wrap_xen_grants_find_crossed(struct xen_table_view *ret, bool *ret_is_over) {
+bool __wrap_xen_grants_find_crossed(uint64_t addr, uint64_t size, struct xen_table_view *ret, bool *ret_is_over) {
         if (!fake.n_crossed)
                 return false;
         fake.n_crossed--;
@@ -249,12 +254,18 @@ size_t __wrap_xen_grants_look_tables(struct xen_table_view *ret, size_t max) {
         return 1;
 }
 
-int __wrap_xen_foreign_look(uint32_t domain, const struct grant_run *runs, size_t n_runs, bool writes,
-                            struct xen_foreign_use *ret) {
-        if (fake.foreign_error)
-                return fake.foreign_error;
+int __wrap_xen_foreign_open(uint32_t domain, struct xen_foreign **ret) {
+        *ret = fake.foreign_error ? NULL : (struct xen_foreign *)&fake;
+        return fake.foreign_error;
+}
+
+struct xen_foreign *__wrap_xen_foreign_close(struct xen_foreign *foreign) {
+        return NULL;
+}
+
+void __wrap_xen_foreign_look(const struct xen_foreign *foreign, const struct grant_run *runs, size_t n_runs, bool writes,
+                             struct xen_foreign_use *ret) {
         *ret = (struct xen_foreign_use){ .in_use = 5, .not_granted = writes ? fake.not_granted : 0, .first_not_granted = 9 };
-        return 0;
 }
 
 int __wrap_xen_share_open(uint32_t domain, uint64_t pages, bool is_writable, int *ret_fd, struct grant_run **ret_runs,
@@ -275,6 +286,13 @@ int __wrap_xen_share_open(uint32_t domain, uint64_t pages, bool is_writable, int
 void __wrap_xen_share_end(int fd, uint64_t pages) {
         close(fd);
         fake.share.n_ended++;
+}
+
+int __wrap_xen_check_guest(uint32_t domid, const char *uuid, struct failure *failure) {
+        assert_string_equal(uuid, UUID);
+        if (!fake.no_guest || fake.n_checks-- > 0)
+                return 0;
+        return failure_set_errno(failure, REASON_source_unavailable, fake.no_guest, "domain %u is not it any more", domid);
 }
 
 /* Domains that are granted something still; or that have something mapped, by the only one that there is. */
@@ -455,6 +473,25 @@ static struct guest_window_view window(void) {
 
         guests_visit_windows(host.guests, NULL, true, find, &view);
         return view;
+}
+
+struct nth {
+        unsigned left;
+        uint32_t domain;
+};
+
+static int find_nth(const struct guest_window_view *view, void *userdata) {
+        struct nth *nth = userdata;
+
+        nth->domain = view->domain;
+        return nth->left-- == 0;
+}
+
+static uint32_t domain_of_window(unsigned n) {
+        struct nth nth = { .left = n };
+
+        assert_int_equal(guests_visit_windows(host.guests, NULL, true, find_nth, &nth), 1);
+        return nth.domain;
 }
 
 static struct guest_grants_view grants(void) {
@@ -741,6 +778,12 @@ static void test_what_a_dead_guest_has_mapped_is_nobodys_until_it_has_not(void *
         lists(DOMAIN_OVER(7, "crash"), DOMAIN(8, XEN_RUNNING));
         assert_int_equal(n_granted(8), 1);
         assert_true(fake.granted[1].addr != addr);
+        assert_int_equal(domain_of_window(0), 7);
+        assert_int_equal(domain_of_window(1), 8);
+        stop_daemon(true);
+        start_daemon();
+        assert_int_equal(domain_of_window(0), 7);
+        assert_int_equal(domain_of_window(1), 8);
         map_all(false);
         no_domain();
         await(has_none);
@@ -1130,6 +1173,36 @@ static void test_pages_that_are_not_granted_are_not_mapped(void **state) {
         /* Where that cannot be read, Xen judges. */
         fake.foreign_error = -EOPNOTSUPP;
         grant_end(&host.f.caller, map_own_pages(), NULL);
+        fake.foreign_error = -ENOENT;
+        assert_int_equal(why_not_mapped("one"), REASON_gone);
+}
+
+static enum reason why_not_shared(void) {
+        const struct guest_grant_request ask = wish(3);
+        struct failure failure = { 0 };
+        uint64_t grant;
+
+        assert_true(guests_share(host.guests, &host.f.caller, &ask, &grant, &failure) < 0);
+        return failure.reason;
+}
+
+static void test_nothing_is_shared_with_a_domain_that_is_not_the_guest_any_more(void **state) {
+        fake.share.end = -1;
+        start_daemon();
+        lists(DOMAIN(7, XEN_RUNNING));
+        fake.no_guest = ENOENT;
+        assert_int_equal(why_not_shared(), REASON_gone);
+        assert_int_equal(fake.share.end, -1);
+        fake.no_guest = EPERM;
+        assert_int_equal(why_not_shared(), REASON_source_unavailable);
+        assert_int_equal(fake.share.end, -1);
+        /* Since it was looked for the first time. */
+        fake.no_guest = ENOENT;
+        fake.n_checks = 1;
+        assert_int_equal(why_not_shared(), REASON_gone);
+        assert_int_equal(fake.share.n_ended, 1);
+        assert_false(is_held());
+        close(fake.share.end);
 }
 
 static void test_what_is_mapped_of_a_guest_that_has_ended_is_gone(void **state) {
@@ -1147,6 +1220,7 @@ static void test_what_is_mapped_of_a_guest_that_has_ended_is_gone(void **state) 
         assert_int_equal(host.f.events.recalls, 2);
         assert_true(is_held());
         grant_end(&host.f.caller, shared, NULL);
+        settle();
         assert_int_equal(fake.share.n_ended, 1);
         assert_false(is_held());
         grant_end(&host.f.caller, mapped, NULL);
@@ -1169,6 +1243,48 @@ static void test_what_is_mapped_of_one_that_is_not_in_the_configuration_any_more
         grant_end(&host.f.caller, mapped, NULL);
 }
 
+/* Who asks again, since the daemon ended before the answer, does not know of another one. */
+static void test_the_same_key_maps_and_shares_the_same_whatever_is_known_of_the_guest(void **state) {
+        struct guest_grant_request map = wish(6), share = wish(3);
+        uint64_t mapped = 0, shared = 0, again = 0;
+
+        map.request_key = "map";
+        share.request_key = "share";
+        start_daemon();
+        lists(DOMAIN(7, XEN_RUNNING));
+        assert_int_equal(guests_map_grant(host.guests, &host.f.caller, &map, &mapped, NULL), 0);
+        assert_int_equal(guests_share(host.guests, &host.f.caller, &share, &shared, NULL), 0);
+        close(fake.share.end);
+        stop_daemon(true);
+        start_daemon();
+        assert_int_equal(guests_map_grant(host.guests, &host.f.caller, &map, &again, NULL), 0);
+        assert_int_equal(again, mapped);
+        no_domain();
+        assert_int_equal(guests_share(host.guests, &host.f.caller, &share, &again, NULL), 0);
+        assert_int_equal(again, shared);
+        grant_end(&host.f.caller, mapped, NULL);
+        grant_end(&host.f.caller, shared, NULL);
+}
+
+static void test_of_a_guest_of_which_nothing_was_heard_it_is_not_said_that_it_does_not_run(void **state) {
+        const struct guest_grant_request ask = wish(6);
+        struct failure failure = { 0 };
+        uint64_t grant;
+
+        start_daemon();
+        assert_true(guests_map_grant(host.guests, &host.f.caller, &ask, &grant, &failure) < 0);
+        assert_int_equal(failure.reason, REASON_source_unavailable);
+        assert_string_equal(failure.sentence, "The guest one cannot be reached: it is not known yet whether it runs");
+        no_domain();
+        failure = (struct failure){ 0 };
+        assert_true(guests_share(host.guests, &host.f.caller, &ask, &grant, &failure) < 0);
+        assert_string_equal(failure.sentence, "The guest one cannot be reached: it does not run");
+        fake.listener->lost(fake.userdata, "Xen does not list its domains");
+        failure = (struct failure){ 0 };
+        assert_true(guests_map_grant(host.guests, &host.f.caller, &ask, &grant, &failure) < 0);
+        assert_string_equal(failure.sentence, "The guest one cannot be reached: Xen does not list its domains");
+}
+
 static void test_what_is_shared_has_a_descriptor_until_it_ends(void **state) {
         const struct guest_grant_request ask = wish(3);
         struct failure failure = { 0 };
@@ -1187,6 +1303,7 @@ static void test_what_is_shared_has_a_descriptor_until_it_ends(void **state) {
         assert_int_equal(view.runs[0].first, 50);
         assert_int_equal(guests_dup_share(host.guests, grant, &fd, NULL), 0);
         grant_end(&host.f.caller, grant, NULL);
+        settle();
         assert_int_equal(fake.share.n_ended, 1);
         assert_true(is_held());
         close(fd);
@@ -1194,6 +1311,51 @@ static void test_what_is_shared_has_a_descriptor_until_it_ends(void **state) {
         assert_true(guests_dup_share(host.guests, grant, &fd, &failure) < 0);
         assert_int_equal(failure.reason, REASON_gone);
         close(fake.share.end);
+}
+
+static uint64_t share_three(void) {
+        const struct guest_grant_request ask = wish(3);
+        uint64_t grant = 0;
+
+        lists(DOMAIN(7, XEN_RUNNING));
+        assert_int_equal(guests_share(host.guests, &host.f.caller, &ask, &grant, NULL), 0);
+        return grant;
+}
+
+/* Who keeps its descriptor may let the daemon wait, where nothing may wait. */
+static void test_of_a_share_that_ends_the_core_only_tells(void **state) {
+        struct failure failure = { 0 };
+        uint64_t grant;
+        int fd;
+
+        start_daemon();
+        grant = share_three();
+        grant_end(&host.f.caller, grant, NULL);
+        assert_int_equal(fake.share.n_ended, 0);
+        assert_true(guests_dup_share(host.guests, grant, &fd, &failure) < 0);
+        assert_int_equal(failure.reason, REASON_gone);
+        settle();
+        assert_int_equal(fake.share.n_ended, 1);
+        assert_false(is_held());
+        close(fake.share.end);
+}
+
+/* It is put again should whoever keeps it die meanwhile. */
+static void test_a_daemon_has_its_shares_open_until_its_very_end(void **state) {
+        uint64_t grant;
+
+        start_daemon();
+        grant = share_three();
+        host.closed = false;
+        guests_close(host.guests, true, on_closed, NULL);
+        while (!host.closed)
+                uv_run(&host.loop, UV_RUN_ONCE);
+        assert_true(is_held());
+        guests_free(host.guests);
+        assert_false(is_held());
+        close(fake.share.end);
+        start_daemon();
+        grant_end(&host.f.caller, grant, NULL);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
@@ -1340,6 +1502,19 @@ static void test_a_guest_that_is_not_paravirtualised_has_no_frames(void **state)
 static void test_a_guest_that_does_not_run_has_no_frames(void **state) {
         no_domain();
         is_refused(request_of_another(), REASON_source_unavailable);
+}
+
+static void test_of_two_guests_of_one_uuid_each_is_found_as_the_owner_that_it_is(void **state) {
+        struct guest_view view;
+
+        start_daemon();
+        assert_non_null(guests_remember(host.guests, OTHER, false));
+        assert_non_null(guests_remember(host.guests, UUID, false));
+        assert_int_equal(guests_get_owner(host.guests, "xen:" UUID, &view), 0);
+        assert_string_equal(view.name, "one");
+        assert_int_equal(guests_get_owner(host.guests, "kvm:" UUID, &view), 0);
+        assert_string_equal(view.name, UUID);
+        assert_int_equal(guests_get_owner(host.guests, "xen:" OTHER, &view), -ENOENT);
 }
 
 static void test_nobody_has_frames_that_is_not_known(void **state) {
@@ -1492,8 +1667,14 @@ int main(void) {
                 TEST(test_a_daemon_that_ends_takes_everything_back),
                 TEST(test_a_guests_own_pages_are_mapped_while_it_runs),
                 TEST(test_pages_that_are_not_granted_are_not_mapped),
+                TEST(test_nothing_is_shared_with_a_domain_that_is_not_the_guest_any_more),
                 TEST(test_what_is_mapped_of_a_guest_that_has_ended_is_gone),
                 TEST(test_what_is_mapped_of_one_that_is_not_in_the_configuration_any_more_is_gone),
+                TEST(test_the_same_key_maps_and_shares_the_same_whatever_is_known_of_the_guest),
+                TEST(test_of_a_guest_of_which_nothing_was_heard_it_is_not_said_that_it_does_not_run),
+                TEST(test_of_a_share_that_ends_the_core_only_tells),
+                TEST(test_a_daemon_has_its_shares_open_until_its_very_end),
+                TEST(test_of_two_guests_of_one_uuid_each_is_found_as_the_owner_that_it_is),
                 TEST(test_what_is_shared_has_a_descriptor_until_it_ends),
                 EXCHANGE(test_a_guest_has_its_frames_exchanged),
                 EXCHANGE(test_what_xen_refuses_is_told),

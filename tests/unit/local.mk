@@ -348,7 +348,8 @@ tests_unit_guest_libvirt_test_LDADD = libdaemon.la $(CMOCKA_LIBS)
 if HAVE_XEN
 xen_tests = tests/unit/xen-absent-test tests/unit/xen-source-test tests/unit/xen-table-test \
 	tests/unit/xen-tracker-test tests/unit/guest-xen-test tests/unit/vchan-ring-test \
-	tests/unit/vchan-server-test tests/unit/xen-channel-test tests/unit/xen-frames-test
+	tests/unit/vchan-server-test tests/unit/xen-channel-test tests/unit/xen-frames-test \
+	tests/unit/xen-foreign-test
 check_PROGRAMS += $(xen_tests)
 TESTS += $(xen_tests)
 tests_unit_xen_absent_test_SOURCES = tests/unit/xen-absent-test.c
@@ -363,6 +364,10 @@ tests_unit_xen_frames_test_SOURCES = tests/unit/xen-frames-test.c tests/unit/fak
 tests_unit_xen_frames_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(XEN_CFLAGS)
 tests_unit_xen_frames_test_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=xen_library
 tests_unit_xen_frames_test_LDADD = libsource.la libcore.la $(CMOCKA_LIBS)
+tests_unit_xen_foreign_test_SOURCES = tests/unit/xen-foreign-test.c tests/unit/fake-xen.c tests/unit/fake-xen.h
+tests_unit_xen_foreign_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS) $(XEN_CFLAGS)
+tests_unit_xen_foreign_test_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=xen_library
+tests_unit_xen_foreign_test_LDADD = libdaemon.la $(CMOCKA_LIBS)
 tests_unit_xen_table_test_SOURCES = tests/unit/xen-table-test.c
 tests_unit_xen_table_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(XEN_CFLAGS) -pthread
 tests_unit_xen_table_test_LDADD = libsource.la libcore.la $(CMOCKA_LIBS)
@@ -371,8 +376,8 @@ tests_unit_guest_xen_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS) -p
 tests_unit_guest_xen_test_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=xen_unavailable,--wrap=xen_tracker_new,--wrap=xen_tracker_close \
 	-Wl,--wrap=xen_grants_give,--wrap=xen_grants_find,--wrap=xen_grants_revoke,--wrap=xen_grants_look \
 	-Wl,--wrap=xen_grants_find_crossed,--wrap=xen_grants_look_tables,--wrap=xen_channel_new,--wrap=xen_channel_close \
-	-Wl,--wrap=xen_foreign_look,--wrap=xen_share_open,--wrap=xen_share_end,--wrap=xen_frames_exchange \
-	-Wl,--wrap=xen_tracker_repeat,--wrap=uv_now
+	-Wl,--wrap=xen_foreign_open,--wrap=xen_foreign_look,--wrap=xen_foreign_close,--wrap=xen_share_open,--wrap=xen_share_end,--wrap=xen_frames_exchange \
+	-Wl,--wrap=xen_tracker_repeat,--wrap=xen_check_guest,--wrap=uv_now
 tests_unit_guest_xen_test_LDADD = libdaemon.la $(CMOCKA_LIBS)
 tests_unit_xen_tracker_test_SOURCES = tests/unit/xen-tracker-test.c
 tests_unit_xen_tracker_test_CFLAGS = $(AM_CFLAGS) $(CMOCKA_CFLAGS) $(UV_CFLAGS) $(XEN_CFLAGS) -pthread

@@ -98,6 +98,99 @@ static void test_a_slab_needs_the_memory_that_its_pool_says(void **state) {
         arena_free(window.arena);
 }
 
+struct grant_row {
+        uint64_t kind, direction, domain, n;
+        struct {
+                uint64_t first, count;
+        } runs[2];
+};
+
+static int load_grant(const struct grant_row *fields) {
+        struct broker broker = {};
+        struct owner owner = { .broker = &broker };
+        struct session session = { .owner = &owner };
+        struct numbered number = { .id = 3, .object = &session };
+        struct load load = { .broker = &broker, .sessions = { .all = &number, .n = 1 }, .id = DEVICE + 2 };
+        struct row_writer row = {};
+        int r;
+
+        handle_table_init(&broker.handles);
+        row_number(&row, number.id);
+        row_text(&row, "xen:6f1c6f0e-3a55-4a8a-9d0e-0c6f0b8a2d11");
+        row_number(&row, fields->kind);
+        row_number(&row, fields->direction);
+        row_number(&row, fields->domain);
+        row_number(&row, 0);
+        row_number(&row, 1000);
+        row_number(&row, fields->n);
+        for (size_t i = 0; i < fields->n && i < 2; i++) {
+                row_number(&row, fields->runs[i].first);
+                row_number(&row, fields->runs[i].count);
+        }
+        row_key(&row, NULL);
+        read_from(&load, &row);
+        r = grant_load(&load);
+        if (r == 0) {
+                assert_int_equal(owner.usage.of[QUOTA_grants], session.grants->pages);
+                free(session.grants->guest);
+                free(session.grants);
+        }
+        row_reader_deinit(&load.row);
+        row_deinit(&row);
+        handle_table_deinit(&broker.handles);
+        return r;
+}
+
+static void test_a_grant_is_of_a_kind_a_direction_and_a_domain_that_there_are(void **state) {
+        const struct grant_row right = { GRANT_SHARE, DMA_BIDIRECTIONAL, 0x7fef, 2, { { 8, 1 }, { UINT32_MAX, 1 } } };
+        struct grant_row row = right;
+
+        assert_int_equal(load_grant(&row), 0);
+        row.kind = 7700;
+        assert_int_equal(load_grant(&row), -EBADMSG);
+        row.kind = UINT64_C(1) << 32;
+        assert_int_equal(load_grant(&row), -EBADMSG);
+        row = right;
+        row.direction = 99;
+        assert_int_equal(load_grant(&row), -EBADMSG);
+        row.direction = UINT64_C(1) << 32;
+        assert_int_equal(load_grant(&row), -EBADMSG);
+        row = right;
+        row.domain = 0;
+        assert_int_equal(load_grant(&row), -EBADMSG);
+        row.domain = 0x7ff0;
+        assert_int_equal(load_grant(&row), -EBADMSG);
+        row.domain = (UINT64_C(1) << 32) + 7;
+        assert_int_equal(load_grant(&row), -EBADMSG);
+}
+
+static void test_a_grant_has_as_many_pages_as_one_can_have(void **state) {
+        const struct grant_row right = { GRANT_MAP, DMA_TO_DEVICE, 7, 2, { { 8, 16384 }, { 40000, 16384 } } };
+        struct grant_row row = right;
+
+        assert_int_equal(load_grant(&row), 0);
+        row.runs[1].count++;
+        assert_int_equal(load_grant(&row), -EBADMSG);
+        row.runs[1].count = 0;
+        assert_int_equal(load_grant(&row), -EBADMSG);
+        row.runs[1].count = UINT32_MAX;
+        assert_int_equal(load_grant(&row), -EBADMSG);
+        row.runs[1].count = UINT64_C(1) << 32 | 1;
+        assert_int_equal(load_grant(&row), -EBADMSG);
+        row = right;
+        row.runs[1].first = UINT32_MAX;
+        assert_int_equal(load_grant(&row), -EBADMSG);
+        row.runs[1].first = UINT64_C(1) << 32;
+        assert_int_equal(load_grant(&row), -EBADMSG);
+        row = right;
+        row.n = 0;
+        assert_int_equal(load_grant(&row), -EBADMSG);
+        row.n = GRANT_PAGES_MAX + 1;
+        assert_int_equal(load_grant(&row), -EBADMSG);
+        row.n = UINT64_MAX;
+        assert_int_equal(load_grant(&row), -EBADMSG);
+}
+
 static void test_a_handle_far_beyond_all_others_is_a_wrong_one(void **state) {
         struct handle_table table;
         int object;
@@ -183,6 +276,8 @@ int main(void) {
                 cmocka_unit_test(test_limits_that_are_not_there_are_not_read),
                 cmocka_unit_test(test_a_slab_has_no_more_blocks_than_can_be_counted),
                 cmocka_unit_test(test_a_slab_needs_the_memory_that_its_pool_says),
+                cmocka_unit_test(test_a_grant_is_of_a_kind_a_direction_and_a_domain_that_there_are),
+                cmocka_unit_test(test_a_grant_has_as_many_pages_as_one_can_have),
                 cmocka_unit_test(test_what_is_released_while_rows_are_read_can_be_had_again),
                 cmocka_unit_test(test_taking_and_giving_back_uses_generations_up_slowly),
                 cmocka_unit_test(test_handles_come_to_an_end_rather_than_again),

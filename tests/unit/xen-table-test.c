@@ -282,39 +282,90 @@ static void test_all_of_a_table_is_counted(void **state) {
         assert_int_equal(counts.free, USABLE - 90);
 }
 
+/* Two tables, of memory that each has: the first one's is what is granted here. */
+struct tables {
+        grant_entry_v1_t none[XEN_ENTRIES_RESERVED + 1];
+        struct xen_table other;
+        struct xen_seat seats[2];
+        struct xen_piece pieces[2];
+        struct xen_lot lots[2];
+};
+
+enum { MEMORY = USABLE * XEN_PAGE };
+#define OF_TABLE ((uint64_t)FRAME * XEN_PAGE)
+#define OF_OTHER UINT64_C(0x7000000000)
+
+static void enter_tables(struct bed *bed, struct tables *tables) {
+        *tables = (struct tables){ .other = { .n = XEN_ENTRIES_RESERVED + 1 } };
+        tables->other.entries = tables->none;
+        tables->seats[0] = (struct xen_seat){ .domid = 3, .table = &bed->table };
+        tables->seats[1] = (struct xen_seat){ .domid = 4, .table = &tables->other };
+        tables->pieces[0] = (struct xen_piece){ .addr = OF_TABLE, .size = MEMORY, .domid = 3, .table = &bed->table };
+        tables->pieces[1] = (struct xen_piece){ .addr = OF_OTHER, .size = XEN_PAGE, .domid = 4, .table = &tables->other };
+        for (unsigned i = 0; i < 2; i++) {
+                tables->lots[i] = (struct xen_lot){ .pieces = &tables->pieces[i], .n_pieces = 1 };
+                xen_grants_enter(&tables->lots[i]);
+                xen_grants_enter_table(&tables->seats[i]);
+        }
+}
+
+static void leave_tables(struct tables *tables) {
+        for (unsigned i = 0; i < 2; i++) {
+                xen_grants_leave_table(&tables->seats[i]);
+                xen_grants_leave(&tables->lots[i]);
+        }
+}
+
 static void test_that_a_table_is_nearly_full_is_told_once(void **state) {
-        const unsigned full = (USABLE * XEN_TABLE_FULL_PERCENT + 99) / 100;
+        const unsigned full = (USABLE * XEN_TABLE_FULL_PERCENT + 99) / 100, room = (USABLE * XEN_TABLE_ROOM_PERCENT - 1) / 100;
         struct bed *bed = *state;
-        struct xen_seat seat = { .domid = 3, .table = &bed->table };
-        grant_entry_v1_t none[XEN_ENTRIES_RESERVED + 1] = { 0 };
-        struct xen_table other = { .entries = none, .n = XEN_ENTRIES_RESERVED + 1 };
-        struct xen_seat empty = { .domid = 4, .table = &other };
+        struct tables tables;
         struct xen_table_view view, views[2];
         bool is_over;
 
-        xen_grants_enter_table(&seat);
-        xen_grants_enter_table(&empty);
+        enter_tables(bed, &tables);
         assert_int_equal(xen_grants_look_tables(views, 2), 2);
         assert_int_equal(xen_grants_look_tables(views, 1), 1);
         assert_int_equal(xen_table_give(&bed->table, FRAME, full - 1, GUEST, false, bed->refs), 0);
-        assert_false(xen_grants_find_crossed(&view, &is_over));
+        assert_false(xen_grants_find_crossed(OF_TABLE, MEMORY, &view, &is_over));
         assert_int_equal(xen_table_give(&bed->table, FRAME + full, 1, GUEST, false, bed->refs + full), 0);
-        assert_true(xen_grants_find_crossed(&view, &is_over));
+        assert_true(xen_grants_find_crossed(OF_TABLE, MEMORY, &view, &is_over));
         assert_false(is_over);
         assert_int_equal(view.domid, 3);
         assert_int_equal(view.counts.granted, full);
-        assert_false(xen_grants_find_crossed(&view, &is_over));
+        assert_false(xen_grants_find_crossed(OF_TABLE, MEMORY, &view, &is_over));
+        /* As one window comes and goes. */
+        xen_table_revoke(&bed->table, FRAME, full - room - 2);
+        assert_false(xen_grants_find_crossed(OF_TABLE, MEMORY, &view, &is_over));
+        assert_int_equal(xen_table_give(&bed->table, FRAME, full - room - 2, GUEST, false, bed->refs), 0);
+        assert_false(xen_grants_find_crossed(OF_TABLE, MEMORY, &view, &is_over));
+        xen_table_revoke(&bed->table, FRAME, full - room - 1);
         /* What is mapped takes an entry also when it is revoked. */
         assert_int_equal(xen_map(&bed->entries[bed->refs[full]], GUEST, false), 0);
         xen_table_revoke(&bed->table, FRAME + full, 1);
-        assert_false(xen_grants_find_crossed(&view, &is_over));
+        assert_false(xen_grants_find_crossed(OF_TABLE, MEMORY, &view, &is_over));
         xen_unmap(&bed->entries[bed->refs[full]]);
-        assert_true(xen_grants_find_crossed(&view, &is_over));
+        assert_true(xen_grants_find_crossed(OF_TABLE, MEMORY, &view, &is_over));
         assert_true(is_over);
-        assert_false(xen_grants_find_crossed(&view, &is_over));
-        xen_grants_leave_table(&seat);
-        xen_grants_leave_table(&empty);
+        assert_int_equal(view.counts.granted, room);
+        assert_false(xen_grants_find_crossed(OF_TABLE, MEMORY, &view, &is_over));
+        leave_tables(&tables);
         assert_int_equal(xen_grants_look_tables(views, 2), 0);
+}
+
+static void test_no_table_is_looked_through_but_that_of_the_memory(void **state) {
+        struct bed *bed = *state;
+        struct tables tables;
+        struct xen_table_view view;
+        bool is_over;
+
+        enter_tables(bed, &tables);
+        assert_int_equal(xen_table_give(&bed->table, FRAME, USABLE, GUEST, false, bed->refs), 0);
+        assert_false(xen_grants_find_crossed(OF_OTHER, XEN_PAGE, &view, &is_over));
+        assert_false(xen_grants_find_crossed(UINT64_C(0x6000000000), XEN_PAGE, &view, &is_over));
+        assert_true(xen_grants_find_crossed(OF_TABLE + XEN_PAGE, XEN_PAGE, &view, &is_over));
+        assert_int_equal(view.domid, 3);
+        leave_tables(&tables);
 }
 
 int main(void) {
@@ -324,6 +375,7 @@ int main(void) {
                 TEST(test_a_reader_may_not_write),
                 TEST(test_all_of_a_table_is_counted),
                 TEST(test_that_a_table_is_nearly_full_is_told_once),
+                TEST(test_no_table_is_looked_through_but_that_of_the_memory),
                 TEST(test_what_is_mapped_stays_busy_until_it_is_not),
                 TEST(test_whose_a_frame_was_is_known_until_it_is_forgotten),
                 TEST(test_a_full_table_gives_nothing_and_all_or_nothing),
