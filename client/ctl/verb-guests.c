@@ -93,9 +93,10 @@ const struct ctl_verb verb_guests = {
         .operands = "[show GUEST | evict GUEST]",
         .summary = "list the guests that may have memory, or free what one has",
         .doc = "Those of the daemon's configuration. STATE is whether one runs: running, paused, off or unknown; where it is "
-               "unknown, WHY, or a line below the table, says why, as far as anybody can tell. VIA is who is asked, libvirt or "
-               "qmp, its QEMU's monitor; CONNECTED whether its QEMU is connected to its channel; WINDOWS and BYTES how many "
-               "windows it has, and their size. GUEST is a name from the list, or a UUID. show prints everything that is known "
+               "unknown, WHY, or a line below the table, says why, as far as anybody can tell. VIA is who is asked, libvirt, "
+               "qmp, its QEMU's monitor, or xen, or none, if it was taken out of the configuration; CONNECTED whether its QEMU, "
+               "or under Xen a program in it, is connected to its channel; WINDOWS and BYTES how many windows it has, and their "
+               "size. GUEST is a name from the list, or a UUID. show prints everything that is known "
                "of one, such as the path of its channel and its owner, by which everything else names it. evict ends its "
                "sessions and frees what it has, but for its windows, whether or not its devices still use it. For "
                "administrators.",
@@ -137,10 +138,11 @@ static enum ctl_status run_windows(struct ctl *ctl) {
 const struct ctl_verb verb_windows = {
         .name = "windows",
         .operands = "",
-        .summary = "list the memory that guests see as PCI devices",
+        .summary = "list the memory that guests see as PCI devices, or are granted",
         .doc = "A window is a region that is reserved for a guest, by the same number. STATE is reserving or plugging while it "
                "comes, plugged when the guest can find it, leaving while the guest lets go of it; GUEST-ADDR where the guest "
-               "sees it, as soon as it has told. Everybody's for an administrator; in a guest, its own.",
+               "sees it, as soon as it has told: of a paravirtualised guest of Xen's the machine's address, of another one of "
+               "Xen's none. Everybody's for an administrator; in a guest, its own.",
         .options = windows_options,
         .run = run_windows,
 };

@@ -234,5 +234,5 @@ what_happens_when
 with_pvh
 # docs-xen.sh has done it.
 # shellcheck disable=SC2016
-said '#' 'cc guest-example.c $(pkg-config --cflags --libs dmabroker)'
+said '#' 'cc guest-example.c -o guest-example $(pkg-config --cflags --libs dmabroker)'
 all_is_done

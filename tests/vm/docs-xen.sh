@@ -44,7 +44,7 @@ compile=$(sed -n 's|^# \(cc guest-example.c .*\)$|\1|p' "$TEXT")
 (
         cd "$work" || exit 1
         PKG_CONFIG_LIBDIR=$work/install$(directory_of pkgconfig) PKG_CONFIG_SYSROOT_DIR=$work/install \
-                sh -xc "$compile -o web/add/root/guest-example"
+                sh -xc "$compile && mv guest-example web/add/root/"
 ) || { echo "the example does not compile"; exit 1; }
 # shellcheck disable=SC2046
 make_root "$work/web" /dev/xvda hvc0 xen-blkfront $(tr '\n' ' ' <"$TEXT" |
