@@ -33,7 +33,8 @@ struct vchan_server {
         char mark[32]; /* what xenstore knows it by; "": it was told nothing */
 };
 
-/* What Xen's libraries would print is in errno. */
+/* What Xen's libraries would print is in errno. xen-library.h has the same, but cannot come after vchan-library.h: the header of
+ * libxenctrl must be the first of Xen's. */
 static void say_nothing(xentoollog_logger *logger, xentoollog_level level, int error, const char *context, const char *format,
                         va_list arguments) {
 }

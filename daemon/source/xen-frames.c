@@ -123,7 +123,7 @@ static int call_begin(struct call *call, const struct xen_exchange *exchange, co
 
         call->handle = call->library->xencall_open(&xen_library_silence, 0);
         if (!call->handle)
-                return errno > 0 ? -errno : -EIO;
+                return xen_library_failed();
         call->about = call->library->xencall_alloc_buffer(call->handle, sizeof(*call->about));
         call->in = call->library->xencall_alloc_buffer(call->handle, exchange->n_frames * sizeof(*call->in));
         call->out = call->library->xencall_alloc_buffer(call->handle, n_extents * sizeof(*call->out));
@@ -176,7 +176,7 @@ static int make_call(struct xen_exchange *exchange, const uint64_t *pfns, size_t
         *ret_exchanged = 0;
         if (r == 0) {
                 r = call.library->xencall2(call.handle, __HYPERVISOR_memory_op, XENMEM_exchange, (uint64_t)(uintptr_t)call.about);
-                r = r < 0 ? errno > 0 ? -errno : -EIO : 0;
+                r = r < 0 ? xen_library_failed() : 0;
                 *ret_exchanged = call.about->nr_exchanged;
                 exchange->n_extents = *ret_exchanged >> exchange->order;
                 for (size_t i = 0; i < exchange->n_extents; i++)
